@@ -1,0 +1,3 @@
+"""Cars that learn to drive inside a world model."""
+
+__version__ = "0.1.0"

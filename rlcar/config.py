@@ -1,0 +1,344 @@
+"""Every learning knob in one validated, immutable tree; named presets; dotted overrides."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from rlcar.errors import ConfigError
+
+
+class Section(pydantic.BaseModel):
+    """A group of settings: frozen, unknown names refused, NaN and infinities refused."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, validate_default=True
+    )
+
+
+Probability = pydantic.confloat(ge=0.0, le=1.0)
+
+
+class TrackConfig(Section):
+    """Shape of the closed road; the defaults are the `classic` world."""
+
+    points: int = Field(100, ge=16, le=400)
+    base_radius_px: PositiveFloat = 210.0
+    noise_amplitude: float = Field(0.3, ge=0.0, lt=1.0)
+    half_width_px: float = Field(40.0, ge=10.0, le=60.0)
+    obstacles: int = Field(5, ge=0, le=16)
+    obstacle_radius_px: PositiveFloat = 10.0
+    obstacle_placement: Literal["infield", "road"] = "infield"
+
+
+class RaceConfig(Section):
+    """Rules of the race and what it pays."""
+
+    track: TrackConfig = TrackConfig()
+    reward: Literal["progress", "documented"] = "progress"
+    laps: int = Field(1, ge=1, le=1000)
+    time_limit_steps: int = Field(1000, ge=1, le=1_000_000)
+
+
+class WorldModelConfig(Section):
+    """Recurrent state-space model; names after Hafner et al. 2025, Table of model sizes."""
+
+    recurrent_units: PositiveInt = 256  # D, the deterministic state
+    recurrent_blocks: PositiveInt = 8  # block-diagonal GRU
+    hidden_units: PositiveInt = 64  # inside the dynamics
+    latent_groups: PositiveInt = 8  # S
+    latent_classes: PositiveInt = 8  # K
+    units: PositiveInt = 64  # encoder, decoder, reward and continue heads
+    encoder_layers: PositiveInt = 2
+    decoder_layers: PositiveInt = 2
+    unimix: Probability = 0.01  # type: ignore[valid-type]
+    free_nats: NonNegativeFloat = 1.0
+    dynamics_scale: NonNegativeFloat = 1.0
+    representation_scale: NonNegativeFloat = 0.1
+
+
+class ActorCriticConfig(Section):
+    """Learning in imagination."""
+
+    units: PositiveInt = 64
+    layers: PositiveInt = 2
+    imagination_length: PositiveInt = 15
+    imagination_starts: PositiveInt = 256  # of the B x T posterior states; fewer is cheaper
+    discount_horizon: float = Field(333.0, gt=1.0)  # discount = 1 - 1 / horizon
+    lambda_: Probability = 0.95  # type: ignore[valid-type]
+    entropy_scale: NonNegativeFloat = 3e-4
+    slow_value_rate: Probability = 0.02  # type: ignore[valid-type]
+    return_normaliser_rate: Probability = 0.01  # type: ignore[valid-type]
+    replay_value_scale: NonNegativeFloat = 0.3
+    policy_average_rate: float = Field(0.02, gt=0.0, le=1.0)  # 1 acts with the newest weights
+
+
+class OptimizerConfig(Section):
+    """LaProp with adaptive gradient clipping."""
+
+    learning_rate: PositiveFloat = 4e-5
+    warmup_updates: NonNegativeInt = 1000
+    clip_ratio: PositiveFloat = 0.3
+    epsilon: PositiveFloat = 1e-20
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(0.999, ge=0.0, lt=1.0)
+
+
+class DreamerConfig(Section):
+    """The world-model agent."""
+
+    world_model: WorldModelConfig = WorldModelConfig()
+    actor_critic: ActorCriticConfig = ActorCriticConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class DocumentedConfig(Section):
+    """The plain networks of the first product: no recurrence, no distributions."""
+
+    latent_units: PositiveInt = 32
+    hidden_units: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+    imagination_length: PositiveInt = 15
+    discount: float = Field(0.97, gt=0.0, lt=1.0)
+    exploration_noise: PositiveFloat = 0.2
+    exploration_start: Probability = 1.0  # type: ignore[valid-type]
+    exploration_end: Probability = 0.1  # type: ignore[valid-type]
+    exploration_decay: float = Field(0.999, gt=0.0, lt=1.0)  # per train step
+
+
+class ReplayConfig(Section):
+    """Memory of past driving and how often it is used."""
+
+    capacity_env_steps: PositiveInt = 500_000
+    min_env_steps: PositiveInt = 1024  # before the first train step
+    batch_size: PositiveInt = 16  # B
+    batch_length: int = Field(32, ge=2)  # T
+    samples_per_insert: PositiveFloat = 16.0  # replayed steps for each new env step
+
+
+class TrainingConfig(Section):
+    """How long, how wide, and when to look."""
+
+    env_steps: PositiveInt = 60_000
+    cars: PositiveInt = 16  # in each simulator
+    block_length: PositiveInt = 64  # T of a Trajectory
+    evaluate_every_env_steps: PositiveInt = 2048
+    evaluate_set: Literal["train", "validation"] = "validation"
+    log_every_s: PositiveFloat = 1.0
+    checkpoint_every_s: PositiveFloat = 60.0
+    checkpoints_kept: PositiveInt = 3
+
+
+class Config(Section):
+    """One run."""
+
+    preset: str = "nano"
+    seed: int = Field(0, ge=0, lt=2**31)
+    race: RaceConfig = RaceConfig()
+    algorithm: Literal["dreamer", "documented"] = "dreamer"
+    dreamer: DreamerConfig = DreamerConfig()
+    documented: DocumentedConfig = DocumentedConfig()
+    replay: ReplayConfig = ReplayConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        if self.replay.batch_length > self.training.block_length:
+            raise ValueError(
+                f"replay.batch_length {self.replay.batch_length} is longer than "
+                f"training.block_length {self.training.block_length}: windows are cut out of blocks"
+            )
+        world_model = self.dreamer.world_model
+        if world_model.recurrent_units % world_model.recurrent_blocks:
+            raise ValueError(
+                f"dreamer.world_model.recurrent_units {world_model.recurrent_units} is not a "
+                f"multiple of recurrent_blocks {world_model.recurrent_blocks}"
+            )
+        return self
+
+
+Tree = dict[str, Any]
+
+# size12m of the public code (danijar/dreamerv3, configs.yaml): deter 2048, hidden 256, 32 x 16
+# latents, units 256, three-layer encoder, decoder, policy and value, 16 x 64 batches.
+_MEDIUM: Tree = {
+    "dreamer": {
+        "world_model": {
+            "recurrent_units": 2048,
+            "hidden_units": 256,
+            "latent_groups": 32,
+            "latent_classes": 16,
+            "units": 256,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+        },
+        "actor_critic": {"units": 256, "layers": 3, "imagination_starts": 1024},
+    },
+    "replay": {"batch_length": 64, "capacity_env_steps": 5_000_000},
+    "training": {"env_steps": 1_000_000},
+}
+
+# size1m of the public code: deter 512, hidden 64, 32 x 4 latents, units 64.
+_SMALL: Tree = {
+    "dreamer": {
+        "world_model": {
+            "recurrent_units": 512,
+            "latent_groups": 32,
+            "latent_classes": 4,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+        },
+        "actor_critic": {"layers": 3, "imagination_starts": 1024},
+        "optimizer": {"learning_rate": 1e-4},
+    },
+    "replay": {"batch_length": 64},
+    "training": {"env_steps": 200_000},
+}
+
+_NANO: Tree = {
+    "dreamer": {"optimizer": {"learning_rate": 4e-4, "warmup_updates": 100}},
+}
+
+_DOCUMENTED: Tree = {
+    "algorithm": "documented",
+    "replay": {"batch_size": 32, "batch_length": 16},
+}
+
+PRESETS: dict[str, Tree] = {
+    "nano": _NANO,
+    "small": _SMALL,
+    "medium": _MEDIUM,
+    "documented": _DOCUMENTED,
+}
+
+# `--mode test` shrinks whatever preset it meets, so that every part runs in seconds.
+MODES: dict[str, Tree] = {
+    "standard": {},
+    "test": {
+        "dreamer": {
+            "world_model": {
+                "recurrent_units": 64,
+                "hidden_units": 32,
+                "latent_groups": 4,
+                "latent_classes": 4,
+                "units": 32,
+                "encoder_layers": 1,
+                "decoder_layers": 1,
+            },
+            "actor_critic": {"units": 32, "layers": 1, "imagination_starts": 64},
+        },
+        "replay": {"batch_size": 8, "batch_length": 16, "min_env_steps": 512},
+        "training": {
+            "env_steps": 8192,
+            "cars": 8,
+            "block_length": 32,
+            "evaluate_every_env_steps": 4096,
+        },
+    },
+}
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Returns `; did you mean 'x'?`, or the list of what there is when nothing is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(sorted(known))}"
+
+
+def make_config(
+    preset: str = "nano",
+    mode: str = "standard",
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> Config:
+    """Builds a config: preset, then mode, then a YAML file, then `a.b=c` overrides, then keywords.
+
+    Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
+    """
+    tree: Tree = {}
+    from_file = _read_yaml(file) if file is not None else {}
+    preset = from_file.get("preset", preset) if preset == "nano" else preset
+    for kind, name, known in (("preset", preset, PRESETS), ("mode", mode, MODES)):
+        if name not in known:
+            raise ConfigError(f"unknown {kind} {name!r}{nearest(str(name), list(known))}")
+        tree = merge(tree, known[name])
+    tree = merge(tree, from_file)
+    for override in overrides:
+        tree = merge(tree, _parse_override(override))
+    return parse_config(merge(tree, {"preset": preset, **settings}))
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """Validates a whole tree; raises ConfigError with the dotted name, the value and the reason."""
+    try:
+        return Config.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from error
+
+
+def load_config(path: Path) -> Config:
+    """Reads what `save_config` wrote."""
+    try:
+        return parse_config(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the config {path}: {error}") from error
+
+
+def dump_config(config: Config) -> str:
+    """The resolved tree as JSON text."""
+    return config.model_dump_json(indent=2) + "\n"
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
+    """Returns `base` with `change` laid over it, section by section."""
+    result = dict(base)
+    for name, value in change.items():
+        if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+            result[name] = merge(result[name], value)
+        else:
+            result[name] = value
+    return result
+
+
+def _parse_override(text: str) -> Tree:
+    dotted, equals, value = text.partition("=")
+    if not equals or not all(dotted.split(".")):
+        raise ConfigError(f"override {text!r} is not of the form section.name=value")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
+    for name in reversed(dotted.split(".")):
+        tree = {name: tree}
+    return dict(tree)
+
+
+def _read_yaml(path: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"the config file {path} holds a {type(tree).__name__}, not settings")
+    return tree
+
+
+def _explain(error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    dotted = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown setting {dotted!r}{nearest(location[-1], list(section.model_fields))}"
+    value = error["input"]
+    said = "" if isinstance(value, Mapping) else f" = {value!r}"
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"{dotted}{said}: {reason}" if dotted else reason

@@ -1,0 +1,17 @@
+"""Errors that are the user's to mend: the CLI prints one as a sentence and exits with code 2."""
+
+
+class UserError(Exception):
+    """Says what is wrong, with which value, and what to do; never shown as a traceback."""
+
+
+class ConfigError(UserError):
+    """A setting that does not exist or cannot have that value."""
+
+
+class CheckpointError(UserError):
+    """A save that cannot be loaded: absent, torn, of another format or of another architecture."""
+
+
+class NonFiniteError(UserError):
+    """Training produced a NaN or an infinity."""
