@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +57,10 @@ class WorldModelConfig(Section):
     units: PositiveInt = 64  # encoder, decoder, reward and continue heads
     encoder_layers: PositiveInt = 2
     decoder_layers: PositiveInt = 2
+    observation_scale: PositiveFloat = 1.0  # before symlog; ours come in [0, 1]
+    # Weight of the squared error against the KL: too little, and the latents keep too blurred a
+    # picture of the sensors to foresee a crash.
+    reconstruction_scale: PositiveFloat = 1.0
     unimix: Probability = 0.01  # type: ignore[valid-type]
     free_nats: NonNegativeFloat = 1.0
     dynamics_scale: NonNegativeFloat = 1.0
@@ -68,7 +73,7 @@ class ActorCriticConfig(Section):
     units: PositiveInt = 64
     layers: PositiveInt = 2
     imagination_length: PositiveInt = 15
-    imagination_starts: PositiveInt = 256  # of the B x T posterior states; fewer is cheaper
+    imagination_last: PositiveInt = 16  # dreams start from the last so many steps of a window
     discount_horizon: float = Field(333.0, gt=1.0)  # discount = 1 - 1 / horizon
     lambda_: Probability = 0.95  # type: ignore[valid-type]
     entropy_scale: NonNegativeFloat = 3e-4
@@ -177,7 +182,7 @@ _MEDIUM: Tree = {
             "encoder_layers": 3,
             "decoder_layers": 3,
         },
-        "actor_critic": {"units": 256, "layers": 3, "imagination_starts": 1024},
+        "actor_critic": {"units": 256, "layers": 3, "imagination_last": 64},
     },
     "replay": {"batch_length": 64, "capacity_env_steps": 5_000_000},
     "training": {"env_steps": 1_000_000},
@@ -193,7 +198,7 @@ _SMALL: Tree = {
             "encoder_layers": 3,
             "decoder_layers": 3,
         },
-        "actor_critic": {"layers": 3, "imagination_starts": 1024},
+        "actor_critic": {"layers": 3, "imagination_last": 64},
         "optimizer": {"learning_rate": 1e-4},
     },
     "replay": {"batch_length": 64},
@@ -230,7 +235,7 @@ MODES: dict[str, Tree] = {
                 "encoder_layers": 1,
                 "decoder_layers": 1,
             },
-            "actor_critic": {"units": 32, "layers": 1, "imagination_starts": 64},
+            "actor_critic": {"units": 32, "layers": 1, "imagination_last": 8},
         },
         "replay": {"batch_size": 8, "batch_length": 16, "min_env_steps": 512},
         "training": {
@@ -281,12 +286,15 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
         raise ConfigError("; ".join(_explain(one) for one in error.errors())) from error
 
 
-def load_config(path: Path) -> Config:
-    """Reads what `save_config` wrote."""
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads what `dump_config` wrote, with overrides laid over it."""
     try:
-        return parse_config(json.loads(path.read_text()))
+        tree = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from error
+    for override in overrides:
+        tree = merge(tree, _parse_override(override))
+    return parse_config(tree)
 
 
 def dump_config(config: Config) -> str:
@@ -305,12 +313,23 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
     return result
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads `1e-3` as a number: PyYAML follows YAML 1.1, which asks for a point and a sign."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
 def _parse_override(text: str) -> Tree:
     dotted, equals, value = text.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"override {text!r} is not of the form section.name=value")
     try:
-        tree: Any = yaml.safe_load(value)
+        tree: Any = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
     for name in reversed(dotted.split(".")):
@@ -320,7 +339,7 @@ def _parse_override(text: str) -> Tree:
 
 def _read_yaml(path: Path) -> Tree:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the config file {path}: {error}") from error
     if tree is None:

@@ -1,0 +1,55 @@
+# Every target bootstraps its own virtual environment from a bare `python3` (3.11 to 3.13).
+# ARGS passes options on: make train ARGS="--seed 7 --name x"
+
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+UV := $(VENV)/tools/bin/uv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test check fmt bench golden clean
+
+help: ## shows this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## locked install with all development tools
+
+# uv installs exactly what uv.lock says; it lives beside the environment that it fills.
+$(UV):
+	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): $(UV) pyproject.toml uv.lock
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --extra cluster
+	touch $(STAMP)
+
+train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then reports
+	$(RUN)/rlcar train $(ARGS)
+
+test: $(STAMP) ## all tests, with Ray and end to end, in under ten minutes
+	$(RUN)/pytest $(ARGS)
+
+check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/lint-imports
+	$(RUN)/mypy
+	$(UV) lock --check --quiet
+
+fmt: $(STAMP) ## formats and mends what can be mended
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+bench: $(STAMP) ## the benchmarks; each prints `figure name=value` lines
+	for file in benchmarks/*.py; do echo "== $$file"; $(RUN)/python $$file || exit 1; done
+
+golden: $(STAMP) ## rewrites tests/golden; review its diff like code
+	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k golden
+	git diff --stat -- tests/golden
+
+clean: ## removes the environment and caches, never runs/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,119 @@
+"""How many env steps one core simulates in a second of CPU time, driving and resetting.
+
+    python benchmarks/simulator.py [batch sizes, default 64 1024 4096]
+
+Every car drives its own track with a steering policy that really laps; the JAX race runs inside
+one `lax.scan`. The peer, in the same run, is the same source over NumPy.
+"""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+CORE = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+if CORE is not None:
+    os.sched_setaffinity(0, {CORE})  # before JAX starts its threads
+os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen=false {os.environ.get('XLA_FLAGS', '')}"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from rlcar.config import RaceConfig  # noqa: E402
+from rlcar.sim import make_race  # noqa: E402
+from rlcar.track import TRACK_SETS, make_pool  # noqa: E402
+
+SCAN_STEPS = 256  # a lap is about 265: resets are spread over the calls
+REPEATS = 8
+NUMPY_STEPS = 40
+
+
+def drive(observation: Any, xp: Any) -> Any:
+    """Steers towards the side with more room, at full throttle; `[N, 2]`."""
+    left = observation[:, 4] + observation[:, 3] - observation[:, 1] - observation[:, 0]
+    return xp.stack([xp.clip(2 * left, -1, 1), xp.ones_like(left)], axis=1)
+
+
+def best_rate(run: Callable[[], int], repeats: int) -> tuple[float, float]:
+    """Returns the best and the median env steps per CPU-second of `repeats` runs."""
+    rates = []
+    for _ in range(repeats):
+        start_s = time.process_time()
+        env_steps = run()
+        rates.append(env_steps / (time.process_time() - start_s))
+    return max(rates), float(np.median(rates))
+
+
+def main(batches: list[int]) -> None:
+    config = RaceConfig()
+    start_s = time.process_time()
+    pool = make_pool(TRACK_SETS["train"], config.track)
+    pool_s = time.process_time() - start_s
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    print(
+        f"{datetime.date.today()} commit {commit} python {platform.python_version()} "
+        f"jax {version('jax')} numpy {version('numpy')} {platform.machine()} core {CORE}"
+    )
+    print(f"figure tracks_per_cpu_second={len(pool.seeds) / pool_s:.4g}")
+
+    race = make_race(config, pool)
+
+    @jax.jit
+    def scan(state: Any, observation: Any) -> Any:
+        def body(carry: Any, _: None) -> Any:
+            state, observation = carry
+            state, time_step, events = race.step(state, drive(observation, jnp))
+            told = (time_step.reward.sum(), events.is_finish.sum(), events.is_crash.sum())
+            return (state, time_step.observation), told
+
+        return jax.lax.scan(body, (state, observation), None, length=SCAN_STEPS)
+
+    for cars in batches:
+        carry = race.reset(jnp.arange(cars, dtype=jnp.int32), 0)
+        carry = (carry[0], carry[1].observation)
+        start_s = time.perf_counter()
+        carry, _ = jax.block_until_ready(scan(*carry))
+        compile_s = time.perf_counter() - start_s
+        laps = crashes = 0
+
+        def run(cars: int = cars) -> int:
+            nonlocal carry, laps, crashes
+            carry, (_, finishes, crashed) = jax.block_until_ready(scan(*carry))
+            laps, crashes = laps + int(finishes.sum()), crashes + int(crashed.sum())
+            return cars * SCAN_STEPS
+
+        best, median = best_rate(run, REPEATS)
+        print(f"batch {cars}: laps {laps}, crashes {crashes}, first call {compile_s:.1f} s")
+        print(f"figure env_steps_per_cpu_second_{cars}={best:.4g}")
+        print(f"figure env_steps_per_cpu_second_median_{cars}={median:.4g}")
+        if cars == 1024:
+            peer = numpy_rate(config, pool, cars)
+            print(f"figure env_steps_per_cpu_second_numpy_{cars}={peer:.4g}")
+            print(f"figure ratio_to_numpy_{cars}={best / peer:.3g}")
+
+
+def numpy_rate(config: RaceConfig, pool: Any, cars: int) -> float:
+    """Returns the best rate of the same race over NumPy."""
+    race = make_race(config, pool, xp=np)
+    state, time_step = race.reset(np.arange(cars, dtype=np.int32), 0)
+
+    def run() -> int:
+        nonlocal state, time_step
+        for _ in range(NUMPY_STEPS):
+            state, time_step, _ = race.step(state, drive(time_step.observation, np))
+        return cars * NUMPY_STEPS
+
+    return best_rate(run, 3)[0]
+
+
+if __name__ == "__main__":
+    main([int(batch) for batch in sys.argv[1:]] or [64, 1024, 4096])

@@ -1,0 +1,1 @@
+"""The loop of `rlcar.train` with processes: simulators and one learner as Ray actors."""

@@ -1,0 +1,49 @@
+"""The learner in a process of its own: a shell around `rlcar.trainer`."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rlcar.checkpoint import Save
+from rlcar.config import Config
+from rlcar.types import Trajectory, Weights
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class LearnerActor:
+    """Holds replay and parameters; every call does its work and returns, nothing runs beside it."""
+
+    def __init__(self, config: Config, resume: Save | None):
+        from rlcar.agent import make_agent
+        from rlcar.sim import SPEC
+        from rlcar.trainer import Trainer
+
+        self._trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+        if resume is not None:
+            self._trainer.restore(resume)
+
+    def learn(self, trajectory: Trajectory) -> tuple[dict[str, Any], Weights]:
+        """Stores a block, runs the train steps that are due; two objects, the second for all."""
+        from rlcar.trainer import UPDATES_PER_CALL
+
+        metrics = self._trainer.insert(trajectory)
+        updates = self._trainer.updates_due()
+        for _ in range(updates // UPDATES_PER_CALL):
+            metrics |= self._trainer.train()
+        return {"metrics": metrics, "updates": updates, **self._counters()}, self._trainer.weights()
+
+    def start(self) -> tuple[dict[str, Any], Weights]:
+        """The counters and weights to begin with."""
+        return self._counters(), self._trainer.weights()
+
+    def save(self, folder: Path, meta: dict[str, Any], keep: int) -> None:
+        """Writes a checkpoint and drops old ones."""
+        from rlcar import checkpoint
+
+        self._trainer.save(folder, meta)
+        checkpoint.keep(folder, keep)
+
+    def _counters(self) -> dict[str, Any]:
+        trainer = self._trainer
+        return {"env_steps": trainer.env_steps, "train_steps": trainer.train_steps}

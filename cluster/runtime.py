@@ -1,0 +1,53 @@
+"""Starts Ray for this run alone, or joins a running cluster."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import ray
+
+from cluster.config import ClusterConfig
+from rlcar.errors import UserError
+
+
+@contextlib.contextmanager
+def ray_runtime(config: ClusterConfig) -> Iterator[None]:
+    """Leaves Ray as it found it; raises UserError when the cluster cannot be reached."""
+    if ray.is_initialized():
+        yield
+        return
+    if config.address is None:
+        cores = os.cpu_count() or 1
+        wanted = config.learner_cpus + config.simulator_cpus * (config.simulators or 1)
+        # "local" and not None: None would join a recorded cluster, even a dead one.
+        ray.init(
+            address="local",
+            num_cpus=max(cores, int(wanted + 0.999)),
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+    else:
+        _join(config)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(config: ClusterConfig) -> None:
+    try:
+        os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "5")
+        ray.init(address=config.address, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise UserError(_unreachable(str(config.address), error)) from error
+
+
+def _unreachable(address: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    message = f"cannot join the Ray cluster at {address}: {reason}"
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        message += (
+            ". If that cluster runs, it probably wants Ray's token authentication: set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) as on its head node"
+        )
+    return message

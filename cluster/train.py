@@ -1,0 +1,123 @@
+"""The loop of `rlcar.train` with processes: keep simulators busy, feed the learner, save, stop."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.config import ClusterConfig
+from cluster.fleet import Fleet
+from cluster.learner_actor import LearnerActor
+from cluster.runtime import ray_runtime
+from rlcar.agent import make_agent
+from rlcar.checkpoint import Save
+from rlcar.config import Config
+from rlcar.errors import UserError
+from rlcar.evaluate import Evaluator, make_evaluator
+from rlcar.interrupt import StopRequest
+from rlcar.run import Run
+from rlcar.sim import SPEC
+from rlcar.train import Outcome
+from rlcar.types import Weights
+
+# How long the driver waits for news before it looks at deadlines and the stop request again.
+_TICK_S = 0.2
+
+
+def train(
+    config: Config, cluster: ClusterConfig, folder: Path, resume: Save | None = None
+) -> Outcome:
+    """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
+
+    Raises UserError for what the user can mend; earlier checkpoints stay as they were.
+    """
+    with ray_runtime(cluster):
+        loop = _Loop(config, cluster, folder, resume)
+        try:
+            return loop.run()
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
+        except RayError as error:
+            raise UserError(
+                f"the learner died ({type(error).__name__}): continue from the newest checkpoint "
+                f"with --resume {folder}"
+            ) from error
+
+
+class _Loop:
+    """What the driver holds: the fleet, the learner, and the refs between them."""
+
+    def __init__(self, config: Config, cluster: ClusterConfig, folder: Path, resume: Save | None):
+        self._config, self._cluster, self._resume = config, cluster, resume
+        self._folder = folder
+        self._evaluate: Evaluator = make_evaluator(
+            make_agent(config, SPEC).policy, config.race, config.training.evaluate_set
+        )
+        self._learner = _start_learner(config, cluster, resume)
+        counters, self._weights = self._learner.start.options(num_returns=2).remote()
+        self._counters: dict[str, int] = ray.get(counters)
+        self._learning: list[tuple[Any, Any]] = []  # (ref of the report, ref of the weights)
+        self._fleet = Fleet(config, cluster, _number_of_simulators(cluster))
+
+    def run(self) -> Outcome:
+        """Drives both until done; the checkpoint at the end is written whatever ended it."""
+        limit = self._config.training.env_steps
+        with Run(self._folder, self._config, self._resume) as run, StopRequest() as stop:
+            while self._counters["env_steps"] < limit and not stop:
+                if len(self._learning) < self._cluster.learner_queue:
+                    self._fleet.feed(self._weights)
+                    for trajectory, episodes in self._fleet.blocks(_TICK_S):
+                        run.drove(episodes)
+                        learn = self._learner.learn.options(num_returns=2)
+                        self._learning.append(learn.remote(trajectory))
+                self._hear_learner(run)
+                if run.should_log():
+                    run.log(self._counters["env_steps"], self._counters["train_steps"])
+                if run.should_evaluate(self._counters["env_steps"]):
+                    weights: Weights = ray.get(self._weights)
+                    run.evaluated(
+                        self._counters["env_steps"], weights, self._evaluate(weights.params)
+                    )
+                if run.should_save():
+                    self._save(run)
+            self._fleet.stop()
+            run.log(self._counters["env_steps"], self._counters["train_steps"])
+            self._save(run)
+            return Outcome(run.summary(self._counters["env_steps"]), bool(stop))
+
+    def _hear_learner(self, run: Run) -> None:
+        """Takes in what the learner finished; waits only when its queue is full."""
+        if not self._learning:
+            return
+        full = len(self._learning) >= self._cluster.learner_queue
+        reports = [report for report, _ in self._learning]
+        done, _ = ray.wait(reports, num_returns=1, timeout=_TICK_S if full else 0)
+        while done and self._learning and self._learning[0][0] in done:
+            report_ref, self._weights = self._learning.pop(0)
+            report = ray.get(report_ref)
+            self._counters = {name: report[name] for name in ("env_steps", "train_steps")}
+            metrics = report["metrics"] | {"cluster/simulator_restarts": self._fleet.restarts}
+            run.trained(report["updates"], metrics)
+
+    def _save(self, run: Run) -> None:
+        keep = self._config.training.checkpoints_kept
+        ray.get(self._learner.save.remote(run.checkpoints.resolve(), run.meta(), keep))
+
+
+def _start_learner(config: Config, cluster: ClusterConfig, resume: Save | None) -> Any:
+    gpus = cluster.learner_gpus
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    options = LearnerActor.options(num_cpus=cluster.learner_cpus, num_gpus=gpus)
+    return options.remote(config, resume)
+
+
+def _number_of_simulators(cluster: ClusterConfig) -> int:
+    if cluster.simulators is not None:
+        return cluster.simulators
+    cores = ray.cluster_resources().get("CPU", os.cpu_count() or 1)
+    return max(1, int((cores - cluster.learner_cpus) / cluster.simulator_cpus))

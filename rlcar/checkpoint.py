@@ -1,0 +1,386 @@
+"""One folder per save, complete or absent.
+
+    <folder>/BEST                     names the best save
+    <folder>/step-000012000/
+        state.safetensors             everything that training needs to go on
+        replay.safetensors            and any other extra file
+        config.json
+        meta.json                     counters, versions, checksums, the tree of arrays
+        DONE                          written last; holds the checksum of meta.json
+
+A save is written under the name `.saving-…` and then renamed, so a killed one is never seen.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlcar import __version__
+from rlcar.arrays import (
+    Arrays,
+    as_like,
+    check_finite,
+    first_difference,
+    flatten,
+    leaf_name,
+    read_arrays,
+    safetensors_bytes,
+    storable_array,
+)
+from rlcar.errors import CheckpointError
+
+FORMAT_VERSION = 1
+
+_SAVING = ".saving-"
+_REPLACED = ".replaced-"  # the former save of the same env_steps, until the new one is in its place
+_DELETED = ".deleted-"
+_STEP_NAME = re.compile(r"step-(\d{9,})")
+
+
+class Save(NamedTuple):
+    """A complete save on disk; `meta` is empty when meta.json cannot be read."""
+
+    path: Path
+    env_steps: int
+    meta: dict[str, Any]
+
+
+def save(
+    folder: Path,
+    env_steps: int,
+    state: Mapping[str, Any],
+    *,
+    config_json: str,
+    meta: Mapping[str, Any],
+    extra_files: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> Save:
+    """Writes a save, or leaves nothing of it; a former save of the same `env_steps` is replaced.
+
+    `state` is a pytree of arrays, ints, floats and bools; `meta` may hold train_steps, metric,
+    seed and whatever else is JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
+    Raises NonFiniteError, CheckpointError for a full disk, TypeError for what cannot be stored.
+    """
+    trees = {"state": flatten(state)}
+    check_finite(trees["state"])
+    for name, extra in (extra_files or {}).items():
+        if name == "state" or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(f"an extra file cannot be called {name!r}")
+        trees[name] = {key: storable_array(key, value) for key, value in extra.items()}
+    target = Path(folder) / f"step-{env_steps:09d}"
+    with _all_or_nothing(target) as partial:
+        checksums = {"config.json": _write(partial / "config.json", [config_json.encode()])}
+        for name, arrays in trees.items():
+            file = f"{name}.safetensors"
+            checksums[file] = _write(partial / file, safetensors_bytes(arrays))
+        text = json.dumps(_meta(env_steps, meta, checksums, trees), indent=2, allow_nan=False)
+        meta_checksum = _write(partial / "meta.json", [text.encode()])
+        _sync_folder(partial)
+        _write(partial / "DONE", [meta_checksum.encode()])
+        _sync_folder(partial)
+        _put_in_place(partial, target)
+    return Save(target, env_steps, json.loads(text))
+
+
+def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) -> Any:
+    """Reads a save's state into the structure of `like`, each leaf of the kind found there.
+
+    `part` reads one top-level entry of the state alone. `like` may hold `jax.ShapeDtypeStruct`s. Raises CheckpointError for an absent or damaged save
+    (naming the newest earlier one that is sound) and for another architecture (naming the array).
+    """
+    one = open_save(save_or_path)
+    _check(one, ["config.json", "state.safetensors"])
+    stored = read_arrays(one.path / "state.safetensors")
+    if part is not None:
+        like = {part: like}
+        stored = {name: stored[name] for name in stored if name.split(".")[0] == part}
+    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    wanted = {leaf_name(path): leaf for path, leaf in paths}
+    difference = first_difference(wanted, stored)
+    if difference:
+        raise CheckpointError(
+            f"{one.path} was trained with another architecture (see {one.path / 'config.json'}): "
+            f"{difference}"
+        )
+    leaves = [as_like(leaf, stored[name]) for name, leaf in wanted.items()]
+    tree = jax.tree_util.tree_unflatten(structure, leaves)
+    return tree if part is None else tree[part]
+
+
+def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
+    """Reads `<name>.safetensors`; raises CheckpointError when it is absent or damaged."""
+    one = open_save(save_or_path)
+    file = f"{name}.safetensors"
+    _check(one, [])
+    if file not in one.meta["sha256"]:
+        raise CheckpointError(f"{one.path} was saved without {file}")
+    _check(one, [file])
+    return read_arrays(one.path / file)
+
+
+def saves(folder: Path) -> list[Save]:
+    """Lists the complete saves, oldest first."""
+    found = {}
+    if Path(folder).is_dir():
+        for name in {path.name.removeprefix(_REPLACED) for path in Path(folder).iterdir()}:
+            one = _find(Path(folder), name)
+            if one is not None:
+                found[one.env_steps] = one
+    return [found[env_steps] for env_steps in sorted(found)]
+
+
+def latest(folder: Path) -> Save | None:
+    """Returns the newest complete save."""
+    found = saves(folder)
+    return found[-1] if found else None
+
+
+def open_save(save_or_path: Save | Path | str) -> Save:
+    """Finds the save at a path; a folder of saves stands for its newest one.
+
+    Raises CheckpointError when there is no complete save, naming the newest earlier one.
+    """
+    path = save_or_path.path if isinstance(save_or_path, Save) else Path(save_or_path).resolve()
+    one = _find(path.parent, path.name.removeprefix(_REPLACED)) or latest(path)
+    if one is None:
+        why = "it holds no DONE" if path.is_dir() else "there is no such folder"
+        raise CheckpointError(f"{path} is not a complete save: {why}; {_fallback(path)}")
+    return one
+
+
+def mark_best(folder: Path, save: Save) -> None:
+    """Lets BEST name this save; raises CheckpointError when the disk refuses."""
+    marker = Path(folder) / "BEST"
+    partial = marker.with_name(_SAVING + marker.name)
+    try:
+        partial.unlink(missing_ok=True)
+        _write(partial, [f"step-{save.env_steps:09d}\n".encode()])
+        os.replace(partial, marker)
+        _sync_folder(marker.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"cannot write {marker}: {error.strerror or error}") from error
+
+
+def best(folder: Path) -> Save | None:
+    """Returns the save that BEST names, when there is one."""
+    try:
+        name = (Path(folder) / "BEST").read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    return _find(Path(folder), name)
+
+
+def keep(folder: Path, newest: int) -> None:
+    """Deletes all saves but the newest ones and the best; raises ValueError below one."""
+    if newest < 1:
+        raise ValueError(f"keep(newest={newest}) would delete every save; keep at least 1")
+    champion = best(folder)
+    for one in saves(folder)[:-newest]:
+        if champion is None or one.env_steps != champion.env_steps:
+            _delete(one)
+
+
+def rewind(folder: Path, to: Save) -> None:
+    """Deletes the saves later than `to`: what an abandoned, or damaged, future has left.
+
+    Without it they would stay `latest`, and `keep` would prefer them to the new saves.
+    """
+    for one in saves(folder):
+        if one.env_steps > to.env_steps:
+            _delete(one)
+
+
+def provenance(seed: int | None) -> dict[str, Any]:
+    """Says what is running: seed, commit (None outside a checkout), versions, the UTC time."""
+    packages = {"jax": "jax", "haiku": "dm-haiku", "numpy": "numpy"}
+    installed = {name: importlib.metadata.version(package) for name, package in packages.items()}
+    return {
+        "seed": seed,
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), "rlcar": __version__, **installed},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _delete(one: Save) -> None:
+    # Renamed first: a half-deleted folder must not look like a damaged save.
+    grave = one.path.with_name(_DELETED + one.path.name)
+    shutil.rmtree(grave, ignore_errors=True)
+    os.replace(one.path, grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def _find(folder: Path, name: str) -> Save | None:
+    """Returns the complete save of that name; one that was being replaced still counts."""
+    match = _STEP_NAME.fullmatch(name)
+    if match is None:
+        return None
+    for path in (folder / name, folder / (_REPLACED + name)):
+        if (path / "DONE").is_file():
+            try:
+                meta = json.loads((path / "meta.json").read_bytes())
+            except (OSError, ValueError):
+                meta = {}
+            return Save(path, int(match[1]), meta if isinstance(meta, dict) else {})
+    return None
+
+
+def _check(one: Save, files: list[str]) -> None:
+    """Raises CheckpointError unless meta.json and these files are what was written."""
+    damage = _damage(one, files)
+    if damage:
+        raise CheckpointError(f"{one.path} is damaged ({damage}); {_fallback(one.path)}")
+    if one.meta["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{one.path} has format version {one.meta['format_version']}; this rlcar reads "
+            f"{FORMAT_VERSION}: install the version that wrote it, {one.meta['versions']['rlcar']}"
+        )
+
+
+def _damage(one: Save, files: list[str] | None = None) -> str:
+    """Names the first file that is not what was written; looks at all of them by default."""
+    try:
+        if _checksum(one.path / "meta.json") != (one.path / "DONE").read_text(errors="replace"):
+            return "meta.json: checksum differs"
+        for file in one.meta["sha256"] if files is None else files:
+            if _checksum(one.path / file) != one.meta["sha256"][file]:
+                return f"{file}: checksum differs"
+    except OSError as error:
+        return f"{Path(error.filename or one.path).name}: {error.strerror}"
+    return ""
+
+
+def _fallback(path: Path) -> str:
+    match = _STEP_NAME.fullmatch(path.name.removeprefix(_REPLACED))
+    for one in reversed(saves(path.parent) if match else []):
+        if match and one.env_steps < int(match[1]) and not _damage(one):
+            return f"the previous complete one is {one.path}: resume with --resume {one.path}"
+    return "there is no earlier complete one"
+
+
+def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
+    """Writes a new file through to the disk and returns the SHA-256 of what was meant."""
+    checksum = hashlib.sha256()
+    with path.open("xb") as file:
+        for chunk in chunks:
+            checksum.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return checksum.hexdigest()
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(target: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; removes it, and names what is intact, when that fails."""
+    partial = target.with_name(_SAVING + target.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clean(target.parent)
+        partial.mkdir()
+        yield partial
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        last = latest(target.parent)
+        rest = f"the last good checkpoint {last.path} is intact" if last else "there is no other"
+        raise CheckpointError(f"cannot save {target}: {error.strerror or error}; {rest}") from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _clean(folder: Path) -> None:
+    """Removes what a killed process left, and brings back a save it had only moved aside."""
+    for path in folder.iterdir():
+        target = path.with_name(path.name.removeprefix(_REPLACED))
+        if path.name.startswith(_REPLACED) and not target.exists():
+            os.replace(path, target)
+        elif path.name.startswith((_SAVING, _REPLACED, _DELETED)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    aside = target.with_name(_REPLACED + target.name)
+    if target.exists():
+        os.replace(target, aside)
+    try:
+        os.replace(partial, target)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, target)
+        raise
+    _sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _meta(
+    env_steps: int,
+    given: Mapping[str, Any],
+    checksums: Mapping[str, str],
+    trees: Mapping[str, Arrays],
+) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "train_steps": None,
+        "metric": None,
+        **{name: _json_value(value) for name, value in given.items()},
+        **provenance(_json_value(given.get("seed"))),
+        "env_steps": env_steps,
+        "sha256": checksums,
+        "arrays": {
+            f"{file}.safetensors": {
+                name: {"shape": list(array.shape), "dtype": str(array.dtype)}
+                for name, array in arrays.items()
+            }
+            for file, arrays in trees.items()
+        },
+    }
+
+
+def _json_value(value: Any) -> Any:
+    """Makes JSON of 0-d arrays; a NaN or an infinity, which JSON lacks, becomes null."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = np.asarray(value).tolist()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@functools.cache
+def _commit() -> str | None:
+    """Asks git, but only in a checkout of our own: an installed package has no commit."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

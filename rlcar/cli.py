@@ -1,0 +1,116 @@
+"""`rlcar <verb>`: parses, then one call."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rlcar.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+_console = Console(stderr=True, soft_wrap=True)
+
+RUNS = Path("runs")
+
+
+def main() -> None:
+    """Runs a verb; a user's mistake is one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except UserError as error:
+        _console.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        sys.exit(2)
+
+
+@app.callback()
+def _about() -> None:
+    """Cars that learn to drive inside a world model."""
+
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting, e.g. training.env_steps=100000.")
+]
+
+
+@app.command()
+def train(
+    preset: Annotated[
+        str, typer.Option(help="nano, small, medium or documented (the default is nano).")
+    ] = "nano",
+    mode: Annotated[str, typer.Option(help="standard, or test: everything, tiny.")] = "standard",
+    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    set_: Set = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder below --runs.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    resume: Annotated[
+        str | None, typer.Option(help="A run or a checkpoint to continue, or auto.")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="One process, no Ray.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
+    ] = None,
+    simulators: Annotated[
+        int | None, typer.Option(help="Simulator processes (default: the free cores).")
+    ] = None,
+) -> None:
+    """Trains a policy, then drives unseen tracks with it and writes the report."""
+    if local and (address is not None or simulators is not None):
+        raise UserError("--local runs in one process: leave out --address and --simulators")
+    if not local:
+        # The learner decides for itself; this process only evaluates, and must leave it the card.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.config import load_config, make_config
+    from rlcar.evaluate_run import evaluate_run
+    from rlcar.run import find_save, new_run_folder, require_run
+
+    settings: dict[str, Any] = {} if seed is None else {"seed": seed}
+    save = None if resume is None else find_save(runs, resume, name)
+    if save is None:
+        resolved = make_config(preset, mode, config, set_ or [], **settings)
+        folder = new_run_folder(runs, name, resolved)
+    else:
+        folder = require_run(save.path)
+        resolved = load_config(save.path / "config.json", overrides=set_ or [])
+    _console.print(f"run folder: {folder}" + (f", continuing {save.path.name}" if save else ""))
+    if local:
+        from rlcar.train import train as run_training
+
+        outcome = run_training(resolved, folder, save)
+    else:
+        from cluster.config import make_cluster_config
+        from cluster.train import train as run_cluster_training
+
+        cluster = make_cluster_config(address=address, simulators=simulators)
+        outcome = run_cluster_training(resolved, cluster, folder, save)
+    if outcome.interrupted:
+        _console.print(f"stopped; continue with: rlcar train --resume {folder}")
+        sys.exit(130)
+    evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
+    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+) -> None:
+    """Drives unseen tracks with a run's best policy and writes report.json and pictures."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.evaluate_run import evaluate_run
+
+    evaluate_run(run, tracks)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Actor and critic, and what they learn from imagined and replayed steps."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from rlcar.config import ActorCriticConfig
+from rlcar.dreamer.distributions import (
+    TWO_HOT_BINS,
+    ActionDistribution,
+    bounded_normal,
+    one_hot_categorical,
+    two_hot_loss,
+    two_hot_mean,
+)
+from rlcar.dreamer.layers import Mlp, linear
+from rlcar.dreamer.returns import (
+    ReturnRange,
+    lambda_returns,
+    return_scale,
+    update_return_range,
+)
+from rlcar.types import Metrics, Params, Spec
+
+
+class ActorCritic(NamedTuple):
+    """Pure functions; actor and critic have parameters of their own."""
+
+    init_actor: Callable  # (key) -> actor params
+    init_critic: Callable  # (key) -> critic params
+    actor: Callable  # (actor params, feature [..., F]) -> head [..., head_size]
+    critic: Callable  # (critic params, feature) -> two-hot logits [..., 255]
+    distribution: ActionDistribution
+
+
+def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) -> ActorCritic:
+    """Builds both networks."""
+    make = one_hot_categorical if spec.is_discrete else bounded_normal
+    distribution = make(spec.action_size)
+
+    def actor(feature: jax.Array) -> jax.Array:
+        hidden = Mlp(config.units, config.layers, "actor")(feature)
+        return linear(distribution.head_size, "action_out", scale=0.01)(hidden)
+
+    def critic(feature: jax.Array) -> jax.Array:
+        hidden = Mlp(config.units, config.layers, "critic")(feature)
+        # Starts at zero value everywhere, which speeds up early learning (Methods).
+        return linear(TWO_HOT_BINS, "value_out", scale=0.0)(hidden)
+
+    actor_fn = hk.without_apply_rng(hk.transform(actor))
+    critic_fn = hk.without_apply_rng(hk.transform(critic))
+    dummy = jnp.zeros((1, feature_size))
+    return ActorCritic(
+        lambda key: actor_fn.init(key, dummy),
+        lambda key: critic_fn.init(key, dummy),
+        actor_fn.apply,
+        critic_fn.apply,
+        distribution,
+    )
+
+
+class Imagined(NamedTuple):
+    """H steps dreamt from N starts; no gradient flows into it."""
+
+    feature: jax.Array  # [H + 1, N, F]
+    action: jax.Array  # [H, N, A], taken at feature[:H]
+    reward: jax.Array  # [H, N], for arriving at feature[1:]
+    discount: jax.Array  # [H + 1, N], discount times the chance of going on, at each feature
+
+
+def imagination_loss(
+    networks: ActorCritic,
+    config: ActorCriticConfig,
+    params: Params,
+    slow_critic: Params,
+    imagined: Imagined,
+    return_range: ReturnRange,
+) -> tuple[jax.Array, tuple[jax.Array, ReturnRange, Metrics]]:
+    """Reinforce with normalised advantages, and the critic's loss  (Eq. 5 to 8).
+
+    Returns the loss, the returns `[H, N]`, the moved return range, and metrics.
+    """
+    stop = jax.lax.stop_gradient
+    length, number, size = imagined.feature.shape
+    logits = networks.critic(params["critic"], imagined.feature.reshape(length * number, size))
+    logits = logits.reshape(length, number, TWO_HOT_BINS)
+    value = stop(two_hot_mean(logits))
+    returns = lambda_returns(imagined.reward, imagined.discount[1:], value[1:], config.lambda_)
+    return_range = update_return_range(return_range, returns, config.return_normaliser_rate)
+    advantage = (returns - value[:-1]) / return_scale(return_range)
+
+    # Dreamt steps count as much as the chance that the dream got there.
+    discount = 1.0 - 1.0 / config.discount_horizon
+    weight = stop(jnp.cumprod(imagined.discount, axis=0) / discount)[:-1]
+
+    policy = networks.distribution
+    head = networks.actor(params["actor"], imagined.feature[:-1].reshape(-1, size))
+    head = head.reshape(length - 1, number, policy.head_size)
+    entropy = policy.entropy(head)
+    log_prob = policy.log_prob(head, imagined.action)
+    actor_loss = -weight * (log_prob * stop(advantage) + config.entropy_scale * entropy)
+
+    slow_logits = networks.critic(slow_critic, imagined.feature[:-1].reshape(-1, size))
+    slow_value = stop(two_hot_mean(slow_logits)).reshape(length - 1, number)
+    critic_loss = weight * (
+        two_hot_loss(logits[:-1], stop(returns)) + two_hot_loss(logits[:-1], slow_value)
+    )
+    metrics = {
+        "actor/loss": jnp.mean(actor_loss),
+        "actor/entropy_nats": jnp.mean(entropy),
+        "actor/advantage_magnitude": jnp.mean(jnp.abs(advantage)),
+        "critic/loss": jnp.mean(critic_loss),
+        "critic/value": jnp.mean(value),
+        "critic/return": jnp.mean(returns),
+        "critic/return_scale": return_scale(return_range),
+        "model/imagined_reward": jnp.mean(imagined.reward),
+        "model/imagined_discount": jnp.mean(imagined.discount),
+    }
+    total = metrics["actor/loss"] + metrics["critic/loss"]
+    return total, (returns, return_range, metrics)
+
+
+class Replayed(NamedTuple):
+    """Real steps, time-major, for the critic."""
+
+    feature: jax.Array  # [T, B, F], gradients flow into the world model
+    reward: jax.Array  # [T, B], for arriving there
+    is_last: jax.Array  # [T, B] bool
+    is_terminal: jax.Array  # [T, B] bool
+    bootstrap: jax.Array  # [T, B], the return that imagination expects from there
+
+
+def replay_value_loss(
+    networks: ActorCritic,
+    config: ActorCriticConfig,
+    params: Params,
+    slow_critic: Params,
+    replayed: Replayed,
+) -> jax.Array:
+    """Critic loss on replayed steps, bootstrapped by imagined returns (Methods, "Critic learning").
+
+    Where an episode was cut by time, the return beyond the cut is the bootstrap's; the last step
+    of an episode has no successor in it and carries no loss.
+    """
+    discount = 1.0 - 1.0 / config.discount_horizon
+    goes_on = discount * (1.0 - replayed.is_terminal.astype(jnp.float32))
+    # At an episode's end lambda is zero: the next record belongs to another episode.
+    mix = config.lambda_ * (1.0 - replayed.is_last.astype(jnp.float32))
+
+    def backup(next_return: jax.Array, step: tuple) -> tuple[jax.Array, jax.Array]:
+        reward, goes_on, mix, bootstrap = step
+        target = reward + goes_on * ((1.0 - mix) * bootstrap + mix * next_return)
+        return target, target
+
+    arrivals = replayed.reward[1:], goes_on[1:], mix[1:], replayed.bootstrap[1:]
+    _, returns = jax.lax.scan(backup, replayed.bootstrap[-1], arrivals, reverse=True)
+
+    size = replayed.feature.shape[-1]
+    flat = replayed.feature[:-1].reshape(-1, size)
+    logits = networks.critic(params["critic"], flat)
+    stop = jax.lax.stop_gradient
+    slow_value = stop(two_hot_mean(networks.critic(slow_critic, stop(flat))))
+    loss = two_hot_loss(logits, stop(returns).reshape(-1)) + two_hot_loss(logits, slow_value)
+    weight = 1.0 - replayed.is_last[:-1].astype(jnp.float32)
+    return jnp.mean(loss * weight.reshape(-1))

@@ -1,0 +1,146 @@
+"""Distributions of the heads: pure functions of logits.
+
+Equations are those of Hafner et al. 2025, "Mastering diverse control tasks through world models".
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+_BINS = 255
+_BIN_LIMIT = 20.0
+
+
+def symlog(x: jax.Array) -> jax.Array:
+    """symlog(x) = sign(x) ln(|x| + 1)  (Eq. 9)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: jax.Array) -> jax.Array:
+    """symexp(x) = sign(x) (exp(|x|) - 1), the inverse of symlog  (Eq. 9)."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+TWO_HOT_BINS = _BINS
+
+
+def two_hot_mean(logits: jax.Array) -> jax.Array:
+    """Expected value of a symexp two-hot head: `[..., 255]` to `[...]`  (Eq. 10, 11).
+
+    The bins are summed from the middle outwards in pairs: with untrained, equal logits the huge
+    outer bins then cancel exactly instead of leaving rounding noise.
+    """
+    probabilities = jax.nn.softmax(logits)
+    half = _BINS // 2
+    bins = symexp(jnp.linspace(-_BIN_LIMIT, 0.0, half + 1))[:half]
+    below = probabilities[..., :half]
+    above = jnp.flip(probabilities[..., half + 1 :], -1)
+    return jnp.sum((below - above) * bins.reshape((1,) * (logits.ndim - 1) + (-1,)), axis=-1)
+
+
+def two_hot_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross-entropy to the two-hot encoding of `target [...]`: `[..., 255]` to `[...]`  (Eq. 10).
+
+    The bins are evenly spaced in symlog space, so the two neighbours come in closed form; weights
+    are linear in the distance in symexp space, so that `two_hot_mean` inverts the encoding.
+    """
+    chex.assert_shape(logits, (*target.shape, _BINS))
+    spacing = 2.0 * _BIN_LIMIT / (_BINS - 1)
+    position = jnp.clip((symlog(target) + _BIN_LIMIT) / spacing, 0.0, _BINS - 1.0)
+    lower = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, _BINS - 2)
+    low_value = symexp(lower * spacing - _BIN_LIMIT)
+    high_value = symexp((lower + 1) * spacing - _BIN_LIMIT)
+    weight = jnp.clip((target - low_value) / (high_value - low_value), 0.0, 1.0)
+    log_probabilities = jax.nn.log_softmax(logits)
+    index = jnp.arange(_BINS).reshape((1,) * target.ndim + (-1,))
+    lower, weight = lower[..., None], weight[..., None]
+    encoding = jnp.where(index == lower, 1.0 - weight, 0.0) + jnp.where(
+        index == lower + 1, weight, 0.0
+    )
+    return -jnp.sum(encoding * log_probabilities, axis=-1)
+
+
+def unimix(logits: jax.Array, share: float) -> jax.Array:
+    """Log-probabilities of softmax mixed with `share` of a uniform, `[..., K]` (Methods)."""
+    classes = logits.shape[-1]
+    probabilities = (1.0 - share) * jax.nn.softmax(logits) + share / classes
+    return jnp.log(probabilities)
+
+
+def sample_one_hot(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Inverse-CDF sample as one-hot `[..., K]` from one uniform `[...]` each."""
+    cumulative = jnp.cumsum(jnp.exp(log_probabilities), axis=-1)
+    # The last bin takes what rounding leaves over: the total may be a little under one.
+    index = jnp.sum(cumulative[..., :-1] < uniform[..., None], axis=-1)
+    return jax.nn.one_hot(index, log_probabilities.shape[-1])
+
+
+def straight_through(sample: jax.Array, log_probabilities: jax.Array) -> jax.Array:
+    """Passes the gradient of the probabilities through a discrete sample (Bengio et al. 2013)."""
+    probabilities = jnp.exp(log_probabilities)
+    return jax.lax.stop_gradient(sample - probabilities) + probabilities
+
+
+def categorical_kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """KL(p || q) summed over groups: `[..., S, K]` to `[...]`."""
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=(-2, -1))
+
+
+class ActionDistribution(NamedTuple):
+    """Pure functions of a policy head's output `[..., head_size]`."""
+
+    head_size: int
+    sample: object  # (head, key) -> action [..., A]
+    mode: object  # (head) -> action [..., A]
+    log_prob: object  # (head, action) -> [...]
+    entropy: object  # (head) -> [...]
+
+
+def bounded_normal(action_size: int) -> ActionDistribution:
+    """Normal with mean tanh(m) and deviation in [0.1, 1]; the environment clips the sample.
+
+    The bounded normal of the public code (danijar/dreamerv3, outs.py, `bounded_normal`).
+    """
+    low, high = 0.1, 1.0
+
+    def parameters(head: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, deviation = jnp.split(head, 2, axis=-1)
+        return jnp.tanh(mean), (high - low) * jax.nn.sigmoid(deviation + 2.0) + low
+
+    def sample(head: jax.Array, key: jax.Array) -> jax.Array:
+        mean, deviation = parameters(head)
+        return mean + deviation * jax.random.normal(key, mean.shape)
+
+    def mode(head: jax.Array) -> jax.Array:
+        return parameters(head)[0]
+
+    def log_prob(head: jax.Array, action: jax.Array) -> jax.Array:
+        mean, deviation = parameters(head)
+        z = (action - mean) / deviation
+        return jnp.sum(-0.5 * jnp.square(z) - jnp.log(deviation) - 0.918938533, axis=-1)
+
+    def entropy(head: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.log(parameters(head)[1]) + 1.418938533, axis=-1)
+
+    return ActionDistribution(2 * action_size, sample, mode, log_prob, entropy)
+
+
+def one_hot_categorical(action_size: int, unimix_share: float = 0.01) -> ActionDistribution:
+    """Discrete actions as one-hot vectors, mixed with 1 % uniform (Methods)."""
+
+    def sample(head: jax.Array, key: jax.Array) -> jax.Array:
+        return sample_one_hot(unimix(head, unimix_share), jax.random.uniform(key, head.shape[:-1]))
+
+    def mode(head: jax.Array) -> jax.Array:
+        return jax.nn.one_hot(jnp.argmax(head, axis=-1), action_size)
+
+    def log_prob(head: jax.Array, action: jax.Array) -> jax.Array:
+        return jnp.sum(unimix(head, unimix_share) * action, axis=-1)
+
+    def entropy(head: jax.Array) -> jax.Array:
+        log_probabilities = unimix(head, unimix_share)
+        return -jnp.sum(jnp.exp(log_probabilities) * log_probabilities, axis=-1)
+
+    return ActionDistribution(action_size, sample, mode, log_prob, entropy)

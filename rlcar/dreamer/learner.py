@@ -1,0 +1,177 @@
+"""The training state and the one training jit of the world-model agent."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlcar.config import DreamerConfig
+from rlcar.dreamer.actor_critic import (
+    ActorCritic,
+    Imagined,
+    Replayed,
+    imagination_loss,
+    make_actor_critic,
+    replay_value_loss,
+)
+from rlcar.dreamer.distributions import two_hot_mean
+from rlcar.dreamer.optimizer import make_optimizer
+from rlcar.dreamer.returns import ReturnRange, initial_return_range
+from rlcar.dreamer.rssm import RssmState, feature_size, sample_latent
+from rlcar.dreamer.world_model import (
+    Observed,
+    WorldModel,
+    features,
+    make_world_model,
+    world_model_loss,
+)
+from rlcar.types import Batch, Learner, Metrics, Params, Spec
+
+
+class TrainState(NamedTuple):
+    """Everything that learning changes; saving it resumes training exactly."""
+
+    params: Params  # {"world_model", "actor", "critic"}
+    slow_critic: Params  # running average of the critic, its own target
+    policy_average: Params  # running average of what acting needs
+    optimizer: Any
+    return_range: ReturnRange
+    key: jax.Array  # legacy uint32[2]
+    train_steps: jax.Array  # [] int32
+
+
+def policy_part(params: Params) -> Params:
+    """What acting needs: encoder, dynamics and actor, but no decoder, reward or critic."""
+    needed = {
+        name: module
+        for name, module in params["world_model"].items()
+        if name.split("/")[0] in ("encoder", "rssm")
+    }
+    return {"world_model": needed, "actor": params["actor"]}
+
+
+def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
+    """Builds `Learner`; `update` runs all its train steps inside one jit."""
+    settings = config.actor_critic
+    model = make_world_model(config.world_model, spec)
+    networks = make_actor_critic(settings, spec, feature_size(config.world_model))
+    optimizer = make_optimizer(config.optimizer)
+
+    def init(seed: int) -> TrainState:
+        key, *keys = jax.random.split(jax.random.PRNGKey(seed), 4)
+        params = {
+            "world_model": model.init(keys[0]),
+            "actor": networks.init_actor(keys[1]),
+            "critic": networks.init_critic(keys[2]),
+        }
+        # Copies, because `update` donates the state and no buffer can be given away twice.
+        copy = partial(jax.tree.map, jnp.copy)
+        return TrainState(
+            params,
+            copy(params["critic"]),
+            copy(policy_part(params)),
+            optimizer.init(params),
+            initial_return_range(),
+            key,
+            jnp.zeros((), jnp.int32),
+        )
+
+    def loss(
+        params: Params, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[ReturnRange, Metrics]]:
+        observe_key, imagine_key = jax.random.split(key)
+        discount = 1.0 - 1.0 / settings.discount_horizon
+        model_loss, (observed, metrics) = world_model_loss(
+            model, config.world_model, params["world_model"], batch, discount, observe_key
+        )
+        last = min(settings.imagination_last, batch.reward.shape[1])
+        starts = RssmState(*(x[-last:].reshape(-1, x.shape[-1]) for x in observed.state))
+        imagined = imagine(model, networks, config, params, starts, imagine_key)
+        policy_loss, (returns, return_range, policy_metrics) = imagination_loss(
+            networks, settings, params, state.slow_critic, imagined, state.return_range
+        )
+        replayed = _replayed_tail(observed, batch, returns[0].reshape(last, -1))
+        replay_loss = replay_value_loss(networks, settings, params, state.slow_critic, replayed)
+        total = model_loss + policy_loss + settings.replay_value_scale * replay_loss
+        metrics |= policy_metrics | {"critic/replay_loss": replay_loss}
+        return total, (return_range, metrics)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key, loss_key = jax.random.split(state.key)
+        gradients, (return_range, metrics) = jax.grad(loss, has_aux=True)(
+            state.params, state, batch, loss_key
+        )
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        slow_critic = optax.incremental_update(
+            params["critic"], state.slow_critic, settings.slow_value_rate
+        )
+        # A constant rate would remember the random start for too long.
+        average_rate = jnp.maximum(settings.policy_average_rate, 1.0 / (state.train_steps + 1.0))
+        policy_average = optax.incremental_update(
+            policy_part(params), state.policy_average, average_rate
+        )
+        metrics["optimizer/gradient_norm"] = optax.global_norm(gradients)
+        state = TrainState(
+            params,
+            slow_critic,
+            policy_average,
+            optimizer_state,
+            return_range,
+            key,
+            state.train_steps + 1,
+        )
+        return state, metrics
+
+    def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+        state, metrics = jax.lax.scan(train_step, state, batches)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return Learner(init, jax.jit(update, donate_argnums=0), lambda state: state.policy_average)
+
+
+def imagine(
+    model: WorldModel,
+    networks: ActorCritic,
+    config: DreamerConfig,
+    params: Params,
+    starts: RssmState,
+    key: jax.Array,
+) -> Imagined:
+    """Dreams H steps from `starts [N, ...]` with the current policy; the key is consumed.
+
+    No gradient flows in or out: the actor learns by reinforce on what was dreamt.
+    """
+    params, starts = jax.lax.stop_gradient((params, starts))
+    world, length = params["world_model"], config.actor_critic.imagination_length
+    number = starts.recurrent.shape[0]
+    action_key, latent_key = jax.random.split(key)
+    uniform = jax.random.uniform(latent_key, (length, number, config.world_model.latent_groups))
+
+    def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
+        key, uniform = inputs
+        feature = features(state)
+        head = networks.actor(params["actor"], feature)
+        action = networks.distribution.sample(head, key)  # type: ignore[operator]
+        recurrent = model.advance(world, state, action)
+        latent = sample_latent(model.prior(world, recurrent), uniform)
+        return RssmState(recurrent, latent), (feature, action)
+
+    last, (feature, action) = jax.lax.scan(
+        step, starts, (jax.random.split(action_key, length), uniform)
+    )
+    feature = jnp.concatenate([feature, features(last)[None]])
+    flat = feature.reshape(-1, feature.shape[-1])
+    reward = two_hot_mean(model.reward(world, flat)).reshape(length + 1, number)
+    discount = jax.nn.sigmoid(model.continues(world, flat)).reshape(length + 1, number)
+    return jax.lax.stop_gradient(Imagined(feature, action, reward[1:], discount))
+
+
+def _replayed_tail(observed: Observed, batch: Batch, bootstrap: jax.Array) -> Replayed:
+    """The last steps of the batch, those from which imagination started."""
+    last = bootstrap.shape[0]
+    tail = (jnp.moveaxis(x[:, -last:], 0, 1) for x in (batch.reward, batch.is_last))
+    terminal = jnp.moveaxis(batch.is_terminal[:, -last:], 0, 1)
+    return Replayed(features(observed.state)[-last:], *tail, terminal, bootstrap)

@@ -1,0 +1,80 @@
+"""Recurrent state-space model: one step of dynamics, posterior and prior (Haiku modules)."""
+
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from rlcar.config import WorldModelConfig
+from rlcar.dreamer.distributions import sample_one_hot, straight_through, unimix
+from rlcar.dreamer.layers import BlockGru, NormedLinear, linear
+
+
+class RssmState(NamedTuple):
+    """What the model believes about each car."""
+
+    recurrent: jax.Array  # [N, D] deterministic, h
+    latent: jax.Array  # [N, S * K] stochastic, z: S one-hot vectors side by side
+
+
+def initial_state(config: WorldModelConfig, number: int) -> RssmState:
+    """The belief before anything was seen."""
+    latent_size = config.latent_groups * config.latent_classes
+    return RssmState(jnp.zeros((number, config.recurrent_units)), jnp.zeros((number, latent_size)))
+
+
+def feature_size(config: WorldModelConfig) -> int:
+    """F, the width of recurrent state and latent together, which every head looks at."""
+    return config.recurrent_units + config.latent_groups * config.latent_classes
+
+
+class Rssm(hk.Module):
+    """h' = f(h, z, a);  z ~ q(z | h, x) with an observation, z ~ p(z | h) without  (Eq. 1, 3)."""
+
+    def __init__(self, config: WorldModelConfig):
+        super().__init__(name="rssm")
+        self._config = config
+
+    def advance(self, state: RssmState, action: jax.Array) -> jax.Array:
+        """Returns the next recurrent state `[N, D]` after `action [N, A]`."""
+        hidden = self._config.hidden_units
+        shared = jnp.concatenate(
+            [
+                NormedLinear(hidden, "recurrent_in")(state.recurrent),
+                NormedLinear(hidden, "latent_in")(state.latent),
+                # The environment clips its actions; the model must see what the car saw.
+                NormedLinear(hidden, "action_in")(jnp.clip(action, -1.0, 1.0)),
+            ],
+            axis=-1,
+        )
+        gru = BlockGru(self._config.recurrent_units, self._config.recurrent_blocks, "gru")
+        return gru(state.recurrent, shared)
+
+    def posterior(self, recurrent: jax.Array, embedding: jax.Array) -> jax.Array:
+        """Log-probabilities `[N, S, K]` of z given the observation's `embedding [N, E]`."""
+        hidden = NormedLinear(self._config.hidden_units, "posterior_in")(recurrent, embedding)
+        return self._logits(hidden, "posterior_out")
+
+    def prior(self, recurrent: jax.Array) -> jax.Array:
+        """Log-probabilities `[N, S, K]` of z without an observation."""
+        hidden = NormedLinear(self._config.hidden_units, "prior_in")(recurrent)
+        hidden = NormedLinear(self._config.hidden_units, "prior_hidden")(hidden)
+        return self._logits(hidden, "prior_out")
+
+    def _logits(self, hidden: jax.Array, name: str) -> jax.Array:
+        groups, classes = self._config.latent_groups, self._config.latent_classes
+        logits = linear(groups * classes, name)(hidden).reshape(-1, groups, classes)
+        return unimix(logits, self._config.unimix)
+
+
+def sample_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+    """One latent `[N, S * K]` from `[N, S, K]` and one uniform `[N, S]` a group; differentiable."""
+    sample = straight_through(sample_one_hot(log_probabilities, uniform), log_probabilities)
+    return sample.reshape(sample.shape[0], -1)
+
+
+def most_likely_latent(log_probabilities: jax.Array) -> jax.Array:
+    """The mode of each group, `[N, S, K]` to `[N, S * K]`."""
+    one_hot = jax.nn.one_hot(jnp.argmax(log_probabilities, -1), log_probabilities.shape[-1])
+    return one_hot.reshape(one_hot.shape[0], -1)

@@ -1,0 +1,187 @@
+"""The world model: pure functions of its parameters, and its loss."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlcar.config import WorldModelConfig
+from rlcar.dreamer.distributions import (
+    TWO_HOT_BINS,
+    categorical_kl,
+    symlog,
+    two_hot_loss,
+    two_hot_mean,
+)
+from rlcar.dreamer.layers import Mlp, linear
+from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, sample_latent
+from rlcar.types import Batch, Metrics, Params, Spec
+
+
+class WorldModel(NamedTuple):
+    """Pure functions that share one `params`; `params` is always the first argument."""
+
+    init: Callable  # (key) -> params
+    encode: Callable  # (params, observation [N, O]) -> embedding [N, E]
+    advance: Callable  # (params, RssmState, action [N, A]) -> recurrent [N, D]
+    posterior: Callable  # (params, recurrent, embedding) -> log-probabilities [N, S, K]
+    prior: Callable  # (params, recurrent) -> log-probabilities [N, S, K]
+    decode: Callable  # (params, feature [..., F]) -> symlog observation [..., O]
+    reward: Callable  # (params, feature) -> two-hot logits [..., 255]
+    continues: Callable  # (params, feature) -> logit [...]
+
+
+def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
+    """Builds the networks; the only place where their Haiku modules are put together."""
+
+    def build() -> tuple:
+        rssm = Rssm(config)
+        encoder = Mlp(config.units, config.encoder_layers, "encoder")
+        decoder = Mlp(config.units, config.decoder_layers, "decoder")
+        observation_out = linear(spec.observation_size, "observation_out")
+        reward_in = Mlp(config.units, 1, "reward")
+        # Starts at zero reward everywhere, which spares the policy wild early dreams (Methods).
+        reward_out = linear(TWO_HOT_BINS, "reward_out", scale=0.0)
+        continue_in = Mlp(config.units, 1, "continue")
+        continue_out = linear(1, "continue_out")
+
+        def encode(observation: jax.Array) -> jax.Array:
+            return encoder(symlog(config.observation_scale * observation))
+
+        def decode(feature: jax.Array) -> jax.Array:
+            return observation_out(decoder(feature))
+
+        def reward(feature: jax.Array) -> jax.Array:
+            return reward_out(reward_in(feature))
+
+        def continues(feature: jax.Array) -> jax.Array:
+            return continue_out(continue_in(feature))[..., 0]
+
+        def init(observation: jax.Array, action: jax.Array) -> None:
+            state = initial_state(config, observation.shape[0])
+            recurrent = rssm.advance(state, action)
+            rssm.posterior(recurrent, encode(observation))
+            rssm.prior(recurrent)
+            features = jnp.concatenate([recurrent, state.latent], -1)
+            for head in (decode, reward, continues):
+                head(features)
+
+        return init, (encode, rssm.advance, rssm.posterior, rssm.prior, decode, reward, continues)
+
+    transformed = hk.without_apply_rng(hk.multi_transform(build))
+    dummies = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
+    return WorldModel(lambda key: transformed.init(key, *dummies), *transformed.apply)
+
+
+def features(state: RssmState) -> jax.Array:
+    """What every head looks at: `[..., D + S * K]`."""
+    return jnp.concatenate([state.recurrent, state.latent], axis=-1)
+
+
+def observe_step(
+    model: WorldModel,
+    params: Params,
+    state: RssmState,
+    action: jax.Array,
+    is_first: jax.Array,
+) -> jax.Array:
+    """Returns the recurrent state `[N, D]` that meets the next observation.
+
+    An episode's first step forgets what came before: belief and action are zeroed.
+    """
+    keep = 1.0 - is_first.astype(jnp.float32)[:, None]
+    state = RssmState(state.recurrent * keep, state.latent * keep)
+    return model.advance(params, state, action * keep)
+
+
+class Observed(NamedTuple):
+    """Posterior beliefs along a batch, time-major."""
+
+    state: RssmState  # [T, B, ...]
+    posterior: jax.Array  # [T, B, S, K] log-probabilities
+    prior: jax.Array  # [T, B, S, K]
+
+
+def observe(
+    model: WorldModel, config: WorldModelConfig, params: Params, batch: Batch, key: jax.Array
+) -> Observed:
+    """Filters a batch `[B, T, ...]` through the posterior; the key is consumed.
+
+    The state at t depends on observations up to t only.
+    """
+    size, length = batch.reward.shape
+    embedding = model.encode(params, _time_major(batch.observation).reshape(length * size, -1))
+    embedding = embedding.reshape(length, size, -1)
+    uniform = jax.random.uniform(key, (length, size, config.latent_groups))
+
+    def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
+        action, is_first, embedding, uniform = inputs
+        recurrent = observe_step(model, params, state, action, is_first)
+        posterior = model.posterior(params, recurrent, embedding)
+        state = RssmState(recurrent, sample_latent(posterior, uniform))
+        return state, (state, posterior)
+
+    inputs = _time_major(batch.previous_action), _time_major(batch.is_first), embedding, uniform
+    _, (states, posterior) = jax.lax.scan(step, initial_state(config, size), inputs)
+    prior = model.prior(params, states.recurrent.reshape(length * size, -1))
+    return Observed(states, posterior, prior.reshape(posterior.shape))
+
+
+def world_model_loss(
+    model: WorldModel,
+    config: WorldModelConfig,
+    params: Params,
+    batch: Batch,
+    discount: float,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[Observed, Metrics]]:
+    """Prediction, dynamics and representation losses, averaged over `[B, T]`  (Eq. 2 to 4).
+
+    The key is consumed. The continue head learns `discount` times the chance of going on, so that
+    imagination needs no other discount (public code, `contdisc`).
+    """
+    observed = observe(model, config, params, batch, key)
+    feature = features(observed.state)
+    flat = feature.reshape(-1, feature.shape[-1])
+    length, size = feature.shape[:2]
+
+    observation = _time_major(batch.observation)
+    decoded = model.decode(params, flat).reshape(observation.shape)
+    target = symlog(config.observation_scale * observation)
+    reconstruction = jnp.sum(jnp.square(decoded - target), axis=-1)
+    reward_logits = model.reward(params, flat).reshape(length, size, TWO_HOT_BINS)
+    reward = two_hot_loss(reward_logits, _time_major(batch.reward))
+    goes_on = discount * (1.0 - _time_major(batch.is_terminal).astype(jnp.float32))
+    continue_logits = model.continues(params, flat).reshape(length, size)
+    continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
+
+    # Free bits: below `free_nats` neither side is pulled, so the model spends its effort on
+    # prediction (Eq. 4).
+    stop = jax.lax.stop_gradient
+    dynamics = categorical_kl(stop(observed.posterior), observed.prior)
+    representation = categorical_kl(observed.posterior, stop(observed.prior))
+    losses = {
+        "reconstruction": config.reconstruction_scale * reconstruction,
+        "reward": reward,
+        "continue": continues,
+        "dynamics": config.dynamics_scale * jnp.maximum(dynamics, config.free_nats),
+        "representation": config.representation_scale
+        * jnp.maximum(representation, config.free_nats),
+    }
+    means = {name: jnp.mean(loss) for name, loss in losses.items()}
+    total = sum(means.values())
+    reward_error = jnp.abs(two_hot_mean(reward_logits) - _time_major(batch.reward))
+    metrics = {f"model/{name}_loss": mean for name, mean in means.items()}
+    metrics |= {
+        "model/loss": total,
+        "model/kl_nats": jnp.mean(dynamics),
+        "model/reward_error": jnp.mean(reward_error),
+    }
+    return jnp.asarray(total), (observed, metrics)
+
+
+def _time_major(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(jnp.asarray(x), 0, 1)

@@ -1,0 +1,83 @@
+"""A run's best policy on unseen tracks: the report, its pictures and its figures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from rlcar import checkpoint
+from rlcar.agent import Agent, make_agent
+from rlcar.config import load_config
+from rlcar.drivers import DRIVERS
+from rlcar.errors import CheckpointError
+from rlcar.evaluate import drive, print_table, report, track_seeds, write_report
+from rlcar.metrics import read_metrics
+from rlcar.run import require_run
+from rlcar.sim import SPEC
+from rlcar.track import make_tracks
+from rlcar.types import Params
+
+FIGURES = (
+    "lap_rate",
+    "over_bound_pct",
+    "env_steps",
+    "train_seconds",
+    "env_steps_to_90",
+    "seconds_to_90",
+)
+
+
+def evaluate_run(
+    path: Path, track_set: str, summary: Mapping[str, float | None] | None = None
+) -> Path:
+    """Drives a run's best policy, or the checkpoint that `path` names; returns the report's path.
+
+    `summary` is what training says of itself; without it the one in an earlier report stays.
+    """
+    folder = require_run(path)
+    config = load_config(folder / "config.json")
+    seeds = track_seeds(track_set)
+    agent = make_agent(config, SPEC)
+    save, params = _load_policy(folder, path, agent, config.seed)
+    laps = {config.preset: drive(agent.policy, params, config.race, seeds)}
+    for name, policy in DRIVERS.items():
+        laps[name] = drive(policy, None, config.race, seeds)
+    tracks = make_tracks(seeds, config.race.track)
+    result = report(laps, tracks, track_set=track_set)
+    result |= _earlier_summary(folder) if summary is None else summary
+    result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
+    result |= {"provenance": checkpoint.provenance(config.seed)}
+    rows = read_metrics(folder / "metrics.jsonl")
+    written = write_report(folder, result, laps[config.preset], tracks, rows)
+    console = Console()
+    print_table(result, console)
+    console.print(f"report and pictures: {folder}", highlight=False)
+    for name in FIGURES:
+        value = result.get(name)
+        text = "none" if value is None else f"{value:.6g}"
+        console.print(f"figure {name}={text}", highlight=False)
+    return written
+
+
+def _load_policy(
+    folder: Path, path: Path, agent: Agent, seed: int
+) -> tuple[checkpoint.Save, Params]:
+    """The named checkpoint's policy, or the best one when `path` is the run itself."""
+    state = jax.eval_shape(lambda: agent.learner.init(seed))
+    like = agent.learner.policy_params(state)
+    save = checkpoint.latest(folder / "best") if path == folder else checkpoint.open_save(path)
+    if save is None:
+        raise CheckpointError(
+            f"{folder} has no evaluated policy yet: name one of its checkpoints/ instead"
+        )
+    return save, checkpoint.load(save, like, part="policy")
+
+
+def _earlier_summary(folder: Path) -> dict[str, float | None]:
+    try:
+        earlier = json.loads((folder / "report.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: earlier[name] for name in FIGURES[2:] if name in earlier}

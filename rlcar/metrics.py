@@ -1,0 +1,259 @@
+"""Running means and rates; where metrics go: metrics.jsonl, TensorBoard and the terminal."""
+
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import tensorboardX
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from rlcar.errors import UserError
+from rlcar.when import EverySeconds
+
+# What the progress line shows of all metrics, in this order: name -> (label, format).
+_FIELDS = {
+    "rollout/env_steps_per_s": ("env/s", ".0f"),
+    "learner/train_steps_per_s": ("train/s", ".1f"),
+    "episode/reward": ("reward", ".2f"),
+    "episode/lap_rate": ("laps", ".0%"),
+    "model/loss": ("model", ".3g"),
+    "actor/loss": ("actor", ".3g"),
+    "critic/loss": ("value", ".3g"),
+    "rollout/weights_lag_updates": ("lag", ".1f"),
+}
+
+
+class RunningMean:
+    """The mean of the last `window` values."""
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ValueError(f"RunningMean needs a window of at least 1 value, not {window}")
+        self._values: deque[float] = deque(maxlen=window)
+
+    def add(self, value: float) -> None:
+        """Takes in one more value."""
+        self._values.append(float(value))
+
+    def mean(self) -> float:
+        """Returns the mean; NaN before the first value."""
+        return math.fsum(self._values) / len(self._values) if self._values else math.nan
+
+
+class Rate:
+    """Counts per second over the last `window_s` seconds, or since the start when that is less."""
+
+    def __init__(self, window_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        if not window_s > 0.0:
+            raise ValueError(f"Rate needs a window longer than 0 s, not {window_s}")
+        self._window_s = window_s
+        self._clock = clock
+        self._started_s = clock()
+        self._events: deque[tuple[float, float]] = deque()  # (when, count)
+
+    def add(self, count: float) -> None:
+        """Counts that something happened `count` times since the last call."""
+        self._events.append((self._clock(), count))
+        self._forget(self._events[-1][0])
+
+    def per_s(self) -> float:
+        """Returns the rate now; 0 before any time has passed."""
+        now_s = self._clock()
+        self._forget(now_s)
+        elapsed_s = min(self._window_s, now_s - self._started_s)
+        return sum(count for _, count in self._events) / elapsed_s if elapsed_s > 0.0 else 0.0
+
+    def _forget(self, now_s: float) -> None:
+        while self._events and self._events[0][0] <= now_s - self._window_s:
+            self._events.popleft()
+
+
+def first_non_finite(metrics: Mapping[str, Any]) -> str | None:
+    """Returns the name of the first metric that is NaN or infinite."""
+    return next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads metrics.jsonl; a torn last line is dropped, any other bad line raises UserError."""
+    return [row for _, row in _rows(Path(path))]
+
+
+class MetricsWriter:
+    """Writes one row at a time to `<folder>/metrics.jsonl` and `<folder>/tensorboard`.
+
+    `time_s` counts on from the last row kept. With `resume_env_steps`, rows past it are dropped
+    first, so that no counter ever goes back; without, rows are appended.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        resume_env_steps: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "metrics.jsonl"
+        last_s = _drop_rows_after(path, resume_env_steps) if path.exists() else 0.0
+        self._clock = clock
+        self._started_s = clock() - last_s
+        self._file = path.open("a", encoding="utf-8")
+        purge_step = None if resume_env_steps is None else resume_env_steps + 1
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(folder / "tensorboard"), purge_step=purge_step
+        )
+
+    def write(self, env_steps: int, metrics: Mapping[str, Any]) -> None:
+        """Writes a row of scalars; what is not finite becomes null and is not drawn."""
+        row: dict[str, Any] = {
+            "env_steps": int(env_steps),
+            "time_s": round(self._clock() - self._started_s, 3),
+        }
+        taken = row.keys() & metrics.keys()
+        if taken:
+            raise ValueError(f"a metric cannot be called {min(taken)!r}: each row has one already")
+        for name, value in metrics.items():
+            scalar = float(value)
+            row[name] = scalar if math.isfinite(scalar) else None
+            if math.isfinite(scalar):
+                self._tensorboard.add_scalar(name, scalar, int(env_steps))
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flushes and closes both files; may be called twice."""
+        self._file.close()
+        self._tensorboard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ProgressLine:
+    """A bar with what matters beside it; on anything but a terminal, a plain line now and then."""
+
+    def __init__(
+        self,
+        total_env_steps: int,
+        *,
+        console: Console | None = None,
+        plain_every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console or Console()
+        self._total = total_env_steps
+        self._env_steps: int | None = None  # until the first update: a resumed run starts high
+        self._rate = Rate(window_s=60.0, clock=clock)
+        self._should_print = EverySeconds(plain_every_s, clock)
+        self._fields: dict[str, float] = {}
+        self._is_line_due = False
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("train", total=total_env_steps, text="")
+
+    def update(self, env_steps: int, fields: Mapping[str, Any]) -> None:
+        """Shows the newest numbers, of the metrics it knows; what is not given keeps its value."""
+        if self._env_steps is not None:
+            self._rate.add(env_steps - self._env_steps)
+        self._env_steps = env_steps
+        self._fields |= {name: float(fields[name]) for name in _FIELDS if name in fields}
+        self._is_line_due = True
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=env_steps, text=self._text())
+        elif self._should_print():
+            self._print_line()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        if self._is_line_due and not self._console.is_terminal:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._is_line_due = False
+        done = self._env_steps or 0
+        eta = self._eta(self._total - done)
+        head = f"{done}/{self._total} env steps ({done / self._total:.0%}), ETA {eta}"
+        # One line a report, however narrow the log is taken to be.
+        self._console.print(
+            "  ".join([head, self._text()]).rstrip(), markup=False, highlight=False, soft_wrap=True
+        )
+
+    def _eta(self, env_steps_left: int) -> str:
+        per_s = self._rate.per_s()
+        if per_s <= 0.0:
+            return "-:--:--"
+        minutes, seconds = divmod(round(max(0, env_steps_left) / per_s), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+    def _text(self) -> str:
+        parts = []
+        for name, (label, form) in _FIELDS.items():
+            value = self._fields.get(name, math.nan)
+            if not math.isnan(value):
+                parts.append(f"{label} {value:{form}}")
+        return "  ".join(parts)
+
+
+def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Returns each whole line with what it says."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line else None
+            if line and not isinstance(row, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            if number == len(lines):
+                break  # what a killed process was writing
+            raise UserError(
+                f"{path}, line {number} is not a row of metrics ({error}): repair or move the file"
+            ) from error
+        if row is not None:
+            rows.append((line, row))
+    return rows
+
+
+def _drop_rows_after(path: Path, env_steps: int | None) -> float:
+    """Rewrites the file without later rows and without a torn one; returns the last time_s."""
+    kept = [
+        (line, row) for line, row in _rows(path) if env_steps is None or _steps(row) <= env_steps
+    ]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
+    os.replace(partial, path)
+    return float(kept[-1][1].get("time_s") or 0.0) if kept else 0.0
+
+
+def _steps(row: Mapping[str, Any]) -> int:
+    return int(row.get("env_steps", 0))

@@ -1,0 +1,201 @@
+"""The folder of one run and its bookkeeping: metrics, best policy, progress, when to do what.
+
+    runs/<name>/config.json      every setting, resolved
+                run.json         seed, commit, versions, start
+                metrics.jsonl    one row a log (and tensorboard/)
+                checkpoints/     resumable saves
+                best/            the policy that drove best so far
+                report.json      and its pictures, at the end
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from rlcar import checkpoint
+from rlcar.config import Config, dump_config
+from rlcar.errors import CheckpointError, UserError
+from rlcar.evaluate import TIME_LIMIT_STEPS, Laps
+from rlcar.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
+from rlcar.rollout import Episodes
+from rlcar.types import Weights
+from rlcar.when import Every, EverySeconds
+
+STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
+
+
+class Run:
+    """Open while training; both loops report to it what happened and ask it what is due."""
+
+    def __init__(self, folder: Path, config: Config, resumed: checkpoint.Save | None = None):
+        self.folder, self.config = folder, config
+        folder.mkdir(parents=True, exist_ok=True)
+        if resumed is None:
+            _write(folder / "config.json", dump_config(config))
+            about = checkpoint.provenance(config.seed)
+            _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+        else:
+            # Saves later than the one to continue from belong to a future that is given up.
+            checkpoint.rewind(self.checkpoints, resumed)
+        self._before_s = float(resumed.meta["train_seconds"]) if resumed else 0.0
+        self._start_s = time.monotonic()
+        resumed_steps = resumed.env_steps if resumed else None
+        self._writer = MetricsWriter(folder, resume_env_steps=resumed_steps)
+        self._progress = ProgressLine(config.training.env_steps)
+        best = checkpoint.latest(folder / "best")
+        self._best = float(best.meta["metric"]) if best else float("inf")
+        self._reward, self._laps = RunningMean(100), RunningMean(100)
+        self._env_rate, self._train_rate = Rate(), Rate()
+        self._latest: dict[str, float] = {}
+        self.should_log = EverySeconds(config.training.log_every_s)
+        self.should_save = EverySeconds(config.training.checkpoint_every_s)
+        every = config.training.evaluate_every_env_steps
+        self.should_evaluate = Every(every, next_at=(resumed_steps or 0) + every)
+
+    def __enter__(self) -> "Run":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+        self._writer.close()
+
+    @property
+    def train_seconds(self) -> float:
+        """Wall time spent in training, earlier legs of a resumed run included."""
+        return self._before_s + time.monotonic() - self._start_s
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where resumable saves go."""
+        return self.folder / "checkpoints"
+
+    def meta(self) -> dict[str, Any]:
+        """What each save says of the run."""
+        return {"train_seconds": self.train_seconds, "metric": self._latest.get(_CHARGED)}
+
+    def drove(self, episodes: Episodes) -> None:
+        """Counts new env steps and the episodes that ended in them."""
+        self._env_rate.add(episodes.env_steps)
+        for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
+            self._reward.add(float(reward))
+            self._laps.add(float(is_lap))
+
+    def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
+        """Counts train steps and keeps their metrics for the next row."""
+        self._train_rate.add(updates)
+        self._latest |= metrics
+
+    def log(self, env_steps: int, train_steps: int) -> None:
+        """Writes one row and moves the progress line."""
+        self._latest |= {
+            "episode/reward": self._reward.mean(),
+            "episode/lap_rate": self._laps.mean(),
+            "rollout/env_steps_per_s": self._env_rate.per_s(),
+            "learner/train_steps_per_s": self._train_rate.per_s(),
+            "learner/train_steps": train_steps,
+        }
+        # An evaluation has a row of its own, so that each stands in the file once.
+        row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
+        self._writer.write(env_steps, row | {"run/train_seconds": self.train_seconds})
+        self._progress.update(env_steps, self._latest)
+
+    def evaluated(self, env_steps: int, weights: Weights, laps: Laps) -> None:
+        """Notes how `weights` drove, and keeps them if they are the best so far."""
+        lapped = laps.lap_time_steps > 0
+        charged = float(np.where(lapped, laps.lap_time_steps, TIME_LIMIT_STEPS).mean())
+        self._latest |= {
+            "evaluation/lap_rate": float(lapped.mean()),
+            _CHARGED: charged,
+            "evaluation/progress": float(laps.progress.mean()),
+        }
+        row = {name: self._latest[name] for name in self._latest if name.startswith("evaluation/")}
+        self._writer.write(env_steps, row | {"run/train_seconds": self.train_seconds})
+        self._progress.update(env_steps, self._latest)
+        if charged < self._best:
+            self._best = charged
+            checkpoint.save(
+                self.folder / "best",
+                env_steps,
+                {"policy": weights.params},
+                config_json=dump_config(self.config),
+                meta={**self.meta(), "train_steps": weights.version, "seed": self.config.seed},
+            )
+            checkpoint.keep(self.folder / "best", 1)
+
+    def summary(self, env_steps: int) -> dict[str, float | None]:
+        """The figures of the whole training; `*_to_90` counts from when it stays above."""
+        since: Mapping[str, Any] | None = None
+        for row in read_metrics(self.folder / "metrics.jsonl"):
+            if "evaluation/lap_rate" in row:
+                stays = row["evaluation/lap_rate"] >= STAYS_ABOVE
+                since = (since or row) if stays else None
+        return {
+            "env_steps": env_steps,
+            "train_seconds": round(self.train_seconds, 1),
+            "env_steps_to_90": since["env_steps"] if since else None,
+            "seconds_to_90": round(since["run/train_seconds"], 1) if since else None,
+        }
+
+
+_CHARGED = "evaluation/charged_lap_steps"
+
+
+def new_run_folder(root: Path, name: str | None, config: Config) -> Path:
+    """Chooses a folder that does not hold a run yet; raises UserError when `name` does."""
+    if name is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{config.preset}-seed{config.seed}-{stamp}"
+    elif Path(name).name != name or name in (".", ".."):
+        raise UserError(f"--name {name!r} is not a plain folder name")
+    folder = root / name
+    if (folder / "config.json").exists():
+        raise UserError(
+            f"{folder} already holds a run: continue it with --resume {folder}, "
+            "or choose another --name"
+        )
+    return folder
+
+
+def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
+    """The checkpoint that `--resume` means; None when `auto` finds nothing to continue.
+
+    Raises UserError for a folder that is not a run, and CheckpointError for one without a
+    complete checkpoint.
+    """
+    if resume == "auto":
+        pattern = f"{name or '*'}/checkpoints"
+        newest = [checkpoint.latest(folder) for folder in root.glob(pattern)]
+        found = [save for save in newest if save is not None]
+        return max(found, key=lambda save: save.path.stat().st_mtime, default=None)
+    folder = require_run(Path(resume))
+    if folder == Path(resume):
+        save = checkpoint.latest(folder / "checkpoints")
+        if save is None:
+            raise CheckpointError(f"{folder} holds no complete checkpoint yet: start it anew")
+        return save
+    return checkpoint.open_save(Path(resume))
+
+
+def require_run(path: Path) -> Path:
+    """Returns the run that `path` is, or that it is a checkpoint of; else raises UserError."""
+    for folder in (path, path.parent.parent):
+        if (folder / "config.json").exists() and (folder / "run.json").exists():
+            return folder
+    raise UserError(f"{path} is not a run or a checkpoint of one: it has no config.json, run.json")
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,39 @@
+"""The few operations that NumPy and JAX spell differently."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Backend(NamedTuple):
+    """One array library; the simulator's only source runs over it.
+
+    `take(table, index)` gathers from a flat table, the index is promised to be in bounds;
+    `while_loop(condition, body, carry)` is JAX's; `integer` is int32 but in the overflow test;
+    `gates_at_once` is a matter of speed only: NumPy pays for calls, XLA for work.
+    """
+
+    xp: Any
+    take: Callable[[Any, Any], Any]
+    while_loop: Callable[[Callable[[Any], Any], Callable[[Any], Any], Any], Any]
+    integer: Any = np.int32
+    gates_at_once: int = 1
+
+
+def make_backend(xp: Any) -> Backend:
+    """Returns the backend of `numpy` or `jax.numpy`."""
+    if xp is np:
+        return Backend(np, lambda table, index: table[index], _while_loop, gates_at_once=8)
+    return Backend(xp, _take_jax, jax.lax.while_loop)
+
+
+def _take_jax(table: Any, index: Any) -> Any:
+    return table.at[index].get(mode="promise_in_bounds")
+
+
+def _while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], carry: Any) -> Any:
+    while condition(carry):
+        carry = body(carry)
+    return carry

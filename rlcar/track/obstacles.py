@@ -1,0 +1,84 @@
+"""Where the circles stand: inside the loop, or on the road with a way past each of them."""
+
+import numpy as np
+
+from rlcar.config import TrackConfig
+from rlcar.errors import ConfigError
+from rlcar.track import grid
+from rlcar.track.hashing import uniform
+from rlcar.track.shape import Shape, circle_table
+
+MIN_GAP_PX = 30.0
+INFIELD_MARGIN_PX = 2.0
+FIRST_ON_ROAD, LAST_ON_ROAD = 0.08, 0.97  # of the lap: nothing stands at the start
+DIRECTIONS = 1024  # infield obstacles stand in one of these directions from the middle
+_STREAM = 1000  # of the hash, away from the noise's
+
+
+def place_obstacles(seeds: np.ndarray, shape: Shape, config: TrackConfig) -> np.ndarray:
+    """Returns packed circle centres, `[M, O]` int32."""
+    place = _on_the_road if config.obstacle_placement == "road" else _in_the_infield
+    x, y = place(seeds, shape, config)
+    return grid.pack(np.rint(x), np.rint(y))
+
+
+def _in_the_infield(
+    seeds: np.ndarray, shape: Shape, config: TrackConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spreads the circles, one in each sector, over a disc that no inner edge enters."""
+    count = config.obstacles
+    middle = np.array([grid.CENTRE_X_PX, grid.CENTRE_Y_PX]) * float(grid.UNITS_PER_PX)
+    corner = shape.centre + shape.mitre - middle
+    along = np.roll(corner, -1, axis=1) - corner
+    area = corner[..., 0] * along[..., 1] - corner[..., 1] * along[..., 0]
+    length = np.sqrt(along[..., 0] ** 2 + along[..., 1] ** 2)
+    free_px = (area / length).min(axis=1) / grid.UNITS_PER_PX
+    free_px -= config.obstacle_radius_px + INFIELD_MARGIN_PX
+    if count and free_px.min() < 0:
+        raise ConfigError(
+            f"no room for obstacles of radius {config.obstacle_radius_px} px inside the loop of "
+            f"seed {int(seeds[free_px.argmin()])}: use a smaller obstacle_radius_px or obstacles=0"
+        )
+    cosine, sine = circle_table(DIRECTIONS)
+    x, y = np.zeros((2, len(seeds), count))
+    for i in range(count):
+        turn = (i + 0.2 + 0.6 * uniform(seeds, _STREAM + 2 * i)) / count
+        direction = (turn * DIRECTIONS).astype(np.int64)
+        radius = (0.5 + 0.5 * uniform(seeds, _STREAM + 2 * i + 1)) * free_px * grid.UNITS_PER_PX
+        x[:, i] = middle[0] + radius * cosine[direction]
+        y[:, i] = middle[1] + radius * sine[direction]
+    return x, y
+
+
+def _on_the_road(
+    seeds: np.ndarray, shape: Shape, config: TrackConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spreads the circles along the road, each far enough to one side to be passed."""
+    count, radius_px, half_width_px = (
+        config.obstacles,
+        config.obstacle_radius_px,
+        config.half_width_px,
+    )
+    if 2 * half_width_px - radius_px < MIN_GAP_PX:
+        raise ConfigError(
+            f"an obstacle of radius {radius_px} px leaves no gap of {MIN_GAP_PX} px on a road of "
+            f"half-width {half_width_px} px: use a smaller obstacle_radius_px"
+        )
+    nearest_px = min(max(0.0, MIN_GAP_PX + radius_px - half_width_px), half_width_px)
+    farthest_px = max(nearest_px, half_width_px - radius_px)
+    slot = (LAST_ON_ROAD - FIRST_ON_ROAD) / max(count, 1)
+    row = np.arange(len(seeds))
+    x, y = np.zeros((2, len(seeds), count))
+    for i in range(count):
+        # Three quarters of a slot always lie between two neighbours.
+        turn = FIRST_ON_ROAD + slot * (i + 0.375 + 0.25 * uniform(seeds, _STREAM + 3 * i))
+        index = (turn * config.points).astype(np.int64)
+        side = np.where(uniform(seeds, _STREAM + 3 * i + 1) < 0.5, -1.0, 1.0)
+        spread_px = farthest_px - nearest_px
+        offset_px = side * (nearest_px + spread_px * uniform(seeds, _STREAM + 3 * i + 2))
+        spot = (
+            shape.centre[row, index]
+            + shape.mitre[row, index] * (offset_px / half_width_px)[:, None]
+        )
+        x[:, i], y[:, i] = spot[:, 0], spot[:, 1]
+    return x, y

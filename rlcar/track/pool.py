@@ -1,0 +1,84 @@
+"""Thousands of tracks as the integer tables the simulator gathers from."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rlcar.config import TrackConfig
+from rlcar.errors import ConfigError
+from rlcar.track import grid
+from rlcar.track.obstacles import place_obstacles
+from rlcar.track.shape import Shape, gate_window, make_shapes
+
+MAX_TRACKS = 1 << 16  # a reset draws its track with 16 bits of hash
+_CHUNK = 512  # seeds at a time: the working set stays in the cache
+
+
+class TrackPool(NamedTuple):
+    """M tracks; all arrays int32 on the fixed-point grid, y up.
+
+    Gate k is the line through the two edges' vertices k; cell k lies between gates k and k + 1.
+    The centre line's vertex k is the exact middle of its two edge vertices. `edges` is padded on
+    both ends, periodically, so that a walk along the road needs no modulo.
+    """
+
+    seeds: np.ndarray  # [M]
+    edges: np.ndarray  # [M, padding + P + padding, 2] packed vertices: inner, outer
+    cell_start: np.ndarray  # [M, P + 1] position of each gate, 2^-20 of a lap; the last is 2^20
+    cell_reach: np.ndarray  # [M, P] half-width x length of each centre segment, 1/256 x 1/32 px^2
+    start_heading: np.ndarray  # [M] 2^-22 of a turn
+    obstacles: np.ndarray  # [M, O] packed circle centres
+    length: np.ndarray  # [M] length of the centre line, 1/32 px, rounded
+
+    @property
+    def points(self) -> int:
+        """P, the number of gates."""
+        return self.cell_reach.shape[1]
+
+    @property
+    def padding(self) -> int:
+        """Number of repeated gates on each end of `edges`; W, the gate window, and two more."""
+        return (self.edges.shape[1] - self.points) // 2
+
+
+def make_pool(seeds: Sequence[int], config: TrackConfig) -> TrackPool:
+    """Makes the tracks of `seeds`, the same bits on every machine."""
+    if not 0 < len(seeds) <= MAX_TRACKS:
+        raise ConfigError(f"a pool holds 1 to {MAX_TRACKS} tracks, not {len(seeds)}")
+    if min(seeds) < 0 or max(seeds) >= 2**31:
+        raise ConfigError(f"track seeds lie in 0..2^31 - 1, not {min(seeds)}..{max(seeds)}")
+    every = np.asarray(seeds, np.int32)
+    chunks = [
+        _make_chunk(every[first : first + _CHUNK], config) for first in range(0, len(every), _CHUNK)
+    ]
+    return TrackPool(*(np.concatenate(arrays) for arrays in zip(*chunks, strict=True)))
+
+
+def _make_chunk(seeds: np.ndarray, config: TrackConfig) -> TrackPool:
+    shape = make_shapes(seeds, config)
+    step = np.roll(shape.centre, -1, axis=1) - shape.centre
+    length = np.sqrt(step[..., 0] * step[..., 0] + step[..., 1] * step[..., 1])
+    total = np.cumsum(length, axis=1)
+    cell_start = np.zeros((len(seeds), config.points + 1), np.int32)
+    cell_start[:, 1:] = np.rint(total / total[:, -1:] * grid.LAP_UNITS)
+    turn = np.arctan2(step[:, 0, 1], step[:, 0, 0]) / (2 * np.pi)
+    heading = np.rint(turn * grid.HEADING_UNITS).astype(np.int32) % grid.HEADING_UNITS
+    return TrackPool(
+        seeds=seeds,
+        edges=_pad_edges(shape, gate_window(config) + 2),
+        cell_start=cell_start,
+        cell_reach=np.floor(config.half_width_px * grid.REACH_UNITS_PER_PX * length).astype(
+            np.int32
+        ),
+        start_heading=heading,
+        obstacles=place_obstacles(seeds, shape, config),
+        length=np.rint(total[:, -1]).astype(np.int32),
+    )
+
+
+def _pad_edges(shape: Shape, padding: int) -> np.ndarray:
+    inner = shape.centre + shape.mitre
+    outer = shape.centre - shape.mitre
+    edges = np.stack([grid.pack(e[..., 0], e[..., 1]) for e in (inner, outer)], axis=-1)
+    return np.concatenate([edges[:, -padding:], edges, edges[:, :padding]], axis=1)

@@ -1,0 +1,157 @@
+"""The centre lines and edges of many tracks at once, each as wild as its seed may be.
+
+Only + - * / and sqrt touch data, and sums run in a fixed order, so the same seed gives the same
+bits on every machine. All coordinates here are float64 multiples of one grid unit (1/32 px), y up.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from rlcar.config import TrackConfig
+from rlcar.errors import ConfigError
+from rlcar.track import grid
+from rlcar.track.hashing import uniform
+
+HARMONICS = 4
+SENSOR_RANGE_PX = 150.0
+MAX_GATE_WINDOW = 31  # the sensors count crossed gates in five bits
+# A car moves at most 5 px a step and may then pass at most two gates: 2 * 2.6 > 5.
+MIN_CELL_PX = 2.6
+SHRINK = 0.9
+MAX_ROUNDS = 80  # 0.9^80 = 2e-4: a circle
+
+
+class Shape(NamedTuple):
+    """Lines of M tracks, each `[M, P, 2]` float64 in grid units, whole numbers."""
+
+    centre: np.ndarray
+    mitre: np.ndarray  # from the centre to the inner edge; its negative leads to the outer edge
+
+
+def gate_window(config: TrackConfig) -> int:
+    """Returns W: a ray that has crossed W gates is out of range, on every track of this config."""
+    spacing_px = 2 * np.pi * config.base_radius_px / config.points
+    return min(MAX_GATE_WINDOW, int(np.ceil(1.7 * SENSOR_RANGE_PX / spacing_px)) + 3)
+
+
+def make_shapes(seeds: np.ndarray, config: TrackConfig) -> Shape:
+    """Makes sound tracks: an amplitude shrinks, seed by seed, until `is_sound` agrees."""
+    cosine, sine = circle_table(config.points)
+    noise = _noise(seeds, cosine, sine)
+    amplitude = np.full(len(seeds), config.noise_amplitude)
+    shape = _build(amplitude, noise, cosine, sine, config)
+    pending = np.flatnonzero(~is_sound(shape, config))
+    for _ in range(MAX_ROUNDS):
+        if not len(pending):
+            return shape
+        amplitude[pending] *= SHRINK
+        again = _build(amplitude[pending], noise[pending], cosine, sine, config)
+        shape.centre[pending] = again.centre
+        shape.mitre[pending] = again.mitre
+        pending = pending[~is_sound(again, config)]
+    raise ConfigError(
+        f"no drivable track with points = {config.points}, base_radius_px = "
+        f"{config.base_radius_px} and half_width_px = {config.half_width_px} (seed "
+        f"{int(seeds[pending[0]])}): even a circle leaves the world, turns tighter than the road "
+        f"is wide or has edges shorter than {MIN_CELL_PX} px; use fewer points or a narrower road"
+    )
+
+
+def circle_table(points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns cosine and sine of the multiples of a turn / P, `[P]`, rounded to 2^-30.
+
+    The rounding hides the last bit, in which mathematics libraries differ.
+    """
+    angle_rad = np.arange(points) * (2 * np.pi / points)
+    return np.rint(np.cos(angle_rad) * 2**30) / 2**30, np.rint(np.sin(angle_rad) * 2**30) / 2**30
+
+
+def is_sound(shape: Shape, config: TrackConfig) -> np.ndarray:
+    """Says which tracks `[M]` a car can drive and the gate window can sense exactly."""
+    inner = shape.centre + shape.mitre
+    outer = shape.centre - shape.mitre
+    middle = np.array([grid.CENTRE_X_PX, grid.CENTRE_Y_PX]) * float(grid.UNITS_PER_PX)
+    cell_px = np.minimum(_ahead_px(inner, outer), _ahead_px(outer, inner, reverse=True))
+    is_star = np.ones(len(shape.centre), bool)
+    for edge in (inner, outer):
+        spoke = edge - middle
+        is_star &= (_cross(spoke, _next(spoke)) > 0).all(axis=1)
+    limit = np.array([grid.WORLD_WIDTH_PX, grid.WORLD_HEIGHT_PX]) * grid.UNITS_PER_PX
+    is_inside = ((shape.centre >= 0) & (shape.centre <= limit)).all(axis=(1, 2))
+    is_inside &= (np.abs(inner) < 32_000).all(axis=(1, 2)) & (np.abs(outer) < 32_000).all((1, 2))
+    # A ray that has crossed W gates has passed W - 1 whole cells.
+    window = gate_window(config) - 1
+    wrapped = np.concatenate([cell_px, cell_px[:, :window]], axis=1)
+    total = np.concatenate([np.zeros((len(wrapped), 1)), np.cumsum(wrapped, axis=1)], axis=1)
+    shortest_px = (total[:, window:] - total[:, :-window]).min(axis=1)
+    return (
+        is_star
+        & is_inside
+        & (cell_px.min(axis=1) >= MIN_CELL_PX)
+        & (shortest_px >= SENSOR_RANGE_PX)
+    )
+
+
+def _noise(seeds: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
+    """Returns periodic noise in [-1, 1] that touches one of them, `[M, P]`."""
+    points = len(cosine)
+    turn = np.arange(points)
+    noise = np.zeros((len(seeds), points))
+    for harmonic in range(1, HARMONICS + 1):
+        a = (2 * uniform(seeds, 2 * harmonic) - 1) / harmonic
+        b = (2 * uniform(seeds, 2 * harmonic + 1) - 1) / harmonic
+        index = harmonic * turn % points
+        noise += a[:, None] * cosine[None, index] + b[:, None] * sine[None, index]
+    return noise / np.abs(noise).max(axis=1, keepdims=True)
+
+
+def _build(
+    amplitude: np.ndarray,
+    noise: np.ndarray,
+    cosine: np.ndarray,
+    sine: np.ndarray,
+    config: TrackConfig,
+) -> Shape:
+    """Returns centre lines with mitred edges, rounded to the grid."""
+    radius = config.base_radius_px * grid.UNITS_PER_PX * (1 + amplitude[:, None] * noise)
+    centre = np.empty((*radius.shape, 2))
+    centre[..., 0] = np.rint(grid.CENTRE_X_PX * grid.UNITS_PER_PX + radius * cosine[None])
+    centre[..., 1] = np.rint(grid.CENTRE_Y_PX * grid.UNITS_PER_PX + radius * sine[None])
+    step = _next(centre) - centre
+    unit = step / np.sqrt(_dot(step, step))[..., None]
+    before = np.roll(unit, 1, axis=1)
+    # The left normals of both neighbours, added, point along the bisector; this length of it keeps
+    # the edge half_width away from both segments: half_width / cos(turn / 2).
+    bisector = before + unit
+    scale = 2 * config.half_width_px * grid.UNITS_PER_PX / _dot(bisector, bisector)
+    mitre = np.empty_like(centre)
+    mitre[..., 0] = np.rint(-bisector[..., 1] * scale)
+    mitre[..., 1] = np.rint(bisector[..., 0] * scale)
+    return Shape(centre, mitre)
+
+
+def _ahead_px(left: np.ndarray, right: np.ndarray, reverse: bool = False) -> np.ndarray:
+    """Returns how far both ends of the next gate lie beyond each gate's line, `[M, P]` px.
+
+    `reverse` (with the edges swapped) measures from the next gate back to this one.
+    """
+    here, there = (_next, lambda edge: edge) if reverse else (lambda edge: edge, _next)
+    across = here(right) - here(left)
+    width = np.sqrt(_dot(across, across)) * grid.UNITS_PER_PX
+    nearest = np.minimum(
+        _cross(across, there(left) - here(left)), _cross(across, there(right) - here(left))
+    )
+    return nearest / width
+
+
+def _next(line: np.ndarray) -> np.ndarray:
+    return np.roll(line, -1, axis=1)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1]

@@ -1,0 +1,53 @@
+"""One track in floats, for drawing, references and people."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rlcar.config import TrackConfig
+from rlcar.track.grid import UNITS_PER_PX, unpack_px
+from rlcar.track.pool import make_pool
+
+
+class Track(NamedTuple):
+    """A closed road in screen coordinates (y down), driven with increasing heading.
+
+    That is counter-clockwise on the screen, so `inner_px` is on the driver's left. Vertex k of the
+    three lines belongs together. All floats lie exactly on the integer grid of the simulator.
+    """
+
+    seed: int
+    centre_px: np.ndarray  # [P, 2] float64
+    inner_px: np.ndarray  # [P, 2] float64
+    outer_px: np.ndarray  # [P, 2] float64
+    obstacles_px: np.ndarray  # [O, 2] float64
+    obstacle_radius_px: float
+    half_width_px: float
+    length_px: float  # of the closed centre line
+
+
+def make_track(seed: int, config: TrackConfig) -> Track:
+    """Makes the track of one seed."""
+    return make_tracks([seed], config)[0]
+
+
+def make_tracks(seeds: Sequence[int], config: TrackConfig) -> list[Track]:
+    """Makes the track of each seed."""
+    pool = make_pool(seeds, config)
+    road = pool.edges[:, pool.padding : pool.padding + config.points]
+    edges_px = unpack_px(road)  # [M, P, 2 edges, 2]
+    obstacles_px = unpack_px(pool.obstacles)
+    return [
+        Track(
+            seed=int(pool.seeds[i]),
+            centre_px=edges_px[i].mean(axis=1),
+            inner_px=edges_px[i, :, 0],
+            outer_px=edges_px[i, :, 1],
+            obstacles_px=obstacles_px[i],
+            obstacle_radius_px=config.obstacle_radius_px,
+            half_width_px=config.half_width_px,
+            length_px=float(pool.length[i]) / UNITS_PER_PX,
+        )
+        for i in range(len(pool.seeds))
+    ]

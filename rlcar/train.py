@@ -1,0 +1,57 @@
+"""The whole loop in one process: drive, insert, train, evaluate, save."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rlcar import checkpoint
+from rlcar.agent import make_agent
+from rlcar.config import Config
+from rlcar.evaluate import make_evaluator
+from rlcar.interrupt import StopRequest
+from rlcar.rollout import Rollout
+from rlcar.run import Run
+from rlcar.sim import SPEC
+from rlcar.trainer import UPDATES_PER_CALL, Trainer
+
+
+class Outcome(NamedTuple):
+    """What a training left behind."""
+
+    summary: dict[str, float | None]
+    interrupted: bool
+
+
+def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -> Outcome:
+    """Trains until `config.training.env_steps`, or until it is asked to stop.
+
+    Ctrl-C and SIGTERM end the loop after the block in hand, with a checkpoint. Raises
+    NonFiniteError and CheckpointError; earlier checkpoints stay as they were.
+    """
+    agent = make_agent(config, SPEC)
+    trainer = Trainer(config, SPEC, agent)
+    rollout = Rollout(config, agent.policy)
+    evaluate = make_evaluator(agent.policy, config.race, config.training.evaluate_set)
+    if resume is not None:
+        trainer.restore(resume)
+        rollout.restore(checkpoint.load_extra(resume, "rollout"))
+
+    with Run(folder, config, resume) as run, StopRequest() as stop:
+        weights = trainer.weights()
+        while trainer.env_steps < config.training.env_steps and not stop:
+            trajectory, episodes = rollout.collect(weights)
+            run.drove(episodes)
+            metrics = trainer.insert(trajectory)
+            for _ in range(trainer.updates_due() // UPDATES_PER_CALL):
+                run.trained(UPDATES_PER_CALL, trainer.train() | metrics)
+                if run.should_log():
+                    run.log(trainer.env_steps, trainer.train_steps)
+            weights = trainer.weights()
+            if run.should_evaluate(trainer.env_steps):
+                run.evaluated(trainer.env_steps, weights, evaluate(weights.params))
+            if run.should_save():
+                trainer.save(run.checkpoints, run.meta(), rollout.saved())
+                checkpoint.keep(run.checkpoints, config.training.checkpoints_kept)
+        run.log(trainer.env_steps, trainer.train_steps)
+        trainer.save(run.checkpoints, run.meta(), rollout.saved())
+        checkpoint.keep(run.checkpoints, config.training.checkpoints_kept)
+        return Outcome(run.summary(trainer.env_steps), bool(stop))

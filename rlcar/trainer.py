@@ -1,0 +1,111 @@
+"""Replay, limiter and learner together: trajectories in, better weights out."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlcar import checkpoint
+from rlcar.agent import Agent
+from rlcar.config import Config, dump_config
+from rlcar.errors import NonFiniteError
+from rlcar.metrics import first_non_finite
+from rlcar.replay import Replay, SamplesPerInsert
+from rlcar.types import Spec, Trajectory, Weights
+
+# One dispatch runs so many train steps; fewer would be paid in Python, more in reaction time.
+UPDATES_PER_CALL = 8
+
+
+class Trainer:
+    """Holds everything that learning remembers; saves and restores all of it."""
+
+    def __init__(self, config: Config, spec: Spec, agent: Agent):
+        self._config = config
+        self._learner = agent.learner
+        self._state = agent.learner.init(config.seed)
+        self._replay = Replay(config.replay, spec, config.training.block_length, config.seed)
+        self._limiter = SamplesPerInsert(
+            config.replay.samples_per_insert,
+            config.replay.min_env_steps,
+            max_ahead_env_steps=2 * config.training.block_length * config.training.cars,
+            steps_per_update=UPDATES_PER_CALL * self._steps_per_update(),
+        )
+        self.env_steps = 0
+        self.train_steps = 0
+
+    def insert(self, trajectory: Trajectory) -> dict[str, float]:
+        """Stores a block `[T, N]`; returns how old its policy was."""
+        self._replay.insert(trajectory)
+        count = trajectory.reward.size
+        self.env_steps += count
+        self._limiter.inserted(count)
+        lag = self.train_steps - float(np.mean(trajectory.weights_version))
+        return {"rollout/weights_lag_updates": lag}
+
+    def updates_due(self) -> int:
+        """Train steps that the samples-per-insert limit allows now, in whole calls."""
+        due = self._limiter.updates_due(self._steps_per_update())
+        return due // UPDATES_PER_CALL * UPDATES_PER_CALL
+
+    def wants_data(self) -> bool:
+        """False while training is so far behind the simulators that they had better wait."""
+        return self._limiter.can_insert()
+
+    def train(self) -> dict[str, float]:
+        """Runs `UPDATES_PER_CALL` train steps.
+
+        Raises NonFiniteError, naming the first metric that is not a finite number.
+        """
+        batches = self._replay.sample(UPDATES_PER_CALL)
+        self._state, metrics = self._learner.update(self._state, batches)
+        self.train_steps += UPDATES_PER_CALL
+        self._limiter.sampled(UPDATES_PER_CALL * self._steps_per_update())
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        bad = first_non_finite(metrics)
+        if bad is not None:
+            raise NonFiniteError(
+                f"{bad} is {metrics[bad]} after {self.train_steps} train steps and "
+                f"{self.env_steps} env steps: training stopped, no checkpoint was touched; resume "
+                "with a lower dreamer.optimizer.learning_rate"
+            )
+        return metrics | self._replay.metrics(self.train_steps)
+
+    def weights(self) -> Weights:
+        """The policy's part of the newest parameters, as NumPy arrays."""
+        params = jax.device_get(self._learner.policy_params(self._state))
+        return Weights(self.train_steps, params)
+
+    def save(
+        self, folder: Path, meta: dict[str, Any], rollout: dict[str, np.ndarray] | None = None
+    ) -> checkpoint.Save:
+        """Writes one complete checkpoint; earlier ones stay whole whatever happens."""
+        extra = {"replay": self._replay.state()} | ({"rollout": rollout} if rollout else {})
+        return checkpoint.save(
+            folder,
+            self.env_steps,
+            self._saved(),
+            config_json=dump_config(self._config),
+            meta={**meta, "train_steps": self.train_steps, "seed": self._config.seed},
+            extra_files=extra,
+        )
+
+    def restore(self, save: checkpoint.Save) -> None:
+        """Continues exactly where `save` was written; raises CheckpointError if it does not fit."""
+        saved = checkpoint.load(save, self._saved())
+        self._state = saved["learner"]
+        self._limiter.restore(saved["limiter"])
+        self._replay.restore(checkpoint.load_extra(save, "replay"))
+        self.env_steps, self.train_steps = save.env_steps, int(save.meta["train_steps"])
+
+    def _saved(self) -> dict[str, Any]:
+        # The policy's part once more under its own name: serving and evaluation read only that.
+        return {
+            "learner": self._state,
+            "limiter": self._limiter.state(),
+            "policy": self._learner.policy_params(self._state),
+        }
+
+    def _steps_per_update(self) -> int:
+        return self._config.replay.batch_size * self._config.replay.batch_length

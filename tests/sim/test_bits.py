@@ -1,0 +1,152 @@
+"""The same race bit for bit: NumPy and JAX, any batch size, scan or single calls, 32 or 64 bits."""
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlcar.config import RaceConfig, TrackConfig
+from rlcar.sim import make_race
+from rlcar.sim.backend import make_backend
+from rlcar.sim.race import make_world, race_of
+from rlcar.track import make_pool
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "race.json"
+CONFIGS = {
+    "classic": RaceConfig(time_limit_steps=180),
+    "road obstacles, documented": RaceConfig(
+        track=TrackConfig(obstacle_placement="road", obstacles=6), reward="documented", laps=2
+    ),
+}
+CARS, STEPS, SEED = 1024, 300, 3
+
+
+@functools.cache
+def _pool(name):
+    return make_pool(range(300), CONFIGS[name].track)
+
+
+def _noise(step, car_id, xp):
+    """Returns steering disturbances that are the same numbers in NumPy and JAX, `[N]`."""
+    word = (car_id * 20_503 + (step >> 4) * 9_973) & 0x7FFF
+    # A fifth of the cars are disturbed so much, 16 steps long each time, that they crash.
+    strength = xp.where(car_id % 5 == 0, np.float32(2.0**-12), np.float32(2.0**-16))
+    return (word - 0x4000).astype(np.float32) * strength
+
+
+def _act(step, state, observation, xp):
+    """Steers towards the longer of two rays; one multiplication and exact sums of eighths."""
+    right = xp.rint(observation[:, 1] * np.float32(8))
+    left = xp.rint(observation[:, 3] * np.float32(8))
+    steering = (left - right) * np.float32(0.25) + _noise(step, state.car_id, xp)
+    return xp.stack([steering, xp.ones_like(steering)], axis=1)
+
+
+def _outputs(state, time_step, events):
+    return (state, time_step, events)
+
+
+def _drive_numpy(race, car_id, steps=STEPS):
+    state, time_step = race.reset(car_id, SEED)
+    rows = []
+    for step in range(steps):
+        action = _act(step, state, time_step.observation, np)
+        state, time_step, events = race.step(state, action)
+        rows.append(_outputs(state, time_step, events))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def _drive_jax(race, car_id, steps=STEPS):
+    @jax.jit
+    def scan(state, observation):
+        def body(carry, step):
+            state, observation = carry
+            action = _act(step, state, observation, jnp)
+            state, time_step, events = race.step(state, action)
+            return (state, time_step.observation), _outputs(state, time_step, events)
+
+        return jax.lax.scan(body, (state, observation), jnp.arange(steps, dtype=jnp.int32))[1]
+
+    state, time_step = race.reset(jnp.asarray(car_id), SEED)
+    return jax.tree.map(np.asarray, scan(state, time_step.observation))
+
+
+def _digest(recorded):
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(recorded):
+        digest.update(f"{leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _reference(name):
+    race = make_race(CONFIGS[name], _pool(name), xp=np)
+    return _drive_numpy(race, np.arange(CARS, dtype=np.int32))
+
+
+def _assert_same(recorded, reference):
+    for leaf, other in zip(jax.tree.leaves(recorded), jax.tree.leaves(reference), strict=True):
+        assert leaf.dtype == other.dtype
+        assert np.ascontiguousarray(leaf).tobytes() == np.ascontiguousarray(other).tobytes()
+
+
+def test_the_recorded_races_have_not_changed():
+    digests = {name: _digest(_reference(name)) for name in CONFIGS}
+    if os.environ.get("RLCAR_UPDATE_GOLDEN") == "1":
+        GOLDEN.write_text(json.dumps(digests, indent=2) + "\n")
+    assert digests == json.loads(GOLDEN.read_text()), (
+        "the race changed. Not meant? A bug. Meant? `make golden` and say why in the commit."
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_recorded_races_hold_crashes_time_outs_laps_and_resets(name):
+    _, time_step, events = _reference(name)
+    assert events.is_crash.sum() > 100
+    assert (events.lap_time_steps > 0).sum() > 10 or name == "classic"
+    assert time_step.is_first.sum() > 100
+    assert (time_step.is_last & ~time_step.is_terminal).sum() > 100 or name != "classic"
+
+
+@pytest.mark.parametrize("cars", [1, 7, 64, 1024])
+def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(cars):
+    race = make_race(CONFIGS["classic"], _pool("classic"))
+    reference = jax.tree.map(lambda leaf: leaf[:, :cars], _reference("classic"))
+    _assert_same(_drive_jax(race, np.arange(cars, dtype=np.int32)), reference)
+
+
+def test_jax_repeats_numpy_with_obstacles_on_the_road_and_the_documented_reward():
+    name = "road obstacles, documented"
+    race = make_race(CONFIGS[name], _pool(name))
+    _assert_same(_drive_jax(race, np.arange(CARS, dtype=np.int32)), _reference(name))
+
+
+def test_single_jitted_calls_repeat_the_scan():
+    race = make_race(CONFIGS["classic"], _pool("classic"))
+    step = jax.jit(race.step)
+    state, time_step = jax.jit(race.reset)(np.arange(7, dtype=np.int32), SEED)
+    rows = []
+    for index in range(60):
+        action = _act(index, state, time_step.observation, jnp)
+        state, time_step, events = step(state, action)
+        rows.append(jax.tree.map(np.asarray, _outputs(state, time_step, events)))
+    recorded = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    reference = jax.tree.map(lambda leaf: leaf[:60, :7], _reference("classic"))
+    _assert_same(recorded, reference)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_intermediate_overflows_int32_because_int64_gives_the_same_race(name):
+    backend = make_backend(np)._replace(integer=np.int64)
+    race = race_of(make_world(CONFIGS[name], _pool(name), backend))
+    wide = _drive_numpy(race, np.arange(CARS))
+    assert jax.tree.leaves(wide)[0].dtype == np.int64
+    for leaf, other in zip(jax.tree.leaves(wide), jax.tree.leaves(_reference(name)), strict=True):
+        np.testing.assert_array_equal(leaf, other)

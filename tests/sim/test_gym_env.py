@@ -1,0 +1,80 @@
+"""The Gymnasium face of the race."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import rlcar.sim
+from rlcar.config import RaceConfig
+from rlcar.sim.gym_env import RaceEnv
+from rlcar.track import make_track
+
+
+def _centred(observation):
+    steering = 2 * (observation[4] + observation[3] - observation[1] - observation[0])
+    return np.array([np.clip(steering, -1, 1), 1.0], np.float32)
+
+
+def test_gymnasiums_own_checker_finds_nothing():
+    check_env(RaceEnv(), skip_render_check=True)
+
+
+def test_it_is_registered_under_its_name():
+    env = gymnasium.make(rlcar.sim.ENVIRONMENT_ID, config=RaceConfig(laps=2))
+    assert env.unwrapped.config.laps == 2
+    env.close()
+
+
+def test_a_lap_is_reported_with_its_time_and_where_the_car_is():
+    env = RaceEnv(track_set="validation")
+    observation, info = env.reset(seed=0)
+    assert 10_000 <= info["track_seed"] < 10_064
+    terminated = truncated = False
+    steps = 0
+    while not terminated and not truncated:
+        observation, _, terminated, truncated, info = env.step(_centred(observation))
+        steps += 1
+    assert terminated
+    assert info["lap_time"] == steps
+    assert info["progress"] == 1.0
+    assert info["speed"] == 5.0
+    assert 0 <= info["heading"] < 360
+
+
+def test_a_given_track_is_driven():
+    env = RaceEnv()
+    _, info = env.reset(options={"track_seed": 20_001})
+    assert info["track_seed"] == 20_001
+    track = make_track(20_001, env.config.track)
+    assert (info["x"], info["y"]) == tuple(track.centre_px[0])
+
+
+def test_one_seed_fixes_the_whole_sequence_of_tracks():
+    sequences = []
+    for _ in range(2):
+        env = RaceEnv()
+        seeds = [env.reset(seed=5)[1]["track_seed"]]
+        seeds += [env.reset()[1]["track_seed"] for _ in range(4)]
+        sequences.append(seeds)
+    assert sequences[0] == sequences[1]
+    assert len(set(sequences[0])) > 2
+
+
+def test_a_nan_action_is_refused_with_advice():
+    env = RaceEnv()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="finite numbers"):
+        env.step([float("nan"), 1.0])
+
+
+def test_a_step_without_a_running_episode_is_refused():
+    env = RaceEnv(RaceConfig(time_limit_steps=1))
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step([0.0, 0.0])
+    env.reset(seed=0)
+    *_, terminated, truncated, _ = env.step([0.0, 0.0])
+    assert truncated
+    assert not terminated
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step([0.0, 0.0])
