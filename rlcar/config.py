@@ -205,8 +205,22 @@ _SMALL: Tree = {
     "training": {"env_steps": 200_000},
 }
 
+# Found by trial on the classic world and two cores: docs/experiments.md.
 _NANO: Tree = {
-    "dreamer": {"optimizer": {"learning_rate": 4e-4, "warmup_updates": 100}},
+    "dreamer": {
+        "world_model": {
+            "recurrent_units": 128,
+            "hidden_units": 128,
+            "latent_groups": 16,
+            "units": 128,
+            "observation_scale": 10.0,
+            "reconstruction_scale": 100.0,
+        },
+        "actor_critic": {"discount_horizon": 100.0, "slow_value_rate": 0.1},
+        "optimizer": {"learning_rate": 1e-3, "warmup_updates": 100},
+    },
+    "replay": {"batch_length": 16},
+    "training": {"env_steps": 24_576},
 }
 
 _DOCUMENTED: Tree = {

@@ -21,9 +21,9 @@ class RaceEnv(gymnasium.Env):
     Action: `Box(-1, 1, (2,), float32)`: steering (1 turns left, 5 degrees a step) and throttle
     (1 adds 0.2 px/step, less 1 % drag). Out-of-range values are clipped, a NaN is a ValueError.
 
-    Reward, `float`: by `config.reward`. "progress" pays 100 for a lap, in proportion to the signed
-    advance, less 0.05 a step, less 10 for a crash. "documented" pays speed + 0.1 a step on the
-    road, 5 + 30 / steps at each newly reached tenth of the lap, and -10 for a crash.
+    Reward, `float`: by `config.reward`. "progress" pays 1,000 for a lap, in proportion to the
+    signed advance, less 0.1 a step, less 10 for a crash. "documented" pays speed + 0.1 a step
+    on the road, 5 + 30 / steps at each newly reached tenth of the lap, and -10 for a crash.
 
     Terminated: the car's centre is more than the road's half-width from the centre line or touches
     an obstacle (a crash), or it has driven `config.laps` laps. Truncated: `config.time_limit_steps`

@@ -5,8 +5,9 @@ from typing import Any
 from rlcar.sim.backend import Backend
 from rlcar.sim.fixed import LAP_BITS, REWARD_BITS, SPEED_BITS, floor_divide
 
-LAP_REWARD = 100
-STEP_COST = 0.05
+# A lap pays a hundred crashes: with less, a beginner learns to park before it learns to drive.
+LAP_REWARD = 1000
+STEP_COST = 0.1
 CRASH_REWARD = -10
 ON_ROAD_REWARD = 0.1
 CHECKPOINTS_PER_LAP = 10
@@ -14,14 +15,14 @@ CHECKPOINT_REWARD = 5
 STEPS_PER_SECOND = 30
 
 _ONE = 1 << REWARD_BITS
-_LAP_UNIT = LAP_REWARD * _ONE >> LAP_BITS  # 25: progress is paid without rounding
+_LAP_UNIT = LAP_REWARD * _ONE >> LAP_BITS  # 250: progress is paid without rounding
 _STEP_COST = round(STEP_COST * _ONE)
 _CRASH = CRASH_REWARD * _ONE
 _ON_ROAD = round(ON_ROAD_REWARD * _ONE)
 
 
 def progress_reward(backend: Backend, gain: Any, is_crash: Any) -> Any:
-    """Pays 100 a lap for the signed advance, less 0.05 a step, less 10 for a crash; `[N]`."""
+    """Pays 1,000 a lap for the signed advance, less 0.1 a step, less 10 for a crash; `[N]`."""
     return gain * _LAP_UNIT - _STEP_COST + backend.xp.where(is_crash, _CRASH, 0)
 
 

@@ -73,7 +73,7 @@ def _drive_jax(race, car_id, steps=STEPS):
 
         return jax.lax.scan(body, (state, observation), jnp.arange(steps, dtype=jnp.int32))[1]
 
-    state, time_step = race.reset(jnp.asarray(car_id), SEED)
+    state, time_step = jax.jit(race.reset)(car_id, SEED)
     return jax.tree.map(np.asarray, scan(state, time_step.observation))
 
 
