@@ -50,7 +50,8 @@ class Fleet:
             while len(simulator.in_flight) < self._cluster.blocks_in_flight:
                 if not simulator.in_flight:
                     simulator.heard_s = time.monotonic()
-                trajectory, episodes = simulator.actor.collect.options(num_returns=2).remote(weights)
+                collect = simulator.actor.collect.options(num_returns=2)
+                trajectory, episodes = collect.remote(weights)
                 simulator.in_flight[episodes] = trajectory
 
     def blocks(self, timeout_s: float) -> Iterator[tuple[Any, Episodes]]:

@@ -5,28 +5,24 @@ from typing import Any
 
 import ray
 
-from rlcar.checkpoint import Save
+from rlcar import checkpoint
+from rlcar.agent import make_agent
 from rlcar.config import Config
+from rlcar.sim import SPEC
+from rlcar.trainer import UPDATES_PER_CALL, Trainer
 from rlcar.types import Trajectory, Weights
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)
-class LearnerActor:
+class LearnerProcess:
     """Holds replay and parameters; every call does its work and returns, nothing runs beside it."""
 
-    def __init__(self, config: Config, resume: Save | None):
-        from rlcar.agent import make_agent
-        from rlcar.sim import SPEC
-        from rlcar.trainer import Trainer
-
+    def __init__(self, config: Config, resume: checkpoint.Save | None):
         self._trainer = Trainer(config, SPEC, make_agent(config, SPEC))
         if resume is not None:
             self._trainer.restore(resume)
 
     def learn(self, trajectory: Trajectory) -> tuple[dict[str, Any], Weights]:
         """Stores a block, runs the train steps that are due; two objects, the second for all."""
-        from rlcar.trainer import UPDATES_PER_CALL
-
         metrics = self._trainer.insert(trajectory)
         updates = self._trainer.updates_due()
         for _ in range(updates // UPDATES_PER_CALL):
@@ -39,11 +35,12 @@ class LearnerActor:
 
     def save(self, folder: Path, meta: dict[str, Any], keep: int) -> None:
         """Writes a checkpoint and drops old ones."""
-        from rlcar import checkpoint
-
         self._trainer.save(folder, meta)
         checkpoint.keep(folder, keep)
 
     def _counters(self) -> dict[str, Any]:
         trainer = self._trainer
         return {"env_steps": trainer.env_steps, "train_steps": trainer.train_steps}
+
+
+LearnerActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(LearnerProcess)

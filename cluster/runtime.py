@@ -1,6 +1,7 @@
 """Starts Ray for this run alone, or joins a running cluster."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 
@@ -17,6 +18,9 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
         yield
         return
     if config.address is None:
+        # Ray starts workers at niceness 15: beside anything else on a busy laptop the learner would
+        # starve. Simulators step back by themselves (`SimActor`).
+        os.environ.setdefault("RAY_worker_niceness", "0")
         cores = os.cpu_count() or 1
         wanted = config.learner_cpus + config.simulator_cpus * (config.simulators or 1)
         # "local" and not None: None would join a recorded cluster, even a dead one.
@@ -25,6 +29,7 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
             num_cpus=max(cores, int(wanted + 0.999)),
             include_dashboard=False,
             log_to_driver=False,
+            logging_level=logging.ERROR,
         )
     else:
         _join(config)
@@ -37,7 +42,7 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
 def _join(config: ClusterConfig) -> None:
     try:
         os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "5")
-        ray.init(address=config.address, log_to_driver=False)
+        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(_unreachable(str(config.address), error)) from error
 

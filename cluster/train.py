@@ -84,6 +84,8 @@ class _Loop:
                     )
                 if run.should_save():
                     self._save(run)
+            while self._learning:
+                self._hear_learner(run)
             self._fleet.stop()
             run.log(self._counters["env_steps"], self._counters["train_steps"])
             self._save(run)

@@ -99,7 +99,8 @@ def save(
 def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) -> Any:
     """Reads a save's state into the structure of `like`, each leaf of the kind found there.
 
-    `part` reads one top-level entry of the state alone. `like` may hold `jax.ShapeDtypeStruct`s. Raises CheckpointError for an absent or damaged save
+    `part` reads one top-level entry of the state alone. `like` may hold
+    `jax.ShapeDtypeStruct`s. Raises CheckpointError for an absent or damaged save
     (naming the newest earlier one that is sound) and for another architecture (naming the array).
     """
     one = open_save(save_or_path)

@@ -81,7 +81,7 @@ class Rollout:
                 f"the checkpoint holds the cars of another setting ({len(stored)} arrays): "
                 "resume with the run's own training.cars and algorithm"
             )
-        self.state = structure.unflatten([jnp.asarray(leaf) for leaf in stored])
+        self.state = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in stored])
 
 
 def _make_collect(race: Race, policy: Policy, block_length: int) -> Any:

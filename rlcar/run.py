@@ -1,11 +1,11 @@
 """The folder of one run and its bookkeeping: metrics, best policy, progress, when to do what.
 
-    runs/<name>/config.json      every setting, resolved
-                run.json         seed, commit, versions, start
-                metrics.jsonl    one row a log (and tensorboard/)
-                checkpoints/     resumable saves
-                best/            the policy that drove best so far
-                report.json      and its pictures, at the end
+runs/<name>/config.json      every setting, resolved
+            run.json         seed, commit, versions, start
+            metrics.jsonl    one row a log (and tensorboard/)
+            checkpoints/     resumable saves
+            best/            the policy that drove best so far
+            report.json      and its pictures, at the end
 """
 
 import json
@@ -52,6 +52,7 @@ class Run:
         self._reward, self._laps = RunningMean(100), RunningMean(100)
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
+        self._logged = (-1, -1)
         self.should_log = EverySeconds(config.training.log_every_s)
         self.should_save = EverySeconds(config.training.checkpoint_every_s)
         every = config.training.evaluate_every_env_steps
@@ -105,10 +106,13 @@ class Run:
             "learner/train_steps_per_s": self._train_rate.per_s(),
             "learner/train_steps": train_steps,
         }
+        self._progress.update(env_steps, self._latest)
+        if self._logged == (env_steps, train_steps):
+            return  # nothing new; a week of waiting must not fill the disk
+        self._logged = (env_steps, train_steps)
         # An evaluation has a row of its own, so that each stands in the file once.
         row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
         self._writer.write(env_steps, row | {"run/train_seconds": self.train_seconds})
-        self._progress.update(env_steps, self._latest)
 
     def evaluated(self, env_steps: int, weights: Weights, laps: Laps) -> None:
         """Notes how `weights` drove, and keeps them if they are the best so far."""

@@ -7,10 +7,7 @@ Axes, everywhere: `N` cars, `B` batch, `T` time, `H` imagined time, `R` rays, `S
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-Array = np.ndarray | jax.Array
+Array = Any  # np.ndarray on the host, jax.Array inside a jit
 Params = Any  # a pytree of arrays
 Metrics = dict[str, Any]  # named `who/what_unit`, scalars
 

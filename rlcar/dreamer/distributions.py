@@ -3,6 +3,7 @@
 Equations are those of Hafner et al. 2025, "Mastering diverse control tasks through world models".
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -92,10 +93,10 @@ class ActionDistribution(NamedTuple):
     """Pure functions of a policy head's output `[..., head_size]`."""
 
     head_size: int
-    sample: object  # (head, key) -> action [..., A]
-    mode: object  # (head) -> action [..., A]
-    log_prob: object  # (head, action) -> [...]
-    entropy: object  # (head) -> [...]
+    sample: Callable  # (head, key) -> action [..., A]
+    mode: Callable  # (head) -> action [..., A]
+    log_prob: Callable  # (head, action) -> [...]
+    entropy: Callable  # (head) -> [...]
 
 
 def bounded_normal(action_size: int) -> ActionDistribution:

@@ -114,7 +114,7 @@ def make_learner(config: DocumentedConfig, spec: Spec) -> Learner:
             config.exploration_end, state.exploration_probability * config.exploration_decay
         )
         metrics |= {
-            "optimizer/gradient_norm": optax.global_norm(gradients),
+            "optimizer/gradient_norm": optax.tree.norm(gradients),
             "actor/exploration_probability": probability,
         }
         params = optax.apply_updates(state.params, updates)

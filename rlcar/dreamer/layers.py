@@ -22,8 +22,8 @@ class NormedLinear(hk.Module):
         fan_in = sum(x.shape[-1] for x in inputs)
         weight = hk.get_parameter("w", [fan_in, self._units], init=_INIT)
         parts = jnp.split(weight, _offsets(inputs), axis=0)
-        out = sum(x @ part for x, part in zip(inputs, parts, strict=True))
-        return jax.nn.silu(_rms_norm(out, "scale"))
+        products = [x @ part for x, part in zip(inputs, parts, strict=True)]
+        return jax.nn.silu(_rms_norm(jnp.asarray(sum(products)), "scale"))
 
 
 class Mlp(hk.Module):

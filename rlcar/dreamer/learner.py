@@ -113,7 +113,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         policy_average = optax.incremental_update(
             policy_part(params), state.policy_average, average_rate
         )
-        metrics["optimizer/gradient_norm"] = optax.global_norm(gradients)
+        metrics["optimizer/gradient_norm"] = optax.tree.norm(gradients)
         state = TrainState(
             params,
             slow_critic,
@@ -154,7 +154,7 @@ def imagine(
         key, uniform = inputs
         feature = features(state)
         head = networks.actor(params["actor"], feature)
-        action = networks.distribution.sample(head, key)  # type: ignore[operator]
+        action = networks.distribution.sample(head, key)
         recurrent = model.advance(world, state, action)
         latent = sample_latent(model.prior(world, recurrent), uniform)
         return RssmState(recurrent, latent), (feature, action)
@@ -172,6 +172,14 @@ def imagine(
 def _replayed_tail(observed: Observed, batch: Batch, bootstrap: jax.Array) -> Replayed:
     """The last steps of the batch, those from which imagination started."""
     last = bootstrap.shape[0]
-    tail = (jnp.moveaxis(x[:, -last:], 0, 1) for x in (batch.reward, batch.is_last))
-    terminal = jnp.moveaxis(batch.is_terminal[:, -last:], 0, 1)
-    return Replayed(features(observed.state)[-last:], *tail, terminal, bootstrap)
+
+    def tail(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x[:, -last:], 0, 1)
+
+    return Replayed(
+        features(observed.state)[-last:],
+        tail(batch.reward),
+        tail(batch.is_last),
+        tail(batch.is_terminal),
+        bootstrap,
+    )

@@ -37,4 +37,4 @@ def clip_by_parameter_norm(
     def update(gradients: optax.Updates, state: optax.EmptyState, params: optax.Params) -> tuple:
         return jax.tree.map(clip, gradients, params), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -172,7 +172,7 @@ def world_model_loss(
         * jnp.maximum(representation, config.free_nats),
     }
     means = {name: jnp.mean(loss) for name, loss in losses.items()}
-    total = sum(means.values())
+    total = jnp.asarray(sum(means.values()))
     reward_error = jnp.abs(two_hot_mean(reward_logits) - _time_major(batch.reward))
     metrics = {f"model/{name}_loss": mean for name, mean in means.items()}
     metrics |= {
@@ -180,7 +180,7 @@ def world_model_loss(
         "model/kl_nats": jnp.mean(dynamics),
         "model/reward_error": jnp.mean(reward_error),
     }
-    return jnp.asarray(total), (observed, metrics)
+    return total, (observed, metrics)
 
 
 def _time_major(x: jax.Array) -> jax.Array:

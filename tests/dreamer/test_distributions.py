@@ -142,9 +142,7 @@ class TestBoundedNormal:
         np.testing.assert_allclose(self.distribution.entropy(self.head), expected, rtol=1e-5)
 
     def test_mode_is_the_mean(self):
-        np.testing.assert_allclose(
-            self.distribution.mode(self.head), self.normal.mean(), rtol=1e-5
-        )
+        np.testing.assert_allclose(self.distribution.mode(self.head), self.normal.mean(), rtol=1e-5)
 
     def test_samples_have_its_mean_and_deviation(self):
         heads = jnp.broadcast_to(self.head, (20_000, 5, 4))

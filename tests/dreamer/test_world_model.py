@@ -58,13 +58,9 @@ def test_posterior_at_t_ignores_observations_after_t(filtered):
 
 
 @pytest.mark.parametrize(("kind", "seen"), [("posterior", NOW + 1), ("prior", NOW)])
-def test_gradients_reach_every_observation_seen_and_no_later_one(
-    config, model, params, kind, seen
-):
+def test_gradients_reach_every_observation_seen_and_no_later_one(config, model, params, kind, seen):
     batch = one_episode(2, LENGTH)
-    weight = np.random.default_rng(0).normal(
-        size=(2, config.latent_groups, config.latent_classes)
-    )
+    weight = np.random.default_rng(0).normal(size=(2, config.latent_groups, config.latent_classes))
 
     def probe(observation):
         changed = batch._replace(observation=observation)
