@@ -73,20 +73,22 @@ def train(
     save = None if resume is None else find_save(runs, resume, name)
     if save is None:
         resolved = make_config(preset, mode, config, set_ or [], **settings)
-        folder = new_run_folder(runs, name, resolved)
+        folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
     else:
         folder = require_run(save.path)
         resolved = load_config(save.path / "config.json", overrides=set_ or [])
-    _console.print(f"run folder: {folder}" + (f", continuing {save.path.name}" if save else ""))
+    began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training
 
+        _console.print(began, markup=False)
         outcome = run_training(resolved, folder, save)
     else:
         from cluster.config import make_cluster_config
-        from cluster.train import train as run_cluster_training
 
         cluster = make_cluster_config(address=address, simulators=simulators)
+        run_cluster_training = _import_cluster_training()
+        _console.print(began, markup=False)
         outcome = run_cluster_training(resolved, cluster, folder, save)
     if outcome.interrupted:
         _console.print(f"stopped; continue with: rlcar train --resume {folder}")
@@ -104,6 +106,18 @@ def evaluate(
     from rlcar.evaluate_run import evaluate_run
 
     evaluate_run(run, tracks)
+
+
+def _import_cluster_training() -> Any:
+    try:
+        from cluster.train import train as run_cluster_training
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise UserError(
+            "Ray is not installed: pip install 'rlcar[cluster]', or train with --local"
+        ) from error
+    return run_cluster_training
 
 
 def _escape(text: str) -> str:

@@ -57,10 +57,10 @@ class WorldModelConfig(Section):
     units: PositiveInt = 64  # encoder, decoder, reward and continue heads
     encoder_layers: PositiveInt = 2
     decoder_layers: PositiveInt = 2
-    observation_scale: PositiveFloat = 1.0  # before symlog; ours come in [0, 1]
+    observation_scale: PositiveFloat = 10.0  # before symlog; ours come in [0, 1]
     # Weight of the squared error against the KL: too little, and the latents keep too blurred a
     # picture of the sensors to foresee a crash.
-    reconstruction_scale: PositiveFloat = 1.0
+    reconstruction_scale: PositiveFloat = 100.0
     unimix: Probability = 0.01  # type: ignore[valid-type]
     free_nats: NonNegativeFloat = 1.0
     dynamics_scale: NonNegativeFloat = 1.0
@@ -213,8 +213,6 @@ _NANO: Tree = {
             "hidden_units": 128,
             "latent_groups": 16,
             "units": 128,
-            "observation_scale": 10.0,
-            "reconstruction_scale": 100.0,
         },
         "actor_critic": {"discount_horizon": 100.0, "slow_value_rate": 0.1},
         "optimizer": {"learning_rate": 1e-3, "warmup_updates": 100},
@@ -225,7 +223,9 @@ _NANO: Tree = {
 
 _DOCUMENTED: Tree = {
     "algorithm": "documented",
-    "replay": {"batch_size": 32, "batch_length": 16},
+    # Its updates cost a millisecond, so it can afford many.
+    "replay": {"batch_size": 32, "batch_length": 16, "samples_per_insert": 64.0},
+    "training": {"env_steps": 65_536, "evaluate_every_env_steps": 4096},
 }
 
 PRESETS: dict[str, Tree] = {

@@ -64,14 +64,15 @@ def evaluate_run(
 def _load_policy(
     folder: Path, path: Path, agent: Agent, seed: int
 ) -> tuple[checkpoint.Save, Params]:
-    """The named checkpoint's policy, or the best one when `path` is the run itself."""
+    """The named checkpoint's policy; of a run the best, or the newest before any evaluation."""
     state = jax.eval_shape(lambda: agent.learner.init(seed))
     like = agent.learner.policy_params(state)
-    save = checkpoint.latest(folder / "best") if path == folder else checkpoint.open_save(path)
+    if path == folder:
+        save = checkpoint.latest(folder / "best") or checkpoint.latest(folder / "checkpoints")
+    else:
+        save = checkpoint.open_save(path)
     if save is None:
-        raise CheckpointError(
-            f"{folder} has no evaluated policy yet: name one of its checkpoints/ instead"
-        )
+        raise CheckpointError(f"{folder} holds no complete checkpoint yet: train it first")
     return save, checkpoint.load(save, like, part="policy")
 
 

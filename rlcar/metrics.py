@@ -129,8 +129,10 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flushes and closes both files; may be called twice."""
-        self._file.close()
-        self._tensorboard.close()
+        try:
+            self._file.close()
+        finally:
+            self._tensorboard.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,9 +8,10 @@ runs/<name>/config.json      every setting, resolved
             report.json      and its pictures, at the end
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,18 +35,20 @@ class Run:
 
     def __init__(self, folder: Path, config: Config, resumed: checkpoint.Save | None = None):
         self.folder, self.config = folder, config
-        folder.mkdir(parents=True, exist_ok=True)
-        if resumed is None:
+        resumed_steps = resumed.env_steps if resumed else 0
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             _write(folder / "config.json", dump_config(config))
-            about = checkpoint.provenance(config.seed)
-            _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
-        else:
-            # Saves later than the one to continue from belong to a future that is given up.
-            checkpoint.rewind(self.checkpoints, resumed)
+            if resumed is None:
+                about = checkpoint.provenance(config.seed)
+                _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+            # What is later than the save to continue from belongs to a future that is given up.
+            start = resumed or checkpoint.Save(folder, 0, {})
+            checkpoint.rewind(self.checkpoints, start)
+            checkpoint.rewind(folder / "best", start)
+            self._writer = MetricsWriter(folder, resume_env_steps=resumed_steps)
         self._before_s = float(resumed.meta["train_seconds"]) if resumed else 0.0
         self._start_s = time.monotonic()
-        resumed_steps = resumed.env_steps if resumed else None
-        self._writer = MetricsWriter(folder, resume_env_steps=resumed_steps)
         self._progress = ProgressLine(config.training.env_steps)
         best = checkpoint.latest(folder / "best")
         self._best = float(best.meta["metric"]) if best else float("inf")
@@ -56,7 +59,7 @@ class Run:
         self.should_log = EverySeconds(config.training.log_every_s)
         self.should_save = EverySeconds(config.training.checkpoint_every_s)
         every = config.training.evaluate_every_env_steps
-        self.should_evaluate = Every(every, next_at=(resumed_steps or 0) + every)
+        self.should_evaluate = Every(every, next_at=(resumed_steps // every + 1) * every)
 
     def __enter__(self) -> "Run":
         self._progress.__enter__()
@@ -69,7 +72,12 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._progress.__exit__(kind, error, trace)
-        self._writer.close()
+        try:
+            with _writing(self.folder):
+                self._writer.close()
+        except UserError:
+            if error is None:
+                raise
 
     @property
     def train_seconds(self) -> float:
@@ -112,7 +120,7 @@ class Run:
         self._logged = (env_steps, train_steps)
         # An evaluation has a row of its own, so that each stands in the file once.
         row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
-        self._writer.write(env_steps, row | {"run/train_seconds": self.train_seconds})
+        self._write_row(env_steps, row)
 
     def evaluated(self, env_steps: int, weights: Weights, laps: Laps) -> None:
         """Notes how `weights` drove, and keeps them if they are the best so far."""
@@ -124,7 +132,7 @@ class Run:
             "evaluation/progress": float(laps.progress.mean()),
         }
         row = {name: self._latest[name] for name in self._latest if name.startswith("evaluation/")}
-        self._writer.write(env_steps, row | {"run/train_seconds": self.train_seconds})
+        self._write_row(env_steps, row)
         self._progress.update(env_steps, self._latest)
         if charged < self._best:
             self._best = charged
@@ -151,19 +159,29 @@ class Run:
             "seconds_to_90": round(since["run/train_seconds"], 1) if since else None,
         }
 
+    def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
+        with _writing(self.folder):
+            self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
+
 
 _CHARGED = "evaluation/charged_lap_steps"
 
 
-def new_run_folder(root: Path, name: str | None, config: Config) -> Path:
-    """Chooses a folder that does not hold a run yet; raises UserError when `name` does."""
+def new_run_folder(
+    root: Path, name: str | None, config: Config, *, may_restart: bool = False
+) -> Path:
+    """Chooses a folder that does not hold a run yet; raises UserError when `name` does.
+
+    `may_restart` allows a run that was killed before its first checkpoint: nothing is lost.
+    """
     if name is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = f"{config.preset}-seed{config.seed}-{stamp}"
-    elif Path(name).name != name or name in (".", ".."):
+    elif Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"--name {name!r} is not a plain folder name")
     folder = root / name
-    if (folder / "config.json").exists():
+    is_restart = may_restart and checkpoint.latest(folder / "checkpoints") is None
+    if (folder / "config.json").exists() and not is_restart:
         raise UserError(
             f"{folder} already holds a run: continue it with --resume {folder}, "
             "or choose another --name"
@@ -197,6 +215,17 @@ def require_run(path: Path) -> Path:
         if (folder / "config.json").exists() and (folder / "run.json").exists():
             return folder
     raise UserError(f"{path} is not a run or a checkpoint of one: it has no config.json, run.json")
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """A disk that refuses becomes a UserError that names what is intact."""
+    try:
+        yield
+    except OSError as error:
+        last = checkpoint.latest(folder / "checkpoints")
+        rest = f"the last good checkpoint {last.path} is intact" if last else "no checkpoint exists"
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; {rest}") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from rlcar.rollout import Rollout
 from rlcar.run import Run
 from rlcar.sim import SPEC
 from rlcar.trainer import UPDATES_PER_CALL, Trainer
+from rlcar.types import Policy
 
 
 class Outcome(NamedTuple):
@@ -29,11 +30,10 @@ def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -
     """
     agent = make_agent(config, SPEC)
     trainer = Trainer(config, SPEC, agent)
-    rollout = Rollout(config, agent.policy)
     evaluate = make_evaluator(agent.policy, config.race, config.training.evaluate_set)
     if resume is not None:
         trainer.restore(resume)
-        rollout.restore(checkpoint.load_extra(resume, "rollout"))
+    rollout = _make_rollout(config, agent.policy, resume)
 
     with Run(folder, config, resume) as run, StopRequest() as stop:
         weights = trainer.weights()
@@ -55,3 +55,14 @@ def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -
         trainer.save(run.checkpoints, run.meta(), rollout.saved())
         checkpoint.keep(run.checkpoints, config.training.checkpoints_kept)
         return Outcome(run.summary(trainer.env_steps), bool(stop))
+
+
+def _make_rollout(config: Config, policy: Policy, resume: checkpoint.Save | None) -> Rollout:
+    """The cars where `resume` left them; at new starts when it has none, as those of Ray."""
+    if resume is None:
+        return Rollout(config, policy)
+    # Counting epochs by env steps, no two resumed legs drive the same races.
+    rollout = Rollout(config, policy, epoch=resume.env_steps)
+    if "rollout.safetensors" in resume.meta["sha256"]:
+        rollout.restore(checkpoint.load_extra(resume, "rollout"))
+    return rollout

@@ -17,6 +17,8 @@ import optax
 from rlcar.config import DocumentedConfig
 from rlcar.types import Array, Batch, Learner, Metrics, Params, Policy, Spec, TimeStep
 
+_CRASH_BELOW = -5.0  # half of what a crash pays
+
 
 class Networks(NamedTuple):
     """Pure functions of one `params`."""
@@ -180,8 +182,14 @@ def _imagined_return(
     def step(carry: tuple, _: None) -> tuple[tuple, jax.Array]:
         latent, discount = carry
         latent = networks.advance(frozen, latent, networks.actor(mixed, latent))
-        return (latent, discount * config.discount), discount * networks.reward(frozen, latent)
+        reward = networks.reward(frozen, latent)
+        # These networks have no head for the episode's end. Only a crash pays so little, so a dream
+        # that earns it ends there; else crashing at speed would pay better than turning.
+        goes_on = jax.nn.sigmoid(reward - _CRASH_BELOW)
+        return (latent, discount * config.discount * goes_on), discount * reward
 
     starts = jax.lax.stop_gradient(latent)
-    _, rewards = jax.lax.scan(step, (starts, 1.0), None, length=config.imagination_length)
+    _, rewards = jax.lax.scan(
+        step, (starts, jnp.ones(len(starts))), None, length=config.imagination_length
+    )
     return jnp.mean(jnp.sum(rewards, axis=0))

@@ -45,7 +45,7 @@ def linear(size: int, name: str, scale: float = 1.0) -> hk.Linear:
     """An output layer; `scale` 0 starts at a constant output of zero."""
     # Exactly zero: the outer two-hot bins make values of several units out of weights of 1e-7.
     init = hk.initializers.VarianceScaling(scale, "fan_in", "truncated_normal")
-    return hk.Linear(size, w_init=init if scale else jnp.zeros, name=name)
+    return hk.Linear(size, w_init=init, name=name)
 
 
 class BlockGru(hk.Module):

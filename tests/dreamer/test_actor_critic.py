@@ -172,6 +172,7 @@ def test_steps_after_the_dreamt_end_do_not_count(networks, config, params):
     # Percentiles of the returns see every step; a rate of zero leaves the scale at one.
     config = config.model_copy(update={"return_normaliser_rate": 0.0})
 
+    @quick_jit
     def losses(dream):
         _, (_, _, metrics) = imagination_loss(
             networks, config, params, params["slow"], dream, initial_return_range()
@@ -185,9 +186,12 @@ def test_large_returns_are_scaled_down_before_they_reach_the_actor(networks, con
     config = config.model_copy(update={"return_normaliser_rate": 1.0})
     start = {**params, "critic": params["slow"]}
     reward = jnp.linspace(-1e3, 1e3, 40)[None]
-    _, (returns, state, metrics) = imagination_loss(
-        networks, config, start, params["slow"], _dream(reward, 0.5), initial_return_range()
+    loss = quick_jit(
+        lambda dream: imagination_loss(
+            networks, config, start, params["slow"], dream, initial_return_range()
+        )
     )
+    _, (returns, state, metrics) = loss(_dream(reward, 0.5))
     np.testing.assert_allclose(returns, reward)
     assert metrics["critic/return_scale"] == pytest.approx(1800, rel=1e-3)
     assert float(state.high - state.low) == pytest.approx(1800, rel=1e-3)

@@ -1,0 +1,77 @@
+"""Every command and every piece of Python in the README and the docs runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+RLCAR = Path(sys.executable).with_name("rlcar")
+# A run so short that it only drives; what the loop does with more is tested elsewhere.
+TINY = "--mode test --set training.env_steps=256 --local"
+
+
+def _blocks(language: str) -> list[str]:
+    pattern = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
+    return [block for page in PAGES for block in pattern.findall(page.read_text())]
+
+
+def _commands() -> list[str]:
+    lines = [
+        line.split("  #")[0].strip() for block in _blocks("bash") for line in block.split("\n")
+    ]
+    return [line for line in lines if line]
+
+
+def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=folder, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def _as_rlcar(command: str) -> list[str]:
+    """Unfolds a make target to the rlcar command that it runs."""
+    if not command.startswith("make"):
+        return shlex.split(command)
+    dry_run = _run([*shlex.split(command), "--dry-run", "--always-make"], ROOT)
+    assert dry_run.returncode == 0, (command, dry_run.stderr)
+    return shlex.split(dry_run.stdout.strip().split("\n")[-1])
+
+
+def test_make_test_is_this_very_run():
+    assert _as_rlcar("make test")[0].endswith("pytest")
+
+
+@pytest.mark.slow
+def test_every_command_runs_in_the_order_of_the_page(tmp_path):
+    """`--resume auto` and `evaluate` need what the lines above them left."""
+    commands = [command for command in _commands() if command not in ("make test", "make check")]
+    assert len(commands) >= 8
+    for command in commands:
+        words = _as_rlcar(command)
+        assert words[0].endswith("rlcar"), command
+        extra = shlex.split(TINY) if words[1] == "train" else []
+        if "--resume" in words:
+            extra = ["--local", "--set", "training.env_steps=512"]
+        result = _run([str(RLCAR), *words[1:], *extra], tmp_path)
+        assert result.returncode == 0, (command, result.stdout[-2000:], result.stderr[-2000:])
+        assert "figure lap_rate=" in result.stdout, command
+
+
+def test_the_python_in_the_pages_runs(monkeypatch):
+    blocks = _blocks("python")
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in link:
+                assert os.path.exists(page.parent / link), (page.name, link)

@@ -1,0 +1,199 @@
+"""The loop in one process, whole: what it leaves behind, and that stopping it costs nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from rlcar import checkpoint
+from rlcar import train as train_module
+from rlcar.arrays import read_arrays
+from rlcar.errors import NonFiniteError
+from rlcar.metrics import read_metrics
+from rlcar.train import train
+from rlcar.trainer import Trainer
+from tests.tiny_run import compiled_once, make_tiny_config, trained
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once():
+    with compiled_once():
+        yield
+
+
+def arrays_of(save, file):
+    return read_arrays(save.path / f"{file}.safetensors")
+
+
+def copy_until(folder, env_steps):
+    """A copy of the trained run as it was at that checkpoint."""
+    shutil.copytree(trained()[0], folder)
+    for save in checkpoint.saves(folder / "checkpoints"):
+        if save.env_steps > env_steps:
+            shutil.rmtree(save.path)
+    return checkpoint.latest(folder / "checkpoints")
+
+
+def test_a_training_leaves_all_that_its_folder_promises():
+    folder, outcome = trained()
+    names = {path.name for path in folder.iterdir()}
+    expected = {"config.json", "run.json", "metrics.jsonl", "tensorboard", "checkpoints", "best"}
+    assert names >= expected
+    assert not outcome.interrupted
+    assert outcome.summary["env_steps"] == 768
+    assert [s.env_steps for s in checkpoint.saves(folder / "checkpoints")] == list(
+        range(128, 769, 128)
+    )
+    assert [s.env_steps for s in checkpoint.saves(folder / "best")] == [512]
+    assert list((folder / "tensorboard").iterdir())
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [row["env_steps"] for row in rows if "evaluation/lap_rate" in row] == [512]
+    last = rows[-1]
+    assert (last["env_steps"], last["learner/train_steps"]) == (768, 64)
+    assert np.isfinite([last["model/loss"], last["critic/loss"], last["run/train_seconds"]]).all()
+
+
+def test_a_training_that_was_stopped_and_resumed_equals_the_uninterrupted_one_bit_for_bit(tmp_path):
+    save = copy_until(tmp_path / "run", 512)
+    train(make_tiny_config(), tmp_path / "run", save)
+    expected = checkpoint.latest(trained()[0] / "checkpoints")
+    resumed = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert resumed.env_steps == expected.env_steps == 768
+    for file in ("state", "replay", "rollout"):
+        ours, theirs = arrays_of(resumed, file), arrays_of(expected, file)
+        assert ours.keys() == theirs.keys()
+        for name, array in theirs.items():
+            np.testing.assert_array_equal(ours[name], array, err_msg=f"{file}: {name}")
+    assert resumed.meta["train_steps"] == expected.meta["train_steps"] == 64
+    assert resumed.meta["train_seconds"] > save.meta["train_seconds"]
+
+
+def test_a_checkpoint_without_cars_goes_on_with_cars_at_new_starts(tmp_path):
+    save = copy_until(tmp_path / "run", 512)
+    meta = json.loads((save.path / "meta.json").read_text())
+    kept = {name: meta[name] for name in ("train_seconds", "train_steps", "seed", "metric")}
+    whole = checkpoint.save(
+        save.path.parent,
+        512,
+        _tree(arrays_of(save, "state")),
+        config_json=(save.path / "config.json").read_text(),
+        meta=kept,
+        extra_files={"replay": arrays_of(save, "replay")},
+    )
+    assert not (whole.path / "rollout.safetensors").exists()
+    outcome = train(make_tiny_config("training.env_steps=640"), tmp_path / "run", whole)
+    assert outcome.summary["env_steps"] == 640
+    new = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    block = arrays_of(new, "replay")["observation"][-4:, 0]
+    first = arrays_of(new, "replay")["observation"][:4, 0]
+    assert (block != first).any(axis=-1).all()
+    assert arrays_of(new, "replay")["is_first"][-4:, 0].all()
+
+
+def _tree(flat):
+    tree = {}
+    for name, array in flat.items():
+        *path, leaf = name.split(".")
+        branch = tree
+        for part in path:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = array
+    return tree
+
+
+def test_a_nan_in_training_leaves_the_earlier_checkpoints_whole(tmp_path, monkeypatch):
+    save = copy_until(tmp_path / "run", 512)
+    restore = Trainer.restore
+
+    def restore_poisoned(self, save):
+        restore(self, save)
+        self._state = jax.tree.map(
+            lambda x: x * np.nan if x.dtype == np.float32 else x, self._state
+        )
+
+    monkeypatch.setattr(Trainer, "restore", restore_poisoned)
+    # The cars drive on with sound weights, so that it is the learner that meets the NaN.
+    weights = Trainer.weights
+    sound = []
+
+    def first_weights(self):
+        if not sound:
+            poisoned, self._state = (
+                self._state,
+                jax.tree.map(
+                    lambda x: np.nan_to_num(x) if x.dtype == np.float32 else x, self._state
+                ),
+            )
+            sound.append(weights(self))
+            self._state = poisoned
+        return sound[0]
+
+    monkeypatch.setattr(train_module.Trainer, "weights", first_weights)
+    with pytest.raises(NonFiniteError, match=r"/.* is nan after .* train steps"):
+        train(make_tiny_config(), tmp_path / "run", save)
+    monkeypatch.undo()
+    saves = checkpoint.saves(tmp_path / "run" / "checkpoints")
+    assert [one.env_steps for one in saves] == [128, 256, 384, 512]
+    for name, array in arrays_of(saves[-1], "state").items():
+        assert np.isfinite(array).all(), name
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_training_with_a_checkpoint_and_auto_continues_it(tmp_path):
+    command = [sys.executable, "-m", "rlcar.cli", "train", "--local", "--mode", "test"]
+    command += ["--runs", str(tmp_path), "--set"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    first = subprocess.Popen(
+        [*command, "training.env_steps=1000000"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        rows = _wait_for_row(tmp_path, first)
+        first.send_signal(signal.SIGTERM)
+        asked_s = time.monotonic()
+        _, said = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 130, said
+    assert time.monotonic() - asked_s < 30
+    assert "stopped; continue with: rlcar train --resume" in said
+    assert "Traceback" not in said
+    (folder,) = tmp_path.iterdir()
+    stopped = checkpoint.latest(folder / "checkpoints")
+    assert stopped.env_steps >= rows[-1]["env_steps"]
+
+    target = stopped.env_steps + 256
+    done = subprocess.run(
+        [*command, f"training.env_steps={target}", "--resume", "auto"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"continuing {stopped.path.name}" in done.stderr
+    report = json.loads((folder / "report.json").read_text())
+    assert report["env_steps"] == target
+    last = checkpoint.latest(folder / "checkpoints")
+    assert last.meta["train_steps"] > stopped.meta["train_steps"]
+    assert last.meta["train_seconds"] > stopped.meta["train_seconds"]
+
+
+def _wait_for_row(root, process):
+    """Waits until the training has written a row about train steps."""
+    deadline_s = time.monotonic() + 200
+    while time.monotonic() < deadline_s:
+        assert process.poll() is None, process.communicate()[1]
+        for path in root.glob("*/metrics.jsonl"):
+            rows = read_metrics(path)
+            if rows:
+                return rows
+        time.sleep(0.2)
+    raise AssertionError("no row of metrics within 200 s")

@@ -1,0 +1,157 @@
+"""Learning that keeps its ratio, resumes bit for bit and stops at the first NaN."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlcar import checkpoint
+from rlcar.errors import CheckpointError, NonFiniteError
+from rlcar.sim import SPEC
+from rlcar.trainer import Trainer
+from rlcar.types import Trajectory
+from tests.tiny_run import BLOCK, make_tiny_config, tiny_agent
+
+CONFIG = make_tiny_config()
+T, N = 32, 4
+
+
+def make_trainer() -> Trainer:
+    return Trainer(CONFIG, SPEC, tiny_agent(CONFIG))
+
+
+def make_block(seed: int) -> Trajectory:
+    random = np.random.default_rng(seed)
+    is_last = np.zeros((T, N), bool)
+    is_last[10] = True
+    is_first = np.roll(is_last, 1, axis=0)
+    return Trajectory(
+        random.random((T, N, 6), np.float32),
+        random.uniform(-1, 1, (T, N, 2)).astype(np.float32),
+        np.where(is_first, 0.0, random.random((T, N))).astype(np.float32),
+        is_first,
+        is_last,
+        is_last,
+        np.zeros((T, N), np.int32),
+    )
+
+
+def learn(trainer: Trainer, seeds: range) -> Trainer:
+    """Inserts a block a seed and runs all train steps that are due."""
+    for seed in seeds:
+        trainer.insert(make_block(seed))
+        while trainer.updates_due():
+            trainer.train()
+    return trainer
+
+
+def poison(trainer: Trainer) -> None:
+    trainer._state = jax.tree.map(
+        lambda x: x * jnp.nan if x.dtype == jnp.float32 else x, trainer._state
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A trainer after six blocks, and its save after four."""
+    trainer = learn(make_trainer(), range(4))
+    save = trainer.save(tmp_path_factory.mktemp("saves"), {"train_seconds": 1.0})
+    return learn(trainer, range(4, 6)), save
+
+
+def test_no_step_is_sampled_before_the_memory_holds_enough():
+    trainer = make_trainer()
+    trainer.insert(make_block(0))
+    trainer.insert(make_block(1))
+    assert (trainer.env_steps, trainer.updates_due()) == (256, 0)
+    assert trainer.wants_data()
+
+
+def test_the_samples_for_each_insert_are_as_configured(uninterrupted):
+    trainer, _ = uninterrupted
+    # Four blocks after the first 256 env steps: 4 x 128 x 16 sampled steps, of 8 x 16 an update.
+    assert trainer.env_steps == 6 * BLOCK
+    assert trainer.train_steps == 4 * BLOCK * 16 // (8 * 16) == 64
+
+
+def test_simulators_wait_while_training_is_two_blocks_behind():
+    trainer = make_trainer()
+    for seed in range(4):
+        trainer.insert(make_block(seed))
+    assert trainer.wants_data()
+    trainer.insert(make_block(4))
+    assert not trainer.wants_data()
+
+
+def test_the_weights_version_counts_train_steps_and_lag_is_counted_from_it(uninterrupted):
+    trainer = make_trainer()
+    assert trainer.weights().version == 0
+    learn(trainer, range(3))
+    weights = trainer.weights()
+    assert weights.version == trainer.train_steps == 16
+    assert trainer.insert(make_block(3)) == {"rollout/weights_lag_updates": 16.0}
+
+
+def test_published_weights_do_not_change_while_training_goes_on():
+    trainer = learn(make_trainer(), range(3))
+    weights = trainer.weights()
+    before = jax.tree.map(np.copy, weights.params)
+    learn(trainer, range(3, 4))
+    jax.tree.map(np.testing.assert_array_equal, weights.params, before)
+    after = jax.tree.leaves(trainer.weights().params)
+    assert any((a != b).any() for a, b in zip(after, jax.tree.leaves(before), strict=True))
+
+
+def test_a_restored_trainer_goes_on_bit_for_bit(uninterrupted):
+    straight, save = uninterrupted
+    resumed = make_trainer()
+    resumed.restore(save)
+    assert (resumed.env_steps, resumed.train_steps) == (4 * BLOCK, 32)
+    learn(resumed, range(4, 6))
+    assert (resumed.env_steps, resumed.train_steps) == (straight.env_steps, straight.train_steps)
+    assert resumed._limiter.state() == straight._limiter.state()
+    # The whole state: params, optimizer, return range, averages and the random key.
+    jax.tree.map(np.testing.assert_array_equal, resumed._state, straight._state)
+    saved, expected = resumed._replay.state(), straight._replay.state()
+    for name in expected:
+        np.testing.assert_array_equal(saved[name], expected[name], err_msg=name)
+
+
+def test_poisoned_parameters_stop_training_with_the_metric_s_name_and_earlier_saves_stay_whole(
+    tmp_path,
+):
+    trainer = learn(make_trainer(), range(3))
+    good = trainer.save(tmp_path, {"train_seconds": 1.0})
+    poison(trainer)
+    trainer.insert(make_block(3))
+    with pytest.raises(NonFiniteError, match=r"^[a-z_]+/[a-z_]+ is nan after 24 train steps"):
+        trainer.train()
+    with pytest.raises(NonFiniteError):
+        trainer.save(tmp_path, {"train_seconds": 2.0})
+    assert [save.path for save in checkpoint.saves(tmp_path)] == [good.path]
+    make_trainer().restore(good)
+
+
+@pytest.mark.slow  # another learning rate is another jit
+def test_a_learning_rate_out_of_this_world_is_noticed():
+    config = make_tiny_config(
+        "dreamer.optimizer.learning_rate=1e30", "dreamer.optimizer.warmup_updates=0"
+    )
+    trainer = Trainer(config, SPEC, tiny_agent(config))
+    with pytest.raises(NonFiniteError, match=r"lower dreamer\.optimizer\.learning_rate"):
+        learn(trainer, range(4))
+
+
+def test_a_block_with_a_nan_is_refused_before_anything_is_counted():
+    trainer = make_trainer()
+    block = make_block(0)
+    block.reward[3, 1] = np.nan
+    with pytest.raises(NonFiniteError, match=r"trajectory\.reward is nan at step 3 of car 1"):
+        trainer.insert(block)
+    assert trainer.env_steps == 0
+
+
+def test_a_save_of_another_architecture_is_refused_and_names_the_array(uninterrupted):
+    other = make_tiny_config("dreamer.actor_critic.units=16")
+    with pytest.raises(CheckpointError, match=r"another architecture.*learner\.params"):
+        Trainer(other, SPEC, tiny_agent(other)).restore(uninterrupted[1])

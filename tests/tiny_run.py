@@ -1,0 +1,64 @@
+"""A trained run, made once a process, and an agent that compiles once for all of these tests."""
+
+import contextlib
+import functools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from rlcar import evaluate_run as evaluate_run_module
+from rlcar import train as train_module
+from rlcar.agent import Agent, make_agent
+from rlcar.config import Config, make_config
+from rlcar.sim import SPEC
+from rlcar.train import Outcome, train
+
+BLOCK = 128  # env steps
+SETTINGS = (
+    "training.cars=4",
+    "training.block_length=32",
+    "training.env_steps=768",
+    "training.evaluate_every_env_steps=512",
+    "training.checkpoint_every_s=1e-9",
+    "training.checkpoints_kept=9",
+    "training.log_every_s=1e-9",
+    "replay.min_env_steps=256",
+)
+
+
+def make_tiny_config(*overrides: str) -> Config:
+    return make_config(mode="test", overrides=[*SETTINGS, *overrides])
+
+
+@functools.cache
+def _agent(algorithm: str, dreamer: object, documented: object) -> Agent:
+    return make_agent(
+        make_config().model_copy(
+            update=dict(algorithm=algorithm, dreamer=dreamer, documented=documented)
+        ),
+        SPEC,
+    )
+
+
+def tiny_agent(config: Config, spec: object = SPEC) -> Agent:
+    """What `make_agent` returns, compiled once for all configs with the same agent."""
+    return _agent(config.algorithm, config.dreamer, config.documented)
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Lets train and evaluate share compiled code; nothing else about them changes."""
+    with (
+        mock.patch.object(train_module, "make_agent", tiny_agent),
+        mock.patch.object(evaluate_run_module, "make_agent", tiny_agent),
+    ):
+        yield
+
+
+@functools.cache
+def trained() -> tuple[Path, Outcome]:
+    """The folder of a whole run, which no test may change, and its outcome."""
+    folder = Path(tempfile.mkdtemp(prefix="rlcar-test-")) / "tiny"
+    with compiled_once():
+        return folder, train(make_tiny_config(), folder)
