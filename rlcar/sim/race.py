@@ -167,7 +167,7 @@ def advance(world: World, state: RaceState, action: Any) -> tuple[RaceState, Out
     checkpoint = checkpoint_index(place.lap, place.position)
     is_checkpoint = checkpoint > state.checkpoint
     if config.reward == "progress":
-        # At most two cells a step: far below 2^31 / 25 even for 16 points.
+        # At most two cells a step: far below 2^31 / 250 even for 16 points.
         gain = ((place.lap - state.lap) << LAP_BITS) + place.position - state.position
         reward = progress_reward(backend, gain, is_crash)
     else:
