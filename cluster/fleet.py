@@ -34,10 +34,11 @@ class Simulator:
 class Fleet:
     """Holds N simulators; `blocks` yields what they finished and never waits for a straggler."""
 
-    def __init__(self, config: Config, cluster: ClusterConfig, number: int):
+    def __init__(self, config: Config, cluster: ClusterConfig, number: int, epoch: int = 0):
+        """`epoch` to begin with: a resumed training gives another one, and so drives new races."""
         self._config, self._cluster = config, cluster
         self._config_ref = ray.put(config)
-        self._simulators = [self._start(index, epoch=0) for index in range(number)]
+        self._simulators = [self._start(index, epoch) for index in range(number)]
         self.restarts = 0
 
     def process_ids(self) -> list[int]:
@@ -104,6 +105,7 @@ class Fleet:
                 f"the last reason: {reason}"
             )
         ray.kill(simulator.actor)
+        simulator.in_flight.clear()  # one death, however many of its blocks report it
         fresh = self._start(simulator.index, simulator.epoch + 1)
         fresh.failures = failures
         self._simulators[self._simulators.index(simulator)] = fresh
@@ -119,4 +121,6 @@ class Fleet:
 def _reason(error: RayError) -> str:
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}"
+    if getattr(error, "actor_init_failed", False):  # its cause comes as the end of a traceback
+        return str(error).strip().splitlines()[-1]
     return type(error).__name__

@@ -16,10 +16,8 @@ from rlcar.types import Trajectory, Weights
 class LearnerProcess:
     """Holds replay and parameters; every call does its work and returns, nothing runs beside it."""
 
-    def __init__(self, config: Config, resume: checkpoint.Save | None):
+    def __init__(self, config: Config):
         self._trainer = Trainer(config, SPEC, make_agent(config, SPEC))
-        if resume is not None:
-            self._trainer.restore(resume)
 
     def learn(self, trajectory: Trajectory) -> tuple[dict[str, Any], Weights]:
         """Stores a block, runs the train steps that are due; two objects, the second for all."""
@@ -29,8 +27,10 @@ class LearnerProcess:
             metrics |= self._trainer.train()
         return {"metrics": metrics, "updates": updates, **self._counters()}, self._trainer.weights()
 
-    def start(self) -> tuple[dict[str, Any], Weights]:
-        """The counters and weights to begin with."""
+    def start(self, resume: checkpoint.Save | None) -> tuple[dict[str, Any], Weights]:
+        """The counters and weights to begin with; not in `__init__`, whose errors Ray swallows."""
+        if resume is not None:
+            self._trainer.restore(resume)
         return self._counters(), self._trainer.weights()
 
     def save(self, folder: Path, meta: dict[str, Any], keep: int) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
@@ -40,10 +41,13 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
 
 
 def _join(config: ClusterConfig) -> None:
+    host, colon, port = str(config.address).rpartition(":")
     try:
-        os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "5")
+        if colon and port.isdecimal() and "/" not in host:
+            # Ray itself knocks at a closed door for a quarter of an hour, and says so each time.
+            socket.create_connection((host, int(port)), config.connect_timeout_s).close()
         ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise UserError(_unreachable(str(config.address), error)) from error
 
 

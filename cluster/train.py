@@ -34,9 +34,8 @@ def train(
     Raises UserError for what the user can mend; earlier checkpoints stay as they were.
     """
     with ray_runtime(cluster):
-        loop = _Loop(config, cluster, folder, resume)
         try:
-            return loop.run()
+            return _Loop(config, cluster, folder, resume).run()
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
@@ -57,11 +56,12 @@ class _Loop:
         self._evaluate: Evaluator = make_evaluator(
             make_agent(config, SPEC).policy, config.race, config.training.evaluate_set
         )
-        self._learner = _start_learner(config, cluster, resume)
-        counters, self._weights = self._learner.start.options(num_returns=2).remote()
+        self._learner = _start_learner(config, cluster)
+        counters, self._weights = self._learner.start.options(num_returns=2).remote(resume)
         self._counters: dict[str, int] = ray.get(counters)
         self._learning: list[tuple[Any, Any]] = []  # (ref of the report, ref of the weights)
-        self._fleet = Fleet(config, cluster, _number_of_simulators(cluster))
+        epoch = self._counters["env_steps"]  # never that of an earlier leg
+        self._fleet = Fleet(config, cluster, _number_of_simulators(cluster), epoch)
 
     def run(self) -> Outcome:
         """Drives both until done; the checkpoint at the end is written whatever ended it."""
@@ -74,7 +74,8 @@ class _Loop:
                         run.drove(episodes)
                         learn = self._learner.learn.options(num_returns=2)
                         self._learning.append(learn.remote(trajectory))
-                self._hear_learner(run)
+                full = len(self._learning) >= self._cluster.learner_queue
+                self._hear_learner(run, _TICK_S if full else 0.0)
                 if run.should_log():
                     run.log(self._counters["env_steps"], self._counters["train_steps"])
                 if run.should_evaluate(self._counters["env_steps"]):
@@ -85,19 +86,18 @@ class _Loop:
                 if run.should_save():
                     self._save(run)
             while self._learning:
-                self._hear_learner(run)
+                self._hear_learner(run, _TICK_S)
             self._fleet.stop()
             run.log(self._counters["env_steps"], self._counters["train_steps"])
             self._save(run)
             return Outcome(run.summary(self._counters["env_steps"]), bool(stop))
 
-    def _hear_learner(self, run: Run) -> None:
-        """Takes in what the learner finished; waits only when its queue is full."""
+    def _hear_learner(self, run: Run, timeout_s: float) -> None:
+        """Takes in what the learner finishes within `timeout_s`."""
         if not self._learning:
             return
-        full = len(self._learning) >= self._cluster.learner_queue
         reports = [report for report, _ in self._learning]
-        done, _ = ray.wait(reports, num_returns=1, timeout=_TICK_S if full else 0)
+        done, _ = ray.wait(reports, num_returns=1, timeout=timeout_s)
         while done and self._learning and self._learning[0][0] in done:
             report_ref, self._weights = self._learning.pop(0)
             report = ray.get(report_ref)
@@ -110,12 +110,12 @@ class _Loop:
         ray.get(self._learner.save.remote(run.checkpoints.resolve(), run.meta(), keep))
 
 
-def _start_learner(config: Config, cluster: ClusterConfig, resume: Save | None) -> Any:
+def _start_learner(config: Config, cluster: ClusterConfig) -> Any:
     gpus = cluster.learner_gpus
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
     options = LearnerActor.options(num_cpus=cluster.learner_cpus, num_gpus=gpus)
-    return options.remote(config, resume)
+    return options.remote(config)
 
 
 def _number_of_simulators(cluster: ClusterConfig) -> int:

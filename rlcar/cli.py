@@ -40,8 +40,8 @@ Set = Annotated[
 @app.command()
 def train(
     preset: Annotated[
-        str, typer.Option(help="nano, small, medium or documented (the default is nano).")
-    ] = "nano",
+        str | None, typer.Option(help="nano (the default), small, medium or documented.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="standard, or test: everything, tiny.")] = "standard",
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     set_: Set = None,

@@ -61,7 +61,7 @@ class WorldModelConfig(Section):
     # Weight of the squared error against the KL: too little, and the latents keep too blurred a
     # picture of the sensors to foresee a crash.
     reconstruction_scale: PositiveFloat = 100.0
-    unimix: Probability = 0.01  # type: ignore[valid-type]
+    unimix: float = Field(0.01, gt=0.0, le=1.0)  # without it a KL would take the log of 0
     free_nats: NonNegativeFloat = 1.0
     dynamics_scale: NonNegativeFloat = 1.0
     representation_scale: NonNegativeFloat = 0.1
@@ -269,7 +269,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def make_config(
-    preset: str = "nano",
+    preset: str | None = None,
     mode: str = "standard",
     file: Path | None = None,
     overrides: Sequence[str] = (),
@@ -277,18 +277,20 @@ def make_config(
 ) -> Config:
     """Builds a config: preset, then mode, then a YAML file, then `a.b=c` overrides, then keywords.
 
+    A preset that is not given is the file's, else nano.
     Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
     """
     tree: Tree = {}
     from_file = _read_yaml(file) if file is not None else {}
-    preset = from_file.get("preset", preset) if preset == "nano" else preset
+    changes = [from_file, *(_parse_override(override) for override in overrides)]
+    if preset is None:
+        preset = next((one["preset"] for one in reversed(changes) if "preset" in one), "nano")
     for kind, name, known in (("preset", preset, PRESETS), ("mode", mode, MODES)):
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{nearest(str(name), list(known))}")
         tree = merge(tree, known[name])
-    tree = merge(tree, from_file)
-    for override in overrides:
-        tree = merge(tree, _parse_override(override))
+    for change in changes:
+        tree = merge(tree, change)
     return parse_config(merge(tree, {"preset": preset, **settings}))
 
 

@@ -34,7 +34,7 @@ def _longest_ray(
 ) -> tuple[Any, Array]:
     """Steers to the mean ray angle, weighted by a high power of each length."""
     weight = time_step.observation[:, :5] ** _SHARPNESS + 1e-6
-    angle_deg = (weight * RAY_ANGLES_DEG).sum(axis=1) / weight.sum(axis=1)
+    angle_deg = (weight * RAY_ANGLES_DEG[None]).sum(axis=1) / weight.sum(axis=1)
     return carry, _action(_CAUTION * angle_deg / _STEERING_DEG_PER_STEP)
 
 

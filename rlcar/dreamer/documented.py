@@ -127,7 +127,8 @@ def make_learner(config: DocumentedConfig, spec: Spec) -> Learner:
         state, metrics = jax.lax.scan(train_step, state, batches)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    return Learner(init, jax.jit(update, donate_argnums=0), _policy_params)
+    # Jitted too: op by op, a fresh process would spend seconds on compiling each little draw.
+    return Learner(jax.jit(init), jax.jit(update, donate_argnums=0), _policy_params)
 
 
 def _policy_params(state: TrainState) -> Params:

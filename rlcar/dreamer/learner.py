@@ -129,7 +129,10 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         state, metrics = jax.lax.scan(train_step, state, batches)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    return Learner(init, jax.jit(update, donate_argnums=0), lambda state: state.policy_average)
+    # Jitted too: op by op, a fresh process would spend seconds on compiling each little draw.
+    return Learner(
+        jax.jit(init), jax.jit(update, donate_argnums=0), lambda state: state.policy_average
+    )
 
 
 def imagine(

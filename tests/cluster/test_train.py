@@ -1,0 +1,173 @@
+"""Whole trainings on an embedded Ray: what they leave, what they survive, how they say no."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.fleet import Fleet
+from cluster.train import train
+from rlcar import checkpoint
+from rlcar.config import load_config, make_config
+from rlcar.errors import CheckpointError, NonFiniteError
+from rlcar.metrics import read_metrics
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("embedded_ray"),
+    # Ray announces a future default; nothing here asks for a GPU.
+    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
+]
+
+ONE = ClusterConfig(simulators=1)
+BLOCK = 256  # env steps
+
+
+def tiny(*overrides):
+    shared = ("training.env_steps=2048", "training.evaluate_every_env_steps=1024")
+    return make_config(mode="test", overrides=[*shared, "training.log_every_s=0.01", *overrides])
+
+
+def rows_with(folder, name):
+    return [row for row in read_metrics(folder / "metrics.jsonl") if name in row]
+
+
+def train_steps_due(config, env_steps):
+    """The samples-per-insert law, in whole calls of eight train steps."""
+    fresh = env_steps - config.replay.min_env_steps
+    per_update = config.replay.batch_size * config.replay.batch_length
+    return int(fresh * config.replay.samples_per_insert // per_update) // 8 * 8
+
+
+@pytest.fixture(scope="module")
+def done(embedded_ray, tmp_path_factory):
+    """A finished training, which no test may change."""
+    folder = tmp_path_factory.mktemp("runs") / "done"
+    config = tiny()
+    return folder, config, train(config, ONE, folder)
+
+
+def test_a_run_on_ray_leaves_what_a_local_run_leaves(done):
+    folder, config, outcome = done
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.json",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "best",
+    }
+    assert load_config(folder / "config.json") == config
+    assert json.loads((folder / "run.json").read_text())["seed"] == config.seed
+    assert not outcome.interrupted
+    assert checkpoint.latest(folder / "best") is not None
+
+
+def test_a_run_on_ray_learns_as_much_for_each_env_step_as_a_local_one(done):
+    folder, config, outcome = done
+    save = checkpoint.latest(folder / "checkpoints")
+    assert save.env_steps == outcome.summary["env_steps"] >= config.training.env_steps
+    assert save.env_steps % BLOCK == 0
+    # What was still in the learner's queue is learned from too, but nothing after it.
+    assert save.env_steps <= config.training.env_steps + ONE.learner_queue * BLOCK
+    assert save.meta["train_steps"] == train_steps_due(config, save.env_steps)
+    last = rows_with(folder, "learner/train_steps")[-1]
+    assert (last["env_steps"], last["learner/train_steps"]) == (
+        save.env_steps,
+        save.meta["train_steps"],
+    )
+
+
+def test_each_logged_row_says_how_old_the_weights_of_its_blocks_were(done):
+    folder, config, _ = done
+    lags = [
+        row["rollout/weights_lag_updates"]
+        for row in rows_with(folder, "rollout/weights_lag_updates")
+    ]
+    most_blocks = ONE.learner_queue + ONE.blocks_in_flight + 1
+    one_block = BLOCK * config.replay.samples_per_insert / 128 + 8
+    assert lags
+    assert all(0 <= lag <= most_blocks * one_block for lag in lags)
+
+
+def test_training_goes_on_when_a_simulator_is_killed(tmp_path, monkeypatch):
+    killed = []
+    start = Fleet.__init__
+
+    def start_and_kill_later(fleet, *arguments, **settings):
+        start(fleet, *arguments, **settings)
+
+        def kill():
+            pid = fleet.process_ids()[0]
+            while not rows_so_far(tmp_path / "run"):
+                time.sleep(0.05)
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+        threading.Thread(target=kill, daemon=True).start()
+
+    monkeypatch.setattr(Fleet, "__init__", start_and_kill_later)
+    outcome = train(tiny("training.env_steps=4096"), ONE, tmp_path / "run")
+    assert killed
+    assert outcome.summary["env_steps"] >= 4096
+    restarts = [
+        row["cluster/simulator_restarts"]
+        for row in rows_with(tmp_path / "run", "cluster/simulator_restarts")
+    ]
+    assert restarts[-1] == 1
+
+
+def rows_so_far(folder):
+    """Rows of a file that somebody is writing, once blocks have been learned from."""
+    path = folder / "metrics.jsonl"
+    return path.exists() and '"cluster/simulator_restarts"' in path.read_text()
+
+
+def test_a_nan_stops_training_names_the_metric_and_leaves_the_checkpoint(tmp_path):
+    config = tiny(
+        "dreamer.optimizer.learning_rate=1e30",
+        "dreamer.optimizer.warmup_updates=0",
+        "training.checkpoint_every_s=0.001",
+    )
+    with pytest.raises(
+        NonFiniteError, match=r"^\S+ is (nan|inf|-inf) after \d+ train steps"
+    ) as caught:
+        train(config, ONE, tmp_path / "run")
+    assert type(caught.value) is NonFiniteError
+    assert "\n" not in str(caught.value)
+    save = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert checkpoint.load_extra(save, "replay")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(CheckpointError, match="^cannot save .*checkpoints") as caught:
+        train(tiny("training.checkpoint_every_s=0.001"), ONE, tmp_path / "run")
+    assert type(caught.value) is CheckpointError
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_changed(done):
+    folder, _, _ = done
+    save = checkpoint.latest(folder / "checkpoints")
+    before = (folder / "metrics.jsonl").read_bytes()
+    other = tiny("dreamer.world_model.units=48", "training.env_steps=9000")
+    with pytest.raises(CheckpointError, match="another architecture") as caught:
+        train(other, ONE, folder, save)
+    assert type(caught.value) is CheckpointError
+    assert "\n" not in str(caught.value)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_training_leaves_no_actor_in_a_cluster_that_it_only_joined(done):
+    end_s = time.monotonic() + 20
+    free = 0.0
+    while free < 3.0 and time.monotonic() < end_s:
+        free = ray.available_resources().get("CPU", 0.0)
+        time.sleep(0.2)
+    assert free == 3.0
