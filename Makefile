@@ -31,7 +31,7 @@ train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then
 	$(RUN)/rlcar train $(ARGS)
 
 test: $(STAMP) ## all tests, with Ray and end to end, in under ten minutes
-	$(RUN)/pytest $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .

@@ -77,6 +77,10 @@ def train(
     else:
         folder = require_run(save.path)
         resolved = load_config(save.path / "config.json", overrides=set_ or [])
+        given = {"--preset": preset, "--config": config, "--seed": seed}
+        ignored = [option for option, value in given.items() if value is not None]
+        if ignored:
+            _console.print(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training

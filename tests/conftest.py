@@ -15,3 +15,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     return make_config(mode="test")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Deals files out to the processes whole, for the sake of what they share, and all of Ray to one.
+
+    Two Ray clusters at once are more than two cores can start in time.
+    """
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -1,7 +1,9 @@
 """A trained run, made once a process, and an agent that compiles once for all of these tests."""
 
+import atexit
 import contextlib
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +61,8 @@ def compiled_once() -> Iterator[None]:
 @functools.cache
 def trained() -> tuple[Path, Outcome]:
     """The folder of a whole run, which no test may change, and its outcome."""
-    folder = Path(tempfile.mkdtemp(prefix="rlcar-test-")) / "tiny"
+    root = tempfile.mkdtemp(prefix="rlcar-test-")
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    folder = Path(root) / "tiny"
     with compiled_once():
         return folder, train(make_tiny_config(), folder)

@@ -1,0 +1,156 @@
+"""`rlcar train` as a user runs it, in a process of its own: addresses, signals, sudden death."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlcar import checkpoint
+from rlcar.arrays import read_arrays
+from rlcar.metrics import read_metrics
+
+pytestmark = pytest.mark.ray
+
+ENDLESS = [
+    *("--mode", "test", "--simulators", "1", "--name", "run"),
+    *("--set", "training.env_steps=10000000", "--set", "training.checkpoint_every_s=0.5"),
+    *("--set", "training.evaluate_every_env_steps=10000000"),
+]
+START_S = 90.0
+
+
+@pytest.fixture
+def rlcar(ray_environment, tmp_path):
+    """Starts `rlcar` in a process group of its own; whatever is left of it dies with the test."""
+    started = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "rlcar.cli", *arguments, "--runs", str(tmp_path / "runs")]
+        process = subprocess.Popen(
+            command,
+            env=os.environ | ray_environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for(question, limit_s):
+    end_s = time.monotonic() + limit_s
+    while not (answer := question()):
+        assert time.monotonic() < end_s, f"not within {limit_s} s"
+        time.sleep(0.1)
+    return answer
+
+
+def processes_of(session):
+    """Names of the processes in a session (in the kernel's sense), zombies left out."""
+    names = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+            state, _, _, of = rest.split()[:4]
+            if int(of) == session and state != "Z":
+                names.append(name)
+    return names
+
+
+def learned_save(folder, since=0):
+    """The newest save later than `since` from which something has been learned."""
+    with contextlib.suppress(FileNotFoundError):  # old ones are deleted while we look
+        save = checkpoint.latest(folder)
+        if save and save.env_steps > since and save.meta.get("train_steps"):
+            return save
+    return None
+
+
+def test_an_address_where_nobody_listens_is_one_sentence_and_exit_code_2(rlcar):
+    start_s = time.monotonic()
+    process = rlcar("train", "--mode", "test", "--address", "127.0.0.1:1")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert time.monotonic() - start_s < 30
+    lines = said.strip().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["run folder", "error"]
+    assert "127.0.0.1:1" in lines[1]
+    assert "RAY_AUTH_MODE=token" in lines[1]
+
+
+def test_minus_one_simulators_is_refused_by_name_and_value(rlcar):
+    process = rlcar("train", "--mode", "test", "--simulators", "-1")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "error: --simulators -1: " in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+def test_a_killed_training_leaves_no_process_and_is_resumed_and_then_stopped_with_a_save(
+    rlcar, tmp_path
+):
+    folder = tmp_path / "runs" / "run"
+    killed = rlcar("train", *ENDLESS)
+    wait_for(lambda: learned_save(folder / "checkpoints"), START_S)
+    assert len(processes_of(killed.pid)) > 1
+    killed.kill()
+    killed.wait()
+    wait_for(lambda: not processes_of(killed.pid), 30)
+
+    save = checkpoint.latest(folder / "checkpoints")
+    before = save.meta["train_steps"]
+    replay_before = read_arrays(save.path / "replay.safetensors")
+    resumed = rlcar("train", *ENDLESS, "--resume", "auto")
+    later = wait_for(lambda: learned_save(folder / "checkpoints", save.env_steps), START_S)
+    resumed.send_signal(signal.SIGTERM)
+    asked_s = time.monotonic()
+    _, said = resumed.communicate(timeout=60)
+
+    assert resumed.returncode == 130, said
+    assert time.monotonic() - asked_s < 20
+    assert f"continuing {save.path.name}" in said
+    assert "Traceback" not in said
+    last = checkpoint.latest(folder / "checkpoints")
+    assert last.env_steps >= later.env_steps > save.env_steps
+    # The learner owes the same train steps for each env step as if it had never died.
+    assert last.meta["train_steps"] - before == pytest.approx(
+        (last.env_steps - save.env_steps) * 16 / 128, abs=8
+    )
+    replay = read_arrays(last.path / "replay.safetensors")
+    assert sum(array.nbytes for array in replay.values()) > sum(
+        array.nbytes for array in replay_before.values()
+    )
+    rows = read_metrics(folder / "metrics.jsonl")
+    assert [row["env_steps"] for row in rows] == sorted(row["env_steps"] for row in rows)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_saves_and_exits_130(rlcar, tmp_path):
+    folder = tmp_path / "runs" / "run"
+    process = rlcar("train", *ENDLESS, "--set", "training.checkpoint_every_s=100000")
+    seen = folder / "metrics.jsonl"
+    wait_for(lambda: seen.exists() and '"learner/train_steps"' in seen.read_text(), START_S)
+    assert checkpoint.latest(folder / "checkpoints") is None
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    asked_s = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert time.monotonic() - asked_s < 20
+    assert "stopped; continue with: rlcar train --resume" in said
+    assert "Traceback" not in said
+    save = checkpoint.latest(folder / "checkpoints")
+    assert save.env_steps == read_metrics(seen)[-1]["env_steps"]
