@@ -19,7 +19,7 @@ def tiny_config() -> Config:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Deals files out to the processes whole, for the sake of what they share, and all of Ray to one.
+    """Deals whole files out to the processes, for what their tests share, and all of Ray to one.
 
     Two Ray clusters at once are more than two cores can start in time.
     """
