@@ -34,8 +34,9 @@ def train(
     Raises UserError for what the user can mend; earlier checkpoints stay as they were.
     """
     with ray_runtime(cluster):
+        loop = _Loop(config, cluster, folder, resume)
         try:
-            return _Loop(config, cluster, folder, resume).run()
+            return loop.run()
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
@@ -45,6 +46,8 @@ def train(
                 f"the learner died ({type(error).__name__}): continue from the newest checkpoint "
                 f"with --resume {folder}"
             ) from error
+        finally:
+            loop.close()
 
 
 class _Loop:
@@ -57,15 +60,17 @@ class _Loop:
             make_agent(config, SPEC).policy, config.race, config.training.evaluate_set
         )
         self._learner = _start_learner(config, cluster)
-        counters, self._weights = self._learner.start.options(num_returns=2).remote(resume)
-        self._counters: dict[str, int] = ray.get(counters)
+        start = self._learner.start.options(num_returns=2)
+        self._first_counters, self._weights = start.remote(resume)
+        self._counters: dict[str, int] = {}
         self._learning: list[tuple[Any, Any]] = []  # (ref of the report, ref of the weights)
-        epoch = self._counters["env_steps"]  # never that of an earlier leg
+        epoch = resume.env_steps if resume else 0  # never that of an earlier leg
         self._fleet = Fleet(config, cluster, _number_of_simulators(cluster), epoch)
 
     def run(self) -> Outcome:
         """Drives both until done; the checkpoint at the end is written whatever ended it."""
         limit = self._config.training.env_steps
+        self._counters = ray.get(self._first_counters)
         with Run(self._folder, self._config, self._resume) as run, StopRequest() as stop:
             while self._counters["env_steps"] < limit and not stop:
                 if len(self._learning) < self._cluster.learner_queue:
@@ -87,10 +92,14 @@ class _Loop:
                     self._save(run)
             while self._learning:
                 self._hear_learner(run, _TICK_S)
-            self._fleet.stop()
             run.log(self._counters["env_steps"], self._counters["train_steps"])
             self._save(run)
             return Outcome(run.summary(self._counters["env_steps"]), bool(stop))
+
+    def close(self) -> None:
+        """Ends every process: a cluster that was only joined would keep them."""
+        self._fleet.stop()
+        ray.kill(self._learner)
 
     def _hear_learner(self, run: Run, timeout_s: float) -> None:
         """Takes in what the learner finishes within `timeout_s`."""

@@ -2,7 +2,10 @@
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # before anything imports JAX
+# Before anything imports JAX. Most of the tests' time is compiling: code that runs for a second need
+# not be optimised.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest

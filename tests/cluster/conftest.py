@@ -5,7 +5,11 @@ import tempfile
 import pytest
 import ray
 
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_worker_niceness": "0",
+    "RAY_raylet_start_wait_time_s": "180",  # its own 30 s are too short on a busy machine
+}
 
 
 @pytest.fixture(scope="session")

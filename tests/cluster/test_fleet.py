@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.usefixtures("embedded_ray"),
     # Ray announces a future default; nothing here asks for a GPU.
     pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
+    # Ray never waits for the processes that it has ended.
+    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
 ]
 
 PATIENCE_S = 90.0
@@ -68,6 +70,7 @@ def test_a_simulator_never_has_more_blocks_in_flight_than_allowed(config, weight
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_simulator_is_replaced_while_the_other_goes_on(config, weights):
     cluster = ClusterConfig(simulator_deadline_s=3.0, start_deadline_s=120.0)
     fleet = Fleet(config, cluster, number=2)
@@ -114,6 +117,7 @@ def test_a_simulator_that_cannot_start_ends_the_training_and_says_why(config, we
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_replacement_drives_other_races_than_its_predecessor(config, weights):
     fleet = Fleet(config, ClusterConfig(), number=1)
     (first, _), *_ = blocks_until(fleet, weights, len)

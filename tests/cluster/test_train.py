@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.usefixtures("embedded_ray"),
     # Ray announces a future default; nothing here asks for a GPU.
     pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
+    # Ray never waits for the processes that it has ended.
+    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
 ]
 
 ONE = ClusterConfig(simulators=1)
@@ -95,6 +97,7 @@ def test_each_logged_row_says_how_old_the_weights_of_its_blocks_were(done):
     assert all(0 <= lag <= most_blocks * one_block for lag in lags)
 
 
+@pytest.mark.slow
 def test_training_goes_on_when_a_simulator_is_killed(tmp_path, monkeypatch):
     killed = []
     start = Fleet.__init__
@@ -128,6 +131,7 @@ def rows_so_far(folder):
     return path.exists() and '"cluster/simulator_restarts"' in path.read_text()
 
 
+@pytest.mark.slow
 def test_a_nan_stops_training_names_the_metric_and_leaves_the_checkpoint(done, tmp_path):
     folder = shutil.copytree(done[0], tmp_path / "run")
     before = checkpoint.latest(folder / "checkpoints")
@@ -149,6 +153,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_changed(done):
     folder, _, _ = done
     save = checkpoint.latest(folder / "checkpoints")

@@ -1,0 +1,80 @@
+"""Does the loop on Ray, with one simulator, reach 0.8 of the local loop's env steps per second?
+
+    python benchmarks/ray_loop.py [env steps, default 6144]
+
+Both train the nano preset from scratch, in turn: local, Ray, local, Ray. The clock starts at the
+first row after 2048 env steps, when everything is compiled, and stops at the last row.
+"""
+
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from cluster.config import ClusterConfig  # noqa: E402
+from cluster.train import train as train_on_ray  # noqa: E402
+from rlcar.config import Config, make_config  # noqa: E402
+from rlcar.metrics import read_metrics  # noqa: E402
+from rlcar.train import train as train_locally  # noqa: E402
+
+PAIRS = 2
+WARM_UP_ENV_STEPS = 2048
+
+
+def rate(folder: Path) -> float:
+    """Returns env steps per second of training after the warm-up."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "learner/train_steps" in row]
+    first = next(row for row in rows if row["env_steps"] > WARM_UP_ENV_STEPS)
+    last = rows[-1]
+    seconds = last["run/train_seconds"] - first["run/train_seconds"]
+    return (last["env_steps"] - first["env_steps"]) / seconds
+
+
+def local_rate(config: Config, folder: Path) -> float:
+    """Trains in this process."""
+    train_locally(config, folder)
+    return rate(folder)
+
+
+def ray_rate(config: Config, folder: Path) -> float:
+    """Trains on an embedded Ray with one simulator."""
+    train_on_ray(config, ClusterConfig(simulators=1), folder)
+    return rate(folder)
+
+
+def main(env_steps: int) -> None:
+    never = f"training.evaluate_every_env_steps={100 * env_steps}"
+    overrides = [f"training.env_steps={env_steps}", never, "training.log_every_s=0.2"]
+    config = make_config("nano", overrides=overrides)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    print(
+        f"{datetime.date.today()} commit {commit} python {platform.python_version()} "
+        f"jax {version('jax')} ray {version('ray')} {platform.machine()} cores {os.cpu_count()}"
+    )
+    pairs = []
+    with tempfile.TemporaryDirectory() as root:
+        for pair in range(PAIRS):
+            local = local_rate(config, Path(root) / f"local{pair}")
+            on_ray = ray_rate(config, Path(root) / f"ray{pair}")
+            pairs.append((local, on_ray))
+            print(
+                f"pair {pair}: local {local:.1f}, Ray {on_ray:.1f} env steps/s, "
+                f"load average {os.getloadavg()[0]:.1f}"
+            )
+    local, on_ray = (statistics.mean(rates) for rates in zip(*pairs, strict=True))
+    print(f"figure local_env_steps_per_s={local:.4g}")
+    print(f"figure ray_env_steps_per_s={on_ray:.4g}")
+    print(f"figure ray_over_local_env_steps_per_s={on_ray / local:.3g}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if sys.argv[1:] else 6144)
