@@ -102,17 +102,18 @@ class _Loop:
         ray.kill(self._learner)
 
     def _hear_learner(self, run: Run, timeout_s: float) -> None:
-        """Takes in what the learner finishes within `timeout_s`."""
-        if not self._learning:
-            return
-        reports = [report for report, _ in self._learning]
-        done, _ = ray.wait(reports, num_returns=1, timeout=timeout_s)
-        while done and self._learning and self._learning[0][0] in done:
+        """Takes in what the learner finishes, oldest first; waits `timeout_s` for the oldest."""
+        while self._learning:
+            # The oldest alone: of several, `ray.wait` may name a later one again and again.
+            done, _ = ray.wait([self._learning[0][0]], timeout=timeout_s)
+            if not done:
+                return
             report_ref, self._weights = self._learning.pop(0)
             report = ray.get(report_ref)
             self._counters = {name: report[name] for name in ("env_steps", "train_steps")}
             metrics = report["metrics"] | {"cluster/simulator_restarts": self._fleet.restarts}
             run.trained(report["updates"], metrics)
+            timeout_s = 0.0
 
     def _save(self, run: Run) -> None:
         keep = self._config.training.checkpoints_kept
