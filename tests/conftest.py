@@ -2,8 +2,8 @@
 
 import os
 
-# Before anything imports JAX. Most of the tests' time is compiling: code that runs for a second need
-# not be optimised.
+# Before anything imports JAX. Most of the tests' time is compiling: code that runs for a second
+# need not be optimised.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 

@@ -8,7 +8,6 @@ import ray
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",
-    "RAY_raylet_start_wait_time_s": "180",  # its own 30 s are too short on a busy machine
 }
 
 

@@ -33,22 +33,25 @@ def rlcar(ray_environment, tmp_path):
 
     def start(*arguments):
         command = [sys.executable, "-m", "rlcar.cli", *arguments, "--runs", str(tmp_path / "runs")]
-        process = subprocess.Popen(
-            command,
-            env=os.environ | ray_environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        said = (
+            tmp_path / f"said{len(started)}"
+        )  # a file: a pipe would also wait for Ray's processes
+        with said.open("w") as file:
+            process = subprocess.Popen(
+                command,
+                env=os.environ | ray_environment,
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                start_new_session=True,
+            )
         started.append(process)
-        return process
+        return process, said
 
     yield start
     for process in started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
 
 
 def wait_for(question, limit_s):
@@ -82,22 +85,22 @@ def learned_save(folder, since=0):
 
 def test_an_address_where_nobody_listens_is_one_sentence_and_exit_code_2(rlcar):
     start_s = time.monotonic()
-    process = rlcar("train", "--mode", "test", "--address", "127.0.0.1:1")
-    _, said = process.communicate(timeout=60)
+    process, said = rlcar("train", "--mode", "test", "--address", "127.0.0.1:1")
+    process.wait(timeout=60)
     assert process.returncode == 2
     assert time.monotonic() - start_s < 30
-    lines = said.strip().splitlines()
+    lines = said.read_text().strip().splitlines()
     assert [line.split(":")[0] for line in lines] == ["run folder", "error"]
     assert "127.0.0.1:1" in lines[1]
     assert "RAY_AUTH_MODE=token" in lines[1]
 
 
 def test_minus_one_simulators_is_refused_by_name_and_value(rlcar):
-    process = rlcar("train", "--mode", "test", "--simulators", "-1")
-    _, said = process.communicate(timeout=60)
+    process, said = rlcar("train", "--mode", "test", "--simulators", "-1")
+    process.wait(timeout=60)
     assert process.returncode == 2
-    assert "error: --simulators -1: " in said
-    assert "Traceback" not in said
+    assert "error: --simulators -1: " in said.read_text()
+    assert "Traceback" not in said.read_text()
 
 
 @pytest.mark.slow
@@ -106,7 +109,7 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
     rlcar, tmp_path
 ):
     folder = tmp_path / "runs" / "run"
-    killed = rlcar("train", *ENDLESS)
+    killed, _ = rlcar("train", *ENDLESS)
     wait_for(lambda: learned_save(folder / "checkpoints"), START_S)
     assert len(processes_of(killed.pid)) > 1
     killed.kill()
@@ -116,16 +119,16 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
     save = checkpoint.latest(folder / "checkpoints")
     before = save.meta["train_steps"]
     replay_before = read_arrays(save.path / "replay.safetensors")
-    resumed = rlcar("train", *ENDLESS, "--resume", "auto")
+    resumed, said = rlcar("train", *ENDLESS, "--resume", "auto")
     later = wait_for(lambda: learned_save(folder / "checkpoints", save.env_steps), START_S)
     resumed.send_signal(signal.SIGTERM)
     asked_s = time.monotonic()
-    _, said = resumed.communicate(timeout=60)
+    resumed.wait(timeout=60)
 
-    assert resumed.returncode == 130, said
+    assert resumed.returncode == 130, said.read_text()
     assert time.monotonic() - asked_s < 20
-    assert f"continuing {save.path.name}" in said
-    assert "Traceback" not in said
+    assert f"continuing {save.path.name}" in said.read_text()
+    assert "Traceback" not in said.read_text()
     last = checkpoint.latest(folder / "checkpoints")
     assert last.env_steps >= later.env_steps > save.env_steps
     # The learner owes the same train steps for each env step as if it had never died.
@@ -143,16 +146,16 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_saves_and_exits_130(rlcar, tmp_path):
     folder = tmp_path / "runs" / "run"
-    process = rlcar("train", *ENDLESS, "--set", "training.checkpoint_every_s=100000")
+    process, said = rlcar("train", *ENDLESS, "--set", "training.checkpoint_every_s=100000")
     seen = folder / "metrics.jsonl"
     wait_for(lambda: seen.exists() and '"learner/train_steps"' in seen.read_text(), START_S)
     assert checkpoint.latest(folder / "checkpoints") is None
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
     asked_s = time.monotonic()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    process.wait(timeout=60)
+    assert process.returncode == 130, said.read_text()
     assert time.monotonic() - asked_s < 20
-    assert "stopped; continue with: rlcar train --resume" in said
-    assert "Traceback" not in said
+    assert "stopped; continue with: rlcar train --resume" in said.read_text()
+    assert "Traceback" not in said.read_text()
     save = checkpoint.latest(folder / "checkpoints")
     assert save.env_steps == read_metrics(seen)[-1]["env_steps"]
