@@ -50,7 +50,7 @@ bench: $(STAMP) ## the benchmarks; each prints `figure name=value` lines
 	for file in benchmarks/*.py; do echo "== $$file"; $(RUN)/python $$file || exit 1; done
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
-	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k golden
+	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks"
 	git diff --stat -- tests/golden
 
 clean: ## removes the environment and caches, never runs/
