@@ -33,7 +33,7 @@ train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then
 # Ray comes last and alone, and may try again: beside other work it can miss its own start-up deadline.
 test: $(STAMP) ## all tests, with Ray and end to end, in under ten minutes
 	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray" $(ARGS)
-	$(RUN)/pytest -m ray --reruns 2 $(ARGS)
+	$(RUN)/pytest -m ray --reruns 2 --timeout 300 $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .
