@@ -38,7 +38,9 @@ def _as_rlcar(command: str) -> list[str]:
     """Unfolds a make target to the rlcar command that it runs."""
     if not command.startswith("make"):
         return shlex.split(command)
-    dry_run = _run([*shlex.split(command), "--dry-run", "--always-make"], ROOT)
+    # These tests themselves run under make, whose own messages would otherwise come first and last.
+    options = ["--dry-run", "--always-make", "--no-print-directory"]
+    dry_run = _run([*shlex.split(command), *options], ROOT)
     assert dry_run.returncode == 0, (command, dry_run.stderr)
     return shlex.split(dry_run.stdout.strip().split("\n")[-1])
 
