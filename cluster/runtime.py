@@ -54,7 +54,9 @@ def _join(config: ClusterConfig) -> None:
 def _unreachable(address: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     message = f"cannot join the Ray cluster at {address}: {reason}"
-    if os.environ.get("RAY_AUTH_MODE") != "token":
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        message += ". If that cluster runs, its token may be another one than RAY_AUTH_TOKEN here"
+    else:
         message += (
             ". If that cluster runs, it probably wants Ray's token authentication: set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) as on its head node"

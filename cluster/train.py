@@ -1,5 +1,6 @@
 """The loop of `rlcar.train` with processes: keep simulators busy, feed the learner, save, stop."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from rlcar.run import Run
 from rlcar.sim import SPEC
 from rlcar.train import Outcome
 from rlcar.types import Weights
+
+logger = logging.getLogger(__name__)
 
 # How long the driver waits for news before it looks at deadlines and the stop request again.
 _TICK_S = 0.2
@@ -108,12 +111,20 @@ class _Loop:
             done, _ = ray.wait([self._learning[0][0]], timeout=timeout_s)
             if not done:
                 return
-            report_ref, self._weights = self._learning.pop(0)
-            report = ray.get(report_ref)
+            report_ref, weights = self._learning.pop(0)
+            timeout_s = 0.0
+            try:
+                report = ray.get(report_ref)
+            except RayTaskError as error:
+                if not isinstance(error.cause, RayError):
+                    raise  # the learner's own words
+                # The block died with its host before it reached the learner, which is well.
+                logger.warning("a block is lost: %s", type(error.cause).__name__)
+                continue
+            self._weights = weights
             self._counters = {name: report[name] for name in ("env_steps", "train_steps")}
             metrics = report["metrics"] | {"cluster/simulator_restarts": self._fleet.restarts}
             run.trained(report["updates"], metrics)
-            timeout_s = 0.0
 
     def _save(self, run: Run) -> None:
         keep = self._config.training.checkpoints_kept

@@ -133,6 +133,12 @@ def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
     return read_arrays(one.path / file)
 
 
+def config_path(one: Save) -> Path:
+    """Where a save keeps its settings; raises CheckpointError when they are damaged."""
+    _check(one, ["config.json"])
+    return one.path / "config.json"
+
+
 def saves(folder: Path) -> list[Save]:
     """Lists the complete saves, oldest first."""
     found = {}

@@ -65,6 +65,7 @@ def train(
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.checkpoint import config_path
     from rlcar.config import load_config, make_config
     from rlcar.evaluate_run import evaluate_run
     from rlcar.run import find_save, new_run_folder, require_run
@@ -76,7 +77,7 @@ def train(
         folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
     else:
         folder = require_run(save.path)
-        resolved = load_config(save.path / "config.json", overrides=set_ or [])
+        resolved = load_config(config_path(save), overrides=set_ or [])
         given = {"--preset": preset, "--config": config, "--seed": seed}
         ignored = [option for option, value in given.items() if value is not None]
         if ignored:

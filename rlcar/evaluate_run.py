@@ -14,7 +14,7 @@ from rlcar.drivers import DRIVERS
 from rlcar.errors import CheckpointError
 from rlcar.evaluate import drive, print_table, report, track_seeds, write_report
 from rlcar.metrics import read_metrics
-from rlcar.run import require_run
+from rlcar.run import require_run, writing
 from rlcar.sim import SPEC
 from rlcar.track import make_tracks
 from rlcar.types import Params
@@ -50,7 +50,8 @@ def evaluate_run(
     result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
     result |= {"provenance": checkpoint.provenance(config.seed)}
     rows = read_metrics(folder / "metrics.jsonl")
-    written = write_report(folder, result, laps[config.preset], tracks, rows)
+    with writing(folder):
+        written = write_report(folder, result, laps[config.preset], tracks, rows)
     console = Console()
     print_table(result, console)
     console.print(f"report and pictures: {folder}", highlight=False)

@@ -36,7 +36,7 @@ class Run:
     def __init__(self, folder: Path, config: Config, resumed: checkpoint.Save | None = None):
         self.folder, self.config = folder, config
         resumed_steps = resumed.env_steps if resumed else 0
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder / "config.json", dump_config(config))
             if resumed is None:
@@ -73,7 +73,7 @@ class Run:
     ) -> None:
         self._progress.__exit__(kind, error, trace)
         try:
-            with _writing(self.folder):
+            with writing(self.folder):
                 self._writer.close()
         except UserError:
             if error is None:
@@ -160,7 +160,7 @@ class Run:
         }
 
     def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
-        with _writing(self.folder):
+        with writing(self.folder):
             self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
 
 
@@ -218,7 +218,7 @@ def require_run(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """A disk that refuses becomes a UserError that names what is intact."""
     try:
         yield

@@ -1,6 +1,7 @@
 """What a user may get wrong: exit code 2, one sentence, no traceback, nothing half-written."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -142,6 +143,24 @@ def test_a_setting_that_does_not_fit_the_checkpoint_is_refused_and_nothing_is_wr
     assert everything_in(run_folder) == before
 
 
+def test_damaged_settings_of_a_checkpoint_are_refused_and_the_previous_one_is_named(
+    rlcar, run_folder
+):
+    saves = checkpoint.saves(run_folder / "checkpoints")
+    (saves[-1].path / "config.json").write_text("{")
+    result = rlcar("train", "--local", "--resume", run_folder)
+    assert_is_one_sentence(result, f"resume with --resume {saves[-2].path}")
+    assert "is damaged (config.json: checksum differs)" in result[2]
+
+
+def test_a_learning_rate_out_of_this_world_ends_with_the_metrics_name(rlcar, tmp_path):
+    settings = [part for one in SETTINGS for part in ("--set", one)]
+    wild = ["--set", "dreamer.optimizer.learning_rate=1e30", "--name", "wild"]
+    result = rlcar("train", "--local", "--mode", "test", *settings, *wild)
+    assert_is_one_sentence(result, " after ", may_have_begun=True)
+    assert re.search(r"error: \S+ is (nan|-?inf) after \d+ train", result[2])
+
+
 def test_a_wrong_setting_at_resume_is_refused_like_any_other(rlcar, run_folder):
     result = rlcar("train", "--local", "--resume", run_folder, "--set", "training.car=2")
     assert_is_one_sentence(result, "did you mean 'cars'?")
@@ -158,6 +177,13 @@ def test_a_wrong_setting_at_resume_is_refused_like_any_other(rlcar, run_folder):
 def test_a_wrong_argument_of_evaluate_is_one_sentence(rlcar, run_folder, arguments, message):
     assert_is_one_sentence(rlcar("evaluate", *arguments), message)
     assert not (run_folder / "report.json").exists()
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence(rlcar, run_folder):
+    (run_folder / "report.json").mkdir()
+    result = rlcar("evaluate", "runs/tiny")
+    assert_is_one_sentence(result, "cannot write runs/tiny: ")
+    assert "is intact" in result[2]
 
 
 def test_evaluate_prints_the_figures_and_ends_well(rlcar, run_folder):

@@ -1,6 +1,7 @@
-"""One embedded Ray for each module that asks for it, away from the user's home and sessions."""
+"""One embedded Ray for all tests that ask for it, away from the user's home and sessions."""
 
 import tempfile
+import warnings
 
 import pytest
 import ray
@@ -29,14 +30,22 @@ def ray_environment(tmp_path_factory):
         yield environment
 
 
-@pytest.fixture(scope="module")
+def pytest_collection_modifyitems(items):
+    """Puts the tests with processes and a Ray of their own first: two Rays at once are slow."""
+    items.sort(key=lambda item: "embedded_ray" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
 def embedded_ray(ray_environment):
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=3,
-        log_to_driver=False,
-        _temp_dir=ray_environment["RAY_TMPDIR"],
-    )
+    with warnings.catch_warnings():
+        # JAX warns of forks beside its threads; Ray's children exec at once.
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=3,
+            log_to_driver=False,
+            _temp_dir=ray_environment["RAY_TMPDIR"],
+        )
     yield
     ray.shutdown()

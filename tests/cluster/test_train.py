@@ -131,6 +131,34 @@ def rows_so_far(folder):
     return path.exists() and '"cluster/simulator_restarts"' in path.read_text()
 
 
+@ray.remote
+def block_of_a_dead_host():
+    raise ray.exceptions.ObjectLostError("00" * 28, None, "its host is gone")
+
+
+@pytest.mark.slow
+def test_training_goes_on_when_a_block_is_lost_on_its_way_to_the_learner(
+    tmp_path, monkeypatch, caplog
+):
+    lost = []
+    blocks = Fleet.blocks
+
+    def lose_the_first(fleet, timeout_s):
+        for trajectory, episodes in blocks(fleet, timeout_s):
+            if not lost:
+                lost.append(trajectory)
+                trajectory = block_of_a_dead_host.remote()
+            yield trajectory, episodes
+
+    monkeypatch.setattr(Fleet, "blocks", lose_the_first)
+    outcome = train(tiny(), ONE, tmp_path / "run")
+    assert lost
+    assert outcome.summary["env_steps"] >= 2048
+    assert [record.message for record in caplog.records if record.name == "cluster.train"] == [
+        "a block is lost: ObjectLostError"
+    ]
+
+
 @pytest.mark.slow
 def test_a_nan_stops_training_names_the_metric_and_leaves_the_checkpoint(done, tmp_path):
     folder = shutil.copytree(done[0], tmp_path / "run")
