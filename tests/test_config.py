@@ -2,7 +2,15 @@
 
 import pytest
 
-from rlcar.config import MODES, PRESETS, dump_config, load_config, make_config
+from rlcar.config import (
+    MODES,
+    PRESETS,
+    WORLDS,
+    dump_config,
+    load_config,
+    make_config,
+    make_race_config,
+)
 from rlcar.errors import ConfigError
 
 
@@ -28,6 +36,20 @@ from rlcar.errors import ConfigError
         ("training.cars", "'training.cars' is not of the form section.name=value"),
         ("training..cars=2", "is not of the form section.name=value"),
         ("training.cars=[", "the value is not YAML"),
+        ("race.vehicle.top_speed_px_per_step=7", "the classic car's top speed is 5 px/step"),
+        ("race.vehicle.delay_steps={low: 0, high: 4}", "delay_steps are whole numbers in 0..3"),
+        ("race.vehicle.delay_steps={low: 0.5, high: 2}", "delay_steps are whole numbers in 0..3"),
+        ("race.vehicle.grip_px_per_step2={low: 0.3, high: 0.2}", "low 0.3 is above high 0.2"),
+        ("race.vehicle.grip_px_per_step2={low: 0.0, high: 0.2}", "grip_px_per_step2 lies in"),
+        ("race.sensors.noise_px={low: 0, high: .nan}", "race.sensors.noise_px.high = nan"),
+        ("race.sensors.dropout={low: 0, high: 1}", "dropout in 0..0.9"),
+        ("race.rival={head_start_laps: {low: 0, high: 0.5}}", "the rival may not stand on you"),
+        ("race.track.half_width_px=4", "race.track.half_width_px = 4"),
+        ("race.track.half_width_low_px=50", "half_width_low_px 50.0 is above half_width_px 40.0"),
+        (
+            "race.track={half_width_px: 15.0, obstacle_placement: road}",
+            "an obstacle of radius 10.0 px leaves no gap of 30.0 px on a road of half-width 15.0",
+        ),
         ("replay.batch_length=100", "replay.batch_length 100 is longer than"),
         ("dreamer.world_model.recurrent_units=250", "recurrent_units 250 is not a multiple"),
     ],
@@ -36,6 +58,32 @@ def test_a_wrong_setting_is_refused_with_its_name_its_value_and_a_hint(override,
     with pytest.raises(ConfigError) as refusal:
         make_config(overrides=[override])
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_world_is_a_setting_that_later_sources_may_change(world, tmp_path):
+    config = make_config(world=world, overrides=["race.track.half_width_px=44"])
+    assert config.world == world
+    assert config.race == make_race_config(world, track={"half_width_px": 44.0})
+    file = tmp_path / "config.json"
+    file.write_text(dump_config(config))
+    assert load_config(file) == config
+    named = tmp_path / "run.yaml"
+    named.write_text(f"world: {world}\n")
+    assert make_config(file=named).race == make_race_config(world)
+
+
+def test_the_stages_of_the_grand_prix_are_all_different_and_the_last_is_the_whole():
+    stages = [make_race_config(f"grand-prix-{stage}") for stage in range(1, 6)]
+    assert len({stage.model_dump_json() for stage in stages}) == 5
+    assert stages[-1] == make_race_config("grand-prix")
+
+
+def test_an_unknown_world_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="unknown world 'grandprix'; did you mean 'grand-prix'"):
+        make_config(world="grandprix")
+    with pytest.raises(ConfigError, match="unknown world 'clasic'; did you mean 'classic'"):
+        make_race_config("clasic")
 
 
 def test_a_setting_is_frozen():

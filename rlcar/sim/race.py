@@ -1,12 +1,14 @@
 """The race itself: N cars, each on its own track, as pure functions of their state."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy
 import numpy as np
 
-from rlcar.config import RaceConfig
+from rlcar.config import RaceConfig, SensorConfig
 from rlcar.errors import ConfigError
 from rlcar.sim.backend import Backend, make_backend
 from rlcar.sim.fixed import (
@@ -17,14 +19,33 @@ from rlcar.sim.fixed import (
     REWARD_BITS,
     SENSE_UNITS_PER_PX,
     SPEED_BITS,
+    quantise_action,
 )
-from rlcar.sim.motion import TOP_SPEED, drive
+from rlcar.sim.hidden import Hidden, delay_action, draw_hidden, is_plain, spoil_readings
+from rlcar.sim.motion import (
+    Pedals,
+    Pose,
+    drive_classic,
+    drive_single_track,
+    top_speed,
+    wheel_table,
+)
 from rlcar.sim.rewards import checkpoint_index, documented_reward, progress_reward
+from rlcar.sim.rival import pack_lines, scripted_lines
 from rlcar.sim.road import Tables, locate, make_tables, start_position
-from rlcar.sim.sensors import RANGE, RAYS, is_touching, make_frame, sense_edges, sense_obstacles
+from rlcar.sim.sensors import (
+    RANGE,
+    RAYS,
+    Circle,
+    is_touching,
+    make_frame,
+    sense_circle,
+    sense_edges,
+)
 from rlcar.sim.state import CarView, Events, Outcome, RaceState
 from rlcar.track import TrackPool, grid
 from rlcar.track.hashing import hash_words
+from rlcar.track.shape import MIN_CELL_PX
 from rlcar.types import Spec, TimeStep
 
 SPEC = Spec(observation_size=RAYS + 1, action_size=2)
@@ -52,6 +73,10 @@ class World(NamedTuple):
     config: RaceConfig
     tables: Tables
     cosine: Any
+    wheel: Any  # `motion.wheel_table`
+    rival_line: Any  # packed positions of all tracks, and where each track's begin
+    rival_start: Any  # [M + 1]
+    gates_a_step: int  # the most that a car may pass
     tracks: int
     track_choice: TrackChoice
 
@@ -61,17 +86,23 @@ def make_race(
     pool: TrackPool,
     xp: Any = jax.numpy,
     track_choice: TrackChoice = "random",
+    rival_lines: list[np.ndarray] | None = None,
 ) -> Race:
     """Makes the race over the pool's tracks, for `xp` in {numpy, jax.numpy}.
 
     "random" draws each episode's track from (seed, car_id, episode); "fixed" gives car i always
-    track i modulo the pool's size.
+    track i modulo the pool's size. `rival_lines` (`rlcar.sim.rival`) are the laps of the second
+    car, one for each track; without them it follows a script.
     """
-    return race_of(make_world(config, pool, make_backend(xp), track_choice))
+    return race_of(make_world(config, pool, make_backend(xp), track_choice, rival_lines))
 
 
 def make_world(
-    config: RaceConfig, pool: TrackPool, backend: Backend, track_choice: TrackChoice = "random"
+    config: RaceConfig,
+    pool: TrackPool,
+    backend: Backend,
+    track_choice: TrackChoice = "random",
+    rival_lines: list[np.ndarray] | None = None,
 ) -> World:
     """Moves the pool to the back-end; raises ConfigError if it was made with other settings."""
     made, wanted = (
@@ -83,11 +114,27 @@ def make_world(
             f"the track pool was made with (points, obstacles) = {made}, the race wants {wanted}: "
             "pass the same TrackConfig to make_pool and make_race"
         )
+    if rival_lines is None and config.rival is not None:
+        rival_lines = scripted_lines(pool, config.rival.pace_px_per_step)
+    if rival_lines is not None and (config.rival is None or len(rival_lines) != len(pool.seeds)):
+        raise ConfigError(
+            f"{len(rival_lines)} lines of a rival for {len(pool.seeds)} tracks and race.rival = "
+            f"{config.rival}: set race.rival and give one line for each track"
+        )
+    line, start = pack_lines(rival_lines) if rival_lines else (np.zeros(1), np.zeros(2))
+
+    def table(array: np.ndarray) -> Any:
+        return backend.xp.asarray(array.astype(backend.integer))
+
     return World(
         backend=backend,
         config=config,
-        tables=make_tables(backend, pool, config.track.half_width_px),
-        cosine=backend.xp.asarray(COSINE.astype(backend.integer)),
+        tables=make_tables(backend, pool),
+        cosine=table(COSINE),
+        wheel=table(wheel_table()),
+        rival_line=table(line),
+        rival_start=table(start),
+        gates_a_step=math.ceil(config.vehicle.top_speed_px_per_step / MIN_CELL_PX),
         tracks=len(pool.seeds),
         track_choice=track_choice,
     )
@@ -143,21 +190,23 @@ def begin_episode(world: World, car_id: Any, seed: Any, episode: Any) -> RaceSta
         checkpoint_step=zero,
         episode_steps=zero,
         is_ended=xp.zeros(car_id.shape, bool),
+        hidden=None
+        if is_plain(world.config)
+        else draw_hidden(world.backend, world.config, seed, car_id, episode),
     )
 
 
 def advance(world: World, state: RaceState, action: Any) -> tuple[RaceState, Outcome]:
     """Drives every car one step, without any reset; `state.is_ended` says whose episode ended."""
     backend, xp, config = world.backend, world.backend.xp, world.config
-    x, y, speed, heading = drive(
-        backend, world.cosine, state.x, state.y, state.speed, state.heading, action
+    hidden, (x, y, speed, heading) = _drive(world, state, action)
+    place = locate(
+        backend, world.tables, state.track, x, y, state.cell, state.lap, world.gates_a_step
     )
-    place = locate(backend, world.tables, state.track, x, y, state.cell, state.lap)
-    is_crash = ~place.is_on_road
-    if _has_road_obstacles(world):
-        radius = _obstacle_radius(world)
-        is_crash = is_crash | is_touching(backend, world.tables, state.track, x, y, radius)
     steps = state.episode_steps + 1
+    is_crash = ~place.is_on_road
+    for circle in _circles(world, state.track, steps, hidden):
+        is_crash = is_crash | is_touching(backend, circle, x, y)
 
     is_lap = (place.lap > state.laps_done) & ~is_crash
     laps_done = xp.where(is_lap, place.lap, state.laps_done)
@@ -167,7 +216,7 @@ def advance(world: World, state: RaceState, action: Any) -> tuple[RaceState, Out
     checkpoint = checkpoint_index(place.lap, place.position)
     is_checkpoint = checkpoint > state.checkpoint
     if config.reward == "progress":
-        # At most two cells a step: far below 2^31 / 250 even for 16 points.
+        # At most four cells a step: far below 2^31 / 250 even for 16 points.
         gain = ((place.lap - state.lap) << LAP_BITS) + place.position - state.position
         reward = progress_reward(backend, gain, is_crash)
     else:
@@ -188,6 +237,7 @@ def advance(world: World, state: RaceState, action: Any) -> tuple[RaceState, Out
         checkpoint_step=xp.where(is_checkpoint, steps, state.checkpoint_step),
         episode_steps=steps,
         is_ended=is_crash | is_finish | is_timeout,
+        hidden=hidden,
     )
     return moved, Outcome(
         reward=reward,
@@ -207,9 +257,7 @@ def step_or_reset(
     is_first = state.is_ended
     moved, outcome = advance(world, state, action)
     fresh = begin_episode(world, state.car_id, state.seed, state.episode + 1)
-    next_state = RaceState(
-        *(xp.where(is_first, new, old) for new, old in zip(fresh, moved, strict=True))
-    )
+    next_state = jax.tree.map(lambda new, old: xp.where(is_first, new, old), fresh, moved)
     reward = xp.where(is_first, 0, outcome.reward).astype(np.float32)
     is_crash, is_finish = outcome.is_crash & ~is_first, outcome.is_finish & ~is_first
     time_step = TimeStep(
@@ -224,16 +272,18 @@ def step_or_reset(
 
 
 def observe(world: World, state: RaceState, is_on_road: Any) -> Any:
-    """Returns five rays / 150 px and speed / 5, `[N, 6]` float32 in [0, 1]."""
+    """Returns five rays / 150 px and speed / top speed, `[N, 6]` float32 in [0, 1]."""
     backend, xp = world.backend, world.backend.xp
     frame = make_frame(backend, world.cosine, state.x, state.y, state.heading)
     reading = sense_edges(backend, world.tables, frame, state.track, state.cell, is_on_road)
-    if _has_road_obstacles(world):
-        radius = _obstacle_radius(world)
-        reading = sense_obstacles(backend, world.tables, frame, state.track, radius, reading)
+    for circle in _circles(world, state.track, state.episode_steps, state.hidden):
+        reading = sense_circle(backend, frame, circle, reading)
+    if world.config.sensors != SensorConfig():
+        moment = (state.episode, state.episode_steps)
+        reading = spoil_readings(backend, state.hidden, state.seed, state.car_id, moment, reading)
     # One multiplication each: nothing a compiler could fuse into a differently rounded one.
     rays = reading.astype(np.float32) * np.float32(1 / RANGE)
-    speed = state.speed.astype(np.float32) * np.float32(1 / TOP_SPEED)
+    speed = state.speed.astype(np.float32) * np.float32(1 / top_speed(world.config.vehicle))
     return xp.concatenate([rays, speed[None]], axis=0).T
 
 
@@ -268,10 +318,32 @@ def _choose_track(world: World, car_id: Any, seed: Any, episode: Any) -> Any:
     return (drawn * np.uint32(world.tracks) >> 16).astype(world.backend.integer)
 
 
-def _has_road_obstacles(world: World) -> bool:
-    """Says whether the circles matter: an edge always hides those inside the loop."""
-    return world.config.track.obstacle_placement == "road" and world.config.track.obstacles > 0
+def _drive(world: World, state: RaceState, action: Any) -> tuple[Hidden | None, Pose]:
+    """Returns what is still hidden and the cars' next poses."""
+    backend, vehicle, hidden = world.backend, world.config.vehicle, state.hidden
+    pose = Pose(state.x, state.y, state.speed, state.heading)
+    pedals = Pedals(*(quantise_action(backend, action[:, i]) for i in range(2)))
+    if vehicle.delay_steps.high > 0:
+        hidden, pedals = delay_action(backend, hidden, pedals)
+    if vehicle.model == "classic":
+        return hidden, drive_classic(backend, world.cosine, pose, pedals)
+    tables, top = (world.cosine, world.wheel), top_speed(vehicle)
+    return hidden, drive_single_track(backend, tables, top, pose, pedals, hidden.grip)
 
 
-def _obstacle_radius(world: World) -> int:
-    return int(world.config.track.obstacle_radius_px * SENSE_UNITS_PER_PX)
+def _circles(world: World, track: Any, step: Any, hidden: Hidden | None) -> list[Circle]:
+    """What stands or drives on the road; those inside the loop an edge always hides."""
+    backend, config, circles = world.backend, world.config, []
+    if config.track.obstacle_placement == "road":
+        radius = int(config.track.obstacle_radius_px * SENSE_UNITS_PER_PX)
+        for row in range(config.track.obstacles):
+            circles.append(Circle(backend.take(world.tables.obstacles[row], track), radius))
+    if config.rival is not None and hidden is not None:
+        radius = int(config.rival.radius_px * SENSE_UNITS_PER_PX)
+        first = backend.take(world.rival_start, track)
+        steps = backend.take(world.rival_start, track + 1) - first
+        begin = (hidden.head_start >> 6) * steps >> (LAP_BITS - 6)  # 2^14 * 2^16 < 2^31
+        circles.append(
+            Circle(backend.take(world.rival_line, first + (begin + step) % steps), radius)
+        )
+    return circles

@@ -1,7 +1,6 @@
 """Where a car is on its road: its cell, its position along the lap, and whether it is still on it.
 
-Gate k is the line from the inner to the outer vertex k; cell k lies between gates k and k + 1. A
-car moves at most 5 px a step and passes at most two gates (`rlcar.track.shape.MIN_CELL_PX`).
+Gate k is the line from the inner to the outer vertex k; cell k lies between gates k and k + 1.
 """
 
 from typing import Any, NamedTuple
@@ -29,9 +28,9 @@ class Tables(NamedTuple):
     edges: Any  # [M * row * 2] packed: inner and outer of gate j of track m at 2 (m row + pad + j)
     cell_start: Any  # [M * (P + 1)]
     cell_reach: Any  # [M * P]
+    half_width: Any  # [M] 2^-8 px
     start_heading: Any  # [M]
     obstacles: Any  # [O, M]
-    half_width: int  # 2^-8 px
     points: int
     padding: int
     row: int  # P + 2 padding
@@ -46,7 +45,7 @@ class Place(NamedTuple):
     is_on_road: Any
 
 
-def make_tables(backend: Backend, pool: TrackPool, half_width_px: float) -> Tables:
+def make_tables(backend: Backend, pool: TrackPool) -> Tables:
     """Moves a pool to the back-end."""
 
     def flat(array: np.ndarray) -> Any:
@@ -56,9 +55,9 @@ def make_tables(backend: Backend, pool: TrackPool, half_width_px: float) -> Tabl
         edges=flat(pool.edges),
         cell_start=flat(pool.cell_start),
         cell_reach=flat(pool.cell_reach),
+        half_width=flat(pool.half_width),
         start_heading=flat(pool.start_heading),
         obstacles=backend.xp.asarray(pool.obstacles.T.astype(backend.integer)),
-        half_width=int(half_width_px * SENSE_UNITS_PER_PX),
         points=pool.points,
         padding=pool.padding,
         row=pool.edges.shape[1],
@@ -91,14 +90,14 @@ def start_position(backend: Backend, tables: Tables, track: Any) -> tuple[Any, A
 
 
 def locate(  # the arguments are the car's pose and its last known place, all [N]
-    backend: Backend, tables: Tables, track: Any, x: Any, y: Any, cell: Any, lap: Any
+    backend: Backend, tables: Tables, track: Any, x: Any, y: Any, cell: Any, lap: Any, gates: int
 ) -> Place:
-    """Follows each car from its last cell, over at most two gates either way."""
+    """Follows each car from its last cell, over at most `gates` gates either way."""
     integer = backend.integer
     points = tables.points
     x, y = to_sense(x), to_sense(y)
     first = track * tables.row + tables.padding
-    for _ in range(2):
+    for _ in range(gates):
         is_ahead = _gate_side(*gate_vertices(backend, tables, first + cell + 1), x, y) >= 0
         is_behind = _gate_side(*gate_vertices(backend, tables, first + cell), x, y) < 0
         cell = cell + is_ahead.astype(integer) - is_behind.astype(integer)
@@ -165,10 +164,11 @@ def _is_on_road(
     dot = along_x * to_x + along_y * to_y
     dot_end = (along_x * along_x + along_y * along_y) * _VERTEX_TO_SENSE
     is_beside = (dot >= 0) & (dot <= dot_end) & (across <= reach)
-    limit = tables.half_width
-    is_at_start = _length_squared(xp, to_x, to_y) <= limit * limit
+    limit = backend.take(tables.half_width, track)
+    limit = limit * limit
+    is_at_start = _length_squared(xp, to_x, to_y) <= limit
     end_x, end_y = to_x - along_x * _VERTEX_TO_SENSE, to_y - along_y * _VERTEX_TO_SENSE
-    return is_beside | is_at_start | (_length_squared(xp, end_x, end_y) <= limit * limit)
+    return is_beside | is_at_start | (_length_squared(xp, end_x, end_y) <= limit)
 
 
 def _length_squared(xp: Any, x: Any, y: Any) -> Any:

@@ -67,6 +67,20 @@ class Frame(NamedTuple):
         return self.rotate(x * _VERTEX_TO_SENSE - self.x, y * _VERTEX_TO_SENSE - self.y)
 
 
+class Circle(NamedTuple):
+    """One circle for each car: an obstacle or a rival."""
+
+    middle: Any  # [N] packed, 1/32 px
+    radius: int  # 2^-8 px, below 2^14
+
+    def seen_from(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Returns the way to the middle from points in 2^-8 px."""
+        return (
+            grid.unpack_x(self.middle) * _VERTEX_TO_SENSE - x,
+            grid.unpack_y(self.middle) * _VERTEX_TO_SENSE - y,
+        )
+
+
 def make_frame(backend: Backend, cosine_table: Any, x: Any, y: Any, heading: Any) -> Frame:
     """Returns the frames of cars at x, y (2^-12 px) with a heading (2^-22 of a turn)."""
     return Frame(to_sense(x), to_sense(y), *cosine_sine(backend, cosine_table, heading))
@@ -102,36 +116,27 @@ def sense_edges(  # a car's pose is its frame, its place is its track and cell
     return xp.clip(xp.where(distance < 0, nothing, distance), 0, RANGE)
 
 
-def sense_obstacles(
-    backend: Backend, tables: Tables, frame: Frame, track: Any, radius: int, reading: Any
-) -> Any:
-    """Shortens readings `[R, N]` by the road's obstacles; `radius` in 2^-8 px, below 2^14."""
-    xp = backend.xp
+def sense_circle(backend: Backend, frame: Frame, circle: Circle, reading: Any) -> Any:
+    """Shortens readings `[R, N]` in 2^-8 px by a circle each."""
+    xp, radius = backend.xp, circle.radius
     cosine, sine = _RAY_COSINE[:, None], _RAY_SINE[:, None]
-    for row in range(tables.obstacles.shape[0]):
-        to_x, to_y = _to_obstacle(backend, tables, frame.x, frame.y, track, row)
-        ahead, left = frame.rotate(xp.clip(to_x, -_FAR, _FAR), xp.clip(to_y, -_FAR, _FAR))
-        along = shift_round(ahead[None] * cosine + left[None] * sine, TRIG_BITS)
-        across = xp.abs(shift_round(left[None] * cosine - ahead[None] * sine, TRIG_BITS))
-        across = xp.minimum(across, radius + 1)
-        depth = floor_sqrt(backend, xp.maximum(radius * radius - across * across, 0))
-        is_hit = (across <= radius) & (along > 0)
-        distance = xp.where(is_hit, xp.maximum(along - depth, 0), RANGE)
-        reading = xp.minimum(reading, distance)
-    return reading
+    to_x, to_y = circle.seen_from(frame.x, frame.y)
+    ahead, left = frame.rotate(xp.clip(to_x, -_FAR, _FAR), xp.clip(to_y, -_FAR, _FAR))
+    along = shift_round(ahead[None] * cosine + left[None] * sine, TRIG_BITS)
+    across = xp.abs(shift_round(left[None] * cosine - ahead[None] * sine, TRIG_BITS))
+    across = xp.minimum(across, radius + 1)
+    depth = floor_sqrt(backend, xp.maximum(radius * radius - across * across, 0))
+    is_hit = (across <= radius) & (along > 0)
+    return xp.minimum(reading, xp.where(is_hit, xp.maximum(along - depth, 0), RANGE))
 
 
-def is_touching(backend: Backend, tables: Tables, track: Any, x: Any, y: Any, radius: int) -> Any:
-    """Says which cars `[N]` have their centre within an obstacle's circle."""
+def is_touching(backend: Backend, circle: Circle, x: Any, y: Any) -> Any:
+    """Says which cars `[N]` at x, y (2^-12 px) have their centre within their circle."""
     xp = backend.xp
-    x, y = to_sense(x), to_sense(y)
-    touching = xp.zeros(x.shape, bool)
     most = (1 << 15) - 1  # 128 px: the squares' sum stays below 2^31
-    for row in range(tables.obstacles.shape[0]):
-        to_x, to_y = _to_obstacle(backend, tables, x, y, track, row)
-        to_x, to_y = xp.clip(to_x, -most, most), xp.clip(to_y, -most, most)
-        touching = touching | (to_x * to_x + to_y * to_y <= radius * radius)
-    return touching
+    to_x, to_y = circle.seen_from(to_sense(x), to_sense(y))
+    to_x, to_y = xp.clip(to_x, -most, most), xp.clip(to_y, -most, most)
+    return to_x * to_x + to_y * to_y <= circle.radius * circle.radius
 
 
 def _walk(
@@ -226,13 +231,3 @@ def _edge_distance(backend: Backend, frame: Frame, here: Any, there: Any, is_inn
     part = floor_divide(backend, xp.abs(difference) * size_a + (whole >> 1), whole)
     distance = along_a + xp.where(difference < 0, -part, part)
     return xp.where(is_leaving, xp.maximum(distance, 0), -1)
-
-
-def _to_obstacle(
-    backend: Backend, tables: Tables, x: Any, y: Any, track: Any, row: int
-) -> tuple[Any, Any]:
-    packed = backend.take(tables.obstacles[row], track)
-    return (
-        grid.unpack_x(packed) * _VERTEX_TO_SENSE - x,
-        grid.unpack_y(packed) * _VERTEX_TO_SENSE - y,
-    )

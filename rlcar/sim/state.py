@@ -6,7 +6,7 @@ from rlcar.types import Array
 
 
 class RaceState(NamedTuple):
-    """N cars in fixed point (`rlcar.sim.fixed`), all `[N]` int32 but `is_ended`; y is up."""
+    """N cars in fixed point (`rlcar.sim.fixed`), all `[N]` int32 but the last two; y is up."""
 
     car_id: Any  # the caller's name of the car, the same in any batch
     seed: Any
@@ -25,6 +25,7 @@ class RaceState(NamedTuple):
     checkpoint_step: Any  # when
     episode_steps: Any
     is_ended: Any  # bool: the next step ignores its action and starts the next episode
+    hidden: Any = None  # `rlcar.sim.hidden.Hidden`, unless nothing is hidden
 
 
 class Events(NamedTuple):

@@ -8,7 +8,6 @@ from rlcar.track import grid
 from rlcar.track.hashing import uniform
 from rlcar.track.shape import Shape, circle_table
 
-MIN_GAP_PX = 30.0
 INFIELD_MARGIN_PX = 2.0
 FIRST_ON_ROAD, LAST_ON_ROAD = 0.08, 0.97  # of the lap: nothing stands at the start
 DIRECTIONS = 1024  # infield obstacles stand in one of these directions from the middle
@@ -57,15 +56,10 @@ def _on_the_road(
     count, radius_px, half_width_px = (
         config.obstacles,
         config.obstacle_radius_px,
-        config.half_width_px,
+        shape.half_width_px,
     )
-    if 2 * half_width_px - radius_px < MIN_GAP_PX:
-        raise ConfigError(
-            f"an obstacle of radius {radius_px} px leaves no gap of {MIN_GAP_PX} px on a road of "
-            f"half-width {half_width_px} px: use a smaller obstacle_radius_px"
-        )
-    nearest_px = min(max(0.0, MIN_GAP_PX + radius_px - half_width_px), half_width_px)
-    farthest_px = max(nearest_px, half_width_px - radius_px)
+    nearest_px = np.clip(config.obstacle_gap_px + radius_px - half_width_px, 0.0, half_width_px)
+    farthest_px = np.maximum(nearest_px, half_width_px - radius_px)
     slot = (LAST_ON_ROAD - FIRST_ON_ROAD) / max(count, 1)
     row = np.arange(len(seeds))
     x, y = np.zeros((2, len(seeds), count))

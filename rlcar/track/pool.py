@@ -27,6 +27,7 @@ class TrackPool(NamedTuple):
     edges: np.ndarray  # [M, padding + P + padding, 2] packed vertices: inner, outer
     cell_start: np.ndarray  # [M, P + 1] position of each gate, 2^-20 of a lap; the last is 2^20
     cell_reach: np.ndarray  # [M, P] half-width x length of each centre segment, 1/256 x 1/32 px^2
+    half_width: np.ndarray  # [M] 1/256 px
     start_heading: np.ndarray  # [M] 2^-22 of a turn
     obstacles: np.ndarray  # [M, O] packed circle centres
     length: np.ndarray  # [M] length of the centre line, 1/32 px, rounded
@@ -62,15 +63,15 @@ def _make_chunk(seeds: np.ndarray, config: TrackConfig) -> TrackPool:
     total = np.cumsum(length, axis=1)
     cell_start = np.zeros((len(seeds), config.points + 1), np.int32)
     cell_start[:, 1:] = np.rint(total / total[:, -1:] * grid.LAP_UNITS)
+    half_width = np.floor(shape.half_width_px * grid.REACH_UNITS_PER_PX)
     turn = np.arctan2(step[:, 0, 1], step[:, 0, 0]) / (2 * np.pi)
     heading = np.rint(turn * grid.HEADING_UNITS).astype(np.int32) % grid.HEADING_UNITS
     return TrackPool(
         seeds=seeds,
         edges=_pad_edges(shape, gate_window(config) + 2),
         cell_start=cell_start,
-        cell_reach=np.floor(config.half_width_px * grid.REACH_UNITS_PER_PX * length).astype(
-            np.int32
-        ),
+        cell_reach=np.floor(half_width[:, None] * length).astype(np.int32),
+        half_width=half_width.astype(np.int32),
         start_heading=heading,
         obstacles=place_obstacles(seeds, shape, config),
         length=np.rint(total[:, -1]).astype(np.int32),

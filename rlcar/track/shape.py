@@ -11,9 +11,10 @@ import numpy as np
 from rlcar.config import TrackConfig
 from rlcar.errors import ConfigError
 from rlcar.track import grid
+from rlcar.track.circuits import circuit_noise, is_circuit
 from rlcar.track.hashing import uniform
 
-HARMONICS = 4
+_WIDTH_STREAM = 500  # of the hash, away from the noise's and the obstacles'
 SENSOR_RANGE_PX = 150.0
 MAX_GATE_WINDOW = 31  # the sensors count crossed gates in five bits
 # A car moves at most 5 px a step and may then pass at most two gates: 2 * 2.6 > 5.
@@ -27,6 +28,7 @@ class Shape(NamedTuple):
 
     centre: np.ndarray
     mitre: np.ndarray  # from the centre to the inner edge; its negative leads to the outer edge
+    half_width_px: np.ndarray  # [M]
 
 
 def gate_window(config: TrackConfig) -> int:
@@ -38,15 +40,27 @@ def gate_window(config: TrackConfig) -> int:
 def make_shapes(seeds: np.ndarray, config: TrackConfig) -> Shape:
     """Makes sound tracks: an amplitude shrinks, seed by seed, until `is_sound` agrees."""
     cosine, sine = circle_table(config.points)
-    noise = _noise(seeds, cosine, sine)
+    noise = _noise(seeds, cosine, sine, config.noise_harmonics)
     amplitude = np.full(len(seeds), config.noise_amplitude)
-    shape = _build(amplitude, noise, cosine, sine, config)
+    for row in np.flatnonzero(is_circuit(seeds)):
+        noise[row] = circuit_noise(int(seeds[row]), config.points)
+        amplitude[row] = 1.0
+    half_width_px = _half_widths(seeds, config)
+    radius = config.base_radius_px * grid.UNITS_PER_PX * (1 + amplitude[:, None] * noise)
+    shape = _build(radius, half_width_px, cosine, sine)
     pending = np.flatnonzero(~is_sound(shape, config))
     for _ in range(MAX_ROUNDS):
         if not len(pending):
             return shape
         amplitude[pending] *= SHRINK
-        again = _build(amplitude[pending], noise[pending], cosine, sine, config)
+        again = _build(
+            config.base_radius_px
+            * grid.UNITS_PER_PX
+            * (1 + amplitude[pending][:, None] * noise[pending]),
+            half_width_px[pending],
+            cosine,
+            sine,
+        )
         shape.centre[pending] = again.centre
         shape.mitre[pending] = again.mitre
         pending = pending[~is_sound(again, config)]
@@ -93,12 +107,22 @@ def is_sound(shape: Shape, config: TrackConfig) -> np.ndarray:
     )
 
 
-def _noise(seeds: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarray:
+def _half_widths(seeds: np.ndarray, config: TrackConfig) -> np.ndarray:
+    """Returns each track's half-width, `[M]` px, whole 1/256 px where it is drawn."""
+    widest_px = np.full(len(seeds), config.half_width_px)
+    if config.half_width_low_px is None:
+        return widest_px
+    room_px = config.half_width_px - config.half_width_low_px
+    drawn_px = config.half_width_low_px + room_px * uniform(seeds, _WIDTH_STREAM)
+    return np.rint(drawn_px * grid.REACH_UNITS_PER_PX) / grid.REACH_UNITS_PER_PX
+
+
+def _noise(seeds: np.ndarray, cosine: np.ndarray, sine: np.ndarray, harmonics: int) -> np.ndarray:
     """Returns periodic noise in [-1, 1] that touches one of them, `[M, P]`."""
     points = len(cosine)
     turn = np.arange(points)
     noise = np.zeros((len(seeds), points))
-    for harmonic in range(1, HARMONICS + 1):
+    for harmonic in range(1, harmonics + 1):
         a = (2 * uniform(seeds, 2 * harmonic) - 1) / harmonic
         b = (2 * uniform(seeds, 2 * harmonic + 1) - 1) / harmonic
         index = harmonic * turn % points
@@ -107,14 +131,9 @@ def _noise(seeds: np.ndarray, cosine: np.ndarray, sine: np.ndarray) -> np.ndarra
 
 
 def _build(
-    amplitude: np.ndarray,
-    noise: np.ndarray,
-    cosine: np.ndarray,
-    sine: np.ndarray,
-    config: TrackConfig,
+    radius: np.ndarray, half_width_px: np.ndarray, cosine: np.ndarray, sine: np.ndarray
 ) -> Shape:
-    """Returns centre lines with mitred edges, rounded to the grid."""
-    radius = config.base_radius_px * grid.UNITS_PER_PX * (1 + amplitude[:, None] * noise)
+    """Returns centre lines with mitred edges, rounded to the grid; `radius` `[M, P]` grid units."""
     centre = np.empty((*radius.shape, 2))
     centre[..., 0] = np.rint(grid.CENTRE_X_PX * grid.UNITS_PER_PX + radius * cosine[None])
     centre[..., 1] = np.rint(grid.CENTRE_Y_PX * grid.UNITS_PER_PX + radius * sine[None])
@@ -124,11 +143,11 @@ def _build(
     # The left normals of both neighbours, added, point along the bisector; this length of it keeps
     # the edge half_width away from both segments: half_width / cos(turn / 2).
     bisector = before + unit
-    scale = 2 * config.half_width_px * grid.UNITS_PER_PX / _dot(bisector, bisector)
+    scale = 2 * half_width_px[:, None] * grid.UNITS_PER_PX / _dot(bisector, bisector)
     mitre = np.empty_like(centre)
     mitre[..., 0] = np.rint(-bisector[..., 1] * scale)
     mitre[..., 1] = np.rint(bisector[..., 0] * scale)
-    return Shape(centre, mitre)
+    return Shape(centre, mitre, half_width_px)
 
 
 def _ahead_px(left: np.ndarray, right: np.ndarray, reverse: bool = False) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rlcar.config import TrackConfig
-from rlcar.track.grid import UNITS_PER_PX, unpack_px
+from rlcar.track.grid import REACH_UNITS_PER_PX, UNITS_PER_PX, unpack_px
 from rlcar.track.pool import make_pool
 
 
@@ -46,7 +46,7 @@ def make_tracks(seeds: Sequence[int], config: TrackConfig) -> list[Track]:
             outer_px=edges_px[i, :, 1],
             obstacles_px=obstacles_px[i],
             obstacle_radius_px=config.obstacle_radius_px,
-            half_width_px=config.half_width_px,
+            half_width_px=float(pool.half_width[i]) / REACH_UNITS_PER_PX,
             length_px=float(pool.length[i]) / UNITS_PER_PX,
         )
         for i in range(len(pool.seeds))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.config import RaceConfig, TrackConfig
+from rlcar.config import RaceConfig, TrackConfig, make_race_config
 from rlcar.sim import make_race
 from rlcar.sim.backend import make_backend
 from rlcar.sim.race import make_world, race_of
@@ -23,6 +23,7 @@ CONFIGS = {
     "road obstacles, documented": RaceConfig(
         track=TrackConfig(obstacle_placement="road", obstacles=6), reward="documented", laps=2
     ),
+    "grand-prix": make_race_config("grand-prix", laps=2),
 }
 CARS, STEPS, SEED = 1024, 300, 3
 
@@ -122,8 +123,8 @@ def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(cars):
     _assert_same(_drive_jax(race, np.arange(cars, dtype=np.int32)), reference)
 
 
-def test_jax_repeats_numpy_with_obstacles_on_the_road_and_the_documented_reward():
-    name = "road obstacles, documented"
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "classic"])
+def test_jax_repeats_numpy_whatever_the_world(name):
     race = make_race(CONFIGS[name], _pool(name))
     _assert_same(_drive_jax(race, np.arange(CARS, dtype=np.int32)), _reference(name))
 

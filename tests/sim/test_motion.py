@@ -5,22 +5,44 @@ import pytest
 
 from rlcar.sim.backend import make_backend
 from rlcar.sim.fixed import COSINE, floor_divide, floor_sqrt, quantise_action
-from rlcar.sim.motion import drive
+from rlcar.sim.motion import (
+    GRIP_BITS,
+    WHEELBASE_PX,
+    Pedals,
+    Pose,
+    drive_classic,
+    drive_single_track,
+    grip_units,
+    wheel_table,
+)
 
 NUMPY = make_backend(np)
 TURN = 1 << 22
 
 
-def _drive(steps, steering, throttle, speed=0.0, heading_deg=0.0, x=400.0, y=300.0):
-    """Returns x, y (up), speed and heading_deg after each step, `[T, 4]`."""
-    pose = [
-        np.array([round(value)], np.int32)
-        for value in (x * 4096, y * 4096, speed * 65536, heading_deg / 360 * TURN)
-    ]
-    action = np.array([[steering, throttle]], np.float32)
+def _pedals(steering, throttle):
+    return Pedals(
+        *(quantise_action(NUMPY, np.array([one], np.float32)) for one in (steering, throttle))
+    )
+
+
+def _drive(steps, steering, throttle, speed=0.0, heading_deg=0.0, x=400.0, y=300.0, grip=None):
+    """Returns x, y (up), speed and heading_deg after each step, `[T, 4]`; a bicycle with `grip`."""
+    pose = Pose(
+        *(
+            np.array([round(value)], np.int32)
+            for value in (x * 4096, y * 4096, speed * 65536, heading_deg / 360 * TURN)
+        )
+    )
+    pedals = _pedals(steering, throttle)
     rows = []
     for _ in range(steps):
-        pose = list(drive(NUMPY, COSINE, *pose, action))
+        if grip is None:
+            pose = drive_classic(NUMPY, COSINE, pose, pedals)
+        else:
+            units = np.array([grip_units(grip)], np.int32)
+            tables = (COSINE, wheel_table())
+            pose = drive_single_track(NUMPY, tables, 8 << 16, pose, pedals, units)
         scales = (1 / 4096, 1 / 4096, 1 / 65536, 360 / TURN)
         rows.append([float(p[0]) * scale for p, scale in zip(pose, scales, strict=True)])
     return np.array(rows)
@@ -78,11 +100,10 @@ def test_positions_stop_at_the_border_of_the_world():
 def test_a_thousand_steps_drift_less_than_a_fifth_of_a_pixel_from_float64():
     rng = np.random.default_rng(0)
     steering = rng.uniform(-1, 1, 999).astype(np.float32)
-    pose = [np.array([v], np.int32) for v in (400 * 4096, 300 * 4096, 0, 0)]
+    pose = Pose(*(np.array([v], np.int32) for v in (400 * 4096, 300 * 4096, 0, 0)))
     x, y, speed, heading = 400.0, 300.0, 0.0, 0.0
     for turn in steering:
-        action = np.array([[turn, 1 / 64]], np.float32)
-        pose = list(drive(NUMPY, COSINE, *pose, action))
+        pose = drive_classic(NUMPY, COSINE, pose, _pedals(turn, 1 / 64))
         speed = np.clip(speed + 0.2 / 64 - 0.01 * speed, 0, 5)
         heading += 5 * float(turn)
         x += speed * np.cos(np.deg2rad(heading))
@@ -114,3 +135,35 @@ def test_guessed_quotients_and_roots_are_corrected_to_the_exact_ones():
     for value in (roots**2, roots**2 + 2 * roots, np.maximum(roots**2 - 1, 0)):
         exact = np.array([int(np.floor(np.sqrt(float(v)))) for v in value])
         np.testing.assert_array_equal(floor_sqrt(NUMPY, value.astype(np.int32)), exact)
+
+
+def test_a_slow_single_track_car_drives_the_circle_of_its_wheelbase():
+    steps = 400
+    rows = _drive(steps, 1.0, 0.01, speed=1.0, grip=0.5)
+    assert rows[-1, 2] == pytest.approx(0.2, abs=0.05)  # drag against a hundredth of throttle
+    radius_px = WHEELBASE_PX / np.tan(np.deg2rad(30))
+    turned_rad = np.diff(np.unwrap(np.deg2rad(rows[:, 3])))
+    np.testing.assert_allclose(rows[1:, 2] / turned_rad, radius_px, rtol=0.01)
+
+
+@pytest.mark.parametrize("grip", [0.25, 0.5])
+def test_past_its_grip_a_single_track_car_understeers(grip):
+    rows = _drive(30, -1.0, 0.5, speed=7.0, grip=grip)
+    turned_rad = np.diff(np.unwrap(np.deg2rad(rows[:, 3])))
+    np.testing.assert_allclose(-turned_rad * rows[1:, 2], grip, rtol=2e-3)
+    # The same corner, slower: now the wheel decides, and the bend is tighter.
+    slow = _drive(2, -1.0, 0.0, speed=2.0, grip=grip)
+    assert abs(np.diff(np.deg2rad(slow[:, 3]))[0]) / slow[0, 2] > 3 * abs(turned_rad[0]) / 7.0
+
+
+def test_a_single_track_car_brakes_twice_as_hard_as_it_accelerates():
+    speed = _drive(2, 0.0, -1.0, speed=6.0, grip=0.5)[:, 2]
+    assert speed[0] == pytest.approx(6.0 - 0.4 - 0.06, abs=1e-3)
+    faster = _drive(200, 0.0, 1.0, x=0.0, grip=0.5)[:, 2]
+    assert faster[0] == pytest.approx(0.2, abs=1e-4)
+    assert faster[-1] == 8.0
+
+
+def test_the_strongest_grip_stays_within_the_integers():
+    assert grip_units(0.7) == pytest.approx(0.7 / (2 * np.pi) * 2**GRIP_BITS, abs=1)
+    assert grip_units(0.7) + (8 << 10) < 2**31

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlcar.config import RaceConfig, TrackConfig
+from rlcar.config import RaceConfig, TrackConfig, make_race_config
 from rlcar.sim.backend import make_backend
 from rlcar.sim.race import make_world, observe
 from rlcar.sim.road import locate
@@ -43,11 +43,13 @@ def _compare(config: TrackConfig, seeds: range, poses: int):
         y = np.clip(np.rint((600 - point[:, 1]) * 4096), 0, 600 * 4096).astype(np.int32)
         heading = rng.integers(2**22, size=poses).astype(np.int32)
         zero = np.zeros(poses, np.int32)
-        place = locate(world.backend, world.tables, zero + index, x, y, cell.astype(np.int32), zero)
+        place = locate(
+            world.backend, world.tables, zero + index, x, y, cell.astype(np.int32), zero, gates=2
+        )
         x_px, y_px = x / 4096, 600 - y / 4096
         distance_px = brute_force.distance_to_centre_line_px(track, x_px, y_px)
-        is_wrong = (distance_px <= config.half_width_px) != place.is_on_road
-        misjudged_px.append(np.abs(distance_px - config.half_width_px)[is_wrong])
+        is_wrong = (distance_px <= track.half_width_px) != place.is_on_road
+        misjudged_px.append(np.abs(distance_px - track.half_width_px)[is_wrong])
         state = RaceState(*[zero] * len(RaceState._fields))._replace(
             track=zero + index, x=x, y=y, heading=heading, cell=place.cell
         )
@@ -78,8 +80,9 @@ def test_a_quarter_of_a_million_rays_agree_with_brute_force_over_all_edges():
         TrackConfig(points=16),
         TrackConfig(points=150, half_width_px=20.0, noise_amplitude=0.6),
         TrackConfig(noise_amplitude=0.0, half_width_px=60.0),
+        make_race_config("grand-prix").track,
     ],
-    ids=["road obstacles", "few points", "narrow and sharp", "wide circle"],
+    ids=["road obstacles", "few points", "narrow and sharp", "wide circle", "grand prix"],
 )
 def test_other_roads_agree_with_brute_force_too(config):
     errors_px, misjudged_px = _compare(config, range(6), 1_500)
