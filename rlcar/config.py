@@ -333,8 +333,8 @@ def _grand_prix(stage: int) -> Tree:
                 "noise_harmonics": 4 + stage,
                 "half_width_px": 40.0,
                 "half_width_low_px": 38.0 - 20.0 * part,
-                "obstacles": (0, 0, 2, 3, 4)[stage - 1],
-                "obstacle_radius_px": 6.0,
+                "obstacles": 2 * (stage - 1),
+                "obstacle_radius_px": 8.0,
                 "obstacle_placement": "road",
                 "obstacle_gap_px": 16.0,
             },
@@ -345,10 +345,10 @@ def _grand_prix(stage: int) -> Tree:
                 "delay_steps": {"low": 0.0, "high": (0.0, 0.0, 1.0, 2.0, 3.0)[stage - 1]},
             },
             "sensors": {
-                "noise_px": {"low": 0.0, "high": 4.0 * part},
-                "dropout": {"low": 0.0, "high": 0.02 * part},
+                "noise_px": {"low": 0.0, "high": 12.0 * part},
+                "dropout": {"low": 0.0, "high": 0.15 * part},
             },
-            "rival": {"radius_px": 6.0, "pace_px_per_step": 2.0} if stage == 5 else None,
+            "rival": {"radius_px": 8.0, "pace_px_per_step": 3.0} if stage == 5 else None,
         }
     }
 

@@ -20,6 +20,7 @@ from rlcar.errors import ConfigError
 from rlcar.sim import CarView, Race, make_race
 from rlcar.track import TRACK_SETS, Track, make_pool
 from rlcar.track.bound import lap_time_bound_steps
+from rlcar.track.racing_line import racing_lines
 from rlcar.types import Array, Params, Policy, TimeStep
 
 TIME_LIMIT_STEPS = 1000  # of an evaluation, and what a track that was not lapped is charged
@@ -116,7 +117,11 @@ def make_evaluator(
 
 
 def report(
-    laps_by_driver: Mapping[str, Laps], tracks: Sequence[Track], *, track_set: str = ""
+    laps_by_driver: Mapping[str, Laps],
+    tracks: Sequence[Track],
+    race_config: RaceConfig,
+    *,
+    track_set: str = "",
 ) -> dict[str, Any]:
     """Scores each driver on the same tracks; the mapping's first driver is the one under test.
 
@@ -125,7 +130,8 @@ def report(
     percentiles of a bootstrap over tracks, the same resamples for every driver, so they say what
     other tracks could have shown, not what another training seed could.
     """
-    bound_steps = lap_time_bound_steps(tracks)
+    bound_steps = lap_time_bound_steps(tracks, race_config.vehicle.top_speed_px_per_step)
+    estimate_steps = [line.lap_time_steps for line in racing_lines(tracks, race_config)]
     resample = np.random.default_rng(0).integers(
         len(tracks), size=(_RESAMPLES, len(tracks)), dtype=np.int32
     )
@@ -139,6 +145,7 @@ def report(
         "tracks": len(tracks),
         "time_limit_steps": TIME_LIMIT_STEPS,
         "bound_steps": float(bound_steps.mean()),
+        "racing_line_estimate_steps": float(np.mean(estimate_steps)),
         "lap_rate": drivers[name]["lap_rate"],
         "lap_time_steps": drivers[name]["lap_time_steps"],
         "over_bound_pct": drivers[name]["over_bound_pct"],
@@ -206,6 +213,8 @@ def print_table(report: Mapping[str, Any], console: Console) -> None:
         )
     table.add_section()
     table.add_row("lower bound", "", f"{report['bound_steps']:.1f} steps", style="dim")
+    estimate = f"{report['racing_line_estimate_steps']:.1f} steps"
+    table.add_row("racing line", "", estimate, style="dim")
     console.print(table)
 
 
@@ -236,7 +245,8 @@ def _start(policy: Policy, race: Race, number_of_cars: int, seed: int, limit: in
 def _advance(policy: Policy, race: Race, params: Params, drive: _Drive) -> _Drive:
     """Drives every car one step; cars that are done drive on, unseen, until the last one is."""
     key, act_key = jax.random.split(drive.key)
-    carry, action = policy.act(params, drive.policy, drive.time_step, act_key, False)
+    seen = (race.view(drive.race),) if policy.sees_cars else ()
+    carry, action = policy.act(params, drive.policy, drive.time_step, act_key, False, *seen)
     state, time_step, events = race.step(drive.race, action)
     view, step, laps = race.view(state), drive.step + 1, drive.laps
     is_driving = ~drive.is_done

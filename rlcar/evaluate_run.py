@@ -10,7 +10,7 @@ from rich.console import Console
 from rlcar import checkpoint
 from rlcar.agent import Agent, make_agent
 from rlcar.config import load_config
-from rlcar.drivers import DRIVERS
+from rlcar.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.errors import CheckpointError
 from rlcar.evaluate import drive, print_table, report, track_seeds, write_report
 from rlcar.metrics import read_metrics
@@ -42,10 +42,11 @@ def evaluate_run(
     agent = make_agent(config, SPEC)
     save, params = _load_policy(folder, path, agent, config.seed)
     laps = {config.preset: drive(agent.policy, params, config.race, seeds)}
-    for name, policy in DRIVERS.items():
-        laps[name] = drive(policy, None, config.race, seeds)
     tracks = make_tracks(seeds, config.race.track)
-    result = report(laps, tracks, track_set=track_set)
+    drivers = {**DRIVERS, REFERENCE: make_reference(seeds, config.race)}
+    for name, policy in drivers.items():
+        laps[name] = drive(policy, None, config.race, seeds)
+    result = report(laps, tracks, config.race, track_set=track_set)
     result |= _earlier_summary(folder) if summary is None else summary
     result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
     result |= {"provenance": checkpoint.provenance(config.seed)}

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from rlcar.track import Track
 
-TOP_SPEED_PX_PER_STEP = 5.0
+TOP_SPEED_PX_PER_STEP = 5.0  # of the classic car: the least that a scale shows
 _HEADING_SHARE = 0.11  # of a cell's width, above its track
 
 _INK = "#24292f"
@@ -224,7 +224,7 @@ def _draw_lines(
         capstyle="round",
         zorder=5,
     )
-    lines.set_clim(0.0, TOP_SPEED_PX_PER_STEP)
+    lines.set_clim(0.0, max(TOP_SPEED_PX_PER_STEP, float(np.concatenate(speeds).max(initial=0.0))))
     axes.add_collection(lines)
     end_px = np.stack(ends)
     size, width = (44.0 * scale) ** 2 + 12.0, 9.0 * scale + 0.8

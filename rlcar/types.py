@@ -69,11 +69,13 @@ class Policy(NamedTuple):
 
     `initial(number_of_cars)` -> carry;
     `act(params, carry, time_step, key, explore)` -> (carry, action [N, A] in [-1, 1]); the key is
-    consumed, `explore` is a static bool: False takes the distribution's mode.
+    consumed, `explore` is a static bool: False takes the distribution's mode. A driver that
+    `sees_cars` is a yardstick that no car could be: its `act` gets the simulator's view as well.
     """
 
     initial: Callable[[int], Any]
     act: Callable[..., tuple[Any, Array]]
+    sees_cars: bool = False
 
 
 class Learner(NamedTuple):

@@ -169,7 +169,10 @@ def test_a_wrong_setting_at_resume_is_refused_like_any_other(rlcar, run_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["runs/tiny", "--tracks", "nosuch"], "unknown track set 'nosuch'; there are: test, train"),
+        (
+            ["runs/tiny", "--tracks", "nosuch"],
+            "unknown track set 'nosuch'; there are: circuits, test, train",
+        ),
         (["runs/nosuch"], "runs/nosuch is not a run or a checkpoint of one"),
         (["runs/tiny/checkpoints/step-000000001"], "there is no such folder"),
     ],

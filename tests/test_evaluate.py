@@ -149,7 +149,7 @@ def test_new_parameters_do_not_compile_again():
 def test_a_failure_is_charged_the_time_limit(tracks):
     bound_steps = lap_time_bound_steps(tracks)
     made = hand_made_laps([300, 250, 0, 0], [False, False, True, False])
-    scored = report({"made": made}, tracks)
+    scored = report({"made": made}, tracks, RaceConfig())
     charged = np.array([300, 250, 1000, 1000])
     assert scored["over_bound_pct"] == pytest.approx(100 * np.mean(charged / bound_steps - 1))
     assert scored["lap_rate"] == 0.5
@@ -161,7 +161,9 @@ def test_a_failure_is_charged_the_time_limit(tracks):
 
 def test_an_interval_holds_the_mean_and_is_the_same_each_time(tracks):
     made = hand_made_laps([300, 250, 0, 0], [False, False, True, False])
-    first, again = (report({"made": made}, tracks)["drivers"]["made"] for _ in range(2))
+    first, again = (
+        report({"made": made}, tracks, RaceConfig())["drivers"]["made"] for _ in range(2)
+    )
     for name in ("lap_rate", "over_bound_pct"):
         low, high = first[f"{name}_interval"]
         assert low < first[name] < high
@@ -172,7 +174,9 @@ def test_a_written_report_is_json_with_its_pictures(tmp_path, laps, tracks):
     made = hand_made_laps([0, 0, 0, 0], [True] * 4)._replace(
         smoothness=np.full(4, np.nan, np.float32)
     )
-    scored = report({"made": made, "full_throttle": laps}, tracks, track_set="validation")
+    scored = report(
+        {"made": made, "full_throttle": laps}, tracks, RaceConfig(), track_set="validation"
+    )
     rows = [{"env_steps": 0, "episode/reward": float("nan")}]
     path = write_report(tmp_path / "run", scored, made, tracks, rows)
     read = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
@@ -191,7 +195,7 @@ def test_a_written_report_is_json_with_its_pictures(tmp_path, laps, tracks):
 
 def test_the_table_names_every_driver_and_the_bound(laps, tracks):
     text = io.StringIO()
-    scored = report({"dreamer": laps, "full_throttle": laps}, tracks)
+    scored = report({"dreamer": laps, "full_throttle": laps}, tracks, RaceConfig())
     print_table(scored, Console(file=text, width=120))
     for word in ("dreamer", "full_throttle", "lower bound", "100.0 %"):
         assert word in text.getvalue()

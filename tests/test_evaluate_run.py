@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from rlcar import checkpoint
+from rlcar.drivers import DRIVERS, REFERENCE
 from rlcar.errors import CheckpointError, ConfigError, UserError
 from rlcar.evaluate_run import FIGURES, evaluate_run
 from rlcar.run import Run
@@ -46,7 +47,7 @@ def test_the_report_and_the_printed_figures_say_the_same(run_folder, capsys):
         assert text == expected, name
     assert (report["track_set"], report["tracks"]) == ("test", 64)
     assert report["env_steps"] == 768
-    assert set(report["drivers"]) == {"nano", "full_throttle", "longest_ray"}
+    assert set(report["drivers"]) == {"nano", *DRIVERS, REFERENCE}
     assert {path.name for path in run_folder.iterdir()} >= {
         "laps.png",
         "best.png",

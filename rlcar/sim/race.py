@@ -307,6 +307,8 @@ def view_cars(world: World, state: RaceState) -> CarView:
         progress=scaled(units, 2.0**-LAP_BITS),
         episode_steps=state.episode_steps,
         track_index=state.track,
+        rival_px=_rival_px(world, state),
+        delay_steps=xp.zeros_like(state.x) if state.hidden is None else state.hidden.delay,
     )
 
 
@@ -329,6 +331,16 @@ def _drive(world: World, state: RaceState, action: Any) -> tuple[Hidden | None, 
         return hidden, drive_classic(backend, world.cosine, pose, pedals)
     tables, top = (world.cosine, world.wheel), top_speed(vehicle)
     return hidden, drive_single_track(backend, tables, top, pose, pedals, hidden.grip)
+
+
+def _rival_px(world: World, state: RaceState) -> Any:
+    xp = world.backend.xp
+    if world.config.rival is None:
+        return xp.full((*state.x.shape, 2), np.float32(np.nan), np.float32)
+    middle = _circles(world, state.track, state.episode_steps, state.hidden)[-1].middle
+    x_px = grid.unpack_x(middle).astype(np.float32) * np.float32(1 / grid.UNITS_PER_PX)
+    y_px = grid.unpack_y(middle).astype(np.float32) * np.float32(1 / grid.UNITS_PER_PX)
+    return xp.stack([x_px, np.float32(grid.WORLD_HEIGHT_PX) - y_px], axis=1)
 
 
 def _circles(world: World, track: Any, step: Any, hidden: Hidden | None) -> list[Circle]:

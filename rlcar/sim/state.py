@@ -46,6 +46,8 @@ class CarView(NamedTuple):
     progress: Array  # 0..1 of this lap
     episode_steps: Array  # int32
     track_index: Array  # int32, into the pool
+    rival_px: Array  # [N, 2] x, y of the second car; NaN where there is none
+    delay_steps: Array  # int32, from an action to its effect
 
 
 class Outcome(NamedTuple):

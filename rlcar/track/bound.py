@@ -8,8 +8,8 @@ import scipy.linalg
 
 from rlcar.track import Track
 
-# The car at full throttle (docs of the world): speed = clip(speed + 0.2 - 0.01 speed, 0, 5).
-TOP_SPEED_PX_PER_STEP = 5.0
+# The car at full throttle (docs of the world): speed = clip(speed + 0.2 - 0.01 speed, 0, top).
+CLASSIC_TOP_SPEED_PX_PER_STEP = 5.0
 _ACCELERATION = 0.2
 _DRAG = 0.01
 
@@ -21,8 +21,12 @@ _NEWTON_STEPS = 3  # for each barrier
 _Road = tuple[np.ndarray, np.ndarray, np.ndarray]  # start [1, 2], gates [P, 2], across [P, 2]
 
 
-def lap_time_bound_steps(tracks: Sequence[Track]) -> np.ndarray:
+def lap_time_bound_steps(
+    tracks: Sequence[Track], top_speed_px_per_step: float = CLASSIC_TOP_SPEED_PX_PER_STEP
+) -> np.ndarray:
     """Returns a number of steps below which no car can lap each track; `[M]` int64.
+
+    It holds for every vehicle with that top speed: a grip limit, obstacles and rivals only cost.
 
     A lap crosses every gate (the line across the road through a centre point), in order, from the
     start point back to somewhere on the first gate. With the offset on each gate as the only
@@ -32,23 +36,28 @@ def lap_time_bound_steps(tracks: Sequence[Track]) -> np.ndarray:
     offsets, bounds the minimum from below whatever the solver's tolerance was. No car covers that
     length in fewer steps than one that starts from rest at full throttle and never brakes.
     """
-    lengths_px = np.array([shortest_lap_px(track) for track in tracks])
-    return fewest_steps(lengths_px)
+    top = top_speed_px_per_step
+    return fewest_steps(np.array([shortest_lap_px(track, top) for track in tracks]), top)
 
 
-def shortest_lap_px(track: Track) -> float:
+def shortest_lap_px(
+    track: Track, top_speed_px_per_step: float = CLASSIC_TOP_SPEED_PX_PER_STEP
+) -> float:
     """Returns a certified lower bound of the length of any lap on the road (remembered)."""
     arrays = (track.centre_px, track.inner_px, track.outer_px)
-    return _shortest_lap_px(*(np.ascontiguousarray(one, np.float64).tobytes() for one in arrays))
+    lines = (np.ascontiguousarray(one, np.float64).tobytes() for one in arrays)
+    return _shortest_lap_px(*lines, top_speed_px_per_step)
 
 
-def fewest_steps(length_px: np.ndarray) -> np.ndarray:
+def fewest_steps(
+    length_px: np.ndarray, top_speed_px_per_step: float = CLASSIC_TOP_SPEED_PX_PER_STEP
+) -> np.ndarray:
     """Returns the steps that full throttle from rest needs to cover each length; int64."""
     covered_px = []
     speed = distance_px = 0.0
     longest_px = float(np.max(length_px, initial=0.0))
     while distance_px < longest_px:
-        speed = min(speed + _ACCELERATION - _DRAG * speed, TOP_SPEED_PX_PER_STEP)
+        speed = min(speed + _ACCELERATION - _DRAG * speed, top_speed_px_per_step)
         distance_px += speed
         covered_px.append(distance_px)
     steps = np.searchsorted(np.array(covered_px), np.asarray(length_px), side="left") + 1
@@ -56,15 +65,15 @@ def fewest_steps(length_px: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4096)
-def _shortest_lap_px(centre: bytes, inner: bytes, outer: bytes) -> float:
+def _shortest_lap_px(centre: bytes, inner: bytes, outer: bytes, hop_px: float) -> float:
     """Solves one track by an interior-point method whose Newton steps are tridiagonal.
 
-    The arrays come as bytes so that the answer can be remembered.
+    The arrays come as bytes so that the answer can be remembered; a step covers at most `hop_px`.
     """
     centre_px, inner_px, outer_px = (
         np.frombuffer(one, np.float64).reshape(-1, 2) for one in (centre, inner, outer)
     )
-    across, low_px, high_px = _gates(centre_px, inner_px, outer_px)
+    across, low_px, high_px = _gates(centre_px, inner_px, outer_px, hop_px)
     order = np.r_[1 : len(centre_px), 0]  # the lap ends on the gate it started from
     across, low_px, high_px = across[order], low_px[order], high_px[order]
     road = (centre_px[:1], centre_px[order], across)
@@ -126,7 +135,7 @@ def _newton_step(
 
 
 def _gates(
-    centre_px: np.ndarray, inner_px: np.ndarray, outer_px: np.ndarray
+    centre_px: np.ndarray, inner_px: np.ndarray, outer_px: np.ndarray, hop_px: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns each gate's unit vector to the outer edge `[P, 2]` and the offsets a car can have.
 
@@ -146,8 +155,8 @@ def _gates(
 
     def reach_px(edge_px: np.ndarray) -> np.ndarray:
         gap_px = np.linalg.norm(edge_px[:, None] - edge_px[None, :], axis=2)
-        angle_rad = np.where(gap_px <= TOP_SPEED_PX_PER_STEP, turn_rad, 0.0).sum(axis=1)
-        chord_px = TOP_SPEED_PX_PER_STEP / 2 * np.tan(np.minimum(angle_rad, np.pi / 2) / 2)
+        angle_rad = np.where(gap_px <= hop_px, turn_rad, 0.0).sum(axis=1)
+        chord_px = hop_px / 2 * np.tan(np.minimum(angle_rad, np.pi / 2) / 2)
         return np.linalg.norm(edge_px - centre_px, axis=1) + chord_px
 
     return across, -reach_px(inner_px), reach_px(outer_px)

@@ -8,7 +8,7 @@ import pytest
 from rlcar.config import TrackConfig
 from rlcar.track import Track, make_track
 from rlcar.track.bound import (
-    TOP_SPEED_PX_PER_STEP,
+    CLASSIC_TOP_SPEED_PX_PER_STEP,
     fewest_steps,
     lap_time_bound_steps,
     shortest_lap_px,
@@ -91,9 +91,9 @@ def test_the_fewest_steps_are_those_of_full_throttle_from_rest():
 
 
 def test_at_top_speed_five_pixels_more_are_one_step_more():
-    assert np.diff(fewest_steps(np.arange(1000.0, 1100.0, TOP_SPEED_PX_PER_STEP))).tolist() == (
-        [1] * 19
-    )
+    assert np.diff(
+        fewest_steps(np.arange(1000.0, 1100.0, CLASSIC_TOP_SPEED_PX_PER_STEP))
+    ).tolist() == ([1] * 19)
 
 
 def test_a_wider_road_never_raises_the_bound():

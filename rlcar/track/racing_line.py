@@ -1,0 +1,160 @@
+"""A line to drive and a speed for each of its points: what a driver who knows the track would do.
+
+Not a bound: the line bends as little as it can between its borders (a least-squares problem in the
+offsets along the gates), and its lap time is an estimate of a good lap.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.optimize
+
+from rlcar.config import RaceConfig
+from rlcar.track import Track
+
+MARGIN_PX = 8.0  # kept from the road's edges, and beyond the circles
+# Weight of a hop's square against a bend's: bends decide, and straights stay straight.
+_LENGTH_WEIGHT = 0.02
+_ACCELERATION, _BRAKE, _DRAG = 0.2, 0.4, 0.01  # px/step^2, per step: `rlcar.sim.motion`
+_SLOWEST_PX_PER_STEP = 1.0
+
+
+class RacingLine(NamedTuple):
+    """Points and speeds of one lap; the start line lies before point 0."""
+
+    point_px: np.ndarray  # [P, 2] float64, screen coordinates
+    speed_px_per_step: np.ndarray  # [P] the most that grip and brakes allow there
+    lap_time_steps: float  # of a lap along it, from rest: an estimate
+
+
+def racing_lines(
+    tracks: Sequence[Track],
+    config: RaceConfig,
+    grip_share: float = 1.0,
+) -> list[RacingLine]:
+    """Makes each track's line for the worst grip that a car may draw, times `grip_share`.
+
+    The classic car turns on the spot, so its grip is infinite.
+    """
+    grip = config.vehicle.grip_px_per_step2.low * grip_share
+    if config.vehicle.model == "classic":
+        grip = float("inf")
+    return [_make_line(_key(track), config, grip) for track in tracks]
+
+
+def _key(track: Track) -> tuple[bytes, bytes, bytes, float]:
+    lines = (track.centre_px, track.outer_px - track.centre_px, track.obstacles_px)
+    arrays = [np.ascontiguousarray(line, np.float64).tobytes() for line in lines]
+    return arrays[0], arrays[1], arrays[2], track.half_width_px
+
+
+@functools.lru_cache(maxsize=4096)
+def _make_line(
+    key: tuple[bytes, bytes, bytes, float],
+    config: RaceConfig,
+    grip_px_per_step2: float,
+) -> RacingLine:
+    centre_px, mitre_px, obstacles_px = (np.frombuffer(one).reshape(-1, 2) for one in key[:3])
+    half_width_px = key[3]
+    across = mitre_px / half_width_px  # offset 1 px along the road's normal, to the outside
+    low_px, high_px = _borders(centre_px, across, obstacles_px, half_width_px, config)
+    offset_px = _least_bent(centre_px, across, low_px, high_px)
+    point_px = centre_px + offset_px[:, None] * across
+    top = config.vehicle.top_speed_px_per_step
+    speed, steps = _speed_profile(point_px, grip_px_per_step2, top)
+    return RacingLine(point_px, speed, steps)
+
+
+def _borders(
+    centre_px: np.ndarray,
+    across: np.ndarray,
+    obstacles_px: np.ndarray,
+    half_width_px: float,
+    config: RaceConfig,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the lowest and highest offset at each gate that keep clear of edges and circles."""
+    limit_px = max(half_width_px - MARGIN_PX, 0.25 * half_width_px)
+    low_px, high_px = np.full((2, len(centre_px)), limit_px)
+    low_px = -low_px
+    if config.track.obstacle_placement == "road":
+        clear_px = config.track.obstacle_radius_px + MARGIN_PX
+        for circle_px in obstacles_px:
+            to_px = circle_px - centre_px
+            offset_px = (to_px * across).sum(axis=1) / (across * across).sum(axis=1)
+            index = int(np.argmin((to_px * to_px).sum(axis=1)))
+            # Past the side with more room, before, beside and after the circle.
+            passes_inside = offset_px[index] > 0
+            distance_px = np.sqrt((to_px * to_px).sum(axis=1))
+            near = distance_px < half_width_px + 2 * clear_px
+            near &= np.abs(_along_px(to_px, across)) < clear_px + 6.0
+            border_px = offset_px[index]
+            if passes_inside:
+                high_px[near] = np.minimum(high_px[near], border_px - clear_px)
+            else:
+                low_px[near] = np.maximum(low_px[near], border_px + clear_px)
+    # Where both sides claim more than there is, the middle of what they leave.
+    middle_px = np.clip((low_px + high_px) / 2, -limit_px, limit_px)
+    is_shut = low_px > high_px - 0.5
+    return np.where(is_shut, middle_px - 0.25, low_px), np.where(is_shut, middle_px + 0.25, high_px)
+
+
+def _along_px(to_px: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """Returns how far along the road points lie from each gate."""
+    unit = across / np.sqrt((across * across).sum(axis=1))[:, None]
+    return to_px[:, 0] * unit[:, 1] - to_px[:, 1] * unit[:, 0]
+
+
+def _least_bent(
+    centre_px: np.ndarray, across: np.ndarray, low_px: np.ndarray, high_px: np.ndarray
+) -> np.ndarray:
+    """Minimises the squared second differences of the closed line, and a little its hops'."""
+
+    def cost(offset_px: np.ndarray) -> tuple[float, np.ndarray]:
+        line_px = centre_px + offset_px[:, None] * across
+        hop_px = np.roll(line_px, -1, axis=0) - line_px
+        bend_px = hop_px - np.roll(hop_px, 1, axis=0)
+        pull_px = bend_px - np.roll(bend_px, -1, axis=0) + _LENGTH_WEIGHT**2 * hop_px
+        slope = (np.roll(pull_px, 1, axis=0) - pull_px) * across
+        squares = (bend_px * bend_px).sum() + _LENGTH_WEIGHT**2 * (hop_px * hop_px).sum()
+        return 0.5 * float(squares), slope.sum(axis=1)
+
+    solution = scipy.optimize.minimize(
+        cost,
+        (low_px + high_px) / 2,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=scipy.optimize.Bounds(low_px, high_px),
+        options={"maxiter": 700, "ftol": 1e-9},
+    )
+    return np.asarray(solution.x)
+
+
+def _speed_profile(
+    point_px: np.ndarray, grip_px_per_step2: float, top_px_per_step: float
+) -> tuple[np.ndarray, float]:
+    """Returns the fastest speeds that bends, brakes and motor allow, and the lap time from rest."""
+    ahead = np.roll(point_px, -1, axis=0) - point_px
+    behind = np.roll(ahead, 1, axis=0)
+    hop_px = np.sqrt((ahead * ahead).sum(axis=1))
+    turn_rad = np.abs(
+        np.arctan2(
+            behind[:, 0] * ahead[:, 1] - behind[:, 1] * ahead[:, 0], (behind * ahead).sum(axis=1)
+        )
+    )
+    bend_per_px = turn_rad / (0.5 * (hop_px + np.roll(hop_px, 1)))
+    speed = np.minimum(np.sqrt(grip_px_per_step2 / np.maximum(bend_per_px, 1e-9)), top_px_per_step)
+    speed = np.maximum(speed, _SLOWEST_PX_PER_STEP)
+    for _ in range(2):  # a closed lap: the second round knows the first corner
+        for i in reversed(range(len(speed))):
+            following = speed[(i + 1) % len(speed)]
+            braking = _BRAKE + _DRAG * following
+            speed[i] = min(speed[i], np.sqrt(following**2 + 2 * braking * hop_px[i]))
+    now, steps = 0.0, 0.0
+    for i, hop in enumerate(hop_px):
+        gained = np.sqrt(now**2 + 2 * max(_ACCELERATION - _DRAG * now, 0.0) * hop)
+        following = min(gained, speed[(i + 1) % len(speed)])
+        steps += 2 * hop / max(now + following, 1e-6)
+        now = following
+    return speed, steps
