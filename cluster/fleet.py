@@ -45,6 +45,10 @@ class Fleet:
         """One a simulator, for an operator (or a test) to look at."""
         return ray.get([simulator.actor.process_id.remote() for simulator in self._simulators])
 
+    def delivering(self) -> int:
+        """How many simulators have delivered a block since they were started."""
+        return sum(simulator.has_delivered for simulator in self._simulators)
+
     def feed(self, weights: Any) -> None:
         """Tops every simulator up to its blocks in flight, with the newest `weights` (a ref)."""
         for simulator in self._simulators:

@@ -123,7 +123,10 @@ class _Loop:
                 continue
             self._weights = weights
             self._counters = {name: report[name] for name in ("env_steps", "train_steps")}
-            metrics = report["metrics"] | {"cluster/simulator_restarts": self._fleet.restarts}
+            metrics = report["metrics"] | {
+                "cluster/simulator_restarts": self._fleet.restarts,
+                "cluster/simulators_delivering": self._fleet.delivering(),
+            }
             run.trained(report["updates"], metrics)
 
     def _save(self, run: Run) -> None:

@@ -116,6 +116,72 @@ def evaluate(
     evaluate_run(run, tracks)
 
 
+@app.command()
+def play(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run whose policy the space bar puts at the wheel.")
+    ] = None,
+    world: Annotated[
+        str | None, typer.Option(help="classic, grand-prix or a stage (default: the run's).")
+    ] = None,
+    track: Annotated[
+        int | None, typer.Option(help="A track's seed (default: test tracks).")
+    ] = None,
+) -> None:
+    """Opens a window to drive by hand: arrows, R restarts, N next track, space: policy, Q quits."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.play import play as play_window
+    from rlcar.track import TRACK_SETS
+
+    race, seats = _seats([] if run is None else [run], world)
+    tracks = list(TRACK_SETS["test"]) if track is None else [track]
+    played = play_window(race, tracks, seats[0] if seats else None)
+    best = "" if played.best_lap_steps is None else f", the best in {played.best_lap_steps} steps"
+    _console.print(f"laps: {played.laps}{best}; crashes: {played.crashes}", highlight=False)
+
+
+@app.command()
+def render(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs: the first drives, the others are ghosts.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="A .gif, .mp4 or .png to write.")] = Path("lap.gif"),
+    world: Annotated[
+        str | None, typer.Option(help="classic, grand-prix or a stage (default: the first run's).")
+    ] = None,
+    track: Annotated[int, typer.Option(help="The track's seed.")] = 20_000,
+    sheet: Annotated[
+        str | None, typer.Option(help="Draws all tracks of this set instead, e.g. circuits.")
+    ] = None,
+) -> None:
+    """Films a lap, or draws a sheet of tracks."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.evaluate import track_seeds
+    from rlcar.render import render_lap, render_tracks, require_format
+
+    require_format(out)
+    if not runs and sheet is None:
+        raise UserError("nothing to draw: name a run, or a set of tracks with --sheet")
+    if sheet is not None:
+        seeds = track_seeds(sheet)[:64]
+        render_tracks(out, _seats(runs or [], world)[0], seeds, columns=4 if len(seeds) < 17 else 8)
+    else:
+        race, seats = _seats(runs or [], world)
+        _console.print(render_lap(out, seats, race, track), highlight=False)
+    _console.print(f"written: {out}", highlight=False)
+
+
+def _seats(runs: list[Path], world: str | None) -> tuple[Any, list[Any]]:
+    """Returns the race of `world`, else of the first run, else classic, and each run's policy."""
+    from rlcar.config import make_race_config
+    from rlcar.seat import load_seat
+
+    loaded = [load_seat(run) for run in runs]
+    if world is not None or not loaded:
+        return make_race_config(world or "classic"), [seat for _, seat in loaded]
+    return loaded[0][0].race, [seat for _, seat in loaded]
+
+
 def _import_cluster_training() -> Any:
     try:
         from cluster.train import train as run_cluster_training

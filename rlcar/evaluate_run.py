@@ -40,7 +40,7 @@ def evaluate_run(
     config = load_config(folder / "config.json")
     seeds = track_seeds(track_set)
     agent = make_agent(config, SPEC)
-    save, params = _load_policy(folder, path, agent, config.seed)
+    save, params = load_policy(folder, path, agent, config.seed)
     laps = {config.preset: drive(agent.policy, params, config.race, seeds)}
     tracks = make_tracks(seeds, config.race.track)
     drivers = {**DRIVERS, REFERENCE: make_reference(seeds, config.race)}
@@ -63,7 +63,7 @@ def evaluate_run(
     return written
 
 
-def _load_policy(
+def load_policy(
     folder: Path, path: Path, agent: Agent, seed: int
 ) -> tuple[checkpoint.Save, Params]:
     """The named checkpoint's policy; of a run the best, or the newest before any evaluation."""

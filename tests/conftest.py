@@ -1,11 +1,21 @@
 """JAX on the CPU, strict about ranks; and the smallest configuration in which everything runs."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before anything imports JAX. Most of the tests' time is compiling: code that runs for a second
 # need not be optimised.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# What one process has compiled, no other need: pytest-xdist's workers and the programs that tests
+# start inherit the folder from the first process, which removes it.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rlcar-jax-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest

@@ -6,10 +6,26 @@ from rlcar.sim.race import SPEC, Race, make_race
 from rlcar.sim.state import CarView, Events, RaceState
 
 ENVIRONMENT_ID = "rlcar/Race-v0"
+GRAND_PRIX_ID = "rlcar/GrandPrix-v0"
 
 if ENVIRONMENT_ID not in gymnasium.registry:
-    # A string, so that the environment is imported only when somebody makes one. It ends its own
+    # Strings, so that an environment is imported only when somebody makes one. They end their own
     # episodes (`time_limit_steps`), so Gymnasium's limit stays off.
-    gymnasium.register(id=ENVIRONMENT_ID, entry_point="rlcar.sim.gym_env:RaceEnv")
+    for name, world in ((ENVIRONMENT_ID, "classic"), (GRAND_PRIX_ID, "grand-prix")):
+        gymnasium.register(
+            id=name,
+            entry_point="rlcar.sim.gym_env:RaceEnv",
+            vector_entry_point="rlcar.sim.vector_env:RaceVectorEnv",
+            kwargs={"world": world},
+        )
 
-__all__ = ["ENVIRONMENT_ID", "SPEC", "CarView", "Events", "Race", "RaceState", "make_race"]
+__all__ = [
+    "ENVIRONMENT_ID",
+    "GRAND_PRIX_ID",
+    "SPEC",
+    "CarView",
+    "Events",
+    "Race",
+    "RaceState",
+    "make_race",
+]

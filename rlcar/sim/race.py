@@ -55,7 +55,7 @@ TrackChoice = Literal["random", "fixed"]
 class Race(NamedTuple):
     """Pure functions of N cars at once; the same bits at any batch size and back-end.
 
-    `reset(car_id [N] int32, seed)` -> (state, time step);
+    `reset(car_id [N] int32, seed [] or [N])` -> (state, time step);
     `step(state, action [N, 2] float32)` -> (state, time step, events): actions are clipped, a NaN
     counts as 0; after a step with `is_last` the next one ignores its action and starts anew;
     `view(state)` -> what people and pictures need.
@@ -146,7 +146,7 @@ def race_of(world: World) -> Race:
     def reset(car_id: Any, seed: Any) -> tuple[RaceState, TimeStep]:
         xp, integer = world.backend.xp, world.backend.integer
         car_id = xp.asarray(car_id).astype(integer)
-        seeds = xp.zeros_like(car_id) + xp.asarray(seed).astype(integer).reshape(1)
+        seeds = xp.zeros_like(car_id) + xp.asarray(seed).astype(integer).reshape(-1)
         state = begin_episode(world, car_id, seeds, xp.zeros_like(car_id))
         is_first = xp.ones(car_id.shape, bool)
         return state, TimeStep(

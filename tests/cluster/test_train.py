@@ -131,7 +131,7 @@ def rows_so_far(folder):
     return path.exists() and '"cluster/simulator_restarts"' in path.read_text()
 
 
-@ray.remote
+@ray.remote(num_cpus=0)
 def block_of_a_dead_host():
     raise ray.exceptions.ObjectLostError("00" * 28, None, "its host is gone")
 

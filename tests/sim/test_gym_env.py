@@ -7,8 +7,9 @@ from gymnasium.utils.env_checker import check_env
 
 import rlcar.sim
 from rlcar.config import RaceConfig
+from rlcar.errors import ConfigError
 from rlcar.sim.gym_env import RaceEnv
-from rlcar.track import make_track
+from rlcar.track import CIRCUIT_SEEDS, make_track
 
 
 def _centred(observation):
@@ -16,8 +17,21 @@ def _centred(observation):
     return np.array([np.clip(steering, -1, 1), 1.0], np.float32)
 
 
-def test_gymnasiums_own_checker_finds_nothing():
-    check_env(RaceEnv(), skip_render_check=True)
+@pytest.mark.parametrize("world", ["classic", "grand-prix"])
+def test_gymnasiums_own_checker_finds_nothing(world):
+    check_env(RaceEnv(world), skip_render_check=True)
+
+
+@pytest.mark.parametrize("settings", [{"world": "grandprix"}, {"track_set": "tets"}])
+def test_an_unknown_name_is_refused(settings):
+    with pytest.raises(ConfigError, match="unknown (world|track set) '"):
+        RaceEnv(**settings)
+
+
+def test_a_named_circuit_is_driven():
+    env = RaceEnv(track_set="circuits")
+    _, info = env.reset(seed=0, options={"track_seed": CIRCUIT_SEEDS["heart"]})
+    assert info["track_seed"] == CIRCUIT_SEEDS["heart"]
 
 
 def test_it_is_registered_under_its_name():
@@ -69,7 +83,7 @@ def test_a_nan_action_is_refused_with_advice():
 
 
 def test_a_step_without_a_running_episode_is_refused():
-    env = RaceEnv(RaceConfig(time_limit_steps=1))
+    env = RaceEnv(config=RaceConfig(time_limit_steps=1))
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step([0.0, 0.0])
     env.reset(seed=0)

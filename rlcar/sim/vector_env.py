@@ -1,0 +1,149 @@
+"""The race as a Gymnasium vector environment: N cars in one compiled call, NumPy in and out."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from rlcar.config import RaceConfig, make_race_config
+from rlcar.errors import ConfigError
+from rlcar.sim.race import SPEC, TrackChoice, make_race
+from rlcar.track import TRACK_SETS, make_pool
+
+
+class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+    """N cars, each on its own track, with the spaces and rewards of `RaceEnv`.
+
+    `autoreset_mode` NEXT_STEP (the default): an ended car's next step ignores its action and
+    starts the next episode, with reward 0. SAME_STEP: the step that ends an episode returns the
+    next one's first observation, and `infos["final_obs"]` holds the last.
+
+    `infos`, each with its mask `_name`, only at steps that have one: `lap_time` (steps, int32) and,
+    with SAME_STEP, `final_obs` (object array of observations).
+
+    `reset(seed=...)` fixes everything that follows; a list gives each car its own. The i-th car of
+    equal seeds drives the same races whatever the number of cars. A NaN action is a ValueError.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: str = "classic",
+        config: RaceConfig | None = None,
+        track_set: Literal["train", "validation", "test", "circuits"] = "train",
+        track_choice: TrackChoice = "random",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ):
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+            raise ConfigError(f"num_envs {num_envs!r} is not a positive whole number")
+        if track_set not in TRACK_SETS:
+            raise ConfigError(f"unknown track set {track_set!r}; there are {list(TRACK_SETS)}")
+        tracks = len(TRACK_SETS[track_set])
+        if track_choice == "fixed" and num_envs > tracks:
+            raise ConfigError(
+                f"{num_envs} cars cannot have a track each: the set {track_set!r} holds {tracks}; "
+                'use fewer cars or track_choice="random"'
+            )
+        self.config = make_race_config(world) if config is None else config
+        self.num_envs = num_envs
+        self.single_observation_space = gymnasium.spaces.Box(
+            0, 1, (SPEC.observation_size,), np.float32
+        )
+        self.single_action_space = gymnasium.spaces.Box(-1, 1, (SPEC.action_size,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        mode = AutoresetMode(autoreset_mode)
+        if mode == AutoresetMode.DISABLED:
+            raise ConfigError("autoreset_mode is NextStep or SameStep: cars reset by themselves")
+        self.metadata = {**self.metadata, "autoreset_mode": mode}
+        pool = make_pool(TRACK_SETS[track_set], self.config.track)
+        race = make_race(self.config, pool, track_choice=track_choice)
+        self._reset = jax.jit(race.reset)
+        step = race.step if mode == AutoresetMode.NEXT_STEP else _resetting(race.step)
+        self._step = jax.jit(step, donate_argnums=0)
+        self._is_same_step = mode == AutoresetMode.SAME_STEP
+        self._state: Any = None
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Puts every car at the start of a track."""
+        super().reset(seed=seed if isinstance(seed, int) else None)
+        seeds = list(seed) if isinstance(seed, Sequence) else [seed] * self.num_envs
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} cars: give one for each")
+        drawn = int(self.np_random.integers(2**31))
+        words = np.array([drawn if one is None else one for one in seeds], np.int64)
+        cars = np.arange(self.num_envs, dtype=np.int32)
+        if isinstance(seed, Sequence):
+            cars = np.zeros_like(cars)  # a car's races follow from its own seed alone
+        self._state, time_step = self._reset(cars, (words & 0x7FFFFFFF).astype(np.int32))
+        return np.array(time_step.observation), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Drives every car one step."""
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step(): no episode is running")
+        actions = np.asarray(actions, np.float32)
+        if actions.shape != self.action_space.shape:
+            raise ValueError(f"actions have shape {actions.shape}, not {self.action_space.shape}")
+        if np.isnan(actions).any():
+            cars = np.flatnonzero(np.isnan(actions).any(axis=1)).tolist()
+            raise ValueError(
+                f"the actions of cars {cars[:8]} hold a NaN: pass finite numbers in [-1, 1]; a NaN "
+                "here usually means that the policy's parameters or inputs are not finite"
+            )
+        self._state, time_step, events, *rest = self._step(self._state, actions)
+        infos: dict[str, Any] = {}
+        lap_time = np.asarray(events.lap_time_steps)
+        if lap_time.any():
+            infos |= {"lap_time": lap_time, "_lap_time": lap_time > 0}
+        is_last = np.asarray(time_step.is_last)
+        if self._is_same_step and is_last.any():
+            final_obs = np.full(self.num_envs, None, dtype=object)
+            last = np.asarray(time_step.observation)
+            for car in np.flatnonzero(is_last):
+                final_obs[car] = last[car]
+            infos |= {"final_obs": final_obs, "_final_obs": is_last}
+        observation = np.array(rest[0] if rest else time_step.observation)
+        terminated = np.asarray(time_step.is_terminal)
+        reward = np.asarray(time_step.reward)
+        return observation, reward, terminated, is_last & ~terminated, infos
+
+
+def _resetting(step: Any) -> Any:
+    """Lets ended cars begin their next episode at once; returns its observation as well."""
+
+    def step_and_reset(state: Any, action: Any) -> tuple[Any, ...]:
+        state, time_step, events = step(state, action)
+
+        def begin(state: Any) -> tuple[Any, Any]:
+            fresh, first, _ = step(state, action)
+            ended = state.is_ended
+
+            def choose(new: Any, old: Any) -> Any:
+                return jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+            return jax.tree.map(choose, fresh, state), choose(
+                first.observation, time_step.observation
+            )
+
+        def go_on(state: Any) -> tuple[Any, Any]:
+            return state, time_step.observation
+
+        state, observation = jax.lax.cond(state.is_ended.any(), begin, go_on, state)
+        return state, time_step, events, observation
+
+    return step_and_reset
