@@ -8,9 +8,10 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+BENCHMARKS := $(filter-out benchmarks/bench_sim.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check fmt bench golden clean
+.PHONY: help setup train test check fmt bench bench-sim golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,11 +49,16 @@ fmt: $(STAMP) ## formats and mends what can be mended
 	$(RUN)/ruff check --fix .
 
 bench: $(STAMP) ## the benchmarks; each prints `figure name=value` lines
-	for file in benchmarks/*.py; do echo "== $$file"; $(RUN)/python $$file || exit 1; done
+	for file in $(BENCHMARKS); do echo "== $$file"; $(RUN)/python $$file || exit 1; done
+
+bench-sim: $(STAMP) ## our simulator beside those of others, installed into .venv-bench
+	test -x .venv-bench/bin/python || $(UV) venv --quiet .venv-bench
+	$(UV) pip install --quiet --python .venv-bench/bin/python -r benchmarks/peers/requirements.txt
+	$(RUN)/python benchmarks/bench_sim.py
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks"
 	git diff --stat -- tests/golden
 
 clean: ## removes the environment and caches, never runs/
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
