@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 
 from rlcar.config import RaceConfig, make_race_config
 from rlcar.errors import ConfigError
+from rlcar.sim.backend import COMPILER_OPTIONS
 from rlcar.sim.race import SPEC, TrackChoice, make_race
 from rlcar.track import TRACK_SETS, make_pool
 
@@ -67,7 +68,7 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         race = make_race(self.config, pool, track_choice=track_choice)
         self._reset = jax.jit(race.reset)
         step = race.step if mode == AutoresetMode.NEXT_STEP else _resetting(race.step)
-        self._step = jax.jit(step, donate_argnums=0)
+        self._step = jax.jit(step, donate_argnums=0, compiler_options=COMPILER_OPTIONS)
         self._is_same_step = mode == AutoresetMode.SAME_STEP
         self._state: Any = None
 

@@ -8,8 +8,9 @@ from gymnasium.utils.env_checker import check_env
 import rlcar.sim
 from rlcar.config import RaceConfig
 from rlcar.errors import ConfigError
+from rlcar.sim import make_race
 from rlcar.sim.gym_env import RaceEnv
-from rlcar.track import CIRCUIT_SEEDS, make_track
+from rlcar.track import CIRCUIT_SEEDS, make_pool, make_track
 
 
 def _centred(observation):
@@ -92,3 +93,42 @@ def test_a_step_without_a_running_episode_is_refused():
     assert not terminated
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step([0.0, 0.0])
+
+
+@pytest.mark.parametrize("world", ["classic", "grand-prix"])
+def test_it_drives_the_very_race_of_its_seed(world):
+    env = RaceEnv(world)
+    observation, info = env.reset(seed=9)
+    config = env.config
+    # The second number that the environment drew: the first chose the track.
+    rng, _ = gymnasium.utils.seeding.np_random(9)
+    rng.integers(10_000)
+    car = np.array([info["track_seed"]], np.int32)  # the pool of the set holds it at this place
+    fixed = make_race(
+        config, make_pool([info["track_seed"]], config.track), xp=np, track_choice="fixed"
+    )
+    state, time_step = fixed.reset(car, np.int32(rng.integers(2**31)))
+    for _ in range(60):
+        np.testing.assert_array_equal(observation, time_step.observation[0])
+        action = _centred(observation) * np.array([1.0, 0.5], np.float32)
+        observation, reward, terminated, truncated, info = env.step(action)
+        state, time_step, _ = fixed.step(state, action[None])
+        assert reward == time_step.reward[0]
+        assert terminated == time_step.is_terminal[0]
+        assert (info["x"], info["heading"]) == (
+            fixed.view(state).x_px[0],
+            fixed.view(state).heading_deg[0],
+        )
+        if terminated:
+            break
+
+
+def test_two_resets_hide_different_cars():
+    env = RaceEnv("grand-prix")
+    speeds = set()
+    for _ in range(6):
+        env.reset(options={"track_seed": 20_000})
+        for _ in range(4):
+            *_, info = env.step(np.array([0.0, 1.0], np.float32))
+        speeds.add(info["speed"])
+    assert len(speeds) > 1  # their actions take effect after another delay
