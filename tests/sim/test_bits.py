@@ -123,6 +123,15 @@ def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(cars):
     _assert_same(_drive_jax(race, np.arange(cars, dtype=np.int32)), reference)
 
 
+@pytest.mark.parametrize("name", ["classic", "grand-prix"])
+def test_four_thousand_cars_are_no_other_race(name):
+    car_id = np.arange(4096, dtype=np.int32)
+    by_jax = _drive_jax(make_race(CONFIGS[name], _pool(name)), car_id, steps=40)
+    _assert_same(by_jax, _drive_numpy(make_race(CONFIGS[name], _pool(name), xp=np), car_id, 40))
+    first = jax.tree.map(lambda leaf: leaf[:, :CARS], by_jax)
+    _assert_same(first, jax.tree.map(lambda leaf: leaf[:40], _reference(name)))
+
+
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "classic"])
 def test_jax_repeats_numpy_whatever_the_world(name):
     race = make_race(CONFIGS[name], _pool(name))
