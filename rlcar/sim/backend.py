@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 # For `jax.jit` of a race: integers do not care how wide the registers are, and XLA uses half of an
-# AVX-512 one unless told. A fifth faster there, the same elsewhere.
+# AVX-512 one unless told. A sixth faster there, the same elsewhere.
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
 
 

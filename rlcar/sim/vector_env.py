@@ -54,6 +54,7 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             )
         self.config = make_race_config(world) if config is None else config
         self.num_envs = num_envs
+        self._track_choice = track_choice
         self.single_observation_space = gymnasium.spaces.Box(
             0, 1, (SPEC.observation_size,), np.float32
         )
@@ -86,7 +87,7 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         drawn = int(self.np_random.integers(2**31))
         words = np.array([drawn if one is None else one for one in seeds], np.int64)
         cars = np.arange(self.num_envs, dtype=np.int32)
-        if isinstance(seed, Sequence):
+        if isinstance(seed, Sequence) and self._track_choice == "random":
             cars = np.zeros_like(cars)  # a car's races follow from its own seed alone
         self._state, time_step = self._reset(cars, (words & 0x7FFFFFFF).astype(np.int32))
         return np.array(time_step.observation), {}

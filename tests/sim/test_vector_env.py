@@ -98,6 +98,9 @@ def test_a_list_of_seeds_gives_each_car_its_own_races():
     together, _ = env.reset(seed=[5, 6, 5])
     np.testing.assert_array_equal(together[0], together[2])
     assert (together[0] != together[1]).any()
+    fixed = RaceVectorEnv(3, track_set="validation", track_choice="fixed")
+    apart, _ = fixed.reset(seed=[5, 5, 5])
+    assert (apart[0] != apart[1]).any()  # each on its own track all the same
     with pytest.raises(ValueError, match="2 seeds for 3 cars"):
         env.reset(seed=[1, 2])
 
