@@ -5,12 +5,11 @@ on the same unseen tracks; a loss along the training itself would mix in that th
 """
 
 import argparse
-import datetime
-import platform
 import tempfile
 from pathlib import Path
 
 import jax
+from header import print_header
 
 from rlcar import checkpoint
 from rlcar.agent import make_agent
@@ -51,8 +50,7 @@ def main() -> None:
     batches = jax.tree.map(lambda x: x[:1], replay.sample(1))
     before = agent.learner.update(agent.learner.init(config.seed), batches)[1]
     after = agent.learner.update(trained, batches)[1]
-    commit = save.meta["commit"]
-    print(f"{datetime.date.today()} commit {commit} {platform.machine()} jax {jax.__version__}")
+    print_header("jax")
     for loss in LOSSES:
         was, now = float(before[loss]), float(after[loss])
         print(f"{loss:28} untrained {was:9.5f}  trained {now:9.5f}  {was / now:7.1f} times lower")

@@ -6,17 +6,14 @@ Poses lie on and beside the road, with any heading; both worlds' tracks. Errors 
 be large where a ray grazes a corner, so the mean and the share over 1 px are what counts.
 """
 
-import datetime
 import os
-import platform
-import subprocess
 import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np  # noqa: E402
+from header import print_header  # noqa: E402
 from rich.progress import track  # noqa: E402
 
 from rlcar.config import make_race_config  # noqa: E402
@@ -27,10 +24,7 @@ TRACKS = 25  # compared at once
 
 
 def main(states: int) -> None:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(f"{datetime.date.today()} commit {commit} {platform.machine()} numpy {np.__version__}")
+    print_header("numpy")
     for world in ("classic", "grand-prix"):
         config = make_race_config(world).track
         rounds = max(1, states // 2 // (POSES * TRACKS))

@@ -6,17 +6,15 @@ Both train the nano preset from scratch, in turn: local, Ray, local, Ray. The cl
 first row after 2048 env steps, when everything is compiled, and stops at the last row.
 """
 
-import datetime
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from header import print_header  # noqa: E402
 
 from cluster.config import ClusterConfig  # noqa: E402
 from cluster.train import train as train_on_ray  # noqa: E402
@@ -53,13 +51,7 @@ def main(env_steps: int) -> None:
     never = f"training.evaluate_every_env_steps={100 * env_steps}"
     overrides = [f"training.env_steps={env_steps}", never, "training.log_every_s=0.2"]
     config = make_config("nano", overrides=overrides)
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(
-        f"{datetime.date.today()} commit {commit} python {platform.python_version()} "
-        f"jax {version('jax')} ray {version('ray')} {platform.machine()} cores {os.cpu_count()}"
-    )
+    print_header("jax", "ray")
     pairs = []
     with tempfile.TemporaryDirectory() as root:
         for pair in range(PAIRS):

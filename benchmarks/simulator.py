@@ -7,14 +7,10 @@ one `lax.scan`. The peer, in the same run, is the same source over NumPy. Furthe
 resets: the grand prix, a 2 x 64 network that acts inside the scan, and the two Gymnasium faces.
 """
 
-import datetime
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 CORE = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
@@ -26,6 +22,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+from header import print_header  # noqa: E402
 
 from rlcar.config import RaceConfig, make_race_config  # noqa: E402
 from rlcar.sim import make_race  # noqa: E402
@@ -61,13 +58,7 @@ def main(batches: list[int]) -> None:
     every_track = make_pool(TRACK_SETS["train"], config.track)
     pool_s = time.process_time() - start_s
     pool = make_pool(TRACK_SETS["train"][: max(batches)], config.track)  # one for each car
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(
-        f"{datetime.date.today()} commit {commit} python {platform.python_version()} "
-        f"jax {version('jax')} numpy {version('numpy')} {platform.machine()} core {CORE}"
-    )
+    print_header("jax", "numpy")
     print(f"figure tracks_per_cpu_second={len(every_track.seeds) / pool_s:.4g}")
 
     race = make_race(config, pool)
@@ -161,7 +152,9 @@ def gymnasium_rate() -> float:
     def run() -> int:
         nonlocal observation
         for _ in range(500):
-            action = drive(observation[None], np)[0]
+            right, half_right, _, half_left, left, _ = observation.tolist()
+            steering = 2 * (left + half_left - half_right - right)  # `drive`, cheaper for one car
+            action = np.array([min(max(steering, -1.0), 1.0), 1.0], np.float32)
             observation, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
                 observation, _ = env.reset()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
 
 # For `jax.jit` of a race: integers do not care how wide the registers are, and XLA uses half of an
 # AVX-512 one unless told. A sixth faster there, the same elsewhere.
@@ -31,6 +32,24 @@ def make_backend(xp: Any) -> Backend:
     if xp is np:
         return Backend(np, lambda table, index: table[index], _while_loop, gates_at_once=8)
     return Backend(xp, _take_jax, jax.lax.while_loop)
+
+
+def one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes XLA compile a function's calls to one CPU kernel each; elsewhere returns it unchanged.
+
+    XLA would cut the race's step into some 50 kernels that a thread pool starts one by one: five
+    times its own work for one car, a third for 1,024. These are the attributes by which XLA marks
+    small loops for itself (openxla/xla, `small_while_loop_hoisting_pass.cc`): a speed matter only.
+    """
+    if jax.default_backend() != "cpu":
+        return function
+    compiled = jax.jit(function)
+
+    def call(*arguments: Any) -> Any:
+        with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):
+            return compiled(*arguments)
+
+    return call
 
 
 def _take_jax(table: Any, index: Any) -> Any:

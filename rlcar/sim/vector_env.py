@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium
-import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rlcar.config import RaceConfig, make_race_config
 from rlcar.errors import ConfigError
-from rlcar.sim.backend import COMPILER_OPTIONS
+from rlcar.sim.packed import pack_race
 from rlcar.sim.race import SPEC, TrackChoice, make_race
 from rlcar.track import TRACK_SETS, make_pool
 
@@ -67,10 +65,8 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.metadata = {**self.metadata, "autoreset_mode": mode}
         pool = make_pool(TRACK_SETS[track_set], self.config.track)
         race = make_race(self.config, pool, track_choice=track_choice)
-        self._reset = jax.jit(race.reset)
-        step = race.step if mode == AutoresetMode.NEXT_STEP else _resetting(race.step)
-        self._step = jax.jit(step, donate_argnums=0, compiler_options=COMPILER_OPTIONS)
         self._is_same_step = mode == AutoresetMode.SAME_STEP
+        self._race = pack_race(race, num_envs, self._is_same_step)
         self._state: Any = None
 
     def reset(
@@ -89,8 +85,8 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         cars = np.arange(self.num_envs, dtype=np.int32)
         if isinstance(seed, Sequence) and self._track_choice == "random":
             cars = np.zeros_like(cars)  # a car's races follow from its own seed alone
-        self._state, time_step = self._reset(cars, (words & 0x7FFFFFFF).astype(np.int32))
-        return np.array(time_step.observation), {}
+        self._state = self._race.reset(cars, (words & 0x7FFFFFFF).astype(np.int32))
+        return self._observation(self._race.told(self._state).copy()), {}
 
     def step(
         self, actions: np.ndarray
@@ -107,45 +103,24 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"the actions of cars {cars[:8]} hold a NaN: pass finite numbers in [-1, 1]; a NaN "
                 "here usually means that the policy's parameters or inputs are not finite"
             )
-        self._state, time_step, events, *rest = self._step(self._state, actions)
+        self._state = self._race.step(self._state, actions)
+        told = self._race.told(self._state).copy()  # the caller may write into what it gets
+        size = self.num_envs * SPEC.observation_size
+        reward, last, terminal, lap_time = told[size : size + 4 * self.num_envs].reshape(4, -1)
+        is_last, is_terminal = last > 0, terminal > 0
+        observation = self._observation(told)
         infos: dict[str, Any] = {}
-        lap_time = np.asarray(events.lap_time_steps)
         if lap_time.any():
-            infos |= {"lap_time": lap_time, "_lap_time": lap_time > 0}
-        is_last = np.asarray(time_step.is_last)
+            infos |= {"lap_time": lap_time.astype(np.int32), "_lap_time": lap_time > 0}
         if self._is_same_step and is_last.any():
             final_obs = np.full(self.num_envs, None, dtype=object)
-            last = np.asarray(time_step.observation)
             for car in np.flatnonzero(is_last):
-                final_obs[car] = last[car]
+                final_obs[car] = observation[car]
             infos |= {"final_obs": final_obs, "_final_obs": is_last}
-        observation = np.array(rest[0] if rest else time_step.observation)
-        terminated = np.asarray(time_step.is_terminal)
-        reward = np.asarray(time_step.reward)
-        return observation, reward, terminated, is_last & ~terminated, infos
+        if self._is_same_step:
+            observation = told[-size:].reshape(observation.shape)
+        return observation, reward, is_terminal, is_last & ~is_terminal, infos
 
-
-def _resetting(step: Any) -> Any:
-    """Lets ended cars begin their next episode at once; returns its observation as well."""
-
-    def step_and_reset(state: Any, action: Any) -> tuple[Any, ...]:
-        state, time_step, events = step(state, action)
-
-        def begin(state: Any) -> tuple[Any, Any]:
-            fresh, first, _ = step(state, action)
-            ended = state.is_ended
-
-            def choose(new: Any, old: Any) -> Any:
-                return jnp.where(ended.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-            return jax.tree.map(choose, fresh, state), choose(
-                first.observation, time_step.observation
-            )
-
-        def go_on(state: Any) -> tuple[Any, Any]:
-            return state, time_step.observation
-
-        state, observation = jax.lax.cond(state.is_ended.any(), begin, go_on, state)
-        return state, time_step, events, observation
-
-    return step_and_reset
+    def _observation(self, told: np.ndarray) -> np.ndarray:
+        size = self.num_envs * SPEC.observation_size
+        return told[:size].reshape(self.num_envs, SPEC.observation_size)

@@ -116,10 +116,11 @@ def test_the_recorded_races_hold_crashes_time_outs_laps_and_resets(name):
     assert (time_step.is_last & ~time_step.is_terminal).sum() > 100 or name != "classic"
 
 
-@pytest.mark.parametrize("cars", [1, 7, 64, 1024])
-def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(cars):
-    race = make_race(CONFIGS["classic"], _pool("classic"))
-    reference = jax.tree.map(lambda leaf: leaf[:, :cars], _reference("classic"))
+@pytest.mark.parametrize("cars", [1, 7, 64, CARS])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(name, cars):
+    race = make_race(CONFIGS[name], _pool(name))
+    reference = jax.tree.map(lambda leaf: leaf[:, :cars], _reference(name))
     _assert_same(_drive_jax(race, np.arange(cars, dtype=np.int32)), reference)
 
 
@@ -132,14 +133,9 @@ def test_four_thousand_cars_are_no_other_race(name):
     _assert_same(first, jax.tree.map(lambda leaf: leaf[:40], _reference(name)))
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "classic"])
-def test_jax_repeats_numpy_whatever_the_world(name):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_single_jitted_calls_repeat_the_scan(name):
     race = make_race(CONFIGS[name], _pool(name))
-    _assert_same(_drive_jax(race, np.arange(CARS, dtype=np.int32)), _reference(name))
-
-
-def test_single_jitted_calls_repeat_the_scan():
-    race = make_race(CONFIGS["classic"], _pool("classic"))
     step = jax.jit(race.step)
     state, time_step = jax.jit(race.reset)(np.arange(7, dtype=np.int32), SEED)
     rows = []
@@ -148,8 +144,18 @@ def test_single_jitted_calls_repeat_the_scan():
         state, time_step, events = step(state, action)
         rows.append(jax.tree.map(np.asarray, _outputs(state, time_step, events)))
     recorded = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    reference = jax.tree.map(lambda leaf: leaf[:60, :7], _reference("classic"))
+    reference = jax.tree.map(lambda leaf: leaf[:60, :7], _reference(name))
     _assert_same(recorded, reference)
+
+
+def test_on_a_cpu_a_step_is_one_kernel():
+    """XLA would otherwise start some 50 of them, which takes longer than a step of 64 cars."""
+    race = make_race(CONFIGS["grand-prix"], _pool("grand-prix"))
+    state, _ = race.reset(np.arange(8, dtype=np.int32), SEED)
+    compiled = jax.jit(race.step).lower(state, np.zeros((8, 2), np.float32)).compile().as_text()
+    entry = compiled[compiled.index("\nENTRY ") :]
+    assert entry.count(" call(") == 1
+    assert entry.count(" fusion(") <= 2  # copies of what the step does not change
 
 
 @pytest.mark.parametrize("name", CONFIGS)
