@@ -1,4 +1,4 @@
-"""Every learning knob in one validated, immutable tree; named presets; dotted overrides."""
+"""Every learning knob in one validated, immutable tree; dotted overrides."""
 
 import difflib
 import json
@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlcar.errors import ConfigError
+from rlcar.presets import MODES, PRESETS, WORLDS, Tree
 
 
 class Section(pydantic.BaseModel):
@@ -251,140 +252,6 @@ class Config(Section):
                 f"multiple of recurrent_blocks {world_model.recurrent_blocks}"
             )
         return self
-
-
-Tree = dict[str, Any]
-
-# size12m of the public code (danijar/dreamerv3, configs.yaml): deter 2048, hidden 256, 32 x 16
-# latents, units 256, three-layer encoder, decoder, policy and value, 16 x 64 batches.
-_MEDIUM: Tree = {
-    "dreamer": {
-        "world_model": {
-            "recurrent_units": 2048,
-            "hidden_units": 256,
-            "latent_groups": 32,
-            "latent_classes": 16,
-            "units": 256,
-            "encoder_layers": 3,
-            "decoder_layers": 3,
-        },
-        "actor_critic": {"units": 256, "layers": 3, "imagination_last": 64},
-    },
-    "replay": {"batch_length": 64, "capacity_env_steps": 5_000_000},
-    "training": {"env_steps": 1_000_000},
-}
-
-# size1m of the public code: deter 512, hidden 64, 32 x 4 latents, units 64.
-_SMALL: Tree = {
-    "dreamer": {
-        "world_model": {
-            "recurrent_units": 512,
-            "latent_groups": 32,
-            "latent_classes": 4,
-            "encoder_layers": 3,
-            "decoder_layers": 3,
-        },
-        "actor_critic": {"layers": 3, "imagination_last": 64},
-        "optimizer": {"learning_rate": 1e-4},
-    },
-    "replay": {"batch_length": 64},
-    "training": {"env_steps": 200_000},
-}
-
-# Found by trial on the classic world and two cores: docs/experiments.md.
-_NANO: Tree = {
-    "dreamer": {
-        "world_model": {
-            "recurrent_units": 128,
-            "hidden_units": 128,
-            "latent_groups": 16,
-            "units": 128,
-        },
-        "actor_critic": {"discount_horizon": 100.0, "slow_value_rate": 0.1},
-        "optimizer": {"learning_rate": 1e-3, "warmup_updates": 100},
-    },
-    "replay": {"batch_length": 16},
-    "training": {"env_steps": 24_576},
-}
-
-_DOCUMENTED: Tree = {
-    "algorithm": "documented",
-    # Its updates cost a millisecond, so it can afford many.
-    "replay": {"batch_size": 32, "batch_length": 16, "samples_per_insert": 64.0},
-    "training": {"env_steps": 65_536, "evaluate_every_env_steps": 4096},
-}
-
-PRESETS: dict[str, Tree] = {
-    "nano": _NANO,
-    "small": _SMALL,
-    "medium": _MEDIUM,
-    "documented": _DOCUMENTED,
-}
-
-
-def _grand_prix(stage: int) -> Tree:
-    """Returns one of five stages towards the whole grand prix, which is the fifth."""
-    part = (stage - 1) / 4
-    return {
-        "race": {
-            "track": {
-                "points": 120,
-                "noise_amplitude": 0.4 + 0.1 * part,
-                "noise_harmonics": 4 + stage,
-                "half_width_px": 40.0,
-                "half_width_low_px": 38.0 - 20.0 * part,
-                "obstacles": 2 * (stage - 1),
-                "obstacle_radius_px": 8.0,
-                "obstacle_placement": "road",
-                "obstacle_gap_px": 16.0,
-            },
-            "vehicle": {
-                "model": "single_track",
-                "top_speed_px_per_step": 6.0 + 2.0 * part,
-                "grip_px_per_step2": {"low": 0.45 - 0.2 * part, "high": 0.5},
-                "delay_steps": {"low": 0.0, "high": (0.0, 0.0, 1.0, 2.0, 3.0)[stage - 1]},
-            },
-            "sensors": {
-                "noise_px": {"low": 0.0, "high": 12.0 * part},
-                "dropout": {"low": 0.0, "high": 0.15 * part},
-            },
-            "rival": {"radius_px": 8.0, "pace_px_per_step": 3.0} if stage == 5 else None,
-        }
-    }
-
-
-# The worlds of the contract; a stage of the grand prix is a rung for a curriculum.
-WORLDS: dict[str, Tree] = {
-    "classic": {},
-    **{f"grand-prix-{stage}": _grand_prix(stage) for stage in range(1, 6)},
-    "grand-prix": _grand_prix(5),
-}
-
-# `--mode test` shrinks whatever preset it meets, so that every part runs in seconds.
-MODES: dict[str, Tree] = {
-    "standard": {},
-    "test": {
-        "dreamer": {
-            "world_model": {
-                "recurrent_units": 64,
-                "hidden_units": 32,
-                "latent_groups": 4,
-                "latent_classes": 4,
-                "units": 32,
-                "encoder_layers": 1,
-                "decoder_layers": 1,
-            },
-            "actor_critic": {"units": 32, "layers": 1, "imagination_last": 8},
-        },
-        "replay": {"batch_size": 8, "batch_length": 16, "min_env_steps": 512},
-        "training": {
-            "env_steps": 8192,
-            "cars": 8,
-            "block_length": 32,
-            "evaluate_every_env_steps": 4096,
-        },
-    },
-}
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
