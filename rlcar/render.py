@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,10 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
         output_params=["-f", "mp4"],
         macro_block_size=8,
     )
-    writer.send(None)
+    with warnings.catch_warnings():
+        # ffmpeg is started by fork and exec; the fork that JAX warns of would go on computing.
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+        writer.send(None)
     writer.send(np.ascontiguousarray(first))
     for frame in frames:
         writer.send(np.ascontiguousarray(frame))

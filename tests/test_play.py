@@ -1,5 +1,9 @@
 """The window under simulated key presses: a person's lap, a crash, and a policy's lap."""
 
+import os
+import shutil
+import subprocess
+
 import numpy as np
 import pygame
 import pytest
@@ -29,10 +33,13 @@ class Fingers:
     def __call__(self, time_step):
         wanted = self._think(self._step, np.asarray(time_step.observation)[0])
         for key in wanted - self._down:
-            pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
+            self._press(pygame.KEYDOWN, key)
         for key in self._down - wanted:
-            pygame.event.post(pygame.event.Event(pygame.KEYUP, key=key))
+            self._press(pygame.KEYUP, key)
         self._down, self._step = wanted, self._step + 1
+
+    def _press(self, kind, key):
+        pygame.event.post(pygame.event.Event(kind, key=key))
 
 
 def _steer(observation):
@@ -79,6 +86,44 @@ def test_r_puts_the_car_back_to_the_start():
     play(RACE, [20_000], frames_per_s=0, on_frame=Fingers(think))
     assert speeds[20] > 0.5
     assert speeds[21] == 0.0
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """A real X server without a monitor; whatever `xdotool` types there are true key presses."""
+    if shutil.which("Xvfb") is None or shutil.which("xdotool") is None:
+        pytest.skip("Xvfb or xdotool is not installed: apt-get install xvfb xdotool")
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    with os.fdopen(read) as told:
+        monkeypatch.setenv("DISPLAY", f":{told.readline().strip()}")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    yield
+    pygame.quit()
+    server.terminate()
+    server.wait()
+
+
+class Typist(Fingers):
+    """Presses the keys of the X server, so that they come the way a keyboard's do."""
+
+    def _press(self, kind, key):
+        name = pygame.key.name(key)
+        name = name.capitalize() if len(name) > 1 else name
+        command = {pygame.KEYDOWN: "keydown", pygame.KEYUP: "keyup"}[kind]
+        subprocess.run(["xdotool", command, name], check=True)
+
+
+@pytest.mark.slow
+def test_keys_pressed_in_a_window_of_an_x_server_drive_a_lap(screen):
+    def think(step, observation):
+        return {pygame.K_q} if step > 400 else _steer(observation)
+
+    played = play(RACE, [20_000, 20_001], frames_per_s=60, on_frame=Typist(think))
+    assert played.laps == 1
+    assert played.crashes == 0
 
 
 def test_no_display_is_one_sentence(monkeypatch):

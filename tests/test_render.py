@@ -1,5 +1,8 @@
 """Films and sheets on disk: readable, of the right length, complete or absent."""
 
+import sys
+
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,17 +41,21 @@ def test_a_png_shows_the_last_moment(tmp_path):
     assert np.asarray(Image.open(out)).shape == (600, 800, 3)
 
 
-def test_an_mp4_is_a_film_or_a_sentence_on_what_to_install(tmp_path):
+def test_an_mp4_is_a_film_of_the_whole_lap(tmp_path):
     out = tmp_path / "lap.mp4"
-    try:
-        import imageio_ffmpeg  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match=r"pip install 'rlcar\[video\]'"):
-            render_lap(out, SEATS[:1], RACE, 20_000)
-        assert not list(tmp_path.iterdir())
-    else:
-        render_lap(out, SEATS[:1], RACE, 20_000)
-        assert out.read_bytes()[4:8] == b"ftyp"
+    said = render_lap(out, SEATS[:1], RACE, 20_000)
+    frames, seconds = imageio_ffmpeg.count_frames_and_secs(str(out))
+    steps = int(said.split()[-2])
+    assert frames == steps + 1
+    assert seconds == pytest.approx(frames / 30, abs=0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["lap.mp4"]
+
+
+def test_an_mp4_without_ffmpeg_is_a_sentence_on_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # what an import of it meets then
+    with pytest.raises(UserError, match=r"pip install 'rlcar\[video\]'"):
+        render_lap(tmp_path / "lap.mp4", SEATS[:1], RACE, 20_000)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sheet_of_tracks(tmp_path):
