@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
-from rlcar.config import Section
 from rlcar.errors import ConfigError
+from rlcar.race_config import Section
 
 
 class ClusterConfig(Section):

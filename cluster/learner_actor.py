@@ -9,7 +9,7 @@ from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.sim import SPEC
-from rlcar.trainer import UPDATES_PER_CALL, Trainer
+from rlcar.trainer import Trainer
 from rlcar.types import Trajectory, Weights
 
 
@@ -22,9 +22,10 @@ class LearnerProcess:
     def learn(self, trajectory: Trajectory) -> tuple[dict[str, Any], Weights]:
         """Stores a block, runs the train steps that are due; two objects, the second for all."""
         metrics = self._trainer.insert(trajectory)
-        updates = self._trainer.updates_due()
-        for _ in range(updates // UPDATES_PER_CALL):
+        calls = self._trainer.calls_due()
+        for _ in range(calls):
             metrics |= self._trainer.train()
+        updates = calls * self._trainer.updates_per_call
         return {"metrics": metrics, "updates": updates, **self._counters()}, self._trainer.weights()
 
     def start(self, resume: checkpoint.Save | None) -> tuple[dict[str, Any], Weights]:

@@ -4,8 +4,14 @@ from typing import NamedTuple
 
 from rlcar.config import Config
 from rlcar.dreamer import documented
-from rlcar.dreamer.learner import make_learner
-from rlcar.dreamer.policy import make_policy
+from rlcar.dreamer import learner as dreamer_learner
+from rlcar.dreamer import policy as dreamer_policy
+from rlcar.ppo import learner as ppo_learner
+from rlcar.ppo import policy as ppo_policy
+from rlcar.sac import learner as sac_learner
+from rlcar.sac import policy as sac_policy
+from rlcar.td3 import learner as td3_learner
+from rlcar.td3 import policy as td3_policy
 from rlcar.types import Learner, Policy, Spec
 
 
@@ -19,8 +25,13 @@ class Agent(NamedTuple):
 def make_agent(config: Config, spec: Spec) -> Agent:
     """Builds the agent of `config.algorithm`."""
     if config.algorithm == "documented":
-        return Agent(
-            documented.make_policy(config.documented, spec),
-            documented.make_learner(config.documented, spec),
-        )
-    return Agent(make_policy(config.dreamer, spec), make_learner(config.dreamer, spec))
+        plain = config.documented
+        return Agent(documented.make_policy(plain, spec), documented.make_learner(plain, spec))
+    policy, learner = {
+        "dreamer": (dreamer_policy, dreamer_learner),
+        "ppo": (ppo_policy, ppo_learner),
+        "sac": (sac_policy, sac_learner),
+        "td3": (td3_policy, td3_learner),
+    }[config.algorithm]
+    settings = getattr(config, config.algorithm)
+    return Agent(policy.make_policy(settings, spec), learner.make_learner(settings, spec))

@@ -40,7 +40,11 @@ Set = Annotated[
 @app.command()
 def train(
     preset: Annotated[
-        str | None, typer.Option(help="nano (the default), small, medium or documented.")
+        str | None,
+        typer.Option(help="nano (the default), small, medium, recurrent-ppo, or an algorithm."),
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="dreamer (the default), documented, ppo, sac or td3.")
     ] = None,
     world: Annotated[
         str | None, typer.Option(help="classic (the default), grand-prix, or a stage grand-prix-1.")
@@ -76,12 +80,20 @@ def train(
     settings: dict[str, Any] = {} if seed is None else {"seed": seed}
     save = None if resume is None else find_save(runs, resume, name)
     if save is None:
-        resolved = make_config(preset, mode, config, set_ or [], world=world, **settings)
+        resolved = make_config(
+            preset, mode, config, set_ or [], world=world, algorithm=algorithm, **settings
+        )
         folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
     else:
         folder = require_run(save.path)
         resolved = load_config(config_path(save), overrides=set_ or [])
-        given = {"--preset": preset, "--world": world, "--config": config, "--seed": seed}
+        given = {
+            "--preset": preset,
+            "--algorithm": algorithm,
+            "--world": world,
+            "--config": config,
+            "--seed": seed,
+        }
         ignored = [option for option, value in given.items() if value is not None]
         if ignored:
             _console.print(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")

@@ -9,197 +9,18 @@ from typing import Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
+from rlcar.algorithm_config import (
+    DocumentedConfig,
+    DreamerConfig,
+    PpoConfig,
+    SacConfig,
+    Td3Config,
+)
 from rlcar.errors import ConfigError
-from rlcar.presets import MODES, PRESETS, WORLDS, Tree
-
-
-class Section(pydantic.BaseModel):
-    """A group of settings: frozen, unknown names refused, NaN and infinities refused."""
-
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, validate_default=True
-    )
-
-
-Probability = pydantic.confloat(ge=0.0, le=1.0)
-
-
-class Range(Section):
-    """A number that each car draws anew for each episode, evenly from low to high."""
-
-    low: NonNegativeFloat
-    high: NonNegativeFloat
-
-    @pydantic.model_validator(mode="after")
-    def _low_is_lower(self) -> "Range":
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
-        return self
-
-
-class TrackConfig(Section):
-    """Shape of the closed road; the defaults are the `classic` world."""
-
-    points: int = Field(100, ge=16, le=400)
-    base_radius_px: PositiveFloat = 210.0
-    noise_amplitude: float = Field(0.3, ge=0.0, lt=1.0)
-    noise_harmonics: int = Field(4, ge=1, le=16)  # more make sharper bends
-    half_width_px: float = Field(40.0, ge=10.0, le=60.0)
-    # Each track draws its own half-width down to this one; None: all are as wide.
-    half_width_low_px: float | None = Field(None, ge=10.0, le=60.0)
-    obstacles: int = Field(5, ge=0, le=16)
-    obstacle_radius_px: PositiveFloat = 10.0
-    obstacle_placement: Literal["infield", "road"] = "infield"
-    obstacle_gap_px: PositiveFloat = 30.0  # of road that every obstacle leaves on one side
-
-    @pydantic.model_validator(mode="after")
-    def _widths_fit(self) -> "TrackConfig":
-        low_px = self.half_width_low_px
-        if low_px is not None and low_px > self.half_width_px:
-            raise ValueError(
-                f"half_width_low_px {low_px} is above half_width_px {self.half_width_px}"
-            )
-        narrowest_px = self.half_width_px if low_px is None else low_px
-        on_road = self.obstacle_placement == "road" and self.obstacles > 0
-        if on_road and self.obstacle_gap_px > 2 * narrowest_px - self.obstacle_radius_px:
-            raise ValueError(
-                f"an obstacle of radius {self.obstacle_radius_px} px leaves no gap of "
-                f"{self.obstacle_gap_px} px on a road of half-width {narrowest_px} px: use a "
-                "smaller obstacle_radius_px or obstacle_gap_px, or a wider road"
-            )
-        return self
-
-
-class VehicleConfig(Section):
-    """How a car answers; the defaults are the `classic` world."""
-
-    # classic turns on the spot; single_track steers by its front axle and has a grip limit.
-    model: Literal["classic", "single_track"] = "classic"
-    top_speed_px_per_step: float = Field(5.0, ge=1.0, le=8.0)
-    # The most speed x yaw rate of a single-track car; past it, it understeers.
-    grip_px_per_step2: Range = Range(low=0.5, high=0.5)
-    delay_steps: Range = Range(low=0.0, high=0.0)  # whole steps from the action to its effect
-
-    @pydantic.model_validator(mode="after")
-    def _is_drivable(self) -> "VehicleConfig":
-        if self.model == "classic" and self.top_speed_px_per_step != 5.0:
-            raise ValueError("the classic car's top speed is 5 px/step; single_track may have more")
-        if not 0.05 <= self.grip_px_per_step2.low <= self.grip_px_per_step2.high <= 0.7:
-            raise ValueError("grip_px_per_step2 lies in 0.05..0.7")
-        if self.delay_steps.high > 3 or self.delay_steps.low % 1 or self.delay_steps.high % 1:
-            raise ValueError("delay_steps are whole numbers in 0..3")
-        return self
-
-
-class SensorConfig(Section):
-    """What is wrong with the readings of the rays; nothing, by default."""
-
-    noise_px: Range = Range(low=0.0, high=0.0)  # half the width of an even distribution
-    dropout: Range = Range(low=0.0, high=0.0)  # probability that a ray reads "nothing in range"
-
-    @pydantic.model_validator(mode="after")
-    def _are_small(self) -> "SensorConfig":
-        if self.noise_px.high > 50 or self.dropout.high > 0.9:
-            raise ValueError("noise_px lies in 0..50 and dropout in 0..0.9")
-        return self
-
-
-class RivalConfig(Section):
-    """A second car that drives on as if it were alone: a moving obstacle."""
-
-    radius_px: PositiveFloat = Field(8.0, le=30.0)
-    pace_px_per_step: float = Field(2.0, gt=0.0, le=5.0)  # of the scripted one
-    head_start_laps: Range = Range(low=0.2, high=0.8)
-
-    @pydantic.model_validator(mode="after")
-    def _starts_ahead(self) -> "RivalConfig":
-        if not 0.05 <= self.head_start_laps.low <= self.head_start_laps.high <= 0.95:
-            raise ValueError("head_start_laps lies in 0.05..0.95: the rival may not stand on you")
-        return self
-
-
-class RaceConfig(Section):
-    """Rules of the race and what it pays."""
-
-    track: TrackConfig = TrackConfig()
-    vehicle: VehicleConfig = VehicleConfig()
-    sensors: SensorConfig = SensorConfig()
-    rival: RivalConfig | None = None
-    reward: Literal["progress", "documented"] = "progress"
-    laps: int = Field(1, ge=1, le=1000)
-    time_limit_steps: int = Field(1000, ge=1, le=1_000_000)
-
-
-class WorldModelConfig(Section):
-    """Recurrent state-space model; names after Hafner et al. 2025, Table of model sizes."""
-
-    recurrent_units: PositiveInt = 256  # D, the deterministic state
-    recurrent_blocks: PositiveInt = 8  # block-diagonal GRU
-    hidden_units: PositiveInt = 64  # inside the dynamics
-    latent_groups: PositiveInt = 8  # S
-    latent_classes: PositiveInt = 8  # K
-    units: PositiveInt = 64  # encoder, decoder, reward and continue heads
-    encoder_layers: PositiveInt = 2
-    decoder_layers: PositiveInt = 2
-    observation_scale: PositiveFloat = 10.0  # before symlog; ours come in [0, 1]
-    # Weight of the squared error against the KL: too little, and the latents keep too blurred a
-    # picture of the sensors to foresee a crash.
-    reconstruction_scale: PositiveFloat = 100.0
-    unimix: float = Field(0.01, gt=0.0, le=1.0)  # without it a KL would take the log of 0
-    free_nats: NonNegativeFloat = 1.0
-    dynamics_scale: NonNegativeFloat = 1.0
-    representation_scale: NonNegativeFloat = 0.1
-
-
-class ActorCriticConfig(Section):
-    """Learning in imagination."""
-
-    units: PositiveInt = 64
-    layers: PositiveInt = 2
-    imagination_length: PositiveInt = 15
-    imagination_last: PositiveInt = 16  # dreams start from the last so many steps of a window
-    discount_horizon: float = Field(333.0, gt=1.0)  # discount = 1 - 1 / horizon
-    lambda_: Probability = 0.95  # type: ignore[valid-type]
-    entropy_scale: NonNegativeFloat = 3e-4
-    slow_value_rate: Probability = 0.02  # type: ignore[valid-type]
-    return_normaliser_rate: Probability = 0.01  # type: ignore[valid-type]
-    replay_value_scale: NonNegativeFloat = 0.3
-    policy_average_rate: float = Field(0.02, gt=0.0, le=1.0)  # 1 acts with the newest weights
-
-
-class OptimizerConfig(Section):
-    """LaProp with adaptive gradient clipping."""
-
-    learning_rate: PositiveFloat = 4e-5
-    warmup_updates: NonNegativeInt = 1000
-    clip_ratio: PositiveFloat = 0.3
-    epsilon: PositiveFloat = 1e-20
-    beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    beta2: float = Field(0.999, ge=0.0, lt=1.0)
-
-
-class DreamerConfig(Section):
-    """The world-model agent."""
-
-    world_model: WorldModelConfig = WorldModelConfig()
-    actor_critic: ActorCriticConfig = ActorCriticConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-
-
-class DocumentedConfig(Section):
-    """The plain networks of the first product: no recurrence, no distributions."""
-
-    latent_units: PositiveInt = 32
-    hidden_units: PositiveInt = 64
-    learning_rate: PositiveFloat = 1e-3
-    imagination_length: PositiveInt = 15
-    discount: float = Field(0.97, gt=0.0, lt=1.0)
-    exploration_noise: PositiveFloat = 0.2
-    exploration_start: Probability = 1.0  # type: ignore[valid-type]
-    exploration_end: Probability = 0.1  # type: ignore[valid-type]
-    exploration_decay: float = Field(0.999, gt=0.0, lt=1.0)  # per train step
+from rlcar.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
+from rlcar.race_config import RaceConfig, Section
 
 
 class ReplayConfig(Section):
@@ -232,9 +53,12 @@ class Config(Section):
     world: str = "classic"  # what `race` began as
     seed: int = Field(0, ge=0, lt=2**31)
     race: RaceConfig = RaceConfig()
-    algorithm: Literal["dreamer", "documented"] = "dreamer"
+    algorithm: Literal["dreamer", "documented", "ppo", "sac", "td3"] = "dreamer"
     dreamer: DreamerConfig = DreamerConfig()
     documented: DocumentedConfig = DocumentedConfig()
+    ppo: PpoConfig = PpoConfig()
+    sac: SacConfig = SacConfig()
+    td3: Td3Config = Td3Config()
     replay: ReplayConfig = ReplayConfig()
     training: TrainingConfig = TrainingConfig()
 
@@ -267,22 +91,28 @@ def make_config(
     overrides: Sequence[str] = (),
     *,
     world: str | None = None,
+    algorithm: str | None = None,
     **settings: Any,
 ) -> Config:
     """Builds a config from preset, world, mode, a YAML file, `a.b=c` overrides, keywords.
 
-    Later ones win. A preset or world that is not given is the file's, else nano and classic.
+    Later ones win. A preset or world that is not given is the file's, else the algorithm's own
+    preset (nano where none is given either) and classic.
     Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
     """
     tree: Tree = {}
     from_file = _read_yaml(file) if file is not None else {}
     changes = [from_file, *(_parse_override(override) for override in overrides)]
 
-    def chosen(kind: str, given: str | None, default: str) -> Any:
+    def chosen(kind: str, given: str | None, default: str | None) -> Any:
         named = (one[kind] for one in reversed(changes) if kind in one)
         return given if given is not None else next(named, default)
 
-    preset, world = chosen("preset", preset, "nano"), chosen("world", world, "classic")
+    algorithm = chosen("algorithm", algorithm, "")
+    if algorithm and algorithm not in PRESET_OF:
+        raise ConfigError(f"unknown algorithm {algorithm!r}{nearest(algorithm, list(PRESET_OF))}")
+    preset = chosen("preset", preset, PRESET_OF.get(algorithm or "dreamer"))
+    world = chosen("world", world, "classic")
     kinds = (("preset", preset, PRESETS), ("world", world, WORLDS), ("mode", mode, MODES))
     for kind, name, known in kinds:
         if not isinstance(name, str) or name not in known:
@@ -290,7 +120,12 @@ def make_config(
         tree = merge(tree, known[name])
     for change in changes:
         tree = merge(tree, change)
-    return parse_config(merge(tree, {"preset": preset, "world": world, **settings}))
+    config = parse_config(merge(tree, {"preset": preset, "world": world, **settings}))
+    if algorithm not in ("", config.algorithm):
+        raise ConfigError(
+            f"preset {preset!r} trains {config.algorithm}, not {algorithm}: leave out one of both"
+        )
+    return config
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:

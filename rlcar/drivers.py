@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar.config import RaceConfig
+from rlcar.race_config import RaceConfig
 from rlcar.sim import CarView
 from rlcar.sim.motion import FRONT_WHEEL_DEG, WHEELBASE_PX
 from rlcar.track import make_tracks

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rlcar import pictures
-from rlcar.config import RaceConfig, nearest
+from rlcar.config import nearest
 from rlcar.errors import ConfigError
+from rlcar.race_config import RaceConfig
 from rlcar.sim import CarView, Race, make_race
 from rlcar.track import TRACK_SETS, Track, make_pool
 from rlcar.track.bound import lap_time_bound_steps

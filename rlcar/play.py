@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pygame
 
-from rlcar.config import RaceConfig
 from rlcar.errors import UserError
+from rlcar.race_config import RaceConfig
 from rlcar.seat import Seat
 from rlcar.sim import make_race
 from rlcar.sim.renderer import FRAMES_PER_S, SIZE_PX, Renderer, scene_of

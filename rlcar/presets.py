@@ -63,11 +63,36 @@ _DOCUMENTED: Tree = {
     "training": {"env_steps": 65_536, "evaluate_every_env_steps": 4096},
 }
 
+# A block is what an update learns from, whole.
+_PPO: Tree = {
+    "algorithm": "ppo",
+    "training": {"env_steps": 100_000, "block_length": 128, "evaluate_every_env_steps": 4096},
+}
+
+_Q_LEARNING: Tree = {
+    # 256 transitions, which are windows of two steps, for each env step.
+    "replay": {"batch_size": 256, "batch_length": 2, "samples_per_insert": 512.0},
+    "training": {"env_steps": 20_000, "cars": 8, "block_length": 16},
+}
+
 PRESETS: dict[str, Tree] = {
     "nano": _NANO,
     "small": _SMALL,
     "medium": _MEDIUM,
     "documented": _DOCUMENTED,
+    "ppo": _PPO,
+    "recurrent-ppo": {**_PPO, "ppo": {"recurrent_units": 64, "minibatch_size": 512}},
+    "sac": {"algorithm": "sac", **_Q_LEARNING},
+    "td3": {"algorithm": "td3", **_Q_LEARNING},
+}
+
+# What `--algorithm` alone stands for.
+PRESET_OF: dict[str, str] = {
+    "dreamer": "nano",
+    "documented": "documented",
+    "ppo": "ppo",
+    "sac": "sac",
+    "td3": "td3",
 }
 
 
@@ -125,7 +150,13 @@ MODES: dict[str, Tree] = {
             },
             "actor_critic": {"units": 32, "layers": 1, "imagination_last": 8},
         },
-        "replay": {"batch_size": 8, "batch_length": 16, "min_env_steps": 512},
+        **{name: {"hidden_units": 32} for name in ("ppo", "sac", "td3")},
+        "replay": {
+            "batch_size": 8,
+            "batch_length": 16,
+            "min_env_steps": 512,
+            "samples_per_insert": 16.0,
+        },
         "training": {
             "env_steps": 8192,
             "cars": 8,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rlcar.config import RaceConfig
 from rlcar.errors import UserError
+from rlcar.race_config import RaceConfig
 from rlcar.seat import Moment, Seat, drive_once
 from rlcar.sim.renderer import FRAMES_PER_S, Car, Renderer, Scene, contact_sheet, scene_of
 from rlcar.track import make_track, make_tracks

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from rlcar.agent import make_agent
-from rlcar.config import Config, RaceConfig, load_config
+from rlcar.config import Config, load_config
 from rlcar.evaluate_run import load_policy
+from rlcar.race_config import RaceConfig
 from rlcar.run import require_run
 from rlcar.sim import SPEC, CarView, make_race
 from rlcar.track import make_pool

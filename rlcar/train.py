@@ -11,7 +11,7 @@ from rlcar.interrupt import StopRequest
 from rlcar.rollout import Rollout
 from rlcar.run import Run
 from rlcar.sim import SPEC
-from rlcar.trainer import UPDATES_PER_CALL, Trainer
+from rlcar.trainer import Trainer
 from rlcar.types import Policy
 
 
@@ -41,8 +41,8 @@ def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -
             trajectory, episodes = rollout.collect(weights)
             run.drove(episodes)
             metrics = trainer.insert(trajectory)
-            for _ in range(trainer.updates_due() // UPDATES_PER_CALL):
-                run.trained(UPDATES_PER_CALL, trainer.train() | metrics)
+            for _ in range(trainer.calls_due()):
+                run.trained(trainer.updates_per_call, trainer.train() | metrics)
                 if run.should_log():
                     run.log(trainer.env_steps, trainer.train_steps)
             weights = trainer.weights()

@@ -16,6 +16,10 @@ from rlcar.types import Spec, Trajectory, Weights
 
 # One dispatch runs so many train steps; fewer would be paid in Python, more in reaction time.
 UPDATES_PER_CALL = 8
+_LEARNING_RATE = {
+    "dreamer": "dreamer.optimizer.learning_rate",
+    **{name: f"{name}.learning_rate" for name in ("documented", "ppo", "sac", "td3")},
+}
 
 
 class Trainer:
@@ -25,12 +29,21 @@ class Trainer:
         self._config = config
         self._learner = agent.learner
         self._state = agent.learner.init(config.seed)
-        self._replay = Replay(config.replay, spec, config.training.block_length, config.seed)
+        replay, block_env_steps = config.replay, config.training.block_length * config.training.cars
+        if agent.learner.is_on_policy:  # the memory is the newest block, used once
+            replay = replay.model_copy(update={"capacity_env_steps": block_env_steps})
+            self._steps_per_update, self.updates_per_call = block_env_steps, 1
+            ratio, first = 1.0, 0
+        else:
+            self._steps_per_update = replay.batch_size * replay.batch_length
+            self.updates_per_call = UPDATES_PER_CALL
+            ratio, first = replay.samples_per_insert, replay.min_env_steps
+        self._replay = Replay(replay, spec, config.training.block_length, config.seed)
         self._limiter = SamplesPerInsert(
-            config.replay.samples_per_insert,
-            config.replay.min_env_steps,
-            max_ahead_env_steps=2 * config.training.block_length * config.training.cars,
-            steps_per_update=UPDATES_PER_CALL * self._steps_per_update(),
+            ratio,
+            first,
+            max_ahead_env_steps=2 * block_env_steps,
+            steps_per_update=self.updates_per_call * self._steps_per_update,
         )
         self.env_steps = 0
         self.train_steps = 0
@@ -44,31 +57,33 @@ class Trainer:
         lag = self.train_steps - float(np.mean(trajectory.weights_version))
         return {"rollout/weights_lag_updates": lag}
 
-    def updates_due(self) -> int:
-        """Train steps that the samples-per-insert limit allows now, in whole calls."""
-        due = self._limiter.updates_due(self._steps_per_update())
-        return due // UPDATES_PER_CALL * UPDATES_PER_CALL
+    def calls_due(self) -> int:
+        """How often `train` may be called now, by the samples-per-insert limit."""
+        return self._limiter.updates_due(self._steps_per_update) // self.updates_per_call
 
     def wants_data(self) -> bool:
         """False while training is so far behind the simulators that they had better wait."""
         return self._limiter.can_insert()
 
     def train(self) -> dict[str, float]:
-        """Runs `UPDATES_PER_CALL` train steps.
+        """Runs `updates_per_call` train steps.
 
         Raises NonFiniteError, naming the first metric that is not a finite number.
         """
-        batches = self._replay.sample(UPDATES_PER_CALL)
+        if self._learner.is_on_policy:
+            batches = self._replay.everything()
+        else:
+            batches = self._replay.sample(self.updates_per_call)
         self._state, metrics = self._learner.update(self._state, batches)
-        self.train_steps += UPDATES_PER_CALL
-        self._limiter.sampled(UPDATES_PER_CALL * self._steps_per_update())
+        self.train_steps += self.updates_per_call
+        self._limiter.sampled(self.updates_per_call * self._steps_per_update)
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
         bad = first_non_finite(metrics)
         if bad is not None:
             raise NonFiniteError(
                 f"{bad} is {metrics[bad]} after {self.train_steps} train steps and "
                 f"{self.env_steps} env steps: training stopped, no checkpoint was touched; resume "
-                "with a lower dreamer.optimizer.learning_rate"
+                f"with a lower {_LEARNING_RATE[self._config.algorithm]}"
             )
         return metrics | self._replay.metrics(self.train_steps)
 
@@ -106,6 +121,3 @@ class Trainer:
             "limiter": self._limiter.state(),
             "policy": self._learner.policy_params(self._state),
         }
-
-    def _steps_per_update(self) -> int:
-        return self._config.replay.batch_size * self._config.replay.batch_length

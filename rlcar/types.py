@@ -68,9 +68,10 @@ class Policy(NamedTuple):
     """Chooses actions; nothing but pure functions of `params`.
 
     `initial(number_of_cars)` -> carry;
-    `act(params, carry, time_step, key, explore)` -> (carry, action [N, A] in [-1, 1]); the key is
-    consumed, `explore` is a static bool: False takes the distribution's mode. A driver that
-    `sees_cars` is a yardstick that no car could be: its `act` gets the simulator's view as well.
+    `act(params, carry, time_step, key, explore)` -> (carry, action [N, A]), which the environment
+    clips to [-1, 1]; the key is consumed, `explore` is a static bool: False takes the
+    distribution's mode. A driver that `sees_cars` is a yardstick that no car could be: its `act`
+    gets the simulator's view as well.
     """
 
     initial: Callable[[int], Any]
@@ -83,9 +84,11 @@ class Learner(NamedTuple):
 
     `init(seed)` -> state; `update(state, batches)` -> (state, metrics): one train step for each
     batch of `batches` (leaves `[updates, B, T, ...]`), metrics averaged over them;
-    `policy_params(state)` -> what `Policy.act` needs, and nothing more.
+    `policy_params(state)` -> what `Policy.act` needs, and nothing more. One that is `is_on_policy`
+    learns from each block once, whole, while it is the newest: B is then its cars.
     """
 
     init: Callable[[int], Any]
     update: Callable[[Any, Batch], tuple[Any, Metrics]]
     policy_params: Callable[[Any], Params]
+    is_on_policy: bool = False

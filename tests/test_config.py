@@ -12,6 +12,7 @@ from rlcar.config import (
     make_race_config,
 )
 from rlcar.errors import ConfigError
+from rlcar.presets import PRESET_OF
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ from rlcar.errors import ConfigError
         ("training.cars=many", "training.cars = 'many': "),
         ("training.cars=2.5", "training.cars = 2.5: "),
         ("training.cars=true", "training.cars = True: "),
-        ("algorithm=dreemer", "algorithm = 'dreemer': "),
+        ("algorithm=dreemer", "unknown algorithm 'dreemer'; did you mean 'dreamer'"),
         ("race=5", "race = 5: "),
         ("training.cars", "'training.cars' is not of the form section.name=value"),
         ("training..cars=2", "is not of the form section.name=value"),
@@ -149,6 +150,21 @@ def test_a_wrong_file_is_refused(tmp_path, text, message):
 def test_an_absent_file_is_refused_with_its_name(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read the config file .*absent\.yaml"):
         make_config(file=tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("algorithm", PRESET_OF)
+def test_an_algorithm_alone_brings_its_own_preset(algorithm, tmp_path):
+    config = make_config(algorithm=algorithm)
+    assert (config.algorithm, config.preset) == (algorithm, PRESET_OF[algorithm])
+    (tmp_path / "c.yaml").write_text(f"algorithm: {algorithm}\n")
+    assert make_config(file=tmp_path / "c.yaml") == config
+
+
+def test_an_algorithm_that_is_unknown_or_not_the_presets_is_refused():
+    with pytest.raises(ConfigError, match="unknown algorithm 'sacc'; did you mean 'sac'"):
+        make_config(algorithm="sacc")
+    with pytest.raises(ConfigError, match="preset 'small' trains dreamer, not ppo: leave out one"):
+        make_config("small", algorithm="ppo")
 
 
 def test_an_unknown_preset_or_mode_names_the_nearest_or_all():

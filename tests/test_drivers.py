@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.config import RaceConfig, make_race_config
+from rlcar.config import make_race_config
 from rlcar.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluate import drive
+from rlcar.race_config import RaceConfig
 from rlcar.track import TRACK_SETS, make_tracks
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.track.racing_line import racing_lines

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rlcar.config import RaceConfig
 from rlcar.drivers import full_throttle
 from rlcar.errors import ConfigError
 from rlcar.evaluate import (
@@ -21,6 +20,7 @@ from rlcar.evaluate import (
     track_seeds,
     write_report,
 )
+from rlcar.race_config import RaceConfig
 from rlcar.sim import make_race
 from rlcar.track import make_pool, make_tracks
 from rlcar.track.bound import lap_time_bound_steps

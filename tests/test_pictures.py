@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlcar.config import TrackConfig
 from rlcar.evaluate import Laps
 from rlcar.pictures import draw_best, draw_laps, draw_learning_curve
+from rlcar.race_config import TrackConfig
 from rlcar.track import make_tracks
 
 

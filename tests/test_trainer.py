@@ -40,7 +40,7 @@ def learn(trainer: Trainer, seeds: range) -> Trainer:
     """Inserts a block a seed and runs all train steps that are due."""
     for seed in seeds:
         trainer.insert(make_block(seed))
-        while trainer.updates_due():
+        while trainer.calls_due():
             trainer.train()
     return trainer
 
@@ -63,7 +63,7 @@ def test_no_step_is_sampled_before_the_memory_holds_enough():
     trainer = make_trainer()
     trainer.insert(make_block(0))
     trainer.insert(make_block(1))
-    assert (trainer.env_steps, trainer.updates_due()) == (256, 0)
+    assert (trainer.env_steps, trainer.calls_due()) == (256, 0)
     assert trainer.wants_data()
 
 

@@ -13,6 +13,7 @@ from rlcar import evaluate_run as evaluate_run_module
 from rlcar import train as train_module
 from rlcar.agent import Agent, make_agent
 from rlcar.config import Config, make_config
+from rlcar.race_config import Section
 from rlcar.sim import SPEC
 from rlcar.train import Outcome, train
 
@@ -34,18 +35,15 @@ def make_tiny_config(*overrides: str) -> Config:
 
 
 @functools.cache
-def _agent(algorithm: str, dreamer: object, documented: object) -> Agent:
+def _agent(algorithm: str, settings: Section) -> Agent:
     return make_agent(
-        make_config().model_copy(
-            update=dict(algorithm=algorithm, dreamer=dreamer, documented=documented)
-        ),
-        SPEC,
+        make_config().model_copy(update={"algorithm": algorithm, algorithm: settings}), SPEC
     )
 
 
 def tiny_agent(config: Config, spec: object = SPEC) -> Agent:
     """What `make_agent` returns, compiled once for all configs with the same agent."""
-    return _agent(config.algorithm, config.dreamer, config.documented)
+    return _agent(config.algorithm, getattr(config, config.algorithm))
 
 
 @contextlib.contextmanager

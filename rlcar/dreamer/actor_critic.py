@@ -7,7 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from rlcar.config import ActorCriticConfig
+from rlcar.algorithm_config import ActorCriticConfig
 from rlcar.dreamer.distributions import (
     TWO_HOT_BINS,
     ActionDistribution,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlcar.config import DocumentedConfig
+from rlcar.algorithm_config import DocumentedConfig
 from rlcar.types import Array, Batch, Learner, Metrics, Params, Policy, Spec, TimeStep
 
 _CRASH_BELOW = -5.0  # half of what a crash pays

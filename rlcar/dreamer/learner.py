@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlcar.config import DreamerConfig
+from rlcar.algorithm_config import DreamerConfig
 from rlcar.dreamer.actor_critic import (
     ActorCritic,
     Imagined,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlcar.config import OptimizerConfig
+from rlcar.algorithm_config import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

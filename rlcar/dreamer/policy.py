@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlcar.config import DreamerConfig
+from rlcar.algorithm_config import DreamerConfig
 from rlcar.dreamer.actor_critic import make_actor_critic
 from rlcar.dreamer.rssm import (
     RssmState,

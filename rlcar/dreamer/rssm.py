@@ -6,7 +6,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from rlcar.config import WorldModelConfig
+from rlcar.algorithm_config import WorldModelConfig
 from rlcar.dreamer.distributions import sample_one_hot, straight_through, unimix
 from rlcar.dreamer.layers import BlockGru, NormedLinear, linear
 

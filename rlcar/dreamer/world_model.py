@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlcar.config import WorldModelConfig
+from rlcar.algorithm_config import WorldModelConfig
 from rlcar.dreamer.distributions import (
     TWO_HOT_BINS,
     categorical_kl,

@@ -83,6 +83,10 @@ class Replay:
         steps = first[..., None] + np.arange(self._batch_length)  # [updates, B, L]
         return Batch(*(self._by_step(name).take(steps, axis=0) for name in Batch._fields))
 
+    def everything(self) -> Batch:
+        """Returns all that is stored, whole blocks in order, leaves `[1, slots, T, …]`."""
+        return Batch(*(self._rings[name][None, : self._size].copy() for name in Batch._fields))
+
     def metrics(self, current_version: int) -> Metrics:
         """Returns the size, and how many updates ago the stored steps were driven, on average."""
         age = 0.0

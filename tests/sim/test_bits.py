@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.config import RaceConfig, TrackConfig, make_race_config
+from rlcar.config import make_race_config
+from rlcar.race_config import RaceConfig, TrackConfig
 from rlcar.sim import make_race
 from rlcar.sim.backend import make_backend
 from rlcar.sim.race import make_world, race_of

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rlcar.config import RaceConfig, TrackConfig, make_race_config
+from rlcar.config import make_race_config
+from rlcar.race_config import RaceConfig, TrackConfig
 from rlcar.sim.backend import make_backend
 from rlcar.sim.race import make_world, observe
 from rlcar.sim.state import RaceState

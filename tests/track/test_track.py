@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlcar.config import TrackConfig, make_race_config
+from rlcar.config import make_race_config
 from rlcar.errors import ConfigError
+from rlcar.race_config import TrackConfig
 from rlcar.track import TRACK_SETS, TrackPool, make_pool, make_track, make_tracks
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tracks.json"

@@ -1,0 +1,121 @@
+"""Settings of the algorithms."""
+
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from rlcar.race_config import Section
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class WorldModelConfig(Section):
+    """Recurrent state-space model; names after Hafner et al. 2025, Table of model sizes."""
+
+    recurrent_units: PositiveInt = 256  # D, the deterministic state
+    recurrent_blocks: PositiveInt = 8  # block-diagonal GRU
+    hidden_units: PositiveInt = 64  # inside the dynamics
+    latent_groups: PositiveInt = 8  # S
+    latent_classes: PositiveInt = 8  # K
+    units: PositiveInt = 64  # encoder, decoder, reward and continue heads
+    encoder_layers: PositiveInt = 2
+    decoder_layers: PositiveInt = 2
+    observation_scale: PositiveFloat = 10.0  # before symlog; ours come in [0, 1]
+    # Weight of the squared error against the KL: too little, and the latents keep too blurred a
+    # picture of the sensors to foresee a crash.
+    reconstruction_scale: PositiveFloat = 100.0
+    unimix: float = Field(0.01, gt=0.0, le=1.0)  # without it a KL would take the log of 0
+    free_nats: NonNegativeFloat = 1.0
+    dynamics_scale: NonNegativeFloat = 1.0
+    representation_scale: NonNegativeFloat = 0.1
+
+
+class ActorCriticConfig(Section):
+    """Learning in imagination."""
+
+    units: PositiveInt = 64
+    layers: PositiveInt = 2
+    imagination_length: PositiveInt = 15
+    imagination_last: PositiveInt = 16  # dreams start from the last so many steps of a window
+    discount_horizon: float = Field(333.0, gt=1.0)  # discount = 1 - 1 / horizon
+    lambda_: Probability = 0.95
+    entropy_scale: NonNegativeFloat = 3e-4
+    slow_value_rate: Probability = 0.02
+    return_normaliser_rate: Probability = 0.01
+    replay_value_scale: NonNegativeFloat = 0.3
+    policy_average_rate: float = Field(0.02, gt=0.0, le=1.0)  # 1 acts with the newest weights
+
+
+class OptimizerConfig(Section):
+    """LaProp with adaptive gradient clipping."""
+
+    learning_rate: PositiveFloat = 4e-5
+    warmup_updates: NonNegativeInt = 1000
+    clip_ratio: PositiveFloat = 0.3
+    epsilon: PositiveFloat = 1e-20
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(0.999, ge=0.0, lt=1.0)
+
+
+class DreamerConfig(Section):
+    """The world-model agent."""
+
+    world_model: WorldModelConfig = WorldModelConfig()
+    actor_critic: ActorCriticConfig = ActorCriticConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class DocumentedConfig(Section):
+    """The plain networks of the first product: no recurrence, no distributions."""
+
+    latent_units: PositiveInt = 32
+    hidden_units: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+    imagination_length: PositiveInt = 15
+    discount: float = Field(0.97, gt=0.0, lt=1.0)
+    exploration_noise: PositiveFloat = 0.2
+    exploration_start: Probability = 1.0
+    exploration_end: Probability = 0.1
+    exploration_decay: float = Field(0.999, gt=0.0, lt=1.0)  # per train step
+
+
+class PpoConfig(Section):
+    """Proximal policy optimisation (Schulman et al. 2017); defaults of Stable-Baselines3."""
+
+    hidden_units: PositiveInt = 64  # two layers of them, for the policy and for the value
+    recurrent_units: NonNegativeInt = 0  # of a GRU before them, for what is hidden; 0: none
+    learning_rate: PositiveFloat = 3e-4
+    epochs: PositiveInt = 10
+    minibatch_size: PositiveInt = 64  # env steps
+    discount: float = Field(0.99, gt=0.0, lt=1.0)
+    lambda_: Probability = 0.95
+    clip_ratio: PositiveFloat = 0.2
+    entropy_scale: NonNegativeFloat = 0.0
+    value_scale: NonNegativeFloat = 0.5
+    gradient_norm: PositiveFloat = 0.5
+
+
+class QLearningConfig(Section):
+    """What SAC and TD3 share: two critics, slow copies of them, one update for each env step."""
+
+    hidden_units: PositiveInt = 256  # two layers of them, in every network
+    learning_rate: PositiveFloat = 3e-4
+    discount: float = Field(0.99, gt=0.0, lt=1.0)
+    slow_rate: Probability = 0.005
+    reward_scale: PositiveFloat = 1.0
+
+
+class SacConfig(QLearningConfig):
+    """Soft actor-critic (Haarnoja et al. 2018) with a learnt temperature."""
+
+    target_entropy: float | None = None  # None: minus the number of actions
+    initial_temperature: PositiveFloat = 1.0
+
+
+class Td3Config(QLearningConfig):
+    """Twin delayed deterministic policy gradient (Fujimoto et al. 2018)."""
+
+    policy_delay: PositiveInt = 2  # updates of the critics for one of the actor
+    target_noise: NonNegativeFloat = 0.2
+    target_noise_limit: NonNegativeFloat = 0.5
+    exploration_noise: NonNegativeFloat = 0.1

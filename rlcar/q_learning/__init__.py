@@ -1,0 +1,1 @@
+"""What learners of Q share: transitions out of windows, and twin critics."""

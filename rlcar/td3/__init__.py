@@ -1,0 +1,1 @@
+"""Twin delayed deterministic policy gradient (Fujimoto et al. 2018)."""

@@ -1,0 +1,27 @@
+"""One action for each observation; exploring adds noise to it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlcar.algorithm_config import Td3Config
+from rlcar.q_learning.networks import make_actor, require_continuous
+from rlcar.types import Array, Params, Policy, Spec, TimeStep
+
+
+def make_policy(config: Td3Config, spec: Spec) -> Policy:
+    """Builds `Policy`; raises ConfigError for discrete actions."""
+    require_continuous("td3", spec)
+    actor = make_actor(config.hidden_units, spec, 1)
+
+    def act(
+        params: Params, carry: Any, time_step: TimeStep, key: jax.Array, explore: bool
+    ) -> tuple[Any, Array]:
+        action = jnp.tanh(actor.apply(params, time_step.observation))
+        if explore:
+            noise = config.exploration_noise * jax.random.normal(key, action.shape)
+            action = jnp.clip(action + noise, -1.0, 1.0)
+        return carry, action
+
+    return Policy(lambda number: (), act)
