@@ -8,7 +8,7 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test check fmt bench bench-sim golden clean

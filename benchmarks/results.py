@@ -1,0 +1,312 @@
+"""How do the algorithms compare, by env steps and by seconds, on both worlds?
+
+    python benchmarks/results.py classic                # trains, then writes docs/results.json
+    python benchmarks/results.py grand-prix --at-once 2
+    python benchmarks/results.py render                 # docs/results.md and its curves
+
+Each training is its own process, is skipped where its figures are in runs/results already, and goes
+on from its checkpoint where it was stopped. `train` (one training) is what the others call.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "runs" / "results"
+RESULTS = ROOT / "docs" / "results.json"
+# What differs from the preset, and until how many env steps each is looked at.
+CLASSIC: dict[str, list[str]] = {"nano": [], "sac": [], "td3": [], "ppo": []}
+CLASSIC_ENV_STEPS = {"nano": 12_288, "sac": 8_192, "td3": 16_384, "ppo": 49_152}
+CLASSIC_EVERY = {"ppo": 2048}  # env steps between two looks at the validation tracks, else 512
+GRAND_PRIX: dict[str, list[str]] = {"nano": [], "sac": [], "ppo": [], "recurrent-ppo": []}
+GRAND_PRIX_ENV_STEPS = (30_000, 100_000, 1_000_000)
+# A million env steps of these take many hours on two cores.
+GRAND_PRIX_MOST = {"nano": 100_000, "sac": 100_000}
+
+
+def train_one(options: argparse.Namespace) -> None:
+    """Trains until each of the env steps asked for, drives the test tracks, leaves the figures."""
+    import numpy as np
+
+    from rlcar import checkpoint
+    from rlcar.agent import make_agent
+    from rlcar.config import make_config
+    from rlcar.evaluate import TIME_LIMIT_STEPS, drive
+    from rlcar.evaluate_run import load_policy
+    from rlcar.metrics import read_metrics
+    from rlcar.sim import SPEC
+    from rlcar.track import TRACK_SETS, make_tracks
+    from rlcar.track.bound import lap_time_bound_steps
+    from rlcar.train import train
+
+    folder = RUNS / f"{options.world}-{options.preset}-{options.seed}"
+    for until in options.until:
+        overrides = [*options.set, f"training.env_steps={until}"]
+        config = make_config(
+            options.preset, overrides=overrides, world=options.world, seed=options.seed
+        )
+        if not (folder / f"at-{until}.json").exists():
+            outcome = train(config, folder, checkpoint.latest(folder / "checkpoints"))
+            if outcome.interrupted:
+                sys.exit(130)
+            agent = make_agent(config, SPEC)
+            _, params = load_policy(folder, folder, agent, config.seed)
+            laps = drive(agent.policy, params, config.race, "test")
+            tracks = make_tracks(TRACK_SETS["test"], config.race.track)
+            top_speed = config.race.vehicle.top_speed_px_per_step
+            bound_steps = lap_time_bound_steps(tracks, top_speed)
+            is_lap = laps.lap_time_steps > 0
+            charged = np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS)
+            row = {
+                "world": options.world,
+                "preset": options.preset,
+                "settings": options.set,
+                "env_steps_asked": until,
+                "lap_rate": float(is_lap.mean()),
+                "over_bound_pct": (100 * (charged / bound_steps - 1)).round(2).tolist(),
+                "lapped_over_bound_pct": _mean(100 * (charged / bound_steps - 1)[is_lap]),
+                "curve": [
+                    [row["env_steps"], row["run/train_seconds"], row["evaluation/lap_rate"]]
+                    for row in read_metrics(folder / "metrics.jsonl")
+                    if "evaluation/lap_rate" in row
+                ],
+                **outcome.summary,
+                "machine": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
+                **checkpoint.provenance(options.seed),
+            }
+            _write(folder / f"at-{until}.json", row)
+
+
+def _mean(values: Any) -> float | None:
+    return round(float(values.mean()), 2) if len(values) else None
+
+
+def run_all(world: str, wanted: dict[str, tuple[list[str], list[int]]], seeds: int, at_once: int):
+    """Starts every training that is missing, so many at a time, and gathers their figures."""
+    from rich.progress import Progress
+
+    jobs = [(preset, seed) for seed in range(seeds) for preset in wanted]
+
+    def start(job: tuple[str, int]) -> None:
+        preset, seed = job
+        overrides, until = wanted[preset]
+        command = [sys.executable, __file__, "train", "--world", world, "--preset", preset]
+        command += ["--seed", str(seed), "--until", *map(str, until)]
+        command += [word for override in overrides for word in ("--set", override)]
+        log = RUNS / f"{world}-{preset}-{seed}.log"
+        with log.open("w") as out:
+            done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            sys.exit(f"{preset} with seed {seed} failed: see {log}")
+
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with Progress() as progress, ThreadPoolExecutor(at_once) as pool:
+        task = progress.add_task(world, total=len(jobs))
+        for _ in pool.map(start, jobs):
+            progress.advance(task)
+
+
+def gather(world: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the table of one world out of the figures of its trainings."""
+    import numpy as np
+
+    from rlcar.statistics import bootstrap_interquartile_mean
+
+    table: dict[str, Any] = {}
+    for run in runs:
+        key = (
+            (run["preset"],) if world == "classic" else (str(run["env_steps_asked"]), run["preset"])
+        )
+        place = table
+        for part in key:
+            place = place.setdefault(part, {})
+        place.setdefault("runs", []).append(run)
+
+    def finish(cell: dict[str, Any]) -> None:
+        rows = cell["runs"]
+        scores = np.array([row["over_bound_pct"] for row in rows])
+        estimate = bootstrap_interquartile_mean(scores)
+        cell["seeds"] = len(rows)
+        cell["lap_rate"] = round(float(np.mean([row["lap_rate"] for row in rows])), 4)
+        cell["score_over_bound_pct"] = {
+            "iqm": round(estimate.mean, 2),
+            "iqm_low": round(estimate.low, 2),
+            "iqm_high": round(estimate.high, 2),
+        }
+        for name in ("env_steps_to_90", "seconds_to_90"):
+            values = [row[name] for row in rows]
+            found = [value for value in values if value is not None]
+            cell[f"{name}_runs"] = len(found)
+            cell[name] = float(np.median(found)) if len(found) == len(rows) else None
+
+    for cell in table.values():
+        for one in [cell] if "runs" in cell else cell.values():
+            finish(one)
+    return table
+
+
+def render() -> None:
+    """Writes docs/results.md and its picture from docs/results.json alone."""
+    results = json.loads(RESULTS.read_text())
+    lines = [
+        "# Results",
+        "",
+        "Written by `python benchmarks/results.py render` from [`results.json`](results.json);",
+        "nothing here is typed by hand. Scores are percent over the lower bound of the lap time on",
+        "the 64 test tracks, 1,000 steps charged for a track that is not lapped: interquartile",
+        "means over seeds and tracks, with 95 % stratified bootstrap intervals over seeds.",
+        "",
+    ]
+    if "classic" in results:
+        lines += [
+            "## Classic",
+            "",
+            "`python benchmarks/results.py classic`. To 90 %: the policy first laps 90 % of the",
+            "validation tracks and stays there until its run ends; the median over seeds, `-`",
+            "where not every seed got there (the column after says how many did).",
+            "",
+            "| Preset | Seeds | Env steps | Seconds | Got there | Lap rate | Over the bound |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for preset, cell in results["classic"].items():
+            lines.append(
+                f"| {preset} | {cell['seeds']} | {_number(cell['env_steps_to_90'])} | "
+                f"{_number(cell['seconds_to_90'])} | {cell['env_steps_to_90_runs']} | "
+                f"{cell['lap_rate']:.1%} | {_interval(cell)} |"
+            )
+        lines += ["", "![Share of validation tracks lapped by env steps](images/results.png)", ""]
+    if "grand_prix" in results:
+        lines += ["## Grand prix", "", "`python benchmarks/results.py grand-prix`.", ""]
+        for env_steps, cells in results["grand_prix"].items():
+            lines += [
+                f"After {int(env_steps):,} env steps:",
+                "",
+                "| Preset | Seeds | Lap rate | Over the bound |",
+                "| --- | --- | --- | --- |",
+            ]
+            order = sorted(cells, key=lambda name: cells[name]["score_over_bound_pct"]["iqm"])
+            lines += [
+                f"| {name} | {cells[name]['seeds']} | {cells[name]['lap_rate']:.1%} | "
+                f"{_interval(cells[name])} |"
+                for name in order
+            ] + [""]
+    runs = list(_runs_of(results))
+    commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
+    days = sorted({run["created"][:10] for run in runs})
+    versions = runs[0]["versions"]
+    lines += [
+        f"Commits {', '.join(commits)}; {', '.join(days)}; {runs[0]['machine']}; "
+        f"Python {versions['python']}, jax {versions['jax']}.",
+    ]
+    _draw(results)
+    (RESULTS.parent / "results.md").write_text("\n".join(lines) + "\n")
+
+
+def _runs_of(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            if name == "runs":
+                yield from value
+            else:
+                yield from _runs_of(value)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _interval(cell: dict[str, Any]) -> str:
+    score = cell["score_over_bound_pct"]
+    return f"{score['iqm']:.1f} % [{score['iqm_low']:.1f}, {score['iqm_high']:.1f}]"
+
+
+def _draw(results: dict[str, Any]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    tables = {
+        "classic": results.get("classic", {}),
+        "grand prix": list(results.get("grand_prix", {"": {}}).values())[-1],
+    }
+    last: dict[str, Any] = {}
+    for cells in results.get("grand_prix", {}).values():
+        last |= cells  # each preset's longest run holds the whole curve
+    tables["grand prix"] = last
+    for axes, (world, cells) in zip(figure.subplots(1, 2), tables.items(), strict=True):
+        for index, (preset, cell) in enumerate(cells.items()):
+            for row in cell["runs"]:
+                steps, _, rate = zip(*row["curve"], strict=True)
+                label = preset if row is cell["runs"][0] else None
+                axes.plot(steps, rate, color=f"C{index}", alpha=0.7, linewidth=1, label=label)
+        axes.set(title=world, xlabel="env steps", ylabel="validation tracks lapped", ylim=(0, 1.02))
+        axes.set_xscale("log")
+        if cells:
+            axes.legend()
+    figure.savefig(RESULTS.parent / "images" / "results.png", dpi=110)
+
+
+def _write(path: Path, content: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+def _update(world: str) -> None:
+    table = "classic" if world == "classic" else "grand_prix"
+    files = sorted(RUNS.glob(f"{world}-*/at-*.json"))
+    runs = [json.loads(path.read_text()) for path in files]
+    runs.sort(key=lambda run: (run["env_steps_asked"], run["preset"], run["seed"]))
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    _write(RESULTS, {**results, table: gather(world, runs)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("train")
+    one.add_argument("--world", required=True)
+    one.add_argument("--preset", required=True)
+    one.add_argument("--seed", type=int, required=True)
+    one.add_argument("--until", type=int, nargs="+", required=True)
+    one.add_argument("--set", action="append", default=[])
+    for world, seeds in (("classic", 5), ("grand-prix", 3)):
+        verb = verbs.add_parser(world)
+        verb.add_argument("--seeds", type=int, default=seeds)
+        verb.add_argument("--at-once", type=int, default=1, help="trainings side by side")
+        verb.add_argument("--most", type=int, default=None, help="env steps to stop at")
+    verbs.add_parser("render")
+    options = parser.parse_args()
+    if options.verb == "train":
+        return train_one(options)
+    if options.verb == "classic":
+        wanted = {
+            preset: (
+                [*overrides, f"training.evaluate_every_env_steps={CLASSIC_EVERY.get(preset, 512)}"],
+                [CLASSIC_ENV_STEPS[preset]],
+            )
+            for preset, overrides in CLASSIC.items()
+        }
+        run_all("classic", wanted, options.seeds, options.at_once)
+    elif options.verb == "grand-prix":
+        most = options.most or max(GRAND_PRIX_ENV_STEPS)
+        wanted = {
+            preset: (
+                overrides,
+                [n for n in GRAND_PRIX_ENV_STEPS if n <= min(most, GRAND_PRIX_MOST.get(preset, n))],
+            )
+            for preset, overrides in GRAND_PRIX.items()
+        }
+        run_all("grand-prix", wanted, options.seeds, options.at_once)
+    if options.verb != "render":
+        _update(options.verb)
+    return render()
+
+
+if __name__ == "__main__":
+    main()
