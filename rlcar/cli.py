@@ -129,6 +129,21 @@ def evaluate(
 
 
 @app.command()
+def dream(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
+    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    horizon: Annotated[int, typer.Option(help="Steps of a dream.")] = 30,
+) -> None:
+    """Lets a run's world model dream on, beside what happened: dream.json, .png and .gif."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.dream_run import dream_run, print_dream
+
+    print_dream(dream_run(run, tracks, horizon))
+    folder = run if (run / "run.json").exists() else run.parent.parent
+    _console.print(f"written: {folder}/dream.json, dream.png, dream.gif", highlight=False)
+
+
+@app.command()
 def play(
     run: Annotated[
         Path | None, typer.Argument(help="A run whose policy the space bar puts at the wheel.")

@@ -101,7 +101,7 @@ def draw_learning_curve(path: Path, metrics_rows: Sequence[Mapping[str, Any]]) -
             axes.text(
                 0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color=_MUTED
             )  # fmt: skip
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 class _Chosen:
@@ -155,7 +155,7 @@ def _draw_sheet(
         fontsize=13, weight="bold", color=_INK,
     )  # fmt: skip
     _draw_legend(figure, lines, laps)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_legend(figure: Figure, lines: LineCollection, laps: DrivenLaps) -> None:
@@ -297,7 +297,7 @@ def _plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG under a temporary name, then renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
