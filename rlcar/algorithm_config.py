@@ -28,6 +28,9 @@ class WorldModelConfig(Section):
     free_nats: NonNegativeFloat = 1.0
     dynamics_scale: NonNegativeFloat = 1.0
     representation_scale: NonNegativeFloat = 0.1
+    # Weight of reward and continue losses on dreamt steps: `open_loop_loss`.
+    open_loop_scale: NonNegativeFloat = 0.0
+    open_loop_length: PositiveInt = 15
 
 
 class ActorCriticConfig(Section):

@@ -129,6 +129,27 @@ def evaluate(
 
 
 @app.command()
+def profile(
+    what: Annotated[str, typer.Argument(help="train (the whole loop) or sim (driving alone).")],
+    preset: Annotated[str | None, typer.Option(help="As of rlcar train.")] = None,
+    world: Annotated[str | None, typer.Option(help="As of rlcar train.")] = None,
+    mode: Annotated[str, typer.Option(help="standard or test.")] = "standard",
+    set_: Set = None,
+    blocks: Annotated[int, typer.Option(min=1, max=1000, help="Blocks to look at.")] = 4,
+    out: Annotated[Path, typer.Option(help="Folder of the trace.")] = Path("profile"),
+) -> None:
+    """Says where the time goes, and leaves a trace for Perfetto or TensorBoard."""
+    from rlcar.config import make_config
+    from rlcar.profiler import print_profile, profile_sim, profile_train
+
+    if what not in ("train", "sim"):
+        raise UserError(f"cannot profile {what!r}: there are train and sim")
+    config = make_config(preset, mode, overrides=set_ or [], world=world)
+    run_profile = profile_train if what == "train" else profile_sim
+    print_profile(run_profile(config, out, blocks))
+
+
+@app.command()
 def dream(
     run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
     tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",

@@ -20,6 +20,8 @@ from rlcar.dreamer.layers import Mlp, linear
 from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, sample_latent
 from rlcar.types import Batch, Metrics, Params, Spec
 
+_OPEN_LOOP_EVERY = 4  # steps from one start of a dream along the batch to the next
+
 
 class WorldModel(NamedTuple):
     """Pure functions that share one `params`; `params` is always the first argument."""
@@ -130,6 +132,53 @@ def observe(
     return Observed(states, posterior, prior.reshape(posterior.shape))
 
 
+def open_loop_loss(
+    model: WorldModel,
+    config: WorldModelConfig,
+    params: Params,
+    observed: Observed,
+    batch: Batch,
+    discount: float,
+    key: jax.Array,
+) -> jax.Array:
+    """Reward and continue losses at steps that were dreamt under the actions really taken.
+
+    The key is consumed. Without it the heads see only filtered states, and dreams, whose latents
+    are drawn group by group, leave those: the crashes that the actor causes are not dreamt of, and
+    the critic values a policy at twice what it earns (docs/experiments.md). It is the latent
+    overshooting of Hafner et al. 2019 ("Learning latent dynamics for planning from pixels",
+    section 4) for the heads alone: with a gradient into the dynamics policies were unsteady.
+    """
+    length = min(config.open_loop_length, batch.reward.shape[1] // 2)
+    starts = jnp.arange(0, batch.reward.shape[1] - length, _OPEN_LOOP_EVERY)
+    ahead = starts[None, :] + jnp.arange(1, length + 1)[:, None]  # [L, starts]
+
+    def follow(x: jax.Array) -> jax.Array:
+        return _time_major(x)[ahead].reshape(length, -1, *x.shape[2:])
+
+    state = RssmState(*(x[starts].reshape(-1, x.shape[-1]) for x in observed.state))
+    number = state.recurrent.shape[0]
+    uniform = jax.random.uniform(key, (length, number, config.latent_groups))
+
+    def step(state: RssmState, inputs: tuple) -> tuple[RssmState, jax.Array]:
+        action, uniform = inputs
+        recurrent = model.advance(params, state, action)
+        latent = sample_latent(model.prior(params, recurrent), uniform)
+        state = RssmState(recurrent, latent)
+        return state, features(state)
+
+    _, feature = jax.lax.scan(step, state, (follow(batch.previous_action), uniform))
+    flat = jax.lax.stop_gradient(feature).reshape(length * number, -1)
+    reward_logits = model.reward(params, flat).reshape(length, number, TWO_HOT_BINS)
+    reward = two_hot_loss(reward_logits, follow(batch.reward))
+    goes_on = discount * (1.0 - follow(batch.is_terminal).astype(jnp.float32))
+    continue_logits = model.continues(params, flat).reshape(length, number)
+    continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
+    # Beyond the end of its episode a dream has no counterpart.
+    is_same = jnp.cumsum(follow(batch.is_first).astype(jnp.int32), axis=0) == 0
+    return jnp.mean(jnp.where(is_same, reward + continues, 0.0))
+
+
 def world_model_loss(
     model: WorldModel,
     config: WorldModelConfig,
@@ -171,6 +220,10 @@ def world_model_loss(
         "representation": config.representation_scale
         * jnp.maximum(representation, config.free_nats),
     }
+    if config.open_loop_scale > 0:
+        dream_key = jax.random.fold_in(key, 1)
+        dreamt = open_loop_loss(model, config, params, observed, batch, discount, dream_key)
+        losses["open_loop"] = config.open_loop_scale * dreamt
     means = {name: jnp.mean(loss) for name, loss in losses.items()}
     total = jnp.asarray(sum(means.values()))
     reward_error = jnp.abs(two_hot_mean(reward_logits) - _time_major(batch.reward))

@@ -1,0 +1,202 @@
+"""Where the time goes: a trace to open in Perfetto or TensorBoard, and one screen of sums."""
+
+import collections
+import contextlib
+import gzip
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from rlcar.agent import make_agent
+from rlcar.config import Config
+from rlcar.errors import UserError
+from rlcar.evaluate import make_evaluator
+from rlcar.rollout import Rollout
+from rlcar.sim import SPEC
+from rlcar.trainer import Trainer
+
+_TOP_OPERATIONS = 12
+
+
+class Profile(NamedTuple):
+    """What was measured after everything had been compiled."""
+
+    trace: Path  # perfetto_trace.json.gz
+    wall_s: float
+    env_steps: int
+    train_steps: int
+    compile_s: float  # the first pass, which compiles, less a later one
+    stages_s: dict[str, float]
+    operations: list[tuple[str, str, float, int]]  # program, operation, seconds, executions
+    kernels: dict[str, int]  # operations executed, by program
+
+
+def profile_train(config: Config, out: Path, blocks: int) -> Profile:
+    """Runs the one-process loop for `blocks` blocks under the tracer, after a warm-up."""
+    agent = make_agent(config, SPEC)
+    trainer, rollout = Trainer(config, SPEC, agent), Rollout(config, agent.policy)
+    evaluate = make_evaluator(agent.policy, config.race, config.training.evaluate_set)
+    clock = _Clock()
+
+    def block() -> None:
+        with clock("weights to the host"):
+            weights = trainer.weights()
+        with clock("drive"):
+            trajectory, _ = rollout.collect(weights)
+        with clock("insert"):
+            trainer.insert(trajectory)
+        with clock("train"):
+            for _ in range(trainer.calls_due()):
+                trainer.train()
+
+    def look() -> None:
+        with clock("evaluate (once)"):
+            evaluate(trainer.weights().params)
+
+    started = time.perf_counter()
+    while not trainer.train_steps:
+        block()
+    look()
+    first_s = time.perf_counter() - started
+    before = trainer.env_steps, trainer.train_steps
+
+    def work() -> None:
+        for _ in range(blocks):
+            block()
+        look()
+
+    wall_s, operations = _traced(out, clock, work)
+    env_steps, train_steps = trainer.env_steps - before[0], trainer.train_steps - before[1]
+    return _profile(out, clock, wall_s, operations, env_steps, train_steps, first_s)
+
+
+def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
+    """Drives `blocks` blocks with the untrained policy under the tracer, after a warm-up."""
+    agent = make_agent(config, SPEC)
+    weights = Trainer(config, SPEC, agent).weights()
+    rollout, clock = Rollout(config, agent.policy), _Clock()
+
+    def block() -> None:
+        with clock("drive"):
+            rollout.collect(weights)
+
+    started = time.perf_counter()
+    block()
+    first_s = time.perf_counter() - started
+
+    def work() -> None:
+        for _ in range(blocks):
+            block()
+
+    wall_s, operations = _traced(out, clock, work)
+    env_steps = blocks * config.training.block_length * config.training.cars
+    return _profile(out, clock, wall_s, operations, env_steps, 0, first_s)
+
+
+def print_profile(profile: Profile) -> None:
+    """Prints one screen: stages, then the operations that took longest, then figures."""
+    console = Console()
+    stages = Table(title=f"{profile.wall_s:.2f} s of wall time")
+    stages.add_column("stage")
+    stages.add_column("ms", justify="right")
+    stages.add_column("share", justify="right")
+    for name, seconds in sorted(profile.stages_s.items(), key=lambda one: -one[1]):
+        stages.add_row(name, f"{1e3 * seconds:.1f}", f"{100 * seconds / profile.wall_s:.1f} %")
+    console.print(stages)
+    table = Table(title="operations that took longest (they may run side by side)")
+    for column, justify in (("program", "left"), ("operation", "left"), ("ms", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("executions", justify="right")
+    for program, operation, seconds, count in profile.operations[:_TOP_OPERATIONS]:
+        table.add_row(program, operation, f"{1e3 * seconds:.1f}", f"{count:,}")
+    console.print(table)
+    figures = {
+        "env_steps_per_s": profile.env_steps / profile.wall_s,
+        "train_steps_per_s": profile.train_steps / profile.wall_s,
+        "compile_s": profile.compile_s,
+    }
+    if profile.train_steps:
+        kernels = profile.kernels.get("jit_update", 0) / profile.train_steps
+        figures["operations_per_train_step"] = kernels
+    for name, value in figures.items():
+        console.print(f"figure {name}={value:.6g}", highlight=False)
+    console.print(f"trace: {profile.trace}", highlight=False)
+    console.print("open it on https://ui.perfetto.dev, or the folder in TensorBoard")
+
+
+class _Clock:
+    """Sums wall time by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = collections.defaultdict(float)
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        with jax.profiler.TraceAnnotation(name):
+            yield
+        self.seconds[name] += time.perf_counter() - started
+
+
+def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> tuple[float, list[dict]]:
+    """Runs `work` under the tracer; returns its wall time and the trace's XLA events."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # its million lines would drown the rest
+    clock.seconds.clear()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with jax.profiler.trace(str(out), create_perfetto_trace=True, profiler_options=options):
+            started = time.perf_counter()
+            work()
+            wall_s = time.perf_counter() - started
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    with gzip.open(_newest(out)) as file:
+        events = json.load(file)["traceEvents"]
+    return wall_s, [one for one in events if "hlo_op" in one.get("args", {})]
+
+
+def _newest(out: Path) -> Path:
+    return max(
+        out.glob("plugins/profile/*/perfetto_trace.json.gz"), key=lambda p: p.stat().st_mtime
+    )
+
+
+def _profile(
+    out: Path,
+    clock: _Clock,
+    wall_s: float,
+    events: list[dict],
+    env_steps: int,
+    train_steps: int,
+    first_s: float,
+) -> Profile:
+    seconds: dict[tuple[str, str], float] = collections.defaultdict(float)
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    kernels: collections.Counter[str] = collections.Counter()
+    for event in events:
+        program, operation = event["args"].get("hlo_module", "?"), event["name"]
+        if operation.startswith(("while", "call", "conditional")):
+            continue  # holds others, which are counted themselves
+        seconds[program, operation] += event["dur"] / 1e6
+        counts[program, operation] += 1
+        kernels[program] += 1
+    return Profile(
+        trace=_newest(out),
+        wall_s=wall_s,
+        env_steps=env_steps,
+        train_steps=train_steps,
+        compile_s=max(0.0, first_s - wall_s),
+        stages_s=dict(clock.seconds),
+        operations=[
+            (*key, seconds[key], counts[key])
+            for key in sorted(seconds, key=lambda one: -seconds[one])
+        ],
+        kernels=dict(kernels),
+    )

@@ -1,0 +1,82 @@
+"""The loss at dreamt steps: who learns from it, and which steps count."""
+
+import jax
+import numpy as np
+import pytest
+
+from rlcar.dreamer.world_model import make_world_model, observe, open_loop_loss
+from tests.dreamer.tiny import SPEC, largest, one_episode, quick_jit
+
+KEY = jax.random.PRNGKey(1)
+DISCOUNT = 0.9
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config):
+    changes = {"open_loop_scale": 1.0, "open_loop_length": 4}
+    return tiny_config.dreamer.world_model.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    return make_world_model(config, SPEC)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    return quick_jit(model.init)(jax.random.PRNGKey(0))
+
+
+@pytest.fixture(scope="module")
+def loss_and_gradient(config, model):
+    def loss(params, batch):
+        observed = observe(model, config, params, batch, KEY)
+        return open_loop_loss(model, config, params, observed, batch, DISCOUNT, KEY)
+
+    return quick_jit(jax.value_and_grad(loss))
+
+
+def test_only_the_heads_learn_from_dreamt_steps(loss_and_gradient, params):
+    _, gradient = loss_and_gradient(params, one_episode(2, 8))
+    moved = {name.split("/")[0] for name, part in gradient.items() if largest(part) > 0}
+    # The reward head starts with a last layer of zeros, which passes nothing back yet.
+    assert moved == {"reward_out", "continue", "continue_out"}
+
+
+def test_what_follows_the_end_of_the_dreamt_episode_counts_for_nothing(loss_and_gradient, params):
+    batch = one_episode(1, 8)  # one dream, of the steps 1 to 4
+    is_first = batch.is_first.copy()
+    is_first[:, 2] = True
+    batch = batch._replace(is_first=is_first)
+
+    def with_crash_at(step):
+        is_terminal = np.zeros_like(batch.is_terminal)
+        is_terminal[:, step] = True
+        return loss_and_gradient(params, batch._replace(is_terminal=is_terminal))[0]
+
+    plain = loss_and_gradient(params, batch)[0]
+    assert with_crash_at(1) != plain
+    for step in (2, 3, 4):
+        assert with_crash_at(step) == plain
+
+
+def test_a_crash_at_the_end_of_a_dream_is_learnt(config, model, params):
+    """Fitted to one batch, the heads tell after two blind steps that the fourth is the end."""
+    batch = one_episode(4, 8)
+    is_terminal = batch.is_terminal.copy()
+    is_terminal[:2, 4] = True  # the cars that steer left crash at the fourth step
+    action = np.zeros_like(batch.previous_action)
+    action[:2, 1:5, 0] = 1.0
+    batch = batch._replace(is_terminal=is_terminal, previous_action=action)
+
+    def loss(params):
+        observed = observe(model, config, params, batch, KEY)
+        return open_loop_loss(model, config, params, observed, batch, DISCOUNT, KEY)
+
+    descend = quick_jit(
+        lambda params: jax.tree.map(lambda p, g: p - 0.3 * g, params, jax.grad(loss)(params))
+    )
+    before = float(quick_jit(loss)(params))
+    for _ in range(150):
+        params = descend(params)
+    assert float(quick_jit(loss)(params)) < 0.5 * before

@@ -1,0 +1,41 @@
+"""The profile: stages and operations of a real run, and a trace that opens."""
+
+import gzip
+import json
+
+import pytest
+
+from rlcar import cli
+from rlcar.errors import UserError
+from rlcar.profiler import profile_sim, profile_train
+from tests.tiny_run import make_tiny_config
+
+
+def test_a_training_is_profiled_by_stage_and_by_operation(tmp_path):
+    profile = profile_train(make_tiny_config(), tmp_path / "out", blocks=2)
+    assert set(profile.stages_s) == {
+        "drive", "insert", "train", "weights to the host", "evaluate (once)",
+    }  # fmt: skip
+    assert 0 < sum(profile.stages_s.values()) <= profile.wall_s
+    assert (profile.env_steps, profile.train_steps > 0) == (256, True)
+    assert {"jit_collect", "jit_update"} <= set(profile.kernels)
+    seconds = [one[2] for one in profile.operations]
+    assert seconds == sorted(seconds, reverse=True)
+    with gzip.open(profile.trace) as file:
+        names = {event["name"] for event in json.load(file)["traceEvents"] if "name" in event}
+    assert {"drive", "train"} <= names
+
+
+def test_driving_alone_trains_nothing(tmp_path):
+    profile = profile_sim(make_tiny_config(), tmp_path, blocks=3)
+    assert (profile.env_steps, profile.train_steps) == (384, 0)
+    assert set(profile.stages_s) == {"drive"}
+
+
+def test_mistakes_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="there are train and sim"):
+        cli.profile("everything")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        profile_sim(make_tiny_config(), blocked, blocks=1)
