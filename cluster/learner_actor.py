@@ -8,7 +8,7 @@ import ray
 from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.config import Config
-from rlcar.sim import SPEC
+from rlcar.environment import spec_of
 from rlcar.trainer import Trainer
 from rlcar.types import Trajectory, Weights
 
@@ -17,7 +17,8 @@ class LearnerProcess:
     """Holds replay and parameters; every call does its work and returns, nothing runs beside it."""
 
     def __init__(self, config: Config):
-        self._trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+        spec = spec_of(config)
+        self._trainer = Trainer(config, spec, make_agent(config, spec))
 
     def learn(self, trajectory: Trajectory) -> tuple[dict[str, Any], Weights]:
         """Stores a block, runs the train steps that are due; two objects, the second for all."""

@@ -7,8 +7,8 @@ import ray
 
 from rlcar.agent import make_agent
 from rlcar.config import Config
-from rlcar.rollout import Episodes, Rollout
-from rlcar.sim import SPEC
+from rlcar.environment import make_rollout, spec_of
+from rlcar.rollout import Episodes
 from rlcar.types import Trajectory, Weights
 
 
@@ -18,8 +18,8 @@ class SimulatorProcess:
     def __init__(self, config: Config, index: int, epoch: int):
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
-        policy = make_agent(config, SPEC).policy
-        self._rollout = Rollout(config, policy, first_car=index * config.training.cars, epoch=epoch)
+        policy = make_agent(config, spec_of(config)).policy
+        self._rollout = make_rollout(config, policy, index * config.training.cars, epoch)
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block; two objects, so that the block never passes through the driver."""

@@ -15,11 +15,10 @@ from cluster.runtime import ray_runtime
 from rlcar.agent import make_agent
 from rlcar.checkpoint import Save
 from rlcar.config import Config
+from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import UserError
-from rlcar.evaluate import Evaluator, make_evaluator
 from rlcar.interrupt import StopRequest
 from rlcar.run import Run
-from rlcar.sim import SPEC
 from rlcar.train import Outcome
 from rlcar.types import Weights
 
@@ -59,9 +58,8 @@ class _Loop:
     def __init__(self, config: Config, cluster: ClusterConfig, folder: Path, resume: Save | None):
         self._config, self._cluster, self._resume = config, cluster, resume
         self._folder = folder
-        self._evaluate: Evaluator = make_evaluator(
-            make_agent(config, SPEC).policy, config.race, config.training.evaluate_set
-        )
+        policy = make_agent(config, spec_of(config)).policy
+        self._evaluate = make_evaluation(config, policy)
         self._learner = _start_learner(config, cluster)
         start = self._learner.start.options(num_returns=2)
         self._first_counters, self._weights = start.remote(resume)

@@ -6,6 +6,7 @@ from rlcar.config import Config
 from rlcar.dreamer import documented
 from rlcar.dreamer import learner as dreamer_learner
 from rlcar.dreamer import policy as dreamer_policy
+from rlcar.errors import ConfigError
 from rlcar.ppo import learner as ppo_learner
 from rlcar.ppo import policy as ppo_policy
 from rlcar.sac import learner as sac_learner
@@ -13,6 +14,8 @@ from rlcar.sac import policy as sac_policy
 from rlcar.td3 import learner as td3_learner
 from rlcar.td3 import policy as td3_policy
 from rlcar.types import Learner, Policy, Spec
+
+_CONTINUOUS = ("documented", "sac", "td3")
 
 
 class Agent(NamedTuple):
@@ -23,7 +26,17 @@ class Agent(NamedTuple):
 
 
 def make_agent(config: Config, spec: Spec) -> Agent:
-    """Builds the agent of `config.algorithm`."""
+    """Builds the agent of `config.algorithm`; raises ConfigError for what that cannot do."""
+    if spec.image_shape is not None and config.algorithm != "dreamer":
+        raise ConfigError(
+            f"{config.environment.id} gives images, and {config.algorithm} sees vectors alone: "
+            "train it with --algorithm dreamer"
+        )
+    if spec.is_discrete and config.algorithm in _CONTINUOUS:
+        raise ConfigError(
+            f"{config.environment.id} has discrete actions, and {config.algorithm} chooses from "
+            "[-1, 1]: train it with --algorithm dreamer or ppo"
+        )
     if config.algorithm == "documented":
         plain = config.documented
         return Agent(documented.make_policy(plain, spec), documented.make_learner(plain, spec))

@@ -20,10 +20,12 @@ class WorldModelConfig(Section):
     units: PositiveInt = 64  # encoder, decoder, reward and continue heads
     encoder_layers: PositiveInt = 2
     decoder_layers: PositiveInt = 2
+    image_depth: PositiveInt = 16  # channels of the first of four convolutions are twice as many
     observation_scale: PositiveFloat = 10.0  # before symlog; ours come in [0, 1]
     # Weight of the squared error against the KL: too little, and the latents keep too blurred a
     # picture of the sensors to foresee a crash.
     reconstruction_scale: PositiveFloat = 100.0
+    image_scale: PositiveFloat = 1.0  # the same for images
     unimix: float = Field(0.01, gt=0.0, le=1.0)  # without it a KL would take the log of 0
     free_nats: NonNegativeFloat = 1.0
     dynamics_scale: NonNegativeFloat = 1.0

@@ -49,6 +49,9 @@ def train(
     world: Annotated[
         str | None, typer.Option(help="classic (the default), grand-prix, or a stage grand-prix-1.")
     ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="A Gymnasium environment instead, e.g. rlcar/Catch-v0.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="standard, or test: everything, tiny.")] = "standard",
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     set_: Set = None,
@@ -81,7 +84,14 @@ def train(
     save = None if resume is None else find_save(runs, resume, name)
     if save is None:
         resolved = make_config(
-            preset, mode, config, set_ or [], world=world, algorithm=algorithm, **settings
+            preset,
+            mode,
+            config,
+            set_ or [],
+            world=world,
+            algorithm=algorithm,
+            environment=env,
+            **settings,
         )
         folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
     else:
@@ -91,6 +101,7 @@ def train(
             "--preset": preset,
             "--algorithm": algorithm,
             "--world": world,
+            "--env": env,
             "--config": config,
             "--seed": seed,
         }

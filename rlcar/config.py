@@ -33,6 +33,15 @@ class ReplayConfig(Section):
     samples_per_insert: PositiveFloat = 16.0  # replayed steps for each new env step
 
 
+class EnvironmentConfig(Section):
+    """An environment of Gymnasium in place of the race."""
+
+    id: str = ""  # as of gymnasium.make, or module:id; empty: the race
+    # Images are resized to squares of it; None: as they come if they are such squares, else 64.
+    image_size_px: Literal[16, 32, 64] | None = None
+    time_limit_steps: PositiveInt | None = None  # None: the environment's own
+
+
 class TrainingConfig(Section):
     """How long, how wide, and when to look."""
 
@@ -53,6 +62,7 @@ class Config(Section):
     world: str = "classic"  # what `race` began as
     seed: int = Field(0, ge=0, lt=2**31)
     race: RaceConfig = RaceConfig()
+    environment: EnvironmentConfig = EnvironmentConfig()
     algorithm: Literal["dreamer", "documented", "ppo", "sac", "td3"] = "dreamer"
     dreamer: DreamerConfig = DreamerConfig()
     documented: DocumentedConfig = DocumentedConfig()
@@ -92,12 +102,14 @@ def make_config(
     *,
     world: str | None = None,
     algorithm: str | None = None,
+    environment: str | None = None,
     **settings: Any,
 ) -> Config:
     """Builds a config from preset, world, mode, a YAML file, `a.b=c` overrides, keywords.
 
-    Later ones win. A preset or world that is not given is the file's, else the algorithm's own
-    preset (nano where none is given either) and classic.
+    Later ones win; `environment` is the id of one of Gymnasium. A preset or world that is not given
+    is the file's, else the algorithm's own preset (without an algorithm nano, or gymnasium for
+    another environment than the race) and classic.
     Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
     """
     tree: Tree = {}
@@ -111,7 +123,13 @@ def make_config(
     algorithm = chosen("algorithm", algorithm, "")
     if algorithm and algorithm not in PRESET_OF:
         raise ConfigError(f"unknown algorithm {algorithm!r}{nearest(algorithm, list(PRESET_OF))}")
-    preset = chosen("preset", preset, PRESET_OF.get(algorithm or "dreamer"))
+    if environment:
+        changes.append({"environment": {"id": environment}})
+    has_environment = any(one.get("environment", {}).get("id") for one in changes)
+    default = (
+        "gymnasium" if has_environment and not algorithm else PRESET_OF.get(algorithm or "dreamer")
+    )
+    preset = chosen("preset", preset, default)
     world = chosen("world", world, "classic")
     kinds = (("preset", preset, PRESETS), ("world", world, WORLDS), ("mode", mode, MODES))
     for kind, name, known in kinds:

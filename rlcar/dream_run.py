@@ -1,7 +1,5 @@
 """A run's dreams beside what really happened: error by horizon, a picture and a film."""
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +15,8 @@ from rlcar.agent import Agent, make_agent
 from rlcar.config import Config, load_config
 from rlcar.dreamer.dream import Dream, make_dreamer
 from rlcar.errors import CheckpointError, UserError
-from rlcar.evaluate import track_seeds
-from rlcar.run import require_run, writing
+from rlcar.evaluate import track_seeds, write_json
+from rlcar.run import require_race, require_run, writing
 from rlcar.sim import SPEC, make_race
 from rlcar.sim.sensors import RAYS
 from rlcar.track import make_pool
@@ -53,6 +51,7 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
         raise UserError(f"--horizon {horizon}: a dream has 1 to 200 steps")
     folder = require_run(path)
     config = load_config(folder / "config.json")
+    require_race(folder, config)
     if config.algorithm != "dreamer":
         raise UserError(f"{folder} trained {config.algorithm}, which has no world model to dream")
     agent = make_agent(config, SPEC)
@@ -97,10 +96,7 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
                 for index, car in chosen
             ],
         )
-        target = folder / "dream.json"
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-        temporary.replace(target)
+        write_json(folder / "dream.json", report)
     return report
 
 

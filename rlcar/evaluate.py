@@ -17,6 +17,7 @@ from rich.table import Table
 from rlcar import pictures
 from rlcar.config import nearest
 from rlcar.errors import ConfigError
+from rlcar.evaluation import Evaluation
 from rlcar.race_config import RaceConfig
 from rlcar.sim import CarView, Race, make_race
 from rlcar.track import TRACK_SETS, Track, make_pool
@@ -154,6 +155,18 @@ def report(
     }
 
 
+def score_laps(laps: Laps) -> Evaluation:
+    """The figures that training notes of a drive; a track that was not lapped costs the limit."""
+    is_lap = laps.lap_time_steps > 0
+    charged = float(np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS).mean())
+    metrics = {
+        "evaluation/lap_rate": float(is_lap.mean()),
+        "evaluation/charged_lap_steps": charged,
+        "evaluation/progress": float(laps.progress.mean()),
+    }
+    return Evaluation(metrics, charged)
+
+
 def write_report(
     folder: Path,
     report: Mapping[str, Any],
@@ -176,10 +189,15 @@ def write_report(
     if metrics_rows:
         pictures.draw_learning_curve(folder / "learning_curve.png", metrics_rows)
     path = folder / "report.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_finite(report), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    write_json(path, report)
     return path
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Writes a tree, complete or not at all; what is not a finite number becomes null."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
 
 
 def print_table(report: Mapping[str, Any], console: Console) -> None:

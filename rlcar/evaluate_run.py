@@ -1,19 +1,22 @@
 """A run's best policy on unseen tracks: the report, its pictures and its figures."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
 
 from rlcar import checkpoint
 from rlcar.agent import Agent, make_agent
-from rlcar.config import load_config
+from rlcar.config import Config, load_config
 from rlcar.drivers import DRIVERS, REFERENCE, make_reference
+from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import CheckpointError
-from rlcar.evaluate import drive, print_table, report, track_seeds, write_report
+from rlcar.evaluate import drive, print_table, report, track_seeds, write_json, write_report
 from rlcar.metrics import read_metrics
+from rlcar.pictures import draw_learning_curve
 from rlcar.run import require_run, writing
 from rlcar.sim import SPEC
 from rlcar.track import make_tracks
@@ -38,6 +41,8 @@ def evaluate_run(
     """
     folder = require_run(path)
     config = load_config(folder / "config.json")
+    if config.environment.id:
+        return _evaluate_environment(folder, path, config, summary)
     seeds = track_seeds(track_set)
     agent = make_agent(config, SPEC)
     save, params = load_policy(folder, path, agent, config.seed)
@@ -55,12 +60,38 @@ def evaluate_run(
         written = write_report(folder, result, laps[config.preset], tracks, rows)
     console = Console()
     print_table(result, console)
+    _print_figures(console, folder, result, FIGURES)
+    return written
+
+
+def _evaluate_environment(
+    folder: Path, path: Path, config: Config, summary: Mapping[str, float | None] | None
+) -> Path:
+    agent = make_agent(config, spec_of(config))
+    save, params = load_policy(folder, path, agent, config.seed)
+    evaluation = make_evaluation(config, agent.policy)(params)
+    result: dict[str, Any] = {"environment": config.environment.id}
+    result |= {name.partition("/")[2]: value for name, value in evaluation.metrics.items()}
+    result |= _earlier_summary(folder) if summary is None else summary
+    result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
+    result |= {"provenance": checkpoint.provenance(config.seed)}
+    written = folder / "report.json"
+    with writing(folder):
+        draw_learning_curve(folder / "learning_curve.png", read_metrics(folder / "metrics.jsonl"))
+        write_json(written, result)
+    figures = ("episode_reward", "episode_steps", "env_steps", "train_seconds")
+    _print_figures(Console(), folder, result, figures)
+    return written
+
+
+def _print_figures(
+    console: Console, folder: Path, result: Mapping[str, Any], names: Sequence[str]
+) -> None:
     console.print(f"report and pictures: {folder}", highlight=False)
-    for name in FIGURES:
+    for name in names:
         value = result.get(name)
         text = "none" if value is None else f"{value:.6g}"
         console.print(f"figure {name}={text}", highlight=False)
-    return written
 
 
 def load_policy(

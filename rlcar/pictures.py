@@ -84,6 +84,10 @@ def draw_learning_curve(path: Path, metrics_rows: Sequence[Mapping[str, Any]]) -
     env_steps, lap_rate = _series(alone, "evaluation/lap_rate")
     if not len(lap_rate):
         env_steps, lap_rate = _series(metrics_rows, "evaluation/lap_rate")
+    if not len(lap_rate) and any("evaluation/episode_reward" in row for row in metrics_rows):
+        _draw_rewards(figure, metrics_rows)
+        save_figure(figure, path)
+        return
     top.axhline(90.0, color=_MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
     top.annotate(
         "90 %", (1.0, 90.0), (4, 0), xycoords=("axes fraction", "data"),
@@ -102,6 +106,20 @@ def draw_learning_curve(path: Path, metrics_rows: Sequence[Mapping[str, Any]]) -
                 0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color=_MUTED
             )  # fmt: skip
     save_figure(figure, path)
+
+
+def _draw_rewards(figure: Figure, metrics_rows: Sequence[Mapping[str, Any]]) -> None:
+    """The learning curve of an environment without tracks."""
+    figure.clear()
+    figure.suptitle("Reward of an episode", x=0.02, ha="left", color=_INK, weight="bold")
+    axes = figure.subplots()
+    names = {"evaluation/episode_reward": "evaluated", "episode/reward": "while exploring"}
+    for (name, label), colour in zip(names.items(), (_BLUE, _GREEN), strict=True):
+        axes.plot(*_series(metrics_rows, name), color=colour, linewidth=1.5, label=label)
+    axes.set(xlabel="env steps")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.legend(frameon=False)
+    _plain(axes)
 
 
 class _Chosen:

@@ -16,12 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from rlcar import checkpoint
 from rlcar.config import Config, dump_config
 from rlcar.errors import CheckpointError, UserError
-from rlcar.evaluate import TIME_LIMIT_STEPS, Laps
+from rlcar.evaluation import Evaluation
 from rlcar.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
 from rlcar.rollout import Episodes
 from rlcar.types import Weights
@@ -52,6 +50,7 @@ class Run:
         self._progress = ProgressLine(config.training.env_steps)
         best = checkpoint.latest(folder / "best")
         self._best = float(best.meta["metric"]) if best else float("inf")
+        self._cost: float | None = None  # of the latest evaluation
         self._reward, self._laps = RunningMean(100), RunningMean(100)
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
@@ -91,7 +90,7 @@ class Run:
 
     def meta(self) -> dict[str, Any]:
         """What each save says of the run."""
-        return {"train_seconds": self.train_seconds, "metric": self._latest.get(_CHARGED)}
+        return {"train_seconds": self.train_seconds, "metric": self._cost}
 
     def drove(self, episodes: Episodes) -> None:
         """Counts new env steps and the episodes that ended in them."""
@@ -122,20 +121,14 @@ class Run:
         row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
         self._write_row(env_steps, row)
 
-    def evaluated(self, env_steps: int, weights: Weights, laps: Laps) -> None:
+    def evaluated(self, env_steps: int, weights: Weights, evaluation: Evaluation) -> None:
         """Notes how `weights` drove, and keeps them if they are the best so far."""
-        lapped = laps.lap_time_steps > 0
-        charged = float(np.where(lapped, laps.lap_time_steps, TIME_LIMIT_STEPS).mean())
-        self._latest |= {
-            "evaluation/lap_rate": float(lapped.mean()),
-            _CHARGED: charged,
-            "evaluation/progress": float(laps.progress.mean()),
-        }
-        row = {name: self._latest[name] for name in self._latest if name.startswith("evaluation/")}
-        self._write_row(env_steps, row)
+        self._cost = evaluation.cost
+        self._latest |= evaluation.metrics
+        self._write_row(env_steps, evaluation.metrics)
         self._progress.update(env_steps, self._latest)
-        if charged < self._best:
-            self._best = charged
+        if evaluation.cost < self._best:
+            self._best = evaluation.cost
             checkpoint.save(
                 self.folder / "best",
                 env_steps,
@@ -162,9 +155,6 @@ class Run:
     def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
         with writing(self.folder):
             self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
-
-
-_CHARGED = "evaluation/charged_lap_steps"
 
 
 def new_run_folder(
@@ -215,6 +205,12 @@ def require_run(path: Path) -> Path:
         if (folder / "config.json").exists() and (folder / "run.json").exists():
             return folder
     raise UserError(f"{path} is not a run or a checkpoint of one: it has no config.json, run.json")
+
+
+def require_race(folder: Path, config: Config) -> None:
+    """Raises UserError for a run of another environment: there are no tracks to drive."""
+    if config.environment.id:
+        raise UserError(f"{folder} is a run of {config.environment.id}, which has no tracks")
 
 
 @contextlib.contextmanager

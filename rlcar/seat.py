@@ -11,7 +11,7 @@ from rlcar.agent import make_agent
 from rlcar.config import Config, load_config
 from rlcar.evaluate_run import load_policy
 from rlcar.race_config import RaceConfig
-from rlcar.run import require_run
+from rlcar.run import require_race, require_run
 from rlcar.sim import SPEC, CarView, make_race
 from rlcar.track import make_pool
 from rlcar.types import Params, Policy, TimeStep
@@ -58,6 +58,7 @@ def load_seat(path: Path) -> tuple[Config, Seat]:
     """Loads the policy of a run, or of one checkpoint of it."""
     folder = require_run(path)
     config = load_config(folder / "config.json")
+    require_race(folder, config)
     agent = make_agent(config, SPEC)
     _, params = load_policy(folder, path, agent, config.seed)
     groups = config.dreamer.world_model.latent_groups

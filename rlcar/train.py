@@ -6,11 +6,9 @@ from typing import NamedTuple
 from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.config import Config
-from rlcar.evaluate import make_evaluator
+from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
 from rlcar.interrupt import StopRequest
-from rlcar.rollout import Rollout
 from rlcar.run import Run
-from rlcar.sim import SPEC
 from rlcar.trainer import Trainer
 from rlcar.types import Policy
 
@@ -28,12 +26,13 @@ def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -
     Ctrl-C and SIGTERM end the loop after the block in hand, with a checkpoint. Raises
     NonFiniteError and CheckpointError; earlier checkpoints stay as they were.
     """
-    agent = make_agent(config, SPEC)
-    trainer = Trainer(config, SPEC, agent)
-    evaluate = make_evaluator(agent.policy, config.race, config.training.evaluate_set)
+    spec = spec_of(config)
+    agent = make_agent(config, spec)
+    trainer = Trainer(config, spec, agent)
+    evaluate = make_evaluation(config, agent.policy)
     if resume is not None:
         trainer.restore(resume)
-    rollout = _make_rollout(config, agent.policy, resume)
+    rollout = _rollout_from(config, agent.policy, resume)
 
     with Run(folder, config, resume) as run, StopRequest() as stop:
         weights = trainer.weights()
@@ -57,12 +56,12 @@ def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -
         return Outcome(run.summary(trainer.env_steps), bool(stop))
 
 
-def _make_rollout(config: Config, policy: Policy, resume: checkpoint.Save | None) -> Rollout:
+def _rollout_from(config: Config, policy: Policy, resume: checkpoint.Save | None) -> Driving:
     """The cars where `resume` left them; at new starts when it has none, as those of Ray."""
     if resume is None:
-        return Rollout(config, policy)
+        return make_rollout(config, policy)
     # Counting epochs by env steps, no two resumed legs drive the same races.
-    rollout = Rollout(config, policy, epoch=resume.env_steps)
+    rollout = make_rollout(config, policy, epoch=resume.env_steps)
     if "rollout.safetensors" in resume.meta["sha256"]:
         rollout.restore(checkpoint.load_extra(resume, "rollout"))
     return rollout

@@ -18,6 +18,7 @@ class Spec(NamedTuple):
     observation_size: int
     action_size: int
     is_discrete: bool = False  # an action is then one-hot [A], else each entry is in [-1, 1]
+    image_shape: tuple[int, int, int] | None = None  # [height, width, channels] uint8, if any
 
 
 class TimeStep(NamedTuple):
@@ -32,6 +33,7 @@ class TimeStep(NamedTuple):
     is_first: Array  # [N] bool
     is_last: Array  # [N] bool, the episode ended: crash, finish or time-out
     is_terminal: Array  # [N] bool, it ended by a crash or a finish: no future reward exists
+    image: Array = None  # [N, *image_shape] uint8; None where the environment has none
 
 
 class Trajectory(NamedTuple):
@@ -44,6 +46,7 @@ class Trajectory(NamedTuple):
     is_last: Array  # [T, N] bool
     is_terminal: Array  # [T, N] bool
     weights_version: Array  # [T, N] int32, of the policy that chose `previous_action`
+    image: Array = None  # [T, N, *image_shape] uint8
 
 
 class Batch(NamedTuple):
@@ -55,6 +58,7 @@ class Batch(NamedTuple):
     is_first: Array  # [B, T] bool
     is_last: Array  # [B, T] bool
     is_terminal: Array  # [B, T] bool
+    image: Array = None  # [B, T, *image_shape] uint8
 
 
 class Weights(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from rlcar import checkpoint
 from rlcar import run as run_module
 from rlcar.errors import CheckpointError, UserError
-from rlcar.evaluate import Laps
+from rlcar.evaluate import Laps, score_laps
 from rlcar.metrics import read_metrics
 from rlcar.run import Run, find_save, new_run_folder, require_run
 from rlcar.types import Weights
@@ -115,7 +115,9 @@ def test_the_time_to_90_counts_from_when_the_lap_rate_stays_there(
 def test_an_evaluation_is_a_row_of_its_own_and_the_best_policy_is_kept(tmp_path):
     with Run(tmp_path, CONFIG) as run:
         for steps, times in ((100, [0, 300]), (200, [200, 300]), (300, [0, 0])):
-            run.evaluated(steps, Weights(steps, {"w": np.float32(steps)}), laps_of(times))
+            run.evaluated(
+                steps, Weights(steps, {"w": np.float32(steps)}), score_laps(laps_of(times))
+            )
             run.log(steps, 0)
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/lap_rate" in row]
     assert [row["evaluation/lap_rate"] for row in rows] == [0.5, 1.0, 0.0]
@@ -133,7 +135,7 @@ def test_a_resumed_run_gives_up_the_rows_the_saves_and_the_best_of_its_former_fu
     save_at(tmp_path / "best", 300, metric=100.0)
     with Run(tmp_path, CONFIG, second) as run:
         run.log(256, 0)
-        run.evaluated(256, Weights(1, {"w": np.float32(1.0)}), laps_of([500]))
+        run.evaluated(256, Weights(1, {"w": np.float32(1.0)}), score_laps(laps_of([500])))
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["env_steps"] for row in rows] == [100, 200, 256, 256]
     assert [s.env_steps for s in checkpoint.saves(tmp_path / "checkpoints")] == [100, 200]
@@ -143,7 +145,7 @@ def test_a_resumed_run_gives_up_the_rows_the_saves_and_the_best_of_its_former_fu
 def test_a_run_that_starts_again_keeps_nothing_of_the_killed_one(tmp_path):
     with Run(tmp_path, CONFIG) as run:
         run.log(100, 0)
-        run.evaluated(100, Weights(1, {"w": np.float32(1.0)}), laps_of([500]))
+        run.evaluated(100, Weights(1, {"w": np.float32(1.0)}), score_laps(laps_of([500])))
     with Run(tmp_path, CONFIG):
         pass
     assert read_metrics(tmp_path / "metrics.jsonl") == []

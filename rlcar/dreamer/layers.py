@@ -23,7 +23,7 @@ class NormedLinear(hk.Module):
         weight = hk.get_parameter("w", [fan_in, self._units], init=_INIT)
         parts = jnp.split(weight, _offsets(inputs), axis=0)
         products = [x @ part for x, part in zip(inputs, parts, strict=True)]
-        return jax.nn.silu(_rms_norm(jnp.asarray(sum(products)), "scale"))
+        return jax.nn.silu(rms_norm(jnp.asarray(sum(products)), "scale"))
 
 
 class Mlp(hk.Module):
@@ -68,7 +68,7 @@ class BlockGru(hk.Module):
         dense = hk.get_parameter("shared_w", [shared.shape[-1], self._units], init=init)
         own = hk.get_parameter("block_w", [self._blocks, size, size], init=init)
         hidden = shared @ dense + _ungroup(jnp.einsum("gni,gio->gno", blocks, own))
-        hidden = jax.nn.silu(_rms_norm(hidden, "scale"))
+        hidden = jax.nn.silu(rms_norm(hidden, "scale"))
         hidden = jnp.moveaxis(hidden.reshape(-1, self._blocks, size), 1, 0)
         gates_w = hk.get_parameter(
             "gates_w",
@@ -89,7 +89,8 @@ def _ungroup(blocks: jax.Array) -> jax.Array:
     return jnp.moveaxis(blocks, 0, 1).reshape(batch, groups * size)
 
 
-def _rms_norm(x: jax.Array, name: str) -> jax.Array:
+def rms_norm(x: jax.Array, name: str) -> jax.Array:
+    """Scales `[..., D]` to a root mean square of one, times a learnt `[D]` of that name."""
     scale = hk.get_parameter(name, [x.shape[-1]], init=jnp.ones)
     mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(mean_square + 1e-4) * scale.reshape((1,) * (x.ndim - 1) + (-1,))

@@ -47,7 +47,7 @@ def policy_part(params: Params) -> Params:
     needed = {
         name: module
         for name, module in params["world_model"].items()
-        if name.split("/")[0] in ("encoder", "rssm")
+        if name.split("/")[0] in ("encoder", "encoder_image", "rssm")
     }
     return {"world_model": needed, "actor": params["actor"]}
 
@@ -126,6 +126,8 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         return state, metrics
 
     def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+        if batches.reward.shape[0] == 1:  # no loop: `Trainer` says why
+            return train_step(state, jax.tree.map(lambda x: x[0], batches))
         state, metrics = jax.lax.scan(train_step, state, batches)
         return state, jax.tree.map(jnp.mean, metrics)
 

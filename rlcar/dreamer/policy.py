@@ -42,7 +42,9 @@ def make_policy(config: DreamerConfig, spec: Spec) -> Policy:
         recurrent = observe_step(
             model, world, carry.state, carry.action, jnp.asarray(time_step.is_first)
         )
-        posterior = model.posterior(world, recurrent, model.encode(world, time_step.observation))
+        posterior = model.posterior(
+            world, recurrent, model.encode(world, time_step.observation, time_step.image)
+        )
         latent_key, action_key = jax.random.split(key)
         if explore:
             uniform = jax.random.uniform(latent_key, posterior.shape[:-1])

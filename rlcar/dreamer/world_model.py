@@ -16,6 +16,7 @@ from rlcar.dreamer.distributions import (
     two_hot_loss,
     two_hot_mean,
 )
+from rlcar.dreamer.images import ImageDecoder, ImageEncoder
 from rlcar.dreamer.layers import Mlp, linear
 from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, sample_latent
 from rlcar.types import Batch, Metrics, Params, Spec
@@ -27,11 +28,12 @@ class WorldModel(NamedTuple):
     """Pure functions that share one `params`; `params` is always the first argument."""
 
     init: Callable  # (key) -> params
-    encode: Callable  # (params, observation [N, O]) -> embedding [N, E]
+    encode: Callable  # (params, observation [N, O], image [N, *image_shape] | None) -> [N, E]
     advance: Callable  # (params, RssmState, action [N, A]) -> recurrent [N, D]
     posterior: Callable  # (params, recurrent, embedding) -> log-probabilities [N, S, K]
     prior: Callable  # (params, recurrent) -> log-probabilities [N, S, K]
     decode: Callable  # (params, feature [..., F]) -> symlog observation [..., O]
+    decode_image: Callable  # (params, feature [N, F]) -> image [N, *image_shape], 0..1
     reward: Callable  # (params, feature) -> two-hot logits [..., 255]
     continues: Callable  # (params, feature) -> logit [...]
 
@@ -50,10 +52,21 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
         continue_in = Mlp(config.units, 1, "continue")
         continue_out = linear(1, "continue_out")
 
-        def encode(observation: jax.Array) -> jax.Array:
-            return encoder(symlog(config.observation_scale * observation))
+        image_shape = spec.image_shape or (0, 0, 0)
+        image_encoder = ImageEncoder(config.image_depth)
+        decode_image = ImageDecoder(config.image_depth, image_shape)
+
+        def encode(observation: jax.Array, image: jax.Array | None = None) -> jax.Array:
+            parts = []
+            if spec.observation_size:
+                parts.append(encoder(symlog(config.observation_scale * observation)))
+            if spec.image_shape is not None:
+                parts.append(image_encoder(jnp.asarray(image)))
+            return jnp.concatenate(parts, axis=-1)
 
         def decode(feature: jax.Array) -> jax.Array:
+            if not spec.observation_size:
+                return jnp.zeros((*feature.shape[:-1], 0))
             return observation_out(decoder(feature))
 
         def reward(feature: jax.Array) -> jax.Array:
@@ -62,19 +75,24 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
         def continues(feature: jax.Array) -> jax.Array:
             return continue_out(continue_in(feature))[..., 0]
 
-        def init(observation: jax.Array, action: jax.Array) -> None:
+        def init(observation: jax.Array, image: jax.Array | None, action: jax.Array) -> None:
             state = initial_state(config, observation.shape[0])
             recurrent = rssm.advance(state, action)
-            rssm.posterior(recurrent, encode(observation))
+            rssm.posterior(recurrent, encode(observation, image))
             rssm.prior(recurrent)
             features = jnp.concatenate([recurrent, state.latent], -1)
-            for head in (decode, reward, continues):
+            heads: list[Callable] = [decode, reward, continues]
+            if spec.image_shape is not None:
+                heads.append(decode_image)
+            for head in heads:
                 head(features)
 
-        return init, (encode, rssm.advance, rssm.posterior, rssm.prior, decode, reward, continues)
+        dynamics = rssm.advance, rssm.posterior, rssm.prior
+        return init, (encode, *dynamics, decode, decode_image, reward, continues)
 
     transformed = hk.without_apply_rng(hk.multi_transform(build))
-    dummies = jnp.zeros((1, spec.observation_size)), jnp.zeros((1, spec.action_size))
+    image = None if spec.image_shape is None else jnp.zeros((1, *spec.image_shape), jnp.uint8)
+    dummies = jnp.zeros((1, spec.observation_size)), image, jnp.zeros((1, spec.action_size))
     return WorldModel(lambda key: transformed.init(key, *dummies), *transformed.apply)
 
 
@@ -115,7 +133,13 @@ def observe(
     The state at t depends on observations up to t only.
     """
     size, length = batch.reward.shape
-    embedding = model.encode(params, _time_major(batch.observation).reshape(length * size, -1))
+    image = batch.image
+    if image is not None:
+        image = _time_major(image).reshape(length * size, *image.shape[2:])
+    observation = _time_major(batch.observation)
+    embedding = model.encode(
+        params, observation.reshape(length * size, observation.shape[-1]), image
+    )
     embedding = embedding.reshape(length, size, -1)
     uniform = jax.random.uniform(key, (length, size, config.latent_groups))
 
@@ -224,6 +248,10 @@ def world_model_loss(
         dream_key = jax.random.fold_in(key, 1)
         dreamt = open_loop_loss(model, config, params, observed, batch, discount, dream_key)
         losses["open_loop"] = config.open_loop_scale * dreamt
+    if batch.image is not None:
+        image = _time_major(batch.image) / 255.0
+        error = model.decode_image(params, flat).reshape(image.shape) - image
+        losses["image"] = config.image_scale * jnp.sum(jnp.square(error), axis=(2, 3, 4))
     means = {name: jnp.mean(loss) for name, loss in losses.items()}
     total = jnp.asarray(sum(means.values()))
     reward_error = jnp.abs(two_hot_mean(reward_logits) - _time_major(batch.reward))

@@ -44,6 +44,9 @@ class Replay:
             "is_terminal": ((), np.dtype(np.bool_)),
             "weights_version": ((), np.dtype(np.int32)),
         }
+        if spec.image_shape is not None:
+            self._fields["image"] = (spec.image_shape, np.dtype(np.uint8))
+        self._batch_fields = [name for name in Batch._fields if name in self._fields]
         self._rings = self._allocate(0)
         self._size = 0  # slots in use
         self._next = 0  # slot to be written next
@@ -81,11 +84,14 @@ class Replay:
         starts = self._rng.integers(self._block_length - self._batch_length + 1, size=shape)
         first = slots * self._block_length + starts
         steps = first[..., None] + np.arange(self._batch_length)  # [updates, B, L]
-        return Batch(*(self._by_step(name).take(steps, axis=0) for name in Batch._fields))
+        return Batch(
+            **{name: self._by_step(name).take(steps, axis=0) for name in self._batch_fields}
+        )
 
     def everything(self) -> Batch:
         """Returns all that is stored, whole blocks in order, leaves `[1, slots, T, …]`."""
-        return Batch(*(self._rings[name][None, : self._size].copy() for name in Batch._fields))
+        rings = {name: self._rings[name][None, : self._size].copy() for name in self._batch_fields}
+        return Batch(**rings)
 
     def metrics(self, current_version: int) -> Metrics:
         """Returns the size, and how many updates ago the stored steps were driven, on average."""
@@ -163,7 +169,8 @@ class Replay:
 
     def _by_step(self, name: str) -> np.ndarray:
         """Views a ring as `[slots x T, …]`, so that one index finds a step."""
-        return self._rings[name].reshape(-1, *self._fields[name][0])
+        ring = self._rings[name]
+        return ring.reshape(ring.shape[0] * ring.shape[1], *self._fields[name][0])
 
     def _allocate(self, slots: int) -> dict[str, np.ndarray]:
         return {

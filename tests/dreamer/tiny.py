@@ -53,7 +53,7 @@ def one_episode(size: int, length: int, seed: int = 0) -> Batch:
 
 def stacked(*batches: Batch) -> Batch:
     """Batches `[B, T, ...]` as one `[updates, B, T, ...]`."""
-    return Batch(*(np.stack(leaves) for leaves in zip(*batches, strict=True)))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
 def assert_trees_close(actual: Any, expected: Any, rtol: float, atol: float = 0.0) -> None:

@@ -2,6 +2,7 @@
 
 import time
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,9 +51,10 @@ def test_every_window_is_a_run_of_consecutive_steps_of_one_car_in_all_fields():
     batch = replay.sample(updates=7)
     assert batch.observation.shape == (7, 5, 4, 3)
     assert batch.previous_action.shape == (7, 5, 4, 2)
-    assert all(leaf.shape[:3] == (7, 5, 4) for leaf in batch)
+    leaves = jax.tree.leaves(batch)
+    assert all(leaf.shape[:3] == (7, 5, 4) for leaf in leaves)
     dtypes = [np.float32, np.float32, np.float32, np.bool_, np.bool_, np.bool_]
-    assert [leaf.dtype for leaf in batch] == dtypes
+    assert [leaf.dtype for leaf in leaves] == dtypes
     number = batch.observation[..., 0]
     car, step = number // 100, number % 100
     assert (np.diff(step, axis=-1) == 1).all()

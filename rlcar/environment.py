@@ -1,0 +1,41 @@
+"""The environment that a config names: the race, or one of Gymnasium."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from rlcar.config import Config
+from rlcar.envs.rollout import GymnasiumRollout, environment_spec, make_environment_evaluator
+from rlcar.evaluate import make_evaluator, score_laps
+from rlcar.evaluation import Evaluation
+from rlcar.rollout import Episodes, Rollout
+from rlcar.sim import SPEC
+from rlcar.types import Params, Policy, Spec, Trajectory, Weights
+
+
+class Driving(Protocol):
+    """What the loop asks of a rollout."""
+
+    def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]: ...
+    def saved(self) -> dict[str, np.ndarray]: ...
+    def restore(self, saved: dict[str, np.ndarray]) -> None: ...
+
+
+def spec_of(config: Config) -> Spec:
+    """What an agent must know of the environment; raises ConfigError when there is none."""
+    return environment_spec(config) if config.environment.id else SPEC
+
+
+def make_rollout(config: Config, policy: Policy, first_car: int = 0, epoch: int = 0) -> Driving:
+    """Puts `config.training.cars` of them at their starts."""
+    make = GymnasiumRollout if config.environment.id else Rollout
+    return make(config, policy, first_car, epoch)
+
+
+def make_evaluation(config: Config, policy: Policy) -> Callable[[Params], Evaluation]:
+    """Makes the look at a policy that training takes now and then."""
+    if config.environment.id:
+        return make_environment_evaluator(config, policy)
+    drive = make_evaluator(policy, config.race, config.training.evaluate_set)
+    return lambda params: score_laps(drive(params))

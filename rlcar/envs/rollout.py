@@ -1,0 +1,167 @@
+"""Drives environments of Gymnasium with a policy: trajectories, and evaluations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from rlcar.config import Config
+from rlcar.envs.adapter import make_adapter, make_environment
+from rlcar.evaluation import Evaluation
+from rlcar.rollout import Episodes
+from rlcar.types import Params, Policy, Spec, TimeStep, Trajectory, Weights
+
+_EVALUATION_EPISODES = 16
+_EVALUATION_SEED = 1_000_000  # far from those of training
+
+
+def environment_spec(config: Config) -> Spec:
+    """Returns the spec of `config.environment`; raises ConfigError where there is none."""
+    env = make_environment(config.environment)
+    try:
+        return make_adapter(config.environment, env).spec
+    finally:
+        env.close()
+
+
+class _Environments:
+    """N environments in step; the one that ended ignores its next action and starts anew."""
+
+    def __init__(self, config: Config, number: int, first_seed: int):
+        self._envs = [make_environment(config.environment) for _ in range(number)]
+        self._adapter = make_adapter(config.environment, self._envs[0])
+        self.action_size = self._adapter.spec.action_size
+        started = [env.reset(seed=first_seed + i)[0] for i, env in enumerate(self._envs)]
+        nothing = np.zeros(number, bool)
+        self.now = self._time_step(started, np.zeros(number), ~nothing, nothing, nothing)
+
+    def step(self, action: np.ndarray) -> None:
+        """Moves every environment on by `action [N, A]`."""
+        number = len(self._envs)
+        reward, is_last, is_terminal = (
+            np.zeros(number),
+            np.zeros(number, bool),
+            np.zeros(number, bool),
+        )
+        is_first = self.now.is_last.copy()
+        observations = []
+        for index, env in enumerate(self._envs):
+            if is_first[index]:
+                observation = env.reset()[0]
+            else:
+                observation, reward[index], terminated, truncated, _ = env.step(
+                    self._adapter.action(action[index])
+                )
+                is_terminal[index], is_last[index] = terminated, terminated or truncated
+            observations.append(observation)
+        self.now = self._time_step(observations, reward, is_first, is_last, is_terminal)
+
+    def close(self) -> None:
+        """Ends them all."""
+        for env in self._envs:
+            env.close()
+
+    def _time_step(
+        self,
+        observations: list,
+        reward: np.ndarray,
+        is_first: np.ndarray,
+        is_last: np.ndarray,
+        is_terminal: np.ndarray,
+    ) -> TimeStep:
+        has_image = self._adapter.spec.image_shape is not None
+        images: Any = [self._adapter.image(one) for one in observations] if has_image else None
+        return TimeStep(
+            np.stack([self._adapter.vector(one) for one in observations]),
+            reward.astype(np.float32),
+            is_first,
+            is_last,
+            is_terminal,
+            np.stack(images) if has_image else None,
+        )
+
+
+class GymnasiumRollout:
+    """What `rlcar.rollout.Rollout` is to the race; its environments cannot be saved."""
+
+    def __init__(self, config: Config, policy: Policy, first_car: int = 0, epoch: int = 0):
+        cars = config.training.cars
+        seed = (config.seed + 7919 * epoch) % 2**31
+        self._environments = _Environments(config, cars, first_seed=seed + first_car)
+        self._act = jax.jit(policy.act, static_argnums=4)
+        self._key = jax.random.fold_in(jax.random.PRNGKey(seed), first_car)
+        self._carry = policy.initial(cars)
+        self._action = np.zeros((cars, self._environments.action_size), np.float32)
+        self._reward, self._steps = np.zeros(cars), np.zeros(cars, np.int32)
+        self._length = config.training.block_length
+
+    def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
+        """Drives one block `[T, N]`."""
+        records, rewards, steps = [], [], []
+        for _ in range(self._length):
+            now = self._environments.now
+            self._key, key = jax.random.split(self._key)
+            version = np.full(now.reward.shape, weights.version, np.int32)
+            records.append(
+                Trajectory(
+                    now.observation,
+                    self._action,
+                    now.reward,
+                    now.is_first,
+                    now.is_last,
+                    now.is_terminal,
+                    version,
+                    now.image,
+                )
+            )
+            self._carry, action = self._act(weights.params, self._carry, now, key, True)
+            self._action = np.asarray(action)
+            self._environments.step(self._action)
+            after = self._environments.now
+            self._reward = np.where(after.is_first, 0.0, self._reward + after.reward)
+            self._steps = np.where(after.is_first, 0, self._steps + 1)
+            rewards += self._reward[after.is_last].tolist()
+            steps += self._steps[after.is_last].tolist()
+        trajectory = jax.tree.map(lambda *leaves: np.stack(leaves), *records)
+        episodes = Episodes(
+            trajectory.reward.size,
+            np.array(rewards, np.float32),
+            np.array(steps, np.int32),
+            np.zeros(len(rewards), bool),
+        )
+        return trajectory, episodes
+
+    def saved(self) -> dict[str, np.ndarray]:
+        """Nothing: a resumed run begins new episodes."""
+        return {}
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """There is nothing to restore."""
+
+
+def make_environment_evaluator(config: Config, policy: Policy) -> Callable[[Params], Evaluation]:
+    """Makes `evaluate(params)`: the mean reward of the mode over a few episodes, the same ones."""
+    act = jax.jit(policy.act, static_argnums=4)
+
+    def evaluate(params: Params) -> Evaluation:
+        environments = _Environments(config, _EVALUATION_EPISODES, _EVALUATION_SEED)
+        carry: Any = policy.initial(_EVALUATION_EPISODES)
+        key = jax.random.PRNGKey(0)
+        reward, steps = np.zeros(_EVALUATION_EPISODES), np.zeros(_EVALUATION_EPISODES)
+        is_done = np.zeros(_EVALUATION_EPISODES, bool)
+        while not is_done.all():
+            key, act_key = jax.random.split(key)
+            carry, action = act(params, carry, environments.now, act_key, False)
+            environments.step(np.asarray(action))
+            reward += np.where(is_done, 0.0, environments.now.reward)
+            steps += ~is_done
+            is_done |= environments.now.is_last
+        environments.close()
+        metrics = {
+            "evaluation/episode_reward": float(reward.mean()),
+            "evaluation/episode_steps": float(steps.mean()),
+        }
+        return Evaluation(metrics, -float(reward.mean()))
+
+    return evaluate
