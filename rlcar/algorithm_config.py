@@ -20,6 +20,9 @@ class WorldModelConfig(Section):
     units: PositiveInt = 64  # encoder, decoder, reward and continue heads
     encoder_layers: PositiveInt = 2
     decoder_layers: PositiveInt = 2
+    # Without memory a belief holds the present observation alone, in training and in driving;
+    # dreams go on from there as ever.
+    has_memory: bool = True
     image_depth: PositiveInt = 16  # channels of the first of four convolutions are twice as many
     observation_scale: PositiveFloat = 10.0  # before symlog; ours come in [0, 1]
     # Weight of the squared error against the KL: too little, and the latents keep too blurred a

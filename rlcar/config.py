@@ -108,8 +108,8 @@ def make_config(
     """Builds a config from preset, world, mode, a YAML file, `a.b=c` overrides, keywords.
 
     Later ones win; `environment` is the id of one of Gymnasium. A preset or world that is not given
-    is the file's, else the algorithm's own preset (without an algorithm nano, or gymnasium for
-    another environment than the race) and classic.
+    is the file's, else classic and the algorithm's own preset; that of dreamer, which is meant
+    where no algorithm is given, depends on the world.
     Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
     """
     tree: Tree = {}
@@ -123,14 +123,11 @@ def make_config(
     algorithm = chosen("algorithm", algorithm, "")
     if algorithm and algorithm not in PRESET_OF:
         raise ConfigError(f"unknown algorithm {algorithm!r}{nearest(algorithm, list(PRESET_OF))}")
+    world = chosen("world", world, "classic")
     if environment:
         changes.append({"environment": {"id": environment}})
-    has_environment = any(one.get("environment", {}).get("id") for one in changes)
-    default = (
-        "gymnasium" if has_environment and not algorithm else PRESET_OF.get(algorithm or "dreamer")
-    )
-    preset = chosen("preset", preset, default)
-    world = chosen("world", world, "classic")
+    is_race = not any(one.get("environment", {}).get("id") for one in changes)
+    preset = chosen("preset", preset, _default_preset(algorithm, world, is_race))
     kinds = (("preset", preset, PRESETS), ("world", world, WORLDS), ("mode", mode, MODES))
     for kind, name, known in kinds:
         if not isinstance(name, str) or name not in known:
@@ -144,6 +141,15 @@ def make_config(
             f"preset {preset!r} trains {config.algorithm}, not {algorithm}: leave out one of both"
         )
     return config
+
+
+def _default_preset(algorithm: str, world: Any, is_race: bool) -> str:
+    if algorithm not in ("", "dreamer"):
+        return PRESET_OF[algorithm]
+    if not is_race:
+        return "gymnasium"
+    is_grand_prix = isinstance(world, str) and world.startswith("grand-prix")
+    return "nano-grand-prix" if is_grand_prix else "nano"
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:

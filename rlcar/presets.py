@@ -49,9 +49,8 @@ _NANO: Tree = {
             "latent_groups": 16,
             "units": 128,
             "reconstruction_scale": 20.0,
-            "open_loop_scale": 1.0,
         },
-        "actor_critic": {"entropy_scale": 3e-3, "slow_value_rate": 0.1},
+        "actor_critic": {"discount_horizon": 100.0, "slow_value_rate": 0.1},
         "optimizer": {"learning_rate": 6e-4, "warmup_updates": 100},
     },
     "replay": {"batch_size": 8, "min_env_steps": 512, "samples_per_insert": 48.0},
@@ -61,6 +60,21 @@ _NANO: Tree = {
         "block_length": 32,
         "evaluate_every_env_steps": 1024,
     },
+}
+
+# What `nano` needs where crashes come from what it cannot see.
+_NANO_GRAND_PRIX: Tree = {
+    "dreamer": {
+        **_NANO["dreamer"],
+        "world_model": {**_NANO["dreamer"]["world_model"], "open_loop_scale": 1.0},
+        "actor_critic": {
+            "discount_horizon": 333.0,
+            "entropy_scale": 3e-3,
+            "slow_value_rate": 0.1,
+        },
+    },
+    "replay": _NANO["replay"],
+    "training": {**_NANO["training"], "env_steps": 100_000, "evaluate_every_env_steps": 4096},
 }
 
 _DOCUMENTED: Tree = {
@@ -105,6 +119,7 @@ _Q_LEARNING: Tree = {
 
 PRESETS: dict[str, Tree] = {
     "nano": _NANO,
+    "nano-grand-prix": _NANO_GRAND_PRIX,
     "small": _SMALL,
     "medium": _MEDIUM,
     "gymnasium": _GYMNASIUM,

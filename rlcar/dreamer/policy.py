@@ -39,9 +39,8 @@ def make_policy(config: DreamerConfig, spec: Spec) -> Policy:
         params: Params, carry: PolicyCarry, time_step: TimeStep, key: jax.Array, explore: bool
     ) -> tuple[PolicyCarry, Array]:
         world = params["world_model"]
-        recurrent = observe_step(
-            model, world, carry.state, carry.action, jnp.asarray(time_step.is_first)
-        )
+        is_first = jnp.asarray(time_step.is_first) | (not config.world_model.has_memory)
+        recurrent = observe_step(model, world, carry.state, carry.action, is_first)
         posterior = model.posterior(
             world, recurrent, model.encode(world, time_step.observation, time_step.image)
         )

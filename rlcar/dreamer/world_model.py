@@ -143,16 +143,20 @@ def observe(
     embedding = embedding.reshape(length, size, -1)
     uniform = jax.random.uniform(key, (length, size, config.latent_groups))
 
+    nothing = jnp.zeros((size, batch.previous_action.shape[-1]))
+    blank = model.advance(params, initial_state(config, size), nothing)
+
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
         action, is_first, embedding, uniform = inputs
-        recurrent = observe_step(model, params, state, action, is_first)
+        foreseen = observe_step(model, params, state, action, is_first)
+        recurrent = foreseen if config.has_memory else blank
         posterior = model.posterior(params, recurrent, embedding)
         state = RssmState(recurrent, sample_latent(posterior, uniform))
-        return state, (state, posterior)
+        return state, (state, posterior, foreseen)
 
     inputs = _time_major(batch.previous_action), _time_major(batch.is_first), embedding, uniform
-    _, (states, posterior) = jax.lax.scan(step, initial_state(config, size), inputs)
-    prior = model.prior(params, states.recurrent.reshape(length * size, -1))
+    _, (states, posterior, foreseen) = jax.lax.scan(step, initial_state(config, size), inputs)
+    prior = model.prior(params, foreseen.reshape(length * size, -1))
     return Observed(states, posterior, prior.reshape(posterior.shape))
 
 
