@@ -62,6 +62,9 @@ def train(
         str | None, typer.Option(help="A run or a checkpoint to continue, or auto.")
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="One process, no Ray.")] = False,
+    debug_nans: Annotated[
+        bool, typer.Option("--debug-nans", help="Stops at the operation that makes a NaN; slow.")
+    ] = False,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
     ] = None,
@@ -72,6 +75,10 @@ def train(
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address is not None or simulators is not None):
         raise UserError("--local runs in one process: leave out --address and --simulators")
+    if debug_nans and not local:
+        raise UserError("--debug-nans looks into one process: add --local")
+    if debug_nans:
+        os.environ["JAX_DEBUG_NANS"] = "true"  # read when JAX is imported
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")

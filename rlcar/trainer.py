@@ -76,7 +76,12 @@ class Trainer:
             batches = self._replay.everything()
         else:
             batches = self._replay.sample(self.updates_per_call)
-        self._state, metrics = self._learner.update(self._state, batches)
+        try:
+            self._state, metrics = self._learner.update(self._state, batches)
+        except FloatingPointError as error:  # only with --debug-nans
+            raise NonFiniteError(
+                f"{_first_line(error)} in the train steps after {self.train_steps}"
+            ) from error
         self.train_steps += self.updates_per_call
         self._limiter.sampled(self.updates_per_call * self._steps_per_update)
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -123,3 +128,7 @@ class Trainer:
             "limiter": self._limiter.state(),
             "policy": self._learner.policy_params(self._state),
         }
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(". ")

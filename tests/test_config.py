@@ -170,7 +170,9 @@ def test_an_algorithm_that_is_unknown_or_not_the_presets_is_refused():
 def test_an_unknown_preset_or_mode_names_the_nearest_or_all():
     with pytest.raises(ConfigError, match="unknown preset 'smal'; did you mean 'small'"):
         make_config("smal")
-    with pytest.raises(ConfigError, match="unknown preset 'xyz'; there are: documented, medium"):
+    with pytest.raises(
+        ConfigError, match="unknown preset 'xyz'; there are: documented, gymnasium, medium"
+    ):
         make_config("xyz")
     with pytest.raises(ConfigError, match="unknown mode 'tset'; did you mean 'test'"):
         make_config(mode="tset")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rlcar import checkpoint
+from rlcar.agent import make_agent
 from rlcar.errors import CheckpointError, NonFiniteError
 from rlcar.sim import SPEC
 from rlcar.trainer import Trainer
@@ -155,3 +156,13 @@ def test_a_save_of_another_architecture_is_refused_and_names_the_array(uninterru
     other = make_tiny_config("dreamer.actor_critic.units=16")
     with pytest.raises(CheckpointError, match=r"another architecture.*learner\.params"):
         Trainer(other, SPEC, tiny_agent(other)).restore(uninterrupted[1])
+
+
+def test_with_debug_nans_the_operation_that_makes_one_is_named():
+    config = make_tiny_config("algorithm=documented", "documented.learning_rate=1e38")
+    trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+    for seed in range(4):
+        trainer.insert(make_block(seed))
+    with jax.debug_nans(True), pytest.raises(NonFiniteError, match=r"encountered in .* after \d"):
+        for _ in range(3):
+            trainer.train()
