@@ -35,6 +35,11 @@ def train(
 
     Raises UserError for what the user can mend; earlier checkpoints stay as they were.
     """
+    if config.training.blocks_per_call > 1:
+        raise UserError(
+            f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
+            "cars and learner: train with --local, or set it to 1"
+        )
     with ray_runtime(cluster):
         loop = _Loop(config, cluster, folder, resume)
         try:

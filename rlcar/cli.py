@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -20,6 +21,7 @@ RUNS = Path("runs")
 def main() -> None:
     """Runs a verb; a user's mistake is one sentence and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    keep_compiled_code()
     try:
         app()
     except UserError as error:

@@ -48,6 +48,9 @@ class TrainingConfig(Section):
     env_steps: PositiveInt = 60_000
     cars: PositiveInt = 16  # in each simulator
     block_length: PositiveInt = 64  # T of a Trajectory
+    # More than one, and an on-policy learner drives and learns from so many blocks in one compiled
+    # call, in one process.
+    blocks_per_call: PositiveInt = 1
     evaluate_every_env_steps: PositiveInt = 2048
     evaluate_set: Literal["train", "validation"] = "validation"
     log_every_s: PositiveFloat = 1.0
@@ -78,6 +81,11 @@ class Config(Section):
             raise ValueError(
                 f"replay.batch_length {self.replay.batch_length} is longer than "
                 f"training.block_length {self.training.block_length}: windows are cut out of blocks"
+            )
+        if self.training.blocks_per_call > 1 and (self.algorithm != "ppo" or self.environment.id):
+            raise ValueError(
+                f"training.blocks_per_call {self.training.blocks_per_call} is for ppo on the race "
+                "alone: others learn from what was driven before, or cannot be compiled"
             )
         world_model = self.dreamer.world_model
         if world_model.recurrent_units % world_model.recurrent_blocks:

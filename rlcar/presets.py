@@ -111,6 +111,19 @@ _PPO: Tree = {
     "training": {"env_steps": 100_000, "block_length": 128, "evaluate_every_env_steps": 4096},
 }
 
+# Fewer, larger minibatches: small ones are what a compiled loop waits for.
+_FUSED_PPO: Tree = {
+    "algorithm": "ppo",
+    "ppo": {"minibatch_size": 1024, "epochs": 4, "learning_rate": 1e-3},
+    "training": {
+        "env_steps": 1_000_000,
+        "cars": 64,
+        "block_length": 64,
+        "blocks_per_call": 4,
+        "evaluate_every_env_steps": 16_384,
+    },
+}
+
 _Q_LEARNING: Tree = {
     # 256 transitions, which are windows of two steps, for each env step.
     "replay": {"batch_size": 256, "batch_length": 2, "samples_per_insert": 512.0},
@@ -126,6 +139,7 @@ PRESETS: dict[str, Tree] = {
     "documented": _DOCUMENTED,
     "ppo": _PPO,
     "recurrent-ppo": {**_PPO, "ppo": {"recurrent_units": 64, "minibatch_size": 512}},
+    "fused-ppo": _FUSED_PPO,
     "sac": {"algorithm": "sac", **_Q_LEARNING},
     "td3": {"algorithm": "td3", **_Q_LEARNING},
 }

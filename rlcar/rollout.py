@@ -55,17 +55,15 @@ class Rollout:
             jnp.zeros(cars, jnp.int32),
             key,
         )
-        self._collect = _make_collect(race, policy, config.training.block_length)
+        # (params, state, version) -> (state, trajectory, what ended), for those who compile it too.
+        self.collect_block = _make_collect(race, policy, config.training.block_length)
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block `[T, N]`; blocks until it is done."""
-        self.state, trajectory, ended = self._collect(weights.params, self.state, weights.version)
-        ended = jax.tree.map(np.asarray, ended)
-        mask = ended["is_last"]
-        episodes = Episodes(
-            mask.size, ended["reward"][mask], ended["steps"][mask], ended["is_lap"][mask]
+        self.state, trajectory, ended = self.collect_block(
+            weights.params, self.state, weights.version
         )
-        return jax.tree.map(np.asarray, trajectory), episodes
+        return jax.tree.map(np.asarray, trajectory), episodes_of(ended)
 
     def saved(self) -> dict[str, np.ndarray]:
         """The cars' whole state as numbered arrays."""
@@ -82,6 +80,13 @@ class Rollout:
                 "resume with the run's own training.cars and algorithm"
             )
         self.state = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in stored])
+
+
+def episodes_of(ended: dict[str, jax.Array]) -> Episodes:
+    """What a block's last output says, of one block `[T, N]` or of several."""
+    there = jax.tree.map(np.asarray, ended)
+    mask = there["is_last"]
+    return Episodes(mask.size, there["reward"][mask], there["steps"][mask], there["is_lap"][mask])
 
 
 def _make_collect(race: Race, policy: Policy, block_length: int) -> Any:

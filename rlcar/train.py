@@ -8,6 +8,7 @@ from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
 from rlcar.interrupt import StopRequest
+from rlcar.rollout import Rollout
 from rlcar.run import Run
 from rlcar.trainer import Trainer
 from rlcar.types import Policy
@@ -34,16 +35,25 @@ def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -
         trainer.restore(resume)
     rollout = _rollout_from(config, agent.policy, resume)
 
+    blocks = config.training.blocks_per_call
     with Run(folder, config, resume) as run, StopRequest() as stop:
         weights = trainer.weights()
         while trainer.env_steps < config.training.env_steps and not stop:
-            trajectory, episodes = rollout.collect(weights)
-            run.drove(episodes)
-            metrics = trainer.insert(trajectory)
-            for _ in range(trainer.calls_due()):
-                run.trained(trainer.updates_per_call, trainer.train() | metrics)
-                if run.should_log():
-                    run.log(trainer.env_steps, trainer.train_steps)
+            if blocks > 1:
+                assert isinstance(rollout, Rollout)  # the config sees to it
+                metrics, episodes = trainer.drive_and_train(rollout, blocks)
+                run.drove(episodes)
+                run.trained(blocks, metrics)
+            else:
+                trajectory, episodes = rollout.collect(weights)
+                run.drove(episodes)
+                metrics = trainer.insert(trajectory)
+                for _ in range(trainer.calls_due()):
+                    run.trained(trainer.updates_per_call, trainer.train() | metrics)
+                    if run.should_log():
+                        run.log(trainer.env_steps, trainer.train_steps)
+            if run.should_log():
+                run.log(trainer.env_steps, trainer.train_steps)
             weights = trainer.weights()
             if run.should_evaluate(trainer.env_steps):
                 run.evaluated(trainer.env_steps, weights, evaluate(weights.params))

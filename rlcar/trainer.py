@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlcar import checkpoint
@@ -12,7 +13,8 @@ from rlcar.config import Config, dump_config
 from rlcar.errors import NonFiniteError
 from rlcar.metrics import first_non_finite
 from rlcar.replay import Replay, SamplesPerInsert
-from rlcar.types import Spec, Trajectory, Weights
+from rlcar.rollout import Episodes, Rollout, episodes_of
+from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
 
 # One dispatch runs so many train steps; fewer would be paid in Python, more in reaction time.
 UPDATES_PER_CALL = 8
@@ -47,6 +49,7 @@ class Trainer:
             max_ahead_env_steps=2 * block_env_steps,
             steps_per_update=self.updates_per_call * self._steps_per_update,
         )
+        self._fused: Any = None
         self.env_steps = 0
         self.train_steps = 0
 
@@ -84,7 +87,10 @@ class Trainer:
             ) from error
         self.train_steps += self.updates_per_call
         self._limiter.sampled(self.updates_per_call * self._steps_per_update)
-        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        return self._checked(metrics) | self._replay.metrics(self.train_steps)
+
+    def _checked(self, on_device: Metrics) -> dict[str, float]:
+        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
         bad = first_non_finite(metrics)
         if bad is not None:
             raise NonFiniteError(
@@ -92,7 +98,24 @@ class Trainer:
                 f"{self.env_steps} env steps: training stopped, no checkpoint was touched; resume "
                 f"with a lower {_LEARNING_RATE[self._config.algorithm]}"
             )
-        return metrics | self._replay.metrics(self.train_steps)
+        return metrics
+
+    def drive_and_train(self, rollout: Rollout, blocks: int) -> tuple[dict[str, float], Episodes]:
+        """Drives and learns from several blocks in one compiled call, for on-policy learners.
+
+        Raises NonFiniteError as `train` does.
+        """
+        if self._fused is None:
+            self._fused = _make_fused(self._learner, rollout.collect_block, blocks)
+        self._state, rollout.state, metrics, ended = self._fused(
+            self._state, rollout.state, self.train_steps
+        )
+        episodes = episodes_of(ended)
+        self.train_steps += blocks
+        self.env_steps += episodes.env_steps
+        self._limiter.inserted(episodes.env_steps)
+        self._limiter.sampled(episodes.env_steps)
+        return self._checked(metrics), episodes
 
     def weights(self) -> Weights:
         """The policy's part of the newest parameters, as NumPy arrays."""
@@ -128,6 +151,25 @@ class Trainer:
             "limiter": self._limiter.state(),
             "policy": self._learner.policy_params(self._state),
         }
+
+
+def _make_fused(learner: Learner, collect_block: Any, blocks: int) -> Any:
+    def run(state: Any, drive: Any, version: jax.Array) -> tuple:
+        def block(carry: tuple, _: None) -> tuple[tuple, tuple]:
+            state, drive, version = carry
+            params = learner.policy_params(state)
+            drive, trajectory, ended = collect_block(params, drive, version)
+            fields = (name for name in Batch._fields if getattr(trajectory, name) is not None)
+            by_car = {name: jnp.swapaxes(getattr(trajectory, name), 0, 1)[None] for name in fields}
+            state, metrics = learner.update(state, Batch(**by_car))
+            return (state, drive, version + 1), (metrics, ended)
+
+        (state, drive, _), (metrics, ended) = jax.lax.scan(
+            block, (state, drive, version), None, length=blocks
+        )
+        return state, drive, jax.tree.map(jnp.mean, metrics), ended
+
+    return jax.jit(run, donate_argnums=(0, 1))
 
 
 def _first_line(error: Exception) -> str:

@@ -164,5 +164,4 @@ def test_with_debug_nans_the_operation_that_makes_one_is_named():
     for seed in range(4):
         trainer.insert(make_block(seed))
     with jax.debug_nans(True), pytest.raises(NonFiniteError, match=r"encountered in .* after \d"):
-        for _ in range(3):
-            trainer.train()
+        [trainer.train() for _ in range(3)]
