@@ -8,10 +8,10 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py benchmarks/peers_learning.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check fmt bench bench-sim golden clean
+.PHONY: help setup train test check fmt results bench bench-sim golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,11 +29,19 @@ $(STAMP): $(UV) pyproject.toml uv.lock
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --compile-bytecode --extra cluster
 	touch $(STAMP)
 
+# JAX's compiler for cards, without the card's libraries; apart, because beside JAX it would look for
+# a driver in every process.
+CUDA := .venv-cuda
+$(CUDA): $(STAMP)
+	version=$$($(RUN)/python -c "import jax; print(jax.__version__)"); \
+	$(UV) pip install --quiet --python $(RUN)/python --target $(CUDA) --no-deps jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version
+	touch $(CUDA)
+
 train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then reports
 	$(RUN)/rlcar train $(ARGS)
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
-test: $(STAMP) ## all tests, with Ray and end to end, in under ten minutes
+test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in under ten minutes
 	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray" $(ARGS)
 	$(RUN)/pytest -m ray --timeout 300 $(ARGS)
 
@@ -48,6 +56,10 @@ fmt: $(STAMP) ## formats and mends what can be mended
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
+results: $(STAMP) ## the tables of docs/results.md: hours, goes on where it was stopped
+	$(RUN)/python benchmarks/results.py classic
+	$(RUN)/python benchmarks/results.py grand-prix
+
 bench: $(STAMP) ## the benchmarks; each prints `figure name=value` lines
 	for file in $(BENCHMARKS); do echo "== $$file"; $(RUN)/python $$file || exit 1; done
 
@@ -61,4 +73,4 @@ golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	git diff --stat -- tests/golden
 
 clean: ## removes the environment and caches, never runs/
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CUDA) .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

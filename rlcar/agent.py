@@ -34,8 +34,8 @@ def make_agent(config: Config, spec: Spec) -> Agent:
         )
     if spec.is_discrete and config.algorithm in _CONTINUOUS:
         raise ConfigError(
-            f"{config.environment.id} has discrete actions, and {config.algorithm} chooses from "
-            "[-1, 1]: train it with --algorithm dreamer or ppo"
+            f"{config.algorithm} cannot choose among discrete actions: train with --algorithm "
+            "dreamer or ppo"
         )
     if config.algorithm == "documented":
         plain = config.documented

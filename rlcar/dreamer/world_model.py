@@ -19,6 +19,7 @@ from rlcar.dreamer.distributions import (
 from rlcar.dreamer.images import ImageDecoder, ImageEncoder
 from rlcar.dreamer.layers import Mlp, linear
 from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, sample_latent
+from rlcar.dreamer.time_scan import time_scan
 from rlcar.types import Batch, Metrics, Params, Spec
 
 _OPEN_LOOP_EVERY = 4  # steps from one start of a dream along the batch to the next
@@ -143,19 +144,21 @@ def observe(
     embedding = embedding.reshape(length, size, -1)
     uniform = jax.random.uniform(key, (length, size, config.latent_groups))
 
-    nothing = jnp.zeros((size, batch.previous_action.shape[-1]))
-    blank = model.advance(params, initial_state(config, size), nothing)
-
-    def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
+    def step(params: Params, state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
         action, is_first, embedding, uniform = inputs
         foreseen = observe_step(model, params, state, action, is_first)
-        recurrent = foreseen if config.has_memory else blank
+        recurrent = foreseen
+        if not config.has_memory:
+            blank = initial_state(config, action.shape[0])
+            recurrent = model.advance(params, blank, jnp.zeros_like(action))
         posterior = model.posterior(params, recurrent, embedding)
         state = RssmState(recurrent, sample_latent(posterior, uniform))
         return state, (state, posterior, foreseen)
 
-    inputs = _time_major(batch.previous_action), _time_major(batch.is_first), embedding, uniform
-    _, (states, posterior, foreseen) = jax.lax.scan(step, initial_state(config, size), inputs)
+    is_first = _time_major(batch.is_first).astype(jnp.float32)
+    inputs = _time_major(batch.previous_action), is_first, embedding, uniform
+    start = initial_state(config, size)
+    _, (states, posterior, foreseen) = time_scan(step, params, start, inputs)
     prior = model.prior(params, foreseen.reshape(length * size, -1))
     return Observed(states, posterior, prior.reshape(posterior.shape))
 

@@ -7,7 +7,6 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from rlcar.errors import ConfigError
 from rlcar.types import Params, Spec
 
 
@@ -37,14 +36,6 @@ def make_critics(hidden_units: int, spec: Spec) -> Network:
         return jax.vmap(critic.apply, in_axes=(0, None))(params, pair)[..., 0]
 
     return Network(init, apply)
-
-
-def require_continuous(algorithm: str, spec: Spec) -> None:
-    """Raises ConfigError where actions are discrete."""
-    if spec.is_discrete:
-        raise ConfigError(
-            f"{algorithm} cannot choose among discrete actions: use --algorithm ppo or dreamer"
-        )
 
 
 def _mlp(hidden_units: int, size: int, example: jax.Array) -> Network:

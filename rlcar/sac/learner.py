@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rlcar.algorithm_config import SacConfig
-from rlcar.q_learning.networks import make_actor, make_critics, require_continuous
+from rlcar.q_learning.networks import make_actor, make_critics
 from rlcar.q_learning.transitions import transitions_of
 from rlcar.sac.policy import sample
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
@@ -25,7 +25,6 @@ class TrainState(NamedTuple):
 
 def make_learner(config: SacConfig, spec: Spec) -> Learner:
     """Builds `Learner`; raises ConfigError for discrete actions."""
-    require_continuous("sac", spec)
     actor = make_actor(config.hidden_units, spec, 2)
     critics = make_critics(config.hidden_units, spec)
     optimizer = optax.adam(config.learning_rate)

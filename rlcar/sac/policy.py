@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.algorithm_config import SacConfig
-from rlcar.q_learning.networks import Network, make_actor, require_continuous
+from rlcar.q_learning.networks import Network, make_actor
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 _LOG_DEVIATION = (-20.0, 2.0)
@@ -14,7 +14,6 @@ _LOG_DEVIATION = (-20.0, 2.0)
 
 def make_policy(config: SacConfig, spec: Spec) -> Policy:
     """Builds `Policy`; raises ConfigError for discrete actions."""
-    require_continuous("sac", spec)
     actor = make_actor(config.hidden_units, spec, 2)
 
     def act(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rlcar.algorithm_config import Td3Config
-from rlcar.q_learning.networks import make_actor, make_critics, require_continuous
+from rlcar.q_learning.networks import make_actor, make_critics
 from rlcar.q_learning.transitions import Transitions, transitions_of
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
 
@@ -26,7 +26,6 @@ class TrainState(NamedTuple):
 
 def make_learner(config: Td3Config, spec: Spec) -> Learner:
     """Builds `Learner`; raises ConfigError for discrete actions."""
-    require_continuous("td3", spec)
     actor = make_actor(config.hidden_units, spec, 1)
     critics = make_critics(config.hidden_units, spec)
     optimizer = optax.adam(config.learning_rate)

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.algorithm_config import Td3Config
-from rlcar.q_learning.networks import make_actor, require_continuous
+from rlcar.q_learning.networks import make_actor
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 
 def make_policy(config: Td3Config, spec: Spec) -> Policy:
     """Builds `Policy`; raises ConfigError for discrete actions."""
-    require_continuous("td3", spec)
     actor = make_actor(config.hidden_units, spec, 1)
 
     def act(

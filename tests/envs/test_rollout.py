@@ -123,9 +123,9 @@ def test_vectors_of_other_sizes_are_learnt_from_too(tmp_path, algorithm, environ
     ("algorithm", "environment", "words"),
     [
         ("ppo", "rlcar/Catch-v0", "gives images, and ppo sees vectors alone"),
-        ("sac", "CartPole-v1", "has discrete actions, and sac chooses"),
-        ("td3", "CartPole-v1", "has discrete actions, and td3 chooses"),
-        ("documented", "CartPole-v1", "has discrete actions, and documented chooses"),
+        ("sac", "CartPole-v1", "sac cannot choose among discrete actions"),
+        ("td3", "CartPole-v1", "td3 cannot choose among discrete actions"),
+        ("documented", "CartPole-v1", "documented cannot choose among discrete actions"),
     ],
 )
 def test_an_algorithm_that_cannot_says_which_can(algorithm, environment, words):
