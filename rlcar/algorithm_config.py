@@ -20,8 +20,8 @@ class WorldModelConfig(Section):
     units: PositiveInt = 64  # encoder, decoder, reward and continue heads
     encoder_layers: PositiveInt = 2
     decoder_layers: PositiveInt = 2
-    # Without memory a belief holds the present observation alone, in training and in driving;
-    # dreams go on from there as ever.
+    # Without memory a belief is a latent alone, inferred from the present observation alone; in
+    # dreams it follows from the last latent and the action.
     has_memory: bool = True
     image_depth: PositiveInt = 16  # channels of the first of four convolutions are twice as many
     observation_scale: PositiveFloat = 10.0  # before symlog; ours come in [0, 1]

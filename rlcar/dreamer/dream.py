@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from rlcar.algorithm_config import DreamerConfig
 from rlcar.dreamer.actor_critic import make_actor_critic
 from rlcar.dreamer.distributions import symexp, two_hot_mean
-from rlcar.dreamer.rssm import RssmState, feature_size, most_likely_latent, sample_latent
+from rlcar.dreamer.rssm import (
+    RssmState,
+    feature_size,
+    most_likely_latent,
+    remembered,
+    sample_latent,
+)
 from rlcar.dreamer.world_model import features, make_world_model
 from rlcar.types import Array, Params, Spec
 
@@ -46,10 +52,11 @@ def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
     def advance(world: Params, state: RssmState, action: Array, key: Any) -> RssmState:
         recurrent = model.advance(world, state, action)
         prior = model.prior(world, recurrent)
+        kept = remembered(config.world_model, recurrent)
         if key is None:
-            return RssmState(recurrent, most_likely_latent(prior))
+            return RssmState(kept, most_likely_latent(prior))
         uniform = jax.random.uniform(key, (prior.shape[0], groups))
-        return RssmState(recurrent, sample_latent(prior, uniform))
+        return RssmState(kept, sample_latent(prior, uniform))
 
     def told(world: Params, states: RssmState, action: Array) -> Dream:
         feature = features(states)

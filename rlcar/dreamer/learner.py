@@ -19,7 +19,7 @@ from rlcar.dreamer.actor_critic import (
 from rlcar.dreamer.distributions import two_hot_mean
 from rlcar.dreamer.optimizer import make_optimizer
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
-from rlcar.dreamer.rssm import RssmState, feature_size, sample_latent
+from rlcar.dreamer.rssm import RssmState, feature_size, remembered, sample_latent
 from rlcar.dreamer.world_model import (
     Observed,
     WorldModel,
@@ -162,7 +162,7 @@ def imagine(
         action = networks.distribution.sample(head, key)
         recurrent = model.advance(world, state, action)
         latent = sample_latent(model.prior(world, recurrent), uniform)
-        return RssmState(recurrent, latent), (feature, action)
+        return RssmState(remembered(config.world_model, recurrent), latent), (feature, action)
 
     last, (feature, action) = jax.lax.scan(
         step, starts, (jax.random.split(action_key, length), uniform)

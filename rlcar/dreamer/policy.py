@@ -12,6 +12,7 @@ from rlcar.dreamer.rssm import (
     feature_size,
     initial_state,
     most_likely_latent,
+    remembered,
     sample_latent,
 )
 from rlcar.dreamer.world_model import features, make_world_model, observe_step
@@ -39,8 +40,10 @@ def make_policy(config: DreamerConfig, spec: Spec) -> Policy:
         params: Params, carry: PolicyCarry, time_step: TimeStep, key: jax.Array, explore: bool
     ) -> tuple[PolicyCarry, Array]:
         world = params["world_model"]
-        is_first = jnp.asarray(time_step.is_first) | (not config.world_model.has_memory)
-        recurrent = observe_step(model, world, carry.state, carry.action, is_first)
+        foreseen = observe_step(
+            model, world, carry.state, carry.action, jnp.asarray(time_step.is_first)
+        )
+        recurrent = remembered(config.world_model, foreseen)
         posterior = model.posterior(
             world, recurrent, model.encode(world, time_step.observation, time_step.image)
         )

@@ -29,6 +29,11 @@ def feature_size(config: WorldModelConfig) -> int:
     return config.recurrent_units + config.latent_groups * config.latent_classes
 
 
+def remembered(config: WorldModelConfig, recurrent: jax.Array) -> jax.Array:
+    """The recurrent state that a belief keeps: none without memory."""
+    return recurrent if config.has_memory else jnp.zeros_like(recurrent)
+
+
 class Rssm(hk.Module):
     """h' = f(h, z, a);  z ~ q(z | h, x) with an observation, z ~ p(z | h) without  (Eq. 1, 3)."""
 

@@ -18,7 +18,7 @@ from rlcar.dreamer.distributions import (
 )
 from rlcar.dreamer.images import ImageDecoder, ImageEncoder
 from rlcar.dreamer.layers import Mlp, linear
-from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, sample_latent
+from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, remembered, sample_latent
 from rlcar.dreamer.time_scan import time_scan
 from rlcar.types import Batch, Metrics, Params, Spec
 
@@ -147,10 +147,7 @@ def observe(
     def step(params: Params, state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
         action, is_first, embedding, uniform = inputs
         foreseen = observe_step(model, params, state, action, is_first)
-        recurrent = foreseen
-        if not config.has_memory:
-            blank = initial_state(config, action.shape[0])
-            recurrent = model.advance(params, blank, jnp.zeros_like(action))
+        recurrent = remembered(config, foreseen)
         posterior = model.posterior(params, recurrent, embedding)
         state = RssmState(recurrent, sample_latent(posterior, uniform))
         return state, (state, posterior, foreseen)
@@ -195,7 +192,7 @@ def open_loop_loss(
         action, uniform = inputs
         recurrent = model.advance(params, state, action)
         latent = sample_latent(model.prior(params, recurrent), uniform)
-        state = RssmState(recurrent, latent)
+        state = RssmState(remembered(config, recurrent), latent)
         return state, features(state)
 
     _, feature = jax.lax.scan(step, state, (follow(batch.previous_action), uniform))

@@ -40,12 +40,13 @@ def test_a_policy_acts_on_the_past_only_with_memory(config):
     act = quick_jit(policy.act, static_argnums=4)
 
     def drive(first):
+        """Returns what the last observation, the same in both drives, is taken for."""
         carry, no = policy.initial(1), np.zeros(1, bool)
         for value, is_first in ((first, ~no), (0.3, no)):
             observation = np.full((1, SPEC.observation_size), value, np.float32)
             now = TimeStep(observation, np.zeros(1), is_first, no, no)
             carry, _ = act(params, carry, now, KEY, False)
-        return np.asarray(carry.state.recurrent)
+        return np.concatenate([carry.state.recurrent, carry.state.latent], axis=-1)
 
     is_same = np.allclose(drive(0.0), drive(1.0))
     assert is_same is not config.world_model.has_memory
