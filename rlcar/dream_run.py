@@ -14,6 +14,7 @@ from rlcar import checkpoint, dream_pictures
 from rlcar.agent import Agent, make_agent
 from rlcar.config import Config, load_config
 from rlcar.dreamer.dream import Dream, make_dreamer
+from rlcar.dreamer.learner import policy_part
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluate import track_seeds, write_json
 from rlcar.run import require_race, require_run, writing
@@ -55,9 +56,9 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
     if config.algorithm != "dreamer":
         raise UserError(f"{folder} trained {config.algorithm}, which has no world model to dream")
     agent = make_agent(config, SPEC)
-    save, params = _load_params(folder, path, agent, config)
+    save, params = _load_params(folder, path, agent, config.seed)
     seeds = track_seeds(track_set)
-    driven = jax.tree.map(np.asarray, _drive(config, agent, params, seeds))
+    driven = jax.tree.map(np.asarray, _drive(config, agent, policy_part(params), seeds))
     starts = np.arange(_PREFIX_STEPS, driven.reward.shape[0] - horizon, _EVERY_STEPS)
     dreamer = make_dreamer(config.dreamer, SPEC)
     dreams = []
@@ -69,7 +70,7 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
                 driven.action[start : start + horizon],
             ),
         )
-        dream = dreamer.follow(params["params"], state, action, jax.random.PRNGKey(int(start)))
+        dream = dreamer.follow(params, state, action, jax.random.PRNGKey(int(start)))
         dreams.append(jax.tree.map(_mean_of_draws, dream))
     report = {
         **_errors(driven, dreams, starts, horizon),
@@ -112,28 +113,27 @@ def print_dream(report: Mapping[str, Any]) -> None:
 
 
 def _load_params(
-    folder: Path, path: Path, agent: Agent, config: Config
-) -> tuple[checkpoint.Save, dict[str, Params]]:
-    """The learner's newest parameters: what drives alone is not enough to dream."""
+    folder: Path, path: Path, agent: Agent, seed: int
+) -> tuple[checkpoint.Save, Params]:
+    """The learner's newest parameters, not the average that drives: the decoder knows no other."""
     if path == folder or path.parent.name == "best":
         save = checkpoint.latest(folder / "checkpoints")
     else:
         save = checkpoint.open_save(path)
     if save is None:
         raise CheckpointError(f"{folder} holds no complete checkpoint yet: train it first")
-    state = jax.eval_shape(lambda: agent.learner.init(config.seed))
-    learner = checkpoint.load(save, state, part="learner")
-    return save, {"params": learner.params, "policy": agent.learner.policy_params(learner)}
+    state = jax.eval_shape(lambda: agent.learner.init(seed))
+    return save, checkpoint.load(save, state, part="learner").params
 
 
-def _drive(config: Config, agent: Agent, params: dict[str, Params], seeds: tuple) -> Driven:
+def _drive(config: Config, agent: Agent, params: Params, seeds: tuple) -> Driven:
     """Drives every track; a car that crashes or finishes starts anew."""
     race = make_race(config.race, make_pool(seeds, config.race.track), track_choice="fixed")
     number = len(seeds)
 
     def step(carry: tuple, key: jax.Array) -> tuple[tuple, Driven]:
         race_state, now, policy = carry
-        policy, action = agent.policy.act(params["policy"], policy, now, key, False)
+        policy, action = agent.policy.act(params, policy, now, key, False)
         race_state, after, _ = race.step(race_state, action)
         seen = now.observation, now.reward, now.is_first, now.is_last, now.is_terminal
         return (race_state, after, policy), Driven(*seen, action, policy.state)
@@ -191,7 +191,7 @@ def _errors(
 
 
 def _longest(driven: Driven, starts: np.ndarray, horizon: int) -> list[tuple[int, int]]:
-    """Three (start, car) whose episode lasts as long as the dream, spread over the drive."""
+    """A few (start, car) whose episode lasts as long as the dream, spread over the drive."""
     chosen = []
     for index in np.linspace(0, len(starts) - 1, 5).astype(int)[:4]:
         window = driven.is_first[starts[index] + 1 : starts[index] + 1 + horizon]
