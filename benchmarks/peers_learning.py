@@ -44,6 +44,7 @@ def ours(seed: int) -> Curve:
 
 def stable_baselines3(seed: int) -> Curve:
     """The same of SB3."""
+    import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
@@ -51,6 +52,7 @@ def stable_baselines3(seed: int) -> Curve:
 
     import rlcar.sim  # noqa: F401  registers the environment
 
+    torch.set_num_threads(1)  # two threads on such small layers wait for each other
     steps: list[int] = []
     rewards: list[float] = []
 

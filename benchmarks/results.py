@@ -202,7 +202,7 @@ def render() -> None:
             "validation tracks and stays there until its run ends; the median over seeds, `-`",
             "where not every seed got there (the column after says how many did).",
             "",
-            "| Preset | Seeds | Env steps | Seconds | Got there | Lap rate | Over the bound |",
+            "| Algorithm | Seeds | Env steps | Seconds | Got there | Lap rate | Over the bound |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
         for preset, cell in results["classic"].items():
@@ -218,7 +218,7 @@ def render() -> None:
             lines += [
                 f"After {int(env_steps):,} env steps:",
                 "",
-                "| Preset | Seeds | Lap rate | Over the bound |",
+                "| Algorithm | Seeds | Lap rate | Over the bound |",
                 "| --- | --- | --- | --- |",
             ]
             order = sorted(cells, key=lambda name: cells[name]["score_over_bound_pct"]["iqm"])
@@ -228,6 +228,7 @@ def render() -> None:
                 for name in order
             ] + [""]
     runs = list(_runs_of(results))
+    lines += ["## Settings", ""] + [f"- {one}" for one in _settings(runs)] + [""]
     commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
     days = sorted({run["created"][:10] for run in runs})
     versions = runs[0]["versions"]
@@ -237,6 +238,17 @@ def render() -> None:
     ]
     _draw(results)
     (RESULTS.parent / "results.md").write_text("\n".join(lines) + "\n")
+
+
+def _settings(runs: list[dict[str, Any]]) -> list[str]:
+    """What a row of a table is, as the command that would train it alone."""
+    found = {}
+    for run in runs:
+        changes = [one for one in run["settings"] if not one.startswith("training.evaluate")]
+        words = ["rlcar train --local", f"--world {run['world']}", f"--preset {run['preset']}"]
+        words += [f"--set {one}" for one in changes]
+        found[run["world"], run["name"]] = f"`{run['name']}`: `{' '.join(words)} --seed N`"
+    return [found[key] for key in sorted(found)]
 
 
 def _runs_of(tree: Any) -> Any:
@@ -261,19 +273,15 @@ def _draw(results: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    tables = {
-        "classic": results.get("classic", {}),
-        "grand prix": list(results.get("grand_prix", {"": {}}).values())[-1],
-    }
     last: dict[str, Any] = {}
     for cells in results.get("grand_prix", {}).values():
-        last |= cells  # each preset's longest run holds the whole curve
-    tables["grand prix"] = last
+        last |= cells  # the longest run of each holds the whole curve
+    tables = {"classic": results.get("classic", {}), "grand prix": last}
     for axes, (world, cells) in zip(figure.subplots(1, 2), tables.items(), strict=True):
-        for index, (preset, cell) in enumerate(cells.items()):
+        for index, (name, cell) in enumerate(cells.items()):
             for row in cell["runs"]:
                 steps, _, rate = zip(*row["curve"], strict=True)
-                label = preset if row is cell["runs"][0] else None
+                label = name if row is cell["runs"][0] else None
                 axes.plot(steps, rate, color=f"C{index}", alpha=0.7, linewidth=1, label=label)
         axes.set(title=world, xlabel="env steps", ylabel="validation tracks lapped", ylim=(0, 1.02))
         axes.set_xscale("log")
