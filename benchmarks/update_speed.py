@@ -1,8 +1,9 @@
 """How fast is a train step of the world model beside a plain version of the same maths?
 
-The plain version is what one writes first: a filter that autodiff goes back through, one train step
-for each call, nothing donated, every metric fetched by itself. Both make the same update on the same batches; the ratio is plain over
-ours. The public code needs 617 ms on two quiet cores for the maths of `size1m`.
+The plain version is what one writes first: a filter that autodiff goes back through, one train
+step for each call, nothing donated, every metric fetched by itself. Both make the same update on
+the same batches; the ratio is plain over ours. The public code needs 617 ms on two quiet cores for
+the maths of `size1m`.
 """
 
 import argparse
