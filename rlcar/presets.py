@@ -49,6 +49,7 @@ _NANO: Tree = {
             "latent_groups": 16,
             "units": 128,
             "reconstruction_scale": 20.0,
+            "open_loop_scale": 1.0,
         },
         "actor_critic": {"discount_horizon": 100.0, "slow_value_rate": 0.1},
         "optimizer": {"learning_rate": 6e-4, "warmup_updates": 100},
@@ -66,7 +67,6 @@ _NANO: Tree = {
 _NANO_GRAND_PRIX: Tree = {
     "dreamer": {
         **_NANO["dreamer"],
-        "world_model": {**_NANO["dreamer"]["world_model"], "open_loop_scale": 1.0},
         "actor_critic": {
             "discount_horizon": 333.0,
             "entropy_scale": 3e-3,
