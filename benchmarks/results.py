@@ -185,6 +185,12 @@ def gather(world: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 def render() -> None:
     """Writes docs/results.md and its picture from docs/results.json alone."""
     results = json.loads(RESULTS.read_text())
+    _draw(results)
+    (RESULTS.parent / "results.md").write_text(markdown(results))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Returns the page."""
     lines = [
         "# Results",
         "",
@@ -211,7 +217,7 @@ def render() -> None:
                 f"{_number(cell['seconds_to_90'])} | {cell['env_steps_to_90_runs']} | "
                 f"{cell['lap_rate']:.1%} | {_interval(cell)} |"
             )
-        lines += ["", "![Share of validation tracks lapped by env steps](images/results.png)", ""]
+        lines += [""]
     if "grand_prix" in results:
         lines += ["## Grand prix", "", "`python benchmarks/results.py grand-prix`.", ""]
         for env_steps, cells in results["grand_prix"].items():
@@ -227,6 +233,7 @@ def render() -> None:
                 f"{_interval(cells[name])} |"
                 for name in order
             ] + [""]
+    lines += ["![Share of validation tracks lapped by env steps](images/results.png)", ""]
     runs = list(_runs_of(results))
     lines += ["## Settings", ""] + [f"- {one}" for one in _settings(runs)] + [""]
     commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
@@ -236,8 +243,7 @@ def render() -> None:
         f"Commits {', '.join(commits)}; {', '.join(days)}; {runs[0]['machine']}; "
         f"Python {versions['python']}, jax {versions['jax']}.",
     ]
-    _draw(results)
-    (RESULTS.parent / "results.md").write_text("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,43 @@
+"""The page of results is what its figures say."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlcar.statistics import bootstrap_interquartile_mean
+
+ROOT = Path(__file__).parents[1]
+RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_nothing_on_the_page_is_typed_by_hand(script):
+    assert (ROOT / "docs" / "results.md").read_text() == script.markdown(RESULTS)
+
+
+def test_every_figure_follows_from_the_runs_beside_it(script):
+    cells = [cell for table in RESULTS["grand_prix"].values() for cell in table.values()]
+    assert len(cells) >= 5
+    for cell in cells:
+        runs = cell["runs"]
+        assert len({run["seed"] for run in runs}) == len(runs) == cell["seeds"] >= 3
+        assert all(len(run["over_bound_pct"]) == 64 for run in runs)
+        scores = np.array([run["over_bound_pct"] for run in runs])
+        mean = bootstrap_interquartile_mean(scores).mean
+        assert cell["score_over_bound_pct"]["iqm"] == pytest.approx(mean, abs=0.01)
+        low, high = (cell["score_over_bound_pct"][name] for name in ("iqm_low", "iqm_high"))
+        assert low <= cell["score_over_bound_pct"]["iqm"] <= high
+        assert cell["lap_rate"] == pytest.approx(
+            np.mean([run["lap_rate"] for run in runs]), abs=1e-4
+        )
+        assert all(run["commit"] and run["versions"]["jax"] for run in runs)
