@@ -171,7 +171,8 @@ def test_an_unknown_preset_or_mode_names_the_nearest_or_all():
     with pytest.raises(ConfigError, match="unknown preset 'smal'; did you mean 'small'"):
         make_config("smal")
     with pytest.raises(
-        ConfigError, match="unknown preset 'xyz'; there are: documented, gymnasium, medium"
+        ConfigError,
+        match="unknown preset 'xyz'; there are: documented, fused-ppo, gymnasium, medium",
     ):
         make_config("xyz")
     with pytest.raises(ConfigError, match="unknown mode 'tset'; did you mean 'test'"):

@@ -30,7 +30,7 @@ def make_rollout(first_car: int = 0, epoch: int = 0) -> Rollout:
 
 
 def _joined(blocks: list[Trajectory]) -> Trajectory:
-    return Trajectory(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *blocks)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_block_has_the_shapes_and_types_that_the_replay_wants(drive):
         ((T, N), "bool"),
         ((T, N), "int32"),
     )
-    assert Trajectory(*((x.shape, str(x.dtype)) for x in block)) == expected
+    assert jax.tree.map(lambda x: (x.shape, str(x.dtype)), block) == expected
     assert (block.weights_version == 7).all()
     assert drive[1][0].env_steps == T * N
 

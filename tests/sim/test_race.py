@@ -226,7 +226,8 @@ def test_many_cars_together_drive_as_each_alone():
         together, time_step, events = race.step(together, action)
         for car in range(4):
             alone[car], one_step, one_events = race.step(alone[car], action[car : car + 1])
-            for many, one in zip((*time_step, *events), (*one_step, *one_events), strict=True):
+            everything = jax.tree.leaves((time_step, events))
+            for many, one in zip(everything, jax.tree.leaves((one_step, one_events)), strict=True):
                 np.testing.assert_array_equal(many[car], one[0])
 
 
