@@ -41,7 +41,7 @@ train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then
 	$(RUN)/rlcar train $(ARGS)
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
-test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in under ten minutes
+test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in about twelve minutes
 	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray" $(ARGS)
 	$(RUN)/pytest -m ray --timeout 300 $(ARGS)
 

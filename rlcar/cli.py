@@ -43,7 +43,7 @@ Set = Annotated[
 def train(
     preset: Annotated[
         str | None,
-        typer.Option(help="nano (the default), small, medium, recurrent-ppo, or an algorithm."),
+        typer.Option(help="nano, nano-grand-prix, small, medium, gymnasium, fused-ppo, …"),
     ] = None,
     algorithm: Annotated[
         str | None, typer.Option(help="dreamer (the default), documented, ppo, sac or td3.")
@@ -178,10 +178,10 @@ def dream(
     """Lets a run's world model dream on, beside what happened: dream.json, .png and .gif."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from rlcar.dream_run import dream_run, print_dream
+    from rlcar.run import require_run
 
     print_dream(dream_run(run, tracks, horizon))
-    folder = run if (run / "run.json").exists() else run.parent.parent
-    _console.print(f"written: {folder}/dream.json, dream.png, dream.gif", highlight=False)
+    _console.print(f"written: {require_run(run)}/dream.json, dream.png, dream.gif", highlight=False)
 
 
 @app.command()

@@ -134,7 +134,8 @@ def make_config(
     world = chosen("world", world, "classic")
     if environment:
         changes.append({"environment": {"id": environment}})
-    is_race = not any(one.get("environment", {}).get("id") for one in changes)
+    sections = [one.get("environment") for one in changes]
+    is_race = not any(isinstance(one, Mapping) and one.get("id") for one in sections)
     preset = chosen("preset", preset, _default_preset(algorithm, world, is_race))
     kinds = (("preset", preset, PRESETS), ("world", world, WORLDS), ("mode", mode, MODES))
     for kind, name, known in kinds:

@@ -40,17 +40,17 @@ _SMALL: Tree = {
     "training": {"env_steps": 200_000},
 }
 
+_NANO_SIZE: Tree = {
+    "recurrent_units": 128,
+    "hidden_units": 128,
+    "latent_groups": 16,
+    "units": 128,
+}
+
 # Found by trial on both worlds and two cores: docs/experiments.md.
 _NANO: Tree = {
     "dreamer": {
-        "world_model": {
-            "recurrent_units": 128,
-            "hidden_units": 128,
-            "latent_groups": 16,
-            "units": 128,
-            "reconstruction_scale": 20.0,
-            "open_loop_scale": 1.0,
-        },
+        "world_model": {**_NANO_SIZE, "reconstruction_scale": 20.0, "open_loop_scale": 1.0},
         "actor_critic": {"discount_horizon": 100.0, "slow_value_rate": 0.1},
         "optimizer": {"learning_rate": 6e-4, "warmup_updates": 100},
     },
@@ -88,10 +88,7 @@ _DOCUMENTED: Tree = {
 _GYMNASIUM: Tree = {
     "dreamer": {
         "world_model": {
-            "recurrent_units": 128,
-            "hidden_units": 128,
-            "latent_groups": 16,
-            "units": 128,
+            **_NANO_SIZE,
             "image_depth": 8,
             "image_scale": 5.0,
             "observation_scale": 1.0,

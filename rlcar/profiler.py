@@ -15,10 +15,8 @@ from rich.table import Table
 
 from rlcar.agent import make_agent
 from rlcar.config import Config
+from rlcar.environment import make_evaluation, make_rollout, spec_of
 from rlcar.errors import UserError
-from rlcar.evaluate import make_evaluator
-from rlcar.rollout import Rollout
-from rlcar.sim import SPEC
 from rlcar.trainer import Trainer
 
 _TOP_OPERATIONS = 12
@@ -39,9 +37,15 @@ class Profile(NamedTuple):
 
 def profile_train(config: Config, out: Path, blocks: int) -> Profile:
     """Runs the one-process loop for `blocks` blocks under the tracer, after a warm-up."""
-    agent = make_agent(config, SPEC)
-    trainer, rollout = Trainer(config, SPEC, agent), Rollout(config, agent.policy)
-    evaluate = make_evaluator(agent.policy, config.race, config.training.evaluate_set)
+    if config.training.blocks_per_call > 1:
+        raise UserError(
+            f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
+            "all stages, with none to tell apart: profile with --set training.blocks_per_call=1"
+        )
+    spec = spec_of(config)
+    agent = make_agent(config, spec)
+    trainer, rollout = Trainer(config, spec, agent), make_rollout(config, agent.policy)
+    evaluate = make_evaluation(config, agent.policy)
     clock = _Clock()
 
     def block() -> None:
@@ -78,9 +82,10 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
 
 def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
     """Drives `blocks` blocks with the untrained policy under the tracer, after a warm-up."""
-    agent = make_agent(config, SPEC)
-    weights = Trainer(config, SPEC, agent).weights()
-    rollout, clock = Rollout(config, agent.policy), _Clock()
+    spec = spec_of(config)
+    agent = make_agent(config, spec)
+    weights = Trainer(config, spec, agent).weights()
+    rollout, clock = make_rollout(config, agent.policy), _Clock()
 
     def block() -> None:
         with clock("drive"):

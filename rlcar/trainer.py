@@ -1,5 +1,7 @@
 """Replay, limiter and learner together: trajectories in, better weights out."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +81,22 @@ class Trainer:
             batches = self._replay.everything()
         else:
             batches = self._replay.sample(self.updates_per_call)
-        try:
+        with self._nans_named():
             self._state, metrics = self._learner.update(self._state, batches)
-        except FloatingPointError as error:  # only with --debug-nans
-            raise NonFiniteError(
-                f"{_first_line(error)} in the train steps after {self.train_steps}"
-            ) from error
         self.train_steps += self.updates_per_call
         self._limiter.sampled(self.updates_per_call * self._steps_per_update)
         return self._checked(metrics) | self._replay.metrics(self.train_steps)
+
+    @contextlib.contextmanager
+    def _nans_named(self) -> Iterator[None]:
+        """Makes a sentence of what JAX raises with --debug-nans, and only then."""
+        try:
+            yield
+        except FloatingPointError as error:
+            first_line = str(error).partition("\n")[0].rstrip(". ")
+            raise NonFiniteError(
+                f"{first_line} in the train steps after {self.train_steps}"
+            ) from error
 
     def _checked(self, on_device: Metrics) -> dict[str, float]:
         metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
@@ -107,9 +116,10 @@ class Trainer:
         """
         if self._fused is None:
             self._fused = _make_fused(self._learner, rollout.collect_block, blocks)
-        self._state, rollout.state, metrics, ended = self._fused(
-            self._state, rollout.state, self.train_steps
-        )
+        with self._nans_named():
+            self._state, rollout.state, metrics, ended = self._fused(
+                self._state, rollout.state, self.train_steps
+            )
         episodes = episodes_of(ended)
         self.train_steps += blocks
         self.env_steps += episodes.env_steps
@@ -170,7 +180,3 @@ def _make_fused(learner: Learner, collect_block: Any, blocks: int) -> Any:
         return state, drive, jax.tree.map(jnp.mean, metrics), ended
 
     return jax.jit(run, donate_argnums=(0, 1))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(". ")

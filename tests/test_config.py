@@ -232,3 +232,8 @@ def test_test_mode_makes_every_preset_small_and_keeps_its_algorithm():
         assert config.dreamer.actor_critic.units == 32
         assert config.algorithm == make_config(preset).algorithm
         assert config.training.env_steps <= 8192
+
+
+def test_an_environment_that_is_not_a_section_is_refused_in_a_sentence():
+    with pytest.raises(ConfigError, match="environment = 3: Input should be a valid dictionary"):
+        make_config(overrides=["environment=3"])

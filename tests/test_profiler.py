@@ -6,6 +6,7 @@ import json
 import pytest
 
 from rlcar import cli
+from rlcar.config import make_config
 from rlcar.errors import UserError
 from rlcar.profiler import profile_sim, profile_train
 from tests.tiny_run import make_tiny_config
@@ -39,3 +40,10 @@ def test_mistakes_are_one_sentence(tmp_path):
     blocked.write_text("")
     with pytest.raises(UserError, match="cannot write"):
         profile_sim(make_tiny_config(), blocked, blocks=1)
+    with pytest.raises(UserError, match="blocks_per_call = 4 makes one program"):
+        profile_train(make_config("fused-ppo"), tmp_path / "fused", blocks=1)
+
+
+def test_another_environment_is_what_is_profiled(tmp_path):
+    config = make_config(mode="test", environment="CartPole-v1", overrides=["training.cars=2"])
+    assert profile_sim(config, tmp_path, blocks=1).env_steps == 2 * config.training.block_length

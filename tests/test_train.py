@@ -197,3 +197,9 @@ def _wait_for_row(root, process):
                 return rows
         time.sleep(0.2)
     raise AssertionError("no row of metrics within 200 s")
+
+
+def test_looking_for_nans_does_not_trip_over_those_of_an_evaluation(tmp_path):
+    config = make_tiny_config("training.env_steps=512")
+    with jax.debug_nans(True):
+        assert train(config, tmp_path / "run").summary["env_steps"] == 512

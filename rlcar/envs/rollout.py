@@ -13,6 +13,7 @@ from rlcar.rollout import Episodes
 from rlcar.types import Params, Policy, Spec, TimeStep, Trajectory, Weights
 
 _EVALUATION_EPISODES = 16
+_EVALUATION_STEPS = 27_000  # at most: half an hour of Atari; some environments never end
 _EVALUATION_SEED = 1_000_000  # far from those of training
 
 
@@ -150,7 +151,9 @@ def make_environment_evaluator(config: Config, policy: Policy) -> Callable[[Para
         key = jax.random.PRNGKey(0)
         reward, steps = np.zeros(_EVALUATION_EPISODES), np.zeros(_EVALUATION_EPISODES)
         is_done = np.zeros(_EVALUATION_EPISODES, bool)
-        while not is_done.all():
+        for _ in range(_EVALUATION_STEPS):
+            if is_done.all():
+                break
             key, act_key = jax.random.split(key)
             carry, action = act(params, carry, environments.now, act_key, False)
             environments.step(np.asarray(action))

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from rlcar.dreamer.world_model import make_world_model, observe, open_loop_loss
-from tests.dreamer.tiny import SPEC, largest, one_episode, quick_jit
+from rlcar.dreamer.world_model import observe, open_loop_loss
+from tests.dreamer.tiny import largest, one_episode, quick_jit
 
 KEY = jax.random.PRNGKey(1)
 DISCOUNT = 0.9
@@ -15,16 +15,6 @@ DISCOUNT = 0.9
 def config(tiny_config):
     changes = {"open_loop_scale": 1.0, "open_loop_length": 4}
     return tiny_config.dreamer.world_model.model_copy(update=changes)
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return make_world_model(config, SPEC)
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return quick_jit(model.init)(jax.random.PRNGKey(0))
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,13 @@ import numpy as np
 import pytest
 
 from rlcar.dreamer.rssm import RssmState, initial_state, most_likely_latent, sample_latent
-from rlcar.dreamer.world_model import make_world_model, observe_step
-from tests.dreamer.tiny import SPEC, quick_jit
+from rlcar.dreamer.world_model import observe_step
+from tests.dreamer.tiny import quick_jit
 
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
     return tiny_config.dreamer.world_model
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return make_world_model(config, SPEC)
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return quick_jit(model.init)(jax.random.PRNGKey(0))
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.dreamer.world_model import features, make_world_model, observe, world_model_loss
-from tests.dreamer.tiny import SPEC, largest, one_episode, quick_jit, random_batch
+from rlcar.dreamer.world_model import features, observe, world_model_loss
+from tests.dreamer.tiny import largest, one_episode, quick_jit, random_batch
 
 LENGTH, NOW = 6, 3
 DISCOUNT = 0.9
@@ -18,16 +18,6 @@ def config(tiny_config):
     return tiny_config.dreamer.world_model.model_copy(
         update={"free_nats": 0.0, "open_loop_scale": 0.0}
     )
-
-
-@pytest.fixture(scope="module")
-def model(config):
-    return make_world_model(config, SPEC)
-
-
-@pytest.fixture(scope="module")
-def params(model):
-    return quick_jit(model.init)(jax.random.PRNGKey(0))
 
 
 @pytest.fixture(scope="module")
