@@ -26,7 +26,7 @@ $(UV):
 	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(STAMP): $(UV) pyproject.toml uv.lock
-	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --compile-bytecode --extra cluster
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --compile-bytecode --extra cluster --extra serve
 	touch $(STAMP)
 
 # JAX's compiler for cards, without the card's libraries; apart, because beside JAX it would look for

@@ -1,0 +1,5 @@
+"""`python -m rlcar.cli`."""
+
+from rlcar.cli import main
+
+main()

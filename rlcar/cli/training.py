@@ -1,0 +1,119 @@
+"""`rlcar train`: resolves the settings, trains in one process or on Ray, reports."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlcar.cli.shared import RUNS, Settings, console
+from rlcar.errors import UserError
+
+
+def train(
+    preset: Annotated[
+        str | None,
+        typer.Option(help="nano, nano-grand-prix, small, medium, gymnasium, fused-ppo, …"),
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="dreamer (the default), documented, ppo, sac or td3.")
+    ] = None,
+    world: Annotated[
+        str | None, typer.Option(help="classic (the default), grand-prix, or a stage grand-prix-1.")
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="A Gymnasium environment instead, e.g. rlcar/Catch-v0.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="standard, or test: everything, tiny.")] = "standard",
+    config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
+    set_: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder below --runs.")] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    resume: Annotated[
+        str | None, typer.Option(help="A run or a checkpoint to continue, or auto.")
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="One process, no Ray.")] = False,
+    debug_nans: Annotated[
+        bool, typer.Option("--debug-nans", help="Stops at the operation that makes a NaN; slow.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
+    ] = None,
+    simulators: Annotated[
+        int | None, typer.Option(help="Simulator processes (default: the free cores).")
+    ] = None,
+) -> None:
+    """Trains a policy, then drives unseen tracks with it and writes the report."""
+    if local and (address is not None or simulators is not None):
+        raise UserError("--local runs in one process: leave out --address and --simulators")
+    if debug_nans and not local:
+        raise UserError("--debug-nans looks into one process: add --local")
+    if debug_nans:
+        os.environ["JAX_DEBUG_NANS"] = "true"  # read when JAX is imported
+    if not local:
+        # The learner decides for itself; this process only evaluates, and must leave it the card.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.checkpoint import config_path
+    from rlcar.config import load_config, make_config
+    from rlcar.evaluate_run import evaluate_run
+    from rlcar.run import find_save, new_run_folder, require_run
+
+    settings: dict[str, Any] = {} if seed is None else {"seed": seed}
+    save = None if resume is None else find_save(runs, resume, name)
+    if save is None:
+        resolved = make_config(
+            preset,
+            mode,
+            config,
+            set_ or [],
+            world=world,
+            algorithm=algorithm,
+            environment=env,
+            **settings,
+        )
+        folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
+    else:
+        folder = require_run(save.path)
+        resolved = load_config(config_path(save), overrides=set_ or [])
+        given = {
+            "--preset": preset,
+            "--algorithm": algorithm,
+            "--world": world,
+            "--env": env,
+            "--config": config,
+            "--seed": seed,
+        }
+        ignored = [option for option, value in given.items() if value is not None]
+        if ignored:
+            console.print(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+    began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
+    if local:
+        from rlcar.train import train as run_training
+
+        console.print(began, markup=False)
+        outcome = run_training(resolved, folder, save)
+    else:
+        from cluster.config import make_cluster_config
+
+        cluster = make_cluster_config(address=address, simulators=simulators)
+        run_cluster_training = _import_cluster_training()
+        console.print(began, markup=False)
+        outcome = run_cluster_training(resolved, cluster, folder, save)
+    if outcome.interrupted:
+        console.print(f"stopped; continue with: rlcar train --resume {folder}")
+        sys.exit(130)
+    evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
+
+
+def _import_cluster_training() -> Any:
+    try:
+        from cluster.train import train as run_cluster_training
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise UserError(
+            "Ray is not installed: pip install 'rlcar[cluster]', or train with --local"
+        ) from error
+    return run_cluster_training

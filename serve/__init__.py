@@ -1,0 +1,1 @@
+"""The trained policy over HTTP and WebSocket; it only reads what training wrote."""
