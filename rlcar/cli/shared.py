@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 RUNS = Path("runs")
+MODELS = "models"
 console = Console(stderr=True, soft_wrap=True)
 
 Settings = Annotated[
