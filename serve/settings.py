@@ -56,6 +56,11 @@ class ServeSettings(pydantic.BaseModel):
     socket_idle_s: float = Field(60.0, gt=0.0)
     bad_frames: int = Field(16, ge=1)  # a socket may send so many before it is closed
 
+    # Under Ray Serve: replicas, and how many requests at once are worth one more of them.
+    min_replicas: int = Field(1, ge=1)
+    max_replicas: int = Field(1, ge=1)
+    target_ongoing_requests: float = Field(16.0, gt=0.0)
+
     @pydantic.model_validator(mode="after")
     def _is_open_to_nobody_by_accident(self) -> Self:
         if not (self.is_loopback or self.auth or self.allow_anonymous):
@@ -63,6 +68,10 @@ class ServeSettings(pydantic.BaseModel):
                 f"host {self.host} can be reached from other machines, and authentication is off: "
                 "turn it on (--auth, with tokens from `rlcar tokens create`), or say "
                 "--allow-anonymous"
+            )
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
             )
         return self
 
