@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from rlcar.errors import UserError
 
@@ -13,7 +13,9 @@ MAX_OBSERVATION = 4096
 
 Source = Literal["model", "hold", "fallback"]
 SessionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")]
-StepNumber = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+# JSON knows numbers alone: 7.0 is an integer.
+StepNumber = Annotated[float, Meta(ge=0, le=2**32 - 1, multiple_of=1)]
+VersionNumber = Annotated[float, Meta(ge=0, le=2**31 - 1, multiple_of=1)]
 Milliseconds = Annotated[float, Meta(ge=1.0, le=1000.0)]
 Vector = Annotated[list[float], Meta(min_length=1, max_length=MAX_OBSERVATION)]
 
@@ -33,13 +35,15 @@ class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
     observations: one that was counted already, a repeated request, gets the last action again.
     """
 
-    observation: Vector | None = None
-    observations: Annotated[list[Vector], Meta(min_length=1, max_length=MAX_CARS)] | None = None
-    session: SessionName | None = None
+    observation: Vector | UnsetType = UNSET
+    observations: Annotated[list[Vector], Meta(min_length=1, max_length=MAX_CARS)] | UnsetType = (
+        UNSET
+    )
+    session: SessionName | UnsetType = UNSET
     is_first: bool | Annotated[list[bool], Meta(min_length=1, max_length=MAX_CARS)] = False
-    step: StepNumber | None = None
-    deadline_ms: Milliseconds | None = None
-    model_version: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None  # last heard from us
+    step: StepNumber | UnsetType = UNSET
+    deadline_ms: Milliseconds | UnsetType = UNSET
+    model_version: VersionNumber | UnsetType = UNSET  # the last that was heard from us
 
 
 class ActAnswer(msgspec.Struct, omit_defaults=True):
@@ -100,7 +104,7 @@ def decode_act(body: bytes) -> ActRequest:
         raise RequestError(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"not JSON: {error}", 400) from error
-    if (request.observation is None) == (request.observations is None):
+    if (request.observation is UNSET) == (request.observations is UNSET):
         raise RequestError("give either `observation` or `observations`")
     return request
 
@@ -112,8 +116,8 @@ def encode(answer: Any) -> bytes:
 
 def checked(request: ActRequest, allowed: ObservationRange) -> Asked:
     """Returns the request with its arrays; raises RequestError for a wrong size or range."""
-    rows = [request.observation] if request.observation is not None else request.observations
-    assert rows is not None
+    is_one = request.observation is not UNSET
+    rows: Any = [request.observation] if is_one else request.observations
     size = len(allowed.low)
     for index, row in enumerate(rows):
         if len(row) != size:
@@ -128,11 +132,11 @@ def checked(request: ActRequest, allowed: ObservationRange) -> Asked:
         raise RequestError(f"is_first has {len(is_first)} entries for {len(rows)} observations")
     return Asked(
         Observed(exact.astype(np.float32), is_first),
-        request.observation is not None,
-        request.session,
-        request.step,
-        request.deadline_ms,
-        request.model_version,
+        is_one,
+        request.session or None,
+        None if isinstance(request.step, UnsetType) else int(request.step),
+        request.deadline_ms or None,
+        None if isinstance(request.model_version, UnsetType) else int(request.model_version),
     )
 
 

@@ -9,12 +9,12 @@ import base64
 import binascii
 import functools
 import hmac
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -288,6 +288,7 @@ class Security:
         return replay
 
 
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _CLOSE = ((b"connection", b"close"),)
 _ALLOW_POST = ((b"allow", b"POST"),)
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="rlcar", Basic realm="rlcar"'),)
@@ -323,10 +324,8 @@ async def _in_time(receive: Receive, timeout_s: float) -> Message:
 
 @functools.lru_cache(maxsize=256)
 def _host_name(host: str) -> str | None:
-    try:
-        return urlsplit("//" + host).hostname if host.isprintable() else None
-    except ValueError:
-        return None
+    match = _HOST.fullmatch(host)
+    return match[1].lower().strip("[]") if match else None
 
 
 def _password(credentials: str) -> str:

@@ -65,7 +65,7 @@ class DriveSocket:
             if len(data) > self._settings.act_body_bytes:
                 raise RequestError(f"a frame of {len(data)} bytes", 413)
             request = decode_act(data)
-            if request.session is not None:
+            if request.session:
                 raise RequestError("a connection names its session once: /v1/drive?session=…")
             request.session = session
             asked = checked(request, self._driver.allowed)
