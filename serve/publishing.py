@@ -18,7 +18,7 @@ def publish_for_serving(registry: Registry, run: Path | None, runs: Path, alias:
         run = _newest(runs)
         if run is None:
             raise UserError(
-                f"{registry.location} holds no model and {runs} no run: train one (rlcar train), "
+                f"{registry.place} holds no model and {runs} no run: train one (rlcar train), "
                 "or name another --registry"
             )
     version = registry.publish(run, "published by rlcar serve")
