@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from rlcar.cli import looking, models, training
+from rlcar.cli import looking, models, serving, training
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -19,9 +19,12 @@ for verb in (
     looking.dream,
     looking.play,
     looking.render,
+    serving.serve,
+    serving.drive,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")
+app.add_typer(serving.tokens, name="tokens")
 
 
 @app.callback()
