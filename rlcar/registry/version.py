@@ -1,0 +1,83 @@
+"""What a version says of itself, and the file that says it."""
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlcar.errors import RegistryError
+from rlcar.registry.model_file import parse_json
+
+FORMAT_VERSION = 1
+# (x - mean) / sqrt(variance + epsilon) within +-limit, as rlcar.normaliser has it.
+NORMALISER = {"epsilon": 1e-8, "limit": 10.0}
+
+
+class Version(NamedTuple):
+    """One published model; nothing of it but its aliases ever changes.
+
+    `metadata` has the entries
+    description, a text; algorithm, a name; config, the whole tree of `rlcar.config`;
+    observation and action, a list of {name, unit, low, high} each (null: no bound);
+    normaliser, {limit, epsilon} if observations are normalised by the arrays `moments.*`, or null;
+    laps, the figures of the evaluation: {track_set, tracks, lap_rate, lap_time_steps,
+    over_bound_pct, per_track} or null before any;
+    lineage, {run, checkpoint, env_steps, train_steps, seed, commit, trained, versions, parent}.
+    """
+
+    number: int
+    created: str  # ISO 8601, UTC
+    metadata: dict[str, Any]
+    files: dict[str, dict[str, Any]]  # name -> {sha256, size_bytes}
+    aliases: tuple[str, ...] = ()
+
+
+class Model(NamedTuple):
+    """A version with its checked arrays."""
+
+    version: Version
+    arrays: dict[str, np.ndarray]
+
+
+def manifest_bytes(version: Version) -> bytes:
+    """Returns the manifest, which carries its own checksum."""
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "number": version.number,
+        "created": version.created,
+        "metadata": version.metadata,
+        "files": version.files,
+    }
+    tree = {"sha256": _checksum(manifest), "manifest": manifest}
+    return (json.dumps(tree, indent=1, allow_nan=False) + "\n").encode()
+
+
+def parse_manifest(data: bytes, number: int) -> Version:
+    """Reads what `manifest_bytes` wrote; raises RegistryError when it is not that any more."""
+    try:
+        tree = parse_json(data, "its manifest")
+        manifest = tree["manifest"]
+        if tree["sha256"] != _checksum(manifest):
+            raise ValueError("manifest.json: checksum differs")
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"it has format version {manifest['format_version']}; this rlcar reads "
+                f"{FORMAT_VERSION}"
+            )
+        if manifest["number"] != number:
+            raise ValueError(f"its manifest is that of version {manifest['number']}")
+        return Version(number, manifest["created"], manifest["metadata"], manifest["files"])
+    except (KeyError, TypeError) as error:
+        raise RegistryError(f"version {number} is damaged: no {error} in its manifest") from None
+    except ValueError as error:
+        raise RegistryError(f"version {number} is damaged: {error}") from None
+
+
+def sha256(data: bytes) -> str:
+    """The checksum by which every file is known."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _checksum(manifest: Any) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())
