@@ -278,6 +278,9 @@ class LiveSession:
                 _LOG.info("following the run: %s", error)
             except Exception:
                 _LOG.exception("following the run")
+            if self.seat.holder is not None and self.seat.is_idle():
+                self.seat.leave(self.seat.holder)
+                self.tell_state()
             self._steps.append((time.monotonic(), self.drive.steps))
             self.viewers.tell("stats", **self.stats())
             await asyncio.sleep(1.0)

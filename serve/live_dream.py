@@ -47,7 +47,7 @@ class DreamEye:
 
     def took(self, action: np.ndarray) -> None:
         """Notes what was really done."""
-        self._carry = self._carry._replace(action=np.float32(action)[None])
+        self._carry = self._carry._replace(action=np.asarray(action, np.float32)[None])
 
     def dream(self, car: Car) -> np.ndarray:
         """Dreams from here on; `[DREAM_STEPS, DREAM_COLUMNS]`, as `live_wire` lists them.

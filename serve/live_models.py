@@ -58,7 +58,7 @@ class Wheel:
     def took(self, action: np.ndarray) -> None:
         """Notes what was really done: a person may have steered instead."""
         if self.latent is not None:  # the world model's belief: recurrent, latent, last action
-            self._state = (*self._state[:2], np.float32(action)[None])
+            self._state = (*self._state[:2], np.asarray(action, np.float32)[None])
 
     def change(self, brain: Brain) -> None:
         """Goes on with another policy; what was seen is kept where both remember alike."""

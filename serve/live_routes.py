@@ -6,8 +6,13 @@ from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
-from starlette.responses import StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
@@ -233,7 +238,9 @@ def _video(feed: VideoFeed) -> Callable[[Request], Awaitable[Response]]:
             error = {"error": f"{MOST_WATCHING} already watch the video: use the page's own stream"}
             return JSONResponse(error, 429, {"Retry-After": "5"})
         kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        return StreamingResponse(feed.parts(), media_type=kind, headers={"Cache-Control": "no-store"})
+        return StreamingResponse(
+            feed.parts(), media_type=kind, headers={"Cache-Control": "no-store"}
+        )
 
     return route
 

@@ -49,7 +49,9 @@ class VideoFeed:
         due_s = loop.time()
         while True:
             jpeg = await asyncio.to_thread(self.picture)
-            head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            head = (
+                f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            )
             async with self._news:
                 self._frame = head.encode() + jpeg + b"\r\n"
                 self._news.notify_all()

@@ -2,9 +2,9 @@
 
 import { colour } from "./paint.js";
 
-const MOST_POINTS = 1500;
+const MOST_POINTS = 1500, HEIGHT_PX = 196;
 const REWARD = [["episode/reward", "reward, mean of 100", "--accent"], ["evaluation/lap_rate", "lap rate, unseen tracks", "--good", "share"]];
-const LOSSES = [["model/loss", "world model", "--dreamt"], ["critic/loss", "critic", "--warn"], ["actor/loss", "actor", "--accent"]];
+const LOSSES = [["model/loss", "world model", "--dreamt"], ["critic/loss", "critic", "--warn"]];
 const thousands = (steps) => (steps >= 1000 ? `${Number((steps / 1000).toFixed(1))}k` : `${steps}`);
 
 export class Charts {
@@ -41,33 +41,33 @@ export class Charts {
     const ofRun = this.rows.length > 0;
     if (ofRun) this.plot("reward", this.rows, REWARD, "env steps");
     else this.plot("reward", this.episodes, [["reward", "this car", "--accent"]], "episodes here");
-    this.plot("loss", this.rows, LOSSES, "env steps");
+    this.plot("loss", this.rows, LOSSES, "env steps", true);
   }
 
-  plot(name, rows, series, axis) {
+  plot(name, rows, series, axis, isLog = false) {
     const shown = series.filter(([key]) => rows.some((row) => key in row)), place = this.places[name];
     if (!shown.length) {
       this.drop(name);
       if (!place.firstChild) place.innerHTML = `<p>${name === "loss" ? "No run is followed, or it has not logged a loss yet." : "No episode has ended yet."}</p>`;
       return;
     }
-    const data = [rows.map((row) => row.env_steps), ...shown.map(([key]) => rows.map((row) => row[key] ?? null))];
+    const data = [rows.map((row) => row.env_steps), ...shown.map(([key]) => rows.map((row) => (isLog && !(row[key] > 0) ? null : row[key] ?? null)))];
     const shape = shown.map(([key]) => key).join() + axis;
     if (this.plots[name]?.shape !== shape) {
       this.drop(name);
       place.textContent = "";
-      this.plots[name] = { shape, chart: new uPlot(this.options(place, shown, axis), data, place) };
+      this.plots[name] = { shape, chart: new uPlot(this.options(place, shown, axis, isLog), data, place) };
     } else this.plots[name].chart.setData(data);
   }
 
-  options(place, shown, axis) {
+  options(place, shown, axis, isLog) {
     const ink = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1, size: 4 }, font: "11px system-ui, sans-serif" };
     const hasShare = shown.some(([, , , scale]) => scale === "share");
     const axes = [{ ...ink, values: (_, ticks) => ticks.map(thousands), size: 26, gap: 3, space: 60 }, { ...ink, size: 42, gap: 3 }];
     if (hasShare) axes.push({ ...ink, scale: "share", side: 1, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => `${Math.round(100 * tick)}%`), size: 40, gap: 3 });
     return {
-      width: place.clientWidth, height: place.clientHeight - 24, axes, cursor: { y: false },
-      scales: { x: { time: false }, share: { range: [0, 1] } }, legend: { live: false },
+      width: place.clientWidth, height: HEIGHT_PX, axes, cursor: { y: false },
+      scales: { x: { time: false }, y: { distr: isLog ? 3 : 1 }, share: { range: [0, 1] } }, legend: { live: false },
       series: [{ label: axis }, ...shown.map(([, label, stroke, scale]) => ({
         label, scale: scale ?? "y", stroke: colour(stroke), width: 1.75, spanGaps: true, points: { show: scale === "share" ? undefined : false, size: 5 },
       }))],
@@ -84,7 +84,7 @@ export class Charts {
   resize() {
     for (const [name, { chart }] of Object.entries(this.plots)) {
       const place = this.places[name];
-      if (place.clientWidth) chart.setSize({ width: place.clientWidth, height: place.clientHeight - 24 });
+      if (place.clientWidth) chart.setSize({ width: place.clientWidth, height: HEIGHT_PX });
     }
   }
 }

@@ -21,8 +21,7 @@ const charts = new Charts(byId("reward-chart"), byId("loss-chart"));
 const models = new ModelList(byId("versions"), byId("ghosts")), duels = new Duels(byId("duels"));
 const hands = new Hands(document.querySelectorAll("#touch button"));
 const tryIt = new TryIt(byId("sliders"), {
-  steering: [byId("try-steering"), byId("try-steering-value")],
-  throttle: [byId("try-throttle"), byId("try-throttle-value")],
+  steering: byId("try-steering"), throttle: byId("try-throttle"),
 });
 const live = { id: null, run: null, state: null, dream: null, latent: null, bestLap: null, isLost: true, frame: null };
 

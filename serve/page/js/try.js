@@ -39,13 +39,23 @@ export class TryIt {
       try {
         const answer = await post("/try", { observation: this.sliders.map(({ input }) => Number(input.value)) });
         for (const name of ["steering", "throttle"]) {
-          const [meter, output] = this.outputs[name];
-          meter.value = answer[name];
-          output.textContent = answer[name].toFixed(2);
+          balance(this.outputs[name], answer[name], name);
         }
       } catch { /* no policy yet: asked again when there is one */ }
       await new Promise((resolve) => setTimeout(resolve, 60));
     }
     this.isAsking = false;
   }
+}
+
+// A bar from the middle; steering to the left goes to the left.
+function balance(place, value, name) {
+  const bar = place.querySelector("i"), size = Math.abs(value), isRight = name === "throttle" ? value >= 0 : value < 0;
+  bar.style.setProperty("--share", size);
+  // A background's position counts in the room that it leaves.
+  bar.style.setProperty("--from", `${(100 * (isRight ? 0.5 : 0.5 - size / 2)) / (1 - size / 2)}%`);
+  const word = name === "throttle" ? (value >= 0 ? "go" : "brake") : isRight ? "right" : "left";
+  place.setAttribute("aria-valuenow", value.toFixed(2));
+  place.setAttribute("aria-valuetext", `${word} ${size.toFixed(2)}`);
+  place.querySelector("output").textContent = `${word} ${size.toFixed(2)}`;
 }
