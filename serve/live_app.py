@@ -1,45 +1,26 @@
-"""The live page alone, in one process: what `rlcar watch` runs."""
+"""The live page beside the policy server, in one process: what `rlcar watch` runs."""
 
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import uvicorn
-from starlette.applications import Starlette
 
 from serve.live import LiveSession
 from serve.live_routes import live_routes
+from serve.realtime import uvicorn_config
+from serve.settings import ServeSettings
 
-_LONGEST_MESSAGE_BYTES = 4096
 
-
-def make_live_app(live: LiveSession) -> Starlette:
-    """Makes an application of the page's routes alone."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with live.running():
-            yield
-
-    return Starlette(routes=live_routes(live), lifespan=lifespan)
+def live_config(live: LiveSession, settings: ServeSettings) -> uvicorn.Config:
+    """Returns how uvicorn runs the policy server with the page on it, behind one guard."""
+    routes = live_routes(live, legacy_get=not settings.auth)
+    return uvicorn_config(settings, routes, [live.running])
 
 
 def run_live(
-    live: LiveSession, host: str, port: int, on_ready: Callable[[str], None] | None = None
+    live: LiveSession, settings: ServeSettings, on_ready: Callable[[str], None] | None = None
 ) -> None:
-    """Serves the page until Ctrl-C; `on_ready` is told its address. Port 0 takes any free one."""
-    config = uvicorn.Config(
-        make_live_app(live),
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        ws="websockets-sansio",
-        ws_max_size=_LONGEST_MESSAGE_BYTES,
-        # Compressing 90 bytes 60 times a second for everybody costs more than it saves.
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=1,
-    )
-    _Server(config, on_ready).run()
+    """Serves until Ctrl-C; `on_ready` is told the page's address. Port 0 takes any free one."""
+    _Server(live_config(live, settings), on_ready).run()
 
 
 class _Server(uvicorn.Server):
