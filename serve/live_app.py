@@ -1,10 +1,12 @@
 """The live page beside the policy server, in one process: what `rlcar watch` runs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
 from serve.live import LiveSession
+from serve.live_metrics import LiveCollector
 from serve.live_routes import live_routes
 from serve.realtime import uvicorn_config
 from serve.settings import ServeSettings
@@ -13,7 +15,10 @@ from serve.settings import ServeSettings
 def live_config(live: LiveSession, settings: ServeSettings) -> uvicorn.Config:
     """Returns how uvicorn runs the policy server with the page on it, behind one guard."""
     routes = live_routes(live, legacy_get=not settings.auth)
-    return uvicorn_config(settings, routes, [live.running])
+    config = uvicorn_config(settings, routes, [live.running])
+    guard: Any = config.app
+    guard.app.meter.also(LiveCollector(live))
+    return config
 
 
 def run_live(

@@ -9,7 +9,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
     FileResponse,
     JSONResponse,
-    PlainTextResponse,
     Response,
     StreamingResponse,
 )
@@ -19,6 +18,7 @@ from starlette.websockets import WebSocket
 
 from rlcar.errors import UserError
 from serve.live import LiveSession
+from serve.live_metrics import metrics_text
 from serve.live_models import one_step
 from serve.live_seat import TakenError
 from serve.live_socket import talk
@@ -27,6 +27,7 @@ from serve.live_video import BOUNDARY, MOST_WATCHING, VideoFeed
 PAGE = Path(__file__).with_name("page")
 VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello gave this page
 _MOST_BODY_BYTES = 4096
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _MOST_FILE_CHARACTERS = 200
 _DEPRECATED = {"Deprecation": "@1763683200", "Link": '</>; rel="deprecation"'}
 
@@ -247,28 +248,9 @@ def _video(feed: VideoFeed) -> Callable[[Request], Awaitable[Response]]:
 
 def _metrics(live: LiveSession) -> Callable[[Request], Awaitable[Response]]:
     async def route(request: Request) -> Response:
-        return PlainTextResponse(metrics_text(live), media_type="text/plain; version=0.0.4")
+        return Response(metrics_text(live), media_type=_PROMETHEUS)
 
     return route
-
-
-def metrics_text(live: LiveSession) -> str:
-    """The session's figures for Prometheus."""
-    stats = live.stats()
-    figures = {
-        "uptime_seconds": ("gauge", stats["uptime_s"]),
-        "viewers": ("gauge", stats["viewers"]),
-        "env_steps_total": ("counter", stats["steps"]),
-        "episodes_total": ("counter", stats["episodes"]),
-        "laps_total": ("counter", stats["laps"]),
-        "late_frames_total": ("counter", live.late_frames),
-        "steps_per_second": ("gauge", stats["steps_per_s"]),
-        "is_manual": ("gauge", int(stats["manual_control"])),
-    }
-    lines = []
-    for name, (kind, value) in figures.items():
-        lines += [f"# TYPE rlcar_live_{name} {kind}", f"rlcar_live_{name} {value:g}"]
-    return "\n".join(lines) + "\n"
 
 
 def _stream(live: LiveSession) -> Callable[[WebSocket], Awaitable[None]]:
