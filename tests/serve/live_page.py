@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import uvicorn
 
 from rlcar.run import Run
 from rlcar.sim import SPEC
@@ -50,7 +51,15 @@ class Page(NamedTuple):
 def paged(registry: Path, run: Path | None = None, **settings: Any) -> Iterator[Page]:
     """Runs the page as `rlcar watch` does, until the block ends."""
     live = open_live(registry, run)
-    server = Server(live_config(live, make_settings(registry=str(registry), port=0, **settings)))
+    config = live_config(live, make_settings(registry=str(registry), port=0, **settings))
+    with on_a_port(live, config) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def on_a_port(live: LiveSession, config: uvicorn.Config) -> Iterator[Page]:
+    """Runs what uvicorn is to run in a thread, until the block ends."""
+    server = Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started or not thread.is_alive())
