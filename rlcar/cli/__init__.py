@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from rlcar.cli import looking, models, serving, training
+from rlcar.cli import looking, models, serving, training, watching
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -21,6 +21,7 @@ for verb in (
     looking.render,
     serving.serve,
     serving.drive,
+    watching.watch,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")

@@ -44,6 +44,10 @@ def train(
     simulators: Annotated[
         int | None, typer.Option(help="Simulator processes (default: the free cores).")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Shows the run live, as rlcar watch does.")
+    ] = False,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of --page.")] = 8001,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address is not None or simulators is not None):
@@ -88,6 +92,10 @@ def train(
         ignored = [option for option, value in given.items() if value is not None]
         if ignored:
             console.print(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+    if page:
+        from rlcar.cli.watching import start_page
+
+        start_page(folder, page_port)
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training
