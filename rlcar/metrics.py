@@ -3,12 +3,13 @@
 import json
 import math
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import tensorboardX
 from rich.console import Console
@@ -28,6 +29,8 @@ _FIELDS = {
     "critic/loss": ("value", ".3g"),
     "rollout/weights_lag_updates": ("lag", ".1f"),
 }
+
+_PLAIN_LINE = re.compile(r"(\d+)/(\d+) env steps \(\d+%\), ETA (\S+)(?:  (.*))?")
 
 
 class RunningMean:
@@ -224,6 +227,31 @@ class ProgressLine:
             if not math.isnan(value):
                 parts.append(f"{label} {value:{form}}")
         return "  ".join(parts)
+
+
+class PlainProgress(NamedTuple):
+    """What a plain progress line says."""
+
+    env_steps: int
+    total_env_steps: int
+    eta: str
+    text: str  # the rest, as it stands
+    metrics: dict[str, float]  # the rest, by the metrics' own names
+
+
+def read_progress_line(line: str) -> PlainProgress | None:
+    """Reads what ProgressLine prints where there is no terminal; None for any other line."""
+    found = _PLAIN_LINE.fullmatch(line.rstrip())
+    if found is None:
+        return None
+    done, total, eta, text = found.groups(default="")
+    names = {label: name for name, (label, _) in _FIELDS.items()}
+    metrics = {}
+    for label, value in re.findall(r"(\S+) (\S+)", text):
+        if label in names:
+            number = float(value.removesuffix("%"))
+            metrics[names[label]] = number / 100 if value.endswith("%") else number
+    return PlainProgress(int(done), int(total), eta, text, metrics)
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:

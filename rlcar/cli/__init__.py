@@ -6,7 +6,9 @@ import sys
 import typer
 from rich.markup import escape
 
-from rlcar.cli import looking, training
+from rlcar.cli import jobs, looking, training
+from rlcar.cli.doctor import doctor
+from rlcar.cli.monitor import monitor
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -19,8 +21,15 @@ for verb in (
     looking.dream,
     looking.play,
     looking.render,
+    doctor,
+    monitor,
 ):
     app.command()(verb)
+# What comes after the verb to submit is that verb's own.
+app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
+    jobs.submit
+)
+app.add_typer(jobs.jobs, name="jobs")
 
 
 @app.callback()

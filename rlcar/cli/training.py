@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar.cli.shared import RUNS, Settings, console
+from rlcar.cli.shared import RUNS, Settings, console, import_cluster
 from rlcar.errors import UserError
 
 
@@ -98,22 +98,10 @@ def train(
         from cluster.config import make_cluster_config
 
         cluster = make_cluster_config(address=address, simulators=simulators)
-        run_cluster_training = _import_cluster_training()
+        run_cluster_training = import_cluster("train").train
         console.print(began, markup=False)
         outcome = run_cluster_training(resolved, cluster, folder, save)
     if outcome.interrupted:
         console.print(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
     evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
-
-
-def _import_cluster_training() -> Any:
-    try:
-        from cluster.train import train as run_cluster_training
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise UserError(
-            "Ray is not installed: pip install 'rlcar[cluster]', or train with --local"
-        ) from error
-    return run_cluster_training
