@@ -1,5 +1,6 @@
 """The way to a cluster from outside: its dashboard, its token, and a client for its jobs."""
 
+import http.client
 import json
 import logging
 import os
@@ -109,11 +110,9 @@ def authentication_mode(url: str, timeout_s: float) -> str:
     try:
         with urllib.request.urlopen(f"{url}/api/authentication_mode", timeout=timeout_s) as answer:
             return str(json.load(answer)["authentication_mode"])
-    except (OSError, ValueError, KeyError, TypeError, urllib.error.HTTPError) as error:
-        raise UserError(_not_a_dashboard(url, port, error)) from error
-    except Exception as error:  # what http.client makes of other protocols is no OSError
-        if type(error).__module__ != "http.client":
-            raise
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise UserError(_not_a_dashboard(url, port, error)) from error
 
 

@@ -58,9 +58,9 @@ def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def take_over(actor: str) -> None:
     """Logs, as `actor`, in the format that the process chose which started this one."""
-    log_format = os.environ.get(_FORMAT)
-    if log_format == "json":
+    if os.environ.get(_FORMAT) == "json":
         set_up("json", os.environ.get(_RUN), actor)
+        logging.getLogger(__name__).info("process started")
 
 
 def are_json() -> bool:

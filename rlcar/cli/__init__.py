@@ -6,6 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
+from rlcar import logs
 from rlcar.cli import jobs, looking, training
 from rlcar.cli.doctor import doctor
 from rlcar.cli.monitor import monitor
@@ -39,10 +40,13 @@ def _about() -> None:
 
 def main() -> None:
     """Runs a verb; a user's mistake is one sentence and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logs.set_up("text")
     keep_compiled_code()
     try:
         app()
     except UserError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        if logs.are_json():
+            logging.getLogger("rlcar.cli").error(str(error))
+        else:
+            console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         sys.exit(2)

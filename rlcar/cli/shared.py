@@ -1,12 +1,14 @@
 """What several verbs share: the console for messages, common options."""
 
 import importlib
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from rlcar import logs
 from rlcar.errors import UserError
 
 RUNS = Path("runs")
@@ -15,6 +17,14 @@ console = Console(stderr=True, soft_wrap=True)
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, e.g. training.env_steps=100000.")
 ]
+
+
+def say(text: str) -> None:
+    """Tells the user, or whatever reads the log."""
+    if logs.are_json():
+        logging.getLogger("rlcar.cli").info(text)
+    else:
+        console.print(text, markup=False, highlight=False)
 
 
 def import_cluster(module: str) -> Any:
