@@ -18,7 +18,7 @@ from rlcar.config import Config
 from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
-from rlcar.run import Run
+from rlcar.run import Run, Watcher
 from rlcar.train import Outcome
 from rlcar.types import Weights
 
@@ -29,7 +29,11 @@ _TICK_S = 0.2
 
 
 def train(
-    config: Config, cluster: ClusterConfig, folder: Path, resume: Save | None = None
+    config: Config,
+    cluster: ClusterConfig,
+    folder: Path,
+    resume: Save | None = None,
+    watcher: Watcher | None = None,
 ) -> Outcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
@@ -43,7 +47,7 @@ def train(
     with ray_runtime(cluster):
         loop = _Loop(config, cluster, folder, resume)
         try:
-            return loop.run()
+            return loop.run(watcher)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
@@ -73,7 +77,7 @@ class _Loop:
         epoch = resume.env_steps if resume else 0  # never that of an earlier leg
         self._fleet = Fleet(config, cluster, _number_of_simulators(cluster), epoch)
 
-    def run(self) -> Outcome:
+    def run(self, watcher: Watcher | None = None) -> Outcome:
         """Drives both until done; the checkpoint at the end is written whatever ended it."""
         limit = self._config.training.env_steps
         self._counters = ray.get(self._first_counters)
@@ -94,6 +98,9 @@ class _Loop:
                     run.evaluated(
                         self._counters["env_steps"], weights, self._evaluate(weights.params)
                     )
+                    if watcher is not None:
+                        self._save(run)
+                        watcher(run.figures(self._counters["env_steps"]))
                 if run.should_save():
                     self._save(run)
             while self._learning:

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from rlcar.cli import looking, training
+from rlcar.cli import looking, training, tune
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -14,6 +14,7 @@ from rlcar.errors import UserError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for verb in (
     training.train,
+    tune.tune,
     looking.evaluate,
     looking.profile,
     looking.dream,
