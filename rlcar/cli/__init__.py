@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from rlcar import logs
-from rlcar.cli import doctor, jobs, looking, models, monitor, serving, training, watching
+from rlcar.cli import doctor, jobs, looking, models, monitor, serving, training, tune, watching
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -15,6 +15,7 @@ from rlcar.errors import UserError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for verb in (
     training.train,
+    tune.tune,
     looking.evaluate,
     looking.profile,
     looking.dream,
