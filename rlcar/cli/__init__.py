@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from rlcar.cli import looking, training
+from rlcar.cli import chaos, looking, training
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -19,6 +19,7 @@ for verb in (
     looking.dream,
     looking.play,
     looking.render,
+    chaos.chaos,
 ):
     app.command()(verb)
 

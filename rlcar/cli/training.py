@@ -44,6 +44,9 @@ def train(
     simulators: Annotated[
         int | None, typer.Option(help="Simulator processes (default: the free cores).")
     ] = None,
+    simulator_deadline_s: Annotated[
+        float | None, typer.Option(help="One silent for longer is replaced (default: 60).")
+    ] = None,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address is not None or simulators is not None):
@@ -97,7 +100,8 @@ def train(
     else:
         from cluster.config import make_cluster_config
 
-        cluster = make_cluster_config(address=address, simulators=simulators)
+        deadline = {"simulator_deadline_s": simulator_deadline_s} if simulator_deadline_s else {}
+        cluster = make_cluster_config(address=address, simulators=simulators, **deadline)
         run_cluster_training = _import_cluster_training()
         console.print(began, markup=False)
         outcome = run_cluster_training(resolved, cluster, folder, save)
