@@ -20,7 +20,7 @@ from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
 from rlcar.metrics import Rate
-from rlcar.run import Run, Watcher
+from rlcar.run import EvaluationListener, Run
 from rlcar.train import Outcome
 from rlcar.types import Weights
 
@@ -35,7 +35,7 @@ def train(
     cluster: ClusterConfig,
     folder: Path,
     resume: Save | None = None,
-    watcher: Watcher | None = None,
+    on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
@@ -49,7 +49,7 @@ def train(
     with ray_runtime(cluster):
         loop = _Loop(config, cluster, folder, resume)
         try:
-            return loop.run(watcher)
+            return loop.run(on_evaluated)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
@@ -80,7 +80,7 @@ class _Loop:
         self._fleet = Fleet(config, cluster, _number_of_simulators(cluster), epoch)
         self._learner_busy = Rate()
 
-    def run(self, watcher: Watcher | None = None) -> Outcome:
+    def run(self, on_evaluated: EvaluationListener | None = None) -> Outcome:
         """Drives both until done; the checkpoint at the end is written whatever ended it."""
         limit = self._config.training.env_steps
         self._counters = ray.get(self._first_counters)
@@ -102,9 +102,9 @@ class _Loop:
                     run.evaluated(
                         self._counters["env_steps"], weights, self._evaluate(weights.params)
                     )
-                    if watcher is not None:
+                    if on_evaluated is not None:
                         self._save(run)
-                        watcher(run.figures(self._counters["env_steps"]))
+                        on_evaluated(run.figures(self._counters["env_steps"]))
                 if run.should_save():
                     self._save(run)
             while self._learning:

@@ -29,7 +29,7 @@ from rlcar.when import Every, EverySeconds
 STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
 
 # Hears the figures of a training after each evaluation, when its checkpoint is complete.
-Watcher = Callable[[dict[str, float]], None]
+EvaluationListener = Callable[[dict[str, float]], None]
 
 
 class Watcher(Protocol):

@@ -9,7 +9,7 @@ from rlcar.config import Config
 from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
 from rlcar.interrupt import StopRequest
 from rlcar.rollout import Rollout
-from rlcar.run import Run, Watcher
+from rlcar.run import EvaluationListener, Run
 from rlcar.trainer import Trainer
 from rlcar.types import Policy
 
@@ -25,13 +25,13 @@ def train(
     config: Config,
     folder: Path,
     resume: checkpoint.Save | None = None,
-    watcher: Watcher | None = None,
+    on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
     """Trains until `config.training.env_steps`, or until it is asked to stop.
 
     Ctrl-C and SIGTERM end the loop after the block in hand, with a checkpoint. Raises
-    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever `watcher`
-    raises ends the loop.
+    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever
+    `on_evaluated` raises ends the loop.
     """
     spec = spec_of(config)
     agent = make_agent(config, spec)
@@ -63,9 +63,9 @@ def train(
             weights = trainer.weights()
             if run.should_evaluate(trainer.env_steps):
                 run.evaluated(trainer.env_steps, weights, evaluate(weights.params))
-                if watcher is not None:
+                if on_evaluated is not None:
                     _save(trainer, rollout, run)
-                    watcher(run.figures(trainer.env_steps))
+                    on_evaluated(run.figures(trainer.env_steps))
             if run.should_save():
                 _save(trainer, rollout, run)
         run.log(trainer.env_steps, trainer.train_steps)

@@ -7,7 +7,18 @@ import typer
 from rich.markup import escape
 
 from rlcar import logs
-from rlcar.cli import doctor, jobs, looking, models, monitor, serving, training, tune, watching
+from rlcar.cli import (
+    chaos,
+    doctor,
+    jobs,
+    looking,
+    models,
+    monitor,
+    serving,
+    training,
+    tune,
+    watching,
+)
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -26,6 +37,7 @@ for verb in (
     watching.watch,
     doctor.doctor,
     monitor.monitor,
+    chaos.chaos,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")

@@ -50,6 +50,9 @@ def train(
     ] = False,
     page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of --page.")] = 8001,
     log_format: Annotated[str, typer.Option(help="text, or json: for programs.")] = "text",
+    simulator_deadline_s: Annotated[
+        float | None, typer.Option(help="One silent for longer is replaced (default: 60).")
+    ] = None,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address is not None or simulators is not None):
@@ -110,7 +113,8 @@ def train(
     else:
         from cluster.config import make_cluster_config
 
-        cluster = make_cluster_config(address=address, simulators=simulators)
+        deadline = {"simulator_deadline_s": simulator_deadline_s} if simulator_deadline_s else {}
+        cluster = make_cluster_config(address=address, simulators=simulators, **deadline)
         run_cluster_training = import_cluster("train").train
         say(began)
         outcome = run_cluster_training(resolved, cluster, folder, save)
