@@ -87,7 +87,7 @@ def test_a_watcher_hears_each_evaluation_when_its_checkpoint_is_complete(tmp_pat
         "training.evaluate_every_env_steps=256", "training.checkpoint_every_s=1e9"
     )
     with pytest.raises(SystemExit):
-        train(config, tmp_path, watcher=watcher)
+        train(config, tmp_path, on_evaluated=watcher)
     assert [saved for _, saved in heard] == [256, 512]
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/lap_rate" in row]
     names = ("env_steps", "evaluation/lap_rate", "evaluation/charged_lap_steps")
