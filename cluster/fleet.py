@@ -13,6 +13,7 @@ from cluster.config import ClusterConfig
 from cluster.sim_actor import SIM_ENVIRONMENT, SimActor
 from rlcar.config import Config
 from rlcar.errors import UserError
+from rlcar.metrics import Rate
 from rlcar.rollout import Episodes
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Fleet:
         self._config_ref = ray.put(config)
         self._simulators = [self._start(index, epoch) for index in range(number)]
         self.restarts = 0
+        self._busy = Rate()
 
     def process_ids(self) -> list[int]:
         """One a simulator, for an operator (or a test) to look at."""
@@ -48,6 +50,10 @@ class Fleet:
     def delivering(self) -> int:
         """How many simulators have delivered a block since they were started."""
         return sum(simulator.has_delivered for simulator in self._simulators)
+
+    def busy_share(self) -> float:
+        """Of the last seconds of all simulators, the share that they drove in."""
+        return min(1.0, self._busy.per_s() / len(self._simulators))
 
     def feed(self, weights: Any) -> None:
         """Tops every simulator up to its blocks in flight, with the newest `weights` (a ref)."""
@@ -77,6 +83,7 @@ class Fleet:
                 except RayError as error:
                     self._replace(simulator, _reason(error))
                     continue
+                self._busy.add(episodes.busy_s)
                 simulator.heard_s = time.monotonic()
                 simulator.has_delivered, simulator.failures = True, 0
                 yield trajectory, episodes

@@ -1,11 +1,12 @@
 """The learner in a process of its own: a shell around `rlcar.trainer`."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import ray
 
-from rlcar import checkpoint
+from rlcar import checkpoint, logs
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import spec_of
@@ -17,17 +18,21 @@ class LearnerProcess:
     """Holds replay and parameters; every call does its work and returns, nothing runs beside it."""
 
     def __init__(self, config: Config):
+        logs.take_over("learner")
         spec = spec_of(config)
         self._trainer = Trainer(config, spec, make_agent(config, spec))
 
     def learn(self, trajectory: Trajectory) -> tuple[dict[str, Any], Weights]:
         """Stores a block, runs the train steps that are due; two objects, the second for all."""
+        began_s = time.perf_counter()
         metrics = self._trainer.insert(trajectory)
         calls = self._trainer.calls_due()
         for _ in range(calls):
             metrics |= self._trainer.train()
         updates = calls * self._trainer.updates_per_call
-        return {"metrics": metrics, "updates": updates, **self._counters()}, self._trainer.weights()
+        weights = self._trainer.weights()
+        about = {"updates": updates, "busy_s": time.perf_counter() - began_s, **self._counters()}
+        return {"metrics": metrics, **about}, weights
 
     def start(self, resume: checkpoint.Save | None) -> tuple[dict[str, Any], Weights]:
         """The counters and weights to begin with; not in `__init__`, whose errors Ray swallows."""

@@ -1,10 +1,12 @@
 """A simulator in a process of its own: a shell around `rlcar.rollout`."""
 
 import os
+import time
 from typing import Any
 
 import ray
 
+from rlcar import logs
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import make_rollout, spec_of
@@ -16,6 +18,7 @@ class SimulatorProcess:
     """Drives N cars; `epoch` tells a replacement from its predecessor, so it drives other races."""
 
     def __init__(self, config: Config, index: int, epoch: int):
+        logs.take_over(f"simulator-{index}.{epoch}")
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
         policy = make_agent(config, spec_of(config)).policy
@@ -23,7 +26,9 @@ class SimulatorProcess:
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block; two objects, so that the block never passes through the driver."""
-        return self._rollout.collect(weights)
+        began_s = time.perf_counter()
+        trajectory, episodes = self._rollout.collect(weights)
+        return trajectory, episodes._replace(busy_s=time.perf_counter() - began_s)
 
     def process_id(self) -> int:
         """The process to look at, or to kill."""

@@ -11,6 +11,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
 from cluster.learner_actor import LearnerActor
+from cluster.prometheus import PrometheusWatcher
 from cluster.runtime import ray_runtime
 from rlcar.agent import make_agent
 from rlcar.checkpoint import Save
@@ -18,7 +19,8 @@ from rlcar.config import Config
 from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
-from rlcar.run import Run
+from rlcar.metrics import Rate
+from rlcar.run import EvaluationListener, Run
 from rlcar.train import Outcome
 from rlcar.types import Weights
 
@@ -29,7 +31,11 @@ _TICK_S = 0.2
 
 
 def train(
-    config: Config, cluster: ClusterConfig, folder: Path, resume: Save | None = None
+    config: Config,
+    cluster: ClusterConfig,
+    folder: Path,
+    resume: Save | None = None,
+    on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
@@ -43,7 +49,7 @@ def train(
     with ray_runtime(cluster):
         loop = _Loop(config, cluster, folder, resume)
         try:
-            return loop.run()
+            return loop.run(on_evaluated)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
@@ -72,12 +78,14 @@ class _Loop:
         self._learning: list[tuple[Any, Any]] = []  # (ref of the report, ref of the weights)
         epoch = resume.env_steps if resume else 0  # never that of an earlier leg
         self._fleet = Fleet(config, cluster, _number_of_simulators(cluster), epoch)
+        self._learner_busy = Rate()
 
-    def run(self) -> Outcome:
+    def run(self, on_evaluated: EvaluationListener | None = None) -> Outcome:
         """Drives both until done; the checkpoint at the end is written whatever ended it."""
         limit = self._config.training.env_steps
         self._counters = ray.get(self._first_counters)
-        with Run(self._folder, self._config, self._resume) as run, StopRequest() as stop:
+        watcher = PrometheusWatcher(self._folder.name)
+        with Run(self._folder, self._config, self._resume, watcher) as run, StopRequest() as stop:
             while self._counters["env_steps"] < limit and not stop:
                 if len(self._learning) < self._cluster.learner_queue:
                     self._fleet.feed(self._weights)
@@ -94,6 +102,9 @@ class _Loop:
                     run.evaluated(
                         self._counters["env_steps"], weights, self._evaluate(weights.params)
                     )
+                    if on_evaluated is not None:
+                        self._save(run)
+                        on_evaluated(run.figures(self._counters["env_steps"]))
                 if run.should_save():
                     self._save(run)
             while self._learning:
@@ -126,7 +137,10 @@ class _Loop:
                 continue
             self._weights = weights
             self._counters = {name: report[name] for name in ("env_steps", "train_steps")}
+            self._learner_busy.add(report["busy_s"])
             metrics = report["metrics"] | {
+                "cluster/learner_busy_share": min(1.0, self._learner_busy.per_s()),
+                "cluster/simulators_busy_share": self._fleet.busy_share(),
                 "cluster/simulator_restarts": self._fleet.restarts,
                 "cluster/simulators_delivering": self._fleet.delivering(),
             }

@@ -2,6 +2,7 @@
 
 runs/<name>/config.json      every setting, resolved
             run.json         seed, commit, versions, start
+            process.json     which process trains it, or how the last one ended
             metrics.jsonl    one row a log (and tensorboard/)
             checkpoints/     resumable saves
             best/            the policy that drove best so far
@@ -11,12 +12,12 @@ runs/<name>/config.json      every setting, resolved
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from rlcar import checkpoint
+from rlcar import checkpoint, process_state
 from rlcar.config import Config, dump_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation import Evaluation
@@ -27,11 +28,30 @@ from rlcar.when import Every, EverySeconds
 
 STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
 
+# Hears the figures of a training after each evaluation, when its checkpoint is complete.
+EvaluationListener = Callable[[dict[str, float]], None]
+
+
+class Watcher(Protocol):
+    """Hears what a run hears and writes, at once."""
+
+    def drove(self, episodes: Episodes) -> None:
+        """Episodes ended."""
+
+    def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """A row went into metrics.jsonl."""
+
 
 class Run:
     """Open while training; both loops report to it what happened and ask it what is due."""
 
-    def __init__(self, folder: Path, config: Config, resumed: checkpoint.Save | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        resumed: checkpoint.Save | None = None,
+        watcher: Watcher | None = None,
+    ):
         self.folder, self.config = folder, config
         resumed_steps = resumed.env_steps if resumed else 0
         with writing(folder):
@@ -51,7 +71,10 @@ class Run:
         best = checkpoint.latest(folder / "best")
         self._best = float(best.meta["metric"]) if best else float("inf")
         self._cost: float | None = None  # of the latest evaluation
+        self._watcher = watcher
         self._reward, self._laps = RunningMean(100), RunningMean(100)
+        self._episode_steps = RunningMean(100)
+        self._episodes = _episodes_before(folder) if resumed else 0
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
         self._logged = (-1, -1)
@@ -61,6 +84,7 @@ class Run:
         self.should_evaluate = Every(every, next_at=(resumed_steps // every + 1) * every)
 
     def __enter__(self) -> "Run":
+        process_state.write(self.folder, "running")
         self._progress.__enter__()
         return self
 
@@ -71,6 +95,7 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._progress.__exit__(kind, error, trace)
+        process_state.write(self.folder, "failed" if error else "ended", error)
         try:
             with writing(self.folder):
                 self._writer.close()
@@ -98,6 +123,11 @@ class Run:
         for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
             self._reward.add(float(reward))
             self._laps.add(float(is_lap))
+        self._episodes += len(episodes.reward)
+        for steps in episodes.steps:
+            self._episode_steps.add(float(steps))
+        if self._watcher:
+            self._watcher.drove(episodes)
 
     def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Counts train steps and keeps their metrics for the next row."""
@@ -109,6 +139,8 @@ class Run:
         self._latest |= {
             "episode/reward": self._reward.mean(),
             "episode/lap_rate": self._laps.mean(),
+            "episode/length_env_steps": self._episode_steps.mean(),
+            "episode/count": self._episodes,
             "rollout/env_steps_per_s": self._env_rate.per_s(),
             "learner/train_steps_per_s": self._train_rate.per_s(),
             "learner/train_steps": train_steps,
@@ -138,6 +170,17 @@ class Run:
             )
             checkpoint.keep(self.folder / "best", 1)
 
+    def figures(self, env_steps: int) -> dict[str, float]:
+        """What the latest evaluation said, how fast training is and how long it took."""
+        said = {name: value for name, value in self._latest.items() if "evaluation/" in name}
+        return {
+            **said,
+            "env_steps": env_steps,
+            "rollout/env_steps_per_s": self._env_rate.per_s(),
+            "learner/train_steps_per_s": self._train_rate.per_s(),
+            "run/train_seconds": self.train_seconds,
+        }
+
     def summary(self, env_steps: int) -> dict[str, float | None]:
         """The figures of the whole training; `*_to_90` counts from when it stays above."""
         since: Mapping[str, Any] | None = None
@@ -155,6 +198,13 @@ class Run:
     def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
         with writing(self.folder):
             self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
+        if self._watcher:
+            self._watcher.wrote(env_steps, row)
+
+
+def _episodes_before(folder: Path) -> int:
+    rows = read_metrics(folder / "metrics.jsonl")
+    return int(max((row.get("episode/count") or 0 for row in rows), default=0))
 
 
 def new_run_folder(

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar.cli.shared import RUNS, Settings, console
+from rlcar import logs
+from rlcar.cli.shared import RUNS, Settings, import_cluster, say
 from rlcar.errors import UserError
 
 
@@ -44,6 +45,14 @@ def train(
     simulators: Annotated[
         int | None, typer.Option(help="Simulator processes (default: the free cores).")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Shows the run live, as rlcar watch does.")
+    ] = False,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of --page.")] = 8001,
+    log_format: Annotated[str, typer.Option(help="text, or json: for programs.")] = "text",
+    simulator_deadline_s: Annotated[
+        float | None, typer.Option(help="One silent for longer is replaced (default: 60).")
+    ] = None,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address is not None or simulators is not None):
@@ -52,6 +61,8 @@ def train(
         raise UserError("--debug-nans looks into one process: add --local")
     if debug_nans:
         os.environ["JAX_DEBUG_NANS"] = "true"  # read when JAX is imported
+    if log_format not in ("text", "json"):
+        raise UserError(f"--log-format {log_format!r}: there are text and json")
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -87,33 +98,27 @@ def train(
         }
         ignored = [option for option, value in given.items() if value is not None]
         if ignored:
-            console.print(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+            say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+    logs.set_up("json" if log_format == "json" else "text", folder.name)
+    if page:
+        from rlcar.cli.watching import start_page
+
+        start_page(folder, page_port)
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training
 
-        console.print(began, markup=False)
+        say(began)
         outcome = run_training(resolved, folder, save)
     else:
         from cluster.config import make_cluster_config
 
-        cluster = make_cluster_config(address=address, simulators=simulators)
-        run_cluster_training = _import_cluster_training()
-        console.print(began, markup=False)
+        deadline = {"simulator_deadline_s": simulator_deadline_s} if simulator_deadline_s else {}
+        cluster = make_cluster_config(address=address, simulators=simulators, **deadline)
+        run_cluster_training = import_cluster("train").train
+        say(began)
         outcome = run_cluster_training(resolved, cluster, folder, save)
     if outcome.interrupted:
-        console.print(f"stopped; continue with: rlcar train --resume {folder}")
+        say(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
     evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
-
-
-def _import_cluster_training() -> Any:
-    try:
-        from cluster.train import train as run_cluster_training
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise UserError(
-            "Ray is not installed: pip install 'rlcar[cluster]', or train with --local"
-        ) from error
-    return run_cluster_training
