@@ -47,9 +47,9 @@ def test_a_row_that_training_writes_is_told_to_who_watches(page, run):
     with MetricsWriter(run) as writer:
         writer.write(200, {"model/loss": 4.0, "actor/exploration_probability": 0.25})
     for message in messages:
-        if isinstance(message, dict) and message["type"] == "rows" and message["rows"]:
-            if message["rows"][-1]["env_steps"] == 200:
-                break
+        is_rows = isinstance(message, dict) and message["type"] == "rows" and message["rows"]
+        if is_rows and message["rows"][-1]["env_steps"] == 200:
+            break
     stats = page.web.get("/stats").json()
     assert stats["losses"][-1] == 4.0
     assert stats["exploration_rate"] == 0.25

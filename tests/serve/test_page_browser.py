@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.live_models import one_step
 from serve.live_wire import RUNNING
 from tests.serve.live_page import paged, save_run, wait_until
 from tests.serve.served import publish
@@ -150,15 +151,18 @@ def _load(tab, file):
     tab.get_by_text("is at the wheel").wait_for()
 
 
-def test_moving_an_observation_moves_the_action(open_page):
+def test_moving_an_observation_moves_the_action(open_page, page):
     tab = open_page()
     _load(tab, "1")
-    output = "document.querySelector('#try-steering output').textContent"
-    until(tab, f"{output} !== '0.00'")
-    before = tab.evaluate(output)
-    tab.get_by_role("slider", name="Ray 45° left").fill("0.05")
-    tab.get_by_role("slider", name="Ray 45° right").fill("1")
-    until(tab, f"{output} !== '{before}'")
+    for left, right in ((0.05, 1.0), (1.0, 0.05)):
+        tab.get_by_role("slider", name="Ray 45° left").fill(str(left))
+        tab.get_by_role("slider", name="Ray 45° right").fill(str(right))
+        seen = [right, 0.7, 1.0, 0.7, left, 0.6]
+        steering, throttle = one_step(page.live.drive.wheel.brain, seen)
+        wanted = f"{'right' if steering < 0 else 'left'} {abs(steering):.2f}"
+        until(tab, f"document.querySelector('#try-steering output').textContent === '{wanted}'")
+        wanted = f"{'go' if throttle >= 0 else 'brake'} {abs(throttle):.2f}"
+        until(tab, f"document.querySelector('#try-throttle output').textContent === '{wanted}'")
     _load(tab, "live")
 
 
@@ -188,7 +192,7 @@ def test_everything_is_reached_by_the_keyboard_alone_in_a_sensible_order(open_pa
     assert tab.evaluate(_NAMELESS) == []
     tab.locator("#start").focus()
     tab.keyboard.press("Enter")
-    wait_until(lambda: page.live.drive.is_running)
+    tab.get_by_role("button", name="Stop").wait_for()
     tab.keyboard.press("m")
     wait_until(lambda: page.live.drive.is_manual)
     tab.keyboard.press("p")
