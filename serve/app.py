@@ -74,7 +74,8 @@ class Application:
         await asyncio.to_thread(self.models.load_first)
         if self.models.current is None:
             _LOGGER.warning(
-                "%s holds no version: cars brake until one is published", self.settings.registry
+                "%s holds no version: cars brake until one is published",
+                self.models.registry.place,
             )
         following = asyncio.create_task(self.models.follow(self.settings.poll_s))
         async with contextlib.AsyncExitStack() as stack:

@@ -92,13 +92,15 @@ def _act_request(observation: dict[str, Any]) -> dict[str, Any]:
         "step": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
         "deadline_ms": {"type": "number", "minimum": 1, "maximum": 1000},
         "model_version": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
-        "is_first": {"type": "boolean", "description": "an episode begins"},
+        "is_first": {
+            "description": "an episode begins: of all cars, or of each",
+            "anyOf": [{"type": "boolean"}, _list({"type": "boolean"})],
+        },
     }
-    many = {"type": "array", "items": observation, "minItems": 1, "maxItems": MAX_CARS}
     return {
         "oneOf": [
             _object({"observation": observation, **shared}, required=["observation"]),
-            _object({"observations": many, **shared}, required=["observations"]),
+            _object({"observations": _list(observation), **shared}, required=["observations"]),
         ]
     }
 
@@ -117,7 +119,7 @@ def _act_answer() -> dict[str, Any]:
         "model_version": {"type": ["integer", "null"]},
         "age_ms": {"type": "number", "minimum": 0},
         "action": action,
-        "actions": {"type": "array", "items": action, "minItems": 1, "maxItems": MAX_CARS},
+        "actions": _list(action),
         "session_steps": {"type": "integer", "minimum": 0},
         "error": {"type": "string"},
     }
@@ -199,6 +201,11 @@ def _json(name: str) -> dict[str, Any]:
 
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    """One for each car."""
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": MAX_CARS}
 
 
 def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Requests and answers: strict types, units and ranges; what cannot be right is refused."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from rlcar.errors import UserError
 
@@ -13,7 +14,9 @@ MAX_OBSERVATION = 4096
 
 Source = Literal["model", "hold", "fallback"]
 SessionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")]
-StepNumber = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+# JSON knows numbers alone: 7.0 is an integer.
+StepNumber = Annotated[float, Meta(ge=0, le=2**32 - 1, multiple_of=1)]
+VersionNumber = Annotated[float, Meta(ge=0, le=2**31 - 1, multiple_of=1)]
 Milliseconds = Annotated[float, Meta(ge=1.0, le=1000.0)]
 Vector = Annotated[list[float], Meta(min_length=1, max_length=MAX_OBSERVATION)]
 
@@ -33,13 +36,15 @@ class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
     observations: one that was counted already, a repeated request, gets the last action again.
     """
 
-    observation: Vector | None = None
-    observations: Annotated[list[Vector], Meta(min_length=1, max_length=MAX_CARS)] | None = None
-    session: SessionName | None = None
+    observation: Vector | UnsetType = UNSET
+    observations: Annotated[list[Vector], Meta(min_length=1, max_length=MAX_CARS)] | UnsetType = (
+        UNSET
+    )
+    session: SessionName | UnsetType = UNSET
     is_first: bool | Annotated[list[bool], Meta(min_length=1, max_length=MAX_CARS)] = False
-    step: StepNumber | None = None
-    deadline_ms: Milliseconds | None = None
-    model_version: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None  # last heard from us
+    step: StepNumber | UnsetType = UNSET
+    deadline_ms: Milliseconds | UnsetType = UNSET
+    model_version: VersionNumber | UnsetType = UNSET  # the last that was heard from us
 
 
 class ActAnswer(msgspec.Struct, omit_defaults=True):
@@ -78,14 +83,22 @@ class Asked(NamedTuple):
 
 
 class ObservationRange(NamedTuple):
-    """What a model's observations can be, `[O]` float32 each."""
+    """What a model's observations can be."""
 
-    low: np.ndarray
+    low: np.ndarray  # [O] float32
     high: np.ndarray
+    bounds: tuple[tuple[float, float], ...]  # the same, for a single car without NumPy
+
+
+def make_range(low: Sequence[float], high: Sequence[float]) -> ObservationRange:
+    """Returns the range of observations between two of them."""
+    ends = np.array([low, high], np.float32)
+    return ObservationRange(ends[0], ends[1], tuple(zip(*ends.tolist(), strict=True)))
 
 
 # Of the race: five rays and the speed. Every model that can be served is of the race.
-RACE_RANGE = ObservationRange(np.zeros(6, np.float32), np.ones(6, np.float32))
+RACE_RANGE = make_range([0.0] * 6, [1.0] * 6)
+_ONE = {False: np.zeros(1, bool), True: np.ones(1, bool)}
 
 
 _DECODER = msgspec.json.Decoder(ActRequest, strict=True)
@@ -100,7 +113,7 @@ def decode_act(body: bytes) -> ActRequest:
         raise RequestError(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"not JSON: {error}", 400) from error
-    if (request.observation is None) == (request.observations is None):
+    if (request.observation is UNSET) == (request.observations is UNSET):
         raise RequestError("give either `observation` or `observations`")
     return request
 
@@ -112,27 +125,35 @@ def encode(answer: Any) -> bytes:
 
 def checked(request: ActRequest, allowed: ObservationRange) -> Asked:
     """Returns the request with its arrays; raises RequestError for a wrong size or range."""
-    rows = [request.observation] if request.observation is not None else request.observations
-    assert rows is not None
-    size = len(allowed.low)
+    is_one = request.observation is not UNSET
+    rows: Any = [request.observation] if is_one else request.observations
+    size = len(allowed.bounds)
     for index, row in enumerate(rows):
         if len(row) != size:
             raise RequestError(
                 f"observation {index} has {len(row)} numbers: this model takes {size}"
             )
-    exact = np.array(rows, np.float64)
-    check_range(exact, allowed)
     first = request.is_first
-    is_first = np.full(len(rows), first) if isinstance(first, bool) else np.array(first)
-    if len(is_first) != len(rows):
-        raise RequestError(f"is_first has {len(is_first)} entries for {len(rows)} observations")
+    if is_one and isinstance(first, bool):
+        # A single car, the usual case: NumPy would take longer than the policy.
+        for number, (low, high) in zip(rows[0], allowed.bounds, strict=True):
+            if not low <= number <= high:
+                check_range(np.array(rows, np.float64), allowed)
+        observed = Observed(np.array(rows, np.float32), _ONE[first])
+    else:
+        exact = np.array(rows, np.float64)
+        check_range(exact, allowed)
+        is_first = np.full(len(rows), first) if isinstance(first, bool) else np.array(first)
+        if len(is_first) != len(rows):
+            raise RequestError(f"is_first has {len(is_first)} entries for {len(rows)} observations")
+        observed = Observed(exact.astype(np.float32), is_first)
     return Asked(
-        Observed(exact.astype(np.float32), is_first),
-        request.observation is not None,
-        request.session,
-        request.step,
-        request.deadline_ms,
-        request.model_version,
+        observed,
+        is_one,
+        request.session or None,
+        None if isinstance(request.step, UnsetType) else int(request.step),
+        request.deadline_ms or None,
+        None if isinstance(request.model_version, UnsetType) else int(request.model_version),
     )
 
 

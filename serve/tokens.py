@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import hmac
@@ -205,3 +206,16 @@ def _find(file: _File, name: str) -> Token:
 
 def _text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode()
+
+
+def described(token: Token) -> tuple[str, str, str, str]:
+    """Name, scopes, when it was made and when it ends, as texts."""
+
+    def day(time_s: float) -> str:
+        return datetime.datetime.fromtimestamp(time_s, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+    ends = [end_s for end_s in token.hashes.values()]
+    last = "revoked" if token.is_revoked else "never"
+    if ends and None not in ends:
+        last = day(max(end_s for end_s in ends if end_s is not None))
+    return token.name, ", ".join(token.scopes), day(token.created_s), last

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from rlcar.cli import looking, training, watching
+from rlcar.cli import looking, serving, training, watching
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -19,9 +19,12 @@ for verb in (
     looking.dream,
     looking.play,
     looking.render,
+    serving.serve,
+    serving.drive,
     watching.watch,
 ):
     app.command()(verb)
+app.add_typer(serving.tokens, name="tokens")
 
 
 @app.callback()

@@ -11,7 +11,7 @@ from rlcar import checkpoint
 from rlcar.config import load_config
 from rlcar.environment import spec_of
 from rlcar.errors import CheckpointError, RegistryError
-from rlcar.registry.schema import action_schema, observation_schema
+from rlcar.registry.schema import schema_of
 from rlcar.registry.version import NORMALISER
 from rlcar.run import require_run
 
@@ -29,7 +29,7 @@ def content_of_run(path: Path, description: str) -> Content:
     folder = require_run(path)
     save = _find_save(folder, path)
     config = load_config(checkpoint.config_path(save))
-    spec = spec_of(config)
+    observation, action = schema_of(config, spec_of(config))
     arrays = checkpoint.load_arrays(save, "policy")
     report = _report(folder, save)
     meta = save.meta
@@ -37,8 +37,8 @@ def content_of_run(path: Path, description: str) -> Content:
         "description": description,
         "algorithm": config.algorithm,
         "config": json.loads(config.model_dump_json()),
-        "observation": observation_schema(config, spec),
-        "action": action_schema(config, spec),
+        "observation": observation,
+        "action": action,
         "normaliser": NORMALISER if config.algorithm == "ppo" else None,
         "laps": laps(report),
         "lineage": {

@@ -21,8 +21,10 @@ import numpy as np
 
 from rlcar.errors import RegistryError
 from rlcar.registry.architecture import check_arrays
+from rlcar.registry.exchange import exported_bytes, imported
+from rlcar.registry.metadata import check_metadata
 from rlcar.registry.model_file import model_bytes, parse_json, parse_model
-from rlcar.registry.store import Store, open_store
+from rlcar.registry.store import LocalStore, Store, open_store
 from rlcar.registry.version import Model, Version, manifest_bytes, parse_manifest, sha256
 
 MODELS = Path("models")
@@ -49,8 +51,8 @@ class Registry:
     """
 
     def __init__(self, location: str | Path = MODELS):
-        self.location = str(location)
         self._store: Store = open_store(location)
+        self.place = self._store.place  # as messages name it, without any secret of a URL
         self._known: dict[int, Version] = {}  # manifests never change
 
     def versions(self) -> list[Version]:
@@ -74,29 +76,23 @@ class Registry:
         if text.isascii() and text.isdecimal() and len(text) < 9:
             number = int(text)
             if not self._is_there(number):
-                raise RegistryError(
-                    f"there is no version {number} in {self.location}{self._hint()}"
-                )
+                raise RegistryError(f"there is no version {number} in {self.place}{self._hint()}")
             return number
         if text == "latest":
             numbers = self._numbers()
             if not numbers:
-                raise RegistryError(f"{self.location} holds no version yet: publish one")
+                raise RegistryError(f"{self.place} holds no version yet: publish one")
             return numbers[0]
-        history = self.history(text)
-        if not history or history[-1].version is None:
-            raise RegistryError(f"there is no alias {text!r} in {self.location}{self._hint()}")
-        return history[-1].version
+        target = self._target(text)
+        if target is None:
+            raise RegistryError(f"there is no alias {text!r} in {self.place}{self._hint()}")
+        return target
 
     def aliases(self) -> dict[str, int]:
         """Returns what every alias points at now."""
         names = {name.split("/")[0] for name in self._store.names("aliases")}
-        latest = {name: self.history(name)[-1:] for name in names if _ALIAS.fullmatch(name)}
-        return {
-            name: records[0].version
-            for name, records in sorted(latest.items())
-            if records and records[0].version is not None
-        }
+        targets = {name: self._target(name) for name in sorted(names)}
+        return {name: number for name, number in targets.items() if number is not None}
 
     def history(self, alias: str) -> list[AliasRecord]:
         """Returns every value that an alias has had, the present one last."""
@@ -138,7 +134,7 @@ class Registry:
                 return self.open(number), problems
             except RegistryError as error:
                 problems.append(str(error))
-        raise RegistryError(f"no version of {self.location} can be read: {problems[0]}")
+        raise RegistryError(f"no version of {self.place} can be read: {problems[0]}")
 
     def publish(self, run_or_checkpoint: Path | str, description: str = "") -> Version:
         """Publishes a run's best policy, or the checkpoint that the path names."""
@@ -153,7 +149,11 @@ class Registry:
         metadata: Mapping[str, Any],
         report: Mapping[str, Any] | None = None,
     ) -> Version:
-        """Publishes arrays as a new version; the metadata is as `Version` says."""
+        """Publishes arrays as a new version; the metadata is as `Metadata` says.
+
+        Raises RegistryError unless the arrays are those that the config in it asks for.
+        """
+        metadata = check_metadata(metadata, "the model")
         check_arrays(metadata["config"], arrays, "the model")
         contents = {_POLICY: model_bytes(arrays)}
         if report is not None:
@@ -169,6 +169,21 @@ class Registry:
             self._store.write(f"{_folder(number)}/{name}", data)
         self._store.write(f"{_folder(number)}/{_MANIFEST}", manifest_bytes(version))
         return version
+
+    def export(self, name: str | int, path: Path | str) -> Path:
+        """Writes a version as one safetensors file, whole or not at all; returns its path."""
+        model, path = self.open(name), Path(path)
+        has_report = "report.json" in model.version.files
+        report = self._read(model.version.number, "report.json") if has_report else None
+        LocalStore(path.parent).write(path.name, exported_bytes(model, report))
+        return path
+
+    def import_(self, path: Path | str, description: str = "") -> Version:
+        """Publishes an exported file, or a legacy pickle (ending .pkl, .pickle or .p).
+
+        Raises RegistryError for anything else; nothing in the file is ever executed.
+        """
+        return self.add(*imported(Path(path), description))
 
     def promote(self, name: str | int, alias: str = "champion") -> Version:
         """Lets an alias point at a version, which must be sound."""
@@ -251,7 +266,7 @@ class Registry:
             if self._store.claim(_folder(number)):
                 return number
             time.sleep(random.uniform(0.0, 0.05 * min(attempt, 20)))
-        raise RegistryError(f"{self.location}: no number for a new version in 100 attempts")
+        raise RegistryError(f"{self.place}: no number for a new version in 100 attempts")
 
     def _move(self, alias: str, number: int | None, why: str) -> None:
         if not _ALIAS.fullmatch(alias):
@@ -268,6 +283,10 @@ class Registry:
             # Another's move of the same count may stand above this one, which is then void.
             if newest == name or newest[:8] != name[:8]:
                 return
+
+    def _target(self, alias: str) -> int | None:
+        newest = self._records(alias)[-1:]
+        return self._record(alias, newest[0]).version if newest else None
 
     def _records(self, alias: str) -> list[str]:
         if not _ALIAS.fullmatch(alias):

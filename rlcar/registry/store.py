@@ -14,6 +14,8 @@ _WRITING = ".writing-"
 class Store(Protocol):
     """Files by names such as `versions/00000007/manifest.json`; each is whole or absent."""
 
+    place: str  # as messages name it
+
     def names(self, folder: str) -> list[str]:
         """Lists the files below a folder, relative to it, in any order."""
         ...
@@ -52,7 +54,7 @@ class LocalStore:
     """A folder that its owner alone can read."""
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self._folder, self.place = folder, str(folder)
 
     def names(self, folder: str) -> list[str]:
         """Lists the files below a folder; links are not followed."""
@@ -126,11 +128,15 @@ class ObjectStore:
         from pyarrow import ArrowException, fs
 
         self._fs: Any = fs
+        parts = urlsplit(url)  # user and query may be secrets
+        host = parts.netloc.rpartition("@")[2]
+        place = f"{parts.scheme}://{host}{parts.path}"
         try:
             self._files, self._root = fs.FileSystem.from_uri(url)
         except (ArrowException, OSError, ValueError) as error:
-            raise RegistryError(f"cannot open the registry {url}: {error}") from error
-        self._place = f"{urlsplit(url).scheme}://{self._root}"
+            reason = str(error).partition("\n")[0].replace(url, place)
+            raise RegistryError(f"cannot open the registry {place}: {reason}") from error
+        self.place = place
 
     def names(self, folder: str) -> list[str]:
         """Lists the objects below a prefix."""
@@ -185,7 +191,7 @@ class ObjectStore:
 
     def _error(self, verb: str, name: str, error: OSError) -> RegistryError:
         reason = str(error).partition("\n")[0]
-        return RegistryError(f"cannot {verb} {self._place}/{name}: {reason}")
+        return RegistryError(f"cannot {verb} {self.place}/{name}: {reason}")
 
 
 def _sync_folder(folder: Path) -> None:

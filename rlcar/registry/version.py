@@ -17,13 +17,8 @@ NORMALISER = {"epsilon": 1e-8, "limit": 10.0}
 class Version(NamedTuple):
     """One published model; nothing of it but its aliases ever changes.
 
-    `metadata` has the entries
-    description, a text; algorithm, a name; config, the whole tree of `rlcar.config`;
-    observation and action, a list of {name, unit, low, high} each (null: no bound);
-    normaliser, {limit, epsilon} if observations are normalised by the arrays `moments.*`, or null;
-    laps, the figures of the evaluation: {track_set, tracks, lap_rate, lap_time_steps,
-    over_bound_pct, per_track} or null before any;
-    lineage, {run, checkpoint, env_steps, train_steps, seed, commit, trained, versions, parent}.
+    `metadata` is a tree as `rlcar.registry.metadata.Metadata` says: description, algorithm, config,
+    observation, action, normaliser, laps, lineage.
     """
 
     number: int

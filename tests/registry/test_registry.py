@@ -11,6 +11,7 @@ import pytest
 
 from rlcar.errors import RegistryError, UserError
 from rlcar.registry import Registry
+from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def _flip_a_bit(path: Path) -> None:
 
 
 def _folder(registry: Registry, number: int) -> Path:
-    return Path(registry.location) / "versions" / f"{number:08d}"
+    return Path(registry.place) / "versions" / f"{number:08d}"
 
 
 def test_a_version_says_where_it_is_from_and_what_it_eats(registry, run):
@@ -47,6 +48,10 @@ def test_a_version_says_where_it_is_from_and_what_it_eats(registry, run):
         "high": 1.0,
     }
     assert [entry["name"] for entry in metadata["action"]] == ["steering", "throttle"]
+    assert [entry["name"] for entry in metadata["observation"][:-1]] == [
+        f"ray_{angle:+g}_deg" for angle in RAY_ANGLES_DEG
+    ]
+    assert metadata["observation"][0]["unit"] == f"{RANGE_PX} px"
 
 
 def test_what_is_opened_is_what_the_run_saved(registry, run):
@@ -123,7 +128,7 @@ def test_a_changed_byte_is_noticed(registry, run):
         registry.promote(1)
     _flip_a_bit(_folder(registry, 1) / "manifest.json")
     with pytest.raises(RegistryError, match="version 1 is damaged"):
-        Registry(registry.location).version(1)
+        Registry(registry.place).version(1)
 
 
 def test_a_damaged_model_falls_back_to_the_good_one_before_it(registry, run):
@@ -138,10 +143,10 @@ def test_a_damaged_model_falls_back_to_the_good_one_before_it(registry, run):
     assert "version 4 is damaged" in problems[0]
     for number in (1, 2):
         _flip_a_bit(_folder(registry, number) / "manifest.json")
-    assert Registry(registry.location).open_good()[0].version.number == 3
+    assert Registry(registry.place).open_good()[0].version.number == 3
     (_folder(registry, 3) / "policy.safetensors").unlink()
     with pytest.raises(RegistryError, match="no version of .* can be read"):
-        Registry(registry.location).open_good()
+        Registry(registry.place).open_good()
 
 
 def test_a_version_that_was_not_finished_is_not_seen_and_its_number_is_lost(registry, run):
@@ -192,7 +197,7 @@ def test_a_difference_names_the_settings(registry, run, make_run, documented):
 def test_nobody_else_can_read_a_version(registry, run):
     registry.publish(run)
     registry.promote(1)
-    root = Path(registry.location)
+    root = Path(registry.place)
     for path in [root, *root.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == (0o700 if path.is_dir() else 0o600), path
@@ -209,26 +214,34 @@ def test_a_link_out_of_the_folder_is_not_followed(registry, run, tmp_path):
 
 
 def test_processes_that_publish_at_once_get_numbers_of_their_own(registry, run):
+    registry.publish(run)
     program = (
         "import sys; from rlcar.registry import Registry\n"
         "registry = Registry(sys.argv[1])\n"
-        "for _ in range(5): print(registry.publish(sys.argv[2]).number)\n"
-        "registry.promote('latest', sys.argv[3])"
+        "arrays, metadata = registry.open(1).arrays, registry.version(1).metadata\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(20): print(registry.add(arrays, metadata).number)\n"
+        "registry.promote('latest', sys.argv[2])"
     )
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, registry.location, str(run), f"by-{index}"],
+            [sys.executable, "-c", program, registry.place, f"by-{index}"],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
         )
-        for index in range(2)
+        for index in range(3)
     ]
+    for one in processes:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
     numbers = [int(line) for one in processes for line in one.communicate(timeout=60)[0].split()]
-    assert [one.returncode for one in processes] == [0, 0]
-    assert len(numbers) == len(set(numbers)) == 10
-    assert sorted(numbers, reverse=True) == [one.number for one in registry.versions()]
-    assert set(registry.aliases()) == {"by-0", "by-1"}
+    assert [one.returncode for one in processes] == [0, 0, 0]
+    assert sorted(numbers) == list(range(2, 62))
+    assert [one.number for one in registry.versions()] == list(range(61, 0, -1))
+    assert set(registry.aliases()) == {"by-0", "by-1", "by-2"}
 
 
 def test_threads_that_promote_at_once_all_end_in_the_history(registry, run):
@@ -237,7 +250,7 @@ def test_threads_that_promote_at_once_all_end_in_the_history(registry, run):
 
     def promote(number: int) -> None:
         for _ in range(10):
-            Registry(registry.location).promote(number)
+            Registry(registry.place).promote(number)
 
     threads = [threading.Thread(target=promote, args=(number,)) for number in (1, 2)]
     for one in threads:
@@ -258,4 +271,4 @@ def test_reading_needs_neither_jax_nor_ray(registry, run):
         "load_policy(Registry(sys.argv[1]), 'latest')\n"
         "assert not {'jax', 'ray', 'haiku'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program, registry.location], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", program, registry.place], check=True, cwd=ROOT)

@@ -14,7 +14,7 @@ import uvicorn
 from rlcar.config import make_config
 from rlcar.registry import NORMALISER, Registry
 from rlcar.registry.architecture import policy_shapes
-from rlcar.registry.schema import action_schema, observation_schema
+from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC
 from serve.realtime import uvicorn_config
 from serve.settings import ServeSettings, make_settings
@@ -36,12 +36,13 @@ def publish(folder: Path, seed: int = 0, alias: str | None = "champion") -> int:
     lineage = dict.fromkeys(
         ("run", "checkpoint", "env_steps", "train_steps", "seed", "commit", "trained", "versions")
     )
+    observation, action = schema_of(config, SPEC)
     metadata: dict[str, Any] = {
         "description": f"drawn from seed {seed}",
         "algorithm": config.algorithm,
         "config": json.loads(config.model_dump_json()),
-        "observation": observation_schema(config, SPEC),
-        "action": action_schema(config, SPEC),
+        "observation": observation,
+        "action": action,
         "normaliser": NORMALISER if config.algorithm == "ppo" else None,
         "laps": None,
         "lineage": {**lineage, "cost": None},

@@ -14,7 +14,7 @@ from rlcar.errors import RegistryError
 from rlcar.normaliser import Moments, normalise
 from rlcar.registry import NORMALISER, Model, Registry, Version
 from rlcar.registry.architecture import policy_shapes
-from rlcar.registry.schema import action_schema, observation_schema
+from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC, make_race
 from rlcar.track import make_pool
 from serve.policy import load_policy, make_policy, rows, stack
@@ -43,11 +43,8 @@ def _trained_like(config: Config, seed: int = 0) -> Any:
 
 
 def _model(config: Config, params: Any) -> Model:
-    metadata = {
-        "config": config.model_dump(),
-        "observation": observation_schema(config, SPEC),
-        "action": action_schema(config, SPEC),
-    }
+    observation, action = schema_of(config, SPEC)
+    metadata = {"config": config.model_dump(), "observation": observation, "action": action}
     return Model(Version(1, "", metadata, {}), flatten(params))
 
 
