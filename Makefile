@@ -11,7 +11,7 @@ ARGS ?=
 BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py benchmarks/peers_learning.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check fmt results bench bench-sim golden clean
+.PHONY: help setup train test test-chaos check fmt results bench bench-sim golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,8 +42,12 @@ train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in about twelve minutes
-	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray" $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray and not chaos" $(ARGS)
 	$(RUN)/pytest -m ray --timeout 300 $(ARGS)
+
+CHAOS ?= short
+test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form
+	CHAOS=$(CHAOS) $(RUN)/pytest -m chaos tests/chaos $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .

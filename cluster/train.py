@@ -20,7 +20,7 @@ from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
 from rlcar.metrics import Rate
-from rlcar.run import Run
+from rlcar.run import EvaluationListener, Run
 from rlcar.train import Outcome
 from rlcar.types import Weights
 
@@ -31,7 +31,11 @@ _TICK_S = 0.2
 
 
 def train(
-    config: Config, cluster: ClusterConfig, folder: Path, resume: Save | None = None
+    config: Config,
+    cluster: ClusterConfig,
+    folder: Path,
+    resume: Save | None = None,
+    on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
@@ -45,7 +49,7 @@ def train(
     with ray_runtime(cluster):
         loop = _Loop(config, cluster, folder, resume)
         try:
-            return loop.run()
+            return loop.run(on_evaluated)
         except RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
@@ -76,7 +80,7 @@ class _Loop:
         self._fleet = Fleet(config, cluster, _number_of_simulators(cluster), epoch)
         self._learner_busy = Rate()
 
-    def run(self) -> Outcome:
+    def run(self, on_evaluated: EvaluationListener | None = None) -> Outcome:
         """Drives both until done; the checkpoint at the end is written whatever ended it."""
         limit = self._config.training.env_steps
         self._counters = ray.get(self._first_counters)
@@ -98,6 +102,9 @@ class _Loop:
                     run.evaluated(
                         self._counters["env_steps"], weights, self._evaluate(weights.params)
                     )
+                    if on_evaluated is not None:
+                        self._save(run)
+                        on_evaluated(run.figures(self._counters["env_steps"]))
                 if run.should_save():
                     self._save(run)
             while self._learning:

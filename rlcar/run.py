@@ -12,7 +12,7 @@ runs/<name>/config.json      every setting, resolved
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -27,6 +27,9 @@ from rlcar.types import Weights
 from rlcar.when import Every, EverySeconds
 
 STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
+
+# Hears the figures of a training after each evaluation, when its checkpoint is complete.
+EvaluationListener = Callable[[dict[str, float]], None]
 
 
 class Watcher(Protocol):
@@ -166,6 +169,17 @@ class Run:
                 meta={**self.meta(), "train_steps": weights.version, "seed": self.config.seed},
             )
             checkpoint.keep(self.folder / "best", 1)
+
+    def figures(self, env_steps: int) -> dict[str, float]:
+        """What the latest evaluation said, how fast training is and how long it took."""
+        said = {name: value for name, value in self._latest.items() if "evaluation/" in name}
+        return {
+            **said,
+            "env_steps": env_steps,
+            "rollout/env_steps_per_s": self._env_rate.per_s(),
+            "learner/train_steps_per_s": self._train_rate.per_s(),
+            "run/train_seconds": self.train_seconds,
+        }
 
     def summary(self, env_steps: int) -> dict[str, float | None]:
         """The figures of the whole training; `*_to_90` counts from when it stays above."""

@@ -9,7 +9,7 @@ from rlcar.config import Config
 from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
 from rlcar.interrupt import StopRequest
 from rlcar.rollout import Rollout
-from rlcar.run import Run
+from rlcar.run import EvaluationListener, Run
 from rlcar.trainer import Trainer
 from rlcar.types import Policy
 
@@ -21,11 +21,17 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
-def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -> Outcome:
+def train(
+    config: Config,
+    folder: Path,
+    resume: checkpoint.Save | None = None,
+    on_evaluated: EvaluationListener | None = None,
+) -> Outcome:
     """Trains until `config.training.env_steps`, or until it is asked to stop.
 
     Ctrl-C and SIGTERM end the loop after the block in hand, with a checkpoint. Raises
-    NonFiniteError and CheckpointError; earlier checkpoints stay as they were.
+    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever
+    `on_evaluated` raises ends the loop.
     """
     spec = spec_of(config)
     agent = make_agent(config, spec)
@@ -57,13 +63,19 @@ def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -
             weights = trainer.weights()
             if run.should_evaluate(trainer.env_steps):
                 run.evaluated(trainer.env_steps, weights, evaluate(weights.params))
+                if on_evaluated is not None:
+                    _save(trainer, rollout, run)
+                    on_evaluated(run.figures(trainer.env_steps))
             if run.should_save():
-                trainer.save(run.checkpoints, run.meta(), rollout.saved())
-                checkpoint.keep(run.checkpoints, config.training.checkpoints_kept)
+                _save(trainer, rollout, run)
         run.log(trainer.env_steps, trainer.train_steps)
-        trainer.save(run.checkpoints, run.meta(), rollout.saved())
-        checkpoint.keep(run.checkpoints, config.training.checkpoints_kept)
+        _save(trainer, rollout, run)
         return Outcome(run.summary(trainer.env_steps), bool(stop))
+
+
+def _save(trainer: Trainer, rollout: Driving, run: Run) -> None:
+    trainer.save(run.checkpoints, run.meta(), rollout.saved())
+    checkpoint.keep(run.checkpoints, run.config.training.checkpoints_kept)
 
 
 def _rollout_from(config: Config, policy: Policy, resume: checkpoint.Save | None) -> Driving:

@@ -7,9 +7,18 @@ import typer
 from rich.markup import escape
 
 from rlcar import logs
-from rlcar.cli import jobs, looking, training
-from rlcar.cli.doctor import doctor
-from rlcar.cli.monitor import monitor
+from rlcar.cli import (
+    chaos,
+    doctor,
+    jobs,
+    looking,
+    models,
+    monitor,
+    serving,
+    training,
+    tune,
+    watching,
+)
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
@@ -17,20 +26,27 @@ from rlcar.errors import UserError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for verb in (
     training.train,
+    tune.tune,
     looking.evaluate,
     looking.profile,
     looking.dream,
     looking.play,
     looking.render,
-    doctor,
-    monitor,
+    serving.serve,
+    serving.drive,
+    watching.watch,
+    doctor.doctor,
+    monitor.monitor,
+    chaos.chaos,
 ):
     app.command()(verb)
+app.add_typer(models.app, name="models")
+app.add_typer(serving.tokens, name="tokens")
+app.add_typer(jobs.jobs, name="jobs")
 # What comes after the verb to submit is that verb's own.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     jobs.submit
 )
-app.add_typer(jobs.jobs, name="jobs")
 
 
 @app.callback()

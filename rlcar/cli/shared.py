@@ -12,6 +12,7 @@ from rlcar import logs
 from rlcar.errors import UserError
 
 RUNS = Path("runs")
+MODELS = "models"
 console = Console(stderr=True, soft_wrap=True)
 
 Settings = Annotated[

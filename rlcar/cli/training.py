@@ -45,7 +45,14 @@ def train(
     simulators: Annotated[
         int | None, typer.Option(help="Simulator processes (default: the free cores).")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Shows the run live, as rlcar watch does.")
+    ] = False,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of --page.")] = 8001,
     log_format: Annotated[str, typer.Option(help="text, or json: for programs.")] = "text",
+    simulator_deadline_s: Annotated[
+        float | None, typer.Option(help="One silent for longer is replaced (default: 60).")
+    ] = None,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address is not None or simulators is not None):
@@ -93,6 +100,10 @@ def train(
         if ignored:
             say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
     logs.set_up("json" if log_format == "json" else "text", folder.name)
+    if page:
+        from rlcar.cli.watching import start_page
+
+        start_page(folder, page_port)
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training
@@ -102,7 +113,8 @@ def train(
     else:
         from cluster.config import make_cluster_config
 
-        cluster = make_cluster_config(address=address, simulators=simulators)
+        deadline = {"simulator_deadline_s": simulator_deadline_s} if simulator_deadline_s else {}
+        cluster = make_cluster_config(address=address, simulators=simulators, **deadline)
         run_cluster_training = import_cluster("train").train
         say(began)
         outcome = run_cluster_training(resolved, cluster, folder, save)
