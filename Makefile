@@ -8,7 +8,7 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py benchmarks/peers_learning.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py benchmarks/peers_learning.py benchmarks/chaos.py benchmarks/rllib_loop.py,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test test-chaos check fmt results bench bench-sim golden clean
