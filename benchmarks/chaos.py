@@ -56,7 +56,7 @@ def train_arguments(options: argparse.Namespace) -> list[str]:
     ]
     words = ["--preset", options.preset, "--mode", options.mode, "--seed", "0"]
     words += ["--simulators", str(options.simulators)]
-    words += ["--simulator-deadline-s", str(options.simulator_deadline_s)]
+    words += ["--cluster", f"simulator_deadline_s={options.simulator_deadline_s}"]
     return words + [word for setting in settings for word in ("--set", setting)]
 
 
