@@ -8,7 +8,9 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py benchmarks/peers_learning.py benchmarks/serving.py benchmarks/load.py benchmarks/drawn_model.py,$(wildcard benchmarks/*.py))
+# Apart: those that need an argument, an environment of their own or an hour, and what others import.
+APART := bench_sim chaos drawn_model header load peers_learning results rllib_loop serving
+BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train serve test test-chaos check fmt results bench bench-sim bench-serve golden clean
