@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rlcar import logs
-from rlcar.cli.shared import RUNS, Settings, import_cluster, say
+from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, say
 from rlcar.errors import UserError
 
 
@@ -53,6 +53,10 @@ def train(
     simulator_deadline_s: Annotated[
         float | None, typer.Option(help="One silent for longer is replaced (default: 60).")
     ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="The best policy becomes a version at the end.")
+    ] = False,
+    registry: Where = MODELS,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address is not None or simulators is not None):
@@ -69,8 +73,10 @@ def train(
     from rlcar.checkpoint import config_path
     from rlcar.config import load_config, make_config
     from rlcar.evaluate_run import evaluate_run
+    from rlcar.registry import Registry
     from rlcar.run import find_save, new_run_folder, require_run
 
+    models = Registry(registry) if publish else None
     settings: dict[str, Any] = {} if seed is None else {"seed": seed}
     save = None if resume is None else find_save(runs, resume, name)
     if save is None:
@@ -122,3 +128,5 @@ def train(
         say(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
     evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
+    if models is not None:
+        say(f"published: version {models.publish(folder).number} of {models.place}")
