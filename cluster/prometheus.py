@@ -9,7 +9,6 @@ from ray.util.metrics import Gauge, Histogram
 
 from rlcar.rollout import Episodes
 
-# Ray takes positive bounds alone: whatever is below is in the first bucket.
 REWARD_BOUNDS = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 LENGTH_BOUNDS = [25.0, 50.0, 100.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1000.0, 2000.0, 5000.0]
 
@@ -43,7 +42,7 @@ EXPORTED = {
     "rollout/weights_lag_updates": Exported("rlcar_weights_lag_updates", "of the newest block"),
     "cluster/simulator_restarts": Exported("rlcar_simulator_restarts", "since the driver began"),
     "cluster/simulators_delivering": Exported("rlcar_simulators_delivering", "blocks"),
-    "cluster/learner_busy_share": Exported("rlcar_learner_busy_share", "of the last 10 s"),
+    "learner/idle_share": Exported("rlcar_learner_idle_share", "of the last 100 blocks"),
     "cluster/simulators_busy_share": Exported("rlcar_simulators_busy_share", "of the last 10 s"),
 }
 
@@ -67,7 +66,8 @@ class PrometheusWatcher:
     def drove(self, episodes: Episodes) -> None:
         """Counts the episodes that ended."""
         for reward, steps in zip(episodes.reward, episodes.steps, strict=True):
-            self._reward.observe(float(reward))
+            # Ray takes no bounds below 0 and silently drops whatever is negative.
+            self._reward.observe(max(0.0, float(reward)))
             self._length.observe(float(steps))
 
     def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:

@@ -136,7 +136,7 @@ def _check(verb: str, rest: list[str]) -> bool:
 def _follow(client: Any, job_id: str, address: str | None) -> None:
     job_tools = import_cluster("submit")
     try:
-        with _LogView() as view:
+        with LogView() as view:
             job = job_tools.follow(client, job_id, view.show)
     except KeyboardInterrupt:
         text = _how_to_come_back(job_id, address)
@@ -166,27 +166,31 @@ def _row(job: Any) -> dict[str, Any]:
     }
 
 
-class _LogView:
+class LogView:
     """Prints a job's log; on a terminal its progress lines become one bar at the bottom."""
 
-    def __init__(self) -> None:
-        self._console = Console(soft_wrap=True)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(soft_wrap=True)
         self._rest = ""
         columns = (BarColumn(bar_width=20), TaskProgressColumn())
         text = TextColumn("ETA {task.fields[eta]}  {task.fields[text]}", markup=False)
         self._progress = Progress(*columns, text, console=self._console)
         self._task: Any = None
 
-    def __enter__(self) -> "_LogView":
+    def __enter__(self) -> "LogView":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._task is not None:
+            self._progress.stop()
+        if self._rest:
+            self._console.print(self._rest, markup=False, highlight=False)
 
     def show(self, text: str) -> None:
         """Takes in any part of a log."""
         if not self._console.is_terminal:
-            typer.echo(text, nl=False)
+            self._console.file.write(text)
+            self._console.file.flush()
             return
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:

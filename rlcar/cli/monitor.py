@@ -42,13 +42,13 @@ def monitor(
         return
     console = Console()
     if not watch:
-        console.print(_picture(look()))
+        console.print(picture(look()))
         return
     try:
-        with Live(_picture(look()), console=console, auto_refresh=False) as live:
+        with Live(picture(look()), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(every)
-                live.update(_picture(look()), refresh=True)
+                live.update(picture(look()), refresh=True)
     except KeyboardInterrupt:
         return
 
@@ -83,7 +83,8 @@ def _plain(seen: dict[str, list[Any]]) -> dict[str, Any]:
     }
 
 
-def _picture(seen: dict[str, list[Any]]) -> RenderableType:
+def picture(seen: dict[str, list[Any]]) -> RenderableType:
+    """Draws runs, cards and nodes as tables."""
     parts: list[RenderableType] = [_runs_table(seen["runs"])]
     if seen.get("cards"):
         parts.append(_cards_table([("", card) for card in seen["cards"]]))
@@ -134,7 +135,7 @@ def _figures(run: Any) -> tuple[list[str], list[str], list[str]]:
         ("lag {}", run.weights_lag_updates, ".0f"),
     )
     processes = _lines(
-        ("learner {} busy", run.learner_busy_share, ".0%"),
+        ("learner {} idle", run.learner_idle_share, ".0%"),
         ("{} simulators", run.simulators, ".0f"),
         ("{} busy", run.simulators_busy_share, ".0%"),
         ("{} restarts", run.restarts or None, ".0f"),

@@ -1,8 +1,13 @@
-"""A head with token authentication, and a laptop that knows its address and its token alone."""
+"""A head with token authentication, and a laptop that knows its address and its token alone.
+
+Also what runs the commands of README and docs that need a cluster.
+"""
 
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,10 +22,26 @@ from rlcar import checkpoint
 
 pytestmark = pytest.mark.ray
 
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+# As they stand on the pages.
+DOCTOR = "rlcar doctor --address head:8265"
+SUBMIT = "rlcar submit --address head:8265 -- train --mode test"
+DETACHED = "rlcar submit --address head:8265 --detach -- train --runs /shared/runs --resume auto"
+LIST = "rlcar jobs list --address head:8265"
+LOGS = "rlcar jobs logs JOB --address head:8265"
+STOP = "rlcar jobs stop JOB --address head:8265"
+MONITOR = "rlcar monitor --address head:8265"
+PLAIN = (
+    "ray job submit --address http://head:8265 --working-dir . --runtime-env-json "
+    """'{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}' -- """
+    "python -m rlcar.cli train --address auto --runs /shared/runs"
+)
+
 TOKEN = "a-token-that-no-log-may-show-0123456789"
 START_S = 120.0
 # So short that the training only drives; what it learns is tested elsewhere.
-QUICK = ("--mode", "test", "--set", "training.env_steps=256", "--simulators", "1")
+QUICK = ("--set", "training.env_steps=256", "--simulators", "1")
 
 
 def free_ports(number):
@@ -72,15 +93,20 @@ def head(tmp_path_factory):
 
 @pytest.fixture
 def laptop(head, tmp_path):
-    """Starts `rlcar` in an empty folder, with no more of Ray in its environment than is given."""
+    """Starts a command of the pages in an empty folder, without anything of Ray around it."""
+    address, home = head
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    program = {"rlcar": ["-m", "rlcar.cli"], "ray": ["-m", "ray.scripts.scripts"]}
 
-    def start(*arguments, **variables):
+    def start(command, *more, job="", cwd=folder, **variables):
+        for theirs, ours in (("head:8265", address), ("/shared/runs", str(home)), ("JOB", job)):
+            command = command.replace(theirs, ours)
+        name, *words = shlex.split(command)
         return subprocess.Popen(
-            [sys.executable, "-m", "rlcar.cli", *arguments],
-            cwd=folder,
+            [sys.executable, *program[name], *words, *more],
+            cwd=cwd,
             env=clean | {"HOME": str(tmp_path)} | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,68 +130,82 @@ def assert_is_one_sentence(result, message):
     assert message in line
 
 
+def test_every_command_of_the_pages_that_needs_a_cluster_is_one_of_these():
+    lines = [
+        line.split("  #")[0].strip()
+        for page in PAGES
+        for block in re.findall(r"```shell\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.splitlines()
+    ]
+    run_here = {DOCTOR, SUBMIT, DETACHED, LIST, LOGS, STOP, MONITOR, PLAIN}
+    assert {line for line in lines if line.startswith(("rlcar ", "ray job "))} == run_here
+
+
 def test_a_training_needs_only_the_address_and_the_token(head, laptop, tmp_path):
-    address, home = head
     (tmp_path / "token").write_text(TOKEN + "\n")
-    command = ("submit", "--address", address, "--", "train", *QUICK, "--name", "quick")
-    code, stdout, stderr = done(laptop(*command, RAY_AUTH_TOKEN_PATH=str(tmp_path / "token")))
+    token = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    code, stdout, stderr = done(laptop(SUBMIT, *QUICK, "--name", "quick", **token))
     assert code == 0, (stdout, stderr)
-    assert "256/256 env steps (100%)" in stdout
+    assert "/256 env steps (" in stdout
     assert "figure env_steps=" in stdout
     assert "the run will be in ~/rlcar-runs of the head node" in stderr
     assert stderr.splitlines()[-1].endswith(": succeeded")
-    assert (home / "rlcar-runs" / "quick" / "report.json").exists()
+    assert (head[1] / "rlcar-runs" / "quick" / "report.json").exists()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_a_missing_and_a_wrong_token_are_one_sentence_each(head, laptop, tmp_path):
-    command = ("submit", "--address", head[0], "--", "train", *QUICK)
-    missing, wrong = laptop(*command), laptop(*command, RAY_AUTH_TOKEN="wrong" * 8)
+def test_a_missing_and_a_wrong_token_are_one_sentence_each(laptop):
+    missing, wrong = laptop(SUBMIT), laptop(SUBMIT, RAY_AUTH_TOKEN="wrong" * 8)
     assert_is_one_sentence(done(missing), "wants a token and there is none here: set RAY_AUTH_TOK")
     assert_is_one_sentence(done(wrong), "refuses the token of RAY_AUTH_TOKEN: replace it")
 
 
 def test_ctrl_c_detaches_and_the_job_is_listed_watched_and_stopped_with_a_save(head, laptop):
-    address, home = head
-    where, token = ("--address", address), {"RAY_AUTH_TOKEN": TOKEN}
-    endless = ("--mode", "test", "--local", "--name", "endless", "--runs", str(home))
+    home, token = head[1], {"RAY_AUTH_TOKEN": TOKEN}
+    endless = ("--mode", "test", "--local", "--name", "endless")
     endless += ("--set", "training.env_steps=100000000", "--set", "training.checkpoint_every_s=9e9")
-    follower = laptop("submit", *where, "--", "train", *endless, **token)
+    code, _, stderr = done(laptop(DETACHED, *endless, **token))
+    job = re.search(r"submitted: (\S+) ", stderr)[1]
+    assert code == 0
+    assert f"rlcar jobs logs {job} --address" in stderr
+
+    follower = laptop(LOGS, job=job, **token)
     end_s = time.monotonic() + START_S
     while not (home / "endless" / "metrics.jsonl").exists():
         assert follower.poll() is None, follower.communicate()
         assert time.monotonic() < end_s
         time.sleep(0.2)
     follower.send_signal(signal.SIGINT)
-    code, _, stderr = done(follower)
+    code, stdout, stderr = done(follower)
     assert code == 130
+    assert f"run folder: {home}/endless" in stdout
     assert "detached, the job goes on" in stderr
-    code, stdout, stderr = done(laptop("jobs", "list", *where, "--json", **token))
-    job = json.loads(stdout)[-1]
-    assert job["state"] == "running"
-    assert f"rlcar jobs logs {job['job']}" in stderr or job["command"].startswith("train --mode")
 
-    code, stdout, _ = done(laptop("monitor", *where, "--json", **token))
-    seen = json.loads(stdout)
-    assert [run["state"] for run in seen["runs"] if run["name"] == job["job"]] == ["running"]
+    listed, watched = laptop(LIST, "--json", **token), laptop(MONITOR, "--json", **token)
+    rows = {row["job"]: row for row in json.loads(done(listed)[1])}
+    assert rows[job]["state"] == "running"
+    assert rows[job]["command"].startswith("train --runs ")
+    seen = json.loads(done(watched)[1])
+    assert [run["state"] for run in seen["runs"] if run["name"] == job] == ["running"]
     assert [node["state"] for node in seen["nodes"]] == ["alive"]
 
-    assert_is_one_sentence(
-        done(laptop("jobs", "stop", "nosuch", *where, **token)), "no job 'nosuch'"
-    )
-    code, _, stderr = done(laptop("jobs", "stop", job["job"], *where, **token))
-    assert (code, stderr) == (0, f"{job['job']}: stopped\n")
+    assert_is_one_sentence(done(laptop(STOP, job="nosuch", **token)), "knows no job 'nosuch'")
+    code, _, stderr = done(laptop(STOP, job=job, **token))
+    assert (code, stderr) == (0, f"{job}: stopped\n")
     assert checkpoint.latest(home / "endless" / "checkpoints") is not None
-    code, stdout, _ = done(laptop("jobs", "logs", job["job"], *where, **token))
+    followed, kept = (
+        laptop(LOGS, job=job, **token),
+        laptop(LOGS, "--no-follow", job=job, **token),
+    )
+    code, stdout, _ = done(followed)
     assert code == 130
     assert "stopped; continue with: rlcar train --resume" in stdout
-    kept = done(laptop("jobs", "logs", job["job"], *where, "--no-follow", **token))[1]
-    assert kept.strip() == stdout.strip()
+    assert done(kept)[1].strip() == stdout.strip()
 
 
-def test_the_doctor_looks_at_the_cluster_from_outside_and_from_inside(head, laptop, tmp_path):
-    result = laptop("doctor", "--address", head[0], "--json", RAY_AUTH_TOKEN=TOKEN)
-    code, stdout, stderr = done(result)
+def test_the_doctor_looks_at_the_cluster_from_outside_and_from_inside(laptop):
+    asked, refused = laptop(DOCTOR, "--json", RAY_AUTH_TOKEN=TOKEN), laptop(DOCTOR, "--json")
+    code, stdout, stderr = done(asked)
     findings = json.loads(stdout)["findings"]
     assert [one for one in findings if one["state"] == "problem"] == []
     assert (code, stderr) == (0, "")
@@ -175,8 +215,15 @@ def test_the_doctor_looks_at_the_cluster_from_outside_and_from_inside(head, lapt
     assert of["the cluster, from here", "control service"]["found"].endswith("is open")
     assert of["its head node", "token"]["found"].startswith("RAY_AUTH_MODE token")
     assert of["its head node", "packages"]["state"] == "ok"
-    refused = laptop("doctor", "--address", head[0], "--json")
     code, stdout, _ = done(refused)
     problems = [one for one in json.loads(stdout)["findings"] if one["state"] == "problem"]
     assert code == 1
     assert ["wants a token" in one["found"] for one in problems] == [True]
+
+
+def test_rays_own_client_runs_the_same_program_from_a_checkout(laptop):
+    """With a preset that does not exist: our program has come so far, and quickly."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    code, stdout, stderr = done(laptop(PLAIN, "--preset", "nanno", cwd=ROOT, **token))
+    assert code == 1
+    assert "unknown preset 'nanno'; did you mean 'nano'?" in stdout + stderr

@@ -54,7 +54,9 @@ def test_a_scrape_finds_episodes_and_the_newest_row_of_a_run(tmp_path):
     assert found["ray_rlcar_lap_rate", ""] == 0.5
     assert found["ray_rlcar_episode_reward_bucket", "0.1"] == 1.0
     assert found["ray_rlcar_episode_reward_bucket", "5.0"] == 2.0
-    assert found["ray_rlcar_episode_length_env_steps_sum", ""] == 100.0
+    assert found["ray_rlcar_episode_reward_count", ""] == 2.0
+    assert found["ray_rlcar_episode_length_env_steps_bucket", "50.0"] == 1.0
+    assert found["ray_rlcar_episode_length_env_steps_bucket", "100.0"] == 2.0
     assert abs(found["ray_rlcar_last_row_timestamp_seconds", ""] - time.time()) < PATIENCE_S
 
 
