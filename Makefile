@@ -8,10 +8,12 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py benchmarks/peers_learning.py benchmarks/serving.py benchmarks/load.py benchmarks/drawn_model.py,$(wildcard benchmarks/*.py))
+# Apart: those that need an argument, an environment of their own or an hour, and what others import.
+APART := bench_sim chaos drawn_model header load peers_learning results rllib_loop serving
+BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test check fmt results bench bench-sim bench-serve golden clean
+.PHONY: help setup train serve test test-chaos check fmt results bench bench-sim bench-serve golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,8 +47,12 @@ serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in about twelve minutes
-	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray" $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray and not chaos" $(ARGS)
 	$(RUN)/pytest -m ray --timeout 300 $(ARGS)
+
+CHAOS ?= short
+test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form
+	CHAOS=$(CHAOS) $(RUN)/pytest -m chaos tests/chaos $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .

@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
@@ -91,6 +92,10 @@ class Meter:
     def text(self) -> bytes:
         """Prometheus's text format."""
         return generate_latest(self._registry)
+
+    def also(self, collector: Any) -> None:
+        """Lets `/metrics` tell of something else too: a collector of prometheus_client."""
+        self._registry.register(collector)
 
     def collect(self) -> Iterator[Metric]:
         """Yields every family; called by prometheus_client."""

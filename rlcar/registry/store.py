@@ -1,5 +1,6 @@
 """Where versions are kept: a local folder, or any object store that pyarrow.fs reaches."""
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -90,8 +91,11 @@ class LocalStore:
                 os.fsync(file.fileno())
             os.replace(partial, path)
             _sync_folder(path.parent)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            if not isinstance(error, OSError):
+                raise
             raise RegistryError(f"cannot write {path}: {error.strerror or error}") from error
 
     def claim(self, folder: str) -> bool:

@@ -280,6 +280,15 @@ def lying_safetensors(good: bytes) -> dict[str, bytes]:
         "a config that is too large to build": described(
             config={**config, "documented": {**config["documented"], "hidden_units": 1 << 40}}
         ),
+        "a config of a trillion layers": described(
+            algorithm="dreamer",
+            config={
+                **config,
+                "algorithm": "dreamer",
+                "dreamer": {"world_model": {"encoder_layers": 10**12}},
+            },
+        ),
+        "a world for the terminal": described(config={**config, "world": "\x1b[2J"}),
         "another observation": described(observation=[]),
         "a lineage that is a text": described(lineage="/etc/passwd"),
     }
