@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from drawn_model import publish_drawn
 from header import print_header
 from load import Load, closed_loop, open_loop, post, sockets_at
 
+ROUNDS, DURATION_S = 3, 2.0
 ROOT = Path(__file__).parent.parent
 RLCAR = Path(sys.executable).with_name("rlcar")
 BODY = json.dumps({"observation": [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]}).encode()
@@ -82,16 +84,18 @@ def _lane(lane: str, models: Path) -> contextlib.AbstractContextManager[Server]:
     port = _free_port()
     limits = ["--set", "requests_per_s=1e6", "--set", "in_flight=256"]
     command = [str(RLCAR), "serve", "--lane", lane, "--registry", str(models)]
-    return _started(lane, [*command, "--port", str(port), *limits], port)
+    return _started(
+        "serve" if lane == "ray" else lane, [*command, "--port", str(port), *limits], port
+    )
 
 
-def _compare(base: Server, ours: Server, rounds: int, duration_s: float) -> None:
-    """Prints ratios of the median latency at 1, 8 and 64 connections."""
-    for connections in (1, 8, 64):
+def _compare(base: Server, ours: Server, connection_counts: tuple[int, ...], suffix: str) -> None:
+    """Prints ratios of the median latency."""
+    for connections in connection_counts:
         pairs = []
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             both = [
-                closed_loop(server.url, server.request, connections, duration_s)
+                closed_loop(server.url, server.request, connections, DURATION_S)
                 for server in (base, ours)
             ]
             _refuse_errors(both)
@@ -102,16 +106,22 @@ def _compare(base: Server, ours: Server, rounds: int, duration_s: float) -> None
             f"{connections} connections: {base.name} p50 {bare_ms:.3f} ms, {ours.name} "
             f"{own_ms:.3f} ms, ratio {ratio:.2f}"
         )
-        suffix = "" if connections == 1 else f"_{connections}"
-        lane = "serve" if ours.name == "ray" else ours.name
-        print(f"figure {lane}_p50_over_starlette{suffix}={ratio:.3g}")
+        many = "" if connections == 1 else f"_{connections}"
+        print(f"figure {ours.name}_p50_over_starlette{many}{suffix}={ratio:.3g}")
         if connections == 1:
-            print(f"figure {lane}_p50_ms={own_ms:.3g}")
+            print(f"figure {ours.name}_p50_ms{suffix}={own_ms:.3g}")
 
 
-def _measure(server: Server, duration_s: float) -> None:
-    """Prints open-loop tails, WebSocket latency, CPU per request and the highest rate."""
-    lane = "serve" if server.name == "ray" else server.name
+def _measure_rate(server: Server, suffix: str) -> None:
+    """Prints the highest rate, of one replica."""
+    most = [closed_loop(server.url, server.request, 16, DURATION_S) for _ in range(ROUNDS)]
+    _refuse_errors(most)
+    print(f"figure {server.name}_requests_per_s{suffix}={max(one.per_s for one in most):.4g}")
+
+
+def _measure(server: Server) -> None:
+    """Prints open-loop tails, WebSocket latency and CPU per request."""
+    lane, duration_s = server.name, 2 * DURATION_S
     calm = open_loop(server.url, server.request, 200.0, duration_s)
     print(f"figure {lane}_open_loop_p99_ms={calm.percentile_ms(99):.3g}")
     cpu_s = _cpu_s(server.pid)
@@ -121,12 +131,10 @@ def _measure(server: Server, duration_s: float) -> None:
     line = sockets_at(server.url, "/v1/drive", FRAME, cars=20, per_s=50.0, duration_s=duration_s)
     print(f"figure {lane}_websocket_50_hz_p50_ms={line.percentile_ms(50):.3g}")
     print(f"figure {lane}_websocket_50_hz_p99_ms={line.percentile_ms(99):.3g}")
-    most = [closed_loop(server.url, server.request, 16, duration_s) for _ in range(3)]
-    print(f"figure {lane}_requests_per_s={max(one.per_s for one in most):.4g}")
     with _hogs(2):
         hogged = open_loop(server.url, server.request, 100.0, duration_s)
     print(f"figure {lane}_open_loop_p99_ms_with_hogs={hogged.percentile_ms(99):.3g}")
-    _refuse_errors([calm, busy, *most, hogged])
+    _refuse_errors([calm, busy, hogged])
 
 
 @contextlib.contextmanager
@@ -172,22 +180,25 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def main(preset: str = "nano", rounds: int = 5, duration_s: float = 3.0) -> None:
-    """Publishes a policy of that preset, drawn at random, and measures both lanes with it."""
-    from drawn_model import publish_drawn
-
+def main() -> None:
+    """Measures both lanes with the world model's policy, then, shorter, with a small network."""
     print_header("ray", "uvicorn", "starlette", "numpy")
     with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder) / "models"
-        cost_us = publish_drawn(models, preset)
-        print(f"policy {preset}: {cost_us:.0f} us of CPU an action")
-        with _bare(models) as base:
-            for lane in ("realtime", "ray"):
-                with _lane(lane, models) as ours:
-                    _compare(base, ours, rounds, duration_s)
-                    _measure(ours, 2 * duration_s)
-            _measure(base, 2 * duration_s)
+        for preset, suffix, connections in (("nano", "", (1, 8, 64)), ("sac", "_sac", (1,))):
+            models = Path(folder) / preset
+            cost_us = publish_drawn(models, preset)
+            print(f"policy {preset}: {cost_us:.0f} us of CPU an action")
+            with _bare(models) as base:
+                for lane in ("realtime", "ray"):
+                    with _lane(lane, models) as ours:
+                        _compare(base, ours, connections, suffix)
+                        _measure_rate(ours, suffix)
+                        if not suffix:
+                            _measure(ours)
+                _measure_rate(base, suffix)
+                if not suffix:
+                    _measure(base)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

@@ -50,9 +50,9 @@ _NANO_SIZE: Tree = {
 # Found by trial on both worlds and two cores: docs/experiments.md.
 _NANO: Tree = {
     "dreamer": {
-        "world_model": {**_NANO_SIZE, "reconstruction_scale": 20.0, "open_loop_scale": 1.0},
+        "world_model": {**_NANO_SIZE, "reconstruction_scale": 20.0, "open_loop_scale": 0.3},
         "actor_critic": {"discount_horizon": 100.0, "slow_value_rate": 0.1},
-        "optimizer": {"learning_rate": 6e-4, "warmup_updates": 100},
+        "optimizer": {"learning_rate": 1e-3, "warmup_updates": 30},
     },
     "replay": {"batch_size": 8, "min_env_steps": 512, "samples_per_insert": 48.0},
     "training": {
@@ -66,12 +66,13 @@ _NANO: Tree = {
 # What `nano` needs where crashes come from what it cannot see.
 _NANO_GRAND_PRIX: Tree = {
     "dreamer": {
-        **_NANO["dreamer"],
+        "world_model": {**_NANO_SIZE, "reconstruction_scale": 20.0, "open_loop_scale": 1.0},
         "actor_critic": {
             "discount_horizon": 333.0,
             "entropy_scale": 3e-3,
             "slow_value_rate": 0.1,
         },
+        "optimizer": {"learning_rate": 6e-4, "warmup_updates": 100},
     },
     "replay": _NANO["replay"],
     "training": {**_NANO["training"], "env_steps": 100_000, "evaluate_every_env_steps": 4096},

@@ -53,7 +53,7 @@ class NumpyPolicy:
                 f"version {self.version.number} answers {observation[:1].tolist()} with a number "
                 "that is not finite"
             )
-        return np.clip(action, -1.0, 1.0), state
+        return action, state
 
     def latent(self, state: State) -> np.ndarray | None:
         """The world model's latent state `[B, S, K]`, one-hot; None for other algorithms."""
@@ -79,7 +79,7 @@ def make_policy(model: Model) -> NumpyPolicy:
     if config.environment.id:
         raise RegistryError(
             f"version {number} acts in {config.environment.id}: only policies of the race, which "
-            "sees numbers and no images, can be served"
+            "sees numbers, no images, can be served"
         )
     policy = NumpyPolicy(model.version, config, model.arrays)
     rng, state = np.random.default_rng(0), policy.initial_state(_TRIAL_CARS)

@@ -1,4 +1,7 @@
-"""Every command and every piece of Python in the README and the docs runs."""
+"""Every command and every piece of Python in the README and the docs runs.
+
+What needs a cluster stands in `shell` blocks and runs in tests/cluster/test_jobs.py.
+"""
 
 import os
 import re
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("*/README.md")]
 RLCAR = Path(sys.executable).with_name("rlcar")
 # A run so short that it only drives; what the loop does with more is tested elsewhere.
 TINY = "--mode test --set training.env_steps=256 --local"
@@ -77,10 +80,18 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path):
             assert (tmp_path / words[words.index("--out") + 1]).exists(), command
             continue
         assert words[0].endswith("rlcar"), command
+        if words[1] == "models":
+            result = _run([str(RLCAR), *words[1:]], tmp_path)
+            assert result.returncode == 0, (command, result.stderr[-2000:])
+            continue
         if words[1] == "watch":
             _watch(words, tmp_path)
             continue
         extra = shlex.split(TINY) if words[1] == "train" else []
+        if words[1] in ("doctor", "monitor"):
+            result = _run([str(RLCAR), *words[1:]], tmp_path)
+            assert result.returncode == 0, (command, result.stdout[-2000:], result.stderr[-2000:])
+            continue
         if "--resume" in words:
             extra = ["--local", "--set", "training.env_steps=512"]
         result = _run([str(RLCAR), *words[1:], *extra], tmp_path)

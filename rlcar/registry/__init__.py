@@ -3,7 +3,8 @@
 Reading them needs neither JAX nor Ray.
 """
 
-from rlcar.registry.registry import MODELS, AliasRecord, Registry
+from rlcar.registry.aliases import AliasRecord
+from rlcar.registry.registry import Registry
 from rlcar.registry.version import NORMALISER, Model, Version
 
-__all__ = ["MODELS", "NORMALISER", "AliasRecord", "Model", "Registry", "Version"]
+__all__ = ["NORMALISER", "AliasRecord", "Model", "Registry", "Version"]

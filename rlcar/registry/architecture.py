@@ -30,6 +30,9 @@ def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], na
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from error
     if parsed.environment.id:
         return
+    layers = parsed.dreamer.world_model.encoder_layers, parsed.dreamer.actor_critic.layers
+    if parsed.algorithm == "dreamer" and max(layers) > len(arrays):
+        raise RegistryError(f"{name} has {len(arrays)} arrays, too few for {max(layers)} layers")
     wanted = policy_shapes(parsed)
     for key, shape in wanted.items():
         if key not in arrays:

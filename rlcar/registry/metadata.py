@@ -19,7 +19,18 @@ def _is_printable(text: str) -> str:
     return text
 
 
+def _texts_are_printable(tree: dict[str, Any]) -> dict[str, Any]:
+    for name, value in tree.items():
+        _is_printable(name)
+        if isinstance(value, dict):
+            _texts_are_printable(value)
+        elif isinstance(value, str):
+            _is_printable(value)
+    return tree
+
+
 Text = Annotated[str, Field(max_length=1000), pydantic.AfterValidator(_is_printable)]
+Tree = Annotated[dict[str, Any], pydantic.AfterValidator(_texts_are_printable)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -60,7 +71,7 @@ class Metadata(Section):
 
     description: Text
     algorithm: Literal["dreamer", "documented", "ppo", "sac", "td3"]
-    config: dict[str, Any]  # the whole tree of rlcar.config
+    config: Tree  # the whole tree of rlcar.config
     observation: list[Entry]
     action: list[Entry]
     normaliser: dict[Literal["epsilon", "limit"], float] | None  # of the arrays moments.*
@@ -76,7 +87,8 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:80]
-        raise RegistryError(f"{name}: {where}: {first['msg']}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise RegistryError(f"{name}: {where}: {reason}") from None
     except ConfigError as error:
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from None
     if config.algorithm != checked.algorithm:

@@ -9,38 +9,35 @@ aliases/champion/00000003-5f0c….json     its third value; the highest name cou
 
 import json
 import random
-import re
 import time
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rlcar.errors import RegistryError
+from rlcar.registry.aliases import ROLLED_BACK, Aliases, AliasRecord
 from rlcar.registry.architecture import check_arrays
+from rlcar.registry.backup import Copied, copy_registry
 from rlcar.registry.exchange import exported_bytes, imported
 from rlcar.registry.metadata import check_metadata
-from rlcar.registry.model_file import model_bytes, parse_json, parse_model
+from rlcar.registry.model_file import model_bytes, parse_model
 from rlcar.registry.store import LocalStore, Store, open_store
-from rlcar.registry.version import Model, Version, manifest_bytes, parse_manifest, sha256
-
-MODELS = Path("models")
-_POLICY, _MANIFEST, _DELETED = "policy.safetensors", "manifest.json", "deleted.json"
-_ROLLED_BACK = "rolled back"
-_ALIAS = re.compile(r"(?!latest$)[a-z][a-z0-9_-]{0,31}")
-_RECORD = re.compile(r"(\d{8})-[0-9a-f]{32}\.json")
-_FOLDER = re.compile(r"\d{8}")
-
-
-class AliasRecord(NamedTuple):
-    """One value that an alias had."""
-
-    version: int | None  # None: it was taken away
-    moved: str  # ISO 8601, UTC
-    why: str
+from rlcar.registry.version import (
+    DELETED,
+    MANIFEST,
+    POLICY,
+    REPORT,
+    Model,
+    Version,
+    folder_of,
+    manifest_bytes,
+    number_of,
+    parse_manifest,
+    sha256,
+)
 
 
 class Registry:
@@ -50,9 +47,10 @@ class Registry:
     unused. A reader sees a version whole or not at all, and an alias with its old value or its new.
     """
 
-    def __init__(self, location: str | Path = MODELS):
+    def __init__(self, location: str | Path = "models"):
         self._store: Store = open_store(location)
         self.place = self._store.place  # as messages name it, without any secret of a URL
+        self._aliases = Aliases(self._store)
         self._known: dict[int, Version] = {}  # manifests never change
 
     def versions(self) -> list[Version]:
@@ -65,6 +63,16 @@ class Registry:
             except RegistryError:
                 continue
         return found
+
+    def damaged(self) -> dict[int, str]:
+        """Names the versions that `versions` leaves out, and why."""
+        problems = {}
+        for number in self._numbers():
+            try:
+                self._version(number, {})
+            except RegistryError as error:
+                problems[number] = str(error)
+        return problems
 
     def version(self, name: str | int) -> Version:
         """Returns the version of a name (see `resolve`); raises RegistryError if damaged."""
@@ -83,20 +91,18 @@ class Registry:
             if not numbers:
                 raise RegistryError(f"{self.place} holds no version yet: publish one")
             return numbers[0]
-        target = self._target(text)
+        target = self._aliases.target(text)
         if target is None:
             raise RegistryError(f"there is no alias {text!r} in {self.place}{self._hint()}")
         return target
 
     def aliases(self) -> dict[str, int]:
         """Returns what every alias points at now."""
-        names = {name.split("/")[0] for name in self._store.names("aliases")}
-        targets = {name: self._target(name) for name in sorted(names)}
-        return {name: number for name, number in targets.items() if number is not None}
+        return self._aliases.all()
 
     def history(self, alias: str) -> list[AliasRecord]:
         """Returns every value that an alias has had, the present one last."""
-        return [self._record(alias, name) for name in self._records(alias)]
+        return self._aliases.history(alias)
 
     def open(self, name: str | int) -> Model:
         """Reads a version; raises RegistryError unless every byte is what was published."""
@@ -108,7 +114,7 @@ class Registry:
                     f"version {version.number} is damaged ({file}: checksum differs); "
                     "roll back, or publish it again"
                 )
-            if file == _POLICY:
+            if file == POLICY:
                 arrays, _ = parse_model(data, f"version {version.number}")
         check_arrays(version.metadata["config"], arrays, f"version {version.number}")
         return Model(version, arrays)
@@ -119,17 +125,9 @@ class Registry:
         First the alias's earlier values are tried, then all versions, newest first. Returns also a
         sentence for each that was passed over; raises RegistryError when nothing is left.
         """
-        wanted: list[int] = []
         problems: list[str] = []
-        text = str(name)
-        if _ALIAS.fullmatch(text):
-            records = self.history(text)
-            wanted += [one.version for one in reversed(records) if one.version is not None]
-        else:
-            wanted.append(self.resolve(text))
-        if not wanted:
-            self.resolve(text)
-        for number in dict.fromkeys([*wanted, *self._numbers()]):
+        first = self.resolve(name)
+        for number in dict.fromkeys([first, *self._aliases.before(str(name)), *self._numbers()]):
             try:
                 return self.open(number), problems
             except RegistryError as error:
@@ -155,26 +153,23 @@ class Registry:
         """
         metadata = check_metadata(metadata, "the model")
         check_arrays(metadata["config"], arrays, "the model")
-        contents = {_POLICY: model_bytes(arrays)}
+        contents = {POLICY: model_bytes(arrays)}
         if report is not None:
-            contents["report.json"] = (json.dumps(report, allow_nan=False) + "\n").encode()
-        files = {
-            name: {"sha256": sha256(data), "size_bytes": len(data)}
-            for name, data in contents.items()
-        }
+            contents[REPORT] = (json.dumps(report, allow_nan=False) + "\n").encode()
+        files = {name: {"sha256": sha256(data)} for name, data in contents.items()}
         lineage = {**metadata["lineage"], "parent": self._parent(metadata["lineage"])}
         number = self._claim_number()
         version = Version(number, _now(), {**metadata, "lineage": lineage}, files)
         for name, data in contents.items():
-            self._store.write(f"{_folder(number)}/{name}", data)
-        self._store.write(f"{_folder(number)}/{_MANIFEST}", manifest_bytes(version))
+            self._store.write(f"{folder_of(number)}/{name}", data)
+        self._store.write(f"{folder_of(number)}/{MANIFEST}", manifest_bytes(version))
         return version
 
     def export(self, name: str | int, path: Path | str) -> Path:
         """Writes a version as one safetensors file, whole or not at all; returns its path."""
         model, path = self.open(name), Path(path)
-        has_report = "report.json" in model.version.files
-        report = self._read(model.version.number, "report.json") if has_report else None
+        has_report = REPORT in model.version.files
+        report = self._read(model.version.number, REPORT) if has_report else None
         LocalStore(path.parent).write(path.name, exported_bytes(model, report))
         return path
 
@@ -188,10 +183,10 @@ class Registry:
     def promote(self, name: str | int, alias: str = "champion") -> Version:
         """Lets an alias point at a version, which must be sound."""
         version = self.open(name).version
-        self._move(alias, version.number, "promoted")
+        self._aliases.move(alias, version.number, "promoted")
         if not self._is_there(version.number):  # deleted meanwhile
             former = self.history(alias)[-2:-1]
-            self._move(alias, former[0].version if former else None, "promotion failed")
+            self._aliases.move(alias, former[0].version if former else None, "promotion failed")
             raise RegistryError(f"version {version.number} was deleted: {alias} stays as it was")
         return self.version(version.number)
 
@@ -200,18 +195,12 @@ class Registry:
 
         Twice goes back two values: what was rolled back from is not returned to.
         """
-        past: list[int] = []
-        for record in self.history(alias):
-            if record.why == _ROLLED_BACK and record.version in past:
-                del past[past.index(record.version) + 1 :]
-            elif record.version is not None and record.version not in past[-1:]:
-                past.append(record.version)
-        for number in reversed(past[:-1]):
+        for number in self._aliases.before(alias):
             try:
                 self.open(number)
             except RegistryError:
                 continue  # deleted or damaged
-            self._move(alias, number, _ROLLED_BACK)
+            self._aliases.move(alias, number, ROLLED_BACK)
             return self.version(number)
         raise RegistryError(f"alias {alias!r} has no earlier version to roll back to")
 
@@ -226,16 +215,16 @@ class Registry:
         """Deletes a version for good; raises RegistryError while an alias points at it."""
         number = self.resolve(name)
         self._refuse_aliased(number)
-        stone = f"{_folder(number)}/{_DELETED}"
+        stone = f"{folder_of(number)}/{DELETED}"
         self._store.write(stone, (json.dumps({"deleted": _now()}) + "\n").encode())
         try:
             self._refuse_aliased(number)  # promoted meanwhile
         except RegistryError:
             self._store.delete(stone)
             raise
-        for file in self._store.names(_folder(number)):
-            if file != _DELETED:
-                self._store.delete(f"{_folder(number)}/{file}")
+        for file in self._store.names(folder_of(number)):
+            if file != DELETED:
+                self._store.delete(f"{folder_of(number)}/{file}")
 
     def retain(self, days: float = 90.0, newest: int = 1, dry_run: bool = False) -> list[int]:
         """Deletes versions older than so many days; returns their numbers.
@@ -258,72 +247,47 @@ class Registry:
             self.delete(number)
         return old
 
+    def backup(self, location: str | Path) -> Copied:
+        """Brings a backup elsewhere up to date; see `copy_registry`."""
+        return copy_registry(self._store, open_store(location))
+
+    def restore(self, location: str | Path) -> Copied:
+        """Brings back what a backup has and this registry lost."""
+        return copy_registry(open_store(location), self._store)
+
     def _claim_number(self) -> int:
         number = 0
         for attempt in range(100):
             # One that is claimed may hold no file yet, so each attempt is above the one before.
-            number = max([number, *(int(name[:8]) for name in self._all_names())]) + 1
-            if self._store.claim(_folder(number)):
+            taken = (number_of(name) or 0 for name in self._store.names("versions"))
+            number = max([number, *taken]) + 1
+            if self._store.claim(folder_of(number)):
                 return number
             time.sleep(random.uniform(0.0, 0.05 * min(attempt, 20)))
         raise RegistryError(f"{self.place}: no number for a new version in 100 attempts")
 
-    def _move(self, alias: str, number: int | None, why: str) -> None:
-        if not _ALIAS.fullmatch(alias):
-            raise RegistryError(
-                f"{alias[:40]!r} is no name for an alias: use small letters, digits, - and _"
-            )
-        record = {"version": number, "moved": _now(), "why": why}
-        while True:
-            last = self._records(alias)[-1:]
-            counter = int(last[0][:8]) + 1 if last else 1
-            name = f"{counter:08d}-{uuid.uuid4().hex}.json"
-            self._store.write(f"aliases/{alias}/{name}", (json.dumps(record) + "\n").encode())
-            newest = self._records(alias)[-1]
-            # Another's move of the same count may stand above this one, which is then void.
-            if newest == name or newest[:8] != name[:8]:
-                return
-
-    def _target(self, alias: str) -> int | None:
-        newest = self._records(alias)[-1:]
-        return self._record(alias, newest[0]).version if newest else None
-
-    def _records(self, alias: str) -> list[str]:
-        if not _ALIAS.fullmatch(alias):
-            return []
-        return sorted(n for n in self._store.names(f"aliases/{alias}") if _RECORD.fullmatch(n))
-
-    def _record(self, alias: str, name: str) -> AliasRecord:
-        try:
-            tree = parse_json(self._store.read(f"aliases/{alias}/{name}"), f"alias {alias!r}")
-            return AliasRecord(tree["version"], tree["moved"], tree["why"])
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            raise RegistryError(f"alias {alias!r} is damaged ({name}): {error}") from None
-
-    def _all_names(self) -> list[str]:
-        names = self._store.names("versions")
-        return [name for name in names if _FOLDER.fullmatch(name.split("/")[0])]
-
     def _numbers(self) -> list[int]:
         """Numbers of complete, undeleted versions, newest first."""
-        names = self._all_names()
-        whole = {int(name[:8]) for name in names if name[8:] == f"/{_MANIFEST}"}
-        gone = {int(name[:8]) for name in names if name[8:] == f"/{_DELETED}"}
-        return sorted(whole - gone, reverse=True)
+        files: dict[str, set[int]] = {MANIFEST: set(), DELETED: set()}
+        for name in self._store.names("versions"):
+            number = number_of(name)
+            if number is not None:
+                files.setdefault(name.partition("/")[2], set()).add(number)
+        return sorted(files[MANIFEST] - files[DELETED], reverse=True)
 
     def _is_there(self, number: int) -> bool:
-        names = self._store.names(_folder(number))
-        return _MANIFEST in names and _DELETED not in names
+        names = self._store.names(folder_of(number))
+        return MANIFEST in names and DELETED not in names
 
     def _version(self, number: int, aliases: Mapping[str, int]) -> Version:
         if number not in self._known:
-            self._known[number] = parse_manifest(self._read(number, _MANIFEST), number)
+            self._known[number] = parse_manifest(self._read(number, MANIFEST), number)
         own = tuple(alias for alias, target in aliases.items() if target == number)
         return self._known[number]._replace(aliases=own)
 
     def _read(self, number: int, file: str) -> bytes:
         try:
-            return self._store.read(f"{_folder(number)}/{file}")
+            return self._store.read(f"{folder_of(number)}/{file}")
         except FileNotFoundError:
             raise RegistryError(f"version {number} is damaged: it has no {file}") from None
 
@@ -345,10 +309,6 @@ class Registry:
         numbers = [str(number) for number in self._numbers()[:5]]
         names = [*self.aliases(), *numbers]
         return f"; there are: {', '.join(names)}" if names else ", which is empty: publish one"
-
-
-def _folder(number: int) -> str:
-    return f"versions/{number:08d}"
 
 
 def _now() -> str:

@@ -1,5 +1,6 @@
 """Where versions are kept: a local folder, or any object store that pyarrow.fs reaches."""
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -60,7 +61,13 @@ class LocalStore:
         """Lists the files below a folder; links are not followed."""
         root = self._folder / folder
         found = []
-        for path, _, files in os.walk(root):
+
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):  # deleted meanwhile, or not yet there
+                reason = error.strerror or error
+                raise RegistryError(f"cannot list {error.filename}: {reason}") from error
+
+        for path, _, files in os.walk(root, onerror=refuse):
             inside = Path(path).relative_to(root)
             found += [(inside / file).as_posix() for file in files if _WRITING not in file]
         return found
@@ -90,8 +97,11 @@ class LocalStore:
                 os.fsync(file.fileno())
             os.replace(partial, path)
             _sync_folder(path.parent)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            if not isinstance(error, OSError):
+                raise
             raise RegistryError(f"cannot write {path}: {error.strerror or error}") from error
 
     def claim(self, folder: str) -> bool:

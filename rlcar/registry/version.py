@@ -2,14 +2,24 @@
 
 import hashlib
 import json
+import re
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlcar.errors import RegistryError
+from rlcar.registry.metadata import check_metadata
 from rlcar.registry.model_file import parse_json
 
 FORMAT_VERSION = 1
+POLICY, REPORT, MANIFEST, DELETED = (
+    "policy.safetensors",
+    "report.json",
+    "manifest.json",
+    "deleted.json",
+)
+_FOLDER = re.compile(r"(\d{8})/.+")
 # (x - mean) / sqrt(variance + epsilon) within +-limit, as rlcar.normaliser has it.
 NORMALISER = {"epsilon": 1e-8, "limit": 10.0}
 
@@ -24,7 +34,7 @@ class Version(NamedTuple):
     number: int
     created: str  # ISO 8601, UTC
     metadata: dict[str, Any]
-    files: dict[str, dict[str, Any]]  # name -> {sha256, size_bytes}
+    files: dict[str, dict[str, str]]  # name -> {sha256}
     aliases: tuple[str, ...] = ()
 
 
@@ -50,6 +60,7 @@ def manifest_bytes(version: Version) -> bytes:
 
 def parse_manifest(data: bytes, number: int) -> Version:
     """Reads what `manifest_bytes` wrote; raises RegistryError when it is not that any more."""
+    name = f"version {number}"
     try:
         tree = parse_json(data, "its manifest")
         manifest = tree["manifest"]
@@ -62,11 +73,26 @@ def parse_manifest(data: bytes, number: int) -> Version:
             )
         if manifest["number"] != number:
             raise ValueError(f"its manifest is that of version {manifest['number']}")
-        return Version(number, manifest["created"], manifest["metadata"], manifest["files"])
-    except (KeyError, TypeError) as error:
-        raise RegistryError(f"version {number} is damaged: no {error} in its manifest") from None
+        files = {file: {"sha256": about["sha256"]} for file, about in manifest["files"].items()}
+        created = datetime.fromisoformat(manifest["created"]).isoformat(timespec="milliseconds")
+        if POLICY not in files or not files.keys() <= {POLICY, REPORT}:
+            raise ValueError(f"it lists the files {', '.join(sorted(files))[:100]}")
+    except (KeyError, TypeError, AttributeError):
+        raise RegistryError(f"{name} is damaged: its manifest is incomplete") from None
     except ValueError as error:
-        raise RegistryError(f"version {number} is damaged: {error}") from None
+        raise RegistryError(f"{name} is damaged: {error}") from None
+    return Version(number, created, check_metadata(manifest["metadata"], name), files)
+
+
+def folder_of(number: int) -> str:
+    """Where a version's files are."""
+    return f"versions/{number:08d}"
+
+
+def number_of(name: str) -> int | None:
+    """Returns the version that a file below `versions/` belongs to, if any."""
+    match = _FOLDER.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def sha256(data: bytes) -> str:

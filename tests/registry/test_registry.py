@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlcar.config import make_config
 from rlcar.errors import RegistryError, UserError
 from rlcar.registry import Registry
+from rlcar.registry.version import manifest_bytes
 from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG
+from tests.untrained_run import write_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,6 +115,28 @@ def test_an_alias_moves_and_goes_back(registry, run):
     assert values == [1, 2, 3, 2, 1, 3, 1]
 
 
+def test_a_damaged_move_of_an_alias_counts_as_never_made(registry, run):
+    for number in (1, 2):
+        registry.publish(run)
+        registry.promote(number)
+    last = max((Path(registry.place) / "aliases" / "champion").iterdir())
+    last.write_bytes(last.read_bytes()[:-5])
+    assert registry.resolve("champion") == 1
+    assert registry.version(1).aliases == ("champion",)
+    assert [record.why for record in registry.history("champion")] == ["promoted", "damaged"]
+    registry.promote(2)
+    assert registry.rollback().number == 1
+
+
+@pytest.mark.parametrize("files", [{}, {"../../secret": {"sha256": ""}}, [], {"x": 1}])
+def test_a_manifest_that_names_other_files_is_damaged(registry, run, files):
+    version = registry.publish(run)
+    manifest = _folder(registry, 1) / "manifest.json"
+    manifest.write_bytes(manifest_bytes(version._replace(files=files)))
+    with pytest.raises(RegistryError, match="version 1 is damaged"):
+        Registry(registry.place).open(1)
+
+
 @pytest.mark.parametrize("alias", ["", "latest", "7", "Champion", "../x", "a/b", "x" * 33, "."])
 def test_an_alias_has_a_plain_name(registry, run, alias):
     registry.publish(run)
@@ -184,10 +209,10 @@ def test_retention_keeps_what_is_new_or_pointed_at(registry, run):
     assert [one.number for one in registry.versions()] == [5, 3, 1]
 
 
-def test_a_difference_names_the_settings(registry, run, make_run, documented):
-    other = documented.model_copy(update={"seed": 3})
+def test_a_difference_names_the_settings(registry, run, tmp_path):
     registry.publish(run)
-    registry.publish(make_run(other, "other", env_steps=2000))
+    other = make_config("documented", "test", seed=3)
+    registry.publish(write_run(tmp_path / "other", other, env_steps=2000))
     difference = registry.diff(1, "latest")
     assert difference["config.seed"] == (0, 3)
     assert difference["lineage.env_steps"] == (1000, 2000)
