@@ -6,8 +6,8 @@ from cluster.submit import DEFAULT_RUNS, entrypoint_of
 from rlcar.errors import UserError
 
 
-def entrypoint(*arguments, takes_address=True, python="python"):
-    return entrypoint_of(arguments, takes_address=takes_address, python=python)
+def entrypoint(*arguments, python="python"):
+    return entrypoint_of(arguments, python)
 
 
 def test_a_training_joins_the_cluster_it_is_on_and_keeps_its_run_after_the_job():
@@ -18,12 +18,21 @@ def test_a_training_joins_the_cluster_it_is_on_and_keeps_its_run_after_the_job()
     assert entrypoint("train", "--runs=s3://bucket/runs").endswith("--address auto")
 
 
+def test_a_sweep_is_kept_after_the_job_and_its_resume_is_no_folder():
+    assert entrypoint("tune", "--resume", "tune_configs/smoke.yaml") == (
+        "python -m rlcar.cli tune --resume tune_configs/smoke.yaml --address auto "
+        "--sweeps ~/rlcar-sweeps"
+    )
+    with pytest.raises(UserError, match="--sweeps sweeps is relative"):
+        entrypoint("tune", "x.yaml", "--sweeps", "sweeps")
+
+
 def test_a_local_training_stays_one_process():
     assert "--address" not in entrypoint("train", "--local")
 
 
 def test_a_command_without_address_gets_none():
-    assert entrypoint("evaluate", "/runs/x", takes_address=False, python="/opt/python 3") == (
+    assert entrypoint("evaluate", "/runs/x", python="/opt/python 3") == (
         "'/opt/python 3' -m rlcar.cli evaluate /runs/x"
     )
 
