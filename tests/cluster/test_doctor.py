@@ -41,12 +41,12 @@ def test_this_very_machine_has_no_problem_and_each_warning_says_what_to_do(tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_token_that_others_may_read_is_a_problem_with_its_command(home):
+def test_a_token_that_others_may_read_is_a_warning_with_its_command(home):
     path = token_path(home)
     path.write_text("secret-of-the-cluster")
     path.chmod(0o644)
     findings = list(doctor._token(home | {"RAY_AUTH_MODE": "token"}))
-    assert states(findings) == {"token": "ok", "token file": "problem"}
+    assert states(findings) == {"token": "ok", "token file": "warning"}
     assert findings[1].fix == f"chmod 600 {path}"
     path.chmod(0o600)
     assert states(doctor._token(home | {"RAY_AUTH_MODE": "token"})) == {"token": "ok"}
