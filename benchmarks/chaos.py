@@ -1,6 +1,6 @@
 """Does a training that is killed a hundred times end as well as one that is left alone?
 
-    python benchmarks/chaos.py [--kills 100] [--env-steps 131072] [--preset nano]
+    python benchmarks/chaos.py [--kills 100] [--env-steps 196608] [--preset nano]
 
 Trains twice on an embedded Ray with the same seed and env steps: once with kills spread at random
 over the whole training (simulators by SIGKILL and SIGSTOP, the learner and the driver by SIGKILL,
@@ -56,7 +56,7 @@ def train_arguments(options: argparse.Namespace) -> list[str]:
     ]
     words = ["--preset", options.preset, "--mode", options.mode, "--seed", "0"]
     words += ["--simulators", str(options.simulators)]
-    words += ["--simulator-deadline-s", str(options.simulator_deadline_s)]
+    words += ["--cluster", f"simulator_deadline_s={options.simulator_deadline_s}"]
     return words + [word for setting in settings for word in ("--set", setting)]
 
 
@@ -93,9 +93,9 @@ def newest_counters(folder: Path) -> dict[str, Any]:
     return {"train_steps": int(rows[-1]["learner/train_steps"])}
 
 
-def ray_over_local() -> float:
+def ray_over_local(env_steps: int) -> float:
     """The figure of `ray_loop.py`, measured by itself in a process of its own."""
-    command = [sys.executable, str(HERE / "ray_loop.py")]
+    command = [sys.executable, str(HERE / "ray_loop.py"), str(env_steps)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(said.strip())
     found = re.search(r"^figure ray_over_local_env_steps_per_s=(\S+)$", said, re.MULTILINE)
@@ -125,7 +125,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     low, high = alone["best_lap_rate_interval"]
     return {
         **report,
-        "ray_over_local": ray_over_local(),
+        "ray_over_local": ray_over_local(options.loop_env_steps),
         "lap_rate": killed["best_lap_rate"],
         "lap_rate_undisturbed": alone["best_lap_rate"],
         "lap_rate_within_interval": low <= killed["best_lap_rate"] <= high,
@@ -145,11 +145,12 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--env-steps", type=int, default=131_072)
+    parser.add_argument("--env-steps", type=int, default=196_608)
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--mode", default="standard")
     parser.add_argument("--simulators", type=int, default=2)
-    parser.add_argument("--simulator-deadline-s", type=float, default=10.0)
+    parser.add_argument("--simulator-deadline-s", type=float, default=5.0)
+    parser.add_argument("--loop-env-steps", type=int, default=6144)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     print_header("jax", "ray")

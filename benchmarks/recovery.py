@@ -23,7 +23,7 @@ from cluster.config import ClusterConfig  # noqa: E402
 
 SIMULATORS = 2
 TRAINING = [
-    *("--simulators", str(SIMULATORS), "--simulator-deadline-s", "10"),
+    *("--simulators", str(SIMULATORS), "--cluster", "simulator_deadline_s=10"),
     *("--set", "training.env_steps=100000000", "--set", "training.checkpoint_every_s=5"),
     *("--set", "training.evaluate_every_env_steps=100000000"),
     *("--set", "training.log_every_s=0.2"),

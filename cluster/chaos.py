@@ -175,7 +175,7 @@ class Chaos:
         return [] if job is None else alive_actors(class_name, job)
 
     def _await_recovery(self, kill: Kill, should_stop: Callable[[], object]) -> None:
-        """Waits for full rate with everybody there, or until the next kill is due all the same."""
+        """Waits for full rate with everybody there, or until too many other kills are overdue."""
         checkpoints_lost, env_steps_lost = self._watch.checkpoints_lost, self._watch.env_steps_lost
         whole_s: float | None = None  # since when everybody is there
         while not should_stop() and not self._is_done():
@@ -189,7 +189,7 @@ class Chaos:
                 kill.recovery_s = began_s - self._killed_s
                 self._watch.note_calm(now_s)
                 break
-            if now_s - self._killed_s > self._plan.recovery_limit_s or self._is_next_due():
+            if now_s - self._killed_s > self._plan.recovery_limit_s or self._is_late():
                 break
         kill.checkpoints_lost = self._watch.checkpoints_lost - checkpoints_lost
         kill.env_steps_lost = self._watch.env_steps_lost - env_steps_lost
@@ -202,6 +202,13 @@ class Chaos:
     def _is_next_due(self) -> bool:
         number = len(self.kills)
         return number < len(self._due) and self._watch.env_steps >= self._due[number]
+
+    def _is_late(self) -> bool:
+        """Whether a tenth of the kills is overdue: then nobody's recovery is waited for."""
+        if not self._due:
+            return False
+        late = min(len(self.kills) + len(self._due) // 10, len(self._due) - 1)
+        return self._watch.env_steps >= self._due[late]
 
 
 def due_env_steps(plan: Plan, rng: random.Random) -> list[float]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlcar import checkpoint
 from rlcar.errors import UserError
 
 _STOP_LIMIT_S = 120.0
@@ -23,9 +24,10 @@ class TrainingProcess:
         self.log = folder.parent / f"{folder.name}.chaos.log"
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.log.write_text("")
-        self._failures = 0
+        self._folder = folder
+        self._failures = 0  # of itself, without a checkpoint between them
         self._is_killed = False
-        self._started_s = 0.0
+        self._began_env_steps = 0
         self.restarts = -1  # the first start is none
         self._start()
 
@@ -42,7 +44,7 @@ class TrainingProcess:
         code = self._process.poll()
         if code is None or code == 0:
             return
-        if self._is_killed or time.monotonic() - self._started_s > _STOP_LIMIT_S:
+        if self._newest_env_steps() > self._began_env_steps:
             self._failures = 0
         if not self._is_killed:
             self._failures += 1
@@ -86,10 +88,14 @@ class TrainingProcess:
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "none"
 
+    def _newest_env_steps(self) -> int:
+        newest = checkpoint.latest(self._folder / "checkpoints")
+        return newest.env_steps if newest else 0
+
     def _start(self) -> None:
         self.restarts += 1
         self._is_killed = False
-        self._started_s = time.monotonic()
+        self._began_env_steps = self._newest_env_steps()
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ)

@@ -42,7 +42,7 @@ EXPORTED = {
     "rollout/weights_lag_updates": Exported("rlcar_weights_lag_updates", "of the newest block"),
     "cluster/simulator_restarts": Exported("rlcar_simulator_restarts", "since the driver began"),
     "cluster/simulators_delivering": Exported("rlcar_simulators_delivering", "blocks"),
-    "cluster/learner_busy_share": Exported("rlcar_learner_busy_share", "of the last 10 s"),
+    "learner/idle_share": Exported("rlcar_learner_idle_share", "of the last 100 blocks"),
     "cluster/simulators_busy_share": Exported("rlcar_simulators_busy_share", "of the last 10 s"),
 }
 

@@ -25,7 +25,8 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
         # starve. Simulators step back by themselves (`SimActor`).
         os.environ.setdefault("RAY_worker_niceness", "0")
         cores = os.cpu_count() or 1
-        wanted = config.learner_cpus + config.simulator_cpus * (config.simulators or 1)
+        number = config.simulators if isinstance(config.simulators, int) else 1
+        wanted = config.learner_cpus + config.simulator_cpus * number
         # "local" and not None: None would join a recorded cluster, even a dead one.
         ray.init(
             address="local",

@@ -2,16 +2,24 @@
 
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
 from rlcar import logs
 from rlcar.agent import make_agent
+from rlcar.arrays import check_finite
 from rlcar.config import Config
 from rlcar.environment import make_rollout, spec_of
 from rlcar.rollout import Episodes
 from rlcar.types import Trajectory, Weights
+
+
+class Whereabouts(NamedTuple):
+    """Where a process is."""
+
+    node: str  # its id, as `ray.nodes` has it
+    process: int
 
 
 class SimulatorProcess:
@@ -25,14 +33,23 @@ class SimulatorProcess:
         self._rollout = make_rollout(config, policy, index * config.training.cars, epoch)
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
-        """Drives one block; two objects, so that the block never passes through the driver."""
+        """Drives one block; two objects, so that the block never passes through the driver.
+
+        Raises NonFiniteError: a NaN ends here.
+        """
         began_s = time.perf_counter()
         trajectory, episodes = self._rollout.collect(weights)
+        check_finite({"observation": trajectory.observation, "reward": trajectory.reward})
         return trajectory, episodes._replace(busy_s=time.perf_counter() - began_s)
 
-    def process_id(self) -> int:
-        """The process to look at, or to kill."""
-        return os.getpid()
+    def whereabouts(self) -> Whereabouts:
+        """The process to look at, or to end."""
+        return whereabouts()
+
+
+def whereabouts() -> Whereabouts:
+    """Where the calling process is."""
+    return Whereabouts(ray.get_runtime_context().get_node_id(), os.getpid())
 
 
 SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(SimulatorProcess)

@@ -33,7 +33,7 @@ _METRICS = {
     "env_steps_per_s": ("rollout/env_steps_per_s",),
     "train_steps_per_s": ("learner/train_steps_per_s",),
     "weights_lag_updates": ("rollout/weights_lag_updates",),
-    "learner_busy_share": ("cluster/learner_busy_share",),
+    "learner_idle_share": ("learner/idle_share",),
     "simulators_busy_share": ("cluster/simulators_busy_share",),
     "simulators": ("cluster/simulators_delivering",),
     "restarts": ("cluster/simulator_restarts",),
@@ -59,7 +59,7 @@ class RunStatus(NamedTuple):
     env_steps_per_s: float | None = None
     train_steps_per_s: float | None = None
     weights_lag_updates: float | None = None
-    learner_busy_share: float | None = None
+    learner_idle_share: float | None = None
     simulators_busy_share: float | None = None
     simulators: float | None = None
     restarts: float | None = None

@@ -22,6 +22,7 @@ from rlcar.config import Config, dump_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation import Evaluation
 from rlcar.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
+from rlcar.mirror import Mirror
 from rlcar.rollout import Episodes
 from rlcar.types import Weights
 from rlcar.when import Every, EverySeconds
@@ -50,9 +51,11 @@ class Run:
         folder: Path,
         config: Config,
         resumed: checkpoint.Save | None = None,
+        mirror: Mirror | None = None,
         watcher: Watcher | None = None,
     ):
         self.folder, self.config = folder, config
+        self._mirror = mirror or Mirror(folder, "")
         resumed_steps = resumed.env_steps if resumed else 0
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +147,8 @@ class Run:
             "rollout/env_steps_per_s": self._env_rate.per_s(),
             "learner/train_steps_per_s": self._train_rate.per_s(),
             "learner/train_steps": train_steps,
+            "learner/rollbacks": self.config.training.rollbacks,
+            **self._mirror.metrics(),
         }
         self._progress.update(env_steps, self._latest)
         if self._logged == (env_steps, train_steps):
@@ -168,7 +173,15 @@ class Run:
                 config_json=dump_config(self.config),
                 meta={**self.meta(), "train_steps": weights.version, "seed": self.config.seed},
             )
-            checkpoint.keep(self.folder / "best", 1)
+            # The best until the newest checkpoint, too: who goes on from there needs it.
+            resumable = checkpoint.latest(self.checkpoints)
+            checkpoint.keep(self.folder / "best", 1, resumable.env_steps if resumable else None)
+
+    def saved(self) -> None:
+        """Drops old checkpoints, and sends the new one to the storage if there is one."""
+        with writing(self.folder):
+            checkpoint.keep(self.checkpoints, self.config.training.checkpoints_kept)
+        self._mirror.push()
 
     def figures(self, env_steps: int) -> dict[str, float]:
         """What the latest evaluation said, how fast training is and how long it took."""
@@ -239,7 +252,9 @@ def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | No
         pattern = f"{name or '*'}/checkpoints"
         newest = [checkpoint.latest(folder) for folder in root.glob(pattern)]
         found = [save for save in newest if save is not None]
-        return max(found, key=lambda save: save.path.stat().st_mtime, default=None)
+        last = max(found, key=lambda save: save.path.stat().st_mtime, default=None)
+        # Nobody is there to be told that the newest is damaged: the one before it will do.
+        return last and (checkpoint.latest_sound(last.path.parent) or last)
     folder = require_run(Path(resume))
     if folder == Path(resume):
         save = checkpoint.latest(folder / "checkpoints")

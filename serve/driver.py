@@ -25,6 +25,7 @@ _LOGGER = logging.getLogger(__name__)
 SAFE_ACTION = (0.0, -1.0)  # wheels straight, full brake
 # What takes longer than this is done in the other thread, so that nobody else waits for it.
 _INLINE_S = 0.002
+_ONE_FIRST = np.ones(1, bool)
 
 
 class Driver:
@@ -195,8 +196,8 @@ class Driver:
     ) -> ActAnswer:
         """`times_s`: when the observation behind the action came, and when the request did."""
         now_s = self._clock()
-        self.meter.of(version).add(source, now_s - times_s[1], action)
         rows = action.tolist()
+        self.meter.of(version).add(source, now_s - times_s[1], rows)
         return ActAnswer(
             source=source,
             model_version=version,
@@ -219,5 +220,5 @@ def _acted(model: ServedModel, session: Session | None, observed: Observed) -> n
     if session is not None:
         return session.act(observed)
     cars = len(observed.observation)
-    first = np.ones(cars, bool)
+    first = _ONE_FIRST if cars == 1 else np.ones(cars, bool)
     return model.policy.act(model.policy.initial_state(cars), observed.observation, first)[0]

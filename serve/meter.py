@@ -1,6 +1,7 @@
 """What the server counts, for each model version, and how Prometheus reads it."""
 
 import bisect
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ LATENCY_BUCKETS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
-ACTION_EDGES = np.linspace(-1.0, 1.0, 21)
+ACTION_BINS = 20  # of -1 to 1; what is exactly -1 is counted apart, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
 _ROUTES = frozenset(
     {
@@ -39,27 +40,24 @@ class VersionCounts:
         self.latency_counts = [0] * (len(LATENCY_BUCKETS_S) + 1)
         self.latency_sum_s = 0.0
         self.cars = 0
-        self.action_counts: dict[int, np.ndarray] = {}
-        self.action_sums: dict[int, float] = {}
+        self.action_counts: list[list[int]] = []
 
-    def add(self, source: str, latency_s: float, actions: np.ndarray) -> None:
-        """Counts one answer with its actions `[N, A]`."""
+    def add(self, source: str, latency_s: float, actions: list[list[float]]) -> None:
+        """Counts one answer with its actions `[N][A]`."""
         self.sources[source] += 1
         self.latency_counts[bisect.bisect_left(LATENCY_BUCKETS_S, latency_s)] += 1
         self.latency_sum_s += latency_s
         self.cars += len(actions)
-        bins = np.ceil((actions + 1.0) * 10.0).astype(np.intp).clip(0, 20)
-        for index in range(actions.shape[1]):
-            counts = self.action_counts.get(index)
-            if counts is None:
-                counts = self.action_counts[index] = np.zeros(len(ACTION_EDGES), np.int64)
-                self.action_sums[index] = 0.0
-            if len(actions) == 1:
-                counts[bins[0, index]] += 1
-                self.action_sums[index] += float(actions[0, index])
-            else:
-                counts += np.bincount(bins[:, index], minlength=len(counts))
-                self.action_sums[index] += float(actions[:, index].sum())
+        while len(self.action_counts) < len(actions[0]):
+            self.action_counts.append([0] * (ACTION_BINS + 1))
+        if len(actions) == 1:
+            for counts, value in zip(self.action_counts, actions[0], strict=True):
+                counts[math.ceil((value + 1.0) * ACTION_BINS / 2)] += 1
+            return
+        bins = np.ceil((np.array(actions) + 1.0) * ACTION_BINS / 2).astype(np.intp)
+        for counts, column in zip(self.action_counts, bins.T, strict=True):
+            for index, count in enumerate(np.bincount(column)):
+                counts[index] += int(count)
 
 
 class Meter:
@@ -147,10 +145,11 @@ class Meter:
             "rlcar_act_action", "Actions answered.", labels=("model_version", "action")
         )
         for version, counts in self.versions.items():
-            for index, values in counts.action_counts.items():
+            for index, values in enumerate(counts.action_counts):
                 action = _ACTION_NAMES[index] if index < len(_ACTION_NAMES) else str(index)
-                bounds = [f"{edge:.1f}" for edge in ACTION_EDGES[:-1]] + ["+Inf"]
+                edges = [f"{2 * edge / ACTION_BINS - 1:.1f}" for edge in range(ACTION_BINS)]
                 totals = np.cumsum(values).tolist()
-                buckets = list(zip(bounds, totals, strict=True))
-                family.add_metric((str(version), action), buckets, counts.action_sums[index])
+                buckets = list(zip([*edges, "+Inf"], totals, strict=True))
+                # Prometheus knows no sum of numbers that may be negative.
+                family.add_metric((str(version), action), buckets, sum_value=None)
         yield family

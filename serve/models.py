@@ -13,7 +13,7 @@ from rlcar.errors import UserError
 from rlcar.registry import Registry
 from serve.meter import Meter
 from serve.policy import NumpyPolicy, load_policy
-from serve.schema import MAX_CARS, ObservationRange
+from serve.schema import MAX_CARS, ObservationRange, make_range
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 10.0
@@ -31,7 +31,12 @@ class ServedModel(NamedTuple):
 
     def cost_of(self, cars: int) -> float:
         """Seconds that one act with so many cars will take, about."""
-        return float(np.interp(cars, _COST_SIZES, self.cost_s))
+        one_s, some_s, many_s = self.cost_s
+        if cars <= 1:
+            return one_s
+        if cars <= _COST_SIZES[1]:
+            return some_s  # below, an act costs about as much as with one car
+        return many_s * cars / _COST_SIZES[2]
 
 
 class Models:
@@ -112,7 +117,7 @@ class Models:
 def warmed(policy: NumpyPolicy, now_s: float) -> ServedModel:
     """Acts on the whole range of observations, so that the first request finds a warm policy."""
     metadata = policy.version.metadata
-    allowed = ObservationRange(*(_bounds(metadata["observation"], end) for end in ("low", "high")))
+    allowed = make_range(*(_bounds(metadata["observation"], end) for end in ("low", "high")))
     costs = []
     for cars in _COST_SIZES:
         state = policy.initial_state(cars)
@@ -128,7 +133,6 @@ def warmed(policy: NumpyPolicy, now_s: float) -> ServedModel:
     return ServedModel(policy.version.number, policy, allowed, tuple(costs), now_s)
 
 
-def _bounds(schema: list[dict[str, Any]], end: str) -> np.ndarray:
+def _bounds(schema: list[dict[str, Any]], end: str) -> list[float]:
     free = -np.inf if end == "low" else np.inf
-    values = [free if entry[end] is None else entry[end] for entry in schema]
-    return np.array(values, np.float32)
+    return [free if entry[end] is None else entry[end] for entry in schema]

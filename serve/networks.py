@@ -39,14 +39,29 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * x))  # overflows nowhere
 
 
-def _rms_norm_silu(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    x = x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + np.float32(1e-4)) * scale
-    return x * _sigmoid(x)
+class _Norm:
+    """RMSNorm and SiLU, with few passes over small arrays: silu(2 h) = h (1 + tanh h)."""
+
+    def __init__(self, scale: np.ndarray):
+        size = scale.shape[-1]
+        self._half_scale = (0.5 * size**0.5 * scale).astype(np.float32)
+        self._epsilon = np.float32(1e-4 * size)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        root = np.vecdot(x, x)
+        root += self._epsilon
+        np.sqrt(root, out=root)
+        half = x / root[..., None]
+        half *= self._half_scale
+        out = np.tanh(half)
+        out += 1.0
+        out *= half
+        return out
 
 
 def _normed(arrays: Arrays, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    weight, scale = arrays[f"{name}.w"], arrays[f"{name}.scale"]
-    return lambda x: _rms_norm_silu(x @ weight, scale)
+    weight, norm = arrays[f"{name}.w"], _Norm(arrays[f"{name}.scale"])
+    return lambda x: norm(x @ weight)
 
 
 def _stack(arrays: Arrays, name: str, layers: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -81,18 +96,19 @@ def _dreamer(config: Config, arrays: Arrays) -> Network:
         state: State, observation: np.ndarray, is_first: np.ndarray
     ) -> tuple[np.ndarray, State]:
         number = len(observation)
-        keep = 1.0 - is_first.astype(np.float32)[:, None]
-        recurrent, latent, action = (part * keep for part in state)
-        if model.has_memory:
-            recurrent = advance(recurrent, latent, action)
-        else:  # the belief is inferred from the present observation alone
-            recurrent = np.zeros_like(recurrent)
+        if not model.has_memory:  # the belief is inferred from the present observation alone
+            recurrent = np.zeros((number, units), np.float32)
+        else:
+            if is_first.any():
+                keep = 1.0 - is_first.astype(np.float32)[:, None]
+                state = tuple(part * keep for part in state)
+            recurrent = advance(*state)
         scaled = scale * observation
         embedding = encoder(np.sign(scaled) * np.log1p(np.abs(scaled)))
         logits = posterior_out(posterior_in(np.concatenate([recurrent, embedding], axis=-1)))
         # Mixing in a uniform keeps the order of probabilities, so the mode is that of the logits.
         best = np.argmax(logits.reshape(number, groups, classes), axis=-1)
-        latent = one_hot[best].reshape(number, groups * classes)
+        latent = one_hot.take(best, axis=0).reshape(number, groups * classes)
         head = action_out(actor(np.concatenate([recurrent, latent], axis=-1)))
         action = np.tanh(head[:, : head.shape[1] // 2])
         return action, (recurrent, latent, action)
@@ -106,8 +122,11 @@ def _advance(
     """The block-diagonal GRU of `rlcar.dreamer.layers.BlockGru`, with what feeds it."""
     model, name = config.dreamer.world_model, "world_model.rssm/~advance"
     blocks, units = model.recurrent_blocks, model.recurrent_units
-    parts = [_normed(arrays, f"{name}/{part}_in") for part in ("recurrent", "latent", "action")]
-    shared_w, scale = arrays[f"{name}/gru.shared_w"], arrays[f"{name}/gru.scale"]
+    size = units // blocks
+    names = [f"{name}/{part}_in" for part in ("recurrent", "latent", "action")]
+    weights = [arrays[f"{part}.w"] for part in names]
+    norm_inputs = _Norm(np.stack([arrays[f"{part}.scale"] for part in names]))
+    shared_w, norm = arrays[f"{name}/gru.shared_w"], _Norm(arrays[f"{name}/gru.scale"])
     block_w, gates_w, gates_b = (
         arrays[f"{name}/gru.{part}"] for part in ("block_w", "gates_w", "gates_b")
     )
@@ -119,15 +138,17 @@ def _advance(
         return x.swapaxes(0, 1).reshape(-1, units)
 
     def advance(recurrent: np.ndarray, latent: np.ndarray, action: np.ndarray) -> np.ndarray:
-        inputs = (recurrent, latent, action)
-        shared = np.concatenate([f(x) for f, x in zip(parts, inputs, strict=True)], axis=-1)
+        products = np.empty((len(recurrent), 3, model.hidden_units), np.float32)
+        for index, x in enumerate((recurrent, latent, action)):
+            np.matmul(x, weights[index], out=products[:, index])
+        shared = norm_inputs(products).reshape(len(recurrent), -1)
         old = grouped(recurrent)
-        hidden = _rms_norm_silu(shared @ shared_w + ungrouped(old @ block_w), scale)
+        hidden = norm(shared @ shared_w + ungrouped(old @ block_w))
         gates = grouped(hidden) @ gates_w + gates_b
-        reset, candidate, update = np.split(gates, 3, axis=-1)
+        reset, candidate = gates[..., :size], gates[..., size : 2 * size]
         candidate = np.tanh(_sigmoid(reset) * candidate)
-        update = _sigmoid(update - 1.0)
-        return ungrouped(update * candidate + (1.0 - update) * old)
+        update = _sigmoid(gates[..., 2 * size :] - 1.0)
+        return ungrouped(old + update * (candidate - old))
 
     return advance
 
@@ -183,7 +204,8 @@ def _ppo(config: Config, arrays: Arrays) -> Network:
         if remember is not None:
             memory = remember(np.where(is_first[:, None], np.float32(0.0), state[0]), x)
             state, x = (memory,), np.concatenate([memory, x], axis=-1)
-        return layers[2](np.tanh(layers[1](np.tanh(layers[0](x))))), state
+        action = layers[2](np.tanh(layers[1](np.tanh(layers[0](x)))))
+        return np.minimum(np.maximum(action, -1.0), 1.0), state
 
     return Network((units,) if units else (), step)
 

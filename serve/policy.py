@@ -53,7 +53,7 @@ class NumpyPolicy:
                 f"version {self.version.number} answers {observation[:1].tolist()} with a number "
                 "that is not finite"
             )
-        return np.clip(action, -1.0, 1.0), state
+        return action, state
 
     def latent(self, state: State) -> np.ndarray | None:
         """The world model's latent state `[B, S, K]`, one-hot; None for other algorithms."""

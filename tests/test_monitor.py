@@ -35,7 +35,7 @@ def run_folder(tmp_path):
     weights = Weights(48, {"layer": np.zeros(2, np.float32)})
     with Run(folder, make_config(mode="test", overrides=["training.env_steps=768"])) as run:
         run.drove(EPISODES)
-        run.trained(48, {"cluster/learner_busy_share": 0.5})
+        run.trained(48, {"learner/idle_share": 0.5})
         run.log(512, 48)
         run.evaluated(512, weights, Evaluation({"evaluation/lap_rate": 0.25}, cost=1.0))
         run.log(768, 64)
@@ -64,7 +64,7 @@ def test_a_finished_run_shows_what_its_last_rows_say(run_folder):
     assert status.eta_s is None
     assert (status.episodes, status.reward, status.lap_rate) == (2, 2.0, 0.5)
     assert status.evaluation_lap_rate == 0.25
-    assert status.learner_busy_share == 0.5
+    assert status.learner_idle_share == 0.5
     assert 0.0 <= status.checkpoint_age_s < 60.0
 
 

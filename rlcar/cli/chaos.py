@@ -71,7 +71,7 @@ def chaos(
     else:
         folder = runs / (name or f"chaos-{time.strftime('%Y%m%d-%H%M%S')}")
         arguments = _train_arguments(preset, mode, set_ or [])
-        arguments += ["--simulator-deadline-s", str(simulator_deadline_s)]
+        arguments += ["--cluster", f"simulator_deadline_s={simulator_deadline_s}"]
         arguments += ["--simulators", str(simulators)] if simulators else []
         report = against_own_training(plan, cluster, folder, arguments, **common)
         report |= {"lap_rate": _lap_rate(folder)}

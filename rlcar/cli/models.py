@@ -34,18 +34,17 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
     if as_json:
         _print_json([_tree(one) for one in versions])
         return
-    table = Table(title=escape(opened.place))
-    for column in ("version", "aliases", "created", "algorithm", "world", "laps", "lap time"):
-        table.add_column(column)
-    table.add_column("run", overflow="fold")
-    table.add_column("description", overflow="fold")
+    table = Table(box=None, pad_edge=False)
+    for column in ("version", "aliases", "created", "algorithm", "world", "laps", "run", ""):
+        table.add_column(
+            column, overflow="fold", no_wrap=column in ("created", "algorithm", "laps")
+        )
     for one in versions:
         metadata, laps = one.metadata, one.metadata["laps"] or {}
-        rate, time = laps.get("lap_rate"), laps.get("lap_time_steps")
+        driven = f"{100 * laps['lap_rate']:.1f} %" if laps else "-"
         row = (
-            *(str(one.number), ", ".join(one.aliases), one.created[:19], metadata["algorithm"]),
-            *(metadata["config"]["world"], "-" if rate is None else f"{100 * rate:.1f} %"),
-            *("-" if time is None else f"{time:.1f} steps", metadata["lineage"]["run"] or "-"),
+            *(str(one.number), ", ".join(one.aliases), one.created[:10], metadata["algorithm"]),
+            *(metadata["config"]["world"], driven, metadata["lineage"]["run"] or "-"),
             metadata["description"],
         )
         table.add_row(*(escape(cell) for cell in row))
@@ -56,12 +55,14 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, registry: Where = MODELS, as_json: AsJson = False) -> None:
-    """Shows what a version says of itself, and checks its files."""
+    """Shows what a version says of itself, and checks its files; --json shows every setting."""
     model = _open(registry).open(name)
     tree = _tree(model.version)
     if as_json:
         _print_json(tree)
         return
+    config = tree["metadata"]["config"]
+    tree["metadata"]["config"] = {name: config[name] for name in ("preset", "world", "seed")}
     if tree["metadata"]["laps"]:
         del tree["metadata"]["laps"]["per_track"]
     tree["numbers"] = sum(array.size for array in model.arrays.values())

@@ -135,7 +135,7 @@ def _figures(run: Any) -> tuple[list[str], list[str], list[str]]:
         ("lag {}", run.weights_lag_updates, ".0f"),
     )
     processes = _lines(
-        ("learner {} busy", run.learner_busy_share, ".0%"),
+        ("learner {} idle", run.learner_idle_share, ".0%"),
         ("{} simulators", run.simulators, ".0f"),
         ("{} busy", run.simulators_busy_share, ".0%"),
         ("{} restarts", run.restarts or None, ".0f"),

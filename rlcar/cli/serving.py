@@ -47,6 +47,7 @@ def serve(
         list[str] | None, typer.Option("--set", help="A setting, e.g. deadline_ms=50.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, or auto.")] = None,
+    page: Annotated[bool, typer.Option("--page", help="The live page too; realtime only.")] = False,
 ) -> None:
     """Serves the champion: POST /v1/act, WS /v1/drive, models, health, metrics."""
     # Before NumPy is loaded: a car's matrices are too small to share among threads.
@@ -60,6 +61,8 @@ def serve(
         raise UserError(f"there is no lane {lane!r}: there are ray and realtime")
     if address is not None and lane != "ray":
         raise UserError("--address is of the Ray lane: leave out --lane realtime")
+    if page and lane != "realtime":
+        raise UserError("the page lives in one process: add --lane realtime, or leave out --page")
     settings = make_settings(
         registry=registry if "://" in registry else str(Path(registry).expanduser().resolve()),
         alias=alias,
@@ -83,6 +86,12 @@ def serve(
         from serve.ray_lane import serve_on_ray
 
         serve_on_ray(settings, address)
+    elif page:
+        from serve.live import open_live
+        from serve.live_app import run_live
+
+        live = open_live(settings.registry)
+        run_live(live, settings, lambda url: console.print(f"the page: {url}", highlight=False))
     else:
         from serve.realtime import serve_realtime
 

@@ -16,6 +16,7 @@ from rlcar.cli.shared import RUNS, console
 from rlcar.errors import UserError
 
 _MODELS = Path("models")
+_TOKENS = Path("~/.config/rlcar/tokens.json")
 _PORT = 8001
 _POLL_S = 0.2
 _BEGINS_S = 120.0  # a training on Ray takes its time until there is a run
@@ -28,12 +29,17 @@ def watch(
     registry: Annotated[Path, typer.Option(help="Where versions are kept.")] = _MODELS,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     wait_s: Annotated[float, typer.Option(min=0, help="For the run to begin.")] = 0.0,
-    auth: Annotated[bool, typer.Option("--auth", help="Asks for a token.")] = False,
+    auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
+    tokens: Annotated[
+        Path, typer.Option(envvar="RLCAR_TOKENS", help="The file they are kept in.")
+    ] = _TOKENS,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Outside loopback, without a token.")
     ] = False,
 ) -> None:
     """Opens the page where a run is watched, driven by hand, and seen to learn."""
+    # Before NumPy is loaded: a car's matrices are too small to share among threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     folder = _await_run(run, runs, wait_s)
     from rlcar.config import load_config
@@ -46,7 +52,12 @@ def watch(
     except ModuleNotFoundError as error:
         raise UserError(f"the page needs {error.name}: pip install 'rlcar[serve]'") from error
     settings = make_settings(
-        registry=str(registry), host=host, port=port, auth=auth, allow_anonymous=allow_anonymous
+        registry=str(registry),
+        host=host,
+        port=port,
+        auth=auth,
+        tokens=tokens.expanduser().resolve(),
+        allow_anonymous=allow_anonymous,
     )
     config = load_config(folder / "config.json")
     require_race(folder, config)

@@ -30,7 +30,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 PORT = 6379
 TRAINING = [
     *("train", "--mode", "test", "--simulators", "2", "--name", "run"),
-    *("--simulator-deadline-s", "10"),
+    *("--cluster", "simulator_deadline_s=10"),
     *("--set", "training.env_steps=100000000", "--set", "training.checkpoint_every_s=2"),
     *("--set", "training.log_every_s=0.2", "--set", "training.evaluate_every_env_steps=100000000"),
 ]

@@ -17,16 +17,19 @@ def test_20_swaps_under_100_requests_a_second_cost_no_request(tmp_path):
     later = [publish(folder, seed=1 + swap, alias=None) for swap in range(SWAPS)]
     over = threading.Event()
 
-    def swap():
+    def swap(models):
         registry = Registry(folder)
         for number in later:
-            time.sleep(0.25)
+            time.sleep(0.15)
             registry.promote(number)
+            deadline_s = time.monotonic() + 2.0
+            while models.current.number != number and time.monotonic() < deadline_s:
+                time.sleep(0.01)
         time.sleep(0.5)
         over.set()
 
     with serving(folder, poll_s=0.05) as server:
-        swapping = threading.Thread(target=swap)
+        swapping = threading.Thread(target=swap, args=(server.config.app.app.models,))
         swapping.start()
         url = f"http://127.0.0.1:{server.port}"
         told = asyncio.run(ask_open_loop(url, 100.0, sessions=10, is_over=over.is_set))

@@ -25,7 +25,6 @@ export class Charts {
   }
 
   setEpisodes(rewards, first) {
-    if (this.rows.length) return;
     this.episodes = rewards.map((reward, i) => ({ env_steps: first + i + 1, reward }));
     this.isStale = true;
   }
@@ -38,7 +37,7 @@ export class Charts {
   draw() {
     if (!this.isStale) return;
     this.isStale = false;
-    const ofRun = this.rows.length > 0;
+    const ofRun = this.rows.some((row) => "episode/reward" in row);
     if (ofRun) this.plot("reward", this.rows, REWARD, "env steps");
     else this.plot("reward", this.episodes, [["reward", "this car", "--accent"]], "episodes here");
     this.plot("loss", this.rows, LOSSES, "env steps", true);
@@ -48,9 +47,11 @@ export class Charts {
     const shown = series.filter(([key]) => rows.some((row) => key in row)), place = this.places[name];
     if (!shown.length) {
       this.drop(name);
-      if (!place.firstChild) place.innerHTML = `<p>${name === "loss" ? "No run is followed, or it has not logged a loss yet." : "No episode has ended yet."}</p>`;
+      place.classList.add("empty");
+      place.textContent = name === "loss" ? "No run is followed, or it has not logged a loss yet." : "No episode has ended yet.";
       return;
     }
+    place.classList.remove("empty");
     const data = [rows.map((row) => row.env_steps), ...shown.map(([key]) => rows.map((row) => (isLog && !(row[key] > 0) ? null : row[key] ?? null)))];
     const shape = shown.map(([key]) => key).join() + axis;
     if (this.plots[name]?.shape !== shape) {

@@ -69,16 +69,20 @@ export function errorAt(steps, chosen) {
   return `Rays off by ${(100 * off).toFixed(1)} % of their range; chance to be driving still ${(100 * step.goesOn).toFixed(0)} %.`;
 }
 
+const LATENT_PX = 128; // the most that the squares may be high, all together
+
 export function drawLatent(canvas, { groups, classes, values }) {
-  const [context, width, height] = fresh(canvas);
+  const width = canvas.clientWidth;
   // As many columns of groups as keep the squares square.
   let best = { size: 0 };
   for (let columns = 1; columns <= groups; columns += 1) {
     const rows = Math.ceil(groups / columns), gap = 6 * (columns - 1);
-    const size = Math.min((width - gap) / (columns * classes), height / rows);
+    const size = Math.min((width - gap) / (columns * classes), LATENT_PX / rows);
     if (size > best.size) best = { size, rows };
   }
-  const { size, rows } = best, across = classes * size + 6;
+  const { size, rows } = best, across = classes * size + 6, height = `${Math.ceil(rows * size)}px`;
+  if (canvas.style.height !== height) canvas.style.height = height;
+  const [context] = fresh(canvas);
   for (let group = 0; group < groups; group += 1) {
     const x0 = Math.floor(group / rows) * across, y0 = (group % rows) * size;
     for (let k = 0; k < classes; k += 1) {

@@ -40,7 +40,7 @@ export class ModelList {
       ...(saves.length ? [group(`Saves of ${run}`, saves.map(({ file, env_steps: steps }) =>
         option(file, `${count.format(steps)} steps${file.startsWith("best") ? " · best" : ""}`)))] : []),
     ];
-    this.fill(this.select, [...(run ? [option("live", `newest of ${run}, as it learns`)] : []), ...groups()], "no version yet");
+    this.fill(this.select, [...(run ? [option("live", `newest of ${run}`)] : []), ...groups()], "no version yet");
     this.fill(this.ghosts, [option("", "nobody"), ...groups()]);
   }
 

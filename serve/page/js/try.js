@@ -13,7 +13,7 @@ export class TryIt {
       label.className = "slider";
       label.append(Object.assign(document.createElement("span"), { textContent: name }), value, input);
       Object.assign(input, { type: "range", min: 0, max: 1, step: 0.01, value: AT_FIRST[i] });
-      input.setAttribute("aria-label", name);
+      input.id = label.htmlFor = `try-${i}`;
       input.addEventListener("input", () => this.ask());
       place.append(label);
       return { input, value };
