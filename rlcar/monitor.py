@@ -36,7 +36,9 @@ _METRICS = {
     "learner_idle_share": ("learner/idle_share",),
     "simulators_busy_share": ("cluster/simulators_busy_share",),
     "simulators": ("cluster/simulators_delivering",),
-    "restarts": ("cluster/simulator_restarts",),
+    "simulator_restarts": ("cluster/simulator_restarts",),
+    "learner_restarts": ("cluster/learner_restarts",),
+    "storage_failures": ("storage/failures",),
     "rollbacks": ("learner/rollbacks",),
 }
 
@@ -62,7 +64,9 @@ class RunStatus(NamedTuple):
     learner_idle_share: float | None = None
     simulators_busy_share: float | None = None
     simulators: float | None = None
-    restarts: float | None = None
+    simulator_restarts: float | None = None
+    learner_restarts: float | None = None
+    storage_failures: float | None = None
     rollbacks: float | None = None
 
 
