@@ -28,6 +28,7 @@ _KEPT = {
     "tune": ("--sweeps", "~/rlcar-sweeps"),
 }
 _FOLDERS = {"train": ("--resume",), "chaos": ("--run", "--out")}  # further ones
+_NO_SUCH_COMMAND = 127  # says the shell
 _SILENCE_S = 20.0  # after which we ask whether the job, or the connection, is still there
 
 
@@ -208,7 +209,11 @@ def exit_code(job: JobDetails) -> int:
 
 def reason(job: JobDetails) -> str:
     """Why a job failed, in a line; empty when its own log has said so."""
-    if job.status is not JobStatus.FAILED or job.driver_exit_code:
+    if job.status is not JobStatus.FAILED:
+        return ""
+    if job.driver_exit_code == _NO_SUCH_COMMAND:
+        return "its node has no such interpreter on its path: name one with --python"
+    if job.driver_exit_code:
         return ""
     lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
     return lines[-1] if lines else "for a reason that Ray does not tell"

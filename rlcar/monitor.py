@@ -201,8 +201,14 @@ class RunsReader:
                     self._readers[folder] = RunReader(folder)
         for folder in [folder for folder in self._readers if not folder.is_dir()]:
             del self._readers[folder]
-        order = sorted(self._readers, key=lambda folder: (folder / "run.json").stat().st_mtime)
-        return [self._readers[folder].status() for folder in order]
+        return [self._readers[folder].status() for folder in sorted(self._readers, key=_began_s)]
+
+
+def _began_s(folder: Path) -> float:
+    try:
+        return (folder / "run.json").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # being deleted
 
 
 def status_of_progress(name: str, state: str, progress: PlainProgress | None) -> RunStatus:

@@ -1,5 +1,6 @@
 """What the doctor finds on machines that lack something, and that it says how to mend it."""
 
+import importlib.metadata
 import os
 import socket
 
@@ -90,6 +91,15 @@ def test_the_address_of_a_cluster_that_has_gone_is_found_in_file_and_variable(ho
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):
     assert only(doctor._storage(tmp_path / "new" / "runs")).state in ("ok", "warning")
     assert only(doctor._storage(doctor.Path("/proc/self/runs"))).state == "problem"
+
+
+def test_the_list_of_what_a_job_needs_is_that_of_the_distribution():
+    needed = {
+        doctor.Requirement(text).name.lower()
+        for text in importlib.metadata.requires("rlcar")
+        if "extra ==" not in text or "extra == 'cluster'" in text
+    }
+    assert set(doctor._IMPORTED) == needed
 
 
 def test_shared_memory_is_measured_where_it_is(tmp_path):

@@ -1,8 +1,9 @@
 """What a job's command becomes."""
 
 import pytest
+from ray.job_submission import JobDetails
 
-from cluster.submit import DEFAULT_RUNS, entrypoint_of
+from cluster.submit import DEFAULT_RUNS, entrypoint_of, exit_code, reason
 from rlcar.errors import UserError
 
 
@@ -58,3 +59,24 @@ def test_what_would_be_lost_with_the_job_is_refused(arguments, message):
 
 def test_auto_resumes_what_is_on_the_cluster():
     assert "--resume auto" in entrypoint("train", "--resume", "auto")
+
+
+def ended(status, **fields):
+    return JobDetails(type="SUBMISSION", status=status, entrypoint="x", **fields)
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "why"),
+    [
+        (ended("SUCCEEDED", driver_exit_code=0), 0, ""),
+        (ended("STOPPED"), 130, ""),
+        (ended("FAILED", driver_exit_code=2, message="Job entrypoint …"), 2, ""),
+        (ended("FAILED", driver_exit_code=127), 127, "name one with --python"),
+        (ended("FAILED", message="Traceback\n  x\nRuntimeEnvError: no disk\n"), 1, "no disk"),
+        (ended("FAILED"), 1, "a reason that Ray does not tell"),
+    ],
+)
+def test_how_a_job_ended_is_its_exit_code_and_why_is_said_where_its_log_does_not(job, code, why):
+    assert exit_code(job) == code
+    assert why in reason(job)
+    assert bool(reason(job)) == bool(why)
