@@ -87,6 +87,10 @@ def test_every_key_of_a_shipped_sweep_exists_and_changes_what_it_names(path):
             "budget.trials = 1: pbt needs a population of at least 2",
         ),
         (
+            {"scheduler": PBT, "budget": {"trials": 4, "env_steps": 4096, "concurrent": 2}},
+            "budget.concurrent: a population takes turns by itself",
+        ),
+        (
             {
                 "scheduler": PBT,
                 "space": {"dreamer.world_model.recurrent_units": {"choice": [64, 128]}},
