@@ -18,6 +18,7 @@ from rlcar.evaluate import drive
 from rlcar.replay import Replay
 from rlcar.sim import SPEC
 from rlcar.train import train
+from rlcar.trainer import load_replay
 
 LOSSES = ("model/reconstruction_loss", "model/dynamics_loss", "model/reward_loss", "model/loss")
 
@@ -38,7 +39,7 @@ def main() -> None:
         fresh = agent.learner.init(config.seed)
         trained = checkpoint.load(save, fresh, part="learner")
         replay = Replay(config.replay, SPEC, config.training.block_length, config.seed)
-        replay.restore(checkpoint.load_extra(save, "replay"))
+        replay.restore(*load_replay(save))
         best = checkpoint.latest(folder / "best")
         assert best is not None
         like = agent.learner.policy_params(fresh)

@@ -1,9 +1,12 @@
 """Processes, resources and deadlines; nothing about learning."""
 
-from typing import Any
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
+from rlcar.config import nearest
 from rlcar.errors import ConfigError
 from rlcar.race_config import Section
 
@@ -12,16 +15,39 @@ class ClusterConfig(Section):
     """How a training is spread over a Ray cluster."""
 
     address: str | None = None  # None starts Ray on this machine for this run alone
-    simulators: PositiveInt | None = None  # None: one for each core that the learner leaves free
+    # None: one for each core that the learner leaves free; auto: so too while nodes come and go.
+    simulators: PositiveInt | Literal["auto"] | None = None
     simulator_cpus: PositiveFloat = 1.0
     learner_cpus: PositiveFloat = 1.0
-    learner_gpus: NonNegativeFloat | None = None  # None: one if the cluster has any
+    learner_gpus: NonNegativeFloat | None = None  # None: one a device, if the cluster has any
     blocks_in_flight: PositiveInt = 2  # for each simulator: one driving, one waiting
     learner_queue: PositiveInt = 3  # blocks handed to the learner and not yet learned from
+    # Blocks driven with weights older than so many updates are dropped; None: four times what all
+    # blocks in flight amount to.
+    max_policy_lag_updates: PositiveInt | None = None
     simulator_deadline_s: PositiveFloat = 60.0  # silent for longer is replaced
     start_deadline_s: PositiveFloat = 180.0  # the same, while it still imports and compiles
-    most_restarts_in_a_row: int = Field(5, ge=0)  # of one simulator without a block between them
+    learner_deadline_s: PositiveFloat = 60.0  # a learner that answers nothing for longer is hung
+    learn_deadline_s: PositiveFloat = 900.0  # and so is one that works on a single call for longer
+    most_restarts_in_a_row: int = Field(5, ge=0)  # of one simulator without a block between them,
+    # or of the learner without a checkpoint between them
+    restart_pause_s: NonNegativeFloat = 1.0  # before the second restart in a row; then it doubles
     connect_timeout_s: PositiveFloat = 20.0
+
+
+def parse_cluster_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Reads `name=value`, values as numbers where they are; raises ConfigError for another form."""
+    settings: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in ClusterConfig.model_fields:
+            known = list(ClusterConfig.model_fields)
+            raise ConfigError(f"--cluster {text!r} is not name=value{nearest(name, known)}")
+        settings[name] = value
+        for number in (float, int):  # an int where it can be one
+            with contextlib.suppress(ValueError):
+                settings[name] = number(value)
+    return settings
 
 
 def make_cluster_config(**settings: Any) -> ClusterConfig:

@@ -1,21 +1,40 @@
-"""The simulators: keeps each of them busy, replaces the dead and the silent."""
+"""The simulators: keeps each of them busy, replaces the dead and the silent, grows and shrinks."""
 
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from cluster.config import ClusterConfig
-from cluster.sim_actor import SIM_ENVIRONMENT, SimActor
+from cluster.nodes import NodeWatch, selector, simulators_that_fit
+from cluster.sim_actor import SIM_ENVIRONMENT, SimActor, Whereabouts
+from cluster.weights import Published
 from rlcar.config import Config
 from rlcar.errors import UserError
+from rlcar.metrics import Rate
 from rlcar.rollout import Episodes
 
 logger = logging.getLogger(__name__)
+
+
+class Block(NamedTuple):
+    """A block that was driven, as it travels: its steps by reference."""
+
+    trajectory: Any  # ref
+    episodes: Episodes
+    version: int  # of the weights that drove it
+
+
+class _InFlight(NamedTuple):
+    trajectory: Any  # ref
+    version: int
+    order: int
 
 
 @dataclasses.dataclass
@@ -24,9 +43,12 @@ class Simulator:
 
     index: int
     epoch: int
-    actor: Any
-    heard_s: float  # when it last delivered, or began
-    in_flight: dict[Any, Any]  # ref of the episodes -> ref of the trajectory, oldest first
+    actor: Any = None  # None while it waits to be started
+    whereabouts: Any = None  # a ref, then Whereabouts
+    heard_s: float = 0.0  # when it last delivered, or began
+    start_at_s: float = 0.0
+    leave_at_s: float | None = None  # it gets no more blocks, and ends then at the latest
+    in_flight: dict[Any, _InFlight] = dataclasses.field(default_factory=dict)  # by ref of Episodes
     has_delivered: bool = False
     failures: int = 0  # in a row, without a block between them
 
@@ -34,58 +56,125 @@ class Simulator:
 class Fleet:
     """Holds N simulators; `blocks` yields what they finished and never waits for a straggler."""
 
-    def __init__(self, config: Config, cluster: ClusterConfig, number: int, epoch: int = 0):
+    def __init__(self, config: Config, cluster: ClusterConfig, epoch: int = 0):
         """`epoch` to begin with: a resumed training gives another one, and so drives new races."""
-        self._config, self._cluster = config, cluster
+        self._cluster, self._epoch = cluster, epoch
         self._config_ref = ray.put(config)
-        self._simulators = [self._start(index, epoch) for index in range(number)]
-        self.restarts = 0
+        self._watch = NodeWatch()
+        self._simulators: list[Simulator] = []
+        self._epochs: dict[int, int] = {}  # index -> the next epoch of such a simulator
+        self._order = itertools.count()
+        self.restarts = self.lost = 0
+        self._busy = Rate()  # seconds of driving
 
-    def process_ids(self) -> list[int]:
-        """One a simulator, for an operator (or a test) to look at."""
-        return ray.get([simulator.actor.process_id.remote() for simulator in self._simulators])
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __len__(self) -> int:
+        return len(self._simulators)
+
+    def whereabouts(self) -> list[Whereabouts]:
+        """Of each simulator, for an operator (or a test) to look at; waits until they all run."""
+        there = [one.whereabouts for one in self._simulators if one.actor is not None]
+        return [one if isinstance(one, Whereabouts) else ray.get(one) for one in there]
+
+    def room(self) -> int:
+        """How many blocks may be in flight at once."""
+        return len(self) * self._cluster.blocks_in_flight
 
     def delivering(self) -> int:
         """How many simulators have delivered a block since they were started."""
         return sum(simulator.has_delivered for simulator in self._simulators)
 
-    def feed(self, weights: Any) -> None:
-        """Tops every simulator up to its blocks in flight, with the newest `weights` (a ref)."""
+    def metrics(self) -> dict[str, float]:
+        """What an operator wants to know of the simulators."""
+        return {
+            "cluster/simulators": len(self),
+            "cluster/simulators_delivering": self.delivering(),
+            "cluster/simulator_restarts": self.restarts,
+            "cluster/blocks_lost": self.lost,
+            "cluster/simulators_busy_share": min(1.0, self._busy.per_s() / max(1, len(self))),
+        }
+
+    def start(self) -> None:
+        """Starts those that should run and do not; adds and drops them as the nodes allow."""
+        self._fit()
+        now_s = time.monotonic()
         for simulator in self._simulators:
+            if simulator.actor is None and now_s >= simulator.start_at_s:
+                self._start(simulator)
+
+    def feed(self, weights: Published) -> None:
+        """Tops every simulator up to its blocks in flight, with the newest weights."""
+        self.start()
+        for simulator in self._simulators:
+            if simulator.actor is None or simulator.leave_at_s is not None:
+                continue
             while len(simulator.in_flight) < self._cluster.blocks_in_flight:
                 if not simulator.in_flight:
                     simulator.heard_s = time.monotonic()
                 collect = simulator.actor.collect.options(num_returns=2)
-                trajectory, episodes = collect.remote(weights)
-                simulator.in_flight[episodes] = trajectory
+                trajectory, episodes = collect.remote(weights.ref)
+                simulator.in_flight[episodes] = _InFlight(
+                    trajectory, weights.version, next(self._order)
+                )
 
-    def blocks(self, timeout_s: float) -> Iterator[tuple[Any, Episodes]]:
-        """Yields (ref of the trajectory, episodes) of what is done within `timeout_s`."""
+    def blocks(self, timeout_s: float, most: int | None = None) -> Iterator[Block]:
+        """Yields at most so many blocks that are done within `timeout_s`, the oldest first."""
         owner = {ref: one for one in self._simulators for ref in one.in_flight}
-        if owner:
-            refs = list(owner)
-            done, _ = ray.wait(refs, num_returns=1, timeout=timeout_s, fetch_local=True)
-            if done:  # whatever else is ready by now comes along
-                done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-            for ref in done:
-                simulator = owner[ref]
-                trajectory = simulator.in_flight.pop(ref, None)
-                if trajectory is None:
-                    continue  # its simulator was replaced a moment ago
-                try:
-                    episodes = ray.get(ref)
-                except RayError as error:
-                    self._replace(simulator, _reason(error))
-                    continue
-                simulator.heard_s = time.monotonic()
-                simulator.has_delivered, simulator.failures = True, 0
-                yield trajectory, episodes
+        refs = list(owner)
+        if not refs:
+            time.sleep(timeout_s)
+            return
+        done, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+        if done:  # whatever else is ready by now comes along
+            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        now_s = time.monotonic()
+        for ref in done:  # also those that are not taken yet
+            owner[ref].heard_s = now_s
+        done.sort(key=lambda ref: owner[ref].in_flight[ref].order)
+        for ref in done[:most]:
+            block = self._take(owner[ref], ref)
+            if block is not None:
+                yield block
         self._replace_silent()
+
+    def step_back(self) -> None:
+        """Ends those that have not delivered yet: a learner that restarts takes cores first."""
+        for simulator in self._simulators:
+            if not simulator.has_delivered:
+                self._end(simulator)
 
     def stop(self) -> None:
         """Ends every simulator; what they were driving is lost."""
+        self._watch.stop()
         for simulator in self._simulators:
-            ray.kill(simulator.actor)
+            self._end(simulator)
+        self._simulators = []
+
+    def _take(self, simulator: Simulator, ref: Any) -> Block | None:
+        flight = simulator.in_flight.pop(ref, None)
+        if flight is None:
+            return None  # its simulator was replaced a moment ago
+        try:
+            episodes = ray.get(ref)
+        except RayError as error:
+            if is_lost_object(error):  # the weights died with their host; the learner tells
+                self.lost += 1
+            else:
+                self._replace(simulator, reason_of(error))
+            return None
+        self._busy.add(episodes.busy_s)
+        simulator.has_delivered, simulator.failures = True, 0
+        return Block(flight.trajectory, episodes, flight.version)
 
     def _replace_silent(self) -> None:
         # Ray says nothing for a minute when a host is cut off: our own clock decides.
@@ -102,29 +191,100 @@ class Fleet:
     def _replace(self, simulator: Simulator, reason: str) -> None:
         logger.warning("simulator %d is replaced: %s", simulator.index, reason)
         self.restarts += 1
+        self.lost += len(simulator.in_flight)
         failures = simulator.failures + 1
-        if failures > self._cluster.most_restarts_in_a_row:
+        # Where nodes come and go, one that finds no room is no reason to stop the others.
+        if failures > self._cluster.most_restarts_in_a_row and not (
+            self._cluster.simulators == "auto" and self.delivering() > simulator.has_delivered
+        ):
             raise UserError(
                 f"simulator {simulator.index} failed {failures} times without delivering a block; "
                 f"the last reason: {reason}"
             )
-        ray.kill(simulator.actor)
-        simulator.in_flight.clear()  # one death, however many of its blocks report it
-        fresh = self._start(simulator.index, simulator.epoch + 1)
-        fresh.failures = failures
-        self._simulators[self._simulators.index(simulator)] = fresh
+        self._end(simulator)
+        simulator.failures = failures
+        pause_s = self._cluster.restart_pause_s * 2 ** min(failures - 2, 6) if failures > 1 else 0.0
+        simulator.start_at_s = time.monotonic() + pause_s
 
-    def _start(self, index: int, epoch: int) -> Simulator:
-        actor = SimActor.options(
+    def _start(self, simulator: Simulator) -> None:
+        simulator.epoch = self._epochs.get(simulator.index, self._epoch)
+        self._epochs[simulator.index] = simulator.epoch + 1
+        simulator.actor = SimActor.options(
             num_cpus=self._cluster.simulator_cpus,
             runtime_env={"env_vars": SIM_ENVIRONMENT},
-        ).remote(self._config_ref, index, epoch)
-        return Simulator(index, epoch, actor, time.monotonic(), {})
+            label_selector=selector("sim", self._watch.nodes),
+        ).remote(self._config_ref, simulator.index, simulator.epoch)
+        simulator.whereabouts = simulator.actor.whereabouts.remote()
+        simulator.heard_s = time.monotonic()
+
+    def _end(self, simulator: Simulator) -> None:
+        if simulator.actor is not None:
+            ray.kill(simulator.actor)
+        simulator.actor = simulator.whereabouts = None
+        simulator.in_flight = {}  # one death, however many of its blocks report it
+        simulator.has_delivered = False
+
+    def _fit(self) -> None:
+        """Adds simulators where there is room; those beyond it, or on a node that leaves, go."""
+        staying = [one for one in self._simulators if one.leave_at_s is None]
+        if self._cluster.simulators == "auto":
+            nodes = {node.id for node in self._watch.nodes}
+            for simulator in staying:
+                node = _node_of(simulator)
+                if node is not None and node not in nodes:
+                    self._dismiss(simulator, "its node leaves")
+        staying = [one for one in self._simulators if one.leave_at_s is None]
+        wanted = self._wanted() if self._cluster.simulators == "auto" or not staying else None
+        if wanted is not None:
+            # First those that do not run yet, then the youngest.
+            spare = sorted(staying, key=lambda one: (one.has_delivered, -one.index))
+            for simulator in spare[: max(0, len(staying) - wanted)]:
+                self._dismiss(simulator, f"there is room for {wanted}")
+            taken = {one.index for one in self._simulators}
+            free = (index for index in itertools.count() if index not in taken)
+            for index in itertools.islice(free, max(0, wanted - len(staying))):
+                self._simulators.append(Simulator(index, 0))
+        now_s = time.monotonic()
+        for simulator in list(self._simulators):
+            leave_at_s = simulator.leave_at_s
+            if leave_at_s is not None and (not simulator.in_flight or now_s > leave_at_s):
+                self._end(simulator)
+                self._simulators.remove(simulator)
+
+    def _wanted(self) -> int:
+        if isinstance(self._cluster.simulators, int):
+            return self._cluster.simulators
+        return max(1, simulators_that_fit(self._watch.nodes, self._cluster))
+
+    def _dismiss(self, simulator: Simulator, reason: str) -> None:
+        logger.info("simulator %d goes: %s", simulator.index, reason)
+        simulator.leave_at_s = time.monotonic() + self._cluster.simulator_deadline_s
 
 
-def _reason(error: RayError) -> str:
+def is_lost_object(error: RayError) -> bool:
+    """Says whether it was an object that died, and nobody's own doing."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(cause, ObjectLostError)
+
+
+def reason_of(error: RayError) -> str:
+    """One line that says what happened to an actor."""
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}"
     if getattr(error, "actor_init_failed", False):  # its cause comes as the end of a traceback
         return str(error).strip().splitlines()[-1]
     return type(error).__name__
+
+
+def _node_of(simulator: Simulator) -> str | None:
+    where = simulator.whereabouts
+    if where is None or isinstance(where, Whereabouts):
+        return where and where.node
+    done, _ = ray.wait([where], timeout=0)
+    if not done:
+        return None
+    try:
+        simulator.whereabouts = ray.get(where)
+    except RayError:
+        return None  # its blocks tell
+    return simulator.whereabouts.node

@@ -1,48 +1,122 @@
 """The learner in a process of its own: a shell around `rlcar.trainer`."""
 
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
-from rlcar import checkpoint
+from cluster.sim_actor import Whereabouts, whereabouts
+from rlcar import checkpoint, logs
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import spec_of
+from rlcar.metrics import RunningMean
 from rlcar.trainer import Trainer
 from rlcar.types import Trajectory, Weights
 
 
+class Report(NamedTuple):
+    """What the learner says after each call."""
+
+    env_steps: int
+    train_steps: int
+    updates: int  # of this call
+    metrics: dict[str, float]
+
+
 class LearnerProcess:
-    """Holds replay and parameters; every call does its work and returns, nothing runs beside it."""
+    """Holds replay and parameters. Work goes one call at a time; `control` answers beside it."""
 
     def __init__(self, config: Config):
+        _step_forward()
+        logs.take_over("learner")
         spec = spec_of(config)
         self._trainer = Trainer(config, spec, make_agent(config, spec))
+        self._is_draining = threading.Event()
+        self._busy_since_s: float | None = None
+        self._idle_since_s: float | None = None
+        self._idle, self._whole = RunningMean(100), RunningMean(100)  # seconds a call
 
-    def learn(self, trajectory: Trajectory) -> tuple[dict[str, Any], Weights]:
-        """Stores a block, runs the train steps that are due; two objects, the second for all."""
-        metrics = self._trainer.insert(trajectory)
-        calls = self._trainer.calls_due()
-        for _ in range(calls):
-            metrics |= self._trainer.train()
-        updates = calls * self._trainer.updates_per_call
-        return {"metrics": metrics, "updates": updates, **self._counters()}, self._trainer.weights()
+    def start(self, resume: checkpoint.Save | None) -> tuple[Report, Weights]:
+        """What to begin with; not in `__init__`, whose errors Ray swallows."""
+        with self._working():
+            if resume is not None:
+                self._trainer.restore(resume)
+            return self._report(0, {}), self._trainer.weights()
 
-    def start(self, resume: checkpoint.Save | None) -> tuple[dict[str, Any], Weights]:
-        """The counters and weights to begin with; not in `__init__`, whose errors Ray swallows."""
-        if resume is not None:
-            self._trainer.restore(resume)
-        return self._counters(), self._trainer.weights()
+    def learn(self, trajectory: Trajectory) -> tuple[Report, Weights | None]:
+        """Stores a block, runs the train steps that are due; two objects, the second for all.
 
-    def save(self, folder: Path, meta: dict[str, Any], keep: int) -> None:
-        """Writes a checkpoint and drops old ones."""
-        self._trainer.save(folder, meta)
-        checkpoint.keep(folder, keep)
+        It is None when there is nothing new. Once it drains, train steps are left for later.
+        """
+        with self._working():
+            metrics = self._trainer.insert(trajectory)
+            before = self._trainer.train_steps
+            for _ in range(self._trainer.calls_due()):
+                if self._is_draining.is_set():
+                    break
+                metrics |= self._trainer.train()
+            updates = self._trainer.train_steps - before
+            weights = self._trainer.weights() if updates else None
+        return self._report(updates, metrics | self._idle_share()), weights
 
-    def _counters(self) -> dict[str, Any]:
-        trainer = self._trainer
-        return {"env_steps": trainer.env_steps, "train_steps": trainer.train_steps}
+    def save(self, folder: Path, meta: dict[str, Any]) -> None:
+        """Writes a checkpoint."""
+        with self._working():
+            self._trainer.save(folder, meta)
+
+    @ray.method(concurrency_group="control")
+    def drain(self) -> None:
+        """From now on blocks are only stored: the end is near."""
+        self._is_draining.set()
+
+    @ray.method(concurrency_group="control")
+    def busy_s(self) -> float | None:
+        """For how long it has been at its present call; None while it waits for one."""
+        since_s = self._busy_since_s
+        return None if since_s is None else time.monotonic() - since_s
+
+    @ray.method(concurrency_group="control")
+    def whereabouts(self) -> Whereabouts:
+        """The process to look at, or to end."""
+        return whereabouts()
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        began_s = self._busy_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            ended_s = time.monotonic()
+            if self._idle_since_s is not None:
+                self._idle.add(began_s - self._idle_since_s)
+                self._whole.add(ended_s - self._idle_since_s)
+            self._busy_since_s, self._idle_since_s = None, ended_s
+
+    def _idle_share(self) -> dict[str, float]:
+        whole_s = self._whole.mean()
+        return {"learner/idle_share": self._idle.mean() / whole_s} if whole_s > 0.0 else {}
+
+    def _report(self, updates: int, metrics: dict[str, float]) -> Report:
+        return Report(self._trainer.env_steps, self._trainer.train_steps, updates, metrics)
 
 
-LearnerActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(LearnerProcess)
+def _step_forward() -> None:
+    """Leaves the niceness that Ray gives its workers, where the kernel allows it."""
+    for thread in Path("/proc/self/task").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
+
+
+LearnerActor: Any = ray.remote(
+    max_restarts=0,
+    max_task_retries=0,
+    concurrency_groups={"control": 1},
+    # A block whose host is cut off must not stand in the way of those behind it.
+    allow_out_of_order_execution=True,
+)(LearnerProcess)

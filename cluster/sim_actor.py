@@ -1,33 +1,55 @@
 """A simulator in a process of its own: a shell around `rlcar.rollout`."""
 
 import os
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import ray
 
+from rlcar import logs
 from rlcar.agent import make_agent
+from rlcar.arrays import check_finite
 from rlcar.config import Config
 from rlcar.environment import make_rollout, spec_of
 from rlcar.rollout import Episodes
 from rlcar.types import Trajectory, Weights
 
 
+class Whereabouts(NamedTuple):
+    """Where a process is."""
+
+    node: str  # its id, as `ray.nodes` has it
+    process: int
+
+
 class SimulatorProcess:
     """Drives N cars; `epoch` tells a replacement from its predecessor, so it drives other races."""
 
     def __init__(self, config: Config, index: int, epoch: int):
+        logs.take_over(f"simulator-{index}.{epoch}")
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
         policy = make_agent(config, spec_of(config)).policy
         self._rollout = make_rollout(config, policy, index * config.training.cars, epoch)
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
-        """Drives one block; two objects, so that the block never passes through the driver."""
-        return self._rollout.collect(weights)
+        """Drives one block; two objects, so that the block never passes through the driver.
 
-    def process_id(self) -> int:
-        """The process to look at, or to kill."""
-        return os.getpid()
+        Raises NonFiniteError: a NaN ends here.
+        """
+        began_s = time.perf_counter()
+        trajectory, episodes = self._rollout.collect(weights)
+        check_finite({"observation": trajectory.observation, "reward": trajectory.reward})
+        return trajectory, episodes._replace(busy_s=time.perf_counter() - began_s)
+
+    def whereabouts(self) -> Whereabouts:
+        """The process to look at, or to end."""
+        return whereabouts()
+
+
+def whereabouts() -> Whereabouts:
+    """Where the calling process is."""
+    return Whereabouts(ray.get_runtime_context().get_node_id(), os.getpid())
 
 
 SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(SimulatorProcess)

@@ -292,7 +292,7 @@ def _cluster_settings(base: ClusterConfig | None, changes: Mapping[str, Any]) ->
         one = error.errors()[0]
         name = ".".join(["cluster", *map(str, one["loc"])])
         raise ConfigError(f"{name} = {one['input']!r}: {one['msg']}") from error
-    if config.simulators is None:
+    if not isinstance(config.simulators, int):  # none, or auto
         raise ConfigError("cluster.simulators: a trial must say how many it needs")
     if config.address is not None:
         raise ConfigError("cluster.address: name the cluster with --address instead")

@@ -1,26 +1,30 @@
 """The loop of `rlcar.train` with processes: keep simulators busy, feed the learner, save, stop."""
 
+import dataclasses
 import logging
-import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
-from cluster.learner_actor import LearnerActor
+from cluster.learner import LearnerLostError, RemoteLearner
+from cluster.prometheus import PrometheusWatcher
 from cluster.runtime import ray_runtime
+from cluster.weights import LagLimit
+from rlcar import checkpoint
 from rlcar.agent import make_agent
-from rlcar.checkpoint import Save
 from rlcar.config import Config
 from rlcar.environment import make_evaluation, spec_of
-from rlcar.errors import UserError
+from rlcar.errors import NonFiniteError, UserError
+from rlcar.evaluation import Evaluation
 from rlcar.interrupt import StopRequest
-from rlcar.run import Run, Watcher
+from rlcar.mirror import Mirror
+from rlcar.rollback import roll_back
+from rlcar.run import EvaluationListener, Run
 from rlcar.train import Outcome
-from rlcar.types import Weights
+from rlcar.types import Params, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -32,128 +36,121 @@ def train(
     config: Config,
     cluster: ClusterConfig,
     folder: Path,
-    resume: Save | None = None,
-    watcher: Watcher | None = None,
+    resume: checkpoint.Save | None = None,
+    on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
-    Raises UserError for what the user can mend; earlier checkpoints stay as they were.
+    A learner that dies begins anew at the newest checkpoint; a NaN does so with a lower learning
+    rate. Raises UserError for what the user can mend; earlier checkpoints stay as they were.
     """
     if config.training.blocks_per_call > 1:
         raise UserError(
             f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
             "cars and learner: train with --local, or set it to 1"
         )
-    with ray_runtime(cluster):
-        loop = _Loop(config, cluster, folder, resume)
+    epoch = resume.env_steps if resume else 0  # never that of an earlier leg
+    with ray_runtime(cluster), StopRequest() as stop:
+        evaluate = make_evaluation(config, make_agent(config, spec_of(config)).policy)
         try:
-            return loop.run(watcher)
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise error.cause from None
-            raise
+            with (
+                Mirror(folder, config.training.storage) as mirror,
+                Fleet(config, cluster, epoch) as fleet,
+            ):
+                training = _Training(cluster, folder, evaluate, stop, mirror, fleet, on_evaluated)
+                return training.run(config, resume)
         except RayError as error:
             raise UserError(
-                f"the learner died ({type(error).__name__}): continue from the newest checkpoint "
-                f"with --resume {folder}"
+                f"the Ray cluster failed ({type(error).__name__}): continue from the newest "
+                f"checkpoint with --resume {folder}"
             ) from error
-        finally:
-            loop.close()
 
 
-class _Loop:
-    """What the driver holds: the fleet, the learner, and the refs between them."""
+@dataclasses.dataclass
+class _Training:
+    """What outlives a learner."""
 
-    def __init__(self, config: Config, cluster: ClusterConfig, folder: Path, resume: Save | None):
-        self._config, self._cluster, self._resume = config, cluster, resume
-        self._folder = folder
-        policy = make_agent(config, spec_of(config)).policy
-        self._evaluate = make_evaluation(config, policy)
-        self._learner = _start_learner(config, cluster)
-        start = self._learner.start.options(num_returns=2)
-        self._first_counters, self._weights = start.remote(resume)
-        self._counters: dict[str, int] = {}
-        self._learning: list[tuple[Any, Any]] = []  # (ref of the report, ref of the weights)
-        epoch = resume.env_steps if resume else 0  # never that of an earlier leg
-        self._fleet = Fleet(config, cluster, _number_of_simulators(cluster), epoch)
+    cluster: ClusterConfig
+    folder: Path
+    evaluate: Callable[[Params], Evaluation]
+    stop: StopRequest
+    mirror: Mirror
+    fleet: Fleet
+    on_evaluated: EvaluationListener | None
+    learner_restarts: int = 0
+    restarts_in_a_row: int = 0  # without a checkpoint between them
+    blocks_lost: int = 0
 
-    def run(self, watcher: Watcher | None = None) -> Outcome:
-        """Drives both until done; the checkpoint at the end is written whatever ended it."""
-        limit = self._config.training.env_steps
-        self._counters = ray.get(self._first_counters)
-        with Run(self._folder, self._config, self._resume) as run, StopRequest() as stop:
-            while self._counters["env_steps"] < limit and not stop:
-                if len(self._learning) < self._cluster.learner_queue:
-                    self._fleet.feed(self._weights)
-                    for trajectory, episodes in self._fleet.blocks(_TICK_S):
-                        run.drove(episodes)
-                        learn = self._learner.learn.options(num_returns=2)
-                        self._learning.append(learn.remote(trajectory))
-                full = len(self._learning) >= self._cluster.learner_queue
-                self._hear_learner(run, _TICK_S if full else 0.0)
-                if run.should_log():
-                    run.log(self._counters["env_steps"], self._counters["train_steps"])
-                if run.should_evaluate(self._counters["env_steps"]):
-                    weights: Weights = ray.get(self._weights)
-                    run.evaluated(
-                        self._counters["env_steps"], weights, self._evaluate(weights.params)
-                    )
-                    if watcher is not None:
-                        self._save(run)
-                        watcher(run.figures(self._counters["env_steps"]))
-                if run.should_save():
-                    self._save(run)
-            while self._learning:
-                self._hear_learner(run, _TICK_S)
-            run.log(self._counters["env_steps"], self._counters["train_steps"])
-            self._save(run)
-            return Outcome(run.summary(self._counters["env_steps"]), bool(stop))
-
-    def close(self) -> None:
-        """Ends every process: a cluster that was only joined would keep them."""
-        self._fleet.stop()
-        ray.kill(self._learner)
-
-    def _hear_learner(self, run: Run, timeout_s: float) -> None:
-        """Takes in what the learner finishes, oldest first; waits `timeout_s` for the oldest."""
-        while self._learning:
-            # The oldest alone: of several, `ray.wait` may name a later one again and again.
-            done, _ = ray.wait([self._learning[0][0]], timeout=timeout_s)
-            if not done:
-                return
-            report_ref, weights = self._learning.pop(0)
-            timeout_s = 0.0
+    def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+        """One leg after another: each begins at a checkpoint, with a learner of its own."""
+        checkpoints = self.folder / "checkpoints"
+        while True:
             try:
-                report = ray.get(report_ref)
-            except RayTaskError as error:
-                if not isinstance(error.cause, RayError):
-                    raise  # the learner's own words
-                # The block died with its host before it reached the learner, which is well.
-                logger.warning("a block is lost: %s", type(error.cause).__name__)
-                continue
-            self._weights = weights
-            self._counters = {name: report[name] for name in ("env_steps", "train_steps")}
-            metrics = report["metrics"] | {
-                "cluster/simulator_restarts": self._fleet.restarts,
-                "cluster/simulators_delivering": self._fleet.delivering(),
-            }
-            run.trained(report["updates"], metrics)
+                return self._leg(config, resume)
+            except NonFiniteError as error:
+                config, resume = roll_back(error, config, checkpoints)
+            except LearnerLostError as death:
+                self._count(death)
+                resume = checkpoint.latest_sound(checkpoints)
+            self.fleet.step_back()
 
-    def _save(self, run: Run) -> None:
-        keep = self._config.training.checkpoints_kept
-        ray.get(self._learner.save.remote(run.checkpoints.resolve(), run.meta(), keep))
+    def _leg(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+        watcher = PrometheusWatcher(self.folder.name)
+        fleet, lag = self.fleet, LagLimit(self.cluster.max_policy_lag_updates)
+        with RemoteLearner(config, self.cluster, resume) as learner:
+            fleet.start()
+            learner.begin()
+            with Run(self.folder, config, resume, self.mirror, watcher) as run:
+                while learner.env_steps < config.training.env_steps and not self.stop:
+                    if learner.room():
+                        fleet.feed(learner.weights)
+                        for block in fleet.blocks(_TICK_S, most=learner.room()):
+                            run.drove(block.episodes)
+                            if not lag.is_too_old(block.version, learner.train_steps, fleet.room()):
+                                learner.learn(block)
+                    self._hear(learner, run, lag, 0.0 if learner.room() else _TICK_S)
+                    if run.should_evaluate(learner.env_steps):
+                        weights: Weights = learner.fetch_weights()
+                        run.evaluated(learner.env_steps, weights, self.evaluate(weights.params))
+                        if self.on_evaluated is not None:
+                            learner.save(run.checkpoints.resolve(), run.meta())
+                            run.saved()
+                            self.on_evaluated(run.figures(learner.env_steps))
+                    if run.should_save():
+                        learner.begin_save(run.checkpoints.resolve(), run.meta())
+                if self.stop:
+                    learner.drain()
+                while learner.is_busy():
+                    self._hear(learner, run, lag, _TICK_S)
+                run.log(learner.env_steps, learner.train_steps)
+                learner.save(run.checkpoints.resolve(), run.meta())
+                run.saved()
+                return Outcome(run.summary(learner.env_steps), bool(self.stop))
 
+    def _hear(self, learner: RemoteLearner, run: Run, lag: LagLimit, timeout_s: float) -> None:
+        """Takes in what the learner has finished, and notes it."""
+        for report in learner.reports(timeout_s):
+            lag.learned(report.updates)
+            run.trained(report.updates, report.metrics | self._metrics(learner, lag))
+        if learner.has_saved():
+            self.restarts_in_a_row = 0
+            run.saved()
+        if run.should_log():
+            run.log(learner.env_steps, learner.train_steps)
 
-def _start_learner(config: Config, cluster: ClusterConfig) -> Any:
-    gpus = cluster.learner_gpus
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    options = LearnerActor.options(num_cpus=cluster.learner_cpus, num_gpus=gpus)
-    return options.remote(config)
+    def _metrics(self, learner: RemoteLearner, lag: LagLimit) -> dict[str, float]:
+        return self.fleet.metrics() | {
+            "cluster/learner_restarts": self.learner_restarts,
+            "cluster/blocks_lost": self.fleet.lost + learner.lost,
+            "cluster/blocks_dropped": lag.dropped,
+        }
 
-
-def _number_of_simulators(cluster: ClusterConfig) -> int:
-    if cluster.simulators is not None:
-        return cluster.simulators
-    cores = ray.cluster_resources().get("CPU", os.cpu_count() or 1)
-    return max(1, int((cores - cluster.learner_cpus) / cluster.simulator_cpus))
+    def _count(self, death: LearnerLostError) -> None:
+        self.learner_restarts += 1
+        self.restarts_in_a_row += 1
+        if self.restarts_in_a_row > self.cluster.most_restarts_in_a_row:
+            raise UserError(
+                f"the learner died {self.restarts_in_a_row} times without writing a checkpoint; "
+                f"the last time: {death}. Earlier checkpoints are intact: --resume {self.folder}"
+            ) from death
+        logger.warning("the learner is replaced: %s", death)

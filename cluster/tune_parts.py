@@ -112,7 +112,7 @@ def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
     if gpus:
         learner["GPU"] = gpus
-    simulators = [{"CPU": cluster.simulator_cpus}] * (cluster.simulators or 1)
+    simulators = [{"CPU": cluster.simulator_cpus}] * _simulators(cluster)
     # The first is the trial's own: it passes on refs and evaluates, and mostly waits.
     return PlacementGroupFactory([{}, learner, *simulators])
 
@@ -125,8 +125,13 @@ def largest_trial(sweep: SweepConfig) -> ClusterConfig | None:
     return max((one for one in every if one is not None), key=_cpus)
 
 
+def _simulators(cluster: ClusterConfig) -> int:
+    assert isinstance(cluster.simulators, int), cluster.simulators  # `SweepConfig` sees to it
+    return cluster.simulators
+
+
 def _cpus(cluster: ClusterConfig) -> float:
-    return cluster.learner_cpus + cluster.simulator_cpus * (cluster.simulators or 1)
+    return cluster.learner_cpus + cluster.simulator_cpus * _simulators(cluster)
 
 
 def runtime_config(sweep: SweepConfig, largest: ClusterConfig | None) -> ClusterConfig:

@@ -57,10 +57,7 @@ def check_finite(arrays: Arrays) -> None:
     for name, array in arrays.items():
         if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
             bad = int(np.size(array) - np.isfinite(array).sum())
-            raise NonFiniteError(
-                f"refuses to save: {name} has {bad} non-finite of {array.size} values; "
-                "go on from the last good checkpoint, with a lower learning rate"
-            )
+            raise NonFiniteError(f"{name} has {bad} non-finite of {array.size} values")
 
 
 def _shape_and_dtype(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:

@@ -1,11 +1,11 @@
 """One folder per save, complete or absent.
 
-    <folder>/BEST                     names the best save
     <folder>/step-000012000/
         state.safetensors             everything that training needs to go on
         replay.safetensors            and any other extra file
         config.json
-        meta.json                     counters, versions, checksums, the tree of arrays
+        meta.json                     counters, versions, checksums, the tree of arrays;
+                                      `needs` names the earlier saves that this one builds on
         DONE                          written last; holds the checksum of meta.json
 
 A save is written under the name `.saving-…` and then renamed, so a killed one is never seen.
@@ -16,6 +16,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -43,6 +44,8 @@ from rlcar.arrays import (
     storable_array,
 )
 from rlcar.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 
@@ -72,7 +75,7 @@ def save(
     """Writes a save, or leaves nothing of it; a former save of the same `env_steps` is replaced.
 
     `state` is a pytree of arrays, ints, floats and bools; `meta` may hold train_steps, metric,
-    seed and whatever else is JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
+    seed, needs and any JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
     Raises NonFiniteError, CheckpointError for a full disk, TypeError for what cannot be stored.
     """
     trees = {"state": flatten(state)}
@@ -122,6 +125,18 @@ def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) ->
     return tree if part is None else tree[part]
 
 
+def load_arrays(save_or_path: Save | Path | str, part: str) -> Arrays:
+    """Reads one top-level entry of a save's state as it is stored, by names within that entry.
+
+    Raises CheckpointError for an absent or damaged save.
+    """
+    one = open_save(save_or_path)
+    _check(one, ["config.json", "state.safetensors"])
+    stored = read_arrays(one.path / "state.safetensors")
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
+
+
 def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
     """Reads `<name>.safetensors`; raises CheckpointError when it is absent or damaged."""
     one = open_save(save_or_path)
@@ -169,37 +184,56 @@ def open_save(save_or_path: Save | Path | str) -> Save:
     return one
 
 
-def mark_best(folder: Path, save: Save) -> None:
-    """Lets BEST name this save; raises CheckpointError when the disk refuses."""
-    marker = Path(folder) / "BEST"
-    partial = marker.with_name(_SAVING + marker.name)
-    try:
-        partial.unlink(missing_ok=True)
-        _write(partial, [f"step-{save.env_steps:09d}\n".encode()])
-        os.replace(partial, marker)
-        _sync_folder(marker.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {marker}: {error.strerror or error}") from error
+def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> None:
+    """Deletes all saves but the newest ones and those that these need.
 
-
-def best(folder: Path) -> Save | None:
-    """Returns the save that BEST names, when there is one."""
-    try:
-        name = (Path(folder) / "BEST").read_text(errors="replace").strip()
-    except FileNotFoundError:
-        return None
-    return _find(Path(folder), name)
-
-
-def keep(folder: Path, newest: int) -> None:
-    """Deletes all saves but the newest ones and the best; raises ValueError below one."""
+    With `at_most_env_steps`, the newest that is not later stays as well. Raises ValueError below 1.
+    """
     if newest < 1:
         raise ValueError(f"keep(newest={newest}) would delete every save; keep at least 1")
-    champion = best(folder)
-    for one in saves(folder)[:-newest]:
-        if champion is None or one.env_steps != champion.env_steps:
+    there = saves(folder)
+    kept = there[-newest:]
+    if at_most_env_steps is not None:
+        kept += [one for one in there if one.env_steps <= at_most_env_steps][-1:]
+    names = {_name(one) for one in kept} | {name for one in kept for name in needs(one)}
+    for one in there:
+        if _name(one) not in names:
             _delete(one)
+
+
+def is_save_name(name: str) -> bool:
+    """Says whether a folder of that name is a save, if it is complete."""
+    return _STEP_NAME.fullmatch(name) is not None
+
+
+def needs(one: Save) -> list[str]:
+    """Names the saves beside this one without which it is not whole."""
+    return list(one.meta.get("needs") or [])
+
+
+def latest_sound(folder: Path) -> Save | None:
+    """Returns the newest save of which every file, also of those it needs, is as written.
+
+    Warns of each newer one that is not.
+    """
+    for one in reversed(saves(folder)):
+        why = damage(one)
+        if not why:
+            return one
+        logger.warning("%s is passed over: it is damaged (%s)", one.path, why)
+    return None
+
+
+def damage(one: Save) -> str:
+    """Names the first file of a save, or of one it needs, that is not as written; or nothing."""
+    for name in needs(one):
+        needed = _find(one.path.parent, name)
+        if needed is None:
+            return f"{name}, which it needs, is gone"
+        found = _damage(needed)
+        if found:
+            return f"{name}, which it needs: {found}"
+    return _damage(one)
 
 
 def rewind(folder: Path, to: Save) -> None:
@@ -222,6 +256,10 @@ def provenance(seed: int | None) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "rlcar": __version__, **installed},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _name(one: Save) -> str:
+    return f"step-{one.env_steps:09d}"
 
 
 def _delete(one: Save) -> None:
@@ -275,7 +313,7 @@ def _damage(one: Save, files: list[str] | None = None) -> str:
 def _fallback(path: Path) -> str:
     match = _STEP_NAME.fullmatch(path.name.removeprefix(_REPLACED))
     for one in reversed(saves(path.parent) if match else []):
-        if match and one.env_steps < int(match[1]) and not _damage(one):
+        if match and one.env_steps < int(match[1]) and not damage(one):
             return f"the previous complete one is {one.path}: resume with --resume {one.path}"
     return "there is no earlier complete one"
 

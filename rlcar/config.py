@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlcar.algorithm_config import (
     DocumentedConfig,
@@ -56,6 +56,10 @@ class TrainingConfig(Section):
     log_every_s: PositiveFloat = 1.0
     checkpoint_every_s: PositiveFloat = 60.0
     checkpoints_kept: PositiveInt = 3
+    # How often a checkpoint holds the whole replay; those between hold what came since.
+    replay_every_s: PositiveFloat = 300.0
+    rollbacks: NonNegativeInt = 0  # how often a NaN has halved the learning rate: the loop counts
+    storage: str = ""  # s3://bucket/prefix, file:///… or /nfs/path that mirrors the run
 
 
 class Config(Section):

@@ -13,5 +13,13 @@ class CheckpointError(UserError):
     """A save that cannot be loaded: absent, torn, of another format or of another architecture."""
 
 
+class StorageError(UserError):
+    """Storage that is not where its address says, or that refuses."""
+
+
 class NonFiniteError(UserError):
     """Training produced a NaN or an infinity."""
+
+
+class RegistryError(UserError):
+    """A model version that does not exist, is damaged, or cannot be written."""

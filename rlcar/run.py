@@ -2,6 +2,7 @@
 
 runs/<name>/config.json      every setting, resolved
             run.json         seed, commit, versions, start
+            process.json     which process trains it, or how the last one ended
             metrics.jsonl    one row a log (and tensorboard/)
             checkpoints/     resumable saves
             best/            the policy that drove best so far
@@ -14,13 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from rlcar import checkpoint
+from rlcar import checkpoint, process_state
 from rlcar.config import Config, dump_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation import Evaluation
 from rlcar.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
+from rlcar.mirror import Mirror
 from rlcar.rollout import Episodes
 from rlcar.types import Weights
 from rlcar.when import Every, EverySeconds
@@ -28,14 +30,32 @@ from rlcar.when import Every, EverySeconds
 STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
 
 # Hears the figures of a training after each evaluation, when its checkpoint is complete.
-Watcher = Callable[[dict[str, float]], None]
+EvaluationListener = Callable[[dict[str, float]], None]
+
+
+class Watcher(Protocol):
+    """Hears what a run hears and writes, at once."""
+
+    def drove(self, episodes: Episodes) -> None:
+        """Episodes ended."""
+
+    def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """A row went into metrics.jsonl."""
 
 
 class Run:
     """Open while training; both loops report to it what happened and ask it what is due."""
 
-    def __init__(self, folder: Path, config: Config, resumed: checkpoint.Save | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        resumed: checkpoint.Save | None = None,
+        mirror: Mirror | None = None,
+        watcher: Watcher | None = None,
+    ):
         self.folder, self.config = folder, config
+        self._mirror = mirror or Mirror(folder, "")
         resumed_steps = resumed.env_steps if resumed else 0
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +74,10 @@ class Run:
         best = checkpoint.latest(folder / "best")
         self._best = float(best.meta["metric"]) if best else float("inf")
         self._cost: float | None = None  # of the latest evaluation
+        self._watcher = watcher
         self._reward, self._laps = RunningMean(100), RunningMean(100)
+        self._episode_steps = RunningMean(100)
+        self._episodes = _episodes_before(folder) if resumed else 0
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
         self._logged = (-1, -1)
@@ -64,6 +87,7 @@ class Run:
         self.should_evaluate = Every(every, next_at=(resumed_steps // every + 1) * every)
 
     def __enter__(self) -> "Run":
+        process_state.write(self.folder, "running")
         self._progress.__enter__()
         return self
 
@@ -74,6 +98,7 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._progress.__exit__(kind, error, trace)
+        process_state.write(self.folder, "failed" if error else "ended", error)
         try:
             with writing(self.folder):
                 self._writer.close()
@@ -101,6 +126,11 @@ class Run:
         for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
             self._reward.add(float(reward))
             self._laps.add(float(is_lap))
+        self._episodes += len(episodes.reward)
+        for steps in episodes.steps:
+            self._episode_steps.add(float(steps))
+        if self._watcher:
+            self._watcher.drove(episodes)
 
     def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Counts train steps and keeps their metrics for the next row."""
@@ -112,9 +142,13 @@ class Run:
         self._latest |= {
             "episode/reward": self._reward.mean(),
             "episode/lap_rate": self._laps.mean(),
+            "episode/length_env_steps": self._episode_steps.mean(),
+            "episode/count": self._episodes,
             "rollout/env_steps_per_s": self._env_rate.per_s(),
             "learner/train_steps_per_s": self._train_rate.per_s(),
             "learner/train_steps": train_steps,
+            "learner/rollbacks": self.config.training.rollbacks,
+            **self._mirror.metrics(),
         }
         self._progress.update(env_steps, self._latest)
         if self._logged == (env_steps, train_steps):
@@ -139,7 +173,15 @@ class Run:
                 config_json=dump_config(self.config),
                 meta={**self.meta(), "train_steps": weights.version, "seed": self.config.seed},
             )
-            checkpoint.keep(self.folder / "best", 1)
+            # The best until the newest checkpoint, too: who goes on from there needs it.
+            resumable = checkpoint.latest(self.checkpoints)
+            checkpoint.keep(self.folder / "best", 1, resumable.env_steps if resumable else None)
+
+    def saved(self) -> None:
+        """Drops old checkpoints, and sends the new one to the storage if there is one."""
+        with writing(self.folder):
+            checkpoint.keep(self.checkpoints, self.config.training.checkpoints_kept)
+        self._mirror.push()
 
     def figures(self, env_steps: int) -> dict[str, float]:
         """What the latest evaluation said, how fast training is and how long it took."""
@@ -169,6 +211,13 @@ class Run:
     def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
         with writing(self.folder):
             self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
+        if self._watcher:
+            self._watcher.wrote(env_steps, row)
+
+
+def _episodes_before(folder: Path) -> int:
+    rows = read_metrics(folder / "metrics.jsonl")
+    return int(max((row.get("episode/count") or 0 for row in rows), default=0))
 
 
 def new_run_folder(
@@ -203,7 +252,9 @@ def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | No
         pattern = f"{name or '*'}/checkpoints"
         newest = [checkpoint.latest(folder) for folder in root.glob(pattern)]
         found = [save for save in newest if save is not None]
-        return max(found, key=lambda save: save.path.stat().st_mtime, default=None)
+        last = max(found, key=lambda save: save.path.stat().st_mtime, default=None)
+        # Nobody is there to be told that the newest is damaged: the one before it will do.
+        return last and (checkpoint.latest_sound(last.path.parent) or last)
     folder = require_run(Path(resume))
     if folder == Path(resume):
         save = checkpoint.latest(folder / "checkpoints")

@@ -7,9 +7,12 @@ from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
+from rlcar.errors import NonFiniteError
 from rlcar.interrupt import StopRequest
+from rlcar.mirror import Mirror
+from rlcar.rollback import roll_back
 from rlcar.rollout import Rollout
-from rlcar.run import Run, Watcher
+from rlcar.run import EvaluationListener, Run
 from rlcar.trainer import Trainer
 from rlcar.types import Policy
 
@@ -25,14 +28,30 @@ def train(
     config: Config,
     folder: Path,
     resume: checkpoint.Save | None = None,
-    watcher: Watcher | None = None,
+    on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
     """Trains until `config.training.env_steps`, or until it is asked to stop.
 
-    Ctrl-C and SIGTERM end the loop after the block in hand, with a checkpoint. Raises
-    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever `watcher`
-    raises ends the loop.
+    Ctrl-C and SIGTERM end the loop after the train steps in hand, with a checkpoint. Raises
+    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever
+    `on_evaluated` raises ends the loop.
     """
+    with StopRequest() as stop, Mirror(folder, config.training.storage) as mirror:
+        while True:
+            try:
+                return _train(config, folder, resume, stop, mirror, on_evaluated)
+            except NonFiniteError as error:
+                config, resume = roll_back(error, config, folder / "checkpoints")
+
+
+def _train(
+    config: Config,
+    folder: Path,
+    resume: checkpoint.Save | None,
+    stop: StopRequest,
+    mirror: Mirror,
+    on_evaluated: EvaluationListener | None,
+) -> Outcome:
     spec = spec_of(config)
     agent = make_agent(config, spec)
     trainer = Trainer(config, spec, agent)
@@ -42,7 +61,8 @@ def train(
     rollout = _rollout_from(config, agent.policy, resume)
 
     blocks = config.training.blocks_per_call
-    with Run(folder, config, resume) as run, StopRequest() as stop:
+    with Run(folder, config, resume, mirror) as run:
+        _learn(trainer, run, {}, stop)  # what was still due when `resume` was written
         weights = trainer.weights()
         while trainer.env_steps < config.training.env_steps and not stop:
             if blocks > 1:
@@ -53,19 +73,15 @@ def train(
             else:
                 trajectory, episodes = rollout.collect(weights)
                 run.drove(episodes)
-                metrics = trainer.insert(trajectory)
-                for _ in range(trainer.calls_due()):
-                    run.trained(trainer.updates_per_call, trainer.train() | metrics)
-                    if run.should_log():
-                        run.log(trainer.env_steps, trainer.train_steps)
+                _learn(trainer, run, trainer.insert(trajectory), stop)
             if run.should_log():
                 run.log(trainer.env_steps, trainer.train_steps)
             weights = trainer.weights()
             if run.should_evaluate(trainer.env_steps):
                 run.evaluated(trainer.env_steps, weights, evaluate(weights.params))
-                if watcher is not None:
+                if on_evaluated is not None:
                     _save(trainer, rollout, run)
-                    watcher(run.figures(trainer.env_steps))
+                    on_evaluated(run.figures(trainer.env_steps))
             if run.should_save():
                 _save(trainer, rollout, run)
         run.log(trainer.env_steps, trainer.train_steps)
@@ -75,7 +91,17 @@ def train(
 
 def _save(trainer: Trainer, rollout: Driving, run: Run) -> None:
     trainer.save(run.checkpoints, run.meta(), rollout.saved())
-    checkpoint.keep(run.checkpoints, run.config.training.checkpoints_kept)
+    run.saved()
+
+
+def _learn(trainer: Trainer, run: Run, metrics: dict[str, float], stop: StopRequest) -> None:
+    """Runs the train steps that are due, as far as nobody asks to stop."""
+    for _ in range(trainer.calls_due()):
+        if stop:
+            return
+        run.trained(trainer.updates_per_call, trainer.train() | metrics)
+        if run.should_log():
+            run.log(trainer.env_steps, trainer.train_steps)
 
 
 def _rollout_from(config: Config, policy: Policy, resume: checkpoint.Save | None) -> Driving:

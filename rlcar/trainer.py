@@ -11,19 +11,17 @@ import numpy as np
 
 from rlcar import checkpoint
 from rlcar.agent import Agent
+from rlcar.arrays import Arrays, check_finite, flatten
 from rlcar.config import Config, dump_config
 from rlcar.errors import NonFiniteError
 from rlcar.metrics import first_non_finite
 from rlcar.replay import Replay, SamplesPerInsert
 from rlcar.rollout import Episodes, Rollout, episodes_of
 from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
+from rlcar.when import EverySeconds
 
 # One dispatch runs so many train steps; fewer would be paid in Python, more in reaction time.
 UPDATES_PER_CALL = 8
-_LEARNING_RATE = {
-    "dreamer": "dreamer.optimizer.learning_rate",
-    **{name: f"{name}.learning_rate" for name in ("documented", "ppo", "sac", "td3")},
-}
 
 
 class Trainer:
@@ -52,6 +50,8 @@ class Trainer:
             steps_per_update=self.updates_per_call * self._steps_per_update,
         )
         self._fused: Any = None
+        self._whole_replay_is_due = EverySeconds(config.training.replay_every_s)
+        self._whole: tuple[checkpoint.Save, int] | None = None  # newest such save, its mark
         self.env_steps = 0
         self.train_steps = 0
 
@@ -104,8 +104,7 @@ class Trainer:
         if bad is not None:
             raise NonFiniteError(
                 f"{bad} is {metrics[bad]} after {self.train_steps} train steps and "
-                f"{self.env_steps} env steps: training stopped, no checkpoint was touched; resume "
-                f"with a lower {_LEARNING_RATE[self._config.algorithm]}"
+                f"{self.env_steps} env steps"
             )
         return metrics
 
@@ -128,30 +127,62 @@ class Trainer:
         return self._checked(metrics), episodes
 
     def weights(self) -> Weights:
-        """The policy's part of the newest parameters, as NumPy arrays."""
+        """The policy's part of the newest parameters, as NumPy arrays.
+
+        Raises NonFiniteError: nobody drives with a NaN.
+        """
         params = jax.device_get(self._learner.policy_params(self._state))
+        check_finite(flatten(params))
         return Weights(self.train_steps, params)
 
     def save(
         self, folder: Path, meta: dict[str, Any], rollout: dict[str, np.ndarray] | None = None
     ) -> checkpoint.Save:
-        """Writes one complete checkpoint; earlier ones stay whole whatever happens."""
-        extra = {"replay": self._replay.state()} | ({"rollout": rollout} if rollout else {})
-        return checkpoint.save(
+        """Writes one complete checkpoint; earlier ones stay whole whatever happens.
+
+        Raises NonFiniteError and CheckpointError.
+        """
+        extra = {"rollout": rollout} if rollout else {}
+        needs = self._replay_to_build_on(folder)
+        if needs is None:
+            extra["replay"] = self._replay.state()
+        else:
+            extra["replay_since"] = self._replay.state_since(needs[1])
+        save = checkpoint.save(
             folder,
             self.env_steps,
             self._saved(),
             config_json=dump_config(self._config),
-            meta={**meta, "train_steps": self.train_steps, "seed": self._config.seed},
+            meta={
+                **meta,
+                "train_steps": self.train_steps,
+                "seed": self._config.seed,
+                "needs": [needs[0].path.name] if needs else [],
+            },
             extra_files=extra,
         )
+        if needs is None:
+            self._whole = (save, self._replay.slots_inserted)
+        return save
+
+    def _replay_to_build_on(self, folder: Path) -> tuple[checkpoint.Save, int] | None:
+        """The save whose replay need not be written again, with its mark; None when it must."""
+        if self._whole is None or self._whole_replay_is_due():
+            return None
+        save, mark = self._whole
+        is_there = save.path.parent == folder and save.path.is_dir()
+        is_earlier = save.env_steps < self.env_steps
+        fresh_env_steps = (self._replay.slots_inserted - mark) * self._config.training.block_length
+        is_worth_it = 2 * fresh_env_steps <= self._replay.env_steps_stored
+        return self._whole if is_there and is_earlier and is_worth_it else None
 
     def restore(self, save: checkpoint.Save) -> None:
         """Continues exactly where `save` was written; raises CheckpointError if it does not fit."""
         saved = checkpoint.load(save, self._saved())
         self._state = saved["learner"]
         self._limiter.restore(saved["limiter"])
-        self._replay.restore(checkpoint.load_extra(save, "replay"))
+        self._replay.restore(*load_replay(save))
+        self._whole = None
         self.env_steps, self.train_steps = save.env_steps, int(save.meta["train_steps"])
 
     def _saved(self) -> dict[str, Any]:
@@ -161,6 +192,17 @@ class Trainer:
             "limiter": self._limiter.state(),
             "policy": self._learner.policy_params(self._state),
         }
+
+
+def load_replay(save: checkpoint.Save) -> tuple[Arrays, Arrays | None]:
+    """A save's whole replay; or that of the save it needs, and what came since."""
+    if not checkpoint.needs(save):
+        return checkpoint.load_extra(save, "replay"), None
+    (whole,) = checkpoint.needs(save)
+    return (
+        checkpoint.load_extra(save.path.parent / whole, "replay"),
+        checkpoint.load_extra(save, "replay_since"),
+    )
 
 
 def _make_fused(learner: Learner, collect_block: Any, blocks: int) -> Any:

@@ -281,15 +281,32 @@ def test_a_save_killed_while_it_was_replaced_is_found_and_brought_back(tmp_path)
     assert names(tmp_path) == ["step-000000001", "step-000000002"]
 
 
-def test_keep_leaves_the_newest_and_the_best(tmp_path):
-    written = [write(tmp_path, env_steps, {"a": 1}) for env_steps in (1, 2, 3, 4, 5)]
-    checkpoint.mark_best(tmp_path, written[0])
-    checkpoint.mark_best(tmp_path, written[1])
-    checkpoint.keep(tmp_path, newest=2)
-    assert names(tmp_path) == ["BEST", "step-000000002", "step-000000004", "step-000000005"]
-    assert checkpoint.best(tmp_path).env_steps == 2
+def test_keep_leaves_the_newest_and_those_that_they_need(tmp_path):
+    for env_steps, needs in ((1, []), (2, []), (3, []), (4, ["step-000000002"])):
+        meta = {"train_steps": 0, "needs": needs}
+        checkpoint.save(tmp_path, env_steps, {"a": 1}, config_json="{}", meta=meta)
+    checkpoint.keep(tmp_path, newest=1)
+    assert names(tmp_path) == ["step-000000002", "step-000000004"]
     with pytest.raises(ValueError, match="keep at least 1"):
         checkpoint.keep(tmp_path, newest=0)
+
+
+def test_keep_can_leave_the_newest_that_is_not_later_as_well(tmp_path):
+    for env_steps in (1, 2, 4, 5):
+        write(tmp_path, env_steps, {"a": 1})
+    checkpoint.keep(tmp_path, newest=1, at_most_env_steps=3)
+    assert names(tmp_path) == ["step-000000002", "step-000000005"]
+
+
+def test_the_newest_sound_save_is_one_whose_needs_are_sound_too(tmp_path, caplog):
+    for env_steps, needs in ((1, []), (2, []), (3, ["step-000000002"])):
+        meta = {"train_steps": 0, "needs": needs}
+        checkpoint.save(tmp_path, env_steps, {"a": 1}, config_json="{}", meta=meta)
+    assert checkpoint.latest_sound(tmp_path).env_steps == 3
+    flip_a_byte(tmp_path / "step-000000002" / "state.safetensors")
+    assert checkpoint.latest_sound(tmp_path).env_steps == 1
+    assert len(caplog.records) == 2
+    assert "step-000000003 is passed over: it is damaged (step-000000002" in caplog.text
 
 
 def test_rewind_forgets_the_future_of_the_save_that_is_resumed(tmp_path):
@@ -308,14 +325,6 @@ def test_provenance_names_this_commit_and_these_versions():
     assert found["seed"] == 3
     assert found["versions"]["numpy"] == np.__version__
     assert found["created"].endswith("+00:00")
-
-
-def test_there_is_no_best_before_one_is_marked_or_after_it_is_gone(tmp_path):
-    assert checkpoint.best(tmp_path) is None
-    (tmp_path / "BEST").write_text("../../etc\n")
-    assert checkpoint.best(tmp_path) is None
-    (tmp_path / "BEST").write_text("step-000000009\n")
-    assert checkpoint.best(tmp_path) is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from rlcar import checkpoint, cli
+from rlcar.trainer import load_replay
 from tests.tiny_run import SETTINGS, compiled_once, trained
 
 
@@ -226,7 +227,7 @@ def test_a_full_disk_stops_training_with_the_last_good_checkpoint_named(rlcar, t
         assert last is not None
         message = f"No space left on device; the last good checkpoint {last.path} is intact"
         assert_is_one_sentence(result, message, may_have_begun=True)
-        checkpoint.load_extra(last, "replay")
+        assert load_replay(last)
     finally:
         subprocess.run(["umount", str(runs)], check=True)
 

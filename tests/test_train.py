@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from unittest import mock
 
 import jax
 import numpy as np
@@ -15,10 +17,12 @@ import pytest
 from rlcar import checkpoint
 from rlcar import train as train_module
 from rlcar.arrays import read_arrays
-from rlcar.errors import NonFiniteError
 from rlcar.metrics import read_metrics
+from rlcar.replay import Replay
+from rlcar.run import Run
+from rlcar.sim import SPEC
 from rlcar.train import train
-from rlcar.trainer import Trainer
+from rlcar.trainer import load_replay
 from tests.tiny_run import compiled_once, make_tiny_config, trained
 
 
@@ -30,6 +34,13 @@ def _compiled_once():
 
 def arrays_of(save, file):
     return read_arrays(save.path / f"{file}.safetensors")
+
+
+def replay_of(save, file="replay"):
+    config = make_tiny_config()
+    replay = Replay(config.replay, SPEC, config.training.block_length, seed=1)
+    replay.restore(*load_replay(save))
+    return replay.state()
 
 
 def copy_until(folder, env_steps):
@@ -66,8 +77,8 @@ def test_a_training_that_was_stopped_and_resumed_equals_the_uninterrupted_one_bi
     expected = checkpoint.latest(trained()[0] / "checkpoints")
     resumed = checkpoint.latest(tmp_path / "run" / "checkpoints")
     assert resumed.env_steps == expected.env_steps == 768
-    for file in ("state", "replay", "rollout"):
-        ours, theirs = arrays_of(resumed, file), arrays_of(expected, file)
+    for file, read in (("state", arrays_of), ("rollout", arrays_of), ("replay", replay_of)):
+        ours, theirs = read(resumed, file), read(expected, file)
         assert ours.keys() == theirs.keys()
         for name, array in theirs.items():
             np.testing.assert_array_equal(ours[name], array, err_msg=f"{file}: {name}")
@@ -87,7 +98,7 @@ def test_a_watcher_hears_each_evaluation_when_its_checkpoint_is_complete(tmp_pat
         "training.evaluate_every_env_steps=256", "training.checkpoint_every_s=1e9"
     )
     with pytest.raises(SystemExit):
-        train(config, tmp_path, watcher=watcher)
+        train(config, tmp_path, on_evaluated=watcher)
     assert [saved for _, saved in heard] == [256, 512]
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/lap_rate" in row]
     names = ("env_steps", "evaluation/lap_rate", "evaluation/charged_lap_steps")
@@ -108,16 +119,16 @@ def test_a_checkpoint_without_cars_goes_on_with_cars_at_new_starts(tmp_path):
         _tree(arrays_of(save, "state")),
         config_json=(save.path / "config.json").read_text(),
         meta=kept,
-        extra_files={"replay": arrays_of(save, "replay")},
+        extra_files={"replay": replay_of(save)},
     )
     assert not (whole.path / "rollout.safetensors").exists()
     outcome = train(make_tiny_config("training.env_steps=640"), tmp_path / "run", whole)
     assert outcome.summary["env_steps"] == 640
     new = checkpoint.latest(tmp_path / "run" / "checkpoints")
-    block = arrays_of(new, "replay")["observation"][-4:, 0]
-    first = arrays_of(new, "replay")["observation"][:4, 0]
+    replay = replay_of(new)
+    block, first = replay["observation"][-4:, 0], replay["observation"][:4, 0]
     assert (block != first).any(axis=-1).all()
-    assert arrays_of(new, "replay")["is_first"][-4:, 0].all()
+    assert replay["is_first"][-4:, 0].all()
 
 
 def _tree(flat):
@@ -131,41 +142,30 @@ def _tree(flat):
     return tree
 
 
-def test_a_nan_in_training_leaves_the_earlier_checkpoints_whole(tmp_path, monkeypatch):
-    save = copy_until(tmp_path / "run", 512)
-    restore = Trainer.restore
+def test_a_training_stopped_in_the_middle_of_its_train_steps_goes_on_there_bit_for_bit(
+    tmp_path, monkeypatch
+):
+    save = copy_until(tmp_path / "run", 256)
+    stop, trained_once = [], Run.trained
 
-    def restore_poisoned(self, save):
-        restore(self, save)
-        self._state = jax.tree.map(
-            lambda x: x * np.nan if x.dtype == np.float32 else x, self._state
-        )
+    def stop_at_the_second_call(run, updates, metrics):
+        trained_once(run, updates, metrics)
+        stop.append(True)
 
-    monkeypatch.setattr(Trainer, "restore", restore_poisoned)
-    # The cars drive on with sound weights, so that it is the learner that meets the NaN.
-    weights = Trainer.weights
-    sound = []
-
-    def first_weights(self):
-        if not sound:
-            poisoned, self._state = (
-                self._state,
-                jax.tree.map(
-                    lambda x: np.nan_to_num(x) if x.dtype == np.float32 else x, self._state
-                ),
-            )
-            sound.append(weights(self))
-            self._state = poisoned
-        return sound[0]
-
-    monkeypatch.setattr(train_module.Trainer, "weights", first_weights)
-    with pytest.raises(NonFiniteError, match=r"/.* is nan after .* train steps"):
-        train(make_tiny_config(), tmp_path / "run", save)
+    monkeypatch.setattr(Run, "trained", stop_at_the_second_call)
+    for _ in range(5):
+        with mock.patch.object(train_module, "StopRequest", return_value=nullcontext(stop)):
+            assert train(make_tiny_config(), tmp_path / "run", save).interrupted
+        stop.clear()
+        before, save = save, checkpoint.latest(tmp_path / "run" / "checkpoints")
+        assert save.env_steps >= before.env_steps
     monkeypatch.undo()
-    saves = checkpoint.saves(tmp_path / "run" / "checkpoints")
-    assert [one.env_steps for one in saves] == [128, 256, 384, 512]
-    for name, array in arrays_of(saves[-1], "state").items():
-        assert np.isfinite(array).all(), name
+    train(make_tiny_config(), tmp_path / "run", save)
+    expected = checkpoint.latest(trained()[0] / "checkpoints")
+    resumed = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert (resumed.env_steps, resumed.meta["train_steps"]) == (768, 64)
+    for name, array in arrays_of(expected, "state").items():
+        np.testing.assert_array_equal(arrays_of(resumed, "state")[name], array, err_msg=name)
 
 
 @pytest.mark.slow

@@ -8,8 +8,9 @@ import pytest
 from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.errors import CheckpointError, NonFiniteError
+from rlcar.replay import Replay
 from rlcar.sim import SPEC
-from rlcar.trainer import Trainer
+from rlcar.trainer import Trainer, load_replay
 from rlcar.types import Trajectory
 from tests.tiny_run import BLOCK, make_tiny_config, tiny_agent
 
@@ -44,6 +45,12 @@ def learn(trainer: Trainer, seeds: range) -> Trainer:
         while trainer.calls_due():
             trainer.train()
     return trainer
+
+
+def replay_of(save) -> dict[str, np.ndarray]:
+    replay = Replay(CONFIG.replay, SPEC, T, seed=1)
+    replay.restore(*load_replay(save))
+    return replay.state()
 
 
 def poison(trainer: Trainer) -> None:
@@ -118,6 +125,37 @@ def test_a_restored_trainer_goes_on_bit_for_bit(uninterrupted):
         np.testing.assert_array_equal(saved[name], expected[name], err_msg=name)
 
 
+def test_a_save_between_two_whole_replays_writes_only_what_came_since(tmp_path):
+    trainer, saves = make_trainer(), []
+    for seed in range(8):
+        trainer.insert(make_block(seed))
+        saves.append(trainer.save(tmp_path, {}))
+        for name, array in trainer._replay.state().items():
+            np.testing.assert_array_equal(replay_of(saves[-1])[name], array, err_msg=name)
+    # A whole one whenever what came since is more than half of it.
+    assert [checkpoint.needs(one) for one in saves] == [
+        [],
+        ["step-000000128"],
+        [],
+        *[["step-000000384"]] * 3,
+        [],
+        ["step-000000896"],
+    ]
+    checkpoint.keep(tmp_path, 1)
+    assert [one.env_steps for one in checkpoint.saves(tmp_path)] == [896, 1024]
+    trainer = make_trainer()
+    trainer.restore(saves[-1])
+    assert trainer._replay.check_valid() == (True, "")
+    assert trainer.env_steps == 1024
+
+
+def test_poisoned_parameters_are_not_published():
+    trainer = make_trainer()
+    poison(trainer)
+    with pytest.raises(NonFiniteError, match="non-finite of"):
+        trainer.weights()
+
+
 def test_poisoned_parameters_stop_training_with_the_metric_s_name_and_earlier_saves_stay_whole(
     tmp_path,
 ):
@@ -139,7 +177,7 @@ def test_a_learning_rate_out_of_this_world_is_noticed():
         "dreamer.optimizer.learning_rate=1e30", "dreamer.optimizer.warmup_updates=0"
     )
     trainer = Trainer(config, SPEC, tiny_agent(config))
-    with pytest.raises(NonFiniteError, match=r"lower dreamer\.optimizer\.learning_rate"):
+    with pytest.raises(NonFiniteError, match=r"^[a-z_]+/[a-z_]+ is (nan|inf) after \d+ train"):
         learn(trainer, range(4))
 
 

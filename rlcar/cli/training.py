@@ -1,5 +1,6 @@
 """`rlcar train`: resolves the settings, trains in one process or on Ray, reports."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar.cli.shared import RUNS, Settings, console
+from rlcar import logs
+from rlcar.cli.shared import RUNS, Settings, import_cluster, say
 from rlcar.errors import UserError
 
 
@@ -34,6 +36,13 @@ def train(
     resume: Annotated[
         str | None, typer.Option(help="A run or a checkpoint to continue, or auto.")
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RLCAR_STORAGE",
+            help="Mirrors the run: s3://bucket/prefix, file:///folder or /folder.",
+        ),
+    ] = None,
     local: Annotated[bool, typer.Option("--local", help="One process, no Ray.")] = False,
     debug_nans: Annotated[
         bool, typer.Option("--debug-nans", help="Stops at the operation that makes a NaN; slow.")
@@ -42,16 +51,32 @@ def train(
         str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
     ] = None,
     simulators: Annotated[
-        int | None, typer.Option(help="Simulator processes (default: the free cores).")
+        str | None,
+        typer.Option(
+            help="Simulator processes (default: the free cores), or auto: as nodes come and go."
+        ),
+    ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Shows the run live, as rlcar watch does.")
+    ] = False,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of --page.")] = 8001,
+    log_format: Annotated[str, typer.Option(help="text, or json: for programs.")] = "text",
+    cluster_set: Annotated[
+        list[str] | None,
+        typer.Option("--cluster", help="A setting of processes, e.g. simulator_cpus=0.5."),
     ] = None,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
-    if local and (address is not None or simulators is not None):
-        raise UserError("--local runs in one process: leave out --address and --simulators")
+    if local and (address or simulators or cluster_set):
+        raise UserError(
+            "--local runs in one process: leave out --address, --simulators and --cluster"
+        )
     if debug_nans and not local:
         raise UserError("--debug-nans looks into one process: add --local")
     if debug_nans:
         os.environ["JAX_DEBUG_NANS"] = "true"  # read when JAX is imported
+    if log_format not in ("text", "json"):
+        raise UserError(f"--log-format {log_format!r}: there are text and json")
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -61,6 +86,9 @@ def train(
     from rlcar.run import find_save, new_run_folder, require_run
 
     settings: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if storage is not None:
+        set_ = [*(set_ or []), f"training.storage={json.dumps(storage)}"]
+        _look_into_storage(storage, runs, resume, name)
     save = None if resume is None else find_save(runs, resume, name)
     if save is None:
         resolved = make_config(
@@ -77,7 +105,7 @@ def train(
     else:
         folder = require_run(save.path)
         resolved = load_config(config_path(save), overrides=set_ or [])
-        given = {
+        fixed = {
             "--preset": preset,
             "--algorithm": algorithm,
             "--world": world,
@@ -85,35 +113,47 @@ def train(
             "--config": config,
             "--seed": seed,
         }
-        ignored = [option for option, value in given.items() if value is not None]
+        ignored = [option for option, value in fixed.items() if value is not None]
         if ignored:
-            console.print(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+            say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+    logs.set_up("json" if log_format == "json" else "text", folder.name)
+    if page:
+        from rlcar.cli.watching import start_page
+
+        start_page(folder, page_port)
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training
 
-        console.print(began, markup=False)
+        say(began)
         outcome = run_training(resolved, folder, save)
     else:
-        from cluster.config import make_cluster_config
+        from cluster.config import make_cluster_config, parse_cluster_settings
 
-        cluster = make_cluster_config(address=address, simulators=simulators)
-        run_cluster_training = _import_cluster_training()
-        console.print(began, markup=False)
+        given = {"address": address, "simulators": simulators}
+        parts = [f"{name}={value}" for name, value in given.items() if value is not None]
+        cluster = make_cluster_config(**parse_cluster_settings([*parts, *(cluster_set or [])]))
+        run_cluster_training = import_cluster("train").train
+        say(began)
         outcome = run_cluster_training(resolved, cluster, folder, save)
     if outcome.interrupted:
-        console.print(f"stopped; continue with: rlcar train --resume {folder}")
+        say(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
     evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
 
 
-def _import_cluster_training() -> Any:
-    try:
-        from cluster.train import train as run_cluster_training
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
+def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | None) -> None:
+    """Fetches what `--resume` means when it is newer there, or refuses a name that is taken."""
+    from rlcar.storage import Storage
+
+    storage = Storage(url)
+    storage.check()
+    if resume is not None:
+        fetched = storage.fetch_newer(runs, resume, name)
+        if fetched is not None:
+            say(f"fetched from the storage: {fetched.path}")
+    elif name is not None and storage.runs(name):
         raise UserError(
-            "Ray is not installed: pip install 'rlcar[cluster]', or train with --local"
-        ) from error
-    return run_cluster_training
+            f"{url} already holds a run {name}: continue it with --resume {runs / name}, or choose "
+            "another --name"
+        )

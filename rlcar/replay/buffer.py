@@ -50,12 +50,18 @@ class Replay:
         self._rings = self._allocate(0)
         self._size = 0  # slots in use
         self._next = 0  # slot to be written next
+        self._slots_inserted = 0
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
     @property
     def env_steps_stored(self) -> int:
         """Env steps in memory now."""
         return self._size * self._block_length
+
+    @property
+    def slots_inserted(self) -> int:
+        """Slots ever written into this object: a mark that `state_since` takes."""
+        return self._slots_inserted
 
     def insert(self, trajectory: Trajectory) -> None:
         """Copies a block `[T, N, …]` in, any N that the capacity holds.
@@ -71,6 +77,7 @@ class Replay:
             self._rings[name][slots] = np.swapaxes(array, 0, 1)
         self._next = int((self._next + cars) % self._capacity)
         self._size = min(self._capacity, self._size + cars)
+        self._slots_inserted += cars
 
     def sample(self, updates: int) -> Batch:
         """Draws windows, leaves `[updates, B, L, …]`; the arrays belong to the caller.
@@ -131,18 +138,53 @@ class Replay:
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns copies of all there is, the random generator included."""
-        position = [self._capacity, self._size, self._next]
         return {
             **{name: ring[: self._size].copy() for name, ring in self._rings.items()},
-            "position": np.array(position, np.int64),
-            "rng": _pack_rng(self._rng),
+            **self._position(),
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on exactly where `state` was taken; copies the arrays.
+    def state_since(self, mark: int) -> dict[str, np.ndarray]:
+        """Returns copies of the slots written since `slots_inserted` was `mark`, oldest first.
 
-        Raises CheckpointError, and changes nothing, when the state is of another layout.
+        With the whole state of that moment it is the whole state of now.
         """
+        slots = self._newest(min(self._slots_inserted - mark, self._size), self._next)
+        rings = {name: ring[slots] for name, ring in self._rings.items()}
+        return {**rings, **self._position()}
+
+    def restore(
+        self, state: Mapping[str, np.ndarray], since: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Goes on exactly where `state`, or `state_since` after it, was taken; copies the arrays.
+
+        Raises CheckpointError, and changes nothing, when one is of another layout.
+        """
+        size, next_slot = self._check_state(state, None)
+        newest = state if since is None else since
+        rng = _unpack_rng(newest["rng"])
+        final_size, final_next = size, next_slot
+        if since is not None:
+            final_size, final_next = self._check_state(since, (size, next_slot))
+        self._rings = self._allocate(0)
+        self._size = 0
+        self._grow(final_size)
+        for name in self._fields:
+            self._rings[name][:size] = state[name]
+            if since is not None:
+                self._rings[name][self._newest(len(since[name]), final_next)] = since[name]
+        self._size, self._next, self._rng = final_size, final_next, rng
+
+    def _position(self) -> dict[str, np.ndarray]:
+        position = [self._capacity, self._size, self._next]
+        return {"position": np.array(position, np.int64), "rng": _pack_rng(self._rng)}
+
+    def _newest(self, number: int, next_slot: int) -> np.ndarray:
+        return (next_slot - number + np.arange(number)) % self._capacity
+
+    def _check_state(
+        self, state: Mapping[str, np.ndarray], before: tuple[int, int] | None
+    ) -> tuple[int, int]:
+        """Returns size and next slot; raises for a state that does not fit, here or `before`."""
         missing = {*self._fields, "position", "rng"} - set(state)
         if missing:
             raise CheckpointError(f"the saved replay has no {', '.join(sorted(missing))}")
@@ -152,20 +194,22 @@ class Replay:
                 f"the saved replay has {capacity} slots of {self._block_length} steps, this one "
                 f"{self._capacity}: resume with the same replay.capacity_env_steps"
             )
+        rows = size if before is None else len(state["reward"])
         for name, (shape, dtype) in self._fields.items():
-            expected = (size, self._block_length, *shape)
+            expected = (rows, self._block_length, *shape)
             if state[name].shape != expected or state[name].dtype != dtype:
                 raise CheckpointError(
                     f"the saved replay's {name} is {_describe(state[name])}, "
                     f"expected {list(expected)} {dtype}: resume with the same config"
                 )
-        rng = _unpack_rng(state["rng"])
-        self._rings = self._allocate(0)
-        self._size = 0
-        self._grow(size)
-        for name in self._fields:
-            self._rings[name][:size] = state[name]
-        self._size, self._next, self._rng = size, next_slot, rng
+        if before is not None:
+            follows = (min(capacity, before[0] + rows), (before[1] + rows) % capacity)
+            if rows < capacity and follows != (size, next_slot):
+                raise CheckpointError(
+                    f"the saved replay's newest {rows} slots do not follow the saved whole "
+                    f"({before[0]} slots): resume from another checkpoint"
+                )
+        return size, next_slot
 
     def _by_step(self, name: str) -> np.ndarray:
         """Views a ring as `[slots x T, …]`, so that one index finds a step."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.config import ClusterConfig, make_cluster_config
+from cluster.config import ClusterConfig, make_cluster_config, parse_cluster_settings
 from rlcar.errors import ConfigError
 
 
@@ -29,6 +29,38 @@ def test_a_setting_out_of_range_is_named_with_its_value(name, value):
     with pytest.raises(ConfigError) as caught:
         make_cluster_config(**{name: value})
     assert str(caught.value).startswith(f"--{name} {value!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("simulators=auto", "simulators", "auto"),
+        ("simulators=3", "simulators", 3),
+        ("simulator_cpus=0.5", "simulator_cpus", 0.5),
+        ("learner_cpus=2", "learner_cpus", 2.0),
+        ("address=head:6379", "address", "head:6379"),
+    ],
+)
+def test_a_setting_is_read_as_name_and_value(text, name, value):
+    config = make_cluster_config(**parse_cluster_settings([text]))
+    assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("simulator_cpu=0.5", "did you mean 'simulator_cpus'"),
+        ("simulators", "is not name=value"),
+    ],
+)
+def test_what_is_not_a_setting_is_refused(text, reason):
+    with pytest.raises(ConfigError, match=reason):
+        parse_cluster_settings([text])
+
+
+def test_simulators_are_a_number_or_auto():
+    with pytest.raises(ConfigError, match="--simulators 'many': "):
+        make_cluster_config(simulators="many")
 
 
 def test_an_unknown_setting_is_named():

@@ -9,6 +9,7 @@ import ray
 
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
+from cluster.weights import Published
 from rlcar.agent import make_agent
 from rlcar.config import make_config
 from rlcar.errors import UserError
@@ -34,7 +35,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def weights(embedded_ray, config):
-    return ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights())
+    return Published(0, ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights()))
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def make_fleet():
     """Makes fleets that end with the test, however it ends: their cores are needed."""
     fleets = []
 
-    def make(*arguments, **settings):
-        fleets.append(Fleet(*arguments, **settings))
+    def make(config, cluster):
+        fleets.append(Fleet(config, cluster))
         return fleets[-1]
 
     yield make
@@ -61,17 +62,22 @@ def blocks_until(fleet, weights, done):
     return found
 
 
+def process_ids(fleet):
+    return [where.process for where in fleet.whereabouts()]
+
+
 def test_the_driver_gets_episodes_and_a_ref_to_their_block(make_fleet, config, weights):
-    fleet = make_fleet(config, ClusterConfig(), number=1)
-    (ref, episodes), *_ = blocks_until(fleet, weights, len)
+    fleet = make_fleet(config, ClusterConfig(simulators=1))
+    (ref, episodes, version), *_ = blocks_until(fleet, weights, len)
     assert isinstance(ref, ray.ObjectRef)
+    assert version == weights.version
     block = ray.get(ref)
     assert block.reward.shape == (config.training.block_length, config.training.cars)
     assert episodes.env_steps == block.reward.size
 
 
 def test_a_simulator_never_has_more_blocks_in_flight_than_allowed(make_fleet, config, weights):
-    fleet = make_fleet(config, ClusterConfig(blocks_in_flight=2), number=1)
+    fleet = make_fleet(config, ClusterConfig(simulators=1, blocks_in_flight=2))
     for _ in range(3):
         fleet.feed(weights)
     end_s = time.monotonic() + PATIENCE_S
@@ -84,16 +90,18 @@ def test_a_simulator_never_has_more_blocks_in_flight_than_allowed(make_fleet, co
 
 @pytest.mark.slow
 def test_a_stopped_simulator_is_replaced_while_the_other_goes_on(make_fleet, config, weights):
-    cluster = ClusterConfig(simulator_deadline_s=3.0, start_deadline_s=120.0)
-    fleet = make_fleet(config, cluster, number=2)
-    stopped, running = fleet.process_ids()
+    cluster = ClusterConfig(simulators=2, simulator_deadline_s=3.0, start_deadline_s=120.0)
+    fleet = make_fleet(config, cluster)
+    fleet.start()
+    stopped, running = process_ids(fleet)
     # Until both have delivered: one that still compiles has another deadline.
     blocks_until(fleet, weights, lambda _: fleet.delivering() == 2)
     os.kill(stopped, signal.SIGSTOP)
     stopped_s = time.monotonic()
     meanwhile = blocks_until(fleet, weights, lambda found: fleet.restarts == 1)
     silence_s = time.monotonic() - stopped_s
-    fresh, other = fleet.process_ids()
+    blocks_until(fleet, weights, lambda _: fleet.delivering() == 2)
+    fresh, other = process_ids(fleet)
     assert 2.0 < silence_s < 15.0
     assert len(meanwhile) > 2 * cluster.blocks_in_flight
     assert other == running
@@ -103,11 +111,15 @@ def test_a_stopped_simulator_is_replaced_while_the_other_goes_on(make_fleet, con
 def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_often(
     make_fleet, config, weights
 ):
-    fleet = make_fleet(config, ClusterConfig(most_restarts_in_a_row=2), number=1)
+    fleet = make_fleet(
+        config, ClusterConfig(simulators=1, most_restarts_in_a_row=2, restart_pause_s=0.1)
+    )
 
     def kill_it_and_wait():
         before = fleet.restarts
-        pid = fleet.process_ids()[0]
+        while not (pids := process_ids(fleet)):
+            fleet.start()
+        (pid,) = pids
         fleet.feed(weights)  # several calls die with it: that is one failure
         os.kill(pid, signal.SIGKILL)
         blocks_until(fleet, weights, lambda _: fleet.restarts > before)
@@ -122,7 +134,7 @@ def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_oft
 
 def test_a_simulator_that_cannot_start_ends_the_training_and_says_why(make_fleet, config, weights):
     broken = config.model_copy(update={"race": None})
-    fleet = make_fleet(broken, ClusterConfig(most_restarts_in_a_row=1), number=1)
+    fleet = make_fleet(broken, ClusterConfig(simulators=1, most_restarts_in_a_row=1))
     with pytest.raises(UserError, match="simulator 0 failed 2 times") as caught:
         blocks_until(fleet, weights, len)
     assert "AttributeError" in str(caught.value)
@@ -131,11 +143,11 @@ def test_a_simulator_that_cannot_start_ends_the_training_and_says_why(make_fleet
 
 @pytest.mark.slow
 def test_a_replacement_drives_other_races_than_its_predecessor(make_fleet, config, weights):
-    fleet = make_fleet(config, ClusterConfig(), number=1)
-    (first, _), *_ = blocks_until(fleet, weights, len)
+    fleet = make_fleet(config, ClusterConfig(simulators=1))
+    (first, *_), *_ = blocks_until(fleet, weights, len)
     before = ray.get(first).observation.copy()
-    os.kill(fleet.process_ids()[0], signal.SIGKILL)
+    os.kill(process_ids(fleet)[0], signal.SIGKILL)
     blocks_until(fleet, weights, lambda _: fleet.restarts == 1)
-    (fresh, _), *_ = blocks_until(fleet, weights, len)
+    (fresh, *_), *_ = blocks_until(fleet, weights, len)
     after = ray.get(fresh).observation
     assert (before != after).any()

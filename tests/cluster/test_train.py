@@ -1,21 +1,25 @@
 """Whole trainings on an embedded Ray: what they leave, what they survive, how they say no."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import threading
 import time
+from unittest import mock
 
 import pytest
 import ray
 
+from cluster import train as train_module
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
+from cluster.learner import RemoteLearner
 from cluster.train import train
 from rlcar import checkpoint
 from rlcar.config import load_config, make_config
-from rlcar.errors import CheckpointError, NonFiniteError
+from rlcar.errors import CheckpointError, NonFiniteError, UserError
 from rlcar.metrics import read_metrics
 
 pytestmark = [
@@ -97,38 +101,99 @@ def test_each_logged_row_says_how_old_the_weights_of_its_blocks_were(done):
     assert all(0 <= lag <= most_blocks * one_block for lag in lags)
 
 
+@pytest.fixture
+def started(monkeypatch):
+    """Lists the actors as they are started: "simulator" and "learner" -> actors."""
+    actors = {"simulator": [], "learner": []}
+    start_simulator, start_learner = Fleet._start, RemoteLearner.__init__
+
+    def record_simulator(fleet, simulator):
+        start_simulator(fleet, simulator)
+        actors["simulator"].append(simulator.actor)
+
+    def record_learner(learner, *arguments):
+        start_learner(learner, *arguments)
+        actors["learner"].append(learner._actor)
+
+    monkeypatch.setattr(Fleet, "_start", record_simulator)
+    monkeypatch.setattr(RemoteLearner, "__init__", record_learner)
+    return actors
+
+
+def send(actor, number):
+    """Sends a signal to an actor's process."""
+    os.kill(ray.get(actor.whereabouts.remote(), timeout=60).process, number)
+
+
+def learned_save(folder, since=0):
+    """The newest checkpoint later than `since` from which something has been learned."""
+    end_s = time.monotonic() + 120
+    while time.monotonic() < end_s:
+        with contextlib.suppress(FileNotFoundError):  # old ones are deleted while we look
+            save = checkpoint.latest(folder / "checkpoints")
+            if save and save.env_steps > since and save.meta.get("train_steps"):
+                return save
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint after {since} env steps")
+
+
 @pytest.mark.slow
-def test_training_goes_on_when_a_simulator_is_killed(tmp_path, monkeypatch):
-    killed = []
-    start = Fleet.__init__
+def test_training_goes_on_when_simulators_and_learners_are_killed_or_hang(
+    tmp_path, started, caplog
+):
+    folder, seen = tmp_path / "run", []
 
-    def start_and_kill_later(fleet, *arguments, **settings):
-        start(fleet, *arguments, **settings)
+    def disturb():
+        seen.append(learned_save(folder).env_steps)
+        send(started["simulator"][0], signal.SIGKILL)
+        send(started["learner"][0], signal.SIGKILL)
+        seen.append(learned_save(folder, seen[-1]).env_steps)
+        send(started["learner"][1], signal.SIGSTOP)
+        seen.append(learned_save(folder, seen[-1]).env_steps)
+        stop.append(True)
 
-        def kill():
-            pid = fleet.process_ids()[0]
-            while not rows_so_far(tmp_path / "run"):
+    config = tiny("training.env_steps=1000000", "training.checkpoint_every_s=0.5")
+    cluster = ClusterConfig(simulators=1, learner_deadline_s=2.0)
+    stop = []
+    thread = threading.Thread(target=disturb, daemon=True)
+    thread.start()
+    with mock.patch.object(train_module, "StopRequest", return_value=contextlib.nullcontext(stop)):
+        outcome = train(config, cluster, folder)
+    thread.join()
+    assert outcome.interrupted
+    assert len(started["learner"]) == 3
+    assert len(started["simulator"]) >= 2
+    rows = rows_with(folder, "cluster/learner_restarts")
+    assert rows[-1]["cluster/learner_restarts"] == 2
+    assert rows[-1]["cluster/simulator_restarts"] >= 1
+    # Nothing that a checkpoint held is lost, and no counter goes back.
+    assert seen == sorted(seen)
+    steps = [row["env_steps"] for row in rows]
+    assert steps == sorted(steps)
+    last = checkpoint.latest(folder / "checkpoints")
+    assert last.env_steps >= seen[-1]
+    assert last.meta["train_steps"] == pytest.approx(
+        train_steps_due(config, last.env_steps), abs=96
+    )
+    said = [record.message for record in caplog.records if record.name == "cluster.train"]
+    assert said[0] == "the learner is replaced: ActorDiedError"
+    assert said[1].startswith("the learner is replaced: it has answered nothing for")
+
+
+def test_a_learner_that_dies_before_each_checkpoint_ends_the_training_and_says_how_often(
+    tmp_path, started
+):
+    def kill_each():
+        for number in range(2):
+            while len(started["learner"]) == number:
                 time.sleep(0.05)
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+            send(started["learner"][number], signal.SIGKILL)
 
-        threading.Thread(target=kill, daemon=True).start()
-
-    monkeypatch.setattr(Fleet, "__init__", start_and_kill_later)
-    outcome = train(tiny("training.env_steps=4096"), ONE, tmp_path / "run")
-    assert killed
-    assert outcome.summary["env_steps"] >= 4096
-    restarts = [
-        row["cluster/simulator_restarts"]
-        for row in rows_with(tmp_path / "run", "cluster/simulator_restarts")
-    ]
-    assert restarts[-1] == 1
-
-
-def rows_so_far(folder):
-    """Rows of a file that somebody is writing, once blocks have been learned from."""
-    path = folder / "metrics.jsonl"
-    return path.exists() and '"cluster/simulator_restarts"' in path.read_text()
+    threading.Thread(target=kill_each, daemon=True).start()
+    cluster = ClusterConfig(simulators=1, most_restarts_in_a_row=1)
+    with pytest.raises(UserError, match="the learner died 2 times without writing") as caught:
+        train(tiny("training.checkpoint_every_s=100000"), cluster, tmp_path / "run")
+    assert "\n" not in str(caught.value)
 
 
 @ray.remote(num_cpus=0)
@@ -143,30 +208,33 @@ def test_training_goes_on_when_a_block_is_lost_on_its_way_to_the_learner(
     lost = []
     blocks = Fleet.blocks
 
-    def lose_the_first(fleet, timeout_s):
-        for trajectory, episodes in blocks(fleet, timeout_s):
+    def lose_the_first(fleet, timeout_s, most):
+        for block in blocks(fleet, timeout_s, most):
             if not lost:
-                lost.append(trajectory)
-                trajectory = block_of_a_dead_host.remote()
-            yield trajectory, episodes
+                lost.append(block.trajectory)
+                block = block._replace(trajectory=block_of_a_dead_host.remote())
+            yield block
 
     monkeypatch.setattr(Fleet, "blocks", lose_the_first)
     outcome = train(tiny(), ONE, tmp_path / "run")
     assert lost
     assert outcome.summary["env_steps"] >= 2048
-    assert [record.message for record in caplog.records if record.name == "cluster.train"] == [
-        "a block is lost: ObjectLostError"
+    assert [record.message for record in caplog.records if record.name == "cluster.learner"] == [
+        "a block is lost on its way to the learner"
     ]
+    assert rows_with(tmp_path / "run", "cluster/blocks_lost")[-1]["cluster/blocks_lost"] == 1
 
 
 @pytest.mark.slow
-def test_a_nan_stops_training_names_the_metric_and_leaves_the_checkpoint(done, tmp_path):
+def test_a_nan_returns_to_the_checkpoint_with_a_lower_rate_and_then_stops(done, tmp_path, caplog):
     folder = shutil.copytree(done[0], tmp_path / "run")
     before = checkpoint.latest(folder / "checkpoints")
-    wild = tiny("dreamer.optimizer.learning_rate=1e30", "training.env_steps=9000")
-    with pytest.raises(NonFiniteError, match=r"^\S+ is (nan|-?inf) after \d+ train") as caught:
+    absurd = "dreamer.optimizer.learning_rate=1e30"
+    wild = tiny(absurd, "training.env_steps=9000", "training.rollbacks=1")
+    with pytest.raises(NonFiniteError, match=r"stopped after 2 returns to the last") as caught:
         train(wild, ONE, folder, before)
     assert type(caught.value) is NonFiniteError
+    assert [record.message for record in caplog.records if record.name == "rlcar.rollback"]
     assert "\n" not in str(caught.value)
     assert checkpoint.latest(folder / "checkpoints") == before
     assert checkpoint.load_extra(before, "replay")

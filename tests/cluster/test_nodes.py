@@ -1,0 +1,90 @@
+"""Nodes that come and go, and who runs where."""
+
+import time
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from cluster.config import ClusterConfig
+from cluster.fleet import Fleet
+from cluster.nodes import Node, nodes_now, selector, simulators_that_fit
+from cluster.weights import Published
+from rlcar.agent import make_agent
+from rlcar.config import make_config
+from rlcar.sim import SPEC
+from rlcar.trainer import Trainer
+
+PATIENCE_S = 120.0
+
+
+def node(cpus, role=""):
+    return Node(f"{role}{cpus}", float(cpus), 0.0, role)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "number"),
+    [
+        ([node(4)], {}, 3),
+        ([node(4), node(2)], {}, 5),
+        ([node(4), node(2)], {"simulator_cpus": 0.5}, 10),
+        ([node(2.5), node(1.5)], {}, 2),
+        ([node(4)], {"learner_cpus": 3.0}, 1),
+        ([node(1)], {}, 0),
+        ([], {}, 0),
+        ([node(8), node(4, "sim")], {}, 3),
+        ([node(8, "learner"), node(4, "sim"), node(2, "sim")], {}, 6),
+    ],
+)
+def test_simulators_get_the_cores_that_the_learner_leaves(nodes, settings, number):
+    assert simulators_that_fit(nodes, ClusterConfig(**settings)) == number
+
+
+def test_roles_are_asked_for_only_where_the_cluster_has_them():
+    assert selector("sim", [node(4), node(2, "sim")]) == {"role": "sim"}
+    assert selector("learner", [node(4), node(2, "sim")]) == {}
+
+
+@pytest.fixture
+def small_cluster(ray_environment):
+    """A head with two cores, one of them for the learner, to which nodes can be added."""
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 2, "include_dashboard": False, "labels": {"role": "sim"}},
+    )
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning")
+@pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
+def test_simulators_come_with_a_node_and_go_with_it_without_an_error(small_cluster):
+    config = make_config(mode="test")
+    settings = ClusterConfig(simulators="auto", most_restarts_in_a_row=0, learner_cpus=1.0)
+    weights = Published(0, ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights()))
+
+    def drive_until(done):
+        found, end_s = 0, time.monotonic() + PATIENCE_S
+        while not done():
+            assert time.monotonic() < end_s, (len(fleet), fleet.metrics())
+            fleet.feed(weights)
+            found += len(list(fleet.blocks(0.2)))
+        return found
+
+    with Fleet(config, settings) as fleet:
+        drive_until(lambda: fleet.delivering() == 1)
+        assert len(fleet) == 1
+        added = small_cluster.add_node(num_cpus=1, labels={"role": "sim"})
+        drive_until(lambda: fleet.delivering() == 2)
+        nodes = {where.node for where in fleet.whereabouts()}
+        assert nodes == {one.id for one in nodes_now()}
+        assert len(nodes) == 2
+        small_cluster.remove_node(added, allow_graceful=False)
+        drive_until(lambda: len(fleet) == 1)
+        delivered_s = time.monotonic()
+        assert drive_until(lambda: time.monotonic() > delivered_s + 3.0) > 0
