@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -33,6 +35,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Consider boosting PBT performance:UserWarning"),
 ]
 
+ROOT = Path(__file__).parents[2]
+SMOKE = "rlcar tune tune_configs/smoke.yaml"
+RESUME = f"{SMOKE} --resume"
+BEST = "rlcar train --config sweeps/smoke/best.yaml --name tuned"
 PATIENCE_S = 280.0
 RATE = "ppo.learning_rate"
 METRIC = "evaluation/progress"
@@ -50,19 +56,18 @@ TINY = {
 
 
 @pytest.fixture
-def tune(ray_environment, tmp_path):
-    """Starts `rlcar tune` in a process group of its own; what is left of it dies with the test."""
+def rlcar(ray_environment, tmp_path):
+    """Starts a command in a process group of its own; what is left of it dies with the test."""
+    (tmp_path / "tune_configs").symlink_to(ROOT / "tune_configs")
     started = []
 
-    def start(tree, *arguments):
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump({**TINY, **tree}))
-        command = [sys.executable, "-m", "rlcar.cli", "tune", str(path), *arguments]
+    def start(command):
         said = tmp_path / f"said{len(started)}"
         with said.open("w") as file:
             process = subprocess.Popen(
-                [*command, "--sweeps", str(tmp_path / "sweeps")],
+                [sys.executable, "-m", "rlcar.cli", *command.split()[1:]],
                 env=os.environ | ray_environment,
+                cwd=tmp_path,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -86,23 +91,26 @@ def wait_for(question, process, said):
     return answer
 
 
-def rows_of(folder, trial):
+def rows_of(folder, trial=None):
     path = folder / "history.jsonl"
     rows = read_metrics(path) if path.exists() else []
-    return [row for row in rows if row["trial"] == trial]
+    return [row for row in rows if trial in (None, row["trial"])]
 
 
 def results_of(folder):
     return json.loads((folder / "results.json").read_text())["trials"]
 
 
-def test_a_sweep_finishes_though_one_trial_is_killed_twice(tune, tmp_path):
+def test_a_sweep_finishes_though_one_trial_is_killed_twice(rlcar, tmp_path):
     sweep = {
+        **TINY,
+        "search": "optuna",
         "scheduler": {"type": "asha", "reduction_factor": 2},
         "budget": {"trials": 8, "env_steps": 2560},
         "space": {RATE: {"loguniform": [1e-4, 1e-2]}},
     }
-    process, said = tune(sweep)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(sweep))
+    process, said = rlcar("rlcar tune tiny.yaml")
     folder = tmp_path / "sweeps/tiny"
     killed = []
     for _ in range(2):
@@ -133,38 +141,43 @@ def test_a_sweep_finishes_though_one_trial_is_killed_twice(tune, tmp_path):
     assert checkpoint.latest(folder / "trials" / results[0]["name"] / "best") is not None
 
 
+def test_every_command_about_sweeps_in_the_documentation_is_run_here():
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+    lines = [
+        line.split("  #")[0].strip()
+        for page in pages
+        for block in re.findall(r"```(?:shell|bash)\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert {line for line in lines if "tune" in line} == {SMOKE, RESUME, BEST}
+
+
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on_and_resume_does(tune, tmp_path):
-    sweep = {
-        "search": "optuna",
-        "budget": {"trials": 3, "env_steps": 1024, "concurrent": 1},
-        "space": {RATE: {"loguniform": [1e-4, 1e-2]}},
-    }
-    process, said = tune(sweep, "--name", "mine")
-    folder = tmp_path / "sweeps/mine"
-    # The second trial is under way.
-    wait_for(lambda: len({row["pid"] for row in read_rows(folder)}) > 1, process, said)
+def test_ctrl_c_says_how_to_go_on_and_resume_does(rlcar, tmp_path):
+    folder = tmp_path / "sweeps/smoke"
+    process, said = rlcar(SMOKE)
+    # One trial is over, and another under way.
+    wait_for(lambda: len({row["trial"] for row in rows_of(folder)}) > 2, process, said)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(PATIENCE_S) == 130, said.read_text()
-    assert "--resume --name mine" in said.read_text()
+    assert f"continue with: {RESUME} --name smoke" in said.read_text()
     before = {one["name"]: one for one in results_of(folder)}
-    assert [one["status"] for one in before.values()].count("done") >= 1
     assert "unfinished" in {one["status"] for one in before.values()}
+    assert {"done", "stopped"} & {one["status"] for one in before.values()}
 
-    process, said = tune(sweep, "--name", "mine", "--resume", "--trials", "9")
+    process, said = rlcar(f"{RESUME} --trials 9")
     assert process.wait(PATIENCE_S) == 0, said.read_text()
     assert "--trials ignored" in said.read_text()
     after = {one["name"]: one for one in results_of(folder)}
-    assert {one["status"] for one in after.values()} == {"done"}
-    assert len(after) == 3
+    assert len(after) == 4
+    assert {one["status"] for one in after.values()} <= {"done", "stopped"}
     for name, one in before.items():
-        assert after[name]["settings"] == one["settings"]
+        assert after[name]["settings"].keys() == one["settings"].keys()
         assert after[name]["curve"][: len(one["curve"])] == one["curve"]
 
-
-def read_rows(folder):
-    path = folder / "history.jsonl"
-    return read_metrics(path) if path.exists() else []
+    process, said = rlcar(f"{BEST} --mode test --local --set training.env_steps=256")
+    assert process.wait(PATIENCE_S) == 0, said.read_text()
+    assert "figure lap_rate=" in said.read_text()
 
 
 @pytest.mark.usefixtures("embedded_ray")

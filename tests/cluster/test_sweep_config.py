@@ -1,8 +1,10 @@
 """Sweeps as files: what is refused and how it is said; the shipped ones are sound."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.search_space import corners
 from cluster.sweep_config import load_sweep, parse_sweep
@@ -168,6 +170,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     wrong.write_text("set: 3\nbudget: 4\n")
     with pytest.raises(ConfigError, match="set = 3"):
         load_sweep(wrong)
+
+
+def test_the_example_of_the_documentation_is_a_sweep():
+    page = (Path(__file__).parents[2] / "docs/tuning.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    sweep = parse_sweep({"name": "example", **yaml.safe_load(example)})
+    assert {one.kind for one in sweep.space.values()} == {
+        "uniform",
+        "loguniform",
+        "integer",
+        "choice",
+    }
 
 
 def test_a_trial_gets_the_shared_settings_and_its_own():
