@@ -91,8 +91,7 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
             num_samples=1 if sweep.search == "grid" else sweep.trials,
             scheduler=tune_parts.scheduler(sweep),
             search_alg=tune_parts.searcher(sweep),
-            # A population continues from checkpoints of others, which must not be gone by then.
-            checkpoint_config=CheckpointConfig(num_to_keep=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=tune_parts.checkpoints_kept(sweep)),
             max_failures=sweep.budget.retries,
             raise_on_failed_trial=False,
             trial_name_creator=_trial_name,

@@ -254,6 +254,11 @@ def _check_budget(sweep: SweepConfig, base: Config) -> None:
             )
         if sweep.trials < 2:
             raise ConfigError("budget.trials = 1: pbt needs a population of at least 2")
+        if sweep.budget.concurrent is not None:
+            raise ConfigError(
+                "budget.concurrent: a population takes turns by itself; leave it out, or give each "
+                "trial more of the machine with budget.cpus"
+            )
 
 
 def _check_population(sweep: SweepConfig) -> None:

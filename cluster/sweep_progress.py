@@ -19,6 +19,7 @@ from rlcar.when import EverySeconds
 
 _FIGURES = (
     "env_steps",
+    "pid",
     "rollout/env_steps_per_s",
     "learner/train_steps_per_s",
     "run/train_seconds",
@@ -95,7 +96,8 @@ class SweepProgress(tune.Callback):
     ) -> None:
         """Says that a trial starts again from its checkpoint."""
         left = trial.max_failures - trial.run_metadata.num_failures
-        self._say(f"trial {trial} starts again ({failure_of(trial)}; {left} retries left)")
+        why = failure_of(trial)
+        self._say(f"trial {trial} starts again ({why + '; ' if why else ''}{left} retries left)")
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -1,6 +1,7 @@
 """A sweep in the terms of Ray Tune: what to draw, when to stop, what a trial needs."""
 
 import logging
+import math
 from typing import Any
 
 import ray
@@ -84,6 +85,18 @@ def scheduler(sweep: SweepConfig) -> TrialScheduler:
             log_config=False,
         )
     return FIFOScheduler()
+
+
+def checkpoints_kept(sweep: SweepConfig) -> int:
+    """How many of each trial are kept.
+
+    A member that waits for its turn to go on from another's checkpoint finds it gone if the other
+    has had its own turn meanwhile, and kept too few.
+    """
+    if not isinstance(sweep.scheduler, PbtScheduler):
+        return 2
+    every = sweep.base().training.evaluate_every_env_steps
+    return 2 + 3 * math.ceil(sweep.scheduler.perturb_every_env_steps / every)
 
 
 def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
