@@ -106,9 +106,14 @@ def _hand_over(client: Dashboard, job: dict[str, Any]) -> None:
             return
         except (OSError, RuntimeError) as error:
             said = brief(error)
-            if "No available agent" in said and time.monotonic() < end_s:
-                time.sleep(1.0)
-                continue
+            if "No available agent" in said:
+                if time.monotonic() < end_s:
+                    time.sleep(1.0)
+                    continue
+                said = (
+                    "the agent of its head node does not answer, often because another program "
+                    "has its port; dashboard_agent.log there says which"
+                )
             raise UserError(f"the cluster at {client.url} did not take the job: {said}") from error
 
 
