@@ -20,8 +20,15 @@ from rlcar.errors import UserError
 
 # A training told to stop saves first, which may take it 20 s; Ray's own patience is 3 s.
 STOP_WAIT_S = 30
-# Where runs go that name no folder: the job's own folder is deleted with it.
+# Where a run or a sweep goes that names no folder: the job's own folder is deleted with it.
 DEFAULT_RUNS = "~/rlcar-runs"
+_KEPT = {
+    "train": ("--runs", DEFAULT_RUNS),
+    "chaos": ("--runs", DEFAULT_RUNS),
+    "tune": ("--sweeps", "~/rlcar-sweeps"),
+}
+_FOLDERS = {"train": ("--resume",), "chaos": ("--run", "--out")}  # further ones
+_NO_SUCH_COMMAND = 127  # says the shell
 _SILENCE_S = 20.0  # after which we ask whether the job, or the connection, is still there
 
 
@@ -33,36 +40,38 @@ class Submission(NamedTuple):
     package: Package
 
 
-def entrypoint_of(arguments: Sequence[str], *, takes_address: bool, python: str) -> str:
+def entrypoint_of(arguments: Sequence[str], python: str = "python") -> str:
     """The shell command of a job: our program, on the cluster that it finds itself in.
 
     Raises UserError for folders that would be deleted with the job.
     """
-    words = list(arguments)
-    if takes_address and "--local" not in words:
+    verb, words = arguments[0], list(arguments)
+    option, default = _KEPT.get(verb, ("", ""))
+    for name in (option, *_FOLDERS.get(verb, ())) if option else ():
+        value = _value(words, name)
+        if value in (None, "auto") or "://" in value or Path(value).is_absolute():
+            continue
+        raise UserError(
+            f"{name} {value} is relative, and the job's folder is deleted with it: name an "
+            "absolute folder that every node of the cluster sees"
+        )
+    if option and "--local" not in words:
         if _value(words, "--address") is not None:
             raise UserError(
-                "--address of the command itself: leave it out, a job trains on the cluster that "
+                "--address of the command itself: leave it out, a job works on the cluster that "
                 "it was submitted to"
             )
         words += ["--address", "auto"]
-    for option in ("--runs", "--resume"):
-        value = _value(words, option)
-        if value is None or value == "auto" or "://" in value or Path(value).is_absolute():
-            continue
-        raise UserError(
-            f"{option} {value} is relative, and the job's folder is deleted with it: name an "
-            "absolute folder that every node of the cluster sees"
-        )
     command = [shlex.quote(python), "-m", "rlcar.cli", *map(shlex.quote, words)]
-    if wants_runs(words):
-        command += ["--runs", DEFAULT_RUNS]  # the tilde is the cluster's to expand
+    if default_folder(arguments):
+        command += [option, default]  # the tilde is the cluster's to expand
     return " ".join(command)
 
 
-def wants_runs(arguments: Sequence[str]) -> bool:
-    """Whether a command makes a run but does not say where."""
-    return arguments[:1] == ["train"] and _value(arguments, "--runs") is None
+def default_folder(arguments: Sequence[str]) -> str:
+    """Where a command keeps what it makes, when it does not say so itself; else empty."""
+    option, default = _KEPT.get(arguments[0], ("", ""))
+    return default if option and _value(arguments, option) is None else ""
 
 
 def submit(
@@ -200,7 +209,11 @@ def exit_code(job: JobDetails) -> int:
 
 def reason(job: JobDetails) -> str:
     """Why a job failed, in a line; empty when its own log has said so."""
-    if job.status is not JobStatus.FAILED or job.driver_exit_code:
+    if job.status is not JobStatus.FAILED:
+        return ""
+    if job.driver_exit_code == _NO_SUCH_COMMAND:
+        return "its node has no such interpreter on its path: name one with --python"
+    if job.driver_exit_code:
         return ""
     lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
     return lines[-1] if lines else "for a reason that Ray does not tell"

@@ -105,7 +105,10 @@ class Driver:
         current = self.models.current
         if current is not None and asked.model_version == current.number:
             return
-        if asked.session is None or self.sessions.has(owner, asked.session):
+        if asked.session is None:
+            return
+        session = self.sessions.look(owner, asked.session)
+        if session is not None and session.model.number == asked.model_version:
             return
         check = asyncio.ensure_future(self.models.check())
         await asyncio.wait({check}, timeout=max(0.0, deadline_s - self._clock()))

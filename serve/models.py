@@ -17,6 +17,7 @@ from serve.schema import MAX_CARS, ObservationRange, make_range
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 10.0
+_LOOK_S = 0.02  # who claims to know of another version must not keep us reading
 _COST_SIZES = (1, 64, MAX_CARS)
 
 
@@ -58,6 +59,7 @@ class Models:
         self._meter = meter
         self._clock = clock
         self._bad: dict[int, float] = {}  # version -> when it may be tried again
+        self._looked_s = -1.0
         self._lock = asyncio.Lock()
 
     def load_first(self) -> None:
@@ -71,6 +73,9 @@ class Models:
     async def check(self) -> None:
         """Looks at the alias once, and swaps if it has moved to a sound version."""
         async with self._lock:
+            if self._clock() - self._looked_s < _LOOK_S:
+                return
+            self._looked_s = self._clock()
             if self.current is None:
                 await asyncio.to_thread(self.load_first)
                 return

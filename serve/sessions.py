@@ -77,9 +77,9 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def has(self, owner: str, name: str) -> bool:
-        """Whether there is such a session."""
-        return (owner, name) in self._sessions
+    def look(self, owner: str, name: str) -> Session | None:
+        """The session of that name, without counting as asking for it."""
+        return self._sessions.get((owner, name))
 
     def find(self, owner: str, name: str, cars: int) -> Session | None:
         """The owner's session of that name; raises RequestError for another number of cars."""

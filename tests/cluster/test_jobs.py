@@ -151,7 +151,7 @@ def test_a_training_needs_only_the_address_and_the_token(head, laptop, tmp_path)
     assert code == 0, (stdout, stderr)
     assert "/256 env steps (" in stdout
     assert "figure env_steps=" in stdout
-    assert "the run will be in ~/rlcar-runs of the head node" in stderr
+    assert "what it makes will be in ~/rlcar-runs of the head node" in stderr
     assert stderr.splitlines()[-1].endswith(": succeeded")
     assert (head[1] / "rlcar-runs" / "quick" / "report.json").exists()
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -165,7 +165,7 @@ def test_a_missing_and_a_wrong_token_are_one_sentence_each(laptop):
 
 def test_ctrl_c_detaches_and_the_job_is_listed_watched_and_stopped_with_a_save(head, laptop):
     home, token = head[1], {"RAY_AUTH_TOKEN": TOKEN}
-    endless = ("--mode", "test", "--local", "--name", "endless")
+    endless = ("--mode", "test", "--local", "--name", "endless", "--algorithm", "ppo")
     endless += ("--set", "training.env_steps=100000000", "--set", "training.checkpoint_every_s=9e9")
     code, _, stderr = done(laptop(DETACHED, *endless, **token))
     job = re.search(r"submitted: (\S+) ", stderr)[1]

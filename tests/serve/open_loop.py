@@ -17,7 +17,8 @@ class Told(NamedTuple):
     source: str
     version: int | None
     steps: int | None
-    latency_s: float
+    sent_s: float
+    received_s: float
 
 
 async def ask_open_loop(
@@ -26,22 +27,28 @@ async def ask_open_loop(
     """Sends a request every 1 / `per_s` seconds, never waiting for the last; none is repeated."""
     rng = np.random.default_rng(0)
     told: list[Told] = []
+    heard: dict[str, int] = {}  # what each car says it heard last, as the SDK does
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=sessions)
 
     async def ask(web: httpx.AsyncClient, number: int) -> None:
         session = f"car-{number % sessions}"
         body = {"observation": rng.random(6).tolist(), "session": session, "deadline_ms": 1000}
+        if session in heard:
+            body["model_version"] = heard[session]
         began_s = time.perf_counter()
         answer = await web.post("/v1/act", json=body, headers={"x-session-id": session})
         content: dict[str, Any] = answer.json()
+        version = content.get("model_version")
+        heard[session] = max(version or 0, heard.get(session, 0))
         told.append(
             Told(
                 session,
                 answer.status_code,
                 content.get("source", ""),
-                content.get("model_version"),
+                version,
                 content.get("session_steps"),
-                time.perf_counter() - began_s,
+                began_s,
+                time.perf_counter(),
             )
         )
 
@@ -57,11 +64,14 @@ async def ask_open_loop(
     return told
 
 
-def versions_by_session(told: list[Told]) -> dict[str, list[int]]:
-    """The versions that each session heard of, in the order of the answers, without repeats."""
-    heard: dict[str, list[int]] = {}
-    for one in told:
-        versions = heard.setdefault(one.session, [])
-        if one.version is not None and one.version not in versions[-1:]:
-            versions.append(one.version)
-    return heard
+def flips(told: list[Told]) -> list[tuple[Told, Told]]:
+    """Answers with an older version than one that the same car had heard before it asked."""
+    found = []
+    for session in {one.session for one in told}:
+        own = [one for one in told if one.session == session]
+        for later in own:
+            before = [one for one in own if one.received_s < later.sent_s]
+            newest = max(before, key=lambda one: one.version or 0, default=None)
+            if newest is not None and (newest.version or 0) > (later.version or 0):
+                found.append((newest, later))
+    return found

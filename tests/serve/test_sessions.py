@@ -58,7 +58,7 @@ def test_the_longest_unseen_cars_make_room(versions):
     for number in range(10):
         sessions.open("me", str(number), versions[0], 20)
     assert sessions.cars == 100
-    assert [sessions.has("me", str(number)) for number in (4, 5, 9)] == [False, True, True]
+    assert [bool(sessions.look("me", str(number))) for number in (4, 5, 9)] == [False, True, True]
 
 
 def test_a_session_that_is_asked_stays(versions):
@@ -66,7 +66,7 @@ def test_a_session_that_is_asked_stays(versions):
     for number in range(10):
         sessions.open("me", str(number), versions[0], 20)
         assert number == 0 or sessions.find("me", "0", 20)
-    assert sessions.has("me", "0")
+    assert sessions.look("me", "0")
 
 
 def test_sessions_end_when_nobody_asks(versions):
