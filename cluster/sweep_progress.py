@@ -4,9 +4,10 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from rich.console import Console
@@ -45,6 +46,8 @@ class SweepProgress(tune.Callback):
         self._clock, self._started_s = clock, clock()
         self._work_at_start: float | None = None
         self._is_stopping = False
+        # As of the last step: Tune calls what it then cuts short terminated, like what is done.
+        self.statuses: dict[str, str] = {}
         self._should_print, self._should_repeat = (
             EverySeconds(10.0, clock),
             EverySeconds(60.0, clock),
@@ -69,6 +72,7 @@ class SweepProgress(tune.Callback):
             # Tune's own way to end early with everything saved. Ctrl-C is ours, so that what we
             # say next is not said twice.
             signal.raise_signal(signal.SIGUSR1)
+        self.statuses = {str(trial): trial.status for trial in trials}
         work = self._work(trials)
         if self._work_at_start is None:
             self._work_at_start = work
@@ -108,7 +112,8 @@ class SweepProgress(tune.Callback):
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Takes the line away."""
         self._progress.stop()
-        self._say(self.line(trials))
+        if not self._is_stopping:
+            self._say(self.line(trials))
 
     def line(self, trials: list[Trial]) -> str:
         """The state of the sweep in one line."""
@@ -160,9 +165,11 @@ class SweepProgress(tune.Callback):
 
 def failure_of(trial: Trial) -> str:
     """What went wrong last in a trial, in one line; empty if nothing did."""
-    error = trial.get_pickled_error()
-    if error is None:
+    # The storage has a copy, but only later.
+    path = Path(trial.pickled_error_file or "")
+    if not path.is_file():
         return ""
+    error = cloudpickle.loads(path.read_bytes())
     if not isinstance(error, RayTaskError):
         return "its process died"
     return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]

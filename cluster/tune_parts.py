@@ -16,6 +16,8 @@ from ray.tune.schedulers import (
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from cluster.config import ClusterConfig
+from cluster.learner import learner_gpus
+from cluster.nodes import nodes_now, selector
 from cluster.search_space import Dimension, Sample, corners
 from cluster.sweep_config import AshaScheduler, PbtScheduler, SweepConfig
 
@@ -101,20 +103,20 @@ def checkpoints_kept(sweep: SweepConfig) -> int:
 
 def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
     """A place for the trial itself, and one for each process that it starts."""
-    _, cluster = sweep.settings(sample)
+    config, cluster = sweep.settings(sample)
     if cluster is None:
         budget = sweep.budget
         gpu = {"GPU": budget.gpus} if budget.gpus else {}
         return PlacementGroupFactory([{"CPU": budget.cpus} | gpu])
-    learner = {"CPU": cluster.learner_cpus}
-    gpus = cluster.learner_gpus
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    if gpus:
-        learner["GPU"] = gpus
-    simulators = [{"CPU": cluster.simulator_cpus}] * _simulators(cluster)
+    gpus = learner_gpus(config, cluster)
+    learner = {"CPU": cluster.learner_cpus} | ({"GPU": gpus} if gpus else {})
+    number, nodes = _simulators(cluster), nodes_now()
+    labels = [selector("learner", nodes), *[selector("sim", nodes)] * number]
     # The first is the trial's own: it passes on refs and evaluates, and mostly waits.
-    return PlacementGroupFactory([{}, learner, *simulators])
+    return PlacementGroupFactory(
+        [{}, learner, *[{"CPU": cluster.simulator_cpus}] * number],
+        **({"bundle_label_selector": labels} if any(labels) else {}),
+    )
 
 
 def largest_trial(sweep: SweepConfig) -> ClusterConfig | None:

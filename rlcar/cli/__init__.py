@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from rlcar import logs
 from rlcar.cli import (
+    campaign,
     chaos,
     doctor,
     jobs,
@@ -27,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 for verb in (
     training.train,
     tune.tune,
+    campaign.campaign,
     looking.evaluate,
     looking.profile,
     looking.dream,
