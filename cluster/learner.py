@@ -204,4 +204,4 @@ def _result(ref: Any) -> Any:
 def _gpus(config: Config, cluster: ClusterConfig) -> float:
     if cluster.learner_gpus is not None:
         return cluster.learner_gpus
-    return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    return min(float(config.training.learner_devices), ray.cluster_resources().get("GPU", 0.0))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ray
 
 from cluster.sim_actor import Whereabouts, whereabouts
-from rlcar import checkpoint
+from rlcar import checkpoint, logs
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import spec_of
@@ -34,6 +34,7 @@ class LearnerProcess:
 
     def __init__(self, config: Config):
         _step_forward()
+        logs.take_over("learner")
         spec = spec_of(config)
         self._trainer = Trainer(config, spec, make_agent(config, spec))
         self._is_draining = threading.Event()

@@ -51,6 +51,7 @@ class TrainingConfig(Section):
     # More than one, and an on-policy learner drives and learns from so many blocks in one compiled
     # call, in one process.
     blocks_per_call: PositiveInt = 1
+    learner_devices: PositiveInt = 1  # of its host, that share each batch
     evaluate_every_env_steps: PositiveInt = 2048
     evaluate_set: Literal["train", "validation"] = "validation"
     log_every_s: PositiveFloat = 1.0
@@ -91,6 +92,7 @@ class Config(Section):
                 f"training.blocks_per_call {self.training.blocks_per_call} is for ppo on the race "
                 "alone: others learn from what was driven before, or cannot be compiled"
             )
+        _check_devices(self)
         world_model = self.dreamer.world_model
         if world_model.recurrent_units % world_model.recurrent_blocks:
             raise ValueError(
@@ -98,6 +100,20 @@ class Config(Section):
                 f"multiple of recurrent_blocks {world_model.recurrent_blocks}"
             )
         return self
+
+
+def _check_devices(config: Config) -> None:
+    devices = config.training.learner_devices
+    if devices > 1 and config.training.blocks_per_call > 1:
+        raise ValueError(
+            f"training.learner_devices {devices}: with training.blocks_per_call > 1 cars and "
+            "learner are one program, for one device"
+        )
+    is_on_policy = config.algorithm == "ppo"
+    name = "training.cars" if is_on_policy else "replay.batch_size"
+    size = config.training.cars if is_on_policy else config.replay.batch_size
+    if size % devices:
+        raise ValueError(f"{name} {size} is not a multiple of training.learner_devices {devices}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -125,8 +141,8 @@ def make_config(
     Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
     """
     tree: Tree = {}
-    from_file = _read_yaml(file) if file is not None else {}
-    changes = [from_file, *(_parse_override(override) for override in overrides)]
+    from_file = read_yaml(file) if file is not None else {}
+    changes = [from_file, *(parse_override(override) for override in overrides)]
 
     def chosen(kind: str, given: str | None, default: str | None) -> Any:
         named = (one[kind] for one in reversed(changes) if kind in one)
@@ -180,7 +196,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from error
     for override in overrides:
-        tree = merge(tree, _parse_override(override))
+        tree = merge(tree, parse_override(override))
     return parse_config(tree)
 
 
@@ -211,7 +227,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse_override(text: str) -> Tree:
+def parse_override(text: str) -> Tree:
+    """Returns the tree that `a.b=c` stands for; raises ConfigError when it is not of that form."""
     dotted, equals, value = text.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"override {text!r} is not of the form section.name=value")
@@ -224,7 +241,8 @@ def _parse_override(text: str) -> Tree:
     return dict(tree)
 
 
-def _read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> Tree:
+    """Reads a YAML file of settings; raises ConfigError when it cannot be read or holds none."""
     try:
         tree = yaml.load(path.read_text(), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

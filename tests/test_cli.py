@@ -75,7 +75,7 @@ def assert_is_one_sentence(result, message, may_have_begun=False):
         (["--name", ""], "--name '' is not a plain folder name"),
         (["--resume", "nosuch"], "nosuch is not a run or a checkpoint of one"),
         (["--resume", "."], "is not a run or a checkpoint of one"),
-        (["--simulators", "2"], "--local runs in one process: leave out --address and --simula"),
+        (["--simulators", "2"], "--local runs in one process: leave out --address, --simula"),
         (["--address", "auto"], "--local runs in one process"),
     ],
 )

@@ -1,16 +1,21 @@
-"""Every command and every piece of Python in the README and the docs runs."""
+"""Every command and every piece of Python in the README and the docs runs.
+
+What needs a cluster stands in `shell` blocks and runs in tests/cluster/test_jobs.py.
+"""
 
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("*/README.md")]
 RLCAR = Path(sys.executable).with_name("rlcar")
 # A run so short that it only drives; what the loop does with more is tested elsewhere.
 TINY = "--mode test --set training.env_steps=256 --local"
@@ -32,6 +37,19 @@ def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         arguments, cwd=folder, capture_output=True, text=True, timeout=240, check=False
     )
+
+
+def _watch(words: list[str], folder: Path) -> None:
+    """Opens the page that a command shows, and ends it as Ctrl-C does."""
+    command = [str(RLCAR), *words[1:], "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        address = said.partition("the page: ")[2].strip()
+        assert address, said
+        with urllib.request.urlopen(address) as answer:
+            assert b"rlcar" in answer.read()
+        process.send_signal(signal.SIGINT)
 
 
 def _as_rlcar(command: str) -> list[str]:
@@ -62,7 +80,18 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path):
             assert (tmp_path / words[words.index("--out") + 1]).exists(), command
             continue
         assert words[0].endswith("rlcar"), command
+        if words[1] == "models":
+            result = _run([str(RLCAR), *words[1:]], tmp_path)
+            assert result.returncode == 0, (command, result.stderr[-2000:])
+            continue
+        if words[1] == "watch":
+            _watch(words, tmp_path)
+            continue
         extra = shlex.split(TINY) if words[1] == "train" else []
+        if words[1] in ("doctor", "monitor"):
+            result = _run([str(RLCAR), *words[1:]], tmp_path)
+            assert result.returncode == 0, (command, result.stdout[-2000:], result.stderr[-2000:])
+            continue
         if "--resume" in words:
             extra = ["--local", "--set", "training.env_steps=512"]
         result = _run([str(RLCAR), *words[1:], *extra], tmp_path)
