@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rlcar import checkpoint
-from rlcar.errors import CheckpointError
 
 # A window counts as full rate at this share of the usual one: a second's rate varies by blocks.
 FULL_RATE = 0.8
@@ -88,18 +87,10 @@ def is_newest_save_sound(folder: Path) -> bool:
     """Whether the newest complete checkpoint of a run is what was written; true without any."""
     for _ in range(3):
         newest = checkpoint.latest(folder / "checkpoints")
-        if newest is None:
+        if newest is None or not checkpoint.damage(newest):
             return True
-        try:
-            checkpoint.config_path(newest)
-            for file in newest.meta["sha256"]:
-                name, _, suffix = file.partition(".")
-                if suffix == "safetensors":
-                    checkpoint.load_extra(newest, name)
-            return True
-        except (CheckpointError, OSError):
-            if newest.path.exists():
-                return False  # else: it was deleted as too old while we read it
+        if newest.path.exists():
+            return False  # else: it was deleted as too old while we read it
     return True
 
 
