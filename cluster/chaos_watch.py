@@ -23,6 +23,7 @@ class Watch:
         self.window_s = window_s
         self.env_steps = 0
         self.delivering = 0  # simulators that have delivered a block since they were started
+        self.simulators = 1  # as many as there should be
         self.checkpoints_lost = 0
         self.env_steps_lost = 0  # learned from once, and driven again
         self.moved_s: float | None = None  # when env_steps last changed
@@ -37,7 +38,8 @@ class Watch:
         row = _last_row(self.folder / "metrics.jsonl")
         if row is None:
             return
-        self.delivering = int(row.get("cluster/simulators_delivering", 0))
+        self.delivering = int(row["cluster/simulators_delivering"])
+        self.simulators = int(row["cluster/simulators"])
         seen = int(row["env_steps"])
         if seen == self.env_steps:
             return
@@ -54,6 +56,11 @@ class Watch:
         # Old ones are deleted for their age; a newer one that is gone was not good, or not found.
         self.checkpoints_lost += sum(save > newest for save in self._saves)
         self._saves = saves
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every simulator delivers, as far as the driver knows."""
+        return self.delivering >= self.simulators
 
     def rate(self, from_s: float, to_s: float) -> float | None:
         """Env steps per second between two moments; None when a part of it was not seen."""

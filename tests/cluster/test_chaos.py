@@ -41,6 +41,9 @@ def test_a_kill_that_does_not_exist_is_refused_by_name(tmp_path):
     plan = Plan(kills=1, minutes=None, kinds=["learner", "sheep"])
     with pytest.raises(UserError, match="sheep; there are simulator, hang, learner, driver"):
         Chaos(plan, Watch(tmp_path, 1.0), None, None, lambda text: None)
+    plan = plan._replace(kinds=["driver"])
+    with pytest.raises(UserError, match="started elsewhere is left alone"):
+        Chaos(plan, Watch(tmp_path, 1.0), None, None, lambda text: None)
 
 
 def start(arguments, environment, folder):
