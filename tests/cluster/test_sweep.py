@@ -113,23 +113,26 @@ def test_a_sweep_finishes_though_one_trial_is_killed_twice(rlcar, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(sweep))
     process, said = rlcar("rlcar tune tiny.yaml")
     folder = tmp_path / "sweeps/tiny"
+    victim = wait_for(lambda: rows_of(folder), process, said)[0]["trial"]
     killed = []
     for _ in range(2):
         row = wait_for(
-            lambda: next((one for one in rows_of(folder, "000") if one["pid"] not in killed), None),
+            lambda: next(
+                (one for one in rows_of(folder, victim) if one["pid"] not in killed), None
+            ),
             process,
             said,
         )
         os.kill(row["pid"], signal.SIGKILL)
         killed.append(row["pid"])
     assert process.wait(PATIENCE_S) == 0, said.read_text()
-    assert said.read_text().count("trial 000 starts again (its process died; ") == 2
+    assert said.read_text().count(f"trial {victim} starts again (its process died; ") == 2
     results = results_of(folder)
     assert len(results) == 8
     assert {one["status"] for one in results} <= {"done", "stopped"}
-    assert {one["name"]: one["failures"] for one in results}["000"] == 2
+    assert {one["name"]: one["failures"] for one in results}[victim] == 2
     # It went on where it was: nothing before its checkpoint was reported twice.
-    steps = [row["env_steps"] for row in rows_of(folder, "000")]
+    steps = [row["env_steps"] for row in rows_of(folder, victim)]
     assert steps == sorted(set(steps))
     scores = [one["score"] for one in results]
     assert scores == sorted(scores, reverse=True)
