@@ -150,6 +150,20 @@ class Fleet:
             if not simulator.has_delivered:
                 self._end(simulator)
 
+    def make_room(self, is_urgent: bool = False) -> None:
+        """Ends at once those that are to go, for a learner that waits for a core.
+
+        When it `is_urgent` and none are, the youngest of several gives up its own.
+        """
+        self._fit()
+        leaving = [one for one in self._simulators if one.leave_at_s is not None]
+        if is_urgent and not leaving and len(self._simulators) > 1:
+            leaving = [max(self._simulators, key=lambda one: one.index)]
+            logger.warning("simulator %d gives its core to the learner", leaving[0].index)
+        for simulator in leaving:
+            self._end(simulator)
+            self._simulators.remove(simulator)
+
     def stop(self) -> None:
         """Ends every simulator; what they were driving is lost."""
         self._watch.stop()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -63,13 +63,21 @@ class RemoteLearner:
     ) -> None:
         ray.kill(self._actor)
 
-    def begin(self) -> None:
-        """Waits until it runs and has read the checkpoint."""
+    def begin(self, make_room: Callable[[bool], None]) -> None:
+        """Waits until it runs and has read the checkpoint.
+
+        `make_room` is called meanwhile; once with True when half the time is over.
+        """
         report_ref, weights = self._first
         limit_s = self._cluster.start_deadline_s
-        ready, _ = ray.wait([report_ref], timeout=limit_s)
-        if not ready:
-            raise LearnerLostError(f"not started after {limit_s:.0f} s")
+        began_s, was_urgent = time.monotonic(), False
+        while not ray.wait([report_ref], timeout=_TICK_S)[0]:
+            waited_s = time.monotonic() - began_s
+            if waited_s > limit_s:
+                raise LearnerLostError(f"not started after {limit_s:.0f} s")
+            is_urgent = waited_s > limit_s / 2 and not was_urgent
+            was_urgent |= is_urgent
+            make_room(is_urgent)
         report: Report = _result(report_ref)
         self.weights = Published(report.train_steps, weights)
         self._adopt(report, weights)

@@ -92,7 +92,7 @@ class _Training:
         fleet, lag = self.fleet, LagLimit(self.cluster.max_policy_lag_updates)
         with RemoteLearner(config, self.cluster, resume) as learner:
             fleet.start()
-            learner.begin()
+            learner.begin(fleet.make_room)
             with Run(self.folder, config, resume, self.mirror) as run:
                 while learner.env_steps < config.training.env_steps and not self.stop:
                     if learner.room():
