@@ -8,10 +8,12 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-BENCHMARKS := $(filter-out benchmarks/bench_sim.py benchmarks/header.py benchmarks/results.py benchmarks/peers_learning.py,$(wildcard benchmarks/*.py))
+# Apart: those that need an argument, an environment of their own or an hour, and what others import.
+APART := bench_sim chaos drawn_model header load peers_learning results rllib_loop serving
+BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check fmt results bench bench-sim golden clean
+.PHONY: help setup train serve test test-chaos check fmt results bench bench-sim bench-serve golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,10 +42,17 @@ $(CUDA): $(STAMP)
 train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then reports
 	$(RUN)/rlcar train $(ARGS)
 
+serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8000
+	$(RUN)/rlcar serve $(ARGS)
+
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in about twelve minutes
-	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray" $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray and not chaos" $(ARGS)
 	$(RUN)/pytest -m ray --timeout 300 $(ARGS)
+
+CHAOS ?= short
+test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form
+	CHAOS=$(CHAOS) $(RUN)/pytest -m chaos tests/chaos $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .
@@ -67,6 +76,9 @@ bench-sim: $(STAMP) ## our simulator beside those of others, installed into .ven
 	test -x .venv-bench/bin/python || $(UV) venv --quiet .venv-bench
 	$(UV) pip install --quiet --python .venv-bench/bin/python -r benchmarks/peers/requirements.txt
 	$(RUN)/python benchmarks/bench_sim.py
+
+bench-serve: $(STAMP) ## both serving lanes beside bare uvicorn and Starlette, in some minutes
+	RAY_AUTH_MODE=disabled $(RUN)/python benchmarks/serving.py
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks"

@@ -17,6 +17,7 @@ from cluster.sim_actor import SIM_ENVIRONMENT, SimActor, Whereabouts
 from cluster.weights import Published
 from rlcar.config import Config
 from rlcar.errors import UserError
+from rlcar.metrics import Rate
 from rlcar.rollout import Episodes
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Fleet:
         self._epochs: dict[int, int] = {}  # index -> the next epoch of such a simulator
         self._order = itertools.count()
         self.restarts = self.lost = 0
+        self._busy = Rate()  # seconds of driving
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +101,7 @@ class Fleet:
             "cluster/simulators_delivering": self.delivering(),
             "cluster/simulator_restarts": self.restarts,
             "cluster/blocks_lost": self.lost,
+            "cluster/simulators_busy_share": min(1.0, self._busy.per_s() / max(1, len(self))),
         }
 
     def start(self) -> None:
@@ -183,6 +186,7 @@ class Fleet:
             else:
                 self._replace(simulator, reason_of(error))
             return None
+        self._busy.add(episodes.busy_s)
         simulator.has_delivered, simulator.failures = True, 0
         return Block(flight.trajectory, episodes, flight.version)
 

@@ -5,10 +5,12 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 
 from cluster.config import ClusterConfig
+from rlcar import logs
 from rlcar.errors import UserError
 
 
@@ -32,6 +34,7 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            runtime_env=_environment(),
         )
     else:
         _join(config)
@@ -47,9 +50,20 @@ def _join(config: ClusterConfig) -> None:
         if colon and port.isdecimal() and "/" not in host:
             # Ray itself knocks at a closed door for a quarter of an hour, and says so each time.
             socket.create_connection((host, int(port)), config.connect_timeout_s).close()
-        ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=config.address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=_environment(),
+        )
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise UserError(_unreachable(str(config.address), error)) from error
+
+
+def _environment() -> dict[str, Any]:
+    """What actors inherit from the driver, wherever they are."""
+    variables = logs.inherited()
+    return {"env_vars": variables} if variables else {}
 
 
 def _unreachable(address: str, error: Exception) -> str:

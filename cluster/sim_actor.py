@@ -1,12 +1,15 @@
 """A simulator in a process of its own: a shell around `rlcar.rollout`."""
 
 import os
+import time
 from typing import Any, NamedTuple
 
 import ray
 
+from rlcar import logs
 from rlcar.agent import make_agent
 from rlcar.arrays import check_finite
+from rlcar.compile_cache import keep_compiled_code
 from rlcar.config import Config
 from rlcar.environment import make_rollout, spec_of
 from rlcar.rollout import Episodes
@@ -24,6 +27,8 @@ class SimulatorProcess:
     """Drives N cars; `epoch` tells a replacement from its predecessor, so it drives other races."""
 
     def __init__(self, config: Config, index: int, epoch: int):
+        logs.take_over(f"simulator-{index}.{epoch}")
+        keep_compiled_code()  # one that takes a dead one's place need not compile again
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
         policy = make_agent(config, spec_of(config)).policy
@@ -34,9 +39,10 @@ class SimulatorProcess:
 
         Raises NonFiniteError: a NaN ends here.
         """
+        began_s = time.perf_counter()
         trajectory, episodes = self._rollout.collect(weights)
         check_finite({"observation": trajectory.observation, "reward": trajectory.reward})
-        return trajectory, episodes
+        return trajectory, episodes._replace(busy_s=time.perf_counter() - began_s)
 
     def whereabouts(self) -> Whereabouts:
         """The process to look at, or to end."""

@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
 from cluster.learner import LearnerLostError, RemoteLearner
+from cluster.prometheus import PrometheusWatcher
 from cluster.runtime import ray_runtime
 from cluster.weights import LagLimit
 from rlcar import checkpoint
@@ -21,7 +22,7 @@ from rlcar.evaluation import Evaluation
 from rlcar.interrupt import StopRequest
 from rlcar.mirror import Mirror
 from rlcar.rollback import roll_back
-from rlcar.run import Run
+from rlcar.run import EvaluationListener, Run
 from rlcar.train import Outcome
 from rlcar.types import Params, Weights
 
@@ -32,7 +33,11 @@ _TICK_S = 0.2
 
 
 def train(
-    config: Config, cluster: ClusterConfig, folder: Path, resume: checkpoint.Save | None = None
+    config: Config,
+    cluster: ClusterConfig,
+    folder: Path,
+    resume: checkpoint.Save | None = None,
+    on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
@@ -52,7 +57,7 @@ def train(
                 Mirror(folder, config.training.storage) as mirror,
                 Fleet(config, cluster, epoch) as fleet,
             ):
-                training = _Training(cluster, folder, evaluate, stop, mirror, fleet)
+                training = _Training(cluster, folder, evaluate, stop, mirror, fleet, on_evaluated)
                 return training.run(config, resume)
         except RayError as error:
             raise UserError(
@@ -71,9 +76,9 @@ class _Training:
     stop: StopRequest
     mirror: Mirror
     fleet: Fleet
+    on_evaluated: EvaluationListener | None
     learner_restarts: int = 0
     restarts_in_a_row: int = 0  # without a checkpoint between them
-    blocks_lost: int = 0
 
     def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         """One leg after another: each begins at a checkpoint, with a learner of its own."""
@@ -89,11 +94,12 @@ class _Training:
             self.fleet.step_back()
 
     def _leg(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+        watcher = PrometheusWatcher(self.folder.name)
         fleet, lag = self.fleet, LagLimit(self.cluster.max_policy_lag_updates)
         with RemoteLearner(config, self.cluster, resume) as learner:
             fleet.start()
             learner.begin(fleet.make_room)
-            with Run(self.folder, config, resume, self.mirror) as run:
+            with Run(self.folder, config, resume, self.mirror, watcher) as run:
                 while learner.env_steps < config.training.env_steps and not self.stop:
                     if learner.room():
                         fleet.feed(learner.weights)
@@ -105,6 +111,10 @@ class _Training:
                     if run.should_evaluate(learner.env_steps):
                         weights: Weights = learner.fetch_weights()
                         run.evaluated(learner.env_steps, weights, self.evaluate(weights.params))
+                        if self.on_evaluated is not None:
+                            learner.save(run.checkpoints.resolve(), run.meta())
+                            run.saved()
+                            self.on_evaluated(run.figures(learner.env_steps))
                     if run.should_save():
                         learner.begin_save(run.checkpoints.resolve(), run.meta())
                 if self.stop:

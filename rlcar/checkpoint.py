@@ -120,6 +120,18 @@ def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) ->
     return tree if part is None else tree[part]
 
 
+def load_arrays(save_or_path: Save | Path | str, part: str) -> Arrays:
+    """Reads one top-level entry of a save's state as it is stored, by names within that entry.
+
+    Raises CheckpointError for an absent or damaged save.
+    """
+    one = open_save(save_or_path)
+    _check(one, ["config.json", "state.safetensors"])
+    stored = read_arrays(one.path / "state.safetensors")
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
+
+
 def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
     """Reads `<name>.safetensors`; raises CheckpointError when it is absent or damaged."""
     one = open_save(save_or_path)

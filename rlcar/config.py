@@ -141,8 +141,8 @@ def make_config(
     Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
     """
     tree: Tree = {}
-    from_file = _read_yaml(file) if file is not None else {}
-    changes = [from_file, *(_parse_override(override) for override in overrides)]
+    from_file = read_yaml(file) if file is not None else {}
+    changes = [from_file, *(parse_override(override) for override in overrides)]
 
     def chosen(kind: str, given: str | None, default: str | None) -> Any:
         named = (one[kind] for one in reversed(changes) if kind in one)
@@ -196,7 +196,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from error
     for override in overrides:
-        tree = merge(tree, _parse_override(override))
+        tree = merge(tree, parse_override(override))
     return parse_config(tree)
 
 
@@ -227,7 +227,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse_override(text: str) -> Tree:
+def parse_override(text: str) -> Tree:
+    """Returns the tree that `a.b=c` stands for; raises ConfigError when it is not of that form."""
     dotted, equals, value = text.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"override {text!r} is not of the form section.name=value")
@@ -240,7 +241,8 @@ def _parse_override(text: str) -> Tree:
     return dict(tree)
 
 
-def _read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> Tree:
+    """Reads a YAML file of settings; raises ConfigError when it cannot be read or holds none."""
     try:
         tree = yaml.load(path.read_text(), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -19,3 +19,7 @@ class StorageError(UserError):
 
 class NonFiniteError(UserError):
     """Training produced a NaN or an infinity."""
+
+
+class RegistryError(UserError):
+    """A model version that does not exist, is damaged, or cannot be written."""

@@ -1,21 +1,26 @@
 """Running means and rates; where metrics go: metrics.jsonl, TensorBoard and the terminal."""
 
 import json
+import logging
 import math
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import tensorboardX
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from rlcar import logs
 from rlcar.errors import UserError
 from rlcar.when import EverySeconds
+
+logger = logging.getLogger(__name__)
 
 # What the progress line shows of all metrics, in this order: name -> (label, format).
 _FIELDS = {
@@ -28,6 +33,8 @@ _FIELDS = {
     "critic/loss": ("value", ".3g"),
     "rollout/weights_lag_updates": ("lag", ".1f"),
 }
+
+_PLAIN_LINE = re.compile(r"(\d+)/(\d+) env steps \(\d+%\), ETA (\S+)(?:  (.*))?")
 
 
 class RunningMean:
@@ -170,9 +177,10 @@ class ProgressLine:
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}", markup=False),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._console.is_terminal or logs.are_json(),
         )
         self._task = self._progress.add_task("train", total=total_env_steps, text="")
+        self._is_live = self._console.is_terminal and not logs.are_json()
 
     def update(self, env_steps: int, fields: Mapping[str, Any]) -> None:
         """Shows the newest numbers, of the metrics it knows; what is not given keeps its value."""
@@ -181,7 +189,7 @@ class ProgressLine:
         self._env_steps = env_steps
         self._fields |= {name: float(fields[name]) for name in _FIELDS if name in fields}
         self._is_line_due = True
-        if self._console.is_terminal:
+        if self._is_live:
             self._progress.update(self._task, completed=env_steps, text=self._text())
         elif self._should_print():
             self._print_line()
@@ -197,12 +205,17 @@ class ProgressLine:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        if self._is_line_due and not self._console.is_terminal:
+        if self._is_line_due and not self._is_live:
             self._print_line()
 
     def _print_line(self) -> None:
         self._is_line_due = False
         done = self._env_steps or 0
+        if logs.are_json():
+            counters = {"env_steps": done, "total_env_steps": self._total}
+            numbers = {name: value for name, value in self._fields.items() if math.isfinite(value)}
+            logger.info("progress", extra={"fields": counters | numbers})
+            return
         eta = self._eta(self._total - done)
         head = f"{done}/{self._total} env steps ({done / self._total:.0%}), ETA {eta}"
         # One line a report, however narrow the log is taken to be.
@@ -224,6 +237,31 @@ class ProgressLine:
             if not math.isnan(value):
                 parts.append(f"{label} {value:{form}}")
         return "  ".join(parts)
+
+
+class PlainProgress(NamedTuple):
+    """What a plain progress line says."""
+
+    env_steps: int
+    total_env_steps: int
+    eta: str
+    text: str  # the rest, as it stands
+    metrics: dict[str, float]  # the rest, by the metrics' own names
+
+
+def read_progress_line(line: str) -> PlainProgress | None:
+    """Reads what ProgressLine prints where there is no terminal; None for any other line."""
+    found = _PLAIN_LINE.fullmatch(line.rstrip())
+    if found is None:
+        return None
+    done, total, eta, text = found.groups(default="")
+    names = {label: name for name, (label, _) in _FIELDS.items()}
+    metrics = {}
+    for label, value in re.findall(r"(\S+) (\S+)", text):
+        if label in names:
+            number = float(value.removesuffix("%"))
+            metrics[names[label]] = number / 100 if value.endswith("%") else number
+    return PlainProgress(int(done), int(total), eta, text, metrics)
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -32,6 +32,7 @@ class Episodes(NamedTuple):
     reward: np.ndarray  # [E] float32
     steps: np.ndarray  # [E] int32
     is_lap: np.ndarray  # [E] bool
+    busy_s: float = 0.0  # what driving it took, where somebody measured
 
 
 class Rollout:

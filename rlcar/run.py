@@ -2,6 +2,7 @@
 
 runs/<name>/config.json      every setting, resolved
             run.json         seed, commit, versions, start
+            process.json     which process trains it, or how the last one ended
             metrics.jsonl    one row a log (and tensorboard/)
             checkpoints/     resumable saves
             best/            the policy that drove best so far
@@ -11,12 +12,12 @@ runs/<name>/config.json      every setting, resolved
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from rlcar import checkpoint
+from rlcar import checkpoint, process_state
 from rlcar.config import Config, dump_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation import Evaluation
@@ -28,6 +29,22 @@ from rlcar.when import Every, EverySeconds
 
 STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
 
+# Hears the figures of a training after each evaluation, when its checkpoint is complete.
+EvaluationListener = Callable[[dict[str, float]], None]
+
+
+class Watcher(Protocol):
+    """Hears what a run hears and writes, at once."""
+
+    def drove(self, episodes: Episodes) -> None:
+        """Episodes ended."""
+
+    def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """A row went into metrics.jsonl."""
+
+    def saved(self) -> None:
+        """A checkpoint is complete."""
+
 
 class Run:
     """Open while training; both loops report to it what happened and ask it what is due."""
@@ -38,6 +55,7 @@ class Run:
         config: Config,
         resumed: checkpoint.Save | None = None,
         mirror: Mirror | None = None,
+        watcher: Watcher | None = None,
     ):
         self.folder, self.config = folder, config
         self._mirror = mirror or Mirror(folder, "")
@@ -59,7 +77,10 @@ class Run:
         best = checkpoint.latest(folder / "best")
         self._best = float(best.meta["metric"]) if best else float("inf")
         self._cost: float | None = None  # of the latest evaluation
+        self._watcher = watcher
         self._reward, self._laps = RunningMean(100), RunningMean(100)
+        self._episode_steps = RunningMean(100)
+        self._episodes = _episodes_before(folder) if resumed else 0
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
         self._logged = (-1, -1)
@@ -69,6 +90,7 @@ class Run:
         self.should_evaluate = Every(every, next_at=(resumed_steps // every + 1) * every)
 
     def __enter__(self) -> "Run":
+        process_state.write(self.folder, "running")
         self._progress.__enter__()
         return self
 
@@ -79,6 +101,7 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._progress.__exit__(kind, error, trace)
+        process_state.write(self.folder, "failed" if error else "ended", error)
         try:
             with writing(self.folder):
                 self._writer.close()
@@ -106,6 +129,11 @@ class Run:
         for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
             self._reward.add(float(reward))
             self._laps.add(float(is_lap))
+        self._episodes += len(episodes.reward)
+        for steps in episodes.steps:
+            self._episode_steps.add(float(steps))
+        if self._watcher:
+            self._watcher.drove(episodes)
 
     def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Counts train steps and keeps their metrics for the next row."""
@@ -117,6 +145,8 @@ class Run:
         self._latest |= {
             "episode/reward": self._reward.mean(),
             "episode/lap_rate": self._laps.mean(),
+            "episode/length_env_steps": self._episode_steps.mean(),
+            "episode/count": self._episodes,
             "rollout/env_steps_per_s": self._env_rate.per_s(),
             "learner/train_steps_per_s": self._train_rate.per_s(),
             "learner/train_steps": train_steps,
@@ -155,6 +185,19 @@ class Run:
         with writing(self.folder):
             checkpoint.keep(self.checkpoints, self.config.training.checkpoints_kept)
         self._mirror.push()
+        if self._watcher:
+            self._watcher.saved()
+
+    def figures(self, env_steps: int) -> dict[str, float]:
+        """What the latest evaluation said, how fast training is and how long it took."""
+        said = {name: value for name, value in self._latest.items() if "evaluation/" in name}
+        return {
+            **said,
+            "env_steps": env_steps,
+            "rollout/env_steps_per_s": self._env_rate.per_s(),
+            "learner/train_steps_per_s": self._train_rate.per_s(),
+            "run/train_seconds": self.train_seconds,
+        }
 
     def summary(self, env_steps: int) -> dict[str, float | None]:
         """The figures of the whole training; `*_to_90` counts from when it stays above."""
@@ -173,6 +216,13 @@ class Run:
     def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
         with writing(self.folder):
             self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
+        if self._watcher:
+            self._watcher.wrote(env_steps, row)
+
+
+def _episodes_before(folder: Path) -> int:
+    rows = read_metrics(folder / "metrics.jsonl")
+    return int(max((row.get("episode/count") or 0 for row in rows), default=0))
 
 
 def new_run_folder(

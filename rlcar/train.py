@@ -12,7 +12,7 @@ from rlcar.interrupt import StopRequest
 from rlcar.mirror import Mirror
 from rlcar.rollback import roll_back
 from rlcar.rollout import Rollout
-from rlcar.run import Run
+from rlcar.run import EvaluationListener, Run
 from rlcar.trainer import Trainer
 from rlcar.types import Policy
 
@@ -24,16 +24,22 @@ class Outcome(NamedTuple):
     interrupted: bool
 
 
-def train(config: Config, folder: Path, resume: checkpoint.Save | None = None) -> Outcome:
+def train(
+    config: Config,
+    folder: Path,
+    resume: checkpoint.Save | None = None,
+    on_evaluated: EvaluationListener | None = None,
+) -> Outcome:
     """Trains until `config.training.env_steps`, or until it is asked to stop.
 
     Ctrl-C and SIGTERM end the loop after the train steps in hand, with a checkpoint. Raises
-    NonFiniteError and CheckpointError; earlier checkpoints stay as they were.
+    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever
+    `on_evaluated` raises ends the loop.
     """
     with StopRequest() as stop, Mirror(folder, config.training.storage) as mirror:
         while True:
             try:
-                return _train(config, folder, resume, stop, mirror)
+                return _train(config, folder, resume, stop, mirror, on_evaluated)
             except NonFiniteError as error:
                 config, resume = roll_back(error, config, folder / "checkpoints")
 
@@ -44,6 +50,7 @@ def _train(
     resume: checkpoint.Save | None,
     stop: StopRequest,
     mirror: Mirror,
+    on_evaluated: EvaluationListener | None,
 ) -> Outcome:
     spec = spec_of(config)
     agent = make_agent(config, spec)
@@ -72,13 +79,19 @@ def _train(
             weights = trainer.weights()
             if run.should_evaluate(trainer.env_steps):
                 run.evaluated(trainer.env_steps, weights, evaluate(weights.params))
+                if on_evaluated is not None:
+                    _save(trainer, rollout, run)
+                    on_evaluated(run.figures(trainer.env_steps))
             if run.should_save():
-                trainer.save(run.checkpoints, run.meta(), rollout.saved())
-                run.saved()
+                _save(trainer, rollout, run)
         run.log(trainer.env_steps, trainer.train_steps)
-        trainer.save(run.checkpoints, run.meta(), rollout.saved())
-        run.saved()
+        _save(trainer, rollout, run)
         return Outcome(run.summary(trainer.env_steps), bool(stop))
+
+
+def _save(trainer: Trainer, rollout: Driving, run: Run) -> None:
+    trainer.save(run.checkpoints, run.meta(), rollout.saved())
+    run.saved()
 
 
 def _learn(trainer: Trainer, run: Run, metrics: dict[str, float], stop: StopRequest) -> None:

@@ -1,16 +1,24 @@
-"""Every command and every piece of Python in the README and the docs runs."""
+"""Every command and every piece of Python in the README and the docs runs.
 
+What needs a cluster stands in `shell` blocks and runs in tests/cluster/test_jobs.py.
+"""
+
+import contextlib
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("*/README.md")]
 RLCAR = Path(sys.executable).with_name("rlcar")
 # A run so short that it only drives; what the loop does with more is tested elsewhere.
 TINY = "--mode test --set training.env_steps=256 --local"
@@ -34,6 +42,50 @@ def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
     )
 
 
+def _watch(words: list[str], folder: Path) -> None:
+    """Opens the page that a command shows, and ends it as Ctrl-C does."""
+    command = [str(RLCAR), *words[1:], "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        address = said.partition("the page: ")[2].strip()
+        assert address, said
+        with urllib.request.urlopen(address) as answer:
+            assert b"rlcar" in answer.read()
+        process.send_signal(signal.SIGINT)
+
+
+class Served:
+    """The server that a page starts; the real-time lane, at a port of its own, for later lines."""
+
+    def __init__(self, stack: contextlib.ExitStack):
+        self._stack = stack
+        self._port = 0
+
+    def start(self, words: list[str], folder: Path) -> None:
+        self._stack.close()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        command = [str(RLCAR), *words[1:], "--lane", "realtime", "--port", str(self._port)]
+        process = subprocess.Popen(command, cwd=folder)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.send_signal, signal.SIGTERM)
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health/ready").close()
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{words} does not answer")
+
+    def run(self, words: list[str], folder: Path) -> None:
+        ours = [word.replace("127.0.0.1:8000", f"127.0.0.1:{self._port}") for word in words]
+        command = [str(RLCAR), *ours[1:]] if words[0].endswith("rlcar") else ours
+        result = _run(command, folder)
+        assert result.returncode == 0, (words, result.stderr[-2000:])
+        assert "figure fallbacks=" in result.stdout or '"source":"model"' in result.stdout
+
+
 def _as_rlcar(command: str) -> list[str]:
     """Unfolds a make target to the rlcar command that it runs."""
     if not command.startswith("make"):
@@ -50,8 +102,14 @@ def test_make_test_is_this_very_run():
 
 
 @pytest.mark.slow
-def test_every_command_runs_in_the_order_of_the_page(tmp_path):
+def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
     """`--resume auto` and `evaluate` need what the lines above them left."""
+    monkeypatch.setenv("RLCAR_TOKENS", str(tmp_path / "tokens.json"))
+    with contextlib.ExitStack() as stack:
+        _run_every_command(tmp_path, Served(stack))
+
+
+def _run_every_command(tmp_path, served):
     commands = [command for command in _commands() if command not in ("make test", "make check")]
     assert len(commands) >= 10
     for command in commands:
@@ -61,8 +119,25 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path):
             assert result.returncode == 0, (command, result.stderr[-2000:])
             assert (tmp_path / words[words.index("--out") + 1]).exists(), command
             continue
+        if words[0] == "curl" or words[1] == "drive":
+            served.run(words, tmp_path)
+            continue
         assert words[0].endswith("rlcar"), command
+        if words[1] == "serve":
+            served.start(words, tmp_path)
+            continue
+        if words[1] in ("models", "tokens"):
+            result = _run([str(RLCAR), *words[1:]], tmp_path)
+            assert result.returncode == 0, (command, result.stderr[-2000:])
+            continue
+        if words[1] == "watch":
+            _watch(words, tmp_path)
+            continue
         extra = shlex.split(TINY) if words[1] == "train" else []
+        if words[1] in ("doctor", "monitor"):
+            result = _run([str(RLCAR), *words[1:]], tmp_path)
+            assert result.returncode == 0, (command, result.stdout[-2000:], result.stderr[-2000:])
+            continue
         if "--resume" in words:
             extra = ["--local", "--set", "training.env_steps=512"]
         result = _run([str(RLCAR), *words[1:], *extra], tmp_path)

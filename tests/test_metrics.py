@@ -16,6 +16,7 @@ from rlcar.metrics import (
     RunningMean,
     first_non_finite,
     read_metrics,
+    read_progress_line,
 )
 
 
@@ -171,6 +172,18 @@ def test_without_a_terminal_plain_lines_come_every_ten_seconds_and_at_the_end():
     # 100 steps in 10 s leave 400 for 40 s; then 200 in 11 s leave 300 for 16.5 s.
     assert first == "600/1000 env steps (60%), ETA 0:00:40  env/s 1234  laps 50%  value 0.25"
     assert last.startswith("700/1000 env steps (70%), ETA 0:00:16  env/s 1234  reward 3.00")
+
+
+def test_a_plain_line_can_be_read_back_and_others_are_none():
+    screen = io.StringIO()
+    numbers = {"episode/reward": -0.5, "episode/lap_rate": 0.42, "model/loss": 1.5e-7}
+    with ProgressLine(2048, console=Console(file=screen)) as line:
+        line.update(512, numbers)
+    read = read_progress_line(screen.getvalue().splitlines()[0])
+    assert (read.env_steps, read.total_env_steps) == (512, 2048)
+    assert read.metrics == pytest.approx(numbers)
+    for other in ("", "run folder: runs/x", "512/2048 env steps"):
+        assert read_progress_line(other) is None
 
 
 def test_a_progress_line_that_has_nothing_new_to_say_says_nothing_at_the_end():

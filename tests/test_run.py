@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from rlcar import checkpoint
+from rlcar import checkpoint, process_state
 from rlcar import run as run_module
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluate import Laps, score_laps
 from rlcar.metrics import read_metrics
+from rlcar.rollout import Episodes
 from rlcar.run import Run, find_save, new_run_folder, require_run
 from rlcar.types import Weights
 from tests.tiny_run import make_tiny_config
@@ -217,3 +218,59 @@ def test_a_row_that_the_disk_refuses_is_one_sentence_that_names_the_last_good_sa
         with pytest.raises(UserError, match="No space left on device; the last good") as refusal:
             run.log(200, 0)
     assert str(save.path) in str(refusal.value)
+
+
+class Heard:
+    """A watcher that remembers."""
+
+    def __init__(self):
+        self.episodes, self.rows, self.saves = [], [], 0
+
+    def drove(self, episodes):
+        self.episodes.append(episodes)
+
+    def wrote(self, env_steps, row):
+        self.rows.append((env_steps, row))
+
+    def saved(self):
+        self.saves += 1
+
+
+def test_a_watcher_hears_the_rows_that_are_written_and_the_saves_and_no_others(tmp_path):
+    heard = Heard()
+    episodes = Episodes(128, np.array([1.0, 2.0]), np.array([30, 50]), np.array([True, True]))
+    with Run(tmp_path, CONFIG, watcher=heard) as run:
+        run.drove(episodes)
+        run.log(128, 0)
+        run.log(128, 0)
+        run.saved()
+    assert heard.episodes == [episodes]
+    assert heard.saves == 1
+    ((env_steps, row),) = heard.rows
+    assert env_steps == 128
+    assert (row["episode/count"], row["episode/length_env_steps"]) == (2, 40.0)
+
+
+def test_a_resumed_run_counts_its_episodes_on(tmp_path):
+    episodes = Episodes(128, np.array([1.0]), np.array([30]), np.array([True]))
+    with Run(tmp_path, CONFIG) as run:
+        run.drove(episodes)
+        run.log(128, 0)
+        save = save_at(run.checkpoints, 128)
+        run.drove(episodes)
+        run.log(256, 0)
+    with Run(tmp_path, CONFIG, save) as run:
+        run.drove(episodes)
+        run.log(384, 0)
+    counts = [row["episode/count"] for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert counts == [1, 2]
+
+
+def test_a_run_notes_how_its_process_ended(tmp_path):
+    with Run(tmp_path, CONFIG):
+        assert process_state.read(tmp_path)["state"] == "running"
+    assert process_state.read(tmp_path)["state"] == "ended"
+    with pytest.raises(UserError), Run(tmp_path, CONFIG):
+        raise UserError("no more cars")
+    about = process_state.read(tmp_path)
+    assert (about["state"], about["error"]) == ("failed", "UserError: no more cars")

@@ -86,6 +86,29 @@ def test_a_training_that_was_stopped_and_resumed_equals_the_uninterrupted_one_bi
     assert resumed.meta["train_seconds"] > save.meta["train_seconds"]
 
 
+def test_a_watcher_hears_each_evaluation_when_its_checkpoint_is_complete(tmp_path):
+    heard = []
+
+    def watcher(figures):
+        heard.append((figures, checkpoint.latest(tmp_path / "checkpoints").env_steps))
+        if figures["env_steps"] == 512:
+            raise SystemExit  # as a scheduler ends a trial
+
+    config = make_tiny_config(
+        "training.evaluate_every_env_steps=256", "training.checkpoint_every_s=1e9"
+    )
+    with pytest.raises(SystemExit):
+        train(config, tmp_path, on_evaluated=watcher)
+    assert [saved for _, saved in heard] == [256, 512]
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/lap_rate" in row]
+    names = ("env_steps", "evaluation/lap_rate", "evaluation/charged_lap_steps")
+    for (figures, _), row in zip(heard, rows, strict=True):
+        assert {name: figures[name] for name in names} == {name: row[name] for name in names}
+    assert heard[1][0]["rollout/env_steps_per_s"] > 0
+    resumed = train(config, tmp_path, checkpoint.latest(tmp_path / "checkpoints"))
+    assert resumed.summary["env_steps"] == 768
+
+
 def test_a_checkpoint_without_cars_goes_on_with_cars_at_new_starts(tmp_path):
     save = copy_until(tmp_path / "run", 512)
     meta = json.loads((save.path / "meta.json").read_text())

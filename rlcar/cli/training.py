@@ -3,12 +3,14 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rlcar.cli.shared import RUNS, Settings, console
+from rlcar import logs
+from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, say
 from rlcar.errors import StorageError, UserError
 
 
@@ -55,10 +57,19 @@ def train(
             help="Simulator processes (default: the free cores), or auto: as nodes come and go."
         ),
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Shows the run live, as rlcar watch does.")
+    ] = False,
+    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of --page.")] = 8001,
+    log_format: Annotated[str, typer.Option(help="text, or json: for programs.")] = "text",
     cluster_set: Annotated[
         list[str] | None,
         typer.Option("--cluster", help="A setting of processes, e.g. simulator_cpus=0.5."),
     ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="The best policy becomes a version at the end.")
+    ] = False,
+    registry: Where = MODELS,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address or simulators or cluster_set):
@@ -69,6 +80,8 @@ def train(
         raise UserError("--debug-nans looks into one process: add --local")
     if debug_nans:
         os.environ["JAX_DEBUG_NANS"] = "true"  # read when JAX is imported
+    if log_format not in ("text", "json"):
+        raise UserError(f"--log-format {log_format!r}: there are text and json")
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -77,6 +90,7 @@ def train(
     from rlcar.evaluate_run import evaluate_run
     from rlcar.run import find_save, new_run_folder, require_run
 
+    announce = _publisher(registry) if publish else _published_nowhere
     settings: dict[str, Any] = {} if seed is None else {"seed": seed}
     if storage is not None:
         set_ = [*(set_ or []), f"training.storage={json.dumps(storage)}"]
@@ -107,12 +121,17 @@ def train(
         }
         ignored = [option for option, value in fixed.items() if value is not None]
         if ignored:
-            console.print(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+            say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+    logs.set_up("json" if log_format == "json" else "text", folder.name)
+    if page:
+        from rlcar.cli.watching import start_page
+
+        start_page(folder, page_port)
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training
 
-        console.print(began, markup=False)
+        say(began)
         outcome = run_training(resolved, folder, save)
     else:
         from cluster.config import make_cluster_config, parse_cluster_settings
@@ -120,13 +139,30 @@ def train(
         given = {"address": address, "simulators": simulators}
         parts = [f"{name}={value}" for name, value in given.items() if value is not None]
         cluster = make_cluster_config(**parse_cluster_settings([*parts, *(cluster_set or [])]))
-        run_cluster_training = _import_cluster_training()
-        console.print(began, markup=False)
+        run_cluster_training = import_cluster("train").train
+        say(began)
         outcome = run_cluster_training(resolved, cluster, folder, save)
     if outcome.interrupted:
-        console.print(f"stopped; continue with: rlcar train --resume {folder}")
+        say(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
     evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
+    announce(folder)
+
+
+def _publisher(location: str) -> Callable[[Path], None]:
+    """Opens the registry before the training, so that a wrong one is noticed in time."""
+    from rlcar.registry import Registry
+
+    models = Registry(location)
+
+    def publish(folder: Path) -> None:
+        say(f"published: version {models.publish(folder).number} of {models.place}")
+
+    return publish
+
+
+def _published_nowhere(folder: Path) -> None:
+    pass
 
 
 def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | None) -> None:
@@ -143,10 +179,10 @@ def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | Non
             is_here = find_save(runs, resume, name) if resume == "auto" else Path(resume).exists()
             if not is_here:
                 raise
-            console.print(f"warning: {error}; going on with what is here", markup=False)
+            say(f"warning: {error}; going on with what is here")
             return
         if fetched is not None:
-            console.print(f"fetched from the storage: {fetched.path}", markup=False)
+            say(f"fetched from the storage: {fetched.path}")
         return
     storage.check()
     if name is not None and storage.runs(name):
@@ -154,15 +190,3 @@ def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | Non
             f"{url} already holds a run {name}: continue it with --resume {runs / name}, or choose "
             "another --name"
         )
-
-
-def _import_cluster_training() -> Any:
-    try:
-        from cluster.train import train as run_cluster_training
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise UserError(
-            "Ray is not installed: pip install 'rlcar[cluster]', or train with --local"
-        ) from error
-    return run_cluster_training

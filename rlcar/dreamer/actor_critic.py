@@ -1,6 +1,7 @@
 """Actor and critic, and what they learn from imagined and replayed steps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import haiku as hk
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.algorithm_config import ActorCriticConfig
+from rlcar.dreamer.by_step import map_steps, mean_over_steps
 from rlcar.dreamer.distributions import (
     TWO_HOT_BINS,
     ActionDistribution,
@@ -84,43 +86,68 @@ def imagination_loss(
     Returns the loss, the returns `[H, N]`, the moved return range, and metrics.
     """
     stop = jax.lax.stop_gradient
-    length, number, size = imagined.feature.shape
-    logits = networks.critic(params["critic"], imagined.feature.reshape(length * number, size))
-    logits = logits.reshape(length, number, TWO_HOT_BINS)
-    value = stop(two_hot_mean(logits))
+    value, slow_value = map_steps(
+        lambda feature: (
+            two_hot_mean(networks.critic(stop(params["critic"]), feature)),
+            two_hot_mean(networks.critic(slow_critic, feature)),
+        ),
+        imagined.feature,
+    )
     returns = lambda_returns(imagined.reward, imagined.discount[1:], value[1:], config.lambda_)
     return_range = update_return_range(return_range, returns, config.return_normaliser_rate)
     advantage = (returns - value[:-1]) / return_scale(return_range)
 
     # Dreamt steps count as much as the chance that the dream got there.
     discount = 1.0 - 1.0 / config.discount_horizon
-    weight = stop(jnp.cumprod(imagined.discount, axis=0) / discount)[:-1]
-
-    policy = networks.distribution
-    head = networks.actor(params["actor"], imagined.feature[:-1].reshape(-1, size))
-    head = head.reshape(length - 1, number, policy.head_size)
-    entropy = policy.entropy(head)
-    log_prob = policy.log_prob(head, imagined.action)
-    actor_loss = -weight * (log_prob * stop(advantage) + config.entropy_scale * entropy)
-
-    slow_logits = networks.critic(slow_critic, imagined.feature[:-1].reshape(-1, size))
-    slow_value = stop(two_hot_mean(slow_logits)).reshape(length - 1, number)
-    critic_loss = weight * (
-        two_hot_loss(logits[:-1], stop(returns)) + two_hot_loss(logits[:-1], slow_value)
+    weight = jnp.cumprod(imagined.discount, axis=0)[:-1] / discount
+    steps = Judged(
+        imagined.feature[:-1], imagined.action, weight, advantage, returns, slow_value[:-1]
     )
-    metrics = {
-        "actor/loss": jnp.mean(actor_loss),
-        "actor/entropy_nats": jnp.mean(entropy),
+    learning = {"actor": params["actor"], "critic": params["critic"]}
+    loss = partial(judged_loss, networks, config)
+    total, judged_metrics = mean_over_steps(loss, learning, stop(steps))
+    metrics = judged_metrics | {
         "actor/advantage_magnitude": jnp.mean(jnp.abs(advantage)),
-        "critic/loss": jnp.mean(critic_loss),
         "critic/value": jnp.mean(value),
         "critic/return": jnp.mean(returns),
         "critic/return_scale": return_scale(return_range),
         "model/imagined_reward": jnp.mean(imagined.reward),
         "model/imagined_discount": jnp.mean(imagined.discount),
     }
-    total = metrics["actor/loss"] + metrics["critic/loss"]
     return total, (returns, return_range, metrics)
+
+
+class Judged(NamedTuple):
+    """Dreamt steps with what the actor and the critic learn there; `[H, N]`, or `[N]` for one."""
+
+    feature: jax.Array  # [..., F]
+    action: jax.Array  # [..., A]
+    weight: jax.Array
+    advantage: jax.Array
+    returns: jax.Array
+    slow_value: jax.Array
+
+
+def judged_loss(
+    networks: ActorCritic, config: ActorCriticConfig, params: Params, step: Judged
+) -> tuple[jax.Array, Metrics]:
+    """Losses of actor and critic, averaged over one step's `[N]` cars."""
+    head = networks.actor(params["actor"], step.feature)
+    entropy = networks.distribution.entropy(head)
+    log_prob = networks.distribution.log_prob(head, step.action)
+    actor_loss = jnp.mean(
+        -step.weight * (log_prob * step.advantage + config.entropy_scale * entropy)
+    )
+    logits = networks.critic(params["critic"], step.feature)
+    critic_loss = jnp.mean(
+        step.weight * (two_hot_loss(logits, step.returns) + two_hot_loss(logits, step.slow_value))
+    )
+    metrics = {
+        "actor/loss": actor_loss,
+        "actor/entropy_nats": jnp.mean(entropy),
+        "critic/loss": critic_loss,
+    }
+    return actor_loss + critic_loss, metrics
 
 
 class Replayed(NamedTuple):

@@ -16,6 +16,7 @@ from rlcar.dreamer.actor_critic import (
     make_actor_critic,
     replay_value_loss,
 )
+from rlcar.dreamer.by_step import map_steps
 from rlcar.dreamer.distributions import two_hot_mean
 from rlcar.dreamer.optimizer import make_optimizer
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
@@ -168,9 +169,13 @@ def imagine(
         step, starts, (jax.random.split(action_key, length), uniform)
     )
     feature = jnp.concatenate([feature, features(last)[None]])
-    flat = feature.reshape(-1, feature.shape[-1])
-    reward = two_hot_mean(model.reward(world, flat)).reshape(length + 1, number)
-    discount = jax.nn.sigmoid(model.continues(world, flat)).reshape(length + 1, number)
+    reward, discount = map_steps(
+        lambda feature: (
+            two_hot_mean(model.reward(world, feature)),
+            jax.nn.sigmoid(model.continues(world, feature)),
+        ),
+        feature,
+    )
     return jax.lax.stop_gradient(Imagined(feature, action, reward[1:], discount))
 
 

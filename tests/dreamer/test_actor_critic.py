@@ -7,8 +7,10 @@ import pytest
 
 from rlcar.dreamer.actor_critic import (
     Imagined,
+    Judged,
     Replayed,
     imagination_loss,
+    judged_loss,
     make_actor_critic,
     replay_value_loss,
 )
@@ -116,12 +118,11 @@ def _dream(reward, discount=1.0, seed=0):
     )
 
 
-def _metric_gradient(networks, config, params, dream, name):
+def _gradient(networks, config, params, dream):
     def loss(trained):
-        _, (_, _, metrics) = imagination_loss(
+        return imagination_loss(
             networks, config, trained, params["slow"], dream, initial_return_range()
-        )
-        return metrics[name]
+        )[0]
 
     return quick_jit(jax.grad(loss))(params)
 
@@ -132,7 +133,7 @@ def test_the_policy_gradient_makes_good_actions_likelier_and_bad_ones_less_likel
     # The critic at its start says zero, so the sign of the reward is that of the advantage.
     start = {**params, "critic": params["slow"]}
     dream = _dream([[2.0, -2.0]], discount=0.5)
-    gradient = _metric_gradient(networks, config, start, dream, "actor/loss")["actor"]
+    gradient = _gradient(networks, config, start, dream)["actor"]
     moved = jax.tree.map(lambda x, g: x - 1e-3 * g, params["actor"], gradient)
 
     def log_prob(actor):
@@ -148,7 +149,7 @@ def test_the_entropy_bonus_widens_the_policy(networks, config, params):
     config = config.model_copy(update={"entropy_scale": 1.0})
     start = {**params, "critic": params["slow"]}
     dream = _dream([[0.0, 0.0]], discount=0.5)
-    gradient = _metric_gradient(networks, config, start, dream, "actor/loss")["actor"]
+    gradient = _gradient(networks, config, start, dream)["actor"]
     moved = jax.tree.map(lambda x, g: x - 1e-2 * g, params["actor"], gradient)
     heads = [networks.actor(actor, dream.feature[0]) for actor in (params["actor"], moved)]
     before, after = (networks.distribution.entropy(head) for head in heads)
@@ -156,9 +157,16 @@ def test_the_entropy_bonus_widens_the_policy(networks, config, params):
 
 
 def test_actor_and_critic_learn_from_their_own_losses_only(networks, config, params):
-    dream = _dream([[2.0, -2.0], [1.0, 0.5]], discount=0.5)
+    one = jnp.array([1.0, -1.0])
+    step = Judged(_random(2, SIZE), 0.5 * _random(2, SPEC.action_size), one**2, one, one, one)
     for own, other in (("actor", "critic"), ("critic", "actor")):
-        gradient = _metric_gradient(networks, config, params, dream, f"{own}/loss")
+        gradient = quick_jit(
+            jax.grad(
+                lambda params, own=own: judged_loss(networks, config, params, step)[1][
+                    f"{own}/loss"
+                ]
+            )
+        )(params)
         assert largest(gradient[own]) > 0
         assert largest(gradient[other]) == 0
 

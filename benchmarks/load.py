@@ -1,0 +1,187 @@
+"""A load generator that costs little: prebuilt requests on kept connections, one process."""
+
+import asyncio
+import base64
+import os
+import struct
+import time
+from collections.abc import Coroutine
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvloop
+
+
+class Load(NamedTuple):
+    """What a run measured."""
+
+    latencies_ms: np.ndarray
+    duration_s: float
+    errors: int
+
+    @property
+    def per_s(self) -> float:
+        return len(self.latencies_ms) / self.duration_s
+
+    def percentile_ms(self, percent: float) -> float:
+        return float(np.percentile(self.latencies_ms, percent))
+
+
+def post(url: str, path: str, body: bytes, headers: str = "") -> bytes:
+    """The bytes of a request."""
+    host = urlsplit(url).netloc
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n{headers}\r\n"
+    )
+    return head.encode() + body
+
+
+class _Line(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._answer: asyncio.Future[bytes] | None = None
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self._buffer[:end].lower()
+        start = head.index(b"content-length:") + 15
+        stop = head.find(b"\r\n", start)
+        length = int(head[start : stop if stop > 0 else None])
+        if len(self._buffer) >= end + 4 + length and self._answer is not None:
+            answer, self._buffer = self._buffer, b""
+            self._answer.set_result(answer)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error or ConnectionError("hung up"))
+
+    async def ask(self, request: bytes) -> bytes:
+        self._answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return await self._answer
+
+
+async def _lines(url: str, number: int) -> list[_Line]:
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    made = [await loop.create_connection(_Line, parts.hostname, parts.port) for _ in range(number)]
+    return [line for _, line in made]
+
+
+def closed_loop(url: str, request: bytes, connections: int, duration_s: float) -> Load:
+    """Each connection asks again as soon as it is answered."""
+
+    async def run() -> Load:
+        lines = await _lines(url, connections)
+        latencies: list[float] = []
+        errors = 0
+        end_s = time.perf_counter() + duration_s
+
+        async def drive(line: _Line) -> None:
+            nonlocal errors
+            while (began_s := time.perf_counter()) < end_s:
+                answer = await line.ask(request)
+                latencies.append(time.perf_counter() - began_s)
+                errors += not answer.startswith(b"HTTP/1.1 200")
+
+        began_s = time.perf_counter()
+        await asyncio.gather(*(drive(line) for line in lines))
+        duration = time.perf_counter() - began_s
+        for line in lines:
+            line.transport.close()
+        return Load(np.array(latencies) * 1e3, duration, errors)
+
+    return _run(run())
+
+
+def open_loop(url: str, request: bytes, per_s: float, duration_s: float) -> Load:
+    """Asks at fixed times, answered or not; latency counts from when it should have been sent."""
+
+    async def run() -> Load:
+        idle = await _lines(url, 8)
+        latencies: list[float] = []
+        errors = 0
+        running: set[asyncio.Task[None]] = set()
+
+        async def ask(due_s: float) -> None:
+            nonlocal errors
+            line = idle.pop() if idle else (await _lines(url, 1))[0]
+            answer = await line.ask(request)
+            latencies.append(time.perf_counter() - due_s)
+            errors += not answer.startswith(b"HTTP/1.1 200")
+            idle.append(line)
+
+        began_s = time.perf_counter()
+        for number in range(int(per_s * duration_s)):
+            due_s = began_s + number / per_s
+            await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+            task = asyncio.create_task(ask(due_s))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        await asyncio.gather(*running)
+        for line in idle:
+            line.transport.close()
+        return Load(np.array(latencies) * 1e3, time.perf_counter() - began_s, errors)
+
+    return _run(run())
+
+
+def sockets_at(
+    url: str, path: str, frame: bytes, cars: int, per_s: float, duration_s: float
+) -> Load:
+    """Cars with a WebSocket each send `frame` at a fixed rate; the answer must be binary too."""
+
+    async def run() -> Load:
+        parts = urlsplit(url)
+        latencies: list[float] = []
+        masked = _masked(frame)
+
+        async def drive(number: int) -> None:
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            key = base64.b64encode(os.urandom(16)).decode()
+            writer.write(
+                f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: Upgrade\r\n"
+                f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"
+                "\r\n\r\n".encode()
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b" 101 " in head.split(b"\r\n")[0], head
+            began_s = time.perf_counter() + number / per_s / cars
+            for tick in range(int(per_s * duration_s)):
+                due_s = began_s + tick / per_s
+                await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+                writer.write(masked)
+                opcode, length = await reader.readexactly(2)
+                assert opcode == 0x82, opcode
+                if length == 126:
+                    length = int.from_bytes(await reader.readexactly(2), "big")
+                await reader.readexactly(length)
+                latencies.append(time.perf_counter() - due_s)
+            writer.close()
+
+        began_s = time.perf_counter()
+        await asyncio.gather(*(drive(number) for number in range(cars)))
+        return Load(np.array(latencies) * 1e3, time.perf_counter() - began_s, 0)
+
+    return _run(run())
+
+
+def _masked(frame: bytes) -> bytes:
+    """A client's binary frame with the mask 0: the protocol asks for one, not for a secret one."""
+    assert len(frame) < 126, len(frame)
+    return struct.pack("BB", 0x82, 0x80 | len(frame)) + b"\0\0\0\0" + frame
+
+
+def _run(what: Coroutine[Any, Any, Load]) -> Load:
+    return uvloop.run(what)

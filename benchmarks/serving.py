@@ -1,0 +1,204 @@
+"""What does serving cost over bare uvicorn + Starlette with the same policy, in either lane?
+
+Servers run one or two at a time on this machine, the load generator beside them; a ratio is the
+median over rounds in which both sides were measured one after the other.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from drawn_model import publish_drawn
+from header import print_header
+from load import Load, closed_loop, open_loop, post, sockets_at
+
+ROUNDS, DURATION_S = 3, 2.0
+ROOT = Path(__file__).parent.parent
+RLCAR = Path(sys.executable).with_name("rlcar")
+BODY = json.dumps({"observation": [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]}).encode()
+# Ray then needs no task that waits for the client to hang up.
+HEADERS = "x-request-disconnect-disabled: true\r\n"
+FRAME = (1).to_bytes(4, "little") + b"\0\0\1\0" + bytes(4) + np.full(6, 0.5, "<f4").tobytes()
+
+
+class Server(NamedTuple):
+    """A running one."""
+
+    name: str
+    url: str
+    pid: int
+
+    @property
+    def request(self) -> bytes:
+        return post(self.url, "/v1/act", BODY, HEADERS)
+
+
+@contextlib.contextmanager
+def _started(name: str, command: list[str], port: int) -> Iterator[Server]:
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    environment |= {"RAY_AUTH_MODE": "disabled"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    server = Server(name, f"http://127.0.0.1:{port}", process.pid)
+    try:
+        for _ in range(1200):
+            with contextlib.suppress(OSError):
+                asked = urllib.request.Request(f"{server.url}/v1/act", BODY, method="POST")
+                asked.add_header("content-type", "application/json")
+                urllib.request.urlopen(asked, timeout=5.0).read()
+                break
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended: {process.stderr and process.stderr.read()}")
+            time.sleep(0.1)
+        time.sleep(5.0)  # HAProxy takes its last configuration in, and hangs up while it does
+        closed_loop(server.url, server.request, 4, 1.0)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _bare(models: Path) -> contextlib.AbstractContextManager[Server]:
+    port = _free_port()
+    script = str(ROOT / "benchmarks/peers/bare_starlette.py")
+    return _started("starlette", [sys.executable, script, str(models), str(port)], port)
+
+
+def _lane(lane: str, models: Path) -> contextlib.AbstractContextManager[Server]:
+    port = _free_port()
+    limits = ["--set", "requests_per_s=1e6", "--set", "in_flight=256"]
+    command = [str(RLCAR), "serve", "--lane", lane, "--registry", str(models)]
+    return _started(
+        "serve" if lane == "ray" else lane, [*command, "--port", str(port), *limits], port
+    )
+
+
+def _compare(base: Server, ours: Server, connection_counts: tuple[int, ...], suffix: str) -> None:
+    """Prints ratios of the median latency."""
+    for connections in connection_counts:
+        pairs = []
+        for _ in range(ROUNDS):
+            both = [
+                closed_loop(server.url, server.request, connections, DURATION_S)
+                for server in (base, ours)
+            ]
+            _refuse_errors(both)
+            pairs.append([one.percentile_ms(50) for one in both])
+        ratio = statistics.median(own / bare for bare, own in pairs)
+        bare_ms, own_ms = (statistics.median(times) for times in zip(*pairs, strict=True))
+        print(
+            f"{connections} connections: {base.name} p50 {bare_ms:.3f} ms, {ours.name} "
+            f"{own_ms:.3f} ms, ratio {ratio:.2f}"
+        )
+        many = "" if connections == 1 else f"_{connections}"
+        print(f"figure {ours.name}_p50_over_starlette{many}{suffix}={ratio:.3g}")
+        if connections == 1:
+            print(f"figure {ours.name}_p50_ms{suffix}={own_ms:.3g}")
+
+
+def _measure_rate(server: Server, suffix: str) -> None:
+    """Prints the highest rate, of one replica."""
+    most = [closed_loop(server.url, server.request, 16, DURATION_S) for _ in range(ROUNDS)]
+    _refuse_errors(most)
+    print(f"figure {server.name}_requests_per_s{suffix}={max(one.per_s for one in most):.4g}")
+
+
+def _measure(server: Server) -> None:
+    """Prints open-loop tails, WebSocket latency and CPU per request."""
+    lane, duration_s = server.name, 2 * DURATION_S
+    calm = open_loop(server.url, server.request, 200.0, duration_s)
+    print(f"figure {lane}_open_loop_p99_ms={calm.percentile_ms(99):.3g}")
+    cpu_s = _cpu_s(server.pid)
+    busy = open_loop(server.url, server.request, 500.0, duration_s)
+    used_ms = 1e3 * (_cpu_s(server.pid) - cpu_s) / len(busy.latencies_ms)
+    print(f"figure {lane}_cpu_ms_per_request={used_ms:.3g}")
+    line = sockets_at(server.url, "/v1/drive", FRAME, cars=20, per_s=50.0, duration_s=duration_s)
+    print(f"figure {lane}_websocket_50_hz_p50_ms={line.percentile_ms(50):.3g}")
+    print(f"figure {lane}_websocket_50_hz_p99_ms={line.percentile_ms(99):.3g}")
+    with _hogs(2):
+        hogged = open_loop(server.url, server.request, 100.0, duration_s)
+    print(f"figure {lane}_open_loop_p99_ms_with_hogs={hogged.percentile_ms(99):.3g}")
+    _refuse_errors([calm, busy, hogged])
+
+
+@contextlib.contextmanager
+def _hogs(number: int) -> Iterator[None]:
+    """Processes that take all the CPU that they get."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    time.sleep(1.0)
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _cpu_s(pid: int) -> float:
+    """CPU time of a process and all below it."""
+    below: dict[int, list[int]] = {}
+    times_s: dict[int, float] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(") ")[2].split()
+            one = int(stat.parent.name)
+            below.setdefault(int(fields[1]), []).append(one)
+            times_s[one] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    total_s, waiting = 0.0, [pid]
+    while waiting:
+        one = waiting.pop()
+        total_s += times_s.get(one, 0.0)
+        waiting += below.get(one, [])
+    return total_s
+
+
+def _refuse_errors(loads: list[Load]) -> None:
+    errors = sum(load.errors for load in loads)
+    if errors:
+        raise RuntimeError(f"{errors} answers were no 200: nothing was measured")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    """Measures both lanes with the world model's policy, then, shorter, with a small network."""
+    print_header("ray", "uvicorn", "starlette", "numpy")
+    with tempfile.TemporaryDirectory() as folder:
+        for preset, suffix, connections in (("nano", "", (1, 8, 64)), ("sac", "_sac", (1,))):
+            models = Path(folder) / preset
+            cost_us = publish_drawn(models, preset)
+            print(f"policy {preset}: {cost_us:.0f} us of CPU an action")
+            with _bare(models) as base:
+                for lane in ("realtime", "ray"):
+                    with _lane(lane, models) as ours:
+                        _compare(base, ours, connections, suffix)
+                        _measure_rate(ours, suffix)
+                        if not suffix:
+                            _measure(ours)
+                _measure_rate(base, suffix)
+                if not suffix:
+                    _measure(base)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What a cluster is doing, asked of its dashboard: the jobs that train, and its nodes."""
+
+import time
+from typing import NamedTuple
+from urllib.parse import quote
+
+from ray.job_submission import JobDetails, JobStatus
+
+from cluster.dashboard import Dashboard, brief
+from cluster.submit import jobs
+from rlcar.errors import UserError
+from rlcar.metrics import PlainProgress, read_progress_line
+from rlcar.monitor import FROZEN_AT_LEAST_S, Card, RunStatus, status_of_progress
+
+# A plain progress line comes every ten seconds, between whatever else a job says.
+_LINES = 200
+_STATES = {
+    JobStatus.PENDING: "starting",
+    JobStatus.RUNNING: "running",
+    JobStatus.SUCCEEDED: "finished",
+    JobStatus.FAILED: "failed",
+    JobStatus.STOPPED: "stopped",
+}
+
+
+class Node(NamedTuple):
+    """A machine of the cluster."""
+
+    host: str
+    state: str
+    cpu_share: float
+    memory_share: float
+    cards: list[Card]
+
+
+class ClusterReader:
+    """Asks the dashboard again and again; remembers when each job last got on."""
+
+    def __init__(self, client: Dashboard):
+        self._client = client
+        self._moved: dict[str, tuple[int, float]] = {}  # job -> (env steps, since when)
+
+    def statuses(self) -> list[RunStatus]:
+        """The trainings among the jobs, oldest first; raises UserError without an answer."""
+        found = []
+        for job in jobs(self._client):
+            command = (job.metadata or {}).get("rlcar", "")
+            if command.startswith("train"):
+                found.append(self._status(job))
+        return found
+
+    def nodes(self) -> list[Node]:
+        """The nodes as Ray's dashboard sees them; raises UserError without an answer."""
+        try:
+            summary = self._client.get_json("/nodes?view=summary")["data"]["summary"]
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._client.url} does not list its nodes: {brief(error)}"
+            ) from error
+        return [_node(about) for about in summary]
+
+    def _status(self, job: JobDetails) -> RunStatus:
+        job_id, state = job.submission_id or "", _STATES[job.status]
+        progress = self._progress(job)
+        status = status_of_progress(job_id, state, progress)
+        if state != "running" or progress is None:
+            return status
+        steps, since_s = self._moved.get(job_id, (-1, 0.0))
+        if steps != progress.env_steps:
+            since_s = time.monotonic()
+            self._moved[job_id] = (progress.env_steps, since_s)
+        silent_s = time.monotonic() - since_s
+        is_frozen = silent_s > FROZEN_AT_LEAST_S
+        return status._replace(silent_s=silent_s, state="frozen" if is_frozen else state)
+
+    def _progress(self, job: JobDetails) -> PlainProgress | None:
+        file = quote(f"job-driver-{job.submission_id}.log")
+        path = f"/api/v0/logs/file?node_id={job.driver_node_id}&filename={file}&lines={_LINES}"
+        try:
+            text = self._client.get(path).text
+        except (OSError, RuntimeError):
+            return None  # it has said nothing yet, or its node has left
+        lines = (read_progress_line(line) for line in reversed(text.splitlines()))
+        return next((progress for progress in lines if progress), None)
+
+
+def _node(about: dict) -> Node:
+    memory = about.get("mem") or [0, 0, 0]  # total, available, percent, …
+    cards = [
+        Card(
+            int(card.get("index", 0)),
+            str(card.get("name", "")),
+            (card.get("utilizationGpu") or 0.0) / 100,
+            float(card.get("memoryUsed") or 0.0),
+            float(card.get("memoryTotal") or 0.0),
+        )
+        for card in about.get("gpus") or []
+    ]
+    return Node(
+        str(about.get("hostname") or about.get("ip")),
+        str(about.get("raylet", {}).get("state", "unknown")).lower(),
+        float(about.get("cpu") or 0.0) / 100,
+        float(memory[2]) / 100,
+        cards,
+    )

@@ -1,0 +1,164 @@
+"""`rlcar monitor`: what runs are doing, once or for as long as one looks."""
+
+import datetime
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from rlcar.cli.shared import RUNS, import_cluster
+from rlcar.errors import UserError
+
+_COLOURS = {"running": "green", "finished": "bold green", "frozen": "bold red", "dead": "bold red"}
+_COLOURS |= {"failed": "bold red", "stopped": "yellow", "starting": "cyan"}
+_ALIVE = ("starting", "running", "frozen")
+_SHOWN_AT_MOST = 30  # those that run first, then the newest
+
+
+def monitor(
+    run: Annotated[Path | None, typer.Argument(help="One run (default: all below --runs).")] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    address: Annotated[
+        str | None, typer.Option(help="A cluster's dashboard: its jobs and nodes instead.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, once.")] = False,
+) -> None:
+    """Shows progress, rates, lag, utilisation and health of runs, and whether one is frozen."""
+    look = _local(run, runs) if address is None else _remote(address)
+    if as_json:
+        if watch:
+            raise UserError("--json looks once: leave out --watch")
+        typer.echo(json.dumps(_plain(look()), indent=2))
+        return
+    console = Console()
+    if not watch:
+        console.print(picture(look()))
+        return
+    try:
+        with Live(picture(look()), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(picture(look()), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _local(run: Path | None, runs: Path) -> Callable[[], dict[str, list[Any]]]:
+    from rlcar.monitor import RunReader, RunsReader, cards
+
+    if run is not None:
+        reader = RunReader(run)
+        return lambda: {"runs": [reader.status()], "cards": cards()}
+    readers = RunsReader(runs)
+    return lambda: {"runs": readers.statuses(), "cards": cards()}
+
+
+def _remote(address: str) -> Callable[[], dict[str, list[Any]]]:
+    client = import_cluster("dashboard").connect(address)
+    reader = import_cluster("monitor").ClusterReader(client)
+    return lambda: {"runs": reader.statuses(), "nodes": reader.nodes()}
+
+
+def _plain(seen: dict[str, list[Any]]) -> dict[str, Any]:
+    """NamedTuples as objects, those inside them too."""
+    return {
+        part: [
+            {
+                name: [one._asdict() for one in value] if isinstance(value, list) else value
+                for name, value in row._asdict().items()
+            }
+            for row in rows
+        ]
+        for part, rows in seen.items()
+    }
+
+
+def picture(seen: dict[str, list[Any]]) -> RenderableType:
+    """Draws runs, cards and nodes as tables."""
+    parts: list[RenderableType] = [_runs_table(seen["runs"])]
+    if seen.get("cards"):
+        parts.append(_cards_table([("", card) for card in seen["cards"]]))
+    if seen.get("nodes"):
+        nodes = Table("node", "state", "CPU", "memory")
+        for node in seen["nodes"]:
+            cpu, memory = f"{node.cpu_share:.0%}", f"{node.memory_share:.0%}"
+            nodes.add_row(escape(node.host), node.state, cpu, memory)
+        parts.append(nodes)
+        if cards := [(node.host, card) for node in seen["nodes"] for card in node.cards]:
+            parts.append(_cards_table(cards))
+    return Group(*parts)
+
+
+def _runs_table(runs: list[Any]) -> RenderableType:
+    if not runs:
+        return "no runs yet"
+    table = Table("run", "progress", "driving", "rates", "processes", show_lines=True)
+    alive = [run for run in reversed(runs) if run.state in _ALIVE]
+    others = [run for run in reversed(runs) if run.state not in _ALIVE]
+    for run in [*alive, *others][:_SHOWN_AT_MOST]:
+        table.add_row(*map("\n".join, (_name(run), _progress(run), *_figures(run))))
+    return table
+
+
+def _name(run: Any) -> list[str]:
+    state = f"[{_COLOURS.get(run.state, 'default')}]{run.state}[/]"
+    return [escape(run.name), state, *([escape(run.error)] if run.error else [])]
+
+
+def _progress(run: Any) -> list[str]:
+    lines = [f"{run.env_steps:,} of {run.total_env_steps:,}"] if run.total_env_steps else []
+    if run.state in _ALIVE:
+        lines += _lines(("ETA {}", run.eta_s, ""), ("silent for {}", run.silent_s, ""))
+    return lines + _lines(("saved {} ago", run.checkpoint_age_s, ""))
+
+
+def _figures(run: Any) -> tuple[list[str], list[str], list[str]]:
+    driving = _lines(
+        ("{} episodes", run.episodes, ",.0f"),
+        ("reward {}", run.reward, ".2f"),
+        ("laps {}", run.lap_rate, ".0%"),
+        ("unseen tracks {}", run.evaluation_lap_rate, ".0%"),
+    )
+    rates = _lines(
+        ("{} env steps/s", run.env_steps_per_s, ",.0f"),
+        ("{} train steps/s", run.train_steps_per_s, ",.1f"),
+        ("lag {}", run.weights_lag_updates, ".0f"),
+    )
+    processes = _lines(
+        ("learner {} idle", run.learner_idle_share, ".0%"),
+        ("{} simulators", run.simulators, ".0f"),
+        ("{} busy", run.simulators_busy_share, ".0%"),
+        ("{} restarts of simulators", run.simulator_restarts or None, ".0f"),
+        ("{} restarts of the learner", run.learner_restarts or None, ".0f"),
+        ("{} failures of the storage", run.storage_failures or None, ".0f"),
+        ("{} rollbacks", run.rollbacks or None, ".0f"),
+    )
+    return driving, rates, processes
+
+
+def _cards_table(cards: list[tuple[str, Any]]) -> Table:
+    table = Table("GPU", "utilisation", "memory")
+    for host, card in cards:
+        used = f"{card.memory_used_mb / 1024:.1f} of {card.memory_total_mb / 1024:.1f} GiB"
+        name = f"{host} {card.number} {card.name}".strip()
+        table.add_row(escape(name), f"{card.utilisation:.0%}", used)
+    return table
+
+
+def _lines(*figures: tuple[str, float | None, str]) -> list[str]:
+    """A line for each number that there is; without a format it is a duration in seconds."""
+    return [
+        text.format(f"{value:{form}}" if form else datetime.timedelta(seconds=round(value)))
+        for text, value, form in figures
+        if value is not None and math.isfinite(value)
+    ]

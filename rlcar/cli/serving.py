@@ -1,0 +1,193 @@
+"""The verbs of serving: serve, drive, tokens."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlcar.cli.shared import MODELS, RUNS, Where, console
+from rlcar.errors import UserError
+
+tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
+
+_Tokens = Annotated[
+    Path, typer.Option("--tokens", envvar="RLCAR_TOKENS", help="The file they are kept in.")
+]
+_TOKENS = Path("~/.config/rlcar/tokens.json")
+
+
+def serve(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run to publish first (default: what is published).")
+    ] = None,
+    lane: Annotated[
+        str, typer.Option(help="ray (replicas behind HAProxy), or realtime (uvicorn, one process).")
+    ] = "ray",
+    registry: Where = MODELS,
+    alias: Annotated[str, typer.Option(help="The alias that is followed.")] = "champion",
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
+    tokens_: _Tokens = _TOKENS,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Other machines need no token.")
+    ] = False,
+    behind_tls: Annotated[
+        bool, typer.Option("--behind-tls", help="A proxy in front speaks https.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A name that browsers may call us by.")
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None, typer.Option(help="Another site whose pages may talk to us.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, e.g. deadline_ms=50.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A running Ray cluster, or auto.")] = None,
+    page: Annotated[bool, typer.Option("--page", help="The live page too; realtime only.")] = False,
+) -> None:
+    """Serves the champion: POST /v1/act, WS /v1/drive, models, health, metrics."""
+    # Before NumPy is loaded: a car's matrices are too small to share among threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # publishing a run must leave others the card
+    from rlcar.registry import Registry
+    from serve.publishing import publish_for_serving
+    from serve.settings import make_settings
+
+    if lane not in ("ray", "realtime"):
+        raise UserError(f"there is no lane {lane!r}: there are ray and realtime")
+    if address is not None and lane != "ray":
+        raise UserError("--address is of the Ray lane: leave out --lane realtime")
+    if page and lane != "realtime":
+        raise UserError("the page lives in one process: add --lane realtime, or leave out --page")
+    settings = make_settings(
+        registry=registry if "://" in registry else str(Path(registry).expanduser().resolve()),
+        alias=alias,
+        host=host,
+        port=port,
+        auth=auth,
+        tokens=tokens_.expanduser().resolve(),
+        allow_anonymous=allow_anonymous,
+        is_behind_tls=behind_tls,
+        allowed_hosts=tuple(allowed_host or ()),
+        allowed_origins=tuple(allowed_origin or ()),
+        **dict(_pair(text) for text in set_ or []),
+    )
+    if auth:
+        _require_tokens(settings.tokens)
+    published = publish_for_serving(Registry(settings.registry), run, runs, alias)
+    if published:
+        console.print(published, highlight=False)
+    console.print(f"http://{host}:{port}/v1/act; Ctrl-C stops", highlight=False)
+    if lane == "ray":
+        from serve.ray_lane import serve_on_ray
+
+        serve_on_ray(settings, address)
+    elif page:
+        from serve.live import open_live
+        from serve.live_app import run_live
+
+        live = open_live(settings.registry)
+        run_live(live, settings, lambda url: console.print(f"the page: {url}", highlight=False))
+    else:
+        from serve.realtime import serve_realtime
+
+        serve_realtime(settings)
+
+
+def drive(
+    url: Annotated[str, typer.Argument(help="The server's, e.g. http://127.0.0.1:8000.")],
+    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    world: Annotated[str | None, typer.Option(help="Another world than the model's.")] = None,
+    websocket: Annotated[
+        bool, typer.Option("--websocket", help="WS /v1/drive instead of POST /v1/act.")
+    ] = False,
+    token: Annotated[str | None, typer.Option(envvar="RLCAR_TOKEN", help="Who asks.")] = None,
+    timeout_ms: Annotated[float, typer.Option(help="Past it a car holds, then brakes.")] = 100.0,
+) -> None:
+    """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rich.console import Console
+
+    from rlcar.config import make_race_config
+    from serve.client import DriveClient
+    from serve.drive_run import drive_served, print_drive
+
+    race = None if world is None else make_race_config(world)
+    with DriveClient(url, websocket=websocket, token=token, timeout_ms=timeout_ms) as client:
+        print_drive(drive_served(client, tracks, race), Console())
+
+
+@tokens.command("create")
+def create_token(
+    name: Annotated[str, typer.Argument(help="Who has it: letters, digits, hyphens.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, act, drive or admin; several are possible.")
+    ] = None,
+    expires_days: Annotated[float | None, typer.Option(help="Default: never.")] = None,
+    tokens_: _Tokens = _TOKENS,
+) -> None:
+    """Makes a token and shows its secret, once."""
+    from serve.tokens import TokenStore
+
+    expires_s = None if expires_days is None else expires_days * 86_400.0
+    _show_secret(TokenStore(tokens_).create(name, scope or ["read", "act"], expires_s))
+
+
+@tokens.command("list")
+def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
+    """Lists the tokens, without their secrets."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from serve.tokens import TokenStore, described
+
+    table = Table("name", "scopes", "created", "ends")
+    for token in TokenStore(tokens_).tokens():
+        table.add_row(*described(token))
+    Console().print(table)
+
+
+@tokens.command("revoke")
+def revoke_token(
+    name: Annotated[str, typer.Argument(help="Whose.")], tokens_: _Tokens = _TOKENS
+) -> None:
+    """Ends a token; servers notice within a second."""
+    from serve.tokens import TokenStore
+
+    TokenStore(tokens_).revoke(name)
+    console.print(f"{name} is nobody any more", highlight=False)
+
+
+@tokens.command("rotate")
+def rotate_token(
+    name: Annotated[str, typer.Argument(help="Whose.")],
+    overlap_min: Annotated[float, typer.Option(help="The old secret works so much longer.")] = 60.0,
+    tokens_: _Tokens = _TOKENS,
+) -> None:
+    """Gives a token a new secret, and shows it once."""
+    from serve.tokens import TokenStore
+
+    _show_secret(TokenStore(tokens_).rotate(name, overlap_min * 60.0))
+
+
+def _show_secret(secret: str) -> None:
+    console.print("the secret, shown this once; only its hash is kept:", highlight=False)
+    typer.echo(secret)
+
+
+def _require_tokens(path: Path) -> None:
+    from serve.tokens import TokenStore
+
+    if not any(not token.is_revoked for token in TokenStore(path).tokens()):
+        raise UserError(f"{path} holds no token, so nobody could ask: rlcar tokens create NAME")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, is_setting, value = text.partition("=")
+    if not is_setting:
+        raise UserError(f"--set {text}: say NAME=VALUE")
+    return name, value

@@ -1,0 +1,73 @@
+"""`rlcar tune`: searches settings with many trainings at once."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rlcar.cli.shared import Settings, console
+from rlcar.errors import ConfigError, UserError
+
+
+def tune(
+    sweep: Annotated[Path, typer.Argument(help="A sweep, e.g. tune_configs/smoke.yaml.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Goes on where it stopped.")] = False,
+    name: Annotated[str | None, typer.Option(help="Folder below --sweeps.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="In place of budget.trials.")] = None,
+    set_: Settings = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
+    ] = None,
+    sweeps: Annotated[Path, typer.Option(help="Where sweeps are kept.")] = Path("sweeps"),
+) -> None:
+    """Searches settings by many trainings; leaves tables, pages and the best settings."""
+    # Trials decide for themselves; this process only watches, and must leave them the card.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    try:
+        from cluster.sweep import new_sweep_folder, run_sweep, stored_sweep
+        from cluster.sweep_config import load_sweep
+        from cluster.sweep_results import print_results
+    except ModuleNotFoundError as error:
+        if error.name not in ("ray", "plotly", "optuna"):
+            raise
+        raise UserError(f"{error.name} is not installed: pip install 'rlcar[cluster]'") from error
+
+    if resume:
+        given = {"--trials": trials, "--set": set_}
+        ignored = [option for option, value in given.items() if value]
+        if ignored:
+            console.print(f"a resumed sweep keeps its own settings: {', '.join(ignored)} ignored")
+        folder = sweeps / (name or sweep.stem)
+        settings = stored_sweep(folder)
+    else:
+        settings = load_sweep(sweep, trials=trials, overrides=_dotted(set_ or []))
+        folder = new_sweep_folder(sweeps, name or settings.name, settings)
+    console.print(f"sweep folder: {folder}", markup=False)
+    outcome = run_sweep(settings, folder, address)
+    print_results(settings, outcome.results, Console())
+    if outcome.interrupted:
+        console.print(f"stopped; continue with: rlcar tune {sweep} --resume --name {folder.name}")
+        sys.exit(130)
+    if not any(result.score for result in outcome.results):
+        reason = next((result.reason for result in outcome.results if result.reason), "none said")
+        raise UserError(f"no trial of {folder} came to an evaluation; the first reason: {reason}")
+    console.print(f"written: {folder}/index.html, best.yaml", markup=False)
+
+
+def _dotted(settings: list[str]) -> dict[str, Any]:
+    """Reads `a.b=c`, values as YAML."""
+    from rlcar.config import parse_override
+
+    found = {}
+    for text in settings:
+        value: Any = parse_override(text)
+        name = text.partition("=")[0]
+        for part in name.split("."):
+            value = value[part]
+        if isinstance(value, dict | list):
+            raise ConfigError(f"override {text!r}: name the settings of a section one by one")
+        found[name] = value
+    return found

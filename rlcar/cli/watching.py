@@ -1,0 +1,106 @@
+"""`rlcar watch`: the live page of a run, while it learns or afterwards."""
+
+import atexit
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlcar.cli.shared import MODELS, RUNS, Where, console
+from rlcar.errors import UserError
+
+_TOKENS = Path("~/.config/rlcar/tokens.json")
+_PORT = 8001
+_POLL_S = 0.2
+_BEGINS_S = 120.0  # a training on Ray takes its time until there is a run
+
+
+def watch(
+    run: Annotated[str, typer.Argument(help="A run folder, or latest: the newest below --runs.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = _PORT,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    registry: Where = MODELS,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    wait_s: Annotated[float, typer.Option(min=0, help="For the run to begin.")] = 0.0,
+    auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
+    tokens: Annotated[
+        Path, typer.Option(envvar="RLCAR_TOKENS", help="The file they are kept in.")
+    ] = _TOKENS,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Outside loopback, without a token.")
+    ] = False,
+) -> None:
+    """Opens the page where a run is watched, driven by hand, and seen to learn."""
+    # Before NumPy is loaded: a car's matrices are too small to share among threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    folder = _await_run(run, runs, wait_s)
+    from rlcar.config import load_config
+    from rlcar.run import require_race
+
+    try:
+        from serve.live import open_live
+        from serve.live_app import run_live
+        from serve.settings import make_settings
+    except ModuleNotFoundError as error:
+        raise UserError(f"the page needs {error.name}: pip install 'rlcar[serve]'") from error
+    settings = make_settings(
+        registry=registry,
+        host=host,
+        port=port,
+        auth=auth,
+        tokens=tokens.expanduser().resolve(),
+        allow_anonymous=allow_anonymous,
+    )
+    config = load_config(folder / "config.json")
+    require_race(folder, config)
+    # The page needs no published version, so that there is none is no news here.
+    logging.getLogger("serve.app").setLevel(logging.ERROR)
+    live = open_live(registry, folder, config.race)
+    run_live(live, settings, lambda url: console.print(f"the page: {url}", highlight=False))
+
+
+def start_page(folder: Path, port: int) -> None:
+    """Runs `rlcar watch` in a process of its own, which ends with this one."""
+    command = [sys.executable, "-m", "rlcar.cli", "watch", str(folder)]
+    command += ["--port", str(port), "--wait-s", str(_BEGINS_S)]
+    # In a session of its own: Ctrl-C is for the training, whose end is the page's.
+    process = subprocess.Popen(
+        command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, start_new_session=True
+    )
+
+    def stop() -> None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10.0)
+        process.kill()
+        process.wait()
+
+    atexit.register(stop)
+
+
+def _await_run(run: str, runs: Path, wait_s: float) -> Path:
+    """Returns the run's folder, once there is one; raises UserError when there is none in time."""
+    from rlcar.run import require_run
+
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return require_run(_newest(runs) if run == "latest" else Path(run))
+        except UserError:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(_POLL_S)
+
+
+def _newest(runs: Path) -> Path:
+    found = {path.parent: path.stat().st_mtime for path in runs.glob("*/run.json")}
+    if not found:
+        raise UserError(f"there is no run below {runs} yet: rlcar train begins one")
+    return max(found, key=lambda folder: found[folder])

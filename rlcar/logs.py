@@ -1,0 +1,69 @@
+"""Log lines for people, or as JSON for programs, with run and actor in each."""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Format = Literal["text", "json"]
+
+_FORMAT, _RUN = "RLCAR_LOG_FORMAT", "RLCAR_RUN"  # what processes of a run inherit
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line; `extra={"fields": {…}}` of a log call adds to it."""
+
+    def __init__(self, run: str | None, actor: str):
+        super().__init__()
+        self._where = {"run": run, "actor": actor, "host": socket.gethostname()}
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line of a record, a traceback included."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            **self._where,
+            "pid": record.process,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def set_up(log_format: Format, run: str | None = None, actor: str = "driver") -> None:
+    """Chooses the format of this process, and of those that take over `inherited()`."""
+    os.environ[_FORMAT] = log_format
+    if run is not None:
+        os.environ[_RUN] = run
+    handler = logging.StreamHandler()
+    if log_format == "json":
+        handler.setFormatter(JsonFormatter(run, actor))
+        logging.getLogger("rlcar").setLevel(logging.INFO)
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that carry the format to processes on other machines."""
+    environment = os.environ if environment is None else environment
+    return {name: environment[name] for name in (_FORMAT, _RUN) if name in environment}
+
+
+def take_over(actor: str) -> None:
+    """Logs, as `actor`, in the format that the process chose which started this one."""
+    if os.environ.get(_FORMAT) == "json":
+        set_up("json", os.environ.get(_RUN), actor)
+        logging.getLogger(__name__).info("process started")
+
+
+def are_json() -> bool:
+    """Whether this process logs for programs."""
+    handlers = logging.getLogger().handlers
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in handlers)

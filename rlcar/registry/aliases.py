@@ -1,0 +1,105 @@
+"""Names that point at versions, with all they ever pointed at.
+
+Each move is a file of its own, `aliases/champion/00000003-5f0c….json`, and the highest name counts:
+a reader finds the old value or the new one, and nobody's move is lost without its mover knowing.
+"""
+
+import json
+import re
+import uuid
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from rlcar.errors import RegistryError
+from rlcar.registry.model_file import parse_json
+from rlcar.registry.store import Store
+
+ROLLED_BACK = "rolled back"
+_DAMAGED = "damaged"
+_NAME = re.compile(r"(?!latest$)[a-z][a-z0-9_-]{0,31}")
+_RECORD = re.compile(r"(\d{8})-[0-9a-f]{32}\.json")
+
+
+class AliasRecord(NamedTuple):
+    """One value that an alias had."""
+
+    version: int | None  # None: it was taken away, or the record is damaged
+    moved: str  # ISO 8601, UTC
+    why: str
+
+
+class Aliases:
+    """Every alias of one registry."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def all(self) -> dict[str, int]:
+        """Returns what every alias points at now."""
+        names = {name.split("/")[0] for name in self._store.names("aliases")}
+        targets = {name: self.target(name) for name in sorted(names)}
+        return {name: number for name, number in targets.items() if number is not None}
+
+    def target(self, alias: str) -> int | None:
+        """Returns what an alias points at; None for an unknown one."""
+        for name in reversed(self._records(alias)):
+            record = self._read(alias, name)
+            if record.why != _DAMAGED:  # its last move is lost then, rather than the alias
+                return record.version
+        return None
+
+    def history(self, alias: str) -> list[AliasRecord]:
+        """Returns every value that an alias has had, the present one last."""
+        return [self._read(alias, name) for name in self._records(alias)]
+
+    def before(self, alias: str) -> list[int]:
+        """Returns the versions that a rollback may go to, the nearest one first.
+
+        What was rolled back from is not among them, so that two rollbacks go back two versions.
+        """
+        past: list[int] = []
+        for record in self.history(alias):
+            if record.why == ROLLED_BACK and record.version in past:
+                del past[past.index(record.version) + 1 :]
+            elif record.version is not None and record.version not in past[-1:]:
+                past.append(record.version)
+        return past[-2::-1]
+
+    def move(self, alias: str, number: int | None, why: str) -> None:
+        """Lets an alias point at a version from now on."""
+        if not _NAME.fullmatch(alias):
+            raise RegistryError(
+                f"{alias[:40]!r} is no name for an alias: use small letters, digits, - and _"
+            )
+        moved = datetime.now(UTC).isoformat(timespec="milliseconds")
+        data = (json.dumps({"version": number, "moved": moved, "why": why}) + "\n").encode()
+        while True:
+            last = self._records(alias)[-1:]
+            counter = int(last[0][:8]) + 1 if last else 1
+            name = f"{counter:08d}-{uuid.uuid4().hex}.json"
+            self._store.write(f"aliases/{alias}/{name}", data)
+            newest = self._records(alias)[-1]
+            # Another's move of the same count may stand above this one, which is then void.
+            if newest == name or newest[:8] != name[:8]:
+                return
+
+    def _records(self, alias: str) -> list[str]:
+        if not _NAME.fullmatch(alias):
+            return []
+        names = self._store.names(f"aliases/{alias}")
+        return sorted(name for name in names if _RECORD.fullmatch(name))
+
+    def _read(self, alias: str, name: str) -> AliasRecord:
+        try:
+            tree = parse_json(self._store.read(f"aliases/{alias}/{name}"), "it")
+            record = AliasRecord(tree["version"], tree["moved"], tree["why"])
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            return AliasRecord(None, "", _DAMAGED)
+        is_whole = isinstance(record.version, int | None) and isinstance(record.why, str)
+        return record if is_whole else AliasRecord(None, "", _DAMAGED)
+
+
+def is_record(name: str) -> bool:
+    """True for `champion/00000003-5f0c….json` and the like."""
+    alias, _, file = name.partition("/")
+    return bool(_NAME.fullmatch(alias) and _RECORD.fullmatch(file))

@@ -1,0 +1,94 @@
+"""A version as one file: safetensors whose metadata is the manifest; and legacy pickles read in."""
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlcar.errors import RegistryError
+from rlcar.registry.architecture import check_arrays
+from rlcar.registry.legacy import MAX_PICKLE_BYTES, read_pickle
+from rlcar.registry.metadata import check_metadata
+from rlcar.registry.model_file import MAX_FILE_BYTES, Arrays, model_bytes, parse_json, parse_model
+from rlcar.registry.version import Model, sha256
+
+_KEY = "rlcar"
+_PICKLE_ENDINGS = (".pkl", ".pickle", ".p")
+
+
+def exported_bytes(model: Model, report: bytes | None) -> bytes:
+    """Returns the one file; every safetensors reader finds the arrays in it."""
+    about = {"metadata": model.version.metadata, "number": model.version.number}
+    if report is not None:
+        about["report"] = json.loads(report)
+    return model_bytes(model.arrays, {_KEY: json.dumps(about, allow_nan=False)})
+
+
+def imported(path: Path, description: str) -> tuple[Arrays, dict[str, Any], Any]:
+    """Reads an exported file, or a legacy pickle; returns arrays, metadata and the report.
+
+    Raises RegistryError, in one sentence, for whatever else the file is.
+    """
+    try:
+        return _imported(path, description)
+    except RegistryError as error:  # which may name what the file's author thought of
+        text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
+        raise RegistryError(text[:500]) from None
+
+
+def _imported(path: Path, description: str) -> tuple[Arrays, dict[str, Any], Any]:
+    is_pickle = path.suffix.lower() in _PICKLE_ENDINGS
+    data = _read(path, MAX_PICKLE_BYTES if is_pickle else MAX_FILE_BYTES)
+    if is_pickle:
+        arrays, metadata = read_pickle(data, path.name)
+        report = None
+    else:
+        arrays, about = parse_model(data, path.name)
+        metadata, report = _about(about, path.name)
+    lineage = {**metadata["lineage"], "imported": f"{path.name[:100]} {sha256(data)}"}
+    metadata = {**metadata, "lineage": {**lineage, "parent": None}}
+    if description:
+        metadata["description"] = description
+    metadata = check_metadata(metadata, path.name)
+    check_arrays(metadata["config"], arrays, path.name)
+    return arrays, metadata, report
+
+
+def _about(about: Mapping[str, str], name: str) -> tuple[dict[str, Any], Any]:
+    if _KEY not in about:
+        raise RegistryError(
+            f"{name} says nothing of its policy: import what `rlcar models export` wrote"
+        )
+    try:
+        tree = parse_json(about[_KEY].encode(), "its metadata")
+        metadata, report = tree["metadata"], tree.get("report")
+        if not isinstance(metadata["lineage"], dict) or not isinstance(report, dict | None):
+            raise TypeError
+        return metadata, report
+    except ValueError as error:
+        raise RegistryError(f"{name} is not a model that can be read: {error}") from None
+    except (KeyError, TypeError, AttributeError):
+        raise RegistryError(f"{name} does not describe its policy as an export does") from None
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    """Reads a plain file of bounded size; links and devices are refused, without waiting."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        link = "it is a symbolic link" if path.is_symlink() else getattr(error, "strerror", error)
+        raise RegistryError(f"cannot read {path}: {link}") from None
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise RegistryError(f"cannot read {path}: it is not a plain file")
+        if about.st_size > limit_bytes:
+            raise RegistryError(
+                f"{path} has {about.st_size} bytes, more than the {limit_bytes} allowed"
+            )
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit_bytes)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""What of a run becomes a version: the policy's arrays, settings, laps and lineage."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcar import checkpoint
+from rlcar.config import load_config
+from rlcar.environment import spec_of
+from rlcar.errors import CheckpointError, RegistryError
+from rlcar.registry.schema import schema_of
+from rlcar.registry.version import NORMALISER
+from rlcar.run import require_run
+
+_FIGURES = ("track_set", "tracks", "time_limit_steps", "bound_steps", "lap_rate", "lap_time_steps")
+_SCORES = ("over_bound_pct", "crash_rate", "timeout_rate", "smoothness", "per_track")
+
+Content = tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any] | None]
+
+
+def content_of_run(path: Path, description: str) -> Content:
+    """Reads a run's best policy, or one checkpoint; returns arrays, metadata and the report.
+
+    Raises CheckpointError for damaged saves and UserError for a folder that is no run.
+    """
+    folder = require_run(path)
+    save, arrays = _load(folder, path)
+    config = load_config(checkpoint.config_path(save))
+    observation, action = schema_of(config, spec_of(config))
+    report = _report(folder, save)
+    meta = save.meta
+    metadata = {
+        "description": description,
+        "algorithm": config.algorithm,
+        "config": json.loads(config.model_dump_json()),
+        "observation": observation,
+        "action": action,
+        "normaliser": NORMALISER if config.algorithm == "ppo" else None,
+        "laps": laps(report),
+        "lineage": {
+            "run": folder.resolve().name,
+            "checkpoint": save.path.name,
+            "env_steps": save.env_steps,
+            "train_steps": meta.get("train_steps"),
+            "seed": config.seed,
+            "commit": meta.get("commit"),
+            "trained": meta.get("created"),
+            "versions": meta.get("versions"),
+            "cost": meta.get("metric"),
+        },
+    }
+    return arrays, metadata, report
+
+
+def laps(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The figures of the driver under test."""
+    if report is None or "drivers" not in report:
+        return None
+    scores = report["drivers"][report["driver"]]
+    return {
+        **{name: report[name] for name in _FIGURES},
+        **{name: scores[name] for name in _SCORES},
+    }
+
+
+def _load(folder: Path, path: Path) -> tuple[checkpoint.Save, dict[str, np.ndarray]]:
+    """Reads the arrays; a run that is being trained may replace its best save meanwhile."""
+    while True:
+        save = _find_save(folder, path)
+        try:
+            return save, checkpoint.load_arrays(save, "policy")
+        except CheckpointError:
+            if _find_save(folder, path).path == save.path:
+                raise
+
+
+def _find_save(folder: Path, path: Path) -> checkpoint.Save:
+    if path.resolve() != folder.resolve():
+        return checkpoint.open_save(path)
+    save = checkpoint.latest(folder / "best") or checkpoint.latest(folder / "checkpoints")
+    if save is None:
+        raise CheckpointError(f"{folder} holds no complete checkpoint yet: train it first")
+    return save
+
+
+def _report(folder: Path, save: checkpoint.Save) -> dict[str, Any] | None:
+    """The run's report, if it is of this very checkpoint."""
+    path = folder / "report.json"
+    try:
+        report = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RegistryError(f"cannot read {path}: {error}; run rlcar evaluate again") from error
+    is_its_own = report.get("checkpoint") == save.path.name
+    return report if is_its_own else None

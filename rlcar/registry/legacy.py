@@ -1,0 +1,116 @@
+"""Policies that the first product pickled, read by a child process that may do nothing else.
+
+The file is a pickled dictionary with the entries
+
+    params     {module: {"w": array, "b": array}}, with at least the modules
+               encoder/~/linear_0 and _1, actor/~/linear_0, _1 and _2 of the documented networks
+    metadata   optional: {text: text, number, bool or None}
+
+Other entries of plain values and arrays are ignored. Arrays are NumPy's or JAX's, float32 or
+float64.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcar.config import make_config
+from rlcar.errors import ConfigError, RegistryError
+from rlcar.registry.model_file import Arrays, parse_json, parse_model
+from rlcar.registry.schema import schema_of_race
+
+MAX_PICKLE_BYTES = 1 << 26
+_TIMEOUT_S = 20.0
+CHILD = Path(__file__).with_name("pickle_child.py")
+_REFUSED = 3  # the child's exit code with a sentence for its output
+_LAYERS = ("encoder/~/linear_0", "encoder/~/linear_1", *(f"actor/~/linear_{i}" for i in range(3)))
+
+
+def read_pickle(data: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
+    """Returns arrays and metadata of a documented policy in a pickle called `name` in messages.
+
+    Nothing in the pickle is executed: a child process without files, network or time to spare lets
+    it build arrays and plain values alone, and hands those back as safetensors. Raises
+    RegistryError.
+    """
+    arrays, about = parse_model(_through_child(data, name), name)
+    try:
+        extra = parse_json(about["metadata"].encode(), "its metadata")
+    except ValueError as error:
+        raise RegistryError(f"{name}: {error}") from None
+    for module in _LAYERS:
+        for part, rank in (("w", 2), ("b", 1)):
+            array = arrays.get(f"{module}.{part}")
+            if array is None or array.ndim != rank:
+                raise RegistryError(
+                    f"{name} is no policy of the documented networks: it has no {module}.{part}"
+                )
+    try:
+        return _kept(arrays, name), _metadata(arrays, extra)
+    except ConfigError as error:
+        raise RegistryError(f"{name} is no policy of the documented networks: {error}") from None
+
+
+def _through_child(data: bytes, name: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="rlcar-import-") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", str(CHILD)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={},
+            close_fds=True,
+        )
+        try:
+            output, _ = process.communicate(data, timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise RegistryError(f"{name} took more than {_TIMEOUT_S:g} s to read") from None
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode == _REFUSED:
+        sentence = output[:300].decode(errors="replace")
+        raise RegistryError(f"{name} is refused: {''.join(c for c in sentence if c.isprintable())}")
+    if process.returncode != 0:
+        raise RegistryError(
+            f"{name} is refused: it asks for too much memory or time, or breaks off"
+        )
+    return output
+
+
+def _kept(arrays: Arrays, name: str) -> Arrays:
+    """The documented policy's arrays under our names; shapes are checked by the registry."""
+    with np.errstate(over="ignore"):
+        kept = {
+            f"networks.{module}.{part}": arrays[f"{module}.{part}"].astype(np.float32)
+            for module in _LAYERS
+            for part in ("w", "b")
+        }
+    if not all(np.isfinite(array).all() for array in kept.values()):
+        raise RegistryError(f"{name} has numbers too large for float32")
+    return {**kept, "exploration_probability": np.full((), 0.1, np.float32)}
+
+
+def _metadata(arrays: Arrays, extra: dict[str, Any]) -> dict[str, Any]:
+    hidden, latent = arrays[_LAYERS[1] + ".w"].shape
+    sizes = [f"documented.hidden_units={hidden}", f"documented.latent_units={latent}"]
+    config = make_config("documented", overrides=sizes)
+    observation, action = schema_of_race(config)
+    unknown = ("run", "checkpoint", "env_steps", "train_steps", "seed", "commit", "trained")
+    known = "; ".join(f"{key} {value}" for key, value in extra.items())
+    return {
+        "description": known[:1000],
+        "algorithm": "documented",
+        "config": json.loads(config.model_dump_json()),
+        "observation": observation,
+        "action": action,
+        "normaliser": None,
+        "laps": None,
+        "lineage": {**dict.fromkeys((*unknown, "versions", "cost")), "parent": None},
+    }

@@ -1,0 +1,103 @@
+"""The metadata of a version, validated: what others hand in must be as complete as our own."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, NonNegativeInt
+
+from rlcar.config import parse_config
+from rlcar.errors import ConfigError, RegistryError
+from rlcar.race_config import Section
+from rlcar.registry.schema import Entry, schema_of_race
+
+
+def _is_printable(text: str) -> str:
+    """Refuses what would write to a terminal behind its user's back."""
+    if not text.isprintable():
+        raise ValueError("it holds characters that cannot be printed")
+    return text
+
+
+def _texts_are_printable(tree: dict[str, Any]) -> dict[str, Any]:
+    for name, value in tree.items():
+        _is_printable(name)
+        if isinstance(value, dict):
+            _texts_are_printable(value)
+        elif isinstance(value, str):
+            _is_printable(value)
+    return tree
+
+
+Text = Annotated[str, Field(max_length=1000), pydantic.AfterValidator(_is_printable)]
+Tree = Annotated[dict[str, Any], pydantic.AfterValidator(_texts_are_printable)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Laps(Section):
+    """How the version drove; figures as in report.json."""
+
+    track_set: Text
+    tracks: NonNegativeInt
+    time_limit_steps: NonNegativeInt
+    bound_steps: float  # mean lower bound of a lap
+    lap_rate: Share
+    lap_time_steps: float | None  # mean over lapped tracks
+    over_bound_pct: float  # mean over all tracks, those not lapped charged the limit
+    crash_rate: Share
+    timeout_rate: Share
+    smoothness: float  # mean change of steering between steps
+    per_track: list[dict[str, float | int | bool | None]] = Field(max_length=10_000)
+
+
+class Lineage(Section):
+    """Where a version is from; null: not known."""
+
+    run: Text | None
+    checkpoint: Text | None
+    env_steps: NonNegativeInt | None
+    train_steps: NonNegativeInt | None
+    seed: int | None
+    commit: Text | None
+    trained: Text | None  # ISO 8601
+    versions: dict[Text, Text] | None  # of python, rlcar, jax, haiku and numpy in training
+    cost: float | None  # by which training found it best: mean lap time in steps, the limit if none
+    parent: NonNegativeInt | None = None  # the version of the same run before it
+    imported: Text | None = None  # the file it came in, with its SHA-256
+
+
+class Metadata(Section):
+    """Everything that a version says of itself but its number, its time and its files."""
+
+    description: Text
+    algorithm: Literal["dreamer", "documented", "ppo", "sac", "td3"]
+    config: Tree  # the whole tree of rlcar.config
+    observation: list[Entry]
+    action: list[Entry]
+    normaliser: dict[Literal["epsilon", "limit"], float] | None  # of the arrays moments.*
+    laps: Laps | None
+    lineage: Lineage
+
+
+def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns the metadata with every field; raises RegistryError for what is not as above."""
+    try:
+        checked = Metadata.model_validate(metadata)
+        config = parse_config(checked.config)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])[:80]
+        reason = first["msg"].removeprefix("Value error, ")
+        raise RegistryError(f"{name}: {where}: {reason}") from None
+    except ConfigError as error:
+        raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from None
+    if config.algorithm != checked.algorithm:
+        raise RegistryError(f"{name} says {checked.algorithm}, its config {config.algorithm}")
+    if not config.environment.id:
+        observation, action = schema_of_race(config)
+        if [one.model_dump() for one in (*checked.observation, *checked.action)] != [
+            *observation,
+            *action,
+        ]:
+            raise RegistryError(f"{name} describes other observations or actions than the race's")
+    return checked.model_dump()

@@ -1,0 +1,222 @@
+"""Turns a pickle on standard input into safetensors on standard output; the child's whole program.
+
+Run alone, by `python -I -S`: it imports the standard library only, and before it looks at the first
+byte it gives up memory, time, files and sockets. Of all names a pickle may ask for it knows those
+by which NumPy and JAX pickle arrays, and gives it classes of its own for them, which check what
+they are handed; no other name is ever looked up.
+"""
+
+import contextlib
+import io
+import json
+import math
+import os
+import pickle
+import resource
+import sys
+from typing import Any, NoReturn
+
+_MEMORY_BYTES = 1 << 29
+_CPU_S = 10
+_REFUSED = 3
+_NOBODY = 65534
+_MAX_ARRAYS = 1000
+_DTYPES = {"f4": "F32", "f8": "F64", "i4": "I32", "i8": "I64", "b1": "BOOL", "u1": "U8"}
+_ARRAY_DTYPES = ("f4", "f8")
+
+
+class _RefusedError(Exception):
+    """Says why, in a sentence without its subject."""
+
+
+class _Dtype:
+    """Stands for `numpy.dtype`."""
+
+    code: str
+
+    def __new__(cls, code: Any, align: Any = False, copy: Any = False) -> "_Dtype":
+        if not isinstance(code, str) or code not in _DTYPES:
+            raise _RefusedError(f"it holds an array of dtype {str(code)[:20]!r}")
+        made = super().__new__(cls)
+        made.code = code
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", "|", "="):
+            raise _RefusedError("it holds a dtype that is not little-endian")
+        if len(state) != 8 or any(part is not None for part in state[2:5]):
+            raise _RefusedError("it holds a dtype with fields")
+
+
+class _Array:
+    """Stands for `numpy.ndarray`; a shape and bytes."""
+
+    shape: tuple[int, ...] | None = None
+    code = ""
+    data = b""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise _RefusedError("it holds an array whose state is no array's")
+        _, shape, dtype, is_fortran, data = state
+        self.fill(shape, dtype, is_fortran, data)
+
+    def fill(self, shape: Any, dtype: Any, is_fortran: Any, data: Any) -> None:
+        """Takes shape, dtype and bytes once they fit one another."""
+        if not isinstance(shape, tuple) or len(shape) > 4:
+            raise _RefusedError("it holds an array whose shape is none")
+        if not all(type(size) is int and 0 <= size < 1 << 28 for size in shape):
+            raise _RefusedError(f"it holds an array of shape {str(shape)[:60]}")
+        if type(dtype) is not _Dtype:
+            raise _RefusedError("it holds an array without a dtype")
+        if not isinstance(data, bytes | bytearray):
+            raise _RefusedError("it holds an array of objects")
+        if math.prod(shape) * int(dtype.code[1]) != len(data):
+            raise _RefusedError("it holds an array whose bytes do not fit its shape")
+        self.shape, self.code = shape, dtype.code
+        self.data = _transposed(shape, int(dtype.code[1]), data) if is_fortran else bytes(data)
+
+
+def _transposed(shape: tuple[int, ...], size: int, data: bytes | bytearray) -> bytes:
+    """Returns column-major bytes in row-major order."""
+    if len(shape) < 2:
+        return bytes(data)
+    if len(shape) > 2:
+        raise _RefusedError("it holds a column-major array of more than two axes")
+    items = memoryview(data).cast("B" if size == 1 else "I" if size == 4 else "Q")
+    return b"".join(items[row :: shape[0]].tobytes() for row in range(shape[0]))
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    if kind is not _Array:
+        raise _RefusedError("it makes an array of another class")
+    return _Array()
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    made = _Array()
+    made.fill(shape, dtype, order == "F", data)
+    return made
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """How protocols below 3 pickle bytes."""
+    if type(text) is not str or encoding != "latin1":
+        raise _RefusedError("it encodes a text")
+    return text.encode("latin1")
+
+
+def _from_jax(function: Any, arguments: Any, state: Any, about: Any) -> _Array:
+    if function is not _reconstruct and function is not _from_buffer:
+        raise _RefusedError("it makes a JAX array in an unknown way")
+    if not isinstance(arguments, tuple):
+        raise _RefusedError("it makes a JAX array in an unknown way")
+    made = function(*arguments)
+    if state is not None:
+        made.__setstate__(state)
+    return made
+
+
+_KNOWN = {
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): _Array,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+    ("jax._src.array", "_reconstruct_array"): _from_jax,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the names in `_KNOWN`, and no way to any other."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = _KNOWN.get((module, name))
+        if known is None:
+            raise _RefusedError(f"it asks for {module[:40]}.{name[:40]}, which is not on the list")
+        return known
+
+    def persistent_load(self, identity: Any) -> NoReturn:
+        raise _RefusedError("it refers to things outside itself")
+
+
+def _give_up_everything() -> None:
+    if os.geteuid() == 0:  # who could raise the limits again
+        with contextlib.suppress(OSError):
+            os.setgroups([])
+            os.setgid(_NOBODY)
+            os.setuid(_NOBODY)
+    limits = (
+        (resource.RLIMIT_AS, _MEMORY_BYTES),
+        (resource.RLIMIT_CPU, _CPU_S),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        # No descriptor beyond the three: no file, no socket, no library of another program.
+        (resource.RLIMIT_NOFILE, 3),
+    )
+    for limit, value in limits:
+        resource.setrlimit(limit, (value, value))
+
+
+def _content(tree: Any) -> tuple[dict[str, _Array], dict[str, Any]]:
+    if type(tree) is not dict or type(tree.get("params")) is not dict:
+        raise _RefusedError("it is not a dictionary with the entry params")
+    arrays: dict[str, _Array] = {}
+    for module, parts in tree["params"].items():
+        if type(module) is not str or type(parts) is not dict:
+            raise _RefusedError("its params are not {module: {name: array}}")
+        for name, array in parts.items():
+            if type(name) is not str or type(array) is not _Array or array.shape is None:
+                raise _RefusedError("its params are not {module: {name: array}}")
+            if array.code not in _ARRAY_DTYPES:
+                raise _RefusedError("its params are not all float32 or float64")
+            arrays[f"{module}.{name}"] = array
+    if len(arrays) > _MAX_ARRAYS:
+        raise _RefusedError(f"it holds {len(arrays)} arrays")
+    metadata = tree.get("metadata", {})
+    if type(metadata) is not dict or len(metadata) > 100:
+        raise _RefusedError("its metadata is not a small dictionary")
+    for key, value in metadata.items():
+        if type(key) is not str or type(value) not in (str, int, float, bool, type(None)):
+            raise _RefusedError("its metadata is not {text: text, number, bool or None}")
+        if len(key) > 100 or (type(value) is str and len(value) > 1000):
+            raise _RefusedError("its metadata is too long")
+    return arrays, metadata
+
+
+def _safetensors(arrays: dict[str, _Array], metadata: dict[str, Any]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"metadata": json.dumps(metadata, allow_nan=False)}}
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + len(array.data)
+        entry = {"dtype": _DTYPES[array.code], "shape": array.shape, "data_offsets": [start, end]}
+        header[name] = entry
+    text = json.dumps(header).encode()
+    parts = [array.data for array in arrays.values()]
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def main() -> int:
+    """Reads, writes, and returns the exit code."""
+    _give_up_everything()
+    try:
+        data = sys.stdin.buffer.read()
+        tree = _Unpickler(io.BytesIO(data)).load()
+        output, code = _safetensors(*_content(tree)), 0
+    except _RefusedError as error:
+        output, code = str(error).encode(errors="replace"), _REFUSED
+    except (MemoryError, RecursionError):
+        output, code = b"it asks for more memory than it may have", _REFUSED
+    except Exception:  # whatever a broken pickle makes of the unpickler
+        output, code = b"it is not a whole pickle of plain values and arrays", _REFUSED
+    sys.stdout.buffer.write(output)
+    sys.stdout.buffer.flush()
+    return code
+
+
+if __name__ == "__main__":
+    # Without the interpreter's own end, which would take apart whatever was built.
+    os._exit(main())

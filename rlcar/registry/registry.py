@@ -1,0 +1,324 @@
+"""Immutable numbered versions of models, and aliases that point at them.
+
+versions/00000007/policy.safetensors     what acting needs, and nothing more
+                  report.json            the evaluation, where there was one
+                  manifest.json          written last: metadata, checksums
+                  deleted.json           in place of all those, once it was deleted
+aliases/champion/00000003-5f0c….json     its third value; the highest name counts
+"""
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcar.errors import RegistryError
+from rlcar.registry.aliases import ROLLED_BACK, Aliases, AliasRecord
+from rlcar.registry.architecture import check_arrays
+from rlcar.registry.backup import Copied, copy_registry
+from rlcar.registry.exchange import exported_bytes, imported
+from rlcar.registry.metadata import check_metadata
+from rlcar.registry.model_file import model_bytes, parse_model
+from rlcar.registry.store import LocalStore, Store, open_store
+from rlcar.registry.version import (
+    DELETED,
+    MANIFEST,
+    POLICY,
+    REPORT,
+    Model,
+    Version,
+    folder_of,
+    manifest_bytes,
+    number_of,
+    parse_manifest,
+    sha256,
+)
+
+
+class Registry:
+    """Reads and writes versions; any number of processes may do so at once.
+
+    Numbers are never given twice, not even after a deletion; on an object store some may stay
+    unused. A reader sees a version whole or not at all, and an alias with its old value or its new.
+    """
+
+    def __init__(self, location: str | Path = "models"):
+        self._store: Store = open_store(location)
+        self.place = self._store.place  # as messages name it, without any secret of a URL
+        self._aliases = Aliases(self._store)
+        self._known: dict[int, Version] = {}  # manifests never change
+
+    def versions(self) -> list[Version]:
+        """Lists every version, newest first; those whose manifest is damaged are left out."""
+        aliases = self.aliases()
+        found = []
+        for number in self._numbers():
+            try:
+                found.append(self._version(number, aliases))
+            except RegistryError:
+                continue
+        return found
+
+    def damaged(self) -> dict[int, str]:
+        """Names the versions that `versions` leaves out, and why."""
+        problems = {}
+        for number in self._numbers():
+            try:
+                self._version(number, {})
+            except RegistryError as error:
+                problems[number] = str(error)
+        return problems
+
+    def version(self, name: str | int) -> Version:
+        """Returns the version of a name (see `resolve`); raises RegistryError if damaged."""
+        return self._version(self.resolve(name), self.aliases())
+
+    def resolve(self, name: str | int) -> int:
+        """Returns the number that an alias, `latest` or a number in digits means."""
+        text = str(name)
+        if text.isascii() and text.isdecimal() and len(text) < 9:
+            number = int(text)
+            if not self._is_there(number):
+                raise RegistryError(f"there is no version {number} in {self.place}{self._hint()}")
+            return number
+        if text == "latest":
+            numbers = self._numbers()
+            if not numbers:
+                raise RegistryError(f"{self.place} holds no version yet: publish one")
+            return numbers[0]
+        target = self._aliases.target(text)
+        if target is None:
+            raise RegistryError(f"there is no alias {text!r} in {self.place}{self._hint()}")
+        return target
+
+    def aliases(self) -> dict[str, int]:
+        """Returns what every alias points at now."""
+        return self._aliases.all()
+
+    def history(self, alias: str) -> list[AliasRecord]:
+        """Returns every value that an alias has had, the present one last."""
+        return self._aliases.history(alias)
+
+    def open(self, name: str | int) -> Model:
+        """Reads a version; raises RegistryError unless every byte is what was published."""
+        version = self.version(name)
+        for file, known in version.files.items():
+            data = self._read(version.number, file)
+            if sha256(data) != known["sha256"]:
+                raise RegistryError(
+                    f"version {version.number} is damaged ({file}: checksum differs); "
+                    "roll back, or publish it again"
+                )
+            if file == POLICY:
+                arrays, _ = parse_model(data, f"version {version.number}")
+        check_arrays(version.metadata["config"], arrays, f"version {version.number}")
+        return Model(version, arrays)
+
+    def open_good(self, name: str | int = "champion") -> tuple[Model, list[str]]:
+        """Reads a version or, where that is damaged, the one before it that is sound.
+
+        First the alias's earlier values are tried, then all versions, newest first. Returns also a
+        sentence for each that was passed over; raises RegistryError when nothing is left.
+        """
+        problems: list[str] = []
+        first = self.resolve(name)
+        for number in dict.fromkeys([first, *self._aliases.before(str(name)), *self._numbers()]):
+            try:
+                return self.open(number), problems
+            except RegistryError as error:
+                problems.append(str(error))
+        raise RegistryError(f"no version of {self.place} can be read: {problems[0]}")
+
+    def publish(self, run_or_checkpoint: Path | str, description: str = "") -> Version:
+        """Publishes a run's best policy, or the checkpoint that the path names."""
+        from rlcar.registry.from_run import content_of_run
+
+        arrays, metadata, report = content_of_run(Path(run_or_checkpoint), description)
+        return self.add(arrays, metadata, report)
+
+    def add(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        metadata: Mapping[str, Any],
+        report: Mapping[str, Any] | None = None,
+    ) -> Version:
+        """Publishes arrays as a new version; the metadata is as `Metadata` says.
+
+        Raises RegistryError unless the arrays are those that the config in it asks for.
+        """
+        metadata = check_metadata(metadata, "the model")
+        check_arrays(metadata["config"], arrays, "the model")
+        contents = {POLICY: model_bytes(arrays)}
+        if report is not None:
+            contents[REPORT] = (json.dumps(report, allow_nan=False) + "\n").encode()
+        files = {name: {"sha256": sha256(data)} for name, data in contents.items()}
+        lineage = {**metadata["lineage"], "parent": self._parent(metadata["lineage"])}
+        number = self._claim_number()
+        version = Version(number, _now(), {**metadata, "lineage": lineage}, files)
+        for name, data in contents.items():
+            self._store.write(f"{folder_of(number)}/{name}", data)
+        self._store.write(f"{folder_of(number)}/{MANIFEST}", manifest_bytes(version))
+        return version
+
+    def export(self, name: str | int, path: Path | str) -> Path:
+        """Writes a version as one safetensors file, whole or not at all; returns its path."""
+        model, path = self.open(name), Path(path)
+        has_report = REPORT in model.version.files
+        report = self._read(model.version.number, REPORT) if has_report else None
+        LocalStore(path.parent).write(path.name, exported_bytes(model, report))
+        return path
+
+    def import_(self, path: Path | str, description: str = "") -> Version:
+        """Publishes an exported file, or a legacy pickle (ending .pkl, .pickle or .p).
+
+        Raises RegistryError for anything else; nothing in the file is ever executed.
+        """
+        return self.add(*imported(Path(path), description))
+
+    def promote(self, name: str | int, alias: str = "champion") -> Version:
+        """Lets an alias point at a version, which must be sound."""
+        version = self.open(name).version
+        self._aliases.move(alias, version.number, "promoted")
+        if not self._is_there(version.number):  # deleted meanwhile
+            former = self.history(alias)[-2:-1]
+            self._aliases.move(alias, former[0].version if former else None, "promotion failed")
+            raise RegistryError(f"version {version.number} was deleted: {alias} stays as it was")
+        return self.version(version.number)
+
+    def rollback(self, alias: str = "champion") -> Version:
+        """Lets an alias point at its value before the present one again.
+
+        Twice goes back two values: what was rolled back from is not returned to.
+        """
+        for number in self._aliases.before(alias):
+            try:
+                self.open(number)
+            except RegistryError:
+                continue  # deleted or damaged
+            self._aliases.move(alias, number, ROLLED_BACK)
+            return self.version(number)
+        raise RegistryError(f"alias {alias!r} has no earlier version to roll back to")
+
+    def diff(self, one: str | int, other: str | int) -> dict[str, tuple[Any, Any]]:
+        """Returns the metadata that differ, by dotted name, in both versions."""
+        first, second = (_flat(self.version(name).metadata) for name in (one, other))
+        names = sorted(first.keys() | second.keys())
+        pairs = {name: (first.get(name), second.get(name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def delete(self, name: str | int) -> None:
+        """Deletes a version for good; raises RegistryError while an alias points at it."""
+        number = self.resolve(name)
+        self._refuse_aliased(number)
+        stone = f"{folder_of(number)}/{DELETED}"
+        self._store.write(stone, (json.dumps({"deleted": _now()}) + "\n").encode())
+        try:
+            self._refuse_aliased(number)  # promoted meanwhile
+        except RegistryError:
+            self._store.delete(stone)
+            raise
+        for file in self._store.names(folder_of(number)):
+            if file != DELETED:
+                self._store.delete(f"{folder_of(number)}/{file}")
+
+    def retain(self, days: float = 90.0, newest: int = 1, dry_run: bool = False) -> list[int]:
+        """Deletes versions older than so many days; returns their numbers.
+
+        Those with an alias, those that an alias can be rolled back to once, and the newest ones
+        stay.
+        """
+        if newest < 1 or not 0 <= days < 1e6:
+            raise RegistryError(f"retention of {days} days and {newest} newest: both are too few")
+        kept = {number for number in self.aliases().values()}
+        for alias in self.aliases():
+            kept |= {one.version for one in self.history(alias)[-2:] if one.version is not None}
+        limit = datetime.now(UTC) - timedelta(days=days)
+        old = [
+            one.number
+            for one in self.versions()[newest:]
+            if one.number not in kept and datetime.fromisoformat(one.created) < limit
+        ]
+        for number in old if not dry_run else []:
+            self.delete(number)
+        return old
+
+    def backup(self, location: str | Path) -> Copied:
+        """Brings a backup elsewhere up to date; see `copy_registry`."""
+        return copy_registry(self._store, open_store(location))
+
+    def restore(self, location: str | Path) -> Copied:
+        """Brings back what a backup has and this registry lost."""
+        return copy_registry(open_store(location), self._store)
+
+    def _claim_number(self) -> int:
+        number = 0
+        for attempt in range(100):
+            # One that is claimed may hold no file yet, so each attempt is above the one before.
+            taken = (number_of(name) or 0 for name in self._store.names("versions"))
+            number = max([number, *taken]) + 1
+            if self._store.claim(folder_of(number)):
+                return number
+            time.sleep(random.uniform(0.0, 0.05 * min(attempt, 20)))
+        raise RegistryError(f"{self.place}: no number for a new version in 100 attempts")
+
+    def _numbers(self) -> list[int]:
+        """Numbers of complete, undeleted versions, newest first."""
+        files: dict[str, set[int]] = {MANIFEST: set(), DELETED: set()}
+        for name in self._store.names("versions"):
+            number = number_of(name)
+            if number is not None:
+                files.setdefault(name.partition("/")[2], set()).add(number)
+        return sorted(files[MANIFEST] - files[DELETED], reverse=True)
+
+    def _is_there(self, number: int) -> bool:
+        names = self._store.names(folder_of(number))
+        return MANIFEST in names and DELETED not in names
+
+    def _version(self, number: int, aliases: Mapping[str, int]) -> Version:
+        if number not in self._known:
+            self._known[number] = parse_manifest(self._read(number, MANIFEST), number)
+        own = tuple(alias for alias, target in aliases.items() if target == number)
+        return self._known[number]._replace(aliases=own)
+
+    def _read(self, number: int, file: str) -> bytes:
+        try:
+            return self._store.read(f"{folder_of(number)}/{file}")
+        except FileNotFoundError:
+            raise RegistryError(f"version {number} is damaged: it has no {file}") from None
+
+    def _parent(self, lineage: Mapping[str, Any]) -> int | None:
+        """The newest version of the same run."""
+        for one in self.versions():
+            if lineage.get("run") and one.metadata["lineage"].get("run") == lineage["run"]:
+                return one.number
+        return None
+
+    def _refuse_aliased(self, number: int) -> None:
+        names = [alias for alias, target in self.aliases().items() if target == number]
+        if names:
+            raise RegistryError(
+                f"version {number} is {', '.join(names)}: promote another one before deleting it"
+            )
+
+    def _hint(self) -> str:
+        numbers = [str(number) for number in self._numbers()[:5]]
+        names = [*self.aliases(), *numbers]
+        return f"; there are: {', '.join(names)}" if names else ", which is empty: publish one"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    return found

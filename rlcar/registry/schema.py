@@ -1,0 +1,46 @@
+"""What a policy's inputs and outputs mean: names, units and ranges."""
+
+from typing import Any
+
+from rlcar.config import Config
+from rlcar.race_config import Section
+from rlcar.types import Spec
+
+Schema = list[dict[str, Any]]
+
+# As rlcar.sim has them, which needs JAX.
+_RAY_ANGLES_DEG = (-45.0, -22.5, 0.0, 22.5, 45.0)
+_RANGE_PX = 150
+
+
+class Entry(Section):
+    """One number; null where nobody told a bound."""
+
+    name: str
+    unit: str  # what 1.0 is
+    low: float | None
+    high: float | None
+
+
+def schema_of(config: Config, spec: Spec) -> tuple[Schema, Schema]:
+    """Describes the observation and the action of the environment that a config names."""
+    if not config.environment.id:
+        return schema_of_race(config)
+    low, high = (0.0, 1.0) if spec.is_discrete else (-1.0, 1.0)
+    observation = [_entry(f"observation_{index}") for index in range(spec.observation_size)]
+    return observation, [_entry(f"action_{i}", "", low, high) for i in range(spec.action_size)]
+
+
+def schema_of_race(config: Config) -> tuple[Schema, Schema]:
+    """Describes what a car sees and does."""
+    top = config.race.vehicle.top_speed_px_per_step
+    rays = [_entry(f"ray_{angle:+g}_deg", f"{_RANGE_PX} px", 0.0, 1.0) for angle in _RAY_ANGLES_DEG]
+    observation = [*rays, _entry("speed", f"{top:g} px/step", 0.0, 1.0)]
+    action = [_entry(name, "full", -1.0, 1.0) for name in ("steering", "throttle")]
+    return observation, action
+
+
+def _entry(
+    name: str, unit: str = "", low: float | None = None, high: float | None = None
+) -> dict[str, Any]:
+    return Entry(name=name, unit=unit, low=low, high=high).model_dump()

@@ -1,0 +1,104 @@
+"""What a version says of itself, and the file that says it."""
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlcar.errors import RegistryError
+from rlcar.registry.metadata import check_metadata
+from rlcar.registry.model_file import parse_json
+
+FORMAT_VERSION = 1
+POLICY, REPORT, MANIFEST, DELETED = (
+    "policy.safetensors",
+    "report.json",
+    "manifest.json",
+    "deleted.json",
+)
+_FOLDER = re.compile(r"(\d{8})/.+")
+# (x - mean) / sqrt(variance + epsilon) within +-limit, as rlcar.normaliser has it.
+NORMALISER = {"epsilon": 1e-8, "limit": 10.0}
+
+
+class Version(NamedTuple):
+    """One published model; nothing of it but its aliases ever changes.
+
+    `metadata` is a tree as `rlcar.registry.metadata.Metadata` says: description, algorithm, config,
+    observation, action, normaliser, laps, lineage.
+    """
+
+    number: int
+    created: str  # ISO 8601, UTC
+    metadata: dict[str, Any]
+    files: dict[str, dict[str, str]]  # name -> {sha256}
+    aliases: tuple[str, ...] = ()
+
+
+class Model(NamedTuple):
+    """A version with its checked arrays."""
+
+    version: Version
+    arrays: dict[str, np.ndarray]
+
+
+def manifest_bytes(version: Version) -> bytes:
+    """Returns the manifest, which carries its own checksum."""
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "number": version.number,
+        "created": version.created,
+        "metadata": version.metadata,
+        "files": version.files,
+    }
+    tree = {"sha256": _checksum(manifest), "manifest": manifest}
+    return (json.dumps(tree, indent=1, allow_nan=False) + "\n").encode()
+
+
+def parse_manifest(data: bytes, number: int) -> Version:
+    """Reads what `manifest_bytes` wrote; raises RegistryError when it is not that any more."""
+    name = f"version {number}"
+    try:
+        tree = parse_json(data, "its manifest")
+        manifest = tree["manifest"]
+        if tree["sha256"] != _checksum(manifest):
+            raise ValueError("manifest.json: checksum differs")
+        if manifest["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"it has format version {manifest['format_version']}; this rlcar reads "
+                f"{FORMAT_VERSION}"
+            )
+        if manifest["number"] != number:
+            raise ValueError(f"its manifest is that of version {manifest['number']}")
+        files = {file: {"sha256": about["sha256"]} for file, about in manifest["files"].items()}
+        created = datetime.fromisoformat(manifest["created"]).isoformat(timespec="milliseconds")
+        if POLICY not in files or not files.keys() <= {POLICY, REPORT}:
+            raise ValueError(f"it lists the files {', '.join(sorted(files))[:100]}")
+    except (KeyError, TypeError, AttributeError):
+        raise RegistryError(f"{name} is damaged: its manifest is incomplete") from None
+    except ValueError as error:
+        raise RegistryError(f"{name} is damaged: {error}") from None
+    return Version(number, created, check_metadata(manifest["metadata"], name), files)
+
+
+def folder_of(number: int) -> str:
+    """Where a version's files are."""
+    return f"versions/{number:08d}"
+
+
+def number_of(name: str) -> int | None:
+    """Returns the version that a file below `versions/` belongs to, if any."""
+    match = _FOLDER.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def sha256(data: bytes) -> str:
+    """The checksum by which every file is known."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _checksum(manifest: Any) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())

@@ -1,0 +1,224 @@
+"""The application: the policy's routes behind the guard, for uvicorn and for Ray Serve."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from rlcar.errors import RegistryError
+from rlcar.registry import Registry, Version
+from serve.driver import Driver
+from serve.meter import Meter
+from serve.models import Models
+from serve.openapi import openapi
+from serve.schema import RequestError, checked, decode_act, encode
+from serve.security import Receive, Scope, Security, Send
+from serve.settings import ServeSettings
+from serve.socket import DriveSocket
+
+# What runs as long as the application does: `async with background(): …`.
+Background = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
+
+_LOGGER = logging.getLogger(__name__)
+_NO_STORE = (b"cache-control", b"no-store")
+_JSON = (b"content-type", b"application/json")
+
+
+class Application:
+    """An ASGI application; `/v1/act` alone does not go through Starlette, for speed."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        routes: Sequence[BaseRoute] = (),
+        background: Sequence[Background] = (),
+    ):
+        """`routes` and what runs behind them are the live page's, guarded like our own."""
+        self.settings = settings
+        self._background = background
+        self.meter = Meter()
+        self.models = Models(Registry(settings.registry), settings.alias, self.meter)
+        self.driver = Driver(settings, self.models, self.meter)
+        own: list[BaseRoute] = [
+            Route("/v1/models", self._list_models),
+            Route("/v1/models/{version}", self._show_model),
+            Route("/health/live", self._live),
+            Route("/health/ready", self._ready),
+            Route("/metrics", self._metrics),
+            Route("/openapi.json", self._openapi),
+            WebSocketRoute("/v1/drive", DriveSocket(self.driver, settings).drive),
+        ]
+        self._others = Starlette(
+            routes=[*own, *routes],
+            lifespan=self._lifespan,
+            exception_handlers={HTTPException: _http_error, RegistryError: _registry_error},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or one connection."""
+        if scope["type"] == "http" and scope["path"] == "/v1/act":
+            await self._act(scope, receive, send)
+        else:
+            await self._others(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await asyncio.to_thread(self.models.load_first)
+        if self.models.current is None:
+            _LOGGER.warning(
+                "%s holds no version: cars brake until one is published",
+                self.models.registry.place,
+            )
+        following = asyncio.create_task(self.models.follow(self.settings.poll_s))
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.driver.close)
+            stack.callback(following.cancel)
+            for running in self._background:
+                await stack.enter_async_context(running())
+            yield
+
+    async def _act(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received_s = scope["rlcar.received_s"]
+        if scope["method"] != "POST":
+            await _send(send, 405, encode({"error": "POST alone"}), (b"allow", b"POST"))
+            return
+        status = 200
+        try:
+            if not _is_json(scope):
+                raise RequestError("the content type must be application/json", 415)
+            body = (await receive()).get("body", b"")
+            asked = checked(decode_act(body), self.driver.allowed)
+            answer = await self.driver.act(asked, scope["rlcar.identity"].name, received_s)
+        except RequestError as error:
+            status, answer = error.status, self.driver.refused(str(error), received_s)
+        await _send(send, status, encode(answer))
+
+    async def _list_models(self, request: Request) -> Response:
+        versions = await asyncio.to_thread(self.models.registry.versions)
+        current = self.models.current
+        serving = None if current is None else current.number
+        return _answer({"serving": serving, "models": [_summary(version) for version in versions]})
+
+    async def _show_model(self, request: Request) -> Response:
+        name = request.path_params["version"]
+        if name == "serving":
+            if self.models.current is None:
+                raise HTTPException(404, "no version is served")
+            name = str(self.models.current.number)
+        version = await asyncio.to_thread(self.models.registry.version, name)
+        return _answer(_summary(version) | version.metadata)
+
+    async def _live(self, request: Request) -> Response:
+        return _answer({"status": "live"})
+
+    async def _ready(self, request: Request) -> Response:
+        current = self.models.current
+        if current is None:
+            return _answer({"status": "no model", "model_version": None}, 503)
+        return _answer({"status": "ready", "model_version": current.number})
+
+    async def _metrics(self, request: Request) -> Response:
+        gauges = self.meter.gauges
+        gauges["rlcar_sessions"] = ("Sessions remembered.", len(self.driver.sessions))
+        gauges["rlcar_session_cars"] = ("Cars remembered.", self.driver.sessions.cars)
+        if (current := self.models.current) is not None:
+            gauges["rlcar_model_version"] = ("The version that acts.", current.number)
+        text = "text/plain; version=0.0.4; charset=utf-8"
+        return Response(self.meter.text(), media_type=text)
+
+    async def _openapi(self, request: Request) -> Response:
+        return _answer(openapi(self.driver.allowed, self.settings))
+
+
+def make_app(
+    settings: ServeSettings,
+    routes: Sequence[BaseRoute] = (),
+    background: Sequence[Background] = (),
+) -> Security:
+    """Returns the whole application behind its guard.
+
+    `routes` are added to our own; each of `background` is entered before the first request.
+    """
+    application = Application(settings, routes, background)
+    return Security(application, settings, application.meter.count)
+
+
+def build(settings: ServeSettings) -> Any:
+    """Returns the application for Ray Serve: `serve run serve.app:build registry=models`."""
+    from ray import serve
+
+    def app() -> Security:
+        return make_app(settings)
+
+    deployment = serve.deployment(
+        serve.ingress(app)(),
+        name="RlcarPolicy",
+        ray_actor_options={"num_cpus": 1},
+        # A WebSocket counts as a request for as long as it lives.
+        max_ongoing_requests=settings.connections,
+        max_queued_requests=settings.in_flight,
+        backpressure_config={"status_code": 429, "retry_after_s": 1.0},
+        autoscaling_config={
+            "min_replicas": settings.min_replicas,
+            "max_replicas": settings.max_replicas,
+            "target_ongoing_requests": settings.target_ongoing_requests,
+        },
+        # The new replica is there before the old one goes: no gap even with a single one.
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=20.0,
+        health_check_period_s=2.0,
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+    return deployment.bind()
+
+
+def _summary(version: Version) -> dict[str, Any]:
+    laps = version.metadata["laps"] or {}
+    return {
+        "version": version.number,
+        "created": version.created,
+        "aliases": list(version.aliases),
+        "algorithm": version.metadata["algorithm"],
+        "description": version.metadata["description"],
+        "lap_rate": laps.get("lap_rate"),
+        "lap_time_steps": laps.get("lap_time_steps"),
+    }
+
+
+def _answer(content: Any, status: int = 200) -> Response:
+    headers = {"cache-control": "no-store"}
+    body = msgspec.json.encode(content)
+    return Response(body, status, headers, media_type="application/json")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = _answer({"error": error.detail}, error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _registry_error(request: Request, error: Exception) -> Response:
+    return _answer({"error": str(error)}, 404)
+
+
+def _is_json(scope: Scope) -> bool:
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            return bool(value.split(b";")[0].strip().lower() == b"application/json")
+    return False
+
+
+async def _send(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    start = {"status": status, "headers": [_JSON, length, _NO_STORE, *headers]}
+    await send({"type": "http.response.start", **start})
+    await send({"type": "http.response.body", "body": body})

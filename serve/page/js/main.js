@@ -1,0 +1,230 @@
+// Puts the page together: what comes from the stream is kept, and drawn 60 times a second.
+
+import { introduce, post } from "./api.js";
+import { Charts } from "./charts.js";
+import { drawFan, drawLatent, drawStrip, errorAt } from "./dream.js";
+import { Hands, isTyping } from "./hands.js";
+import { Duels, ModelList } from "./models.js";
+import { Playback } from "./playback.js";
+import { Road } from "./road.js";
+import { Stream } from "./stream.js";
+import { TryIt } from "./try.js";
+import { DREAM, TICK } from "./wire.js";
+
+const STEPS_PER_S = 30, CONTROL_EVERY_MS = 50, FLASH_MS = 2200;
+const byId = (id) => document.getElementById(id);
+const seconds = (steps) => (steps / STEPS_PER_S).toFixed(2);
+const count = new Intl.NumberFormat("en");
+
+const playback = new Playback(), road = new Road(byId("road"));
+const charts = new Charts(byId("reward-chart"), byId("loss-chart"));
+const models = new ModelList(byId("versions"), byId("ghosts")), duels = new Duels(byId("duels"));
+const hands = new Hands(document.querySelectorAll("#touch button"));
+const tryIt = new TryIt(byId("sliders"), {
+  steering: byId("try-steering"), throttle: byId("try-throttle"),
+});
+const live = { id: null, run: null, state: null, dream: null, latent: null, bestLap: null, isLost: true, frame: null };
+
+function write(id, text) {
+  const place = byId(id);
+  if (place.textContent !== text) place.textContent = text;
+}
+
+const hear = {
+  hello({ id, key, run }) {
+    Object.assign(live, { id, run });
+    introduce(key);
+    byId("run").hidden = !run;
+    if (run) write("run", run);
+    document.title = run ? `${run} · rlcar live` : "rlcar live";
+    models.refresh(run).catch(complain);
+  },
+  track(track) {
+    road.track = track;
+    live.dream = null;
+    write("track-seed", String(track.seed));
+  },
+  state(state) {
+    const wasPolicy = live.state?.policy;
+    live.state = state;
+    showState();
+    if (state.policy !== wasPolicy) { tryIt.ask(); models.refresh(live.run).catch(complain); }
+  },
+  rows({ rows, is_anew: isAnew }) {
+    charts.addRows(rows, isAnew);
+    live.rowsAtMs = rows.length && !isAnew ? performance.now() : live.rowsAtMs;
+  },
+  stats: showStats,
+  episode({ lap_time_steps: lap, is_crash: isCrash, driver }) {
+    if (lap) {
+      write("last-lap", seconds(lap));
+      live.bestLap = Math.min(lap, live.bestLap ?? Infinity);
+      write("best-lap", seconds(live.bestLap));
+      flash(`Lap in ${seconds(lap)} s, ${driver}`);
+    } else flash(isCrash ? "Off the road" : "Time is up");
+  },
+  duel({ car, ghost }) { duels.add(car, ghost); },
+  versions({ newest }) {
+    models.refresh(live.run).catch(complain);
+    tell(`Version ${newest} was published.`);
+  },
+  error({ error }) { tell(error, true); },
+};
+
+const stream = new Stream({
+  open() { live.isLost = false; showState(); },
+  close() { live.isLost = true; showState(); },
+  sentence(said) { hear[said.type]?.(said); },
+  frame(frame) {
+    if (frame.kind === TICK) playback.push(frame, performance.now());
+    else if (frame.kind === DREAM) live.dream = frame.steps;
+    else live.latent = frame;
+    if (frame.kind !== TICK) live.isDreamStale = true;
+  },
+});
+
+function flash(text) {
+  write("flash", text);
+  byId("flash").classList.add("shown");
+  clearTimeout(live.flashTimer);
+  live.flashTimer = setTimeout(() => byId("flash").classList.remove("shown"), FLASH_MS);
+}
+
+function tell(text, isBad = false) {
+  write("message", text);
+  byId("message").classList.toggle("bad", isBad);
+}
+
+const complain = (error) => tell(error.message, true);
+
+const command = (work) => async () => {
+  try {
+    const said = await work();
+    if (typeof said === "string") tell(said);
+  } catch (error) { complain(error); }
+};
+
+const isMine = () => live.state?.driver === live.id;
+const isOthers = () => Boolean(live.state?.driver) && !isMine();
+
+function showState() {
+  const { state } = live;
+  const seat = live.isLost ? "Connection lost, trying again" : isMine() ? "You have the wheel"
+    : isOthers() ? "Watching: somebody else drives" : "The wheel is free";
+  write("seat", seat);
+  byId("seat").className = `chip ${live.isLost ? "off" : isMine() ? "on" : ""}`;
+  write("seat-button", isMine() ? "Give it back" : "Take the wheel");
+  byId("seat-button").hidden = live.isLost || isOthers();
+  for (const id of ["start", "overlay-start", "reset", "manual", "next-track", "load", "ghost", "save", "versions", "ghosts"]) {
+    byId(id).disabled = live.isLost || isOthers();
+  }
+  if (!state) return;
+  write("start", state.is_running ? "Stop" : "Start");
+  byId("start").classList.toggle("primary", !state.is_running);
+  byId("overlay").hidden = state.is_running;
+  write("overlay-text", state.is_manual ? "You drive by hand: arrow keys, touch or gamepad." : state.policy
+    ? "Watch the policy drive, or take the wheel yourself." : "No policy yet: drive by hand meanwhile.");
+  write("manual", state.is_manual ? "Let the policy drive" : "Drive by hand");
+  byId("manual").setAttribute("aria-pressed", String(state.is_manual));
+  write("policy", state.is_manual ? "A person, by hand" : state.policy ?? "Nobody yet");
+  const note = state.is_manual ? `${state.policy ?? "nobody"} is beside` : state.follows ? "follows the run as it learns" : "";
+  write("policy-note", state.ghost ? `${note}${note ? "; " : ""}ghost: ${state.ghost}` : note);
+  byId("dream-none").hidden = state.dreams;
+  byId("dream-body").hidden = !state.dreams;
+  byId("touch").classList.toggle("idle", !state.is_manual);
+}
+
+function showStats(stats) {
+  live.stats = stats;
+  charts.setEpisodes(stats.episode_rewards, Math.max(0, stats.episodes - stats.episode_rewards.length));
+  const shown = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
+  write("episodes", `${count.format(stats.episodes)}`);
+  write("reward-mean", shown(charts.last("episode/reward") ?? stats.episode_reward_mean));
+  write("loss-mean", stats.loss_mean === null ? "–" : stats.loss_mean.toPrecision(3));
+  write("exploration", shown(stats.exploration_rate));
+  write("steps-per-s", stats.steps_per_s.toFixed(0));
+  const lapRate = charts.last("episode/lap_rate"), trained = charts.last("env_steps");
+  write("lap-rate", lapRate === null ? "–" : `${Math.round(100 * lapRate)} %`);
+  const isLearning = performance.now() - (live.rowsAtMs ?? -Infinity) < 15_000;
+  byId("learning").hidden = trained === null;
+  byId("learning").classList.toggle("on", isLearning);
+  if (trained !== null) write("learning", `${isLearning ? "Learning" : "Trained"}: ${count.format(trained)} env steps`);
+  live.viewers = stats.viewers;
+}
+
+function showNumbers({ car, steps, isBraking }) {
+  write("speed", car.speed.toFixed(1));
+  write("progress", (100 * car.progress).toFixed(0));
+  write("lap", (steps / STEPS_PER_S).toFixed(1));
+  write("position", `${car.x.toFixed(0)}, ${car.y.toFixed(0)}`);
+  if (isBraking && isMine() && live.state?.is_manual && !live.isLost) flash("Nobody steers: braking");
+}
+
+function draw(nowMs) {
+  requestAnimationFrame(draw);
+  const frame = playback.at(nowMs), chosen = Number(byId("ahead").value);
+  if (frame && live.frame && frame.steps < live.frame.steps) { road.forget(); live.dream = null; }
+  live.frame = frame;
+  road.draw(frame, live.state?.dreams ? live.dream : null, chosen);
+  if (frame && (live.numbersAtMs ?? 0) < nowMs - 100) { live.numbersAtMs = nowMs; showNumbers(frame); }
+  if (live.isDreamStale) drawDream(chosen);
+  charts.draw();
+}
+
+function drawDream(chosen) {
+  live.isDreamStale = false;
+  write("ahead-value", String(chosen));
+  byId("latent-none").hidden = Boolean(live.latent);
+  byId("latent").hidden = !live.latent;
+  if (live.latent) drawLatent(byId("latent"), live.latent);
+  if (byId("dream-body").hidden || !live.dream) return;
+  drawFan(byId("fan"), live.dream[chosen - 1]);
+  drawStrip(byId("strip"), live.dream, chosen);
+  write("dream-error", errorAt(live.dream, chosen));
+}
+
+const toggleRunning = command(() => post(live.state?.is_running ? "/stop" : "/start"));
+const toggleManual = command(() => post("/toggle_control"));
+const nextTrack = command(() => post("/track", {}));
+const reset = command(async () => { await post("/reset"); road.forget(); });
+byId("start").addEventListener("click", toggleRunning);
+byId("overlay-start").addEventListener("click", async () => { await toggleRunning(); byId("start").focus({ preventScroll: true }); });
+byId("manual").addEventListener("click", toggleManual);
+byId("next-track").addEventListener("click", nextTrack);
+byId("reset").addEventListener("click", reset);
+byId("load").addEventListener("click", command(async () => `${(await models.load()).policy} is at the wheel.`));
+byId("ghost").addEventListener("click", command(async () => {
+  const { policy } = await models.haunt();
+  return policy ? `${policy} drives along.` : "No ghost any more.";
+}));
+byId("save").addEventListener("click", command(async () => `Saved as version ${(await post("/save_model", {})).version}.`));
+byId("seat-button").addEventListener("click", () => stream.say({ type: isMine() ? "leave" : "take" }));
+byId("ahead").addEventListener("input", () => { live.isDreamStale = true; });
+byId("try-now").addEventListener("click", () => {
+  const top = road.road?.top_speed_px_per_step;
+  if (live.frame && top) tryIt.set([...live.frame.rays, live.frame.car.speed / top]);
+});
+
+hands.isOn = () => Boolean(live.state?.is_manual);
+const SHORTCUTS = { m: toggleManual, p: toggleRunning, r: reset, n: nextTrack };
+addEventListener("keydown", (event) => {
+  const work = SHORTCUTS[event.key.toLowerCase()];
+  if (!work || event.repeat || isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey || isOthers()) return;
+  work();
+});
+
+// Said even when nothing is pressed: hands that are on the wheel, whose absence brakes the car.
+setInterval(() => {
+  if (live.state?.is_manual && live.state.is_running && isMine() && !document.hidden) stream.say({ type: "control", ...hands.pedals() });
+}, CONTROL_EVERY_MS);
+
+setInterval(() => {
+  byId("road").dataset.framesPerS = String(road.frames);
+  const watching = live.viewers === 1 ? "1 viewer" : `${live.viewers ?? 0} viewers`;
+  write("pace", `${road.frames} frames/s, ${watching}`);
+  const { car } = live.frame ?? {};
+  if (car) byId("road").setAttribute("aria-label", `The car at ${Math.round(100 * car.progress)} % of the lap, ${car.speed.toFixed(1)} pixels a step`);
+  road.frames = 0;
+}, 1000);
+
+requestAnimationFrame(draw);

@@ -1,0 +1,88 @@
+// Versions: what can be loaded, what drives along as a ghost, and who was quicker.
+
+import { get, post } from "./api.js";
+
+const STEPS_PER_S = 30;
+const count = new Intl.NumberFormat("en");
+
+function describe(model) {
+  const parts = [`version ${model.version}`];
+  if (model.aliases.length) parts.push(model.aliases.join(", "));
+  if (model.lap_rate !== null) parts.push(`laps ${Math.round(100 * model.lap_rate)} %`);
+  if (model.env_steps !== null) parts.push(`${count.format(model.env_steps)} steps`);
+  return parts.join(" · ");
+}
+
+function option(value, text) {
+  const made = document.createElement("option");
+  made.value = value;
+  made.textContent = text;
+  return made;
+}
+
+function group(label, options) {
+  const made = document.createElement("optgroup");
+  made.label = label;
+  made.append(...options);
+  return made;
+}
+
+export class ModelList {
+  constructor(select, ghosts) {
+    this.select = select;
+    this.ghosts = ghosts;
+  }
+
+  async refresh(run) {
+    const { models, saves } = await get("/list_models");
+    const groups = () => [
+      ...(models.length ? [group("Versions", models.map((model) => option(String(model.version), describe(model))))] : []),
+      ...(saves.length ? [group(`Saves of ${run}`, saves.map(({ file, env_steps: steps }) =>
+        option(file, `${count.format(steps)} steps${file.startsWith("best") ? " · best" : ""}`)))] : []),
+    ];
+    this.fill(this.select, [...(run ? [option("live", `newest of ${run}`)] : []), ...groups()], "no version yet");
+    this.fill(this.ghosts, [option("", "nobody"), ...groups()]);
+  }
+
+  fill(select, options, otherwise) {
+    const chosen = select.value;
+    select.replaceChildren(...(options.length ? options : [option("", otherwise)]));
+    if ([...select.options].some((one) => one.value === chosen)) select.value = chosen;
+  }
+
+  load() { return post(`/load_model?file=${encodeURIComponent(this.select.value)}`); }
+
+  haunt() { return post("/ghost", { file: this.ghosts.value || null }); }
+}
+
+export class Duels {
+  constructor(table) {
+    this.table = table;
+    this.drivers = new Map();
+  }
+
+  add(car, ghost) {
+    const both = [car, ghost];
+    for (const one of both) {
+      const known = this.drivers.get(one.driver) ?? { races: 0, laps: 0, steps: 0, won: 0 };
+      const other = both[one === car ? 1 : 0];
+      known.races += 1;
+      if (one.lap_time_steps) { known.laps += 1; known.steps += one.lap_time_steps; }
+      const isQuicker = one.lap_time_steps && (!other.lap_time_steps || one.lap_time_steps < other.lap_time_steps);
+      const isFarther = !one.lap_time_steps && !other.lap_time_steps && one.progress > other.progress;
+      known.won += Number(Boolean(isQuicker || isFarther));
+      this.drivers.set(one.driver, known);
+    }
+    this.draw();
+  }
+
+  draw() {
+    this.table.hidden = !this.drivers.size;
+    this.table.tBodies[0].replaceChildren(...[...this.drivers].map(([driver, { races, laps, steps, won }]) => {
+      const row = document.createElement("tr");
+      const mean = laps ? `${(steps / laps / STEPS_PER_S).toFixed(2)} s` : "–";
+      for (const text of [driver, `${laps}/${races}`, mean, String(won)]) row.insertCell().textContent = text;
+      return row;
+    }));
+  }
+}

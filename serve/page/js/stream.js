@@ -1,0 +1,31 @@
+// The WebSocket: tells what comes, says what is to be said, and comes back when it is lost.
+
+import { decode } from "./wire.js";
+
+const FIRST_WAIT_MS = 300, LONGEST_WAIT_MS = 5000;
+
+export class Stream {
+  constructor(on) {
+    this.on = on; // {frame, sentence, open, close}
+    this.waitMs = FIRST_WAIT_MS;
+    this.connect();
+  }
+
+  connect() {
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(`${scheme}//${location.host}/live`);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => { this.waitMs = FIRST_WAIT_MS; this.on.open(); };
+    this.socket.onmessage = ({ data }) =>
+      typeof data === "string" ? this.on.sentence(JSON.parse(data)) : this.on.frame(decode(data));
+    this.socket.onclose = () => {
+      this.on.close();
+      setTimeout(() => this.connect(), this.waitMs);
+      this.waitMs = Math.min(LONGEST_WAIT_MS, 1.7 * this.waitMs);
+    };
+  }
+
+  say(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+}

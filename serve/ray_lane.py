@@ -1,0 +1,102 @@
+"""The Ray Serve lane: one deployment that is ingress and policy at once, behind Ray's HAProxy."""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+
+from rlcar.errors import UserError
+from rlcar.interrupt import StopRequest
+from serve.settings import ServeSettings
+
+APPLICATION = "rlcar"
+# Ray reads these when it is imported, in every process: they must be set before, on every node.
+ENVIRONMENT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",  # the Python proxy alone costs 6 ms
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_worker_niceness": "0",  # at Ray's 15 a busy machine starves the replicas first
+    # A car's requests reach the replica that remembers it; without the header any will do.
+    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "hdr(x-session-id)",
+    # HAProxy holds a request's headers back until they are whole, but no longer than this.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    "OPENBLAS_NUM_THREADS": "1",  # a car's matrices are too small to share
+}
+
+
+def serve_on_ray(settings: ServeSettings, address: str | None = None) -> None:
+    """Serves until Ctrl-C or SIGTERM, on a Ray of its own or on the cluster at `address`."""
+    with ray_serve(settings, address), StopRequest() as stop:
+        while not stop:
+            time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[None]:
+    """The application runs on Ray until the block ends; Ray is left as it was found."""
+    _require_free(settings)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with tempfile.TemporaryDirectory(prefix="rlcar-haproxy-") as folder:
+        if address is None:
+            os.environ.update(_private_proxy(folder))
+        import ray
+        from ray import serve
+
+        from serve.app import build
+
+        ray.init(
+            address=address or "local",
+            num_cpus=None if address else max(os.cpu_count() or 1, settings.max_replicas + 1),
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        try:
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={
+                    "host": settings.host,
+                    "port": settings.port,
+                    "keep_alive_timeout_s": 75,
+                },
+            )
+            serve.run(build(settings), name=APPLICATION, route_prefix="/")
+            yield
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _require_free(settings: ServeSettings) -> None:
+    """HAProxy would only say so in its log, half a minute later."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise UserError(f"cannot listen at {where} ({error.strerror}): --port") from error
+
+
+def _private_proxy(folder: str) -> dict[str, str]:
+    """HAProxy's own files and ports: by default two clusters on a machine would share them."""
+    names = {
+        "CONFIG_FILE_LOC": "haproxy.cfg",
+        "SOCKET_PATH": "admin.sock",
+        "SERVER_STATE_BASE": "",
+        "SERVER_STATE_FILE": "server-state",
+        "METRICS_SOCKET_PATH": "metrics.sock",
+    }
+    files = {f"RAY_SERVE_HAPROXY_{name}": f"{folder}/{file}" for name, file in names.items()}
+    ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(_free_port()) for name in ("METRICS", "STATS")}
+    return files | ports
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

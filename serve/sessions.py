@@ -1,0 +1,121 @@
+"""What the policy remembers of each car: recurrent states, each pinned to a model version."""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from serve.models import ServedModel
+from serve.schema import Observed, RequestError
+
+
+class LastAnswer(NamedTuple):
+    """What a session's cars were told last, and when the observation behind it came."""
+
+    action: np.ndarray  # [N, A]
+    received_s: float
+    model_version: int
+
+
+class Session:
+    """N cars that are driven together; `state` belongs to `model` and to nobody else."""
+
+    def __init__(self, model: ServedModel, cars: int, replay_steps: int):
+        self.model = model
+        self.cars = cars
+        self.state: Any = model.policy.initial_state(cars)
+        self.steps = 0  # observations in `state`
+        self.step: int | None = None  # the client's number of the last one
+        self.last: LastAnswer | None = None
+        self.seen_s = 0.0
+        self.is_acting = False
+        self.migration: asyncio.Task[None] | None = None
+        self.history: deque[Observed] = deque(maxlen=replay_steps)
+
+    def act(self, observed: Observed) -> np.ndarray:
+        """Takes in one observation and returns the actions `[N, A]`."""
+        first = observed.is_first if self.steps else np.ones(self.cars, bool)
+        self.steps += 1
+        if first.all():
+            self.history.clear()
+        self.history.append(Observed(observed.observation, first))
+        action, self.state = self.model.policy.act(self.state, observed.observation, first)
+        return action
+
+    def replayed(self, model: ServedModel, history: list[Observed], state: Any = None) -> Any:
+        """The state that another model has after the same observations, or these after `state`."""
+        is_beginning = state is None
+        if is_beginning:
+            state = model.policy.initial_state(self.cars)
+        for index, observed in enumerate(history):
+            # The oldest of them is the beginning of all that this model will know.
+            is_oldest = is_beginning and index == 0
+            first = np.ones(self.cars, bool) if is_oldest else observed.is_first
+            _, state = model.policy.act(state, observed.observation, first)
+        return state
+
+
+class Sessions:
+    """All sessions; the longest unseen ones make room, and those past their time are forgotten."""
+
+    def __init__(
+        self,
+        cars: int,
+        expiry_s: float,
+        replay_steps: int,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`cars` bounds the sum over all sessions."""
+        self._limit, self._expiry_s, self._replay_steps = cars, expiry_s, replay_steps
+        self._clock = clock
+        self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
+        self.cars = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def look(self, owner: str, name: str) -> Session | None:
+        """The session of that name, without counting as asking for it."""
+        return self._sessions.get((owner, name))
+
+    def find(self, owner: str, name: str, cars: int) -> Session | None:
+        """The owner's session of that name; raises RequestError for another number of cars."""
+        self._forget()
+        session = self._sessions.get((owner, name))
+        if session is None:
+            return None
+        if session.cars != cars:
+            raise RequestError(
+                f"session {name} drives {session.cars} cars, and {cars} observations came", 409
+            )
+        session.seen_s = self._clock()
+        self._sessions.move_to_end((owner, name))
+        return session
+
+    def open(self, owner: str, name: str, model: ServedModel, cars: int) -> Session:
+        """Begins a session, pinned to `model`."""
+        session = Session(model, cars, self._replay_steps)
+        session.seen_s = self._clock()
+        self.close(owner, name)
+        self._sessions[owner, name] = session
+        self.cars += cars
+        while self.cars > self._limit:
+            self.cars -= self._sessions.popitem(last=False)[1].cars
+        return session
+
+    def close(self, owner: str, name: str) -> None:
+        """Forgets a session, if it is there."""
+        session = self._sessions.pop((owner, name), None)
+        if session is not None:
+            self.cars -= session.cars
+
+    def _forget(self) -> None:
+        limit_s = self._clock() - self._expiry_s
+        while self._sessions:
+            key, oldest = next(iter(self._sessions.items()))
+            if oldest.seen_s >= limit_s:
+                return
+            self.close(*key)

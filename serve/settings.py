@@ -1,0 +1,106 @@
+"""Every knob of the policy server in one validated, immutable place."""
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+import pydantic
+from pydantic import Field
+
+from rlcar.errors import ConfigError
+
+DEFAULT_TOKENS = Path("~/.config/rlcar/tokens.json")
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+class ServeSettings(pydantic.BaseModel):
+    """What `make_app` and `build` read; unknown names are refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # The model: which registry, which alias, how soon a moved alias is noticed.
+    registry: str = "models"
+    alias: str = "champion"
+    poll_s: float = Field(0.5, ge=0.05, le=2.0)
+
+    # Where it listens, and who may ask.
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    auth: bool = False
+    tokens: Path = DEFAULT_TOKENS
+    allow_anonymous: bool = False  # outside loopback without auth: only when asked for
+    allowed_hosts: tuple[str, ...] = ()  # names beside loopback's that a browser may call us by
+    allowed_origins: tuple[str, ...] = ()  # other sites whose pages may talk to us
+    is_behind_tls: bool = False  # cookies are then sent over https alone
+    cookie_s: float = Field(12 * 3600.0, ge=60.0)
+
+    # Deadlines and bounds. A request over a bound is refused before it is parsed.
+    deadline_ms: float = Field(100.0, ge=1.0, le=1000.0)
+    in_flight: int = Field(128, ge=1)
+    body_bytes: int = Field(4 * 1024, ge=256)
+    act_body_bytes: int = Field(256 * 1024, ge=1024)
+    body_timeout_s: float = Field(5.0, gt=0.0)
+    headers_bytes: int = Field(16 * 1024, ge=1024)
+    headers_timeout_s: float = Field(10.0, gt=0.0)
+    connections: int = Field(512, ge=1)
+
+    # Token buckets, one for each client: a token's name, or an address.
+    requests_per_s: float = Field(2000.0, gt=0.0)
+    changes_per_s: float = Field(60.0, gt=0.0)
+    failed_logins_per_min: float = Field(20.0, gt=0.0)
+
+    # Sessions: the recurrent states of cars.
+    session_cars: int = Field(16_384, ge=256)  # over all sessions; the longest unseen go first
+    session_expiry_s: float = Field(120.0, gt=0.0)
+    replay_steps: int = Field(32, ge=0, le=1024)
+    socket_idle_s: float = Field(60.0, gt=0.0)
+    bad_frames: int = Field(16, ge=1)  # a socket may send so many before it is closed
+
+    # Under Ray Serve: replicas, and how many requests at once are worth one more of them.
+    min_replicas: int = Field(1, ge=1)
+    max_replicas: int = Field(1, ge=1)
+    target_ongoing_requests: float = Field(16.0, gt=0.0)
+
+    @pydantic.model_validator(mode="after")
+    def _is_open_to_nobody_by_accident(self) -> Self:
+        if not (self.is_loopback or self.auth or self.allow_anonymous):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, and authentication is off: "
+                "turn it on (--auth, with tokens from `rlcar tokens create`), or say "
+                "--allow-anonymous"
+            )
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def host_names(self) -> frozenset[str] | None:
+        """The names we answer to, or None for any: against pages that rebind a name to us."""
+        if self.allowed_hosts or self.is_loopback:
+            return frozenset({*_LOOPBACK_NAMES, self.host, *self.allowed_hosts})
+        return None
+
+
+def make_settings(**settings: object) -> ServeSettings:
+    """Returns the settings; raises ConfigError with one sentence for what cannot be."""
+    try:
+        return ServeSettings.model_validate(settings)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(
+            f"serve setting {name}={first['input']!r}: {message}" if name else message
+        ) from error

@@ -1,0 +1,53 @@
+"""The monitor's picture fits a narrow terminal and shows what runs first."""
+
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from rlcar import cli
+from rlcar.cli.monitor import picture
+from rlcar.config import make_config
+from rlcar.monitor import Card, RunStatus
+from rlcar.run import Run
+
+
+def drawn(seen, width=80):
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(picture(seen))
+    return screen.getvalue()
+
+
+def test_what_runs_comes_first_and_what_is_not_known_is_left_out():
+    runs = [
+        RunStatus("live [1]", "running", 512, 2048, eta_s=62.0, reward=2.5, learner_restarts=3.0),
+        RunStatus("old", "dead", 9, 10, error="no [memory]", lap_rate=float("nan")),
+    ]
+    screen = drawn({"runs": runs, "cards": [Card(0, "H200", 0.87, 40960.0, 143771.0)]})
+    assert screen.index("live [1]") < screen.index("old")
+    for text in ("512 of 2,048", "ETA 0:01:02", "reward 2.50", "3 restarts", "no [memory]"):
+        assert text in screen
+    assert "nan" not in screen
+    assert "None" not in screen
+    assert "87%" in screen
+    assert "40.0 of 140.4 GiB" in screen
+
+
+def test_no_runs_are_said_to_be_none():
+    assert drawn({"runs": [], "cards": []}).strip() == "no runs yet"
+
+
+def test_json_has_all_numbers_of_a_run_by_name(tmp_path, monkeypatch, capsys):
+    with Run(tmp_path / "one", make_config(mode="test")) as run:
+        run.log(256, 0)
+    capsys.readouterr()
+    arguments = ["rlcar", "monitor", "--runs", str(tmp_path), "--json"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    (one,) = json.loads(capsys.readouterr().out)["runs"]
+    assert end.value.code == 0
+    assert (one["name"], one["state"], one["env_steps"]) == ("one", "stopped", 256)
+    assert set(one) == set(RunStatus._fields)

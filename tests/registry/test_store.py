@@ -1,0 +1,164 @@
+"""A folder and a bucket keep the same promises."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
+
+from rlcar.errors import RegistryError
+from rlcar.registry import Registry
+from rlcar.registry.store import LocalStore, ObjectStore, Store, open_store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """A server that speaks S3, in this process."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket_url(endpoint, request, monkeypatch) -> str:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    options = f"endpoint_override={endpoint}&scheme=http&region=us-east-1"
+    name = f"models-{abs(hash(request.node.name))}"
+    files, _ = fs.FileSystem.from_uri(f"s3://{name}?{options}&allow_bucket_creation=true")
+    files.create_dir(name)
+    return f"s3://{name}/registry?{options}"
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def location(request, tmp_path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "models")
+    return request.getfixturevalue("bucket_url")
+
+
+@pytest.fixture
+def store(location) -> Store:
+    return open_store(location)
+
+
+def test_what_is_written_is_read_and_listed(store):
+    assert store.names("versions") == []
+    store.write("versions/1/a", b"one")
+    store.write("versions/1/a", b"two")
+    store.write("versions/10/b/c", b"")
+    assert store.read("versions/1/a") == b"two"
+    assert store.read("versions/10/b/c") == b""
+    assert sorted(store.names("versions")) == ["1/a", "10/b/c"]
+    assert store.names("versions/1") == ["a"]
+    store.delete("versions/1/a")
+    store.delete("versions/1/a")
+    assert store.names("versions") == ["10/b/c"]
+    with pytest.raises(FileNotFoundError):
+        store.read("versions/1/a")
+
+
+def test_a_claim_is_granted_once(store):
+    assert store.claim("versions/1")
+    assert not store.claim("versions/1")
+    assert store.claim("versions/2")
+
+
+def test_many_that_claim_at_once_never_both_win(store):
+    won: list[int] = []
+
+    def claim(place: int) -> None:
+        if store.claim(f"versions/{place}"):
+            won.append(place)
+
+    for round_ in range(5):
+        threads = [threading.Thread(target=claim, args=(round_,)) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert len(won) == len(set(won))
+    assert isinstance(store, ObjectStore) or len(won) == 5
+
+
+def test_a_registry_does_the_same_in_both(location, run):
+    registry = Registry(location)
+    assert registry.versions() == []
+    for _ in range(2):
+        registry.publish(run)
+    registry.promote(1)
+    registry.promote(2)
+    assert [one.number for one in registry.versions()] == [2, 1]
+    assert registry.rollback().number == 1
+    assert registry.open("champion").version.aliases == ("champion",)
+    registry.delete(2)
+    again = Registry(location)
+    assert [one.number for one in again.versions()] == [1]
+    assert again.publish(run).number == 3
+
+
+def test_processes_that_publish_into_a_bucket_at_once_get_numbers_of_their_own(bucket_url, run):
+    registry = Registry(bucket_url)
+    registry.publish(run)
+    program = (
+        "import sys; from rlcar.registry import Registry\n"
+        "registry = Registry(sys.argv[1])\n"
+        "arrays, metadata = registry.open(1).arrays, registry.version(1).metadata\n"
+        "sys.stdin.readline()\n"
+        "for _ in range(4): print(registry.add(arrays, metadata).number)"
+    )
+    command = [sys.executable, "-c", program, bucket_url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen(command, text=True, cwd=ROOT, **pipes) for _ in range(2)]
+    for one in processes:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    numbers = [int(line) for one in processes for line in one.communicate(timeout=90)[0].split()]
+    assert [one.returncode for one in processes] == [0, 0]
+    assert len(numbers) == len(set(numbers)) == 8
+    assert sorted([1, *numbers], reverse=True) == [one.number for one in registry.versions()]
+    for number in numbers:
+        registry.open(number)
+
+
+def test_a_bucket_that_is_not_there_is_named_without_its_secrets(bucket_url, run):
+    there = bucket_url.replace("s3://models-", "s3://key:secret@absent-")
+    with pytest.raises(RegistryError, match=r"cannot .* s3://absent-") as raised:
+        Registry(there).publish(run)
+    assert "secret" not in str(raised.value)
+    with pytest.raises(RegistryError, match="cannot open the registry gopher://host/models"):
+        Registry("gopher://user:secret@host/models")
+
+
+def test_a_file_url_is_a_folder(tmp_path):
+    folder = tmp_path / "with space"
+    open_store(f"file://{tmp_path}/with%20space").write("a", b"1")
+    assert (folder / "a").read_bytes() == b"1"
+    with pytest.raises(RegistryError, match="empty"):
+        open_store(" ")
+
+
+def test_a_write_that_was_broken_off_leaves_nothing_to_see(tmp_path):
+    store = LocalStore(tmp_path)
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "versions" / ".writing-0123").write_bytes(b"half")
+    assert store.names("versions") == []
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "versions").write_bytes(b"")
+    for act in (
+        lambda store: store.write("versions/1/a", b""),
+        lambda store: store.claim("versions/1"),
+    ):
+        with pytest.raises(RegistryError, match="cannot write"):
+            act(LocalStore(tmp_path))

@@ -1,0 +1,77 @@
+"""Cars that ask 100 times a second whether they are answered or not, and what they were told."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+
+
+class Told(NamedTuple):
+    """One answer."""
+
+    session: str
+    status: int
+    source: str
+    version: int | None
+    steps: int | None
+    sent_s: float
+    received_s: float
+
+
+async def ask_open_loop(
+    url: str, per_s: float, sessions: int, is_over: Callable[[], bool]
+) -> list[Told]:
+    """Sends a request every 1 / `per_s` seconds, never waiting for the last; none is repeated."""
+    rng = np.random.default_rng(0)
+    told: list[Told] = []
+    heard: dict[str, int] = {}  # what each car says it heard last, as the SDK does
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=sessions)
+
+    async def ask(web: httpx.AsyncClient, number: int) -> None:
+        session = f"car-{number % sessions}"
+        body = {"observation": rng.random(6).tolist(), "session": session, "deadline_ms": 1000}
+        if session in heard:
+            body["model_version"] = heard[session]
+        began_s = time.perf_counter()
+        answer = await web.post("/v1/act", json=body, headers={"x-session-id": session})
+        content: dict[str, Any] = answer.json()
+        version = content.get("model_version")
+        heard[session] = max(version or 0, heard.get(session, 0))
+        told.append(
+            Told(
+                session,
+                answer.status_code,
+                content.get("source", ""),
+                version,
+                content.get("session_steps"),
+                began_s,
+                time.perf_counter(),
+            )
+        )
+
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30.0, trust_env=False) as web:
+        began_s, number, running = time.perf_counter(), 0, set()
+        while not is_over():
+            task = asyncio.create_task(ask(web, number))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            number += 1
+            await asyncio.sleep(max(0.0, began_s + number / per_s - time.perf_counter()))
+        await asyncio.gather(*running)
+    return told
+
+
+def flips(told: list[Told]) -> list[tuple[Told, Told]]:
+    """Answers with an older version than one that the same car had heard before it asked."""
+    found = []
+    for session in {one.session for one in told}:
+        own = [one for one in told if one.session == session]
+        for later in own:
+            before = [one for one in own if one.received_s < later.sent_s]
+            newest = max(before, key=lambda one: one.version or 0, default=None)
+            if newest is not None and (newest.version or 0) > (later.version or 0):
+                found.append((newest, later))
+    return found

@@ -1,0 +1,97 @@
+"""Real versions with drawn weights, and real servers: uvicorn behind a port of this machine."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from rlcar.config import make_config
+from rlcar.registry import NORMALISER, Registry
+from rlcar.registry.architecture import policy_shapes
+from rlcar.registry.schema import schema_of
+from rlcar.sim import SPEC
+from serve.realtime import uvicorn_config
+from serve.settings import ServeSettings, make_settings
+
+SMALL = ("dreamer.world_model.recurrent_units=32", "dreamer.world_model.units=32")
+
+
+def publish(folder: Path, seed: int = 0, alias: str | None = "champion") -> int:
+    """Adds a version of the world-model agent, small, and lets the alias point at it."""
+    config = make_config(mode="test", overrides=list(SMALL))
+    rng = np.random.default_rng(seed)
+
+    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) < 2:
+            return (0.5 + rng.random(shape)).astype(np.float32)
+        return (rng.normal(size=shape) * 1.5 / shape[-2] ** 0.5).astype(np.float32)
+
+    arrays = {name: draw(name, shape) for name, shape in policy_shapes(config).items()}
+    lineage = dict.fromkeys(
+        ("run", "checkpoint", "env_steps", "train_steps", "seed", "commit", "trained", "versions")
+    )
+    observation, action = schema_of(config, SPEC)
+    metadata: dict[str, Any] = {
+        "description": f"drawn from seed {seed}",
+        "algorithm": config.algorithm,
+        "config": json.loads(config.model_dump_json()),
+        "observation": observation,
+        "action": action,
+        "normaliser": NORMALISER if config.algorithm == "ppo" else None,
+        "laps": None,
+        "lineage": {**lineage, "cost": None},
+    }
+    registry = Registry(folder)
+    number = registry.add(arrays, metadata).number
+    if alias is not None:
+        registry.promote(number, alias)
+    return number
+
+
+def damage(folder: Path, number: int) -> None:
+    """Flips a bit in the middle of a version's arrays."""
+    path = folder / "versions" / f"{number:08d}" / "policy.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+class Server(uvicorn.Server):
+    """uvicorn in a thread of this process; its port is the kernel's choice."""
+
+    port: int
+
+    def install_signal_handlers(self) -> None:
+        """A thread has none."""
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **settings: Any) -> Iterator[Server]:
+    """Runs the application as the real-time lane does, until the block ends."""
+    with serving_settings(make_settings(registry=str(folder), port=0, **settings)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving_settings(settings: ServeSettings, **options: Any) -> Iterator[Server]:
+    """As `serving`, of settings that exist already."""
+    server = Server(uvicorn_config(settings, **options))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline_s = time.monotonic() + 30.0
+    while not server.started and thread.is_alive() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert server.started, "uvicorn did not start"
+    server.port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join(20.0)
+        assert not thread.is_alive(), "uvicorn did not stop"

@@ -1,0 +1,262 @@
+"""The guard alone, around the smallest application that says who asked and what came."""
+
+import asyncio
+import base64
+
+import httpx
+import pytest
+
+from serve.security import RateLimit, Security, required_scope
+from serve.settings import make_settings
+from serve.tokens import TokenStore
+
+HEADERS = {"host": "127.0.0.1:8000"}
+
+
+async def _echo(scope, receive, send):
+    if scope["type"] == "http":
+        body = (await receive()).get("body", b"") if scope["method"] == "POST" else b""
+        text = scope["rlcar.identity"].name.encode() + b" " + str(len(body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": text})
+    else:
+        await receive()
+        await send({"type": "websocket.accept"})
+
+
+def _ask(app, method, path, **options):
+    async def ask():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as web:
+            return await web.request(method, path, **options)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def store(tmp_path):
+    return TokenStore(tmp_path / "tokens.json")
+
+
+@pytest.fixture
+def guarded(store):
+    return Security(_echo, make_settings(auth=True, tokens=store.path))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "/health/live", None),
+        ("GET", "/v1/models", "read"),
+        ("GET", "/stats", "read"),
+        ("POST", "/v1/act", "act"),
+        ("GET", "/v1/drive", "act"),
+        ("POST", "/control", "drive"),
+        ("GET", "/start", "drive"),
+        ("POST", "/save_model", "admin"),
+        ("GET", "/load_model", "admin"),
+        ("DELETE", "/anything", "drive"),
+    ],
+)
+def test_every_route_has_its_scope(method, path, scope):
+    assert required_scope(method, path) == scope
+
+
+def test_without_a_token_only_health_answers(guarded):
+    assert _ask(guarded, "GET", "/health/live").status_code == 200
+    answer = _ask(guarded, "GET", "/v1/models")
+    assert answer.status_code == 401
+    assert "Basic" in answer.headers["www-authenticate"]
+
+
+def test_a_bearer_token_opens_what_its_scopes_say(guarded, store):
+    secret = store.create("car", ["act"])
+    headers = {"authorization": f"Bearer {secret}"}
+    answer = _ask(guarded, "POST", "/v1/act", headers=headers, content=b"12345")
+    assert answer.text == "car 5"
+    assert _ask(guarded, "GET", "/v1/models", headers=headers).status_code == 403
+    wrong = {"authorization": "Bearer x"}
+    assert _ask(guarded, "POST", "/v1/act", headers=wrong).status_code == 401
+
+
+def test_a_guesser_is_slowed_down_but_not_those_who_share_its_address(guarded, store):
+    right = {"authorization": f"Bearer {store.create('car', ['read'])}"}
+    wrong = {"authorization": "Bearer x"}
+    statuses = [_ask(guarded, "GET", "/stats", headers=wrong).status_code for _ in range(25)]
+    assert statuses[:20] == [401] * 20
+    assert statuses[-1] == 429
+    assert _ask(guarded, "GET", "/stats", headers=right).status_code == 200
+
+
+def test_a_browser_logs_in_once_and_then_needs_its_csrf_token(guarded, store):
+    secret = store.create("person", ["read", "drive"])
+    basic = base64.b64encode(f"me:{secret}".encode()).decode()
+    login = _ask(guarded, "GET", "/stats", headers={"authorization": f"Basic {basic}"})
+    assert login.text.startswith("person")
+    cookies = {cookie.partition("=")[0]: cookie for cookie in login.headers.get_list("set-cookie")}
+    assert "HttpOnly" in cookies["rlcar_session"]
+    assert "SameSite=Strict" in cookies["rlcar_session"]
+    values = {name: text.partition("=")[2].split(";")[0] for name, text in cookies.items()}
+    jar = {"cookie": "; ".join(f"{name}={value}" for name, value in values.items())}
+    assert _ask(guarded, "GET", "/stats", headers=jar).status_code == 200
+    assert _ask(guarded, "POST", "/control", headers=jar).status_code == 403
+    good = jar | {"x-csrf-token": values["rlcar_csrf"]}
+    assert _ask(guarded, "POST", "/control", headers=good).status_code == 200
+    bad = jar | {"x-csrf-token": values["rlcar_csrf"][:-2] + "xx"}
+    assert _ask(guarded, "POST", "/control", headers=bad).status_code == 403
+    assert _ask(guarded, "GET", "/start", headers=good).status_code == 405
+
+
+def test_basic_credentials_alone_change_nothing(guarded, store):
+    secret = store.create("person", ["drive"])
+    basic = base64.b64encode(f"me:{secret}".encode()).decode()
+    headers = {"authorization": f"Basic {basic}"}
+    assert _ask(guarded, "POST", "/control", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Basic !!!"},
+        {"authorization": "Basic /w=="},
+        {"authorization": "Bearer"},
+        {"authorization": "Digest x"},
+        {"cookie": "rlcar_session=a.1.b.c"},
+        {"cookie": "rlcar_session="},
+        {"cookie": ";;;==\x7f"},
+    ],
+)
+def test_broken_credentials_are_nobody(guarded, store, headers):
+    store.create("car", ["admin"])
+    assert _ask(guarded, "GET", "/stats", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://127.0.0.1:8000"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"host": "evil.example"}, 421),
+        ({"host": "127.0.0.1.evil.example:8000"}, 421),
+        ({"host": "[::1"}, 400),
+        ({"host": ""}, 400),
+    ],
+)
+def test_another_sites_page_may_not_change_anything(headers, status):
+    app = Security(_echo, make_settings())
+    assert _ask(app, "POST", "/control", headers=headers).status_code == status
+
+
+def test_an_allowed_origin_may():
+    app = Security(_echo, make_settings(allowed_origins=("https://cars.example",)))
+    headers = {"origin": "https://cars.example"}
+    assert _ask(app, "POST", "/control", headers=headers).status_code == 200
+
+
+def test_bodies_have_limits_that_are_checked_before_anything_reads_them():
+    app = Security(_echo, make_settings())
+    assert _ask(app, "POST", "/control", content=b"x" * 4096).text.endswith(" 4096")
+    assert _ask(app, "POST", "/control", content=b"x" * 4097).status_code == 413
+    assert _ask(app, "POST", "/v1/act", content=b"x" * 262_144).status_code == 200
+    assert _ask(app, "POST", "/v1/act", content=b"x" * 262_145).status_code == 413
+
+
+def test_a_chunked_body_is_counted_as_it_comes():
+    app = Security(_echo, make_settings())
+
+    async def chunks():
+        for _ in range(9):
+            yield b"x" * 512
+
+    assert _ask(app, "POST", "/control", content=chunks()).status_code == 413
+
+
+def test_a_body_that_does_not_come_is_not_waited_for():
+    app = Security(_echo, make_settings(body_timeout_s=0.05))
+
+    async def slow():
+        yield b"x"
+        await asyncio.sleep(0.2)
+        yield b"x"
+
+    assert _ask(app, "POST", "/control", content=slow()).status_code == 408
+
+
+def test_a_client_has_a_rate_and_others_do_not_feel_it(store):
+    settings = make_settings(auth=True, tokens=store.path, requests_per_s=5.0)
+    app = Security(_echo, settings, clock=lambda: 100.0)
+    secrets = [store.create(name, ["read"]) for name in ("one", "two")]
+    headers = [{"authorization": f"Bearer {secret}"} for secret in secrets]
+    statuses = [_ask(app, "GET", "/stats", headers=headers[0]).status_code for _ in range(12)]
+    assert statuses == [200] * 10 + [429] * 2
+    assert _ask(app, "GET", "/stats", headers=headers[1]).status_code == 200
+
+
+def test_too_many_at_once_are_asked_to_come_again():
+    waiting = asyncio.Event()
+
+    async def slow(scope, receive, send):
+        await waiting.wait()
+        await _echo(scope, receive, send)
+
+    async def ask():
+        app = Security(slow, make_settings(in_flight=2))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as web:
+            first = [asyncio.create_task(web.get("/stats")) for _ in range(2)]
+            await asyncio.sleep(0.01)
+            refused = await web.get("/stats")
+            waiting.set()
+            return refused, [await one for one in first]
+
+    refused, served = asyncio.run(ask())
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    assert [one.status_code for one in served] == [200, 200]
+
+
+def test_every_answer_forbids_framing_sniffing_and_foreign_scripts(guarded):
+    for path in ("/health/live", "/v1/models"):
+        answer = _ask(guarded, "GET", path)
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_bucket_fills_up_again():
+    limit = RateLimit(per_s=2.0, burst=2.0)
+    assert [limit.wait_s("a", 0.0) for _ in range(3)] == [0.0, 0.0, 0.5]
+    assert limit.wait_s("a", 0.5) == 0.0
+    assert limit.wait_s("b", 0.5) == 0.0
+
+
+def test_buckets_of_a_million_clients_do_not_fill_the_memory():
+    limit = RateLimit(per_s=1.0, burst=1.0)
+    for client in range(20_000):
+        limit.wait_s(str(client), 0.0)
+    assert len(limit._buckets) == 10_000
+
+
+@pytest.mark.parametrize(("origin", "opened"), [("http://127.0.0.1:8000", True), ("x://y", False)])
+def test_a_websocket_must_come_from_our_own_pages(origin, opened):
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "websocket",
+        "path": "/v1/drive",
+        "client": ("127.0.0.1", 5),
+        "headers": [(b"host", b"127.0.0.1:8000"), (b"origin", origin.encode())],
+    }
+    asyncio.run(Security(_echo, make_settings())(scope, receive, send))
+    kind = "websocket.accept" if opened else "websocket.close"
+    assert sent[0]["type"] == kind

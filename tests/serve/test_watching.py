@@ -1,0 +1,44 @@
+"""`rlcar watch` as a person starts and ends it."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rlcar.cli.watching import watch
+from rlcar.errors import UserError
+from tests.serve.live_page import save_run
+
+RLCAR = str(Path(sys.executable).with_name("rlcar"))
+
+
+def test_the_newest_run_is_shown_until_ctrl_c(tmp_path):
+    save_run(tmp_path / "runs" / "begun")
+    process = subprocess.Popen(
+        [RLCAR, "watch", "latest", "--port", "0"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    address = re.search(r"the page: (\S+)", process.stderr.readline())[1]
+    assert "rlcar" in httpx.get(address).text
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert "Traceback" not in errors
+    assert not (tmp_path / "models").exists()
+
+
+def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no run below runs yet"):
+        watch("latest")
+    with pytest.raises(UserError, match="nothing is not a run"):
+        watch("nothing")
+    save_run(tmp_path / "runs" / "begun")
+    with pytest.raises(UserError, match="can be reached from other machines"):
+        watch("latest", host="0.0.0.0")

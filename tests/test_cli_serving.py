@@ -1,0 +1,109 @@
+"""`rlcar serve`, `rlcar drive`, `rlcar tokens`: what is typed, and what may be typed wrong."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rlcar import cli
+from tests.serve.served import publish
+
+RLCAR = Path(sys.executable).with_name("rlcar")
+
+
+@pytest.fixture
+def rlcar(monkeypatch, capsys, tmp_path):
+    """Runs a command line in an empty folder; returns the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rlcar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--lane", "fast"], "there are ray and realtime"),
+        (["serve", "--host", "0.0.0.0"], "--allow-anonymous"),
+        (["serve", "--lane", "realtime"], "train one (rlcar train)"),
+        (["serve", "nowhere", "--lane", "realtime"], "nowhere"),
+        (["serve", "--port", "70000"], "port=70000"),
+        (["serve", "--set", "deadline_ms=0"], "deadline_ms"),
+        (["serve", "--set", "deadlin_ms=5"], "deadlin_ms"),
+        (["serve", "--set", "deadline_ms"], "NAME=VALUE"),
+        (["serve", "--auth", "--tokens", "none.json"], "rlcar tokens create"),
+        (["serve", "--lane", "realtime", "--address", "auto"], "--address"),
+        (["drive", "127.0.0.1:8000"], "http://HOST:PORT"),
+        (["drive", "http://127.0.0.1:9"], "cannot reach"),
+        (["tokens", "create", "a b", "--tokens", "t.json"], "hyphens"),
+        (["tokens", "create", "a", "--scope", "fly", "--tokens", "t.json"], "read, act"),
+        (["tokens", "revoke", "a", "--tokens", "t.json"], "no token 'a'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(rlcar, arguments, message):
+    code, _, stderr = rlcar(*arguments)
+    assert code == 2
+    assert stderr.startswith("error: ")
+    assert message in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_tokens_are_made_listed_rotated_and_revoked(rlcar):
+    option = ("--tokens", "t.json")
+    code, secret, _ = rlcar("tokens", "create", "car-7", "--scope", "act", *option)
+    assert code == 0
+    assert secret.startswith("rlcar_car-7_")
+    assert secret.strip() not in Path("t.json").read_text()
+    code, listed, _ = rlcar("tokens", "list", *option)
+    assert "car-7" in listed
+    assert "never" in listed
+    _, rotated, _ = rlcar("tokens", "rotate", "car-7", *option)
+    assert rotated != secret
+    rlcar("tokens", "revoke", "car-7", *option)
+    assert "revoked" in rlcar("tokens", "list", *option)[1]
+
+
+@contextlib.contextmanager
+def _running(folder, *options):
+    """The program itself, as a person starts it; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [RLCAR, "serve", "--port", str(port), *options]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/health/ready").status_code == 200:
+                    break
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        yield url
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode in (0, -signal.SIGTERM), output
+        assert "Traceback" not in output
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_realtime_lane_serves_until_it_is_told_to_stop(tmp_path):
+    publish(tmp_path / "models")
+    with _running(tmp_path, "--lane", "realtime") as url:
+        answer = httpx.post(f"{url}/v1/act", json={"observation": [0.5] * 6})
+        assert answer.json()["source"] == "model"
