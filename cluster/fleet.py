@@ -104,6 +104,10 @@ class Fleet:
             "cluster/simulators_busy_share": min(1.0, self._busy.per_s() / max(1, len(self))),
         }
 
+    def count_lost(self, blocks: int) -> None:
+        """Counts blocks that were delivered and died on their way."""
+        self.lost += blocks
+
     def start(self) -> None:
         """Starts those that should run and do not; adds and drops them as the nodes allow."""
         self._fit()

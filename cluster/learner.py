@@ -37,9 +37,15 @@ class RemoteLearner:
     Everything that speaks to it raises LearnerLostError, and the UserErrors that it raised itself.
     """
 
-    def __init__(self, config: Config, cluster: ClusterConfig, resume: checkpoint.Save | None):
-        """Starts it and returns at once."""
-        self._cluster = cluster
+    def __init__(
+        self,
+        config: Config,
+        cluster: ClusterConfig,
+        resume: checkpoint.Save | None,
+        count_lost: Callable[[int], None],
+    ):
+        """Starts it and returns at once; `count_lost` is told of blocks that do not get to it."""
+        self._cluster, self._count_lost = cluster, count_lost
         self._actor = LearnerActor.options(
             num_cpus=cluster.learner_cpus,
             num_gpus=learner_gpus(config, cluster),
@@ -50,7 +56,7 @@ class RemoteLearner:
         self._saving: Any = None
         self._ping: tuple[Any, float] | None = None
         self._heard_s = time.monotonic()
-        self.env_steps = self.train_steps = self.lost = 0
+        self.env_steps = self.train_steps = 0
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +118,7 @@ class RemoteLearner:
                     report = _result(ref)
                 except RayTaskError:  # the block died with its host before it got here: well
                     logger.warning("a block is lost on its way to the learner")
-                    self.lost += 1
+                    self._count_lost(1)
                     continue
                 self._adopt(report, weights)
                 yield report
@@ -190,7 +196,7 @@ class RemoteLearner:
             raise LearnerLostError(f"one call has taken it {busy_s:.0f} s (limit {limit_s:.0f} s)")
         if busy_s is None and now_s - self._heard_s > self._cluster.simulator_deadline_s:
             logger.warning("%d blocks are given up: their host is cut off", len(self._learning))
-            self.lost += len(self._learning)
+            self._count_lost(len(self._learning))
             self._learning = {}
 
 
