@@ -104,6 +104,10 @@ class Fleet:
             "cluster/simulators_busy_share": min(1.0, self._busy.per_s() / max(1, len(self))),
         }
 
+    def count_lost(self, blocks: int) -> None:
+        """Counts blocks that were delivered and died on their way."""
+        self.lost += blocks
+
     def start(self) -> None:
         """Starts those that should run and do not; adds and drops them as the nodes allow."""
         self._fit()
@@ -152,6 +156,20 @@ class Fleet:
         for simulator in self._simulators:
             if not simulator.has_delivered:
                 self._end(simulator)
+
+    def make_room(self, is_urgent: bool = False) -> None:
+        """Ends at once those that are to go, for a learner that waits for a core.
+
+        When it `is_urgent` and none are, the youngest of several gives up its own.
+        """
+        self._fit()
+        leaving = [one for one in self._simulators if one.leave_at_s is not None]
+        if is_urgent and not leaving and len(self._simulators) > 1:
+            leaving = [max(self._simulators, key=lambda one: one.index)]
+            logger.warning("simulator %d gives its core to the learner", leaving[0].index)
+        for simulator in leaving:
+            self._end(simulator)
+            self._simulators.remove(simulator)
 
     def stop(self) -> None:
         """Ends every simulator; what they were driving is lost."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,9 +37,15 @@ class RemoteLearner:
     Everything that speaks to it raises LearnerLostError, and the UserErrors that it raised itself.
     """
 
-    def __init__(self, config: Config, cluster: ClusterConfig, resume: checkpoint.Save | None):
-        """Starts it and returns at once."""
-        self._cluster = cluster
+    def __init__(
+        self,
+        config: Config,
+        cluster: ClusterConfig,
+        resume: checkpoint.Save | None,
+        count_lost: Callable[[int], None],
+    ):
+        """Starts it and returns at once; `count_lost` is told of blocks that do not get to it."""
+        self._cluster, self._count_lost = cluster, count_lost
         self._actor = LearnerActor.options(
             num_cpus=cluster.learner_cpus,
             num_gpus=learner_gpus(config, cluster),
@@ -50,7 +56,7 @@ class RemoteLearner:
         self._saving: Any = None
         self._ping: tuple[Any, float] | None = None
         self._heard_s = time.monotonic()
-        self.env_steps = self.train_steps = self.lost = 0
+        self.env_steps = self.train_steps = 0
 
     def __enter__(self) -> Self:
         return self
@@ -63,13 +69,21 @@ class RemoteLearner:
     ) -> None:
         ray.kill(self._actor)
 
-    def begin(self) -> None:
-        """Waits until it runs and has read the checkpoint."""
+    def begin(self, make_room: Callable[[bool], None]) -> None:
+        """Waits until it runs and has read the checkpoint.
+
+        `make_room` is called meanwhile; once with True when half the time is over.
+        """
         report_ref, weights = self._first
         limit_s = self._cluster.start_deadline_s
-        ready, _ = ray.wait([report_ref], timeout=limit_s)
-        if not ready:
-            raise LearnerLostError(f"not started after {limit_s:.0f} s")
+        began_s, was_urgent = time.monotonic(), False
+        while not ray.wait([report_ref], timeout=_TICK_S)[0]:
+            waited_s = time.monotonic() - began_s
+            if waited_s > limit_s:
+                raise LearnerLostError(f"not started after {limit_s:.0f} s")
+            is_urgent = waited_s > limit_s / 2 and not was_urgent
+            was_urgent |= is_urgent
+            make_room(is_urgent)
         report: Report = _result(report_ref)
         self.weights = Published(report.train_steps, weights)
         self._adopt(report, weights)
@@ -104,7 +118,7 @@ class RemoteLearner:
                     report = _result(ref)
                 except RayTaskError:  # the block died with its host before it got here: well
                     logger.warning("a block is lost on its way to the learner")
-                    self.lost += 1
+                    self._count_lost(1)
                     continue
                 self._adopt(report, weights)
                 yield report
@@ -182,7 +196,7 @@ class RemoteLearner:
             raise LearnerLostError(f"one call has taken it {busy_s:.0f} s (limit {limit_s:.0f} s)")
         if busy_s is None and now_s - self._heard_s > self._cluster.simulator_deadline_s:
             logger.warning("%d blocks are given up: their host is cut off", len(self._learning))
-            self.lost += len(self._learning)
+            self._count_lost(len(self._learning))
             self._learning = {}
 
 

@@ -57,8 +57,9 @@ def train(
                 Mirror(folder, config.training.storage) as mirror,
                 Fleet(config, cluster, epoch) as fleet,
             ):
-                training = _Training(cluster, folder, evaluate, stop, mirror, fleet, on_evaluated)
-                return training.run(config, resume)
+                lag = LagLimit(cluster.max_policy_lag_updates)
+                held = (cluster, folder, evaluate, stop, mirror, fleet, on_evaluated, lag)
+                return _Training(*held).run(config, resume)
         except RayError as error:
             raise UserError(
                 f"the Ray cluster failed ({type(error).__name__}): continue from the newest "
@@ -77,9 +78,9 @@ class _Training:
     mirror: Mirror
     fleet: Fleet
     on_evaluated: EvaluationListener | None
+    lag: LagLimit
     learner_restarts: int = 0
     restarts_in_a_row: int = 0  # without a checkpoint between them
-    blocks_lost: int = 0
 
     def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         """One leg after another: each begins at a checkpoint, with a learner of its own."""
@@ -96,10 +97,10 @@ class _Training:
 
     def _leg(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         watcher = PrometheusWatcher(self.folder.name)
-        fleet, lag = self.fleet, LagLimit(self.cluster.max_policy_lag_updates)
-        with RemoteLearner(config, self.cluster, resume) as learner:
+        fleet, lag = self.fleet, self.lag
+        with RemoteLearner(config, self.cluster, resume, fleet.count_lost) as learner:
             fleet.start()
-            learner.begin()
+            learner.begin(fleet.make_room)
             with Run(self.folder, config, resume, self.mirror, watcher) as run:
                 while learner.env_steps < config.training.env_steps and not self.stop:
                     if learner.room():
@@ -108,7 +109,7 @@ class _Training:
                             run.drove(block.episodes)
                             if not lag.is_too_old(block.version, learner.train_steps, fleet.room()):
                                 learner.learn(block)
-                    self._hear(learner, run, lag, 0.0 if learner.room() else _TICK_S)
+                    self._hear(learner, run, 0.0 if learner.room() else _TICK_S)
                     if run.should_evaluate(learner.env_steps):
                         weights: Weights = learner.fetch_weights()
                         run.evaluated(learner.env_steps, weights, self.evaluate(weights.params))
@@ -121,28 +122,27 @@ class _Training:
                 if self.stop:
                     learner.drain()
                 while learner.is_busy():
-                    self._hear(learner, run, lag, _TICK_S)
+                    self._hear(learner, run, _TICK_S)
                 run.log(learner.env_steps, learner.train_steps)
                 learner.save(run.checkpoints.resolve(), run.meta())
                 run.saved()
                 return Outcome(run.summary(learner.env_steps), bool(self.stop))
 
-    def _hear(self, learner: RemoteLearner, run: Run, lag: LagLimit, timeout_s: float) -> None:
+    def _hear(self, learner: RemoteLearner, run: Run, timeout_s: float) -> None:
         """Takes in what the learner has finished, and notes it."""
         for report in learner.reports(timeout_s):
-            lag.learned(report.updates)
-            run.trained(report.updates, report.metrics | self._metrics(learner, lag))
+            self.lag.learned(report.updates)
+            run.trained(report.updates, report.metrics | self._metrics())
         if learner.has_saved():
             self.restarts_in_a_row = 0
             run.saved()
         if run.should_log():
             run.log(learner.env_steps, learner.train_steps)
 
-    def _metrics(self, learner: RemoteLearner, lag: LagLimit) -> dict[str, float]:
+    def _metrics(self) -> dict[str, float]:
         return self.fleet.metrics() | {
             "cluster/learner_restarts": self.learner_restarts,
-            "cluster/blocks_lost": self.fleet.lost + learner.lost,
-            "cluster/blocks_dropped": lag.dropped,
+            "cluster/blocks_dropped": self.lag.dropped,
         }
 
     def _count(self, death: LearnerLostError) -> None:

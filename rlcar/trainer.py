@@ -63,7 +63,8 @@ class Trainer:
         count = trajectory.reward.size
         self.env_steps += count
         self._limiter.inserted(count)
-        lag = self.train_steps - float(np.mean(trajectory.weights_version))
+        # Below zero after a return to a checkpoint: weights of a future that was given up.
+        lag = max(0.0, self.train_steps - float(np.mean(trajectory.weights_version)))
         return {"rollout/weights_lag_updates": lag}
 
     def calls_due(self) -> int:

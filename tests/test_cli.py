@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from rlcar import checkpoint, cli
+from rlcar.storage import Storage
 from rlcar.trainer import load_replay
 from tests.tiny_run import SETTINGS, compiled_once, trained
 
@@ -71,6 +72,8 @@ def assert_is_one_sentence(result, message, may_have_begun=False):
         (["--seed", "-1"], "seed = -1: "),
         (["--config", "nosuch.yaml"], "cannot read the config file nosuch.yaml"),
         (["--config", "."], "cannot read the config file ."),
+        (["--storage", "ftp://host/x"], "'ftp://host/x' is not an address of storage"),
+        (["--storage", "/dev/null/x"], "cannot reach the storage /dev/null/x: "),
         (["--name", "a/b"], "--name 'a/b' is not a plain folder name"),
         (["--name", ""], "--name '' is not a plain folder name"),
         (["--resume", "nosuch"], "nosuch is not a run or a checkpoint of one"),
@@ -199,6 +202,24 @@ def test_evaluate_prints_the_figures_and_ends_well(rlcar, run_folder):
     assert code == 0
     assert stdout.count("\nfigure ") == 6
     assert stderr == ""
+
+
+def test_a_fresh_machine_goes_on_from_the_storage_and_no_name_in_it_is_taken_twice(
+    rlcar, run_folder, tmp_path
+):
+    stored = tmp_path / "stored"
+    Storage(str(stored)).push(run_folder)
+    shutil.rmtree(tmp_path / "runs")
+    storage = ["--storage", f"file://{stored}"]
+    taken = rlcar("train", "--local", "--name", "tiny", *storage)
+    assert_is_one_sentence(taken, "already holds a run tiny: continue it with --resume runs/tiny")
+    longer = ["--set", "training.env_steps=896"]
+    code, stdout, stderr = rlcar("train", "--local", "--resume", "runs/tiny", *storage, *longer)
+    assert code == 0, stderr
+    assert "fetched from the storage: runs/tiny/checkpoints/step-000000768\n" in stderr
+    assert "\nfigure env_steps=896\n" in stdout
+    (run,) = Storage(str(stored)).runs()
+    assert (run.name, run.env_steps) == ("tiny", 896)
 
 
 def test_resume_auto_goes_on_to_the_new_end_and_writes_the_report(rlcar, run_folder):

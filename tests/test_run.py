@@ -143,6 +143,26 @@ def test_a_resumed_run_gives_up_the_rows_the_saves_and_the_best_of_its_former_fu
     assert [s.env_steps for s in checkpoint.saves(tmp_path / "best")] == [256]
 
 
+def test_who_goes_on_from_the_newest_checkpoint_finds_the_best_until_then(tmp_path):
+    with Run(tmp_path, CONFIG) as run:
+        for steps, lap in ((100, 500), (200, 400)):
+            run.evaluated(steps, Weights(1, {"w": np.float32(steps)}), score_laps(laps_of([lap])))
+        save = save_at(run.checkpoints, 250)
+        for steps, lap in ((300, 300), (400, 200)):
+            run.evaluated(steps, Weights(1, {"w": np.float32(steps)}), score_laps(laps_of([lap])))
+    assert [one.env_steps for one in checkpoint.saves(tmp_path / "best")] == [200, 400]
+    with Run(tmp_path, CONFIG, save) as run:
+        run.evaluated(350, Weights(1, {"w": np.float32(1.0)}), score_laps(laps_of([450])))
+    assert [one.env_steps for one in checkpoint.saves(tmp_path / "best")] == [200]
+
+
+def test_auto_passes_over_a_damaged_checkpoint_and_one_that_is_named_is_refused(tmp_path):
+    first, second = make_run(tmp_path / "mine", 100, 200)
+    (second.path / "state.safetensors").write_bytes(b"no")
+    assert find_save(tmp_path, "auto", None).path == first.path
+    assert find_save(tmp_path, str(second.path), None).path == second.path
+
+
 def test_a_run_that_starts_again_keeps_nothing_of_the_killed_one(tmp_path):
     with Run(tmp_path, CONFIG) as run:
         run.log(100, 0)

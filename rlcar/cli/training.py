@@ -11,7 +11,7 @@ import typer
 
 from rlcar import logs
 from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, say
-from rlcar.errors import UserError
+from rlcar.errors import StorageError, UserError
 
 
 def train(
@@ -167,15 +167,25 @@ def _published_nowhere(folder: Path) -> None:
 
 def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | None) -> None:
     """Fetches what `--resume` means when it is newer there, or refuses a name that is taken."""
+    from rlcar.run import find_save
     from rlcar.storage import Storage
 
     storage = Storage(url)
-    storage.check()
     if resume is not None:
-        fetched = storage.fetch_newer(runs, resume, name)
+        try:
+            fetched = storage.fetch_newer(runs, resume, name)
+        except StorageError as error:
+            # What is here is enough to go on with, and the storage may come back.
+            is_here = find_save(runs, resume, name) if resume == "auto" else Path(resume).exists()
+            if not is_here:
+                raise
+            say(f"warning: {error}; going on with what is here")
+            return
         if fetched is not None:
             say(f"fetched from the storage: {fetched.path}")
-    elif name is not None and storage.runs(name):
+        return
+    storage.check()
+    if name is not None and storage.runs(name):
         raise UserError(
             f"{url} already holds a run {name}: continue it with --resume {runs / name}, or choose "
             "another --name"

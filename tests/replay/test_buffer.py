@@ -232,6 +232,35 @@ def test_a_state_is_a_snapshot_that_survives_a_save(tmp_path):
             np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.parametrize("later", [[], [1], [3, 4], [4, 4], [9, 9, 5]])
+def test_a_whole_state_and_what_came_since_are_the_state_of_now(later):
+    replay = make_replay()
+    replay.insert(make_trajectory(cars=7))
+    whole, mark = replay.state(), replay.slots_inserted
+    for version, cars in enumerate(later):
+        replay.insert(make_trajectory(cars, 20 * version, version))
+        replay.sample(1)
+    since = replay.state_since(mark)
+    assert len(since["reward"]) == min(sum(later), 10)
+    other = make_replay(seed=99)
+    other.restore(whole, since)
+    for name, array in replay.state().items():
+        np.testing.assert_array_equal(other.state()[name], array, err_msg=name)
+
+
+def test_what_came_since_another_state_is_refused_and_changes_nothing():
+    replay = make_replay()
+    replay.insert(make_trajectory(cars=2))
+    whole = replay.state()
+    replay.insert(make_trajectory(cars=3))
+    mark = replay.slots_inserted
+    replay.insert(make_trajectory(cars=1))
+    other = make_replay()
+    with pytest.raises(CheckpointError, match="newest 1 slots do not follow"):
+        other.restore(whole, replay.state_since(mark))
+    assert other.env_steps_stored == 0
+
+
 def test_the_seed_decides_what_is_sampled():
     batches = []
     for seed in (1, 1, 2):
