@@ -112,7 +112,11 @@ def test_somebody_elses_training_loses_a_simulator_and_keeps_its_driver(embedded
         assert training.poll() is None
     finally:
         training.terminate()
-        training.wait(timeout=60)
+        try:
+            training.wait(timeout=60)
+        finally:
+            training.kill()  # else it would keep the cores of the tests that come next
+            training.wait()
     assert (report["completed"], report["checkpoints_lost"]) == (True, 0), report
     assert list(report["by_kind"]) == ["simulator"]
     assert heard[0].startswith("kill 1/1: simulator ")
