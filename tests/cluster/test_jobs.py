@@ -55,6 +55,15 @@ def free_ports(number):
     return found
 
 
+def kill_all_of(ray_folder):
+    """Ends whatever was started with this folder for Ray's files."""
+    wanted = f"RAY_TMPDIR={ray_folder}".encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if wanted in environment.read_bytes().split(b"\0"):
+                os.kill(int(environment.parent.name), signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """A head of its own, with its own home; returns the dashboard's address and the home."""
@@ -89,8 +98,7 @@ def head(tmp_path_factory):
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=30)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_all_of(folder)  # the command of a job outlives its cluster
             process.wait()
 
 
@@ -176,15 +184,14 @@ def test_ctrl_c_detaches_and_the_job_is_listed_watched_and_stopped_with_a_save(h
     assert f"rlcar jobs logs {job} --address" in stderr
 
     follower = laptop(LOGS, job=job, **token)
-    end_s = time.monotonic() + START_S
-    while not (home / "endless" / "metrics.jsonl").exists():
-        assert follower.poll() is None, follower.communicate()
-        assert time.monotonic() < end_s
-        time.sleep(0.2)
+    said = []
+    while not (said and " env steps (" in said[-1]):
+        said.append(follower.stdout.readline())
+        assert said[-1], follower.communicate()
     follower.send_signal(signal.SIGINT)
-    code, stdout, stderr = done(follower)
+    code, _, stderr = done(follower)
     assert code == 130
-    assert f"run folder: {home}/endless" in stdout
+    assert f"run folder: {home}/endless" in "".join(said)
     assert "detached, the job goes on" in stderr
 
     listed, watched = laptop(LIST, "--json", **token), laptop(MONITOR, "--json", **token)
