@@ -47,7 +47,7 @@ serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in about twelve minutes
-	$(RUN)/pytest -n 2 --dist loadgroup -m "not ray and not chaos" $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not ray and not chaos" $(ARGS)
 	$(RUN)/pytest -m ray --timeout 300 $(ARGS)
 
 CHAOS ?= short

@@ -28,6 +28,7 @@ _KEPT = {
     "tune": ("--sweeps", "~/rlcar-sweeps"),
 }
 _FOLDERS = {"train": ("--resume",), "chaos": ("--run", "--out")}  # further ones
+_AGENT_S = 45.0  # for a head that has just been started
 _NO_SUCH_COMMAND = 127  # says the shell
 _SILENCE_S = 20.0  # after which we ask whether the job, or the connection, is still there
 
@@ -82,22 +83,38 @@ def submit(
     job_id = f"rlcar-{arguments[0]}-{stamp}-{secrets.token_hex(2)}"
     with tempfile.TemporaryDirectory(prefix="rlcar-submit-") as temporary:
         package = pack(folder, arguments, Path(temporary) / "rlcar.zip")
-        try:
-            client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=job_id,
-                runtime_env={
-                    "working_dir": str(package.path),
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
-                },
-                metadata={"rlcar": shlex.join(arguments)},
-                entrypoint_num_cpus=cpus or None,
-            )
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"the cluster at {client.url} did not take the job: {brief(error)}"
-            ) from error
+        job = {
+            "entrypoint": entrypoint,
+            "submission_id": job_id,
+            "runtime_env": {
+                "working_dir": str(package.path),
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+            },
+            "metadata": {"rlcar": shlex.join(arguments)},
+            "entrypoint_num_cpus": cpus or None,
+        }
+        _hand_over(client, job)
     return Submission(job_id, entrypoint, package)
+
+
+def _hand_over(client: Dashboard, job: dict[str, Any]) -> None:
+    """Tries again while the head is only starting: its dashboard is there before its agent is."""
+    end_s = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except (OSError, RuntimeError) as error:
+            said = brief(error)
+            if "No available agent" in said:
+                if time.monotonic() < end_s:
+                    time.sleep(1.0)
+                    continue
+                said = (
+                    "the agent of its head node does not answer, often because another program "
+                    "has its port; dashboard_agent.log there says which"
+                )
+            raise UserError(f"the cluster at {client.url} did not take the job: {said}") from error
 
 
 def follow(client: Dashboard, job_id: str, show: Callable[[str], None]) -> JobDetails:

@@ -152,8 +152,7 @@ def _cluster_settings(base: ClusterConfig | None, changes: Mapping[str, Any]) ->
         config = ClusterConfig.model_validate(tree)
     except pydantic.ValidationError as error:
         one = error.errors()[0]
-        # What follows the name is Pydantic's own, for the kinds that a value may have.
-        name = f"cluster.{one['loc'][0]}"
+        name = f"cluster.{one['loc'][0]}"  # what follows is which of several types it is not
         raise ConfigError(f"{name} = {one['input']!r}: {one['msg']}") from error
     if not isinstance(config.simulators, int):  # none, or auto
         raise ConfigError("cluster.simulators: a trial must say how many it needs")

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 # Before anything imports JAX. Most of the tests' time is compiling: code that runs for a second
@@ -16,6 +17,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rlcar-jax-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+# A shell's background job ignores Ctrl-C and hands that on; tests send it to programs they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import pytest
@@ -34,8 +39,11 @@ def tiny_config() -> Config:
 def pytest_collection_modifyitems(items):
     """Deals whole files out to the processes, for what their tests share, and all of Ray to one.
 
-    Two Ray clusters at once are more than two cores can start in time.
+    Two Ray clusters at once are more than two cores can start in time. Files with slow tests go
+    first, so that no process waits at the end for the other's.
     """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for item in items:
         group = "ray" if item.get_closest_marker("ray") else item.path.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))

@@ -3,12 +3,15 @@
 What needs a cluster stands in `shell` blocks and runs in tests/cluster/test_jobs.py.
 """
 
+import contextlib
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -52,6 +55,37 @@ def _watch(words: list[str], folder: Path) -> None:
         process.send_signal(signal.SIGINT)
 
 
+class Served:
+    """The server that a page starts; the real-time lane, at a port of its own, for later lines."""
+
+    def __init__(self, stack: contextlib.ExitStack):
+        self._stack = stack
+        self._port = 0
+
+    def start(self, words: list[str], folder: Path) -> None:
+        self._stack.close()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        command = [str(RLCAR), *words[1:], "--lane", "realtime", "--port", str(self._port)]
+        process = subprocess.Popen(command, cwd=folder)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.send_signal, signal.SIGTERM)
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health/ready").close()
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{words} does not answer")
+
+    def run(self, words: list[str], folder: Path) -> None:
+        ours = [word.replace("127.0.0.1:8000", f"127.0.0.1:{self._port}") for word in words]
+        command = [str(RLCAR), *ours[1:]] if words[0].endswith("rlcar") else ours
+        result = _run(command, folder)
+        assert result.returncode == 0, (words, result.stderr[-2000:])
+        assert "figure fallbacks=" in result.stdout or '"source":"model"' in result.stdout
+
+
 def _as_rlcar(command: str) -> list[str]:
     """Unfolds a make target to the rlcar command that it runs."""
     if not command.startswith("make"):
@@ -68,8 +102,14 @@ def test_make_test_is_this_very_run():
 
 
 @pytest.mark.slow
-def test_every_command_runs_in_the_order_of_the_page(tmp_path):
+def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
     """`--resume auto` and `evaluate` need what the lines above them left."""
+    monkeypatch.setenv("RLCAR_TOKENS", str(tmp_path / "tokens.json"))
+    with contextlib.ExitStack() as stack:
+        _run_every_command(tmp_path, Served(stack))
+
+
+def _run_every_command(tmp_path, served):
     commands = [command for command in _commands() if command not in ("make test", "make check")]
     assert len(commands) >= 10
     for command in commands:
@@ -79,8 +119,14 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path):
             assert result.returncode == 0, (command, result.stderr[-2000:])
             assert (tmp_path / words[words.index("--out") + 1]).exists(), command
             continue
+        if words[0] == "curl" or words[1] == "drive":
+            served.run(words, tmp_path)
+            continue
         assert words[0].endswith("rlcar"), command
-        if words[1] == "models":
+        if words[1] == "serve":
+            served.start(words, tmp_path)
+            continue
+        if words[1] in ("models", "tokens"):
             result = _run([str(RLCAR), *words[1:]], tmp_path)
             assert result.returncode == 0, (command, result.stderr[-2000:])
             continue

@@ -28,7 +28,6 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 for verb in (
     training.train,
     tune.tune,
-    campaign.campaign,
     looking.evaluate,
     looking.profile,
     looking.dream,
@@ -40,6 +39,7 @@ for verb in (
     doctor.doctor,
     monitor.monitor,
     chaos.chaos,
+    campaign.campaign,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")

@@ -1,5 +1,6 @@
 """The whole application under uvicorn, asked over HTTP."""
 
+import shutil
 import time
 
 import httpx
@@ -185,9 +186,10 @@ def test_a_damaged_champion_is_never_swapped_in(tmp_path, caplog):
     with serving(folder) as server, _client(server) as web:
         number = publish(folder, seed=2, alias=None)
         # Promoted while it was sound, damaged before anybody read it.
-        registry = Registry(folder)
-        registry._move("champion", number, "promoted")
+        sound = shutil.copytree(folder, tmp_path / "sound")
+        Registry(sound).promote(number)
         damage(folder, number)
+        shutil.copytree(sound / "aliases", folder / "aliases", dirs_exist_ok=True)
         time.sleep(1.2)
         assert _act(web).json()["model_version"] == 1
         assert web.get("/health/ready").status_code == 200
