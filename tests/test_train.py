@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlcar import checkpoint
+from rlcar import checkpoint, process_state
 from rlcar import train as train_module
 from rlcar.arrays import read_arrays
 from rlcar.metrics import read_metrics
@@ -99,6 +99,7 @@ def test_a_watcher_hears_each_evaluation_when_its_checkpoint_is_complete(tmp_pat
     )
     with pytest.raises(SystemExit):
         train(config, tmp_path, on_evaluated=watcher)
+    assert process_state.read(tmp_path)["state"] == "ended"
     assert [saved for _, saved in heard] == [256, 512]
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "evaluation/lap_rate" in row]
     names = ("env_steps", "evaluation/lap_rate", "evaluation/charged_lap_steps")

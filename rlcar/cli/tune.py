@@ -28,7 +28,7 @@ def tune(
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
         from cluster.sweep import new_sweep_folder, run_sweep, stored_sweep
-        from cluster.sweep_config import load_sweep
+        from cluster.sweep_file import load_sweep
         from cluster.sweep_results import print_results
     except ModuleNotFoundError as error:
         if error.name not in ("ray", "plotly", "optuna"):

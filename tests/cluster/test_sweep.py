@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from cluster.sweep import new_sweep_folder, run_sweep, stored_sweep
-from cluster.sweep_config import parse_sweep
+from cluster.sweep_file import parse_sweep
 from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.arrays import read_arrays

@@ -1,7 +1,10 @@
 """A sweep in Tune's terms, without a cluster."""
 
+from typing import NamedTuple
+
 from cluster import tune_parts
 from cluster.search_space import Dimension
+from cluster.sweep_progress import SchedulerKeeper
 from tests.cluster.tiny_sweep import RATE, make_sweep
 
 CARS = {"space": {"training.cars": {"choice": [4, 8]}}}
@@ -32,6 +35,28 @@ def test_a_population_keeps_what_a_waiting_member_will_need():
     population = make_sweep(scheduler=pbt, space=space)
     assert tune_parts.checkpoints_kept(population) == 2 + 3 * 3
     assert tune_parts.checkpoints_kept(make_sweep()) == 2
+
+
+class Reported(NamedTuple):
+    """As much of a trial as ASHA looks at."""
+
+    trial_id: str
+
+
+def test_rungs_outlive_an_interruption(tmp_path):
+    sweep = make_sweep(scheduler={"type": "asha", "reduction_factor": 2.0}, goal="max")
+    reported = {"a": 5.0, "b": 4.0, "c": 3.0, "d": 9.0}
+    decisions = []
+    for leg in (("a", "b"), ("c", "d")):
+        scheduler = tune_parts.scheduler(sweep)
+        keeper = SchedulerKeeper(scheduler, tmp_path / "scheduler.pkl")
+        for name in leg:
+            trial = Reported(name)
+            result = {"env_steps": 1024, sweep.metric: reported[name]}
+            scheduler.on_trial_add(None, trial)
+            decisions.append(scheduler.on_trial_result(None, trial, result))
+            keeper.on_trial_result(0, [], trial, result)
+    assert decisions == ["CONTINUE", "STOP", "STOP", "CONTINUE"]
 
 
 def test_a_ray_of_our_own_holds_the_largest_trial():

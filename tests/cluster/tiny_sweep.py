@@ -1,6 +1,7 @@
 """A sweep that nobody ran, with what its trials would have reported."""
 
-from cluster.sweep_config import SweepConfig, parse_sweep
+from cluster.sweep_config import SweepConfig
+from cluster.sweep_file import parse_sweep
 from cluster.sweep_history import History, TrialState
 
 RATE = "dreamer.optimizer.learning_rate"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.search_space import corners
-from cluster.sweep_config import load_sweep, parse_sweep
+from cluster.sweep_file import load_sweep, parse_sweep
 from rlcar.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
