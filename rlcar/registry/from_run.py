@@ -11,6 +11,7 @@ from rlcar import checkpoint
 from rlcar.config import load_config
 from rlcar.environment import spec_of
 from rlcar.errors import CheckpointError, RegistryError
+from rlcar.registry.model_file import parse_json
 from rlcar.registry.schema import schema_of
 from rlcar.registry.version import NORMALISER
 from rlcar.run import require_run
@@ -90,10 +91,14 @@ def _report(folder: Path, save: checkpoint.Save) -> dict[str, Any] | None:
     """The run's report, if it is of this very checkpoint."""
     path = folder / "report.json"
     try:
-        report = json.loads(path.read_text())
+        report = parse_json(path.read_bytes(), "it")
+        _ = laps(report)  # looks for everything that a version tells of it
+        is_its_own = report["checkpoint"] == save.path.name
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RegistryError(f"cannot read {path}: {error}; run rlcar evaluate again") from error
-    is_its_own = report.get("checkpoint") == save.path.name
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RegistryError(
+            f"cannot read {path} ({type(error).__name__}: {error}): run rlcar evaluate {folder} "
+            "again"
+        ) from error
     return report if is_its_own else None

@@ -1,9 +1,11 @@
 """Versions are immutable, numbered once and checked; aliases move whole and can go back."""
 
+import shutil
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from rlcar.errors import RegistryError, UserError
 from rlcar.registry import Registry
 from rlcar.registry.version import manifest_bytes
 from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG
-from tests.untrained_run import write_run
+from tests.untrained_run import untrained, write_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,6 +96,22 @@ def test_a_folder_that_is_no_run_is_refused(registry, tmp_path):
     with pytest.raises(UserError, match="is not a run"):
         registry.publish(tmp_path)
     assert registry.versions() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"checkpoint": NaN}', '{"checkpoint": "x", "drivers": {}}']
+)
+def test_a_report_that_nobody_can_read_is_named(registry, tmp_path, text):
+    folder = shutil.copytree(untrained(), tmp_path / "copied")
+    (folder / "report.json").write_text(text)
+    with pytest.raises(RegistryError, match=r"cannot read .*report.json .*run rlcar evaluate"):
+        registry.publish(folder)
+
+
+def test_a_report_of_another_checkpoint_is_left_out(registry, tmp_path):
+    folder = shutil.copytree(untrained(), tmp_path / "copied")
+    (folder / "report.json").write_text('{"checkpoint": "step-000000009"}')
+    assert registry.publish(folder).metadata["laps"] is None
 
 
 def test_an_alias_moves_and_goes_back(registry, run):
@@ -267,6 +285,31 @@ def test_processes_that_publish_at_once_get_numbers_of_their_own(registry, run):
     assert sorted(numbers) == list(range(2, 62))
     assert [one.number for one in registry.versions()] == list(range(61, 0, -1))
     assert set(registry.aliases()) == {"by-0", "by-1", "by-2"}
+
+
+def test_whenever_a_publisher_is_killed_what_is_there_is_whole(registry, run):
+    registry.publish(run)
+    program = (
+        "import sys; from rlcar.registry import Registry\n"
+        "registry = Registry(sys.argv[1])\n"
+        "arrays, metadata = registry.open(1).arrays, registry.version(1).metadata\n"
+        "while True:\n"
+        "    registry.promote(registry.add(arrays, metadata).number)\n"
+        "    print(flush=True)"
+    )
+    command = [sys.executable, "-c", program, registry.place]
+    for delay_s in (0.0, 0.003, 0.01, 0.02):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # the first one is published
+            time.sleep(delay_s)
+            process.kill()
+        again = Registry(registry.place)
+        assert again.damaged() == {}
+        for version in again.versions():
+            again.open(version.number)
+        assert again.open("champion").version.number > 1
+    assert len(again.versions()) >= 5
 
 
 def test_threads_that_promote_at_once_all_end_in_the_history(registry, run):
