@@ -25,13 +25,18 @@ from rlcar.metrics import read_metrics  # noqa: E402
 from rlcar.train import train as train_locally  # noqa: E402
 
 PAIRS = 3
-WARM_UP_ENV_STEPS = 2048
+WARM_UP_ENV_STEPS, WARM_UP_TRAIN_STEPS = 2048, 16
 
 
 def measured_rows(folder: Path) -> list[dict[str, Any]]:
-    """Returns the rows of training after the warm-up."""
+    """Returns the rows of training after the warm-up: everything is compiled and has run."""
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "learner/train_steps" in row]
-    return [row for row in rows if row["env_steps"] > WARM_UP_ENV_STEPS]
+    return [
+        row
+        for row in rows
+        if row["env_steps"] > WARM_UP_ENV_STEPS
+        and row["learner/train_steps"] >= WARM_UP_TRAIN_STEPS
+    ]
 
 
 def rate(folder: Path) -> float:

@@ -77,9 +77,11 @@ class Chaos:
         self._job = job
         self._random = random.Random(plan.seed)
         self._kinds = [kind for kind in plan.kinds if kind != "driver" or driver is not None]
+        if not self._kinds:
+            raise UserError("the driver of a training that was started elsewhere is left alone")
         self._deck: list[str] = []
+        self._struck: list[str] = []  # ids of actors, the last at the end
         self._killed_s = 0.0
-        self._delivering = 0  # simulators, while everybody was there
         self._due = due_env_steps(plan, self._random)
         self.kills: list[Kill] = []
         self.started_s = time.monotonic()
@@ -139,10 +141,10 @@ class Chaos:
         """Measures the usual rate, before anything is killed."""
         while self._watch.usual_rate() is None:
             self._rest(self._watch.window_s, should_stop)
-            self._watch.note_calm(time.monotonic())
+            if self._watch.is_whole:
+                self._watch.note_calm(time.monotonic())
             if should_stop() or self._is_done():
                 return False
-        self._delivering = self._watch.delivering
         return True
 
     def _strike(self) -> Kill | None:
@@ -160,8 +162,10 @@ class Chaos:
             self._tick()
             if not victims:
                 return None
-            victim = self._random.choice(victims)
+            fresh = [one for one in victims if one["ActorID"] not in self._struck]
+            victim = self._random.choice(fresh or victims)
             pid = victim["Pid"]
+            self._struck.append(victim["ActorID"])
             if not _signal_on(victim["Address"]["NodeID"], pid, number):
                 return None  # it died of itself, or of the kill before
         self._deck.pop()
@@ -182,7 +186,7 @@ class Chaos:
             self._tick()
             now_s = time.monotonic()
             # What waits in queues is delivered for seconds after its simulator's death.
-            is_whole = self._watch.delivering >= self._delivering and not self._is_alive(kill)
+            is_whole = self._watch.is_whole and not self._is_alive(kill)
             whole_s = (whole_s or now_s) if is_whole else None
             if whole_s is not None and self._watch.is_full_rate(self._killed_s, now_s):
                 began_s = max(whole_s, now_s - self._watch.window_s)
@@ -197,7 +201,8 @@ class Chaos:
     def _is_alive(self, kill: Kill) -> bool:
         """Whether the driver still counts on what was killed."""
         class_name, _ = KINDS[kill.kind]
-        return bool(class_name) and kill.pid in [one["Pid"] for one in self._victims(class_name)]
+        alive = self._victims(class_name) if class_name else []
+        return any(one["ActorID"] == self._struck[-1] for one in alive)
 
     def _is_next_due(self) -> bool:
         number = len(self.kills)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rlcar import checkpoint
-from rlcar.errors import CheckpointError
 
 # A window counts as full rate at this share of the usual one: a second's rate varies by blocks.
 FULL_RATE = 0.8
@@ -24,6 +23,7 @@ class Watch:
         self.window_s = window_s
         self.env_steps = 0
         self.delivering = 0  # simulators that have delivered a block since they were started
+        self.simulators = 1  # as many as there should be
         self.checkpoints_lost = 0
         self.env_steps_lost = 0  # learned from once, and driven again
         self.moved_s: float | None = None  # when env_steps last changed
@@ -38,7 +38,8 @@ class Watch:
         row = _last_row(self.folder / "metrics.jsonl")
         if row is None:
             return
-        self.delivering = int(row.get("cluster/simulators_delivering", 0))
+        self.delivering = int(row["cluster/simulators_delivering"])
+        self.simulators = int(row["cluster/simulators"])
         seen = int(row["env_steps"])
         if seen == self.env_steps:
             return
@@ -55,6 +56,11 @@ class Watch:
         # Old ones are deleted for their age; a newer one that is gone was not good, or not found.
         self.checkpoints_lost += sum(save > newest for save in self._saves)
         self._saves = saves
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every simulator delivers, as far as the driver knows."""
+        return self.delivering >= self.simulators
 
     def rate(self, from_s: float, to_s: float) -> float | None:
         """Env steps per second between two moments; None when a part of it was not seen."""
@@ -88,18 +94,10 @@ def is_newest_save_sound(folder: Path) -> bool:
     """Whether the newest complete checkpoint of a run is what was written; true without any."""
     for _ in range(3):
         newest = checkpoint.latest(folder / "checkpoints")
-        if newest is None:
+        if newest is None or not checkpoint.damage(newest):
             return True
-        try:
-            checkpoint.config_path(newest)
-            for file in newest.meta["sha256"]:
-                name, _, suffix = file.partition(".")
-                if suffix == "safetensors":
-                    checkpoint.load_extra(newest, name)
-            return True
-        except (CheckpointError, OSError):
-            if newest.path.exists():
-                return False  # else: it was deleted as too old while we read it
+        if newest.path.exists():
+            return False  # else: it was deleted as too old while we read it
     return True
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ for _name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
+_AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the certificates that Ray's client goes by
 
 
 def dashboard_url(address: str | None) -> str:
@@ -57,7 +59,7 @@ class Dashboard(JobSubmissionClient):
         self.url, self.token, self._timeout_s = url, token, timeout_s
         headers = {"Authorization": f"Bearer {token.value}"} if token else {}
         with _our_address(url):
-            super().__init__(url, headers=headers)
+            super().__init__(url, headers=headers, verify=os.environ.get(_AUTHORITIES) or True)
 
     def get_json(self, path: str) -> Any:
         """What the dashboard says at `path`; raises RuntimeError for anything but JSON."""
@@ -108,12 +110,20 @@ def authentication_mode(url: str, timeout_s: float) -> str:
             f"--dashboard-host=0.0.0.0, and is port {port} open from here?"
         ) from error
     try:
-        with urllib.request.urlopen(f"{url}/api/authentication_mode", timeout=timeout_s) as answer:
+        with ask(url, timeout_s) as answer:
             return str(json.load(answer)["authentication_mode"])
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise UserError(_not_a_dashboard(url, port, error)) from error
+
+
+def ask(url: str, timeout_s: float) -> Any:
+    """The answer of a dashboard to a question that needs no token."""
+    authorities = os.environ.get(_AUTHORITIES) or None
+    context = ssl.create_default_context(cafile=authorities) if url.startswith("https:") else None
+    question = f"{url}/api/authentication_mode"
+    return urllib.request.urlopen(question, timeout=timeout_s, context=context)
 
 
 def address_of(url: str) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
+import rlcar
 from cluster.auth_token import find_token, token_path
 from rlcar.errors import UserError
 
@@ -50,8 +51,9 @@ def examine(runs: Path, environment: Mapping[str, str] | None = None) -> list[Fi
 
 def machine() -> dict[str, Any]:
     """What another machine may want to compare with itself."""
-    versions = {name: _version(name) for name in ("rlcar", "ray", "jax", "numpy")}
-    return {"host": socket.gethostname(), "python": platform.python_version(), **versions}
+    versions = {name: _version(name) for name in ("ray", "jax", "numpy")}
+    ours = {"python": platform.python_version(), "rlcar": rlcar.__version__}
+    return {"host": socket.gethostname(), **ours, **versions}
 
 
 def has_problem(findings: list[Finding]) -> bool:
@@ -70,7 +72,12 @@ def _python() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     """Compares what is installed with what this version of ours was made for."""
     missing, wrong = [], []
-    for text in importlib.metadata.requires("rlcar") or []:
+    try:
+        requirements = importlib.metadata.requires("rlcar") or []
+    except importlib.metadata.PackageNotFoundError:
+        # In a job it is not installed, it travels; what it needs does not.
+        requirements = list(_IMPORTED)
+    for text in requirements:
         needed = Requirement(text)
         if needed.marker and not any(
             needed.marker.evaluate({"extra": extra}) for extra in ("", "cluster")
@@ -81,15 +88,23 @@ def _packages() -> Iterator[Finding]:
             missing.append(needed.name)
         elif not needed.specifier.contains(installed, prereleases=True):
             wrong.append(f"{needed.name} {installed}, not {needed.specifier}")
-    found = ", ".join(f"{name} {_version(name) or 'missing'}" for name in ("rlcar", "jax", "ray"))
+    versions = {"rlcar": rlcar.__version__, "jax": _version("jax"), "ray": _version("ray")}
+    found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     if missing or wrong:
         listed = "; ".join([f"missing: {', '.join(missing)}"] * bool(missing) + wrong)
         without_ray = missing and not wrong and {"ray", "optuna", "plotly"}.issuperset(missing)
         state: Literal["warning", "problem"] = "warning" if without_ray else "problem"
-        where = f"{sys.executable} -m pip install 'rlcar[cluster]=={_version('rlcar')}'"
+        where = f"{sys.executable} -m pip install 'rlcar[cluster]=={rlcar.__version__}'"
         yield Finding("packages", state, f"{found}; {listed}", where)
     else:
         yield Finding("packages", "ok", found)
+
+
+_IMPORTED = (
+    *("chex", "dm-haiku", "gymnasium", "jax", "matplotlib", "numpy", "optax", "pillow", "pyarrow"),
+    *("pydantic", "pygame-ce", "pyyaml", "rich", "safetensors", "scipy", "tensorboardx", "typer"),
+    *("ray", "optuna", "plotly"),
+)
 
 
 def _machine() -> Iterator[Finding]:
@@ -127,10 +142,11 @@ def _token(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(check, "ok", said)
     named = environment.get("RAY_AUTH_TOKEN_PATH")
     for path in {Path(named)} if named else {token_path(environment)}:
+        # Ray itself writes it as the umask allows.
         if path.is_file() and path.stat().st_mode & 0o077:
             allowed = stat.filemode(path.stat().st_mode)
             yield Finding(
-                "token file", "problem", f"{path} is {allowed}: others read it", f"chmod 600 {path}"
+                "token file", "warning", f"{path} is {allowed}: others read it", f"chmod 600 {path}"
             )
 
 

@@ -1,16 +1,23 @@
 """Looks for what keeps a job of ours from running on a cluster, from outside and from inside."""
 
+import contextlib
 import email.utils
 import json
 import shlex
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cluster.dashboard import Dashboard, address_of, authentication_mode, connect, dashboard_url
+from cluster.dashboard import (
+    Dashboard,
+    address_of,
+    ask,
+    authentication_mode,
+    connect,
+    dashboard_url,
+)
 from cluster.doctor import Finding, listens, machine
 from cluster.submit import DEFAULT_RUNS, find_job, logs, stop, submit
 from rlcar.errors import UserError
@@ -60,7 +67,7 @@ def _reached(client: Dashboard) -> Iterator[Finding]:
 def _clock(url: str) -> Iterator[Finding]:
     """Compares clocks by the date of an answer, which counts whole seconds."""
     before_s = time.time()
-    with urllib.request.urlopen(f"{url}/api/authentication_mode", timeout=20.0) as answer:
+    with ask(url, 20.0) as answer:
         date = answer.headers.get("Date")
     after_s = time.time()
     if date is None:
@@ -142,6 +149,8 @@ def _ask_inside(
             fix = "see whether the head node has a core to spare: ray status"
             return None, Finding("job", "problem", f"none ran in {_JOB_TIMEOUT_S:.0f} s", fix)
         said = logs(client, job_id)
+        with contextlib.suppress(OSError, RuntimeError):
+            client.delete_job(job_id)  # nobody wants to see it in a list
     except UserError as error:
         return None, Finding("job", "problem", str(error))
     for line in said.splitlines():

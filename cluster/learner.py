@@ -42,7 +42,7 @@ class RemoteLearner:
         self._cluster = cluster
         self._actor = LearnerActor.options(
             num_cpus=cluster.learner_cpus,
-            num_gpus=_gpus(config, cluster),
+            num_gpus=learner_gpus(config, cluster),
             label_selector=selector("learner", nodes_now()),
         ).remote(config)
         self._first = self._actor.start.options(num_returns=2).remote(resume)
@@ -201,7 +201,8 @@ def _result(ref: Any) -> Any:
         raise LearnerLostError(reason_of(error)) from error
 
 
-def _gpus(config: Config, cluster: ClusterConfig) -> float:
+def learner_gpus(config: Config, cluster: ClusterConfig) -> float:
+    """How many a learner asks for."""
     if cluster.learner_gpus is not None:
         return cluster.learner_gpus
-    return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    return min(float(config.training.learner_devices), ray.cluster_resources().get("GPU", 0.0))

@@ -13,6 +13,7 @@ import ray
 from cluster.sim_actor import Whereabouts, whereabouts
 from rlcar import checkpoint, logs
 from rlcar.agent import make_agent
+from rlcar.compile_cache import keep_compiled_code
 from rlcar.config import Config
 from rlcar.environment import spec_of
 from rlcar.metrics import RunningMean
@@ -35,6 +36,7 @@ class LearnerProcess:
     def __init__(self, config: Config):
         _step_forward()
         logs.take_over("learner")
+        keep_compiled_code()  # one that takes a dead one's place need not compile again
         spec = spec_of(config)
         self._trainer = Trainer(config, spec, make_agent(config, spec))
         self._is_draining = threading.Event()

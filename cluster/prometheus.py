@@ -41,6 +41,10 @@ EXPORTED = {
     "replay/age_updates": Exported("rlcar_replay_age_updates", "of what is learned from"),
     "rollout/weights_lag_updates": Exported("rlcar_weights_lag_updates", "of the newest block"),
     "cluster/simulator_restarts": Exported("rlcar_simulator_restarts", "since the driver began"),
+    "cluster/learner_restarts": Exported("rlcar_learner_restarts", "since the driver began"),
+    "cluster/blocks_lost": Exported("rlcar_blocks_lost", "with simulators, hosts or a learner"),
+    "storage/failures": Exported("rlcar_storage_failures", "of bringing the storage up to date"),
+    "cluster/simulators": Exported("rlcar_simulators", "that should run"),
     "cluster/simulators_delivering": Exported("rlcar_simulators_delivering", "blocks"),
     "learner/idle_share": Exported("rlcar_learner_idle_share", "of the last 100 blocks"),
     "cluster/simulators_busy_share": Exported("rlcar_simulators_busy_share", "of the last 10 s"),
@@ -59,6 +63,7 @@ class PrometheusWatcher:
             self._gauges[name] = Gauge(name, one.about, keys).set_default_tags(tags)
         self._env_steps = self._gauge("rlcar_env_steps", "since the run began", tags)
         self._written = self._gauge("rlcar_last_row_timestamp_seconds", "of metrics.jsonl", tags)
+        self._saved = self._gauge("rlcar_last_checkpoint_timestamp_seconds", "of a save", tags)
         self._reward = self._histogram("rlcar_episode_reward", "of an episode", REWARD_BOUNDS, tags)
         about = "of an episode"
         self._length = self._histogram("rlcar_episode_length_env_steps", about, LENGTH_BOUNDS, tags)
@@ -79,6 +84,10 @@ class PrometheusWatcher:
             if exported is not None and math.isfinite(value):
                 tags = {"part": exported.part} if exported.part else None
                 self._gauges[exported.name].set(float(value), tags)
+
+    def saved(self) -> None:
+        """Exports when the newest checkpoint was complete."""
+        self._saved.set(time.time())
 
     @staticmethod
     def _gauge(name: str, about: str, tags: dict[str, str]) -> Any:

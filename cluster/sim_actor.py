@@ -9,6 +9,7 @@ import ray
 from rlcar import logs
 from rlcar.agent import make_agent
 from rlcar.arrays import check_finite
+from rlcar.compile_cache import keep_compiled_code
 from rlcar.config import Config
 from rlcar.environment import make_rollout, spec_of
 from rlcar.rollout import Episodes
@@ -27,6 +28,7 @@ class SimulatorProcess:
 
     def __init__(self, config: Config, index: int, epoch: int):
         logs.take_over(f"simulator-{index}.{epoch}")
+        keep_compiled_code()  # one that takes a dead one's place need not compile again
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
         policy = make_agent(config, spec_of(config)).policy

@@ -20,8 +20,16 @@ from rlcar.errors import UserError
 
 # A training told to stop saves first, which may take it 20 s; Ray's own patience is 3 s.
 STOP_WAIT_S = 30
-# Where runs go that name no folder: the job's own folder is deleted with it.
+# Where a run or a sweep goes that names no folder: the job's own folder is deleted with it.
 DEFAULT_RUNS = "~/rlcar-runs"
+_KEPT = {
+    "train": ("--runs", DEFAULT_RUNS),
+    "chaos": ("--runs", DEFAULT_RUNS),
+    "tune": ("--sweeps", "~/rlcar-sweeps"),
+}
+_FOLDERS = {"train": ("--resume",), "chaos": ("--run", "--out")}  # further ones
+_AGENT_S = 45.0  # for a head that has just been started
+_NO_SUCH_COMMAND = 127  # says the shell
 _SILENCE_S = 20.0  # after which we ask whether the job, or the connection, is still there
 
 
@@ -33,36 +41,38 @@ class Submission(NamedTuple):
     package: Package
 
 
-def entrypoint_of(arguments: Sequence[str], *, takes_address: bool, python: str) -> str:
+def entrypoint_of(arguments: Sequence[str], python: str = "python") -> str:
     """The shell command of a job: our program, on the cluster that it finds itself in.
 
     Raises UserError for folders that would be deleted with the job.
     """
-    words = list(arguments)
-    if takes_address and "--local" not in words:
+    verb, words = arguments[0], list(arguments)
+    option, default = _KEPT.get(verb, ("", ""))
+    for name in (option, *_FOLDERS.get(verb, ())) if option else ():
+        value = _value(words, name)
+        if value in (None, "auto") or "://" in value or Path(value).is_absolute():
+            continue
+        raise UserError(
+            f"{name} {value} is relative, and the job's folder is deleted with it: name an "
+            "absolute folder that every node of the cluster sees"
+        )
+    if option and "--local" not in words:
         if _value(words, "--address") is not None:
             raise UserError(
-                "--address of the command itself: leave it out, a job trains on the cluster that "
+                "--address of the command itself: leave it out, a job works on the cluster that "
                 "it was submitted to"
             )
         words += ["--address", "auto"]
-    for option in ("--runs", "--resume"):
-        value = _value(words, option)
-        if value is None or value == "auto" or "://" in value or Path(value).is_absolute():
-            continue
-        raise UserError(
-            f"{option} {value} is relative, and the job's folder is deleted with it: name an "
-            "absolute folder that every node of the cluster sees"
-        )
     command = [shlex.quote(python), "-m", "rlcar.cli", *map(shlex.quote, words)]
-    if wants_runs(words):
-        command += ["--runs", DEFAULT_RUNS]  # the tilde is the cluster's to expand
+    if default_folder(arguments):
+        command += [option, default]  # the tilde is the cluster's to expand
     return " ".join(command)
 
 
-def wants_runs(arguments: Sequence[str]) -> bool:
-    """Whether a command makes a run but does not say where."""
-    return arguments[:1] == ["train"] and _value(arguments, "--runs") is None
+def default_folder(arguments: Sequence[str]) -> str:
+    """Where a command keeps what it makes, when it does not say so itself; else empty."""
+    option, default = _KEPT.get(arguments[0], ("", ""))
+    return default if option and _value(arguments, option) is None else ""
 
 
 def submit(
@@ -73,22 +83,38 @@ def submit(
     job_id = f"rlcar-{arguments[0]}-{stamp}-{secrets.token_hex(2)}"
     with tempfile.TemporaryDirectory(prefix="rlcar-submit-") as temporary:
         package = pack(folder, arguments, Path(temporary) / "rlcar.zip")
-        try:
-            client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=job_id,
-                runtime_env={
-                    "working_dir": str(package.path),
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
-                },
-                metadata={"rlcar": shlex.join(arguments)},
-                entrypoint_num_cpus=cpus or None,
-            )
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"the cluster at {client.url} did not take the job: {brief(error)}"
-            ) from error
+        job = {
+            "entrypoint": entrypoint,
+            "submission_id": job_id,
+            "runtime_env": {
+                "working_dir": str(package.path),
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+            },
+            "metadata": {"rlcar": shlex.join(arguments)},
+            "entrypoint_num_cpus": cpus or None,
+        }
+        _hand_over(client, job)
     return Submission(job_id, entrypoint, package)
+
+
+def _hand_over(client: Dashboard, job: dict[str, Any]) -> None:
+    """Tries again while the head is only starting: its dashboard is there before its agent is."""
+    end_s = time.monotonic() + _AGENT_S
+    while True:
+        try:
+            client.submit_job(**job)
+            return
+        except (OSError, RuntimeError) as error:
+            said = brief(error)
+            if "No available agent" in said:
+                if time.monotonic() < end_s:
+                    time.sleep(1.0)
+                    continue
+                said = (
+                    "the agent of its head node does not answer, often because another program "
+                    "has its port; dashboard_agent.log there says which"
+                )
+            raise UserError(f"the cluster at {client.url} did not take the job: {said}") from error
 
 
 def follow(client: Dashboard, job_id: str, show: Callable[[str], None]) -> JobDetails:
@@ -200,7 +226,11 @@ def exit_code(job: JobDetails) -> int:
 
 def reason(job: JobDetails) -> str:
     """Why a job failed, in a line; empty when its own log has said so."""
-    if job.status is not JobStatus.FAILED or job.driver_exit_code:
+    if job.status is not JobStatus.FAILED:
+        return ""
+    if job.driver_exit_code == _NO_SUCH_COMMAND:
+        return "its node has no such interpreter on its path: name one with --python"
+    if job.driver_exit_code:
         return ""
     lines = [line.strip() for line in (job.message or "").splitlines() if line.strip()]
     return lines[-1] if lines else "for a reason that Ray does not tell"

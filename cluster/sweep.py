@@ -26,7 +26,7 @@ from ray.tune.experiment import Trial
 from cluster import tune_parts
 from cluster.runtime import ray_runtime
 from cluster.sweep_config import SweepConfig, parse_sweep
-from cluster.sweep_history import History, TrialResult, ranked
+from cluster.sweep_history import History, TrialResult, TrialState, ranked
 from cluster.sweep_progress import SweepProgress, failure_of
 from cluster.sweep_results import write_results
 from cluster.trial import run_trial
@@ -80,6 +80,7 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
     trainable = tune.with_parameters(run_trial, sweep=sweep, folder=folder)
     with ray_runtime(runtime), StopRequest() as stop, _tune_in_our_hands():
         tune_parts.warn_if_crowded(sweep, largest)
+        progress = SweepProgress(sweep, history, stop)
         # `Tuner` would pickle the callback, which holds the terminal.
         analysis = tune.run(
             tune.with_resources(trainable, functools.partial(tune_parts.resources, sweep)),
@@ -91,18 +92,22 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
             num_samples=1 if sweep.search == "grid" else sweep.trials,
             scheduler=tune_parts.scheduler(sweep),
             search_alg=tune_parts.searcher(sweep),
-            # A population continues from checkpoints of others, which must not be gone by then.
-            checkpoint_config=CheckpointConfig(num_to_keep=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=tune_parts.checkpoints_kept(sweep)),
             max_failures=sweep.budget.retries,
             raise_on_failed_trial=False,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
-            callbacks=[SweepProgress(sweep, history, stop)],
+            callbacks=[progress],
             resume_config=_resume(folder / "tune"),
             verbose=0,
         )
         states = {
-            str(one): (one.status, one.run_metadata.num_failures, failure_of(one))
+            str(one): TrialState(
+                progress.statuses.get(str(one), one.status),
+                one.run_metadata.num_failures,
+                failure_of(one),
+                sweep.sample_of(one.config),
+            )
             for one in analysis.trials
         }
         results = ranked(sweep, history, states)

@@ -254,6 +254,11 @@ def _check_budget(sweep: SweepConfig, base: Config) -> None:
             )
         if sweep.trials < 2:
             raise ConfigError("budget.trials = 1: pbt needs a population of at least 2")
+        if sweep.budget.concurrent is not None:
+            raise ConfigError(
+                "budget.concurrent: a population takes turns by itself; leave it out, or give each "
+                "trial more of the machine with budget.cpus"
+            )
 
 
 def _check_population(sweep: SweepConfig) -> None:
@@ -285,7 +290,7 @@ def _cluster_settings(base: ClusterConfig | None, changes: Mapping[str, Any]) ->
         config = ClusterConfig.model_validate(tree)
     except pydantic.ValidationError as error:
         one = error.errors()[0]
-        name = ".".join(["cluster", *map(str, one["loc"])])
+        name = f"cluster.{one['loc'][0]}"  # what follows is which of several types it is not
         raise ConfigError(f"{name} = {one['input']!r}: {one['msg']}") from error
     if not isinstance(config.simulators, int):  # none, or auto
         raise ConfigError("cluster.simulators: a trial must say how many it needs")

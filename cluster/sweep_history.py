@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cluster.sweep_config import Goal, SweepConfig
@@ -26,12 +27,21 @@ class TrialResult(NamedTuple):
     name: str
     status: str  # done, stopped (by the scheduler), diverged, failed or unfinished
     score: Score | None
-    settings: dict[str, Any]  # of the score, else the latest
+    settings: dict[str, Any]  # of the score, else those it has now
     env_steps: int
     train_seconds: float
     failures: int  # of its processes; most were made good by a retry
     reason: str  # of the last failure
     curve: list[Row]
+
+
+class TrialState(NamedTuple):
+    """What Tune knows of a trial."""
+
+    status: str
+    failures: int = 0
+    reason: str = ""
+    settings: Mapping[str, Any] = MappingProxyType({})  # those it has now
 
 
 class History:
@@ -80,9 +90,9 @@ class History:
 
 
 def ranked(
-    sweep: SweepConfig, history: History, states: Mapping[str, tuple[str, int, str]]
+    sweep: SweepConfig, history: History, states: Mapping[str, TrialState]
 ) -> list[TrialResult]:
-    """Every trial, the best first; `states` holds Tune's status, failures and their last reason."""
+    """Every trial, the best first."""
     results = [_result(sweep, history, name, state) for name, state in states.items()]
     sign = 1.0 if sweep.direction == "min" else -1.0
 
@@ -92,29 +102,26 @@ def ranked(
     return sorted(results, key=rank)
 
 
-def _result(
-    sweep: SweepConfig, history: History, name: str, state: tuple[str, int, str]
-) -> TrialResult:
-    tune_status, failures, reason = state
+def _result(sweep: SweepConfig, history: History, name: str, state: TrialState) -> TrialResult:
     curve = history.curves.get(name, [])
     last: Row = curve[-1] if curve else {}
     env_steps = int(last.get("env_steps", 0))
     every = sweep.base().training.evaluate_every_env_steps
     last_evaluation = sweep.budget.env_steps // every * every
-    if tune_status == "TERMINATED":
+    if state.status == "TERMINATED":
         status = "done" if env_steps >= last_evaluation else "stopped"
         status = "diverged" if last.get("diverged") else status
     else:
-        status = "failed" if tune_status == "ERROR" else "unfinished"
+        status = "failed" if state.status == "ERROR" else "unfinished"
     score = history.score(name, sweep.metric, sweep.direction)
     return TrialResult(
         name=name,
         status=status,
         score=score,
-        settings=score.settings if score else last.get("settings", {}),
+        settings=score.settings if score else dict(state.settings),
         env_steps=env_steps,
         train_seconds=max((row.get("run/train_seconds") or 0.0 for row in curve), default=0.0),
-        failures=failures,
-        reason=str(last.get("reason") or reason),
+        failures=state.failures,
+        reason=str(last.get("reason") or state.reason),
         curve=[row for row in curve if not row.get("diverged")],
     )

@@ -4,9 +4,10 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from rich.console import Console
@@ -19,6 +20,7 @@ from rlcar.when import EverySeconds
 
 _FIGURES = (
     "env_steps",
+    "pid",
     "rollout/env_steps_per_s",
     "learner/train_steps_per_s",
     "run/train_seconds",
@@ -44,6 +46,8 @@ class SweepProgress(tune.Callback):
         self._clock, self._started_s = clock, clock()
         self._work_at_start: float | None = None
         self._is_stopping = False
+        # As of the last step: Tune calls what it then cuts short terminated, like what is done.
+        self.statuses: dict[str, str] = {}
         self._should_print, self._should_repeat = (
             EverySeconds(10.0, clock),
             EverySeconds(60.0, clock),
@@ -68,6 +72,7 @@ class SweepProgress(tune.Callback):
             # Tune's own way to end early with everything saved. Ctrl-C is ours, so that what we
             # say next is not said twice.
             signal.raise_signal(signal.SIGUSR1)
+        self.statuses = {str(trial): trial.status for trial in trials}
         work = self._work(trials)
         if self._work_at_start is None:
             self._work_at_start = work
@@ -95,7 +100,8 @@ class SweepProgress(tune.Callback):
     ) -> None:
         """Says that a trial starts again from its checkpoint."""
         left = trial.max_failures - trial.run_metadata.num_failures
-        self._say(f"trial {trial} starts again ({failure_of(trial)}; {left} retries left)")
+        why = failure_of(trial)
+        self._say(f"trial {trial} starts again ({why + '; ' if why else ''}{left} retries left)")
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -106,7 +112,8 @@ class SweepProgress(tune.Callback):
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Takes the line away."""
         self._progress.stop()
-        self._say(self.line(trials))
+        if not self._is_stopping:
+            self._say(self.line(trials))
 
     def line(self, trials: list[Trial]) -> str:
         """The state of the sweep in one line."""
@@ -158,9 +165,11 @@ class SweepProgress(tune.Callback):
 
 def failure_of(trial: Trial) -> str:
     """What went wrong last in a trial, in one line; empty if nothing did."""
-    error = trial.get_pickled_error()
-    if error is None:
+    # The storage has a copy, but only later.
+    path = Path(trial.pickled_error_file or "")
+    if not path.is_file():
         return ""
+    error = cloudpickle.loads(path.read_bytes())
     if not isinstance(error, RayTaskError):
         return "its process died"
     return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]

@@ -1,6 +1,7 @@
 """A sweep in the terms of Ray Tune: what to draw, when to stop, what a trial needs."""
 
 import logging
+import math
 from typing import Any
 
 import ray
@@ -15,6 +16,8 @@ from ray.tune.schedulers import (
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from cluster.config import ClusterConfig
+from cluster.learner import learner_gpus
+from cluster.nodes import nodes_now, selector
 from cluster.search_space import Dimension, Sample, corners
 from cluster.sweep_config import AshaScheduler, PbtScheduler, SweepConfig
 
@@ -86,22 +89,34 @@ def scheduler(sweep: SweepConfig) -> TrialScheduler:
     return FIFOScheduler()
 
 
+def checkpoints_kept(sweep: SweepConfig) -> int:
+    """How many of each trial are kept.
+
+    A member that waits for its turn to go on from another's checkpoint finds it gone if the other
+    has had its own turn meanwhile, and kept too few.
+    """
+    if not isinstance(sweep.scheduler, PbtScheduler):
+        return 2
+    every = sweep.base().training.evaluate_every_env_steps
+    return 2 + 3 * math.ceil(sweep.scheduler.perturb_every_env_steps / every)
+
+
 def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
     """A place for the trial itself, and one for each process that it starts."""
-    _, cluster = sweep.settings(sample)
+    config, cluster = sweep.settings(sample)
     if cluster is None:
         budget = sweep.budget
         gpu = {"GPU": budget.gpus} if budget.gpus else {}
         return PlacementGroupFactory([{"CPU": budget.cpus} | gpu])
-    learner = {"CPU": cluster.learner_cpus}
-    gpus = cluster.learner_gpus
-    if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    if gpus:
-        learner["GPU"] = gpus
-    simulators = [{"CPU": cluster.simulator_cpus}] * _simulators(cluster)
+    gpus = learner_gpus(config, cluster)
+    learner = {"CPU": cluster.learner_cpus} | ({"GPU": gpus} if gpus else {})
+    number, nodes = _simulators(cluster), nodes_now()
+    labels = [selector("learner", nodes), *[selector("sim", nodes)] * number]
     # The first is the trial's own: it passes on refs and evaluates, and mostly waits.
-    return PlacementGroupFactory([{}, learner, *simulators])
+    return PlacementGroupFactory(
+        [{}, learner, *[{"CPU": cluster.simulator_cpus}] * number],
+        **({"bundle_label_selector": labels} if any(labels) else {}),
+    )
 
 
 def largest_trial(sweep: SweepConfig) -> ClusterConfig | None:

@@ -12,26 +12,20 @@ A save is written under the name `.saving-…` and then renamed, so a killed one
 """
 
 import contextlib
-import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rlcar import __version__
 from rlcar.arrays import (
     Arrays,
     as_like,
@@ -44,6 +38,7 @@ from rlcar.arrays import (
     storable_array,
 )
 from rlcar.errors import CheckpointError
+from rlcar.provenance import provenance
 
 logger = logging.getLogger(__name__)
 
@@ -246,18 +241,6 @@ def rewind(folder: Path, to: Save) -> None:
             _delete(one)
 
 
-def provenance(seed: int | None) -> dict[str, Any]:
-    """Says what is running: seed, commit (None outside a checkout), versions, the UTC time."""
-    packages = {"jax": "jax", "haiku": "dm-haiku", "numpy": "numpy"}
-    installed = {name: importlib.metadata.version(package) for name, package in packages.items()}
-    return {
-        "seed": seed,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), "rlcar": __version__, **installed},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def _name(one: Save) -> str:
     return f"step-{one.env_steps:09d}"
 
@@ -415,17 +398,3 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         value = np.asarray(value).tolist()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@functools.cache
-def _commit() -> str | None:
-    """Asks git, but only in a checkout of our own: an installed package has no commit."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

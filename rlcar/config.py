@@ -51,6 +51,7 @@ class TrainingConfig(Section):
     # More than one, and an on-policy learner drives and learns from so many blocks in one compiled
     # call, in one process.
     blocks_per_call: PositiveInt = 1
+    learner_devices: PositiveInt = 1  # of its host, that share each batch
     evaluate_every_env_steps: PositiveInt = 2048
     evaluate_set: Literal["train", "validation"] = "validation"
     log_every_s: PositiveFloat = 1.0
@@ -91,6 +92,7 @@ class Config(Section):
                 f"training.blocks_per_call {self.training.blocks_per_call} is for ppo on the race "
                 "alone: others learn from what was driven before, or cannot be compiled"
             )
+        _check_devices(self)
         world_model = self.dreamer.world_model
         if world_model.recurrent_units % world_model.recurrent_blocks:
             raise ValueError(
@@ -98,6 +100,20 @@ class Config(Section):
                 f"multiple of recurrent_blocks {world_model.recurrent_blocks}"
             )
         return self
+
+
+def _check_devices(config: Config) -> None:
+    devices = config.training.learner_devices
+    if devices > 1 and config.training.blocks_per_call > 1:
+        raise ValueError(
+            f"training.learner_devices {devices}: with training.blocks_per_call > 1 cars and "
+            "learner are one program, for one device"
+        )
+    is_on_policy = config.algorithm == "ppo"
+    name = "training.cars" if is_on_policy else "replay.batch_size"
+    size = config.training.cars if is_on_policy else config.replay.batch_size
+    if size % devices:
+        raise ValueError(f"{name} {size} is not a multiple of training.learner_devices {devices}")
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

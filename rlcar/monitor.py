@@ -36,7 +36,9 @@ _METRICS = {
     "learner_idle_share": ("learner/idle_share",),
     "simulators_busy_share": ("cluster/simulators_busy_share",),
     "simulators": ("cluster/simulators_delivering",),
-    "restarts": ("cluster/simulator_restarts",),
+    "simulator_restarts": ("cluster/simulator_restarts",),
+    "learner_restarts": ("cluster/learner_restarts",),
+    "storage_failures": ("storage/failures",),
     "rollbacks": ("learner/rollbacks",),
 }
 
@@ -62,7 +64,9 @@ class RunStatus(NamedTuple):
     learner_idle_share: float | None = None
     simulators_busy_share: float | None = None
     simulators: float | None = None
-    restarts: float | None = None
+    simulator_restarts: float | None = None
+    learner_restarts: float | None = None
+    storage_failures: float | None = None
     rollbacks: float | None = None
 
 
@@ -197,8 +201,14 @@ class RunsReader:
                     self._readers[folder] = RunReader(folder)
         for folder in [folder for folder in self._readers if not folder.is_dir()]:
             del self._readers[folder]
-        order = sorted(self._readers, key=lambda folder: (folder / "run.json").stat().st_mtime)
-        return [self._readers[folder].status() for folder in order]
+        return [self._readers[folder].status() for folder in sorted(self._readers, key=_began_s)]
+
+
+def _began_s(folder: Path) -> float:
+    try:
+        return (folder / "run.json").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # being deleted
 
 
 def status_of_progress(name: str, state: str, progress: PlainProgress | None) -> RunStatus:

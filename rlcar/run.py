@@ -42,6 +42,9 @@ class Watcher(Protocol):
     def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
         """A row went into metrics.jsonl."""
 
+    def saved(self) -> None:
+        """A checkpoint is complete."""
+
 
 class Run:
     """Open while training; both loops report to it what happened and ask it what is due."""
@@ -182,6 +185,8 @@ class Run:
         with writing(self.folder):
             checkpoint.keep(self.checkpoints, self.config.training.checkpoints_kept)
         self._mirror.push()
+        if self._watcher:
+            self._watcher.saved()
 
     def figures(self, env_steps: int) -> dict[str, float]:
         """What the latest evaluation said, how fast training is and how long it took."""

@@ -13,6 +13,7 @@ from rlcar import checkpoint
 from rlcar.agent import Agent
 from rlcar.arrays import Arrays, check_finite, flatten
 from rlcar.config import Config, dump_config
+from rlcar.data_parallel import over_devices
 from rlcar.errors import NonFiniteError
 from rlcar.metrics import first_non_finite
 from rlcar.replay import Replay, SamplesPerInsert
@@ -31,6 +32,7 @@ class Trainer:
         self._config = config
         self._learner = agent.learner
         self._state = agent.learner.init(config.seed)
+        self._update = over_devices(agent.learner.update, config.training.learner_devices)
         replay, block_env_steps = config.replay, config.training.block_length * config.training.cars
         if agent.learner.is_on_policy:  # the memory is the newest block, used once
             replay = replay.model_copy(update={"capacity_env_steps": block_env_steps})
@@ -82,7 +84,7 @@ class Trainer:
         else:
             batches = self._replay.sample(self.updates_per_call)
         with self._nans_named():
-            self._state, metrics = self._learner.update(self._state, batches)
+            self._state, metrics = self._update(self._state, batches)
         self.train_steps += self.updates_per_call
         self._limiter.sampled(self.updates_per_call * self._steps_per_update)
         return self._checked(metrics) | self._replay.metrics(self.train_steps)

@@ -79,7 +79,7 @@ def make_policy(model: Model) -> NumpyPolicy:
     if config.environment.id:
         raise RegistryError(
             f"version {number} acts in {config.environment.id}: only policies of the race, which "
-            "sees numbers and no images, can be served"
+            "sees numbers, no images, can be served"
         )
     policy = NumpyPolicy(model.version, config, model.arrays)
     rng, state = np.random.default_rng(0), policy.initial_state(_TRIAL_CARS)

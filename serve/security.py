@@ -288,7 +288,11 @@ _PREFLIGHT = [
     (b"access-control-max-age", b"600"),
 ]
 _ALLOW_POST = [(b"allow", b"POST")]
-_CHALLENGE = ((b"www-authenticate", b'Bearer realm="rlcar", Basic realm="rlcar"'),)
+# One header each: Chromium reads only the first challenge of a header.
+_CHALLENGE = [
+    (b"www-authenticate", b'Basic realm="rlcar"'),
+    (b"www-authenticate", b'Bearer realm="rlcar"'),
+]
 # More than one of these, and two programs may read two different requests.
 _SINGLE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"authorization", b"origin", b"content-type"}

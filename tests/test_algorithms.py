@@ -21,6 +21,7 @@ from tests.tiny_run import compiled_once, make_tiny_config
 
 GOLDEN = Path(__file__).parent / "golden" / "algorithms.json"
 # The world model has its own files.
+FILES = ("state", "rollout")
 PRESETS = ("ppo", "recurrent-ppo", "sac", "td3")
 
 
@@ -105,11 +106,19 @@ def test_a_stopped_and_resumed_training_equals_the_uninterrupted_one_bit_for_bit
         train(config, parted, checkpoint.latest(parted / "checkpoints"))
     saves = [checkpoint.latest(folder / "checkpoints") for folder in (whole, parted)]
     assert [save.env_steps for save in saves] == [768, 768]
-    for file in ("state", "replay", "rollout"):
-        one, other = (read_arrays(save.path / f"{file}.safetensors") for save in saves)
+    for one, other in (
+        *((read_arrays(save.path / f"{file}.safetensors") for save in saves) for file in FILES),
+        (_replay(config, save) for save in saves),
+    ):
         assert one.keys() == other.keys()
         for name, array in one.items():
-            np.testing.assert_array_equal(other[name], array, err_msg=f"{file}: {name}")
+            np.testing.assert_array_equal(other[name], array, err_msg=name)
+
+
+def _replay(config, save):
+    trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+    trainer.restore(save)
+    return trainer._replay.state()
 
 
 def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):

@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from rlcar.compile_cache import keep_compiled_code
 
+BEFORE_JAX = "keep_compiled_code(); import jax"
+AFTER_JAX = "import jax; keep_compiled_code()"  # as in a process that Ray has started
 COUNT = """
-from rlcar.compile_cache import keep_compiled_code
-keep_compiled_code()
-import jax, jax.numpy as jnp
+import jax.numpy as jnp
 from jax._src import monitoring
 hits = []
 monitoring.register_event_listener(lambda name, **_: hits.append(name))
@@ -20,7 +21,9 @@ print(sum(name.endswith("compilation_cache/cache_hits") for name in hits))
 """
 
 
-def test_the_second_process_compiles_nothing_again(tmp_path):
+@pytest.mark.parametrize("first", [BEFORE_JAX, AFTER_JAX])
+def test_the_second_process_compiles_nothing_again(tmp_path, first):
+    code = f"from rlcar.compile_cache import keep_compiled_code\n{first}\n{COUNT}"
     environment = {
         **{name: os.environ[name] for name in ("PATH", "HOME")},
         "XDG_CACHE_HOME": str(tmp_path),
@@ -30,7 +33,7 @@ def test_the_second_process_compiles_nothing_again(tmp_path):
     hits = [
         int(
             subprocess.run(
-                [sys.executable, "-c", COUNT],
+                [sys.executable, "-c", code],
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -60,3 +63,8 @@ def _restored(monkeypatch):
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
         if name in os.environ:
             monkeypatch.setenv(name, os.environ[name])
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)

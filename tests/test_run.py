@@ -204,7 +204,7 @@ class Heard:
     """A watcher that remembers."""
 
     def __init__(self):
-        self.episodes, self.rows = [], []
+        self.episodes, self.rows, self.saves = [], [], 0
 
     def drove(self, episodes):
         self.episodes.append(episodes)
@@ -212,15 +212,20 @@ class Heard:
     def wrote(self, env_steps, row):
         self.rows.append((env_steps, row))
 
+    def saved(self):
+        self.saves += 1
 
-def test_a_watcher_hears_the_rows_that_are_written_and_no_others(tmp_path):
+
+def test_a_watcher_hears_the_rows_that_are_written_and_the_saves_and_no_others(tmp_path):
     heard = Heard()
     episodes = Episodes(128, np.array([1.0, 2.0]), np.array([30, 50]), np.array([True, True]))
     with Run(tmp_path, CONFIG, watcher=heard) as run:
         run.drove(episodes)
         run.log(128, 0)
         run.log(128, 0)
+        run.saved()
     assert heard.episodes == [episodes]
+    assert heard.saves == 1
     ((env_steps, row),) = heard.rows
     assert env_steps == 128
     assert (row["episode/count"], row["episode/length_env_steps"]) == (2, 40.0)

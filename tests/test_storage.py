@@ -72,7 +72,7 @@ def content(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and "tensorboard" not in path.parts
+        if path.is_file() and not {"tensorboard", "process.json"} & {*path.parts}
     }
 
 

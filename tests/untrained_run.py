@@ -10,15 +10,15 @@ import jax
 
 from rlcar.agent import make_agent
 from rlcar.config import Config, make_config
+from rlcar.environment import spec_of
 from rlcar.evaluation import Evaluation
 from rlcar.run import Run
-from rlcar.sim import SPEC
 from rlcar.types import Weights
 
 
 def write_run(folder: Path, config: Config, env_steps: int = 1000) -> Path:
     """Writes the run of a policy that has learnt nothing yet; returns its folder."""
-    agent = make_agent(config, SPEC)
+    agent = make_agent(config, spec_of(config))
     params = jax.device_get(agent.learner.policy_params(agent.learner.init(config.seed)))
     with Run(folder, config) as run:
         run.evaluated(env_steps, Weights(7, params), Evaluation({"evaluation/lap_rate": 0.5}, 9))

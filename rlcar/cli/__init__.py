@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from rlcar import logs
 from rlcar.cli import (
+    campaign,
     chaos,
     doctor,
     jobs,
@@ -38,6 +39,7 @@ for verb in (
     doctor.doctor,
     monitor.monitor,
     chaos.chaos,
+    campaign.campaign,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")

@@ -24,8 +24,8 @@ Address = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 JobId = Annotated[str, typer.Argument(help="As rlcar submit or rlcar jobs list names it.")]
 
-# Those that neither ask for a cluster themselves nor need a person in front of them.
-_WITHOUT_ADDRESS = ("evaluate", "dream", "profile")
+# Those that come to an end without a person in front of them.
+_VERBS = ("train", "tune", "chaos", "evaluate", "dream", "profile")
 
 jobs = typer.Typer(no_args_is_help=True, help="Lists, follows and stops what was submitted.")
 
@@ -45,15 +45,14 @@ def submit(
     ] = 0.0,
 ) -> None:
     """Runs a command of rlcar as a job on a Ray cluster and follows its log; Ctrl-C detaches."""
-    verb, *rest = arguments
-    takes_address = _check(verb, rest)
+    _check(arguments[0], arguments[1:])
     job_tools = import_cluster("submit")
     client = import_cluster("dashboard").connect(address)
-    entrypoint = job_tools.entrypoint_of(arguments, takes_address=takes_address, python=python)
-    if job_tools.wants_runs(arguments):
+    entrypoint = job_tools.entrypoint_of(arguments, python)
+    if kept := job_tools.default_folder(arguments):
         console.print(
-            f"no --runs: the run will be in {job_tools.DEFAULT_RUNS} of the head node, which is "
-            "enough for a cluster of one node; on more, name a folder that all of them share",
+            f"no folder named: what it makes will be in {kept} of the head node, which is enough "
+            "for a cluster of one node; on more, name one that all of them share",
             highlight=False,
         )
     job = job_tools.submit(client, arguments, entrypoint, working_dir.resolve(), driver_cpus)
@@ -116,21 +115,14 @@ def stop_job(job: JobId, address: Address = None) -> None:
     console.print(f"{job}: {ended.status.lower()}", highlight=False)
 
 
-def _check(verb: str, rest: list[str]) -> bool:
-    """Refuses here and now what the job would refuse later; returns whether it takes --address."""
+def _check(verb: str, rest: list[str]) -> None:
+    """Refuses here and now what the job would refuse later."""
     from rlcar.cli import app
 
+    if verb not in _VERBS:
+        raise UserError(f"cannot submit {verb!r}{nearest(verb, _VERBS)}")
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    addressed = {
-        name
-        for name, command in commands.items()
-        if any(parameter.name == "address" for parameter in command.params)
-    } - {"submit", "doctor", "monitor"}
-    possible = sorted(addressed | commands.keys() & set(_WITHOUT_ADDRESS))
-    if verb not in possible:
-        raise UserError(f"cannot submit {verb!r}{nearest(verb, possible)}")
     commands[verb].make_context(f"rlcar {verb}", list(rest))
-    return verb in addressed
 
 
 def _follow(client: Any, job_id: str, address: str | None) -> None:

@@ -9,17 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlcar.cli.shared import MODELS, console
+from rlcar.cli.shared import MODELS, Where, console
 from rlcar.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Publishes, compares, promotes and moves models.")
 
-Where = Annotated[
-    str,
-    typer.Option(
-        "--registry", envvar="RLCAR_REGISTRY", help="A folder, or a URL such as s3://bucket/models."
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON for programs.")]
 Name = Annotated[str, typer.Argument(help="A number, an alias, or latest.")]
 Alias = Annotated[str, typer.Option(help="The alias to move.")]

@@ -138,7 +138,9 @@ def _figures(run: Any) -> tuple[list[str], list[str], list[str]]:
         ("learner {} idle", run.learner_idle_share, ".0%"),
         ("{} simulators", run.simulators, ".0f"),
         ("{} busy", run.simulators_busy_share, ".0%"),
-        ("{} restarts", run.restarts or None, ".0f"),
+        ("{} restarts of simulators", run.simulator_restarts or None, ".0f"),
+        ("{} restarts of the learner", run.learner_restarts or None, ".0f"),
+        ("{} failures of the storage", run.storage_failures or None, ".0f"),
         ("{} rollbacks", run.rollbacks or None, ".0f"),
     )
     return driving, rates, processes

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import RUNS, console
+from rlcar.cli.shared import MODELS, RUNS, Where, console
 from rlcar.errors import UserError
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
@@ -24,7 +24,7 @@ def serve(
     lane: Annotated[
         str, typer.Option(help="ray (replicas behind HAProxy), or realtime (uvicorn, one process).")
     ] = "ray",
-    registry: Annotated[str, typer.Option(help="A folder or a URL of versions.")] = "models",
+    registry: Where = MODELS,
     alias: Annotated[str, typer.Option(help="The alias that is followed.")] = "champion",
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",

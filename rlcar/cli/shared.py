@@ -19,6 +19,13 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, e.g. training.env_steps=100000.")
 ]
 
+Where = Annotated[
+    str,
+    typer.Option(
+        "--registry", envvar="RLCAR_REGISTRY", help="A folder, or a URL such as s3://bucket/models."
+    ),
+]
+
 
 def say(text: str) -> None:
     """Tells the user, or whatever reads the log."""

@@ -3,13 +3,14 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rlcar import logs
-from rlcar.cli.shared import RUNS, Settings, import_cluster, say
+from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, say
 from rlcar.errors import UserError
 
 
@@ -65,6 +66,10 @@ def train(
         list[str] | None,
         typer.Option("--cluster", help="A setting of processes, e.g. simulator_cpus=0.5."),
     ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="The best policy becomes a version at the end.")
+    ] = False,
+    registry: Where = MODELS,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
     if local and (address or simulators or cluster_set):
@@ -85,6 +90,7 @@ def train(
     from rlcar.evaluate_run import evaluate_run
     from rlcar.run import find_save, new_run_folder, require_run
 
+    announce = _publisher(registry) if publish else _published_nowhere
     settings: dict[str, Any] = {} if seed is None else {"seed": seed}
     if storage is not None:
         set_ = [*(set_ or []), f"training.storage={json.dumps(storage)}"]
@@ -140,6 +146,23 @@ def train(
         say(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
     evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
+    announce(folder)
+
+
+def _publisher(location: str) -> Callable[[Path], None]:
+    """Opens the registry before the training, so that a wrong one is noticed in time."""
+    from rlcar.registry import Registry
+
+    models = Registry(location)
+
+    def publish(folder: Path) -> None:
+        say(f"published: version {models.publish(folder).number} of {models.place}")
+
+    return publish
+
+
+def _published_nowhere(folder: Path) -> None:
+    pass
 
 
 def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | None) -> None:

@@ -12,10 +12,9 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import RUNS, console
+from rlcar.cli.shared import MODELS, RUNS, Where, console
 from rlcar.errors import UserError
 
-_MODELS = Path("models")
 _TOKENS = Path("~/.config/rlcar/tokens.json")
 _PORT = 8001
 _POLL_S = 0.2
@@ -26,7 +25,7 @@ def watch(
     run: Annotated[str, typer.Argument(help="A run folder, or latest: the newest below --runs.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = _PORT,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    registry: Annotated[Path, typer.Option(help="Where versions are kept.")] = _MODELS,
+    registry: Where = MODELS,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     wait_s: Annotated[float, typer.Option(min=0, help="For the run to begin.")] = 0.0,
     auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
@@ -52,7 +51,7 @@ def watch(
     except ModuleNotFoundError as error:
         raise UserError(f"the page needs {error.name}: pip install 'rlcar[serve]'") from error
     settings = make_settings(
-        registry=str(registry),
+        registry=registry,
         host=host,
         port=port,
         auth=auth,

@@ -31,6 +31,14 @@ def imported(path: Path, description: str) -> tuple[Arrays, dict[str, Any], Any]
 
     Raises RegistryError, in one sentence, for whatever else the file is.
     """
+    try:
+        return _imported(path, description)
+    except RegistryError as error:  # which may name what the file's author thought of
+        text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
+        raise RegistryError(text[:500]) from None
+
+
+def _imported(path: Path, description: str) -> tuple[Arrays, dict[str, Any], Any]:
     is_pickle = path.suffix.lower() in _PICKLE_ENDINGS
     data = _read(path, MAX_PICKLE_BYTES if is_pickle else MAX_FILE_BYTES)
     if is_pickle:

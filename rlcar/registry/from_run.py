@@ -27,10 +27,9 @@ def content_of_run(path: Path, description: str) -> Content:
     Raises CheckpointError for damaged saves and UserError for a folder that is no run.
     """
     folder = require_run(path)
-    save = _find_save(folder, path)
+    save, arrays = _load(folder, path)
     config = load_config(checkpoint.config_path(save))
     observation, action = schema_of(config, spec_of(config))
-    arrays = checkpoint.load_arrays(save, "policy")
     report = _report(folder, save)
     meta = save.meta
     metadata = {
@@ -65,6 +64,17 @@ def laps(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
         **{name: report[name] for name in _FIGURES},
         **{name: scores[name] for name in _SCORES},
     }
+
+
+def _load(folder: Path, path: Path) -> tuple[checkpoint.Save, dict[str, np.ndarray]]:
+    """Reads the arrays; a run that is being trained may replace its best save meanwhile."""
+    while True:
+        save = _find_save(folder, path)
+        try:
+            return save, checkpoint.load_arrays(save, "policy")
+        except CheckpointError:
+            if _find_save(folder, path).path == save.path:
+                raise
 
 
 def _find_save(folder: Path, path: Path) -> checkpoint.Save:

@@ -26,7 +26,7 @@ from rlcar.registry.schema import schema_of_race
 
 MAX_PICKLE_BYTES = 1 << 26
 _TIMEOUT_S = 20.0
-_CHILD = Path(__file__).with_name("pickle_child.py")
+CHILD = Path(__file__).with_name("pickle_child.py")
 _REFUSED = 3  # the child's exit code with a sentence for its output
 _LAYERS = ("encoder/~/linear_0", "encoder/~/linear_1", *(f"actor/~/linear_{i}" for i in range(3)))
 
@@ -59,7 +59,7 @@ def read_pickle(data: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
 def _through_child(data: bytes, name: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="rlcar-import-") as folder:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(_CHILD)],
+            [sys.executable, "-I", "-S", "-B", str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

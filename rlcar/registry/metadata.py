@@ -20,7 +20,8 @@ def _is_printable(text: str) -> str:
 
 
 def _texts_are_printable(tree: dict[str, Any]) -> dict[str, Any]:
-    for value in tree.values():
+    for name, value in tree.items():
+        _is_printable(name)
         if isinstance(value, dict):
             _texts_are_printable(value)
         elif isinstance(value, str):

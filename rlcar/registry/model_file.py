@@ -19,6 +19,7 @@ MAX_FILE_BYTES = 1 << 30
 _MAX_HEADER_BYTES = 1 << 22
 _MAX_ARRAYS = 10_000
 _MAX_RANK = 8
+_MAX_DEPTH = 32  # of JSON
 _DTYPES = {
     "BOOL": "bool",
     **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
@@ -140,12 +141,26 @@ def parse_json(data: bytes, what: str) -> Any:
             raise ValueError(f"{what} names something twice")
         return tree
 
-    def refuse(text: str) -> Any:
-        raise ValueError(f"{what} holds {text}")
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{what} holds {text[:20]}")
+        return value
 
     try:
-        return json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        tree = json.loads(
+            data.decode(), object_pairs_hook=unique, parse_float=finite, parse_constant=finite
+        )
+        if _depth(tree) > _MAX_DEPTH:
+            raise RecursionError
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{what} is not JSON: {error}") from None
     except RecursionError:
         raise ValueError(f"{what} nests too deep") from None
+    return tree
+
+
+def _depth(tree: Any) -> int:
+    if isinstance(tree, dict):
+        tree = list(tree.values())
+    return 1 + max(map(_depth, tree), default=0) if isinstance(tree, list) else 0

@@ -61,7 +61,13 @@ class LocalStore:
         """Lists the files below a folder; links are not followed."""
         root = self._folder / folder
         found = []
-        for path, _, files in os.walk(root):
+
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):  # deleted meanwhile, or not yet there
+                reason = error.strerror or error
+                raise RegistryError(f"cannot list {error.filename}: {reason}") from error
+
+        for path, _, files in os.walk(root, onerror=refuse):
             inside = Path(path).relative_to(root)
             found += [(inside / file).as_posix() for file in files if _WRITING not in file]
         return found

@@ -68,7 +68,7 @@ class Cluster:
             self.hosts.start(name, worker, environment)
         self.wait(self.is_joined, START_S)
         self.train_on("one")
-        self.wait(lambda: self.watch.delivering == 2, START_S)
+        self.wait(lambda: self.watch.is_whole, START_S)
         self.wait(lambda: self.watch.note_calm(time.monotonic()), START_S)
 
     def train_on(self, name, *more):
@@ -106,7 +106,7 @@ class Cluster:
         return lambda: self.watch.is_full_rate(since_s, time.monotonic())
 
     def is_whole(self, since_s):
-        return lambda: self.watch.delivering == 2 and self.goes_on(since_s)()
+        return lambda: self.watch.is_whole and self.goes_on(since_s)()
 
 
 @pytest.fixture(scope="module")

@@ -102,3 +102,14 @@ def test_a_mistake_is_one_sentence(models, arguments, message, tmp_path):
     assert len(err.splitlines()) == 1
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_could_not_publish_does_not_begin(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    command = ["rlcar", "train", "--local", "--publish", "--registry", "gopher://x/y"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert "cannot open the registry gopher://x/y" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ def drawn(seen, width=80):
 
 def test_what_runs_comes_first_and_what_is_not_known_is_left_out():
     runs = [
-        RunStatus("live [1]", "running", 512, 2048, eta_s=62.0, reward=2.5, restarts=3.0),
+        RunStatus("live [1]", "running", 512, 2048, eta_s=62.0, reward=2.5, learner_restarts=3.0),
         RunStatus("old", "dead", 9, 10, error="no [memory]", lap_rate=float("nan")),
     ]
     screen = drawn({"runs": runs, "cards": [Card(0, "H200", 0.87, 40960.0, 143771.0)]})

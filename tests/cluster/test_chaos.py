@@ -6,11 +6,15 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
+import ray
 
-from cluster.chaos import Chaos, Plan, due_env_steps, send_signal
+from cluster.chaos import Chaos, Plan, due_env_steps, only_training_job, send_signal
+from cluster.chaos_run import against_running_training
 from cluster.chaos_watch import Watch
+from cluster.config import ClusterConfig
 from rlcar.errors import UserError
 from rlcar.metrics import read_metrics
 
@@ -36,6 +40,9 @@ def test_kills_are_spread_over_the_whole_training_in_an_order_that_the_seed_give
 def test_a_kill_that_does_not_exist_is_refused_by_name(tmp_path):
     plan = Plan(kills=1, minutes=None, kinds=["learner", "sheep"])
     with pytest.raises(UserError, match="sheep; there are simulator, hang, learner, driver"):
+        Chaos(plan, Watch(tmp_path, 1.0), None, None, lambda text: None)
+    plan = plan._replace(kinds=["driver"])
+    with pytest.raises(UserError, match="started elsewhere is left alone"):
         Chaos(plan, Watch(tmp_path, 1.0), None, None, lambda text: None)
 
 
@@ -78,3 +85,41 @@ def test_a_run_is_only_attacked_in_a_cluster_that_is_named(ray_environment, tmp_
     process, said = start(["chaos", "--run", "runs/x"], ray_environment, tmp_path)
     assert process.wait(timeout=60) == 2
     assert "name that one with --address" in said.read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_somebody_elses_training_loses_a_simulator_and_keeps_its_driver(embedded_ray, tmp_path):
+    address = ray.get_runtime_context().gcs_address
+    words = f"train --mode test --simulators 1 --name run --address {address}"
+    endless = ["training.env_steps=100000000", "training.evaluate_every_env_steps=100000000"]
+    settings = [word for one in [*endless, "training.log_every_s=0.1"] for word in ("--set", one)]
+    training, said = start([*words.split(), *settings], {}, tmp_path)
+    folder = tmp_path / "runs" / "run"
+    try:
+        while not (folder / "metrics.jsonl").exists():
+            assert training.poll() is None, said.read_text()
+            time.sleep(0.2)
+        heard = []
+        report = against_running_training(
+            Plan(kills=1, minutes=None, kinds=["driver", "simulator"]),
+            ClusterConfig(address=address),
+            folder,
+            None,
+            window_s=1.5,
+            say=heard.append,
+        )
+        assert training.poll() is None
+    finally:
+        training.terminate()
+        training.wait(timeout=60)
+    assert (report["completed"], report["checkpoints_lost"]) == (True, 0), report
+    assert list(report["by_kind"]) == ["simulator"]
+    assert heard[0].startswith("kill 1/1: simulator ")
+    assert read_metrics(folder / "metrics.jsonl")[-1]["cluster/simulator_restarts"] == 1
+
+
+@pytest.mark.ray
+def test_a_cluster_without_a_training_is_left_alone(embedded_ray):
+    with pytest.raises(UserError, match="no training runs in this cluster"):
+        only_training_job()

@@ -10,9 +10,8 @@ from rlcar import checkpoint
 
 
 def write_rows(folder, *env_steps, delivering=1):
-    rows = [
-        {"env_steps": count, "cluster/simulators_delivering": delivering} for count in env_steps
-    ]
+    fleet = {"cluster/simulators": 2, "cluster/simulators_delivering": delivering}
+    rows = [{"env_steps": count, **fleet} for count in env_steps]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -69,7 +68,10 @@ def test_rows_of_evaluations_and_torn_rows_are_passed_over(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"env_steps": 640, "evaluation/lap_rate": 0.5}\n{"env_steps": 768, "clus')
     watch.look(0.0)
-    assert (watch.env_steps, watch.delivering) == (512, 2)
+    assert (watch.env_steps, watch.delivering, watch.is_whole) == (512, 2, True)
+    write_rows(tmp_path, 1024, delivering=1)
+    watch.look(1.0)
+    assert not watch.is_whole
 
 
 def test_a_checkpoint_is_lost_when_an_older_one_becomes_the_newest(tmp_path):

@@ -1,5 +1,6 @@
 """What the doctor finds on machines that lack something, and that it says how to mend it."""
 
+import importlib.metadata
 import os
 import socket
 
@@ -41,12 +42,12 @@ def test_this_very_machine_has_no_problem_and_each_warning_says_what_to_do(tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_token_that_others_may_read_is_a_problem_with_its_command(home):
+def test_a_token_that_others_may_read_is_a_warning_with_its_command(home):
     path = token_path(home)
     path.write_text("secret-of-the-cluster")
     path.chmod(0o644)
     findings = list(doctor._token(home | {"RAY_AUTH_MODE": "token"}))
-    assert states(findings) == {"token": "ok", "token file": "problem"}
+    assert states(findings) == {"token": "ok", "token file": "warning"}
     assert findings[1].fix == f"chmod 600 {path}"
     path.chmod(0o600)
     assert states(doctor._token(home | {"RAY_AUTH_MODE": "token"})) == {"token": "ok"}
@@ -90,6 +91,15 @@ def test_the_address_of_a_cluster_that_has_gone_is_found_in_file_and_variable(ho
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):
     assert only(doctor._storage(tmp_path / "new" / "runs")).state in ("ok", "warning")
     assert only(doctor._storage(doctor.Path("/proc/self/runs"))).state == "problem"
+
+
+def test_the_list_of_what_a_job_needs_is_that_of_the_distribution():
+    needed = {
+        doctor.Requirement(text).name.lower()
+        for text in importlib.metadata.requires("rlcar")
+        if "extra ==" not in text or "extra == 'cluster'" in text
+    }
+    assert set(doctor._IMPORTED) == needed
 
 
 def test_shared_memory_is_measured_where_it_is(tmp_path):

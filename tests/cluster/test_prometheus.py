@@ -40,6 +40,7 @@ def test_a_scrape_finds_episodes_and_the_newest_row_of_a_run(tmp_path):
         run.drove(episodes)
         run.trained(8, metrics | {"actor/entropy_nats": 0.75, "replay/size_env_steps": 512.0})
         run.log(512, 8)
+        run.saved()
         end_s = time.monotonic() + PATIENCE_S
         while ("ray_rlcar_gradient_norm", "") not in (found := scraped("watched")):
             assert time.monotonic() < end_s
@@ -57,7 +58,9 @@ def test_a_scrape_finds_episodes_and_the_newest_row_of_a_run(tmp_path):
     assert found["ray_rlcar_episode_reward_count", ""] == 2.0
     assert found["ray_rlcar_episode_length_env_steps_bucket", "50.0"] == 1.0
     assert found["ray_rlcar_episode_length_env_steps_bucket", "100.0"] == 2.0
-    assert abs(found["ray_rlcar_last_row_timestamp_seconds", ""] - time.time()) < PATIENCE_S
+    for what in ("row", "checkpoint"):
+        written_s = found[f"ray_rlcar_last_{what}_timestamp_seconds", ""]
+        assert abs(written_s - time.time()) < PATIENCE_S
 
 
 def test_each_name_is_one_that_prometheus_takes():

@@ -1,13 +1,14 @@
 """What a job's command becomes."""
 
 import pytest
+from ray.job_submission import JobDetails
 
-from cluster.submit import DEFAULT_RUNS, entrypoint_of
+from cluster.submit import DEFAULT_RUNS, entrypoint_of, exit_code, reason
 from rlcar.errors import UserError
 
 
-def entrypoint(*arguments, takes_address=True, python="python"):
-    return entrypoint_of(arguments, takes_address=takes_address, python=python)
+def entrypoint(*arguments, python="python"):
+    return entrypoint_of(arguments, python)
 
 
 def test_a_training_joins_the_cluster_it_is_on_and_keeps_its_run_after_the_job():
@@ -18,12 +19,21 @@ def test_a_training_joins_the_cluster_it_is_on_and_keeps_its_run_after_the_job()
     assert entrypoint("train", "--runs=s3://bucket/runs").endswith("--address auto")
 
 
+def test_a_sweep_is_kept_after_the_job_and_its_resume_is_no_folder():
+    assert entrypoint("tune", "--resume", "tune_configs/smoke.yaml") == (
+        "python -m rlcar.cli tune --resume tune_configs/smoke.yaml --address auto "
+        "--sweeps ~/rlcar-sweeps"
+    )
+    with pytest.raises(UserError, match="--sweeps sweeps is relative"):
+        entrypoint("tune", "x.yaml", "--sweeps", "sweeps")
+
+
 def test_a_local_training_stays_one_process():
     assert "--address" not in entrypoint("train", "--local")
 
 
 def test_a_command_without_address_gets_none():
-    assert entrypoint("evaluate", "/runs/x", takes_address=False, python="/opt/python 3") == (
+    assert entrypoint("evaluate", "/runs/x", python="/opt/python 3") == (
         "'/opt/python 3' -m rlcar.cli evaluate /runs/x"
     )
 
@@ -49,3 +59,24 @@ def test_what_would_be_lost_with_the_job_is_refused(arguments, message):
 
 def test_auto_resumes_what_is_on_the_cluster():
     assert "--resume auto" in entrypoint("train", "--resume", "auto")
+
+
+def ended(status, **fields):
+    return JobDetails(type="SUBMISSION", status=status, entrypoint="x", **fields)
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "why"),
+    [
+        (ended("SUCCEEDED", driver_exit_code=0), 0, ""),
+        (ended("STOPPED"), 130, ""),
+        (ended("FAILED", driver_exit_code=2, message="Job entrypoint …"), 2, ""),
+        (ended("FAILED", driver_exit_code=127), 127, "name one with --python"),
+        (ended("FAILED", message="Traceback\n  x\nRuntimeEnvError: no disk\n"), 1, "no disk"),
+        (ended("FAILED"), 1, "a reason that Ray does not tell"),
+    ],
+)
+def test_how_a_job_ended_is_its_exit_code_and_why_is_said_where_its_log_does_not(job, code, why):
+    assert exit_code(job) == code
+    assert why in reason(job)
+    assert bool(reason(job)) == bool(why)

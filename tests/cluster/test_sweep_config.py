@@ -1,8 +1,10 @@
 """Sweeps as files: what is refused and how it is said; the shipped ones are sound."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cluster.search_space import corners
 from cluster.sweep_config import load_sweep, parse_sweep
@@ -87,6 +89,10 @@ def test_every_key_of_a_shipped_sweep_exists_and_changes_what_it_names(path):
             "budget.trials = 1: pbt needs a population of at least 2",
         ),
         (
+            {"scheduler": PBT, "budget": {"trials": 4, "env_steps": 4096, "concurrent": 2}},
+            "budget.concurrent: a population takes turns by itself",
+        ),
+        (
             {
                 "scheduler": PBT,
                 "space": {"dreamer.world_model.recurrent_units": {"choice": [64, 128]}},
@@ -164,6 +170,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     wrong.write_text("set: 3\nbudget: 4\n")
     with pytest.raises(ConfigError, match="set = 3"):
         load_sweep(wrong)
+
+
+def test_the_example_of_the_documentation_is_a_sweep():
+    page = (Path(__file__).parents[2] / "docs/tuning.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    sweep = parse_sweep({"name": "example", **yaml.safe_load(example)})
+    assert {one.kind for one in sweep.space.values()} == {
+        "uniform",
+        "loguniform",
+        "integer",
+        "choice",
+    }
 
 
 def test_a_trial_gets_the_shared_settings_and_its_own():

@@ -54,5 +54,6 @@ def test_the_best_comes_first_and_what_never_evaluated_last(tmp_path):
     assert results[2].reason == "model/loss is nan"
     assert results[2].score.value == 990.0
     assert results[3].score is None
+    assert results[3].settings == settings(3e-3)
     more = make_sweep(goal="max")
     assert [result.name for result in ranked(more, history, STATES)] == ["002", "001", "000", "003"]

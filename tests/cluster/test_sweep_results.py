@@ -9,7 +9,7 @@ import warnings
 import pytest
 from rich.console import Console
 
-from cluster.sweep_history import History, ranked
+from cluster.sweep_history import History, TrialState, ranked
 from cluster.sweep_results import print_results, write_results
 from rlcar.config import make_config
 from rlcar.errors import UserError
@@ -107,7 +107,7 @@ def test_a_sweep_without_any_evaluation_has_results_too(tmp_path):
 def test_names_from_a_file_cannot_become_markup(tmp_path):
     sweep, history = make_sweep(), History(tmp_path)
     history.add("000", settings(1e-3), {"env_steps": 1024, METRIC: 9.0})
-    states = {"000": ("ERROR", 1, "<script>alert(1)</script>")}
+    states = {"000": TrialState("ERROR", 1, "<script>alert(1)</script>")}
     write_results(sweep, tmp_path, ranked(sweep, history, states))
     assert "<script>" not in (tmp_path / "index.html").read_text()
 

@@ -1,7 +1,7 @@
 """A sweep that nobody ran, with what its trials would have reported."""
 
 from cluster.sweep_config import SweepConfig, parse_sweep
-from cluster.sweep_history import History
+from cluster.sweep_history import History, TrialState
 
 RATE = "dreamer.optimizer.learning_rate"
 GROUPS = "dreamer.world_model.latent_groups"
@@ -41,8 +41,8 @@ def reported(history: History) -> None:
 
 
 STATES = {
-    "000": ("TERMINATED", 2, "its process died"),
-    "001": ("TERMINATED", 0, ""),
-    "002": ("TERMINATED", 0, ""),
-    "003": ("ERROR", 4, "its process died"),
+    "000": TrialState("TERMINATED", 2, "its process died"),
+    "001": TrialState("TERMINATED"),
+    "002": TrialState("TERMINATED"),
+    "003": TrialState("ERROR", 4, "its process died", settings(3e-3)),
 }

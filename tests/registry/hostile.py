@@ -197,6 +197,10 @@ def safetensors_file(header: Any, body: bytes = b"", size: int | None = None) ->
     return struct.pack("<Q", len(text) if size is None else size) + text + body
 
 
+def _deep(levels: int) -> dict[str, Any]:
+    return {"a": _deep(levels - 1)} if levels else {}
+
+
 def lying_safetensors(good: bytes) -> dict[str, bytes]:
     """What becomes of a good export when somebody meddles with it."""
     size = int.from_bytes(good[:8], "little")
@@ -207,8 +211,9 @@ def lying_safetensors(good: bytes) -> dict[str, bytes]:
     def changed(**fields: Any) -> bytes:
         return safetensors_file({**header, first: {**header[first], **fields}}, body)
 
-    def described(**fields: Any) -> bytes:
+    def described(digits: str = "", **fields: Any) -> bytes:
         text = json.dumps({**about, "metadata": {**about["metadata"], **fields}})
+        text = text.replace('"SEED"', digits) if digits else text
         return safetensors_file({**header, "__metadata__": {"rlcar": text}}, body)
 
     def renamed(name: str) -> bytes:
@@ -289,6 +294,12 @@ def lying_safetensors(good: bytes) -> dict[str, bytes]:
             },
         ),
         "a world for the terminal": described(config={**config, "world": "\x1b[2J"}),
+        "a setting for the terminal": described(config={**config, "\x1b[2J": 1}),
+        "a setting that is half a letter": described(config={**config, "\ud800": 1}),
+        "a field that is half a letter": described(**{"\ud800": 1}),
+        "a config that nests deep": described(config=_deep(200)),
+        "a number of 5,000 digits": described(lineage={"seed": "SEED"}, digits="9" * 5000),
+        "a number beyond floats": described(lineage={"cost": "SEED"}, digits="1e999"),
         "another observation": described(observation=[]),
         "a lineage that is a text": described(lineage="/etc/passwd"),
     }

@@ -12,6 +12,8 @@ import pytest
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
+from rlcar.registry.exchange import imported
+from rlcar.registry.legacy import CHILD
 from serve.policy import load_policy
 from tests.registry.hostile import (
     documented_params,
@@ -70,6 +72,33 @@ def test_those_pickles_are_dangerous_indeed(tmp_path):
     path.unlink(missing_ok=True)
 
 
+def test_even_code_that_runs_in_the_child_could_do_nothing(tmp_path):
+    """The list of names is the first wall; this is the second."""
+    program = (
+        "import os, runpy, socket, subprocess, sys\n"
+        "child = runpy.run_path(sys.argv[1])\n"
+        "child['_give_up_everything']()\n"
+        "attempts = {\n"
+        "    'write': lambda: open(sys.argv[2], 'w'),\n"
+        "    'read': lambda: open('/etc/passwd').read(),\n"
+        "    'connect': socket.socket,\n"
+        "    'run': lambda: subprocess.run(['touch', sys.argv[2]], check=True),\n"
+        "    'shell': lambda: os.system('touch ' + sys.argv[2]) and 1 / 0,\n"
+        "    'eat': lambda: bytearray(1 << 30),\n"
+        "    'regain': lambda: child['resource'].setrlimit(7, (9, 9)),\n"
+        "}\n"
+        "for name, attempt in attempts.items():\n"
+        "    try: attempt()\n"
+        "    except Exception: continue\n"
+        "    print(name)\n"
+    )
+    canary = tmp_path / "canary"
+    command = [sys.executable, "-I", "-S", "-c", program, str(CHILD), str(canary)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={})
+    assert done.stdout == ""
+    assert not canary.exists()
+
+
 def test_pickles_that_eat_memory_or_lie_are_refused(registry, tmp_path):
     path = tmp_path / "hostile.pkl"
     for name, data in other_pickles().items():
@@ -88,6 +117,28 @@ def test_safetensors_that_lie_are_refused(registry, run, tmp_path):
     assert [one.number for one in registry.versions()] == [1]
     path.write_bytes(good)
     assert registry.import_(path).number == 2
+
+
+def test_a_file_with_any_byte_changed_is_refused_or_harmless(registry, run, tmp_path):
+    """Either the change is noticed, or it makes other finite weights or another description."""
+    registry.publish(run, "a good one")
+    good = registry.export(1, tmp_path / "good.safetensors").read_bytes()
+    path, rng, refusals = tmp_path / "changed.safetensors", np.random.default_rng(0), []
+    header_size = int.from_bytes(good[:8], "little") + 8
+    for _ in range(600):
+        changed = bytearray(good)
+        for place in rng.integers(header_size + 64, size=rng.integers(1, 4)):
+            changed[place] = rng.integers(256)
+        path.write_bytes(changed)
+        try:
+            arrays, metadata, _ = imported(path, "")
+        except RegistryError as error:
+            refusals.append(str(error))
+        else:
+            assert all(np.isfinite(array).all() for array in arrays.values())
+            assert metadata["algorithm"] == "documented"
+    assert len(refusals) > 300
+    assert all(sentence.isprintable() for sentence in refusals)
 
 
 def test_what_is_no_plain_file_is_refused_without_waiting(registry, run, tmp_path):

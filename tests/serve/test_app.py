@@ -1,6 +1,7 @@
 """The whole application under uvicorn, asked over HTTP."""
 
 import logging
+import shutil
 import time
 
 import httpx
@@ -184,10 +185,14 @@ def test_the_server_follows_the_alias_within_two_seconds(tmp_path):
 def test_a_damaged_champion_is_never_swapped_in(tmp_path, caplog):
     folder = tmp_path / "models"
     publish(folder, seed=1)
-    with serving(folder, poll_s=1.5) as server, _client(server) as web:
-        # Promoted while it was sound, damaged before the server looked.
-        damage(folder, publish(folder, seed=2))
-        time.sleep(2.0)
+    with serving(folder) as server, _client(server) as web:
+        number = publish(folder, seed=2, alias=None)
+        # Promoted while it was sound, damaged before anybody read it.
+        sound = shutil.copytree(folder, tmp_path / "sound")
+        Registry(sound).promote(number)
+        damage(folder, number)
+        shutil.copytree(sound / "aliases", folder / "aliases", dirs_exist_ok=True)
+        time.sleep(1.2)
         assert _act(web).json()["model_version"] == 1
         assert web.get("/health/ready").status_code == 200
     with serving(folder) as server, _client(server) as web:

@@ -7,6 +7,7 @@ import pytest
 
 from serve.live_models import one_step
 from serve.live_wire import RUNNING
+from serve.tokens import TokenStore
 from tests.serve.live_page import paged, save_run, wait_until
 from tests.serve.served import publish
 
@@ -245,3 +246,28 @@ def test_a_lost_connection_is_said_and_comes_back(open_page, page):
     lost, *_, back = tab.evaluate("window.said")
     assert lost == "Connection lost, trying again"
     assert back == "The wheel is free"
+
+
+def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
+    store = TokenStore(tmp_path / "tokens.json")
+    driver, watcher = store.create("ann", ["admin"]), store.create("bob", ["read"])
+    publish(tmp_path / "models", 1)
+    with paged(tmp_path / "models", auth=True, tokens=tmp_path / "tokens.json") as page:
+        assert page.web.get("/").status_code == 401
+        for name, secret in (("ann", driver), ("bob", watcher)):
+            login = {"username": name, "password": secret}
+            context = chromium.new_context(http_credentials=login)
+            tab = context.new_page()
+            tab.goto(f"http://{page.address}/")
+            tab.get_by_role("button", name="Drive by hand").click()
+            if name == "bob":
+                tab.get_by_text("this token lacks the scope drive").wait_for()
+                assert not page.live.drive.is_manual
+            else:
+                tab.get_by_text("You have the wheel").wait_for()
+                tab.get_by_role("button", name="Let the policy drive").click()
+                wait_until(lambda: not page.live.drive.is_manual)
+                tab.get_by_role("button", name="Save as a new version").click()
+                tab.get_by_text("Saved as version 2").wait_for()
+            context.close()
+            wait_until(lambda: page.live.seat.holder is None)

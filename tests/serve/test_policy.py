@@ -19,6 +19,7 @@ from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC, make_race
 from rlcar.track import make_pool
 from serve.policy import load_policy, make_policy, rows, stack
+from tests.untrained_run import write_run
 
 CARS, STEPS = 4, 400
 PRESETS = ("nano", "small", "documented", "ppo", "recurrent-ppo", "sac", "td3")
@@ -140,9 +141,18 @@ def test_a_model_that_overflows_is_refused_before_it_drives():
         make_policy(_model(CONFIGS["td3"], huge))
 
 
+def test_a_policy_of_another_environment_is_published_but_not_served(tmp_path):
+    config = make_config("ppo", "test", environment="CartPole-v1")
+    registry = Registry(tmp_path / "models")
+    version = registry.publish(write_run(tmp_path / "pole", config))
+    assert [entry["high"] for entry in version.metadata["action"]] == [1.0] * 2
+    with pytest.raises(RegistryError, match=r"acts in CartPole-v1: only policies of the race"):
+        load_policy(registry, 1)
+
+
 def test_a_policy_that_sees_images_is_refused():
     config = make_config(environment="rlcar/Catch-v0")
-    with pytest.raises(RegistryError, match=r"acts in rlcar/Catch-v0: only policies of the race"):
+    with pytest.raises(RegistryError, match=r"acts in rlcar/Catch-v0: .* sees numbers, no images"):
         make_policy(_model(config, {}))
 
 

@@ -58,6 +58,9 @@ export class Charts {
       this.drop(name);
       place.textContent = "";
       this.plots[name] = { shape, chart: new uPlot(this.options(place, shown, axis, isLog), data, place) };
+      const canvas = place.querySelector("canvas");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", shown.map(([, label]) => label).join(" and "));
     } else this.plots[name].chart.setData(data);
   }
 
