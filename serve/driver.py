@@ -80,9 +80,10 @@ class Driver:
             model = self._model_for(session, model)
         try:
             action = await self._decide(model, session, asked.observed, deadline_s)
-        except FloatingPointError as error:
+        except Exception:
+            # Whatever is wrong with a policy, a car that asks must be told something.
             self.meter.policy_errors += 1
-            _LOGGER.error("%s: the cars brake", error)
+            _LOGGER.exception("version %d failed: the cars brake", model.number)
             action = None
         if action is None or self._clock() > deadline_s:
             return self._braking(asked, model.number, received_s, session)

@@ -65,7 +65,7 @@ class Models:
     def load_first(self) -> None:
         """Takes the alias's version, or the newest sound one before it; blocks."""
         for number in self._candidates():
-            model = self._try(number)
+            model = None if self._is_bad(number) else self._try(number)
             if model is not None:
                 self.current = model
                 return
@@ -82,7 +82,7 @@ class Models:
             number = await asyncio.to_thread(self._wanted)
             if number is None or number == self.current.number:
                 return
-            if self._bad.get(number, 0.0) > self._clock():
+            if self._is_bad(number):
                 return
             model = await asyncio.to_thread(self._try, number)
             if model is not None:
@@ -99,15 +99,27 @@ class Models:
             except Exception:
                 _LOGGER.exception("cannot look at the alias %s; trying again", self._alias)
 
+    def _is_bad(self, number: int) -> bool:
+        """Whether it failed so lately that it is not worth another look."""
+        return self._bad.get(number, -np.inf) > self._clock()
+
     def _wanted(self) -> int | None:
         with contextlib.suppress(UserError):
             return self.registry.resolve(self._alias)
         return None
 
     def _candidates(self) -> list[int]:
-        past = [record.version for record in reversed(self.registry.history(self._alias))]
-        newest = [version.number for version in self.registry.versions()]
-        return list(dict.fromkeys(n for n in [*past, *newest] if n is not None))
+        """The alias's values, the present one first, then every version, newest first."""
+        numbers: list[int | None] = []
+        try:
+            numbers += [one.version for one in reversed(self.registry.history(self._alias))]
+        except UserError as error:
+            _LOGGER.error("%s", error)
+        try:
+            numbers += [version.number for version in self.registry.versions()]
+        except UserError as error:
+            _LOGGER.error("%s", error)
+        return list(dict.fromkeys(number for number in numbers if number is not None))
 
     def _try(self, number: int) -> ServedModel | None:
         try:

@@ -18,9 +18,12 @@ ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # the Python proxy alone costs 6 ms
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_worker_niceness": "0",  # at Ray's 15 a busy machine starves the replicas first
-    # A car's requests reach the replica that remembers it; without the header any will do.
-    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": "hdr(x-session-id)",
-    # HAProxy holds a request's headers back until they are whole, but no longer than this.
+    # A car's requests reach the replica that remembers it; without the header any will do. Ray has
+    # no setting for what follows, but writes this one into HAProxy's `defaults` as it is: few cars
+    # move when a replica comes, and headers that drip are cut off.
+    "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": (
+        "hdr(x-session-id)\n    hash-type consistent\n    timeout http-request 10s"
+    ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     "OPENBLAS_NUM_THREADS": "1",  # a car's matrices are too small to share
@@ -73,7 +76,8 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[N
 
 def _require_free(settings: ServeSettings) -> None:
     """HAProxy would only say so in its log, half a minute later."""
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))

@@ -4,27 +4,32 @@ It reads headers and bodies before any route does. A route finds who asked in
 `scope["rlcar.identity"]`, and a body that is whole and within its limit.
 """
 
-import asyncio
 import base64
 import binascii
 import functools
 import hmac
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 
 import msgspec
 
+from serve.limits import (
+    CLOSE,
+    BodyReading,
+    Headers,
+    Message,
+    RateLimit,
+    Receive,
+    RefusedError,
+    Send,
+)
 from serve.settings import ServeSettings
 from serve.tokens import SCOPES, Token, TokenStore
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 SESSION_COOKIE, CSRF_COOKIE, CSRF_HEADER = "rlcar_session", "rlcar_csrf", "x-csrf-token"
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
@@ -64,33 +69,6 @@ class Identity(NamedTuple):
 _EVERYTHING = frozenset(SCOPES)
 
 
-class RefusedError(Exception):
-    """An answer that the application is never asked for."""
-
-    def __init__(self, status: int, error: str, headers: tuple[tuple[bytes, bytes], ...] = ()):
-        super().__init__(error)
-        self.status, self.error, self.headers = status, error, headers
-
-
-class RateLimit:
-    """A token bucket for each of the last 10,000 clients."""
-
-    def __init__(self, per_s: float, burst: float):
-        self._per_s, self._burst = per_s, burst
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def wait_s(self, client: str, now_s: float) -> float:
-        """Returns 0.0 and takes one from the client's bucket, or the seconds until it holds one."""
-        level, then_s = self._buckets.get(client, (self._burst, now_s))
-        level = min(self._burst, level + (now_s - then_s) * self._per_s)
-        is_allowed = level >= 1.0
-        self._buckets[client] = (level - 1.0 if is_allowed else level, now_s)
-        self._buckets.move_to_end(client)
-        if len(self._buckets) > 10_000:
-            self._buckets.popitem(last=False)
-        return 0.0 if is_allowed else (1.0 - level) / self._per_s
-
-
 def required_scope(method: str, path: str) -> str | None:
     """The scope that a request needs, or None where anyone may look."""
     if path in OPEN_PATHS:
@@ -100,52 +78,6 @@ def required_scope(method: str, path: str) -> str | None:
     if path in ADMIN_PATHS:
         return "admin"
     return "read" if method in _SAFE_METHODS and path not in CHANGING_PATHS else "drive"
-
-
-class BodyReading:
-    """Waits for parts of bodies, for none of them longer than so many seconds.
-
-    One timer looks after all of them: one each would cost more than reading.
-    """
-
-    def __init__(self, timeout_s: float):
-        self._timeout_s = timeout_s
-        self._waiting: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
-        self._is_looking = False
-
-    async def next(self, receive: Receive) -> Message:
-        """Returns the next part; raises RefusedError when it does not come, or not in time."""
-        task = asyncio.current_task()
-        assert task is not None
-        loop = asyncio.get_running_loop()
-        self._waiting[task] = loop.time() + self._timeout_s
-        if not self._is_looking:
-            self._is_looking = True
-            loop.call_later(self._timeout_s / 8, self._look, loop)
-        try:
-            message = await receive()
-        except asyncio.CancelledError:
-            if task not in self._late:
-                raise
-            task.uncancel()
-            raise RefusedError(408, "the body did not come in time", _CLOSE) from None
-        finally:
-            del self._waiting[task]
-            self._late.discard(task)
-        if message["type"] == "http.disconnect":
-            raise RefusedError(400, "the connection ended before the body did", _CLOSE)
-        return message
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        now_s = loop.time()
-        for task, deadline_s in self._waiting.items():
-            if deadline_s < now_s and task not in self._late:
-                self._late.add(task)
-                task.cancel()
-        self._is_looking = bool(self._waiting)
-        if self._is_looking:
-            loop.call_later(self._timeout_s / 8, self._look, loop)
 
 
 class Security:
@@ -179,13 +111,17 @@ class Security:
             return
         is_request = scope["type"] == "http"
         scope["rlcar.received_s"] = self._clock()
-        cookies: list[tuple[bytes, bytes]] = []
+        cookies: Headers = []  # and what else the answer's headers need
         try:
             headers = _headers_of(scope)
-            self._check_address(scope, headers)
+            origin = self._check_address(scope, headers)
+            if origin is not None and scope.get("method") == "OPTIONS":
+                raise RefusedError(204, "", [*_PREFLIGHT, *_cross_origin(origin)])
+            if origin is not None:
+                cookies += _cross_origin(origin)
             scope["rlcar.identity"] = self._identify(scope, headers, cookies)
             if is_request and self._in_flight >= self._settings.in_flight:
-                raise RefusedError(429, "too many requests at once", ((b"retry-after", b"1"),))
+                raise RefusedError(429, "too many requests at once", [(b"retry-after", b"1")])
             if is_request:
                 receive = await self._whole_body(scope, headers, receive)
         except RefusedError as refusal:
@@ -198,8 +134,11 @@ class Security:
         finally:
             self._in_flight -= is_request
 
-    def _check_address(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """Refuses what a page of another site may have sent from its visitor's browser."""
+    def _check_address(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
+        """Refuses what a page of another site may have sent from its visitor's browser.
+
+        Returns the other origin if its pages may.
+        """
         host = headers.get(b"host", b"").decode("latin-1")
         name = _host_name(host)
         if not name:
@@ -213,16 +152,15 @@ class Security:
         if origin is None:
             if headers.get(b"sec-fetch-site") == b"cross-site" and not is_safe:
                 raise RefusedError(403, "another site's page may not do that")
-            return
+            return None
         where = origin.decode("latin-1")
         if where in self._settings.allowed_origins:
-            return
+            return origin
         if not is_safe and where.lower().partition("://")[2] != host.lower():
             raise RefusedError(403, "another origin's page may not do that (--allowed-origin)")
+        return None
 
-    def _identify(
-        self, scope: Scope, headers: dict[bytes, bytes], cookies: list[tuple[bytes, bytes]]
-    ) -> Identity:
+    def _identify(self, scope: Scope, headers: dict[bytes, bytes], cookies: Headers) -> Identity:
         method = scope.get("method", "GET")
         path = scope["path"]
         address = scope["client"][0] if scope.get("client") else "unknown"
@@ -246,7 +184,7 @@ class Security:
         headers: dict[bytes, bytes],
         address: str,
         now_s: float,
-        cookies: list[tuple[bytes, bytes]],
+        cookies: Headers,
     ) -> Identity:
         assert self._tokens is not None
         kind, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
@@ -285,7 +223,7 @@ class Security:
                 403, f"the header {CSRF_HEADER} must repeat the cookie {CSRF_COOKIE}"
             )
 
-    def _new_cookies(self, token: Token) -> list[tuple[bytes, bytes]]:
+    def _new_cookies(self, token: Token) -> Headers:
         assert self._tokens is not None
         session = self._tokens.make_cookie(token, self._settings.cookie_s)
         secure = "; Secure" if self._settings.is_behind_tls else ""
@@ -299,7 +237,7 @@ class Security:
         assert self._tokens is not None
         return self._tokens.sign("csrf:" + session)
 
-    def _guarded(self, scope: Scope, send: Send, cookies: list[tuple[bytes, bytes]]) -> Send:
+    def _guarded(self, scope: Scope, send: Send, cookies: Headers) -> Send:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # JSON that no page shows needs one of them; each costs a microsecond.
@@ -320,7 +258,7 @@ class Security:
         if told is None and b"transfer-encoding" not in headers:
             return receive
         if told is not None and (not told.isdigit() or int(told) > limit):
-            raise RefusedError(413, f"a body here has at most {limit} bytes", _CLOSE)
+            raise RefusedError(413, f"a body here has at most {limit} bytes", CLOSE)
         message = await self._reading.next(receive)
         body = message.get("body", b"")
         if message.get("more_body", False):
@@ -331,9 +269,9 @@ class Security:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > limit:
-                    raise RefusedError(413, f"a body here has at most {limit} bytes", _CLOSE)
+                    raise RefusedError(413, f"a body here has at most {limit} bytes", CLOSE)
                 if self._clock() > deadline_s:
-                    raise RefusedError(408, "the body did not come in time", _CLOSE)
+                    raise RefusedError(408, "the body did not come in time", CLOSE)
             body = b"".join(parts)
         whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -344,13 +282,17 @@ class Security:
 
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
-_CLOSE = ((b"connection", b"close"),)
-_ALLOW_POST = ((b"allow", b"POST"),)
+_PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST"),
+    (b"access-control-allow-headers", b"authorization, content-type, x-session-id"),
+    (b"access-control-max-age", b"600"),
+]
+_ALLOW_POST = [(b"allow", b"POST")]
 # One header each: Chromium reads only the first challenge of a header.
-_CHALLENGE = (
+_CHALLENGE = [
     (b"www-authenticate", b'Basic realm="rlcar"'),
     (b"www-authenticate", b'Bearer realm="rlcar"'),
-)
+]
 # More than one of these, and two programs may read two different requests.
 _SINGLE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"authorization", b"origin", b"content-type"}
@@ -362,12 +304,16 @@ def _headers_of(scope: Scope) -> dict[bytes, bytes]:
     for name, value in scope["headers"]:
         if name in headers:
             if name in _SINGLE:
-                raise RefusedError(400, f"more than one header {name.decode('latin-1')}", _CLOSE)
+                raise RefusedError(400, f"more than one header {name.decode('latin-1')}", CLOSE)
             value = headers[name] + (b"; " if name == b"cookie" else b", ") + value
         headers[name] = value
     if b"content-length" in headers and b"transfer-encoding" in headers:
-        raise RefusedError(400, "both Content-Length and Transfer-Encoding", _CLOSE)
+        raise RefusedError(400, "both Content-Length and Transfer-Encoding", CLOSE)
     return headers
+
+
+def _cross_origin(origin: bytes) -> Headers:
+    return [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
 
 
 @functools.lru_cache(maxsize=256)
@@ -392,12 +338,12 @@ def _cookie(headers: dict[bytes, bytes], name: str) -> str | None:
     return jar[name].value if name in jar else None
 
 
-def _retry_after(wait_s: float) -> tuple[tuple[bytes, bytes], ...]:
-    return ((b"retry-after", str(max(1, int(wait_s + 0.999))).encode()),)
+def _retry_after(wait_s: float) -> Headers:
+    return [(b"retry-after", str(max(1, int(wait_s + 0.999))).encode())]
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: RefusedError) -> None:
-    body = msgspec.json.encode({"error": refusal.error})
+    body = b"" if refusal.status == 204 else msgspec.json.encode({"error": refusal.error})
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

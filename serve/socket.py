@@ -7,6 +7,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serve.driver import Driver
 from serve.frames import pack_answer, unpack_request
+from serve.limits import RateLimit
 from serve.schema import (
     RequestError,
     checked,
@@ -23,6 +24,7 @@ class DriveSocket:
     def __init__(self, driver: Driver, settings: ServeSettings):
         self._driver = driver
         self._settings = settings
+        self._frames = RateLimit(settings.requests_per_s, 2 * settings.requests_per_s)
 
     async def drive(self, socket: WebSocket) -> None:
         """Drives until the other side goes, falls silent or sends too much that is no request."""
@@ -54,6 +56,9 @@ class DriveSocket:
     async def _answer(self, socket: WebSocket, message: Any, owner: str, session: str) -> bool:
         """Answers a frame; False if it was none."""
         received_s = self._driver.now_s()
+        if wait_s := self._frames.wait_s(owner, received_s):
+            # Reading no further is what slows a sender down.
+            await asyncio.sleep(min(wait_s, 1.0))
         binary, text = message.get("bytes"), message.get("text")
         try:
             if binary is not None:

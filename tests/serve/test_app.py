@@ -1,5 +1,6 @@
 """The whole application under uvicorn, asked over HTTP."""
 
+import logging
 import shutil
 import time
 
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rlcar.registry import Registry
 from serve.policy import load_policy
+from serve.tokens import TokenStore
 from tests.serve.served import damage, publish, serving
 
 SEEN = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
@@ -214,12 +216,13 @@ def test_without_any_model_cars_brake_and_the_server_is_not_ready(tmp_path):
         assert _act(web).json()["source"] == "model"
 
 
-def test_a_policy_that_fails_makes_the_cars_brake_and_is_counted(models):
+@pytest.mark.parametrize("error", [FloatingPointError("not finite"), ValueError("a bug")])
+def test_a_policy_that_fails_makes_the_cars_brake_and_is_counted(models, error):
     with serving(models) as server:
         application = server.config.app.app
 
         def act(*arguments):
-            raise FloatingPointError("version 1 answers with a number that is not finite")
+            raise error
 
         application.models.current.policy.act = act
         with _client(server) as web:
@@ -227,3 +230,17 @@ def test_a_policy_that_fails_makes_the_cars_brake_and_is_counted(models):
             assert answer.status_code == 200
             assert answer.json()["source"] == "fallback"
         assert application.meter.policy_errors == 1
+
+
+def test_no_secret_stands_in_a_log(models, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    store = TokenStore(tmp_path / "tokens.json")
+    secret = store.create("car", ["act"])
+    with serving(models, auth=True, tokens=store.path) as server, _client(server) as web:
+        good = {"authorization": f"Bearer {secret}"}
+        assert web.post("/v1/act", json={"observation": SEEN}, headers=good).status_code == 200
+        assert web.get("/metrics", headers=good).status_code == 403
+        wrong = {"authorization": f"Bearer {secret}x"}
+        assert web.get("/metrics", headers=wrong).status_code == 401
+    records = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore"))]
+    assert secret not in "\n".join(one.getMessage() for one in records)

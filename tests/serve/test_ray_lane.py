@@ -16,6 +16,7 @@ import pytest
 
 from rlcar.registry import Registry
 from serve.client import DriveClient
+from serve.ray_lane import ENVIRONMENT
 from tests.serve.open_loop import ask_open_loop, flips
 from tests.serve.served import publish
 
@@ -29,7 +30,7 @@ class RayServer:
     """The program, its address, and the line that makes it redeploy."""
 
     def __init__(self, folder: Path, port: int, environment: dict[str, str]):
-        self.url = f"http://127.0.0.1:{port}"
+        self.port, self.url = port, f"http://127.0.0.1:{port}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.serve.ray_server", str(folder), str(port)],
             cwd=ROOT,
@@ -76,6 +77,10 @@ def server(folder, tmp_path_factory):
             "RAY_TMPDIR": ray,
             "HOME": str(tmp_path_factory.mktemp("home")),
             "JAX_PLATFORMS": "cpu",
+            # As serve/ray_lane.py has it, but not as patient.
+            "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": ENVIRONMENT[
+                "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"
+            ].replace("10s", "1s"),
         }
         server = RayServer(folder, port, environment)
         try:
@@ -103,6 +108,12 @@ def test_the_guard_stands_in_this_lane_too(server):
         assert web.post("/v1/act", json=act, headers=foreign).status_code == 403
         assert web.get("/health/ready").json()["model_version"] == 1
         assert "rlcar_act_answers_total" in web.get("/metrics").text
+
+
+def test_headers_that_drip_are_cut_off(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as line:
+        line.sendall(b"POST /v1/act HTTP/1.1\r\n")
+        assert b" 408 " in line.recv(4096)
 
 
 def test_20_swaps_and_3_redeploys_under_load_cost_no_request(server, folder):

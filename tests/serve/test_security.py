@@ -6,7 +6,8 @@ import base64
 import httpx
 import pytest
 
-from serve.security import RateLimit, Security, required_scope
+from serve.limits import RateLimit
+from serve.security import Security, required_scope
 from serve.settings import make_settings
 from serve.tokens import TokenStore
 
@@ -154,7 +155,14 @@ def test_another_sites_page_may_not_change_anything(headers, status):
 def test_an_allowed_origin_may():
     app = Security(_echo, make_settings(allowed_origins=("https://cars.example",)))
     headers = {"origin": "https://cars.example"}
-    assert _ask(app, "POST", "/control", headers=headers).status_code == 200
+    answer = _ask(app, "POST", "/control", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://cars.example"
+    asked = _ask(app, "OPTIONS", "/v1/act", headers=headers)
+    assert asked.status_code == 204
+    assert "content-type" in asked.headers["access-control-allow-headers"]
+    other = _ask(app, "GET", "/stats", headers={"origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
 
 
 def test_bodies_have_limits_that_are_checked_before_anything_reads_them():

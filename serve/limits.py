@@ -1,0 +1,85 @@
+"""How much, how often and how slowly a client may ask."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+CLOSE: Headers = [(b"connection", b"close")]
+
+
+class RefusedError(Exception):
+    """An answer that the application is never asked for."""
+
+    def __init__(self, status: int, error: str, headers: Sequence[tuple[bytes, bytes]] = ()):
+        super().__init__(error)
+        self.status, self.error, self.headers = status, error, headers
+
+
+class RateLimit:
+    """A token bucket for each of the last 10,000 clients."""
+
+    def __init__(self, per_s: float, burst: float):
+        self._per_s, self._burst = per_s, burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait_s(self, client: str, now_s: float) -> float:
+        """Returns 0.0 and takes one from the client's bucket, or the seconds until it holds one."""
+        level, then_s = self._buckets.get(client, (self._burst, now_s))
+        level = min(self._burst, level + (now_s - then_s) * self._per_s)
+        is_allowed = level >= 1.0
+        self._buckets[client] = (level - 1.0 if is_allowed else level, now_s)
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > 10_000:
+            self._buckets.popitem(last=False)
+        return 0.0 if is_allowed else (1.0 - level) / self._per_s
+
+
+class BodyReading:
+    """Waits for parts of bodies, for none of them longer than so many seconds.
+
+    One timer looks after all of them: one each would cost more than reading.
+    """
+
+    def __init__(self, timeout_s: float):
+        self._timeout_s = timeout_s
+        self._waiting: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._is_looking = False
+
+    async def next(self, receive: Receive) -> Message:
+        """Returns the next part; raises RefusedError when it does not come, or not in time."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        self._waiting[task] = loop.time() + self._timeout_s
+        if not self._is_looking:
+            self._is_looking = True
+            loop.call_later(self._timeout_s / 8, self._look, loop)
+        try:
+            message = await receive()
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            raise RefusedError(408, "the body did not come in time", CLOSE) from None
+        finally:
+            del self._waiting[task]
+            self._late.discard(task)
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "the connection ended before the body did", CLOSE)
+        return message
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_s = loop.time()
+        for task, deadline_s in self._waiting.items():
+            if deadline_s < now_s and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        self._is_looking = bool(self._waiting)
+        if self._is_looking:
+            loop.call_later(self._timeout_s / 8, self._look, loop)
