@@ -25,15 +25,17 @@ VIEWERS, FRAMES_PER_S, FRAME_BYTES = 3, 60, 72
 _RLCAR = str(Path(sys.executable).with_name("rlcar"))
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PEER = f"""
-import asyncio, sys, uvicorn
+import asyncio, sys, time, uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
 async def send(socket):
     await socket.accept()
+    due_s = time.monotonic()
     while True:
         await socket.send_bytes(bytes({FRAME_BYTES}))
-        await asyncio.sleep(1 / {FRAMES_PER_S})
+        due_s = max(due_s + 1 / {FRAMES_PER_S}, time.monotonic() - 0.25)
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
 
 config = uvicorn.Config(
     Starlette(routes=[WebSocketRoute("/live", send)]), port=int(sys.argv[1]), log_level="critical",

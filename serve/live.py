@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -12,11 +11,12 @@ from typing import Any
 
 from rlcar.errors import UserError
 from rlcar.race_config import RaceConfig
-from rlcar.track import TRACK_SETS, make_track
+from rlcar.track import TRACK_SETS
 from serve.live_car import open_course
 from serve.live_dream import RunDreams, open_eye
 from serve.live_drive import FRAMES_PER_S, Drive
 from serve.live_models import LIVE, Brain, Models, Wheel, open_models
+from serve.live_report import report_state, report_stats, report_track
 from serve.live_seat import DriverSeat
 from serve.live_viewers import Viewer, Viewers, sentence
 from serve.live_wire import pack_dream, pack_latent, pack_tick
@@ -38,7 +38,7 @@ class LiveSession:
         self._seeds = TRACK_SETS[track_set]
         self.drive = Drive(open_course(race, self._seeds), self.seat)
         self.follows = models.follower is not None
-        self._dreams = RunDreams(models.follower.folder) if models.follower else None
+        self._dreams = RunDreams(models.follower) if models.follower else None
         self._started_s, self._count = time.monotonic(), 0
         self._steps: deque[tuple[float, int]] = deque(maxlen=6)  # (when, how many), a second apart
         self._lock = asyncio.Lock()
@@ -64,7 +64,7 @@ class LiveSession:
         rows = [] if follower is None else follower.rows[-_ROWS_TOLD:]
         run = None if follower is None else follower.folder.name
         viewer.tell(sentence("hello", id=viewer.id, key=viewer.key, run=run))
-        viewer.tell(sentence("track", **self.track()))
+        viewer.tell(sentence("track", **report_track(self.drive.car, self._seeds)))
         viewer.tell(sentence("rows", is_anew=True, rows=rows))
         viewer.tell(sentence("stats", **self.stats()))
         self.tell_state()
@@ -128,10 +128,10 @@ class LiveSession:
         return "nobody" if brain is None else brain.label
 
     async def list_models(self) -> dict[str, Any]:
-        """Describes every version, and the saves of the run that is followed; newest first."""
+        """Describes every version and the saves of the run, newest first, and other files."""
         models = self.models
-        entries = await asyncio.to_thread(models.entries)
-        return {"models": entries, "saves": await asyncio.to_thread(models.saves)}
+        lists = {"models": models.entries, "saves": models.saves, "files": models.files}
+        return {name: await asyncio.to_thread(look) for name, look in lists.items()}
 
     async def save(self, description: str) -> int:
         """Publishes the policy at the wheel; returns its new number."""
@@ -150,65 +150,17 @@ class LiveSession:
         self.tell_state()
         return None if brain is None else brain.label
 
-    def track(self) -> dict[str, Any]:
-        """Describes the road; told once for each track."""
-        config = self.drive.car.course.config
-        track = make_track(self.drive.car.track_seed, config.track)
-        shown = config.track.obstacle_placement == "road"
-
-        def line(points: Any) -> list[list[float]]:
-            return [[round(float(x), 2), round(float(y), 2)] for x, y in points]
-
-        return {
-            "seed": track.seed,
-            "first_seed": self._seeds[0],
-            "last_seed": self._seeds[-1],
-            "inner_px": line(track.inner_px),
-            "outer_px": line(track.outer_px),
-            "centre_px": line(track.centre_px),
-            "obstacles_px": line(track.obstacles_px),
-            "obstacles_are_solid": shown,
-            "obstacle_radius_px": track.obstacle_radius_px,
-            "top_speed_px_per_step": config.vehicle.top_speed_px_per_step,
-        }
-
     def state(self) -> dict[str, Any]:
         """Says who drives what; changes seldom."""
-        drive, holder = self.drive, self.seat.holder
-        viewer = None if holder is None else self.viewers.find(holder)
-        brain = None if drive.wheel is None else drive.wheel.brain
-        return {
-            "is_running": drive.is_running,
-            "is_manual": drive.is_manual,
-            "driver": None if holder is None else viewer.id if viewer else "request",
-            "policy": None if brain is None else brain.label,
-            "version": None if brain is None else brain.version,
-            "policy_env_steps": None if brain is None else brain.env_steps,
-            "follows": self.follows,
-            "ghost": None if drive.ghost is None else drive.ghost.brain.label,
-            "dreams": drive.eye is not None,
-        }
+        return {**report_state(self.drive, self.seat, self.viewers), "follows": self.follows}
 
     def stats(self) -> dict[str, Any]:
-        """The figures of `/stats`; of the run where one is followed, else of the car alone."""
-        follower, drive = self.models.follower, self.drive
-        losses = [] if follower is None else follower.losses(100)
-        explores = None if follower is None else follower.last("actor/exploration_probability")
+        """The figures of `/stats`."""
         return {
-            "episode_rewards": list(drive.rewards),
-            "losses": losses,
-            "episode_reward_mean": _mean(drive.rewards),
-            "loss_mean": _mean(losses),
-            # A policy on the page takes its likeliest action; only a run in training explores.
-            "exploration_rate": explores or 0.0,
+            **report_stats(self.drive, self.models.follower),
             "steps_per_s": round(self.steps_per_s(), 2),
             "uptime_s": round(self.uptime_s, 1),
-            "episodes": drive.episodes,
-            "laps": drive.laps,
-            "steps": drive.steps,
             "viewers": len(self.viewers),
-            "manual_control": drive.is_manual,
-            "running": drive.is_running,
         }
 
     @property
@@ -228,7 +180,7 @@ class LiveSession:
         self.viewers.tell("state", **self.state())
 
     def _tell_track(self) -> None:
-        self.viewers.tell("track", **self.track())
+        self.viewers.tell("track", **report_track(self.drive.car, self._seeds))
         self.viewers.show(self._tick())
 
     def _tick(self) -> bytes:
@@ -324,7 +276,3 @@ def open_live(
 ) -> LiveSession:
     """Makes a session; `race` is the world until a policy brings its own. Blocks for seconds."""
     return LiveSession(open_models(registry, run), race or RaceConfig())
-
-
-def _mean(values: Any) -> float | None:
-    return math.fsum(values) / len(values) if values else None

@@ -1,7 +1,5 @@
 """The dream beside the road: what a run's world model expects of the next steps."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 
@@ -15,6 +13,7 @@ from rlcar.sim import SPEC
 from rlcar.sim.sensors import RAYS
 from rlcar.types import Params, TimeStep
 from serve.live_car import Car
+from serve.live_follow import RunFollower
 from serve.live_wire import DREAM_COLUMNS
 
 DREAM_STEPS = 30
@@ -69,13 +68,13 @@ class DreamEye:
 class RunDreams:
     """Finds the newest world model of a run; its method blocks on the disk."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, follower: RunFollower):
+        self._follower = follower
         self._env_steps = -1
 
     def newest(self) -> tuple[DreamerConfig, Params] | None:
         """Returns a world model that is newer than the last one returned, if there is one."""
-        save = checkpoint.latest(self._folder / "checkpoints")
+        save = self._follower.latest("checkpoints")
         if save is None or save.env_steps <= self._env_steps:
             return None
         config = load_config(checkpoint.config_path(save))

@@ -34,6 +34,7 @@ class RunFollower:
         self.folder = Path(folder)
         self.rows: list[dict[str, Any]] = []
         self._place, self._inode, self._torn = 0, 0, b""
+        self._latest: dict[str, tuple[frozenset, checkpoint.Save | None]] = {}
 
     def read(self) -> tuple[bool, list[dict[str, Any]]]:
         """Returns whether the rows begin anew (a resumed run rewrites them), and the new ones."""
@@ -58,8 +59,16 @@ class RunFollower:
 
     def newest(self) -> checkpoint.Save | None:
         """Returns the newest complete save, of those that drove best and of all."""
-        found = [checkpoint.latest(self.folder / name) for name in ("best", "checkpoints")]
+        found = [self.latest(kind) for kind in ("best", "checkpoints")]
         return max((save for save in found if save), key=lambda one: one.env_steps, default=None)
+
+    def latest(self, kind: str) -> checkpoint.Save | None:
+        """Returns the newest complete save in `best` or `checkpoints`."""
+        # Asked every second, and a save's description is a long text: only folders that changed.
+        seen = _entries(self.folder / kind)
+        if kind not in self._latest or self._latest[kind][0] != seen:
+            self._latest[kind] = seen, checkpoint.latest(self.folder / kind)
+        return self._latest[kind][1]
 
     def losses(self, count: int) -> list[float]:
         """Returns the last losses, of the world model where there is one."""
@@ -96,6 +105,13 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _entries(folder: Path) -> frozenset[tuple[str, int]]:
+    try:
+        return frozenset((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(folder))
+    except OSError:  # there is none yet, or one went while we looked
+        return frozenset()
 
 
 def _inode(file: Any) -> int:

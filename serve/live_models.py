@@ -11,6 +11,8 @@ from rlcar import checkpoint
 from rlcar.errors import UserError
 from rlcar.race_config import RaceConfig
 from rlcar.registry import Model, Registry, Version
+from rlcar.registry.architecture import check_arrays
+from rlcar.registry.exchange import imported
 from rlcar.registry.from_run import content_of_run
 from rlcar.types import TimeStep
 from serve.live_follow import RunFollower
@@ -18,6 +20,7 @@ from serve.policy import NumpyPolicy, make_policy
 
 LIVE = "live"  # what `load` calls the run's newest policy, now and from now on
 _VERSION_FILE = re.compile(r"versions/0*(\d{1,8})(/[a-z.]{1,40})?")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(safetensors|pkl|pickle)")
 _SAVE = re.compile(r"(best|checkpoints)/step-\d{9,15}")
 
 
@@ -77,8 +80,9 @@ class Wheel:
 class Models:
     """Lists, loads and publishes; all its methods block on the disk or the store."""
 
-    def __init__(self, registry: Registry, follower: RunFollower | None):
-        self.registry, self.follower = registry, follower
+    def __init__(self, location: str | Path, follower: RunFollower | None):
+        self.registry, self.follower = Registry(location), follower
+        self._folder = None if "://" in str(location) else Path(location)
 
     def entries(self) -> list[dict[str, Any]]:
         """Describes every version, newest first."""
@@ -92,6 +96,13 @@ class Models:
                 entry = {"file": f"{kind}/{save.path.name}", "env_steps": save.env_steps}
                 found.append(entry | {"created": save.meta.get("created")})
         return sorted(found, key=lambda entry: int(entry["env_steps"]), reverse=True)
+
+    def files(self) -> list[str]:
+        """Names the files of the model folder that are no versions: exported ones, old pickles."""
+        if self._folder is None or not self._folder.is_dir():
+            return []
+        names = (path.name for path in self._folder.iterdir() if not path.is_symlink())
+        return sorted(name for name in names if _FILE.fullmatch(name))
 
     def first(self) -> Brain | None:
         """Returns what drives to begin with: the run's newest, else the champion, else any."""
@@ -115,6 +126,8 @@ class Models:
         """
         if _SAVE.fullmatch(file) and self.follower is not None:
             return self._of_save(checkpoint.open_save(self.follower.folder / file))
+        if _FILE.fullmatch(file) and self._folder is not None:
+            return _of_file(self._folder / file)
         match = _VERSION_FILE.fullmatch(file)
         model = self.registry.open(match[1] if match else file)
         number = model.version.number
@@ -128,15 +141,25 @@ class Models:
     def _of_save(self, save: checkpoint.Save) -> Brain:
         assert self.follower is not None
         arrays, metadata, report = content_of_run(save.path, "")
-        created = save.meta.get("created") or datetime.now(UTC).isoformat(timespec="seconds")
-        model = Model(Version(0, created, metadata, {}), arrays)
+        model = Model(Version(0, save.meta.get("created") or _now(), metadata, {}), arrays)
         label = f"{self.follower.folder.name} at {save.env_steps:,} env steps"
         return Brain(label, None, make_policy(model), model, report)
 
 
 def open_models(registry: str | Path, run: Path | None) -> Models:
     """Opens a registry, which need not exist yet, and a run to follow."""
-    return Models(Registry(registry), None if run is None else RunFollower(run))
+    return Models(registry, None if run is None else RunFollower(run))
+
+
+def _of_file(path: Path) -> Brain:
+    arrays, metadata, report = imported(path, "")
+    check_arrays(metadata["config"], arrays, path.name)
+    model = Model(Version(0, _now(), metadata, {}), arrays)
+    return Brain(path.name, None, make_policy(model), model, report)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def one_step(brain: Brain, observation: list[float]) -> list[float]:

@@ -126,7 +126,7 @@ def train(
     if page:
         from rlcar.cli.watching import start_page
 
-        start_page(folder, page_port)
+        start_page(folder, page_port, registry)
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
     if local:
         from rlcar.train import train as run_training

@@ -66,10 +66,10 @@ def watch(
     run_live(live, settings, lambda url: console.print(f"the page: {url}", highlight=False))
 
 
-def start_page(folder: Path, port: int) -> None:
+def start_page(folder: Path, port: int, registry: str) -> None:
     """Runs `rlcar watch` in a process of its own, which ends with this one."""
     command = [sys.executable, "-m", "rlcar.cli", "watch", str(folder)]
-    command += ["--port", str(port), "--wait-s", str(_BEGINS_S)]
+    command += ["--port", str(port), "--registry", registry, "--wait-s", str(_BEGINS_S)]
     # In a session of its own: Ctrl-C is for the training, whose end is the page's.
     process = subprocess.Popen(
         command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, start_new_session=True

@@ -5,16 +5,17 @@ import pytest
 
 from serve.live_car import Car, open_course
 from serve.live_dream import DREAM_STEPS, RunDreams, open_eye
+from serve.live_follow import RunFollower
 from tests.serve.live_page import save_run
 
 
 @pytest.fixture(scope="module")
 def dreams(tmp_path_factory):
-    return RunDreams(save_run(tmp_path_factory.mktemp("runs") / "begun", 128))
+    return RunDreams(RunFollower(save_run(tmp_path_factory.mktemp("runs") / "begun", 128)))
 
 
 def test_a_run_without_a_save_has_no_dreams(tmp_path):
-    assert RunDreams(tmp_path).newest() is None
+    assert RunDreams(RunFollower(tmp_path)).newest() is None
 
 
 def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, tiny_config):
@@ -41,7 +42,7 @@ def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, 
 
 
 def test_newer_parameters_dream_something_else(dreams, tiny_config, tmp_path):
-    config, params = RunDreams(dreams._folder).newest()
+    config, params = RunDreams(dreams._follower).newest()
     car = Car(open_course(tiny_config.race, range(10_000, 10_002)))
     eye = open_eye(config, params, car)
     before = eye.dream(car)

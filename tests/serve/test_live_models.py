@@ -1,9 +1,12 @@
 """Which policies the page can put at the wheel."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 from rlcar.errors import UserError
+from rlcar.registry.exchange import exported_bytes
 from rlcar.types import TimeStep
 from serve.live_models import Wheel, one_step, open_models
 from tests.serve.live_page import save_run
@@ -90,6 +93,22 @@ def test_a_published_policy_is_the_one_at_the_wheel(tmp_path, run):
     assert one_step(again, SEEN) == one_step(brain, SEEN)
     assert models.entries()[0]["description"] == "from the page"
     assert models.entries()[0]["run"] == "begun"
+
+
+def test_an_exported_file_of_the_model_folder_is_loaded_and_others_are_refused(tmp_path):
+    publish(tmp_path, 1)
+    models = open_models(tmp_path, None)
+    model = models.load("1").model
+    (tmp_path / "mine.safetensors").write_bytes(exported_bytes(model, None))
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(print))
+    (tmp_path / "link.safetensors").symlink_to("/etc/passwd")
+    assert models.files() == ["evil.pkl", "mine.safetensors"]
+    brain = models.load("mine.safetensors")
+    assert (brain.label, brain.version) == ("mine.safetensors", None)
+    assert one_step(brain, SEEN) == one_step(models.load("1"), SEEN)
+    for file in ("evil.pkl", "link.safetensors", "none.safetensors", "../mine.safetensors"):
+        with pytest.raises(UserError):
+            models.load(file)
 
 
 def test_a_damaged_version_is_not_put_at_the_wheel(tmp_path):

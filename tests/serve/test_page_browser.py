@@ -48,11 +48,13 @@ def open_page(chromium, page):
     """Opens the page in a browser of its own; complains of whatever the console says."""
     contexts, complaints = [], []
 
-    def open_it(**options):
+    def open_it(gamepad=None, **options):
         options = {"viewport": {"width": 1280, "height": 900}, **options}
         context = chromium.new_context(**options)
         contexts.append(context)
         tab = context.new_page()
+        if gamepad:
+            tab.add_init_script(gamepad)
         tab.on("console", lambda said: complaints.append(said.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         tab.on("request", lambda asked: _is_ours(asked.url, page) or complaints.append(asked.url))
@@ -176,6 +178,20 @@ def test_a_second_page_watches_until_the_wheel_is_free(open_page, page):
     ann.get_by_role("button", name="Give it back").click()
     bob.get_by_role("button", name="Take the wheel").click()
     bob.get_by_text("You have the wheel").wait_for()
+
+
+def test_a_gamepad_steers_by_its_stick_and_drives_by_its_triggers(open_page, page):
+    tab = open_page(gamepad=_GAMEPAD)
+    tab.get_by_role("button", name="Drive by hand").click()
+    tab.locator("#overlay-start").click()
+    wait_until(lambda: page.live.drive.car.action.tolist() == [-0.5, 0.75])
+
+
+# No machine of the tests has one: what the browser would say of a stick half to the right and of
+# triggers pressed by three quarters.
+_GAMEPAD = """navigator.getGamepads = () => [null, {
+  axes: [0.5, 0.02], buttons: [0, 0, 0, 0, 0, 0, 0, 0.75].map((value) => ({ value })),
+}]"""
 
 
 def test_everything_is_reached_by_the_keyboard_alone_in_a_sensible_order(open_page, page):

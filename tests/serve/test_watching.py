@@ -11,7 +11,8 @@ import pytest
 
 from rlcar.cli.watching import watch
 from rlcar.errors import UserError
-from tests.serve.live_page import save_run
+from tests.serve.live_page import save_run, wait_until
+from tests.serve.served import publish
 
 RLCAR = str(Path(sys.executable).with_name("rlcar"))
 
@@ -31,6 +32,27 @@ def test_the_newest_run_is_shown_until_ctrl_c(tmp_path):
     _, errors = process.communicate(timeout=30)
     assert "Traceback" not in errors
     assert not (tmp_path / "models").exists()
+
+
+def test_the_policy_server_shows_its_champion_on_the_page(tmp_path):
+    publish(tmp_path / "models", 1)
+    process = subprocess.Popen(
+        [RLCAR, "serve", "--lane", "realtime", "--page", "--port", "0"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address = None
+    while address is None:
+        line = process.stderr.readline()
+        assert line, "it ended"
+        address = re.search(r"the page: (\S+)", line)
+    with httpx.Client(base_url=address[1]) as web:
+        wait_until(lambda: web.get("/health/ready").status_code == 200)
+        assert web.get("/").text.startswith("<!doctype html>")
+        assert web.post("/try", json={"observation": [0.5] * 6}).json()["policy"] == "version 1"
+    process.send_signal(signal.SIGINT)
+    assert "Traceback" not in process.communicate(timeout=30)[1]
 
 
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch):

@@ -34,11 +34,12 @@ export class ModelList {
   }
 
   async refresh(run) {
-    const { models, saves } = await get("/list_models");
+    const { models, saves, files } = await get("/list_models");
     const groups = () => [
       ...(models.length ? [group("Versions", models.map((model) => option(String(model.version), describe(model))))] : []),
       ...(saves.length ? [group(`Saves of ${run}`, saves.map(({ file, env_steps: steps }) =>
         option(file, `${count.format(steps)} steps${file.startsWith("best") ? " · best" : ""}`)))] : []),
+      ...(files.length ? [group("Files", files.map((file) => option(file, file)))] : []),
     ];
     this.fill(this.select, [...(run ? [option("live", `newest of ${run}`)] : []), ...groups()], "no version yet");
     this.fill(this.ghosts, [option("", "nobody"), ...groups()]);
