@@ -60,9 +60,11 @@ class Mirror:
 
     def _serve(self) -> None:
         assert self._storage is not None
-        while not self._closing:
+        is_last = False
+        while not is_last:
             self._wanted.wait()
             self._wanted.clear()
+            is_last = self._closing  # read here: what was asked for during a push is still done
             try:
                 if self._folder.is_dir():
                     self._storage.push(self._folder)
