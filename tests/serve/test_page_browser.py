@@ -19,6 +19,9 @@ pytestmark = [
 # Where screenshots are left for a person to look at, if anywhere.
 SHOTS = os.environ.get("RLCAR_SCREENSHOTS")
 
+# A version is on the disk before it is said: beside an installation that takes its time.
+PATIENCE_MS = 120_000
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
@@ -130,7 +133,7 @@ _COLOURS = """(canvas) => {
 def test_versions_are_saved_loaded_and_raced_against(open_page, page):
     tab = open_page()
     tab.get_by_role("button", name="Save as a new version").click()
-    tab.get_by_text("Saved as version 3").wait_for()
+    tab.get_by_text("Saved as version 3").wait_for(timeout=PATIENCE_MS)
     tab.locator("#versions option[value='3']").wait_for(state="attached")
     _load(tab, "1")
     assert page.live.state()["version"] == 1
@@ -284,6 +287,6 @@ def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
                 tab.get_by_role("button", name="Let the policy drive").click()
                 wait_until(lambda: not page.live.drive.is_manual)
                 tab.get_by_role("button", name="Save as a new version").click()
-                tab.get_by_text("Saved as version 2").wait_for()
+                tab.get_by_text("Saved as version 2").wait_for(timeout=PATIENCE_MS)
             context.close()
             wait_until(lambda: page.live.seat.holder is None)
