@@ -58,6 +58,7 @@ def start(arguments, environment, folder):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_training_survives_a_campaign_against_each_of_its_parts(ray_environment, tmp_path):
     words = "chaos --kills 3 --kinds simulator,learner,driver --seed 1 --mode test --simulators 1"
     arguments = [*words.split(), "--name", "run", "--window-s", "1.5"]

@@ -137,10 +137,10 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
     assert "Traceback" not in said.read_text()
     last = checkpoint.latest(folder / "checkpoints")
     assert last.env_steps >= later.env_steps > save.env_steps
-    # The learner owes the same train steps for each env step as if it had never died.
-    assert last.meta["train_steps"] - before == pytest.approx(
-        (last.env_steps - save.env_steps) * 16 / 128, abs=8
-    )
+    # As many train steps for each env step as if it had never died, but for the blocks that were
+    # only stored once it was asked to stop: those are owed.
+    owed = (last.env_steps - save.env_steps) * 16 / 128 - (last.meta["train_steps"] - before)
+    assert -8 <= owed <= 8 * 16
     assert slots_replayed(last) > replayed_before
     rows = read_metrics(folder / "metrics.jsonl")
     assert [row["env_steps"] for row in rows] == sorted(row["env_steps"] for row in rows)

@@ -185,6 +185,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(rlcar, tmp_path):
 
 
 @pytest.mark.usefixtures("embedded_ray")
+@pytest.mark.long
 def test_the_worse_of_a_population_goes_on_from_the_better_ones_checkpoint(tmp_path):
     sweep = parse_sweep(
         {

@@ -116,6 +116,7 @@ def test_headers_that_drip_are_cut_off(server):
         assert b" 408 " in line.recv(4096)
 
 
+@pytest.mark.long
 def test_20_swaps_and_3_redeploys_under_load_cost_no_request(server, folder):
     later = [publish(folder, seed=1 + swap, alias=None) for swap in range(SWAPS)]
     over = threading.Event()
