@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 
 # Before anything imports JAX. Most of the tests' time is compiling: code that runs for a second
@@ -25,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import jax
 import pytest
 
+from rlcar import cli
 from rlcar.config import Config, make_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -33,6 +35,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     return make_config(mode="test")
+
+
+@pytest.fixture
+def rlcar(monkeypatch, capsys, tmp_path):
+    """Runs a command line in an empty folder; returns the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rlcar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.hookimpl(tryfirst=True)

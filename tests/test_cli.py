@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rlcar import checkpoint, cli
+from rlcar import checkpoint
 from rlcar.storage import Storage
 from rlcar.trainer import load_replay
 from tests.tiny_run import SETTINGS, compiled_once, trained
@@ -18,20 +18,6 @@ from tests.tiny_run import SETTINGS, compiled_once, trained
 def _compiled_once():
     with compiled_once():
         yield
-
-
-@pytest.fixture
-def rlcar(monkeypatch, capsys, tmp_path):
-    """Runs a command line in an empty folder; returns the exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["rlcar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -11,24 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rlcar import cli
 from tests.serve.served import publish
 
 RLCAR = Path(sys.executable).with_name("rlcar")
-
-
-@pytest.fixture
-def rlcar(monkeypatch, capsys, tmp_path):
-    """Runs a command line in an empty folder; returns the exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["rlcar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize(

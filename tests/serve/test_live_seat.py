@@ -6,19 +6,6 @@ import pytest
 from serve.live_seat import DEAD_MAN_S, DriverSeat, TakenError
 
 
-class Clock:
-    def __init__(self):
-        self.now_s = 1000.0
-
-    def __call__(self):
-        return self.now_s
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def seat(clock):
     return DriverSeat(clock)

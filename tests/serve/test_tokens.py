@@ -8,19 +8,6 @@ from rlcar.errors import UserError
 from serve.tokens import TokenStore
 
 
-class Clock:
-    def __init__(self):
-        self.now_s = 1_000.0
-
-    def __call__(self):
-        return self.now_s
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def store(tmp_path, clock):
     return TokenStore(tmp_path / "tokens.json", clock)
