@@ -80,7 +80,9 @@ bench-sim: $(STAMP) ## our simulator beside those of others, installed into .ven
 	$(UV) pip install --quiet --python .venv-bench/bin/python -r benchmarks/peers/requirements.txt
 	$(RUN)/python benchmarks/bench_sim.py
 
-bench-serve: $(STAMP) ## both serving lanes beside bare uvicorn and Starlette, in some minutes
+bench-serve: $(STAMP) ## both serving lanes beside Starlette, LitServe and BentoML, in some minutes
+	test -x .venv-bench-serve/bin/python || $(UV) venv --quiet .venv-bench-serve
+	$(UV) pip install --quiet --python .venv-bench-serve/bin/python -r benchmarks/peers/serving_requirements.txt
 	RAY_AUTH_MODE=disabled $(RUN)/python benchmarks/serving.py
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
@@ -88,4 +90,4 @@ golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	git diff --stat -- tests/golden
 
 clean: ## removes the environment and caches, never runs/
-	rm -rf $(VENV) $(CUDA) .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CUDA) .venv-bench .venv-bench-serve .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

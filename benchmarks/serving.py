@@ -1,5 +1,7 @@
 """What does serving cost over bare uvicorn + Starlette with the same policy, in either lane?
 
+    make bench-serve      (installs LitServe and BentoML into .venv-bench-serve, then runs this)
+
 Servers run one or two at a time on this machine, the load generator beside them; a ratio is the
 median over rounds in which both sides were measured one after the other.
 """
@@ -12,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -27,6 +30,8 @@ from load import Load, closed_loop, open_loop, post, sockets_at
 ROUNDS, DURATION_S = 3, 2.0
 ROOT = Path(__file__).parent.parent
 RLCAR = Path(sys.executable).with_name("rlcar")
+PEERS = ROOT / "benchmarks" / "peers"
+PEER_PYTHON = ROOT / ".venv-bench-serve" / "bin" / "python"
 BODY = json.dumps({"observation": [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]}).encode()
 # Ray then needs no task that waits for the client to hang up.
 HEADERS = "x-request-disconnect-disabled: true\r\n"
@@ -78,6 +83,21 @@ def _bare(models: Path) -> contextlib.AbstractContextManager[Server]:
     port = _free_port()
     script = str(ROOT / "benchmarks/peers/bare_starlette.py")
     return _started("starlette", [sys.executable, script, str(models), str(port)], port)
+
+
+def _peer(name: str, models: Path) -> contextlib.AbstractContextManager[Server]:
+    """Another server of Python policies, with one worker; in an environment of its own."""
+    port = _free_port()
+    os.environ["RLCAR_PEER_MODELS"] = str(models)
+    os.environ["RLCAR_PEER_PATH"] = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+    if name == "litserve":
+        command = [str(PEER_PYTHON), str(PEERS / "litserve_server.py"), str(port)]
+    else:
+        os.environ["BENTOML_DO_NOT_TRACK"] = "true"
+        os.environ["BENTOML_CONFIG_OPTIONS"] = "api_server.logging.access.enabled=false"
+        command = [str(PEER_PYTHON.with_name("bentoml")), "serve", "bentoml_server:ActService"]
+        command += ["--working-dir", str(PEERS), "--host", "127.0.0.1", "--port", str(port)]
+    return _started(name, command, port)
 
 
 def _lane(lane: str, models: Path) -> contextlib.AbstractContextManager[Server]:
@@ -198,6 +218,10 @@ def main() -> None:
                 _measure_rate(base, suffix)
                 if not suffix:
                     _measure(base)
+                    for name in ("litserve", "bentoml") if PEER_PYTHON.exists() else ():
+                        with _peer(name, models) as peer:
+                            _compare(base, peer, (1,), suffix)
+                            _measure_rate(peer, suffix)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,6 @@ pytestmark = [
 # Where screenshots are left for a person to look at, if anywhere.
 SHOTS = os.environ.get("RLCAR_SCREENSHOTS")
 
-# A version is on the disk before it is said: beside an installation that takes its time.
-PATIENCE_MS = 120_000
-
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
@@ -95,10 +92,10 @@ def test_a_person_drives_with_the_arrow_keys(open_page, page):
     tab.get_by_text("You have the wheel").wait_for()
     tab.keyboard.down("ArrowUp")
     wait_until(lambda: page.live.drive.car.pose.speed_px_per_step > 1.0)
-    assert page.live.drive.car.action.tolist() == [0.0, 1.0]
+    wait_until(lambda: page.live.drive.car.action.tolist() == [0.0, 1.0])
     tab.keyboard.down("ArrowLeft")  # several at once
     wait_until(lambda: page.live.drive.car.action.tolist() == [1.0, 1.0])
-    assert float(tab.locator("#speed").text_content()) > 0.5
+    until(tab, "Number(document.querySelector('#speed').textContent) > 0.5")
     tab.keyboard.up("ArrowUp")
     tab.keyboard.up("ArrowLeft")
     wait_until(lambda: page.live.drive.car.action.tolist() == [0.0, 0.0])
@@ -133,8 +130,13 @@ _COLOURS = """(canvas) => {
 def test_versions_are_saved_loaded_and_raced_against(open_page, page):
     tab = open_page()
     tab.get_by_role("button", name="Save as a new version").click()
-    tab.get_by_text("Saved as version 3").wait_for(timeout=PATIENCE_MS)
+    tab.get_by_text("Saved as version 3").wait_for()
     tab.locator("#versions option[value='3']").wait_for(state="attached")
+    tab.evaluate(_OBSERVE, "#message")
+    for newest in (3, 4):
+        page.live.viewers.tell("versions", newest=newest)
+    until(tab, "window.said.includes('Version 4 was published.')")
+    assert "Version 3 was published." not in tab.evaluate("window.said")  # who saved it was told
     _load(tab, "1")
     assert page.live.state()["version"] == 1
     tab.locator("#ghosts").select_option("2")
@@ -252,12 +254,7 @@ _CUT_OFF = """() => [...document.querySelectorAll("button, dd, dt, p, h1, h2, la
 
 def test_a_lost_connection_is_said_and_comes_back(open_page, page):
     tab = open_page()
-    seen = """() => {
-      window.said = [];
-      new MutationObserver(() => window.said.push(document.querySelector("#seat").textContent))
-        .observe(document.querySelector("#seat"), { childList: true, characterData: true });
-    }"""
-    tab.evaluate(seen)
+    tab.evaluate(_OBSERVE, "#seat")
     for viewer in list(page.live.viewers._all.values()):
         viewer.is_gone = True
         viewer.tell("{}")
@@ -265,6 +262,28 @@ def test_a_lost_connection_is_said_and_comes_back(open_page, page):
     lost, *_, back = tab.evaluate("window.said")
     assert lost == "Connection lost, trying again"
     assert back == "The wheel is free"
+
+
+def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
+    """What was clicked before the server said under which name would be a stranger's command."""
+    with chromium.new_context() as context:
+        tab = context.new_page()
+        tab.add_init_script("window.WebSocket = class {};")
+        tab.goto(f"http://{page.address}/")
+        assert tab.locator("#seat").text_content() == "Connecting"
+        tab.keyboard.press("m")
+        for button in ("start", "overlay-start", "manual", "save"):
+            assert tab.locator(f"#{button}").is_disabled()
+        assert not page.live.drive.is_manual
+
+
+# Keeps every text that stood in a place.
+_OBSERVE = """(place) => {
+  window.said = [];
+  const seen = document.querySelector(place);
+  new MutationObserver(() => window.said.push(seen.textContent))
+    .observe(seen, { childList: true, characterData: true });
+}"""
 
 
 def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
@@ -287,6 +306,6 @@ def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
                 tab.get_by_role("button", name="Let the policy drive").click()
                 wait_until(lambda: not page.live.drive.is_manual)
                 tab.get_by_role("button", name="Save as a new version").click()
-                tab.get_by_text("Saved as version 2").wait_for(timeout=PATIENCE_MS)
+                tab.get_by_text("Saved as version 2").wait_for()
             context.close()
             wait_until(lambda: page.live.seat.holder is None)

@@ -23,7 +23,7 @@ const hands = new Hands(document.querySelectorAll("#touch button"));
 const tryIt = new TryIt(byId("sliders"), {
   steering: byId("try-steering"), throttle: byId("try-throttle"),
 });
-const live = { id: null, run: null, state: null, dream: null, latent: null, bestLap: null, isLost: true, frame: null };
+const live = { id: null, run: null, state: null, dream: null, latent: null, bestLap: null, saved: null, frame: null };
 
 function write(id, text) {
   const place = byId(id);
@@ -66,14 +66,13 @@ const hear = {
   duel({ car, ghost }) { duels.add(car, ghost); },
   versions({ newest }) {
     models.refresh(live.run).catch(complain);
-    tell(`Version ${newest} was published.`);
+    if (newest !== live.saved) tell(`Version ${newest} was published.`);
   },
   error({ error }) { tell(error, true); },
 };
 
 const stream = new Stream({
-  open() { live.isLost = false; showState(); },
-  close() { live.isLost = true; showState(); },
+  close() { live.id = null; showState(); },
   sentence(said) { hear[said.type]?.(said); },
   frame(frame) {
     if (frame.kind === TICK) playback.push(frame, performance.now());
@@ -104,19 +103,22 @@ const command = (work) => async () => {
   } catch (error) { complain(error); }
 };
 
-const isMine = () => live.state?.driver === live.id;
+// Only who was greeted has a name to command under: what is clicked earlier would be a stranger's.
+const isLost = () => live.id === null;
+const isMine = () => !isLost() && live.state?.driver === live.id;
 const isOthers = () => Boolean(live.state?.driver) && !isMine();
+const mayCommand = () => !isLost() && !isOthers();
 
 function showState() {
   const { state } = live;
-  const seat = live.isLost ? "Connection lost, trying again" : isMine() ? "You have the wheel"
+  const seat = isLost() ? (state ? "Connection lost, trying again" : "Connecting") : isMine() ? "You have the wheel"
     : isOthers() ? "Watching: somebody else drives" : "The wheel is free";
   write("seat", seat);
-  byId("seat").className = `chip ${live.isLost ? "off" : isMine() ? "on" : ""}`;
+  byId("seat").className = `chip ${isLost() ? (state ? "off" : "") : isMine() ? "on" : ""}`;
   write("seat-button", isMine() ? "Give it back" : "Take the wheel");
-  byId("seat-button").hidden = live.isLost || isOthers();
+  byId("seat-button").hidden = !mayCommand();
   for (const id of ["start", "overlay-start", "reset", "manual", "next-track", "load", "ghost", "save", "versions", "ghosts"]) {
-    byId(id).disabled = live.isLost || isOthers();
+    byId(id).disabled = !mayCommand();
   }
   if (!state) return;
   write("start", state.is_running ? "Stop" : "Start");
@@ -157,11 +159,12 @@ function showNumbers({ car, steps, isBraking }) {
   write("progress", (100 * car.progress).toFixed(0));
   write("lap", (steps / STEPS_PER_S).toFixed(1));
   write("position", `${car.x.toFixed(0)}, ${car.y.toFixed(0)}`);
-  if (isBraking && isMine() && live.state?.is_manual && !live.isLost) flash("Nobody steers: braking");
+  if (isBraking && isMine() && live.state?.is_manual) flash("Nobody steers: braking");
 }
 
 function draw(nowMs) {
-  requestAnimationFrame(draw);
+  showState();
+requestAnimationFrame(draw);
   const frame = playback.at(nowMs), chosen = Number(byId("ahead").value);
   if (frame && live.frame && frame.steps < live.frame.steps) { road.forget(); live.dream = null; }
   live.frame = frame;
@@ -197,7 +200,10 @@ byId("ghost").addEventListener("click", command(async () => {
   const { policy } = await models.haunt();
   return policy ? `${policy} drives along.` : "No ghost any more.";
 }));
-byId("save").addEventListener("click", command(async () => `Saved as version ${(await post("/save_model", {})).version}.`));
+byId("save").addEventListener("click", command(async () => {
+  live.saved = (await post("/save_model", {})).version;
+  return `Saved as version ${live.saved}.`;
+}));
 byId("seat-button").addEventListener("click", () => stream.say({ type: isMine() ? "leave" : "take" }));
 byId("ahead").addEventListener("input", () => { live.isDreamStale = true; });
 byId("try-now").addEventListener("click", () => {
@@ -209,7 +215,7 @@ hands.isOn = () => Boolean(live.state?.is_manual);
 const SHORTCUTS = { m: toggleManual, p: toggleRunning, r: reset, n: nextTrack };
 addEventListener("keydown", (event) => {
   const work = SHORTCUTS[event.key.toLowerCase()];
-  if (!work || event.repeat || isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey || isOthers()) return;
+  if (!work || event.repeat || isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey || !mayCommand()) return;
   work();
 });
 
@@ -227,4 +233,5 @@ setInterval(() => {
   road.frames = 0;
 }, 1000);
 
+showState();
 requestAnimationFrame(draw);

@@ -6,7 +6,7 @@ const FIRST_WAIT_MS = 300, LONGEST_WAIT_MS = 5000;
 
 export class Stream {
   constructor(on) {
-    this.on = on; // {frame, sentence, open, close}
+    this.on = on; // {frame, sentence, close}
     this.waitMs = FIRST_WAIT_MS;
     this.connect();
   }
@@ -15,7 +15,7 @@ export class Stream {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     this.socket = new WebSocket(`${scheme}//${location.host}/live`);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => { this.waitMs = FIRST_WAIT_MS; this.on.open(); };
+    this.socket.onopen = () => { this.waitMs = FIRST_WAIT_MS; };
     this.socket.onmessage = ({ data }) =>
       typeof data === "string" ? this.on.sentence(JSON.parse(data)) : this.on.frame(decode(data));
     this.socket.onclose = () => {
