@@ -13,7 +13,7 @@ APART := bench_sim chaos drawn_model header load peers_learning results rllib_lo
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-long test-chaos check fmt results bench bench-sim bench-serve golden clean
+.PHONY: help setup train serve test test-docs test-long test-chaos check fmt results bench bench-sim bench-serve golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,11 +46,14 @@ serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8
 	$(RUN)/rlcar serve $(ARGS)
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
-test: $(STAMP) $(CUDA) ## all tests, with Ray and end to end, in under twenty minutes
-	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not ray and not chaos" $(ARGS)
+test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in under fifteen minutes
+	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not ray and not chaos and not documentation" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 
-test-long: $(STAMP) ## what takes minutes each: redeploys under load, a population, a campaign of kills
+test-docs: $(STAMP) ## runs every command of the README and the docs
+	$(RUN)/pytest -m documentation $(ARGS)
+
+test-long: $(STAMP) ## what takes minutes each: redeploys under load, sweeps that are killed, a campaign of kills
 	$(RUN)/pytest -m long --timeout 600 $(ARGS)
 
 CHAOS ?= short

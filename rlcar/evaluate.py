@@ -238,7 +238,8 @@ def print_table(report: Mapping[str, Any], console: Console) -> None:
     console.print(table)
 
 
-@functools.lru_cache(maxsize=4)
+# A report drives five: what it keeps must be more, or each would push out the next.
+@functools.lru_cache(maxsize=16)
 def _cached_evaluator(
     policy: Policy, race_config: RaceConfig, seeds: tuple[int, ...], seed: int
 ) -> Evaluator:

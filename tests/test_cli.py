@@ -145,7 +145,7 @@ def test_damaged_settings_of_a_checkpoint_are_refused_and_the_previous_one_is_na
 
 def test_a_learning_rate_out_of_this_world_ends_with_the_metrics_name(rlcar, tmp_path):
     settings = [part for one in SETTINGS for part in ("--set", one)]
-    wild = ["--set", "dreamer.optimizer.learning_rate=1e30", "--name", "wild"]
+    wild = ["--algorithm", "sac", "--set", "sac.learning_rate=1e30", "--name", "wild"]
     result = rlcar("train", "--local", "--mode", "test", *settings, *wild)
     code, _, stderr = result
     assert code == 2

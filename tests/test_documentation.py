@@ -101,7 +101,7 @@ def test_make_test_is_this_very_run():
     assert _as_rlcar("make test")[0].endswith("pytest")
 
 
-@pytest.mark.slow
+@pytest.mark.documentation
 def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
     """`--resume auto` and `evaluate` need what the lines above them left."""
     monkeypatch.setenv("RLCAR_TOKENS", str(tmp_path / "tokens.json"))
@@ -110,7 +110,7 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
 
 
 def _run_every_command(tmp_path, served):
-    commands = [command for command in _commands() if command not in ("make test", "make check")]
+    commands = [command for command in _commands() if not command.startswith("make test")]
     assert len(commands) >= 10
     for command in commands:
         words = _as_rlcar(command)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from rlcar import checkpoint
+from rlcar import checkpoint, evaluate
 from rlcar.drivers import DRIVERS, REFERENCE
 from rlcar.errors import CheckpointError, ConfigError, UserError
 from rlcar.evaluate_run import FIGURES, evaluate_run
@@ -70,7 +70,10 @@ def test_evaluating_twice_gives_the_same_report(run_folder):
         report["provenance"].pop("created")
         return report
 
-    assert report_without_its_date() == report_without_its_date()
+    first, compiled = report_without_its_date(), evaluate._cached_evaluator.cache_info().misses
+    assert report_without_its_date() == first
+    # The policy's is another object each time; the four that it is compared with are not.
+    assert evaluate._cached_evaluator.cache_info().misses <= compiled + 1
 
 
 def test_a_run_means_its_best_policy_and_a_checkpoint_itself(run_folder):

@@ -101,6 +101,7 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text())["trials"]
 
 
+@pytest.mark.long
 def test_a_sweep_finishes_though_one_trial_is_killed_twice(rlcar, tmp_path):
     sweep = {
         **TINY,
@@ -157,6 +158,7 @@ def test_every_command_about_sweeps_in_the_documentation_is_run_here():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_says_how_to_go_on_and_resume_does(rlcar, tmp_path):
     folder = tmp_path / "sweeps/smoke"
     process, said = rlcar(SMOKE)
