@@ -103,7 +103,7 @@ def _packages() -> Iterator[Finding]:
 _IMPORTED = (
     *("chex", "dm-haiku", "gymnasium", "jax", "matplotlib", "numpy", "optax", "pillow", "pyarrow"),
     *("pydantic", "pygame-ce", "pyyaml", "rich", "safetensors", "scipy", "tensorboardx", "typer"),
-    *("ray", "optuna", "plotly"),
+    *("ray", "optuna", "plotly", "zstandard"),
 )
 
 

@@ -142,6 +142,7 @@ def test_never_more_than_the_slots_run_and_what_fails_again_and_again_is_given_u
     assert again.is_over(), "what is done is not done again"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path, monkeypatch):
     monkeypatch.setattr(monitor, "FROZEN_AT_LEAST_S", 8.0)

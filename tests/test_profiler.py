@@ -13,7 +13,9 @@ from tests.tiny_run import make_tiny_config
 
 
 def test_a_training_is_profiled_by_stage_and_by_operation(tmp_path):
-    profile = profile_train(make_tiny_config(), tmp_path / "out", blocks=2)
+    # A trace holds every operation of the evaluation: a short one is enough.
+    config = make_tiny_config("race.time_limit_steps=50")
+    profile = profile_train(config, tmp_path / "out", blocks=2)
     assert set(profile.stages_s) == {
         "drive", "insert", "train", "weights to the host", "evaluate (once)",
     }  # fmt: skip

@@ -14,6 +14,7 @@ def test_a_training_that_ends_of_itself_again_and_again_is_given_up_with_its_las
     assert not training.is_done()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_driver_is_started_again_and_one_that_is_done_is_not(tmp_path):
     tiny = ["--local", "--mode", "test", "--set", "training.env_steps=256"]

@@ -235,6 +235,7 @@ def policy_from(sweep, seed):
     return jax.tree.leaves(learner.policy_params(learner.init(seed)))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("embedded_ray")
 def test_trials_with_simulators_of_their_own_and_one_that_diverges(tmp_path):
     sweep = parse_sweep(

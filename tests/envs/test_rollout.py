@@ -77,6 +77,7 @@ def test_blocks_continue_one_another_and_every_episode_is_whole():
     assert (ball[sampled.is_first] == 0).all()
 
 
+@pytest.mark.long
 def test_a_training_from_pixels_runs_is_reported_and_resumes(tmp_path):
     outcome = train(CATCH, tmp_path / "run")
     assert outcome.summary["env_steps"] == 512
@@ -94,6 +95,7 @@ def test_a_training_from_pixels_runs_is_reported_and_resumes(tmp_path):
         load_seat(tmp_path / "run")
 
 
+@pytest.mark.long
 def test_pong_runs_from_end_to_end(tmp_path):
     config = make_config(
         mode="test",
