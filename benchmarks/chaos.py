@@ -104,7 +104,8 @@ def ray_over_local(env_steps: int) -> float:
 
 
 def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
-    """Both trainings and the peer's ratio, as what is written."""
+    """The peer's ratio and both trainings, as what is written."""
+    ratio = ray_over_local(options.loop_env_steps)
     cluster = ClusterConfig(simulators=options.simulators)
     arguments = train_arguments(options)
     plan = Plan(
@@ -125,7 +126,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     low, high = alone["best_lap_rate_interval"]
     return {
         **report,
-        "ray_over_local": ray_over_local(options.loop_env_steps),
+        "ray_over_local": ratio,
         "lap_rate": killed["best_lap_rate"],
         "lap_rate_undisturbed": alone["best_lap_rate"],
         "lap_rate_within_interval": low <= killed["best_lap_rate"] <= high,

@@ -1,6 +1,6 @@
 """Does the loop on Ray reach 0.95 of the local loop's env steps per second on the same cores?
 
-    python benchmarks/ray_loop.py [env steps, default 6144]
+    python benchmarks/ray_loop.py [env steps, default 6144, at least 4096]
 
 Both train the nano preset from scratch, in turn, with all cores of this process to share: local,
 Ray with one simulator, and so on. The clock starts at the first row after 2048 env steps, when
