@@ -1,5 +1,10 @@
 """One embedded Ray for all tests that ask for it, away from the user's home and sessions."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import warnings
 
@@ -28,6 +33,35 @@ def ray_environment(tmp_path_factory):
         for name, value in environment.items():
             patch.setenv(name, value)
         yield environment
+
+
+@pytest.fixture
+def start_rlcar(ray_environment, tmp_path):
+    """Starts `rlcar` in an empty folder and a process group; what is left of it dies with the test.
+
+    Returns the process and the file of what it says: a pipe would also wait for Ray's processes.
+    """
+    started = []
+
+    def start(*arguments):
+        said = tmp_path / f"said{len(started)}"
+        with said.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rlcar.cli", *arguments],
+                env=os.environ | ray_environment,
+                cwd=tmp_path,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process, said
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def pytest_collection_modifyitems(items):

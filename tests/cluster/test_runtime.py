@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,34 +22,6 @@ ENDLESS = [
 START_S = 180.0
 # Ray's own agents, which sit idle; they outlive a killed driver by about a minute.
 AGENTS = {"ray::DashboardA", "ray::RuntimeEnv"}
-
-
-@pytest.fixture
-def rlcar(ray_environment, tmp_path):
-    """Starts `rlcar` in a process group of its own; whatever is left of it dies with the test."""
-    started = []
-
-    def start(*arguments):
-        command = [sys.executable, "-m", "rlcar.cli", *arguments, "--runs", str(tmp_path / "runs")]
-        said = (
-            tmp_path / f"said{len(started)}"
-        )  # a file: a pipe would also wait for Ray's processes
-        with said.open("w") as file:
-            process = subprocess.Popen(
-                command,
-                env=os.environ | ray_environment,
-                stdout=subprocess.DEVNULL,
-                stderr=file,
-                start_new_session=True,
-            )
-        started.append(process)
-        return process, said
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def wait_for(question, limit_s):
@@ -89,9 +59,9 @@ def slots_replayed(save):
     return int((since or whole)["position"][1])
 
 
-def test_an_address_where_nobody_listens_is_one_sentence_and_exit_code_2(rlcar):
+def test_an_address_where_nobody_listens_is_one_sentence_and_exit_code_2(start_rlcar):
     start_s = time.monotonic()
-    process, said = rlcar("train", "--mode", "test", "--address", "127.0.0.1:1")
+    process, said = start_rlcar("train", "--mode", "test", "--address", "127.0.0.1:1")
     process.wait(timeout=60)
     assert process.returncode == 2
     assert time.monotonic() - start_s < 30
@@ -101,8 +71,8 @@ def test_an_address_where_nobody_listens_is_one_sentence_and_exit_code_2(rlcar):
     assert "RAY_AUTH_MODE=token" in lines[1]
 
 
-def test_minus_one_simulators_is_refused_by_name_and_value(rlcar):
-    process, said = rlcar("train", "--mode", "test", "--simulators", "-1")
+def test_minus_one_simulators_is_refused_by_name_and_value(start_rlcar):
+    process, said = start_rlcar("train", "--mode", "test", "--simulators", "-1")
     process.wait(timeout=60)
     assert process.returncode == 2
     assert "error: --simulators -1: " in said.read_text()
@@ -112,10 +82,10 @@ def test_minus_one_simulators_is_refused_by_name_and_value(rlcar):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
 def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_with_a_save(
-    rlcar, tmp_path
+    start_rlcar, tmp_path
 ):
     folder = tmp_path / "runs" / "run"
-    killed, _ = rlcar("train", *ENDLESS)
+    killed, _ = start_rlcar("train", *ENDLESS)
     wait_for(lambda: learned_save(folder / "checkpoints"), START_S)
     assert len(processes_of(killed.pid)) > 1
     killed.kill()
@@ -125,7 +95,7 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
     save = checkpoint.latest(folder / "checkpoints")
     before = save.meta["train_steps"]
     replayed_before = slots_replayed(save)
-    resumed, said = rlcar("train", *ENDLESS, "--resume", "auto")
+    resumed, said = start_rlcar("train", *ENDLESS, "--resume", "auto")
     later = wait_for(lambda: learned_save(folder / "checkpoints", save.env_steps), START_S)
     resumed.send_signal(signal.SIGTERM)
     asked_s = time.monotonic()
@@ -147,9 +117,9 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_terminal_saves_and_exits_130(rlcar, tmp_path):
+def test_ctrl_c_in_a_terminal_saves_and_exits_130(start_rlcar, tmp_path):
     folder = tmp_path / "runs" / "run"
-    process, said = rlcar("train", *ENDLESS, "--set", "training.checkpoint_every_s=100000")
+    process, said = start_rlcar("train", *ENDLESS, "--set", "training.checkpoint_every_s=100000")
     seen = folder / "metrics.jsonl"
     wait_for(lambda: seen.exists() and '"learner/train_steps"' in seen.read_text(), START_S)
     assert checkpoint.latest(folder / "checkpoints") is None

@@ -1,12 +1,9 @@
 """Sweeps as a user runs them: killed trials, Ctrl-C, populations, trials with simulators."""
 
-import contextlib
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -56,30 +53,10 @@ TINY = {
 
 
 @pytest.fixture
-def rlcar(ray_environment, tmp_path):
-    """Starts a command in a process group of its own; what is left of it dies with the test."""
+def rlcar(start_rlcar, tmp_path):
+    """Starts a command line of the documentation beside the shipped sweeps."""
     (tmp_path / "tune_configs").symlink_to(ROOT / "tune_configs")
-    started = []
-
-    def start(command):
-        said = tmp_path / f"said{len(started)}"
-        with said.open("w") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "rlcar.cli", *command.split()[1:]],
-                env=os.environ | ray_environment,
-                cwd=tmp_path,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        started.append(process)
-        return process, said
-
-    yield start
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return lambda command: start_rlcar(*command.split()[1:])
 
 
 def wait_for(question, process, said):
