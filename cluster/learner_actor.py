@@ -30,6 +30,10 @@ class Report(NamedTuple):
     metrics: dict[str, float]
 
 
+# So many calls `learner/idle_share` looks back: what it waited at the start is soon forgotten.
+IDLE_CALLS = 20
+
+
 class LearnerProcess:
     """Holds replay and parameters. Work goes one call at a time; `control` answers beside it."""
 
@@ -42,7 +46,7 @@ class LearnerProcess:
         self._is_draining = threading.Event()
         self._busy_since_s: float | None = None
         self._idle_since_s: float | None = None
-        self._idle, self._whole = RunningMean(100), RunningMean(100)  # seconds a call
+        self._idle, self._whole = RunningMean(IDLE_CALLS), RunningMean(IDLE_CALLS)  # seconds a call
 
     def start(self, resume: checkpoint.Save | None) -> tuple[Report, Weights]:
         """What to begin with; not in `__init__`, whose errors Ray swallows."""

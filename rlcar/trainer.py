@@ -1,6 +1,7 @@
 """Replay, limiter and learner together: trajectories in, better weights out."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,13 @@ class Trainer:
             self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
             ratio, first = replay.samples_per_insert, replay.min_env_steps
         self._replay = Replay(replay, spec, config.training.block_length, config.seed)
+        # Who replays little waits for many new env steps before a call: they must be let in.
+        steps_per_call = self.updates_per_call * self._steps_per_update
         self._limiter = SamplesPerInsert(
             ratio,
             first,
-            max_ahead_env_steps=2 * block_env_steps,
-            steps_per_update=self.updates_per_call * self._steps_per_update,
+            max_ahead_env_steps=max(2 * block_env_steps, math.ceil(steps_per_call / ratio)),
+            steps_per_update=steps_per_call,
         )
         self._fused: Any = None
         self._whole_replay_is_due = EverySeconds(config.training.replay_every_s)

@@ -18,8 +18,8 @@ CONFIG = make_tiny_config()
 T, N = 32, 4
 
 
-def make_trainer() -> Trainer:
-    return Trainer(CONFIG, SPEC, tiny_agent(CONFIG))
+def make_trainer(*overrides: str) -> Trainer:
+    return Trainer(make_tiny_config(*overrides), SPEC, tiny_agent(CONFIG))
 
 
 def make_block(seed: int) -> Trajectory:
@@ -89,6 +89,17 @@ def test_simulators_wait_while_training_is_two_blocks_behind():
     assert trainer.wants_data()
     trainer.insert(make_block(4))
     assert not trainer.wants_data()
+
+
+def test_little_replay_lets_simulators_further_ahead_instead_of_a_deadlock():
+    # A call takes 8 x 128 steps; at half a sample for each env step that is 16 blocks.
+    trainer = make_trainer("replay.samples_per_insert=0.5")
+    blocks = 0
+    while not trainer.calls_due():
+        assert trainer.wants_data()
+        trainer.insert(make_block(blocks))
+        blocks += 1
+    assert blocks * BLOCK == 256 + trainer.updates_per_call * 128 / 0.5
 
 
 def test_the_weights_version_counts_train_steps_and_lag_is_counted_from_it(uninterrupted):
