@@ -13,7 +13,7 @@ APART := bench_sim chaos drawn_model header load peers_learning results rllib_lo
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-docs test-long test-chaos check fmt results bench bench-sim bench-serve golden clean
+.PHONY: help setup train serve test test-rest test-long test-chaos check fmt results bench bench-sim bench-serve golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,14 +47,14 @@ serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in under fifteen minutes
-	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or documentation or long)" $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or long)" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 
-test-docs: $(STAMP) ## runs every command of the README and the docs
-	$(RUN)/pytest -m documentation $(ARGS)
+test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns
+	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "long and not ray" $(ARGS)
 
-test-long: $(STAMP) ## what takes longest: redeploys under load, sweeps and campaigns that are killed, Pong
-	$(RUN)/pytest -m long --timeout 600 $(ARGS)
+test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, a campaign of kills
+	$(RUN)/pytest -m "ray and long" --timeout 600 $(ARGS)
 
 CHAOS ?= short
 test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form

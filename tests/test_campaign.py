@@ -117,6 +117,7 @@ def start(write, tmp_path):
                 end_process(one.process, 0.0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_never_more_than_the_slots_run_and_what_fails_again_and_again_is_given_up(start, tmp_path):
     campaign = start(
@@ -164,6 +165,7 @@ def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path,
     assert RunReader(tmp_path / "runs/cold").status().state == "stopped"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_job_goes_on_and_ctrl_c_saves_all(write, tmp_path):
     runs = tmp_path / "runs"

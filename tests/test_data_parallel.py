@@ -50,6 +50,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["dreamer"])
 def test_one_two_and_four_devices_give_the_same_update(algorithm):

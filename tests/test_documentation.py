@@ -101,7 +101,8 @@ def test_make_test_is_this_very_run():
     assert _as_rlcar("make test")[0].endswith("pytest")
 
 
-@pytest.mark.documentation
+@pytest.mark.long
+@pytest.mark.slow
 def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
     """`--resume auto` and `evaluate` need what the lines above them left."""
     monkeypatch.setenv("RLCAR_TOKENS", str(tmp_path / "tokens.json"))

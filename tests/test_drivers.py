@@ -56,6 +56,7 @@ def _lap_rates(config):
     return {name: (one.lap_time_steps > 0).mean() for name, one in laps.items()}, laps, tracks
 
 
+@pytest.mark.long
 def test_the_grand_prix_tells_who_sees_the_track_from_who_only_feels_it():
     config = make_race_config("grand-prix")
     rates, laps, tracks = _lap_rates(config)

@@ -12,6 +12,7 @@ from rlcar.profiler import profile_sim, profile_train
 from tests.tiny_run import make_tiny_config
 
 
+@pytest.mark.long
 def test_a_training_is_profiled_by_stage_and_by_operation(tmp_path):
     # A trace holds every operation of the evaluation: a short one is enough.
     config = make_tiny_config("race.time_limit_steps=50")

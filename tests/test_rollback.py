@@ -44,6 +44,7 @@ def test_each_algorithm_has_a_learning_rate_to_halve(algorithm, rate):
     assert after.training.rollbacks == before.training.rollbacks + 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_absurd_learning_rate_is_halved_twice_and_then_ends_the_training(tmp_path, caplog):
     config = plain_config("documented.learning_rate=1e38")

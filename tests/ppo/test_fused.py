@@ -20,6 +20,7 @@ SETTINGS = ("training.cars=4", "training.block_length=16", "ppo.epochs=2")
 CONFIG = make_config("ppo", "test", overrides=SETTINGS)
 
 
+@pytest.mark.long
 def test_two_blocks_in_one_call_are_two_blocks_one_after_the_other():
     agent = make_agent(CONFIG, SPEC)
     apart, rollout = Trainer(CONFIG, SPEC, agent), Rollout(CONFIG, agent.policy)

@@ -266,6 +266,7 @@ def test_a_lost_connection_is_said_and_comes_back(open_page, page):
 
 def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
     """What was clicked before the server said under which name would be a stranger's command."""
+    page.live.drive.is_running = page.live.drive.is_manual = False
     with chromium.new_context() as context:
         tab = context.new_page()
         tab.add_init_script("window.WebSocket = class {};")
