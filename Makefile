@@ -53,7 +53,7 @@ test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in under fifteen m
 test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns
 	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "long and not ray" $(ARGS)
 
-test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, a campaign of kills
+test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, nodes that come and go
 	$(RUN)/pytest -m "ray and long" --timeout 600 $(ARGS)
 
 CHAOS ?= short

@@ -174,6 +174,7 @@ def test_a_missing_and_a_wrong_token_are_one_sentence_each(laptop):
     assert_is_one_sentence(done(wrong), "refuses the token of RAY_AUTH_TOKEN: replace it")
 
 
+@pytest.mark.long
 def test_ctrl_c_detaches_and_the_job_is_listed_watched_and_stopped_with_a_save(head, laptop):
     home, token = head[1], {"RAY_AUTH_TOKEN": TOKEN}
     endless = ("--mode", "test", "--local", "--name", "endless", "--algorithm", "ppo")
