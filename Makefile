@@ -46,7 +46,7 @@ serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8
 	$(RUN)/rlcar serve $(ARGS)
 
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
-test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in under fifteen minutes
+test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
 	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or long)" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 

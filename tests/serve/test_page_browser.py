@@ -113,6 +113,7 @@ def test_the_policy_drives_dreams_and_is_watched_at_the_screens_own_pace(open_pa
     for canvas in ("#road", "#fan", "#strip", "#latent"):
         assert tab.evaluate(_COLOURS, canvas) > 2, canvas
     until(tab, "Number(document.querySelector('#road').dataset.framesPerS) > 10")
+    assert tab.evaluate(_REWRITTEN) == 0
     tab.get_by_role("button", name="Drive by hand").click()
     tab.get_by_role("button", name="Let the policy drive").click()
     wait_until(lambda: not page.live.drive.is_manual)
@@ -120,6 +121,14 @@ def test_the_policy_drives_dreams_and_is_watched_at_the_screens_own_pace(open_pa
     wait_until(lambda: not page.live.drive.is_running)
 
 
+# How often the chip of the wheel is written in 20 frames in which nobody takes it.
+_REWRITTEN = """() => new Promise((done) => {
+  let writes = 0, frames = 0;
+  new MutationObserver((all) => { writes += all.length; })
+    .observe(document.querySelector("#seat"), { attributes: true, childList: true });
+  const count = () => ++frames < 20 ? requestAnimationFrame(count) : done(writes);
+  requestAnimationFrame(count);
+})"""
 _COLOURS = """(canvas) => {
   const place = document.querySelector(canvas);
   const pixels = place.getContext("2d").getImageData(0, 0, place.width, place.height).data;

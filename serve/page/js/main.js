@@ -163,8 +163,7 @@ function showNumbers({ car, steps, isBraking }) {
 }
 
 function draw(nowMs) {
-  showState();
-requestAnimationFrame(draw);
+  requestAnimationFrame(draw);
   const frame = playback.at(nowMs), chosen = Number(byId("ahead").value);
   if (frame && live.frame && frame.steps < live.frame.steps) { road.forget(); live.dream = null; }
   live.frame = frame;
