@@ -90,15 +90,22 @@ def _as_rlcar(command: str) -> list[str]:
     """Unfolds a make target to the rlcar command that it runs."""
     if not command.startswith("make"):
         return shlex.split(command)
-    # These tests themselves run under make, whose own messages would otherwise come first and last.
+    # These tests themselves run under make, whose own messages would otherwise come first and last,
+    # and whose ARGS, which reach us as a variable too, would become those of this command.
     options = ["--dry-run", "--always-make", "--no-print-directory"]
-    dry_run = _run([*shlex.split(command), *options], ROOT)
+    dry_run = _run(["env", "ARGS=", "MAKEFLAGS=", *shlex.split(command), *options], ROOT)
     assert dry_run.returncode == 0, (command, dry_run.stderr)
     return shlex.split(dry_run.stdout.strip().split("\n")[-1])
 
 
 def test_make_test_is_this_very_run():
     assert _as_rlcar("make test")[0].endswith("pytest")
+
+
+def test_the_options_of_these_tests_are_not_those_of_a_documented_command(monkeypatch):
+    monkeypatch.setenv("ARGS", "-k some")
+    monkeypatch.setenv("MAKEFLAGS", "-- ARGS=-k\\ some")
+    assert _as_rlcar("make train")[1:] == ["train"]
 
 
 @pytest.mark.long
