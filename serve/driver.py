@@ -20,12 +20,12 @@ from serve.schema import (
 )
 from serve.sessions import LastAnswer, Session, Sessions
 from serve.settings import ServeSettings
+from serve.together import Together, act_alone
 
 _LOGGER = logging.getLogger(__name__)
 SAFE_ACTION = (0.0, -1.0)  # wheels straight, full brake
 # What takes longer than this is done in the other thread, so that nobody else waits for it.
 _INLINE_S = 0.002
-_ONE_FIRST = np.ones(1, bool)
 
 
 class Driver:
@@ -45,6 +45,7 @@ class Driver:
         )
         self._deadline_ms = settings.deadline_ms
         self._clock = clock
+        self._together = Together()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rlcar-act")
 
     def close(self) -> None:
@@ -159,7 +160,10 @@ class Driver:
         """Returns the actions `[N, A]`, or None when the deadline came first."""
         if self._clock() > deadline_s:
             return None
-        if model.cost_of(len(observed.observation)) < _INLINE_S:
+        cars = len(observed.observation)
+        if model.cost_of(cars) < _INLINE_S:
+            if session is None and cars == 1:
+                return await self._together.act(model, observed.observation)
             return _acted(model, session, observed)
         if session is not None:
             session.is_acting = True
@@ -223,6 +227,4 @@ def _is_repeated(session: Session, asked: Asked) -> bool:
 def _acted(model: ServedModel, session: Session | None, observed: Observed) -> np.ndarray:
     if session is not None:
         return session.act(observed)
-    cars = len(observed.observation)
-    first = _ONE_FIRST if cars == 1 else np.ones(cars, bool)
-    return model.policy.act(model.policy.initial_state(cars), observed.observation, first)[0]
+    return act_alone(model, observed.observation)
