@@ -45,9 +45,11 @@ train: $(STAMP) ## the main job: trains on this machine's own embedded Ray, then
 serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8000
 	$(RUN)/rlcar serve $(ARGS)
 
+# CI adds some of `test-rest`, beside the others: make test ALSO="or ci".
+ALSO ?=
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
-	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or long)" $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or long) $(ALSO)" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 
 test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns

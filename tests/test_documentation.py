@@ -108,6 +108,7 @@ def test_the_options_of_these_tests_are_not_those_of_a_documented_command(monkey
     assert _as_rlcar("make train")[1:] == ["train"]
 
 
+@pytest.mark.ci
 @pytest.mark.long
 @pytest.mark.slow
 def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
