@@ -314,13 +314,12 @@ def _explain(url: str, location: Location, error: Exception) -> str:
     if location.is_s3:
         bucket = location.path.partition("/")[0]
         advice = "is the address right, and the network up?"
-        if any(word in reason for word in ("NO_SUCH_BUCKET", "not found", "does not exist")):
-            advice = f"create the bucket {bucket!r} first"
-        elif any(
-            word in reason for word in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE", "403")
-        ):
+        # First the key: about a wrong one a server says that it "does not exist", too.
+        if any(word in reason for word in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE", "403")):
             advice = (
                 "give credentials that may write there, as AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY or in ~/.aws/credentials"
             )
+        elif any(word in reason for word in ("NO_SUCH_BUCKET", "not found", "does not exist")):
+            advice = f"create the bucket {bucket!r} first"
     return f"cannot reach the storage {url}: {reason}; {advice}"

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import urllib.request
 import warnings
 
 import numpy as np
@@ -186,6 +187,38 @@ def test_a_missing_bucket_is_one_sentence(bucket, s3_server):
     with pytest.raises(StorageError, match="create the bucket 'nosuch' first") as refusal:
         Storage(bucket.replace(parse_storage(bucket).path.partition("/")[0], "nosuch")).check()
     assert "\n" not in str(refusal.value)
+
+
+@pytest.fixture
+def guarded_bucket(bucket, s3_server):
+    """The address of a bucket whose server now asks who is there."""
+
+    def ask_after(requests):
+        urllib.request.urlopen(
+            urllib.request.Request(
+                f"http://{s3_server}/moto-api/reset-auth",
+                data=requests.encode(),
+                headers={"Content-Type": "text/plain"},
+            ),
+            timeout=10,
+        ).close()
+
+    ask_after("0")
+    yield bucket
+    ask_after("inf")
+
+
+def test_a_wrong_key_is_one_sentence_that_says_where_the_right_one_goes(
+    guarded_bucket, tmp_path, monkeypatch
+):
+    folder = make_run(tmp_path / "mine", 100)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    storage = Storage(guarded_bucket)
+    for reach in (storage.check, storage.runs, lambda: storage.push(folder)):
+        with pytest.raises(StorageError, match="give credentials that may .* there") as refusal:
+            reach()
+        assert "\n" not in str(refusal.value)
+        assert "hidden" not in str(refusal.value)
 
 
 def test_a_server_that_does_not_answer_is_one_sentence(bucket, s3_server):
