@@ -4,7 +4,14 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from rlcar.config import nearest
 from rlcar.errors import ConfigError
@@ -22,6 +29,8 @@ class ClusterConfig(Section):
     learner_gpus: NonNegativeFloat | None = None  # None: one a device, if the cluster has any
     blocks_in_flight: PositiveInt = 2  # for each simulator: one driving, one waiting
     learner_queue: PositiveInt = 3  # blocks handed to the learner and not yet learned from
+    # The replay in so many processes of their own, on any nodes with the memory; 0: in the learner.
+    replay_shards: NonNegativeInt = 0
     # Blocks driven with weights older than so many updates are dropped; None: four times what all
     # blocks in flight amount to.
     max_policy_lag_updates: PositiveInt | None = None

@@ -14,6 +14,7 @@ from cluster.config import ClusterConfig
 from cluster.fleet import Block, is_lost_object, reason_of
 from cluster.learner_actor import LearnerActor, Report
 from cluster.nodes import nodes_now, selector
+from cluster.replay_shards import ReplayShards
 from cluster.sim_actor import Whereabouts
 from cluster.weights import Published
 from rlcar import checkpoint
@@ -46,11 +47,12 @@ class RemoteLearner:
     ):
         """Starts it and returns at once; `count_lost` is told of blocks that do not get to it."""
         self._cluster, self._count_lost = cluster, count_lost
+        self._shards = ReplayShards(config, cluster)
         self._actor = LearnerActor.options(
             num_cpus=cluster.learner_cpus,
             num_gpus=learner_gpus(config, cluster),
             label_selector=selector("learner", nodes_now()),
-        ).remote(config)
+        ).remote(config, self._shards.actors, cluster.learner_deadline_s)
         self._first = self._actor.start.options(num_returns=2).remote(resume)
         self._learning: dict[Any, Any] = {}  # ref of the report -> ref of the weights
         self._saving: Any = None
@@ -68,6 +70,7 @@ class RemoteLearner:
         trace: TracebackType | None,
     ) -> None:
         ray.kill(self._actor)
+        self._shards.stop()
 
     def begin(self, make_room: Callable[[bool], None]) -> None:
         """Waits until it runs and has read the checkpoint.

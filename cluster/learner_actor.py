@@ -4,12 +4,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 
+from cluster.replay_shards import rings_on
 from cluster.sim_actor import Whereabouts, whereabouts
 from rlcar import checkpoint, logs
 from rlcar.agent import make_agent
@@ -37,12 +38,14 @@ IDLE_CALLS = 20
 class LearnerProcess:
     """Holds replay and parameters. Work goes one call at a time; `control` answers beside it."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, shards: Sequence[Any] = (), shard_deadline_s: float = 60.0):
         _step_forward()
         logs.take_over("learner")
         keep_compiled_code()  # one that takes a dead one's place need not compile again
         spec = spec_of(config)
-        self._trainer = Trainer(config, spec, make_agent(config, spec))
+        self._shards = shards
+        slots = rings_on(shards, config, shard_deadline_s)
+        self._trainer = Trainer(config, spec, make_agent(config, spec), slots)
         self._is_draining = threading.Event()
         self._busy_since_s: float | None = None
         self._idle_since_s: float | None = None
@@ -50,6 +53,7 @@ class LearnerProcess:
 
     def start(self, resume: checkpoint.Save | None) -> tuple[Report, Weights]:
         """What to begin with; not in `__init__`, whose errors Ray swallows."""
+        ray.get([shard.whereabouts.remote() for shard in self._shards])
         with self._working():
             if resume is not None:
                 self._trainer.restore(resume)

@@ -49,6 +49,11 @@ def train(
             f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
             "cars and learner: train with --local, or set it to 1"
         )
+    if cluster.replay_shards and config.algorithm == "ppo":
+        raise UserError(
+            f"--cluster replay_shards={cluster.replay_shards}: ppo remembers one block alone, so "
+            "there is nothing to spread"
+        )
     epoch = resume.env_steps if resume else 0  # never that of an earlier leg
     with ray_runtime(cluster), StopRequest() as stop:
         evaluate = make_evaluation(config, make_agent(config, spec_of(config)).policy)

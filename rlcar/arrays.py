@@ -1,9 +1,10 @@
 """Arrays on disk: names for the leaves of a tree, and the bytes of a safetensors file."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,35 @@ import safetensors
 from rlcar.errors import CheckpointError, NonFiniteError
 
 Arrays = dict[str, np.ndarray]
+
+
+class Rows(NamedTuple):
+    """An array `[rows, …]` that lies elsewhere and is read some rows at a time."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[slice], np.ndarray]
+    at_once: int  # rows that fit into memory beside the rest
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it all."""
+        return math.prod(self.shape) * self.itemsize
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """Yields it, some rows at a time."""
+        for start in range(0, self.shape[0], self.at_once):
+            yield self.read(slice(start, min(start + self.at_once, self.shape[0])))
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        """Reads it whole."""
+        return self.read(slice(0, self.shape[0])).astype(dtype or self.dtype, copy=False)
+
 
 _DTYPES = {
     code: np.dtype(name)
@@ -88,7 +118,7 @@ def as_like(leaf: Any, array: np.ndarray) -> Any:
     return jnp.array(array)
 
 
-def safetensors_bytes(arrays: Arrays) -> Iterator[bytes | memoryview]:
+def safetensors_bytes(arrays: Mapping[str, np.ndarray | Rows]) -> Iterator[bytes | memoryview]:
     """Yields the file's bytes; the library's writer would hold the replay in memory twice more."""
     # Widest first keeps each array aligned; by name, so that equal arrays make equal files.
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
@@ -102,16 +132,29 @@ def safetensors_bytes(arrays: Arrays) -> Iterator[bytes | memoryview]:
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        yield np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data
+        array = arrays[name]
+        for part in array.parts() if isinstance(array, Rows) else [array]:
+            yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
 def read_arrays(path: Path) -> Arrays:
     """Reads a safetensors file into arrays of our own; raises CheckpointError."""
+    return {name: np.array(array) for name, array in map_arrays(path).items()}
+
+
+def map_arrays(path: Path) -> Arrays:
+    """Maps a safetensors file, to be read where it is looked at; raises CheckpointError."""
     try:
-        entries = safetensors.deserialize(path.read_bytes())
+        with safetensors.safe_open(path, framework="numpy") as file:  # checks the header
+            names = list(file.keys())
+        data = np.memmap(path, np.uint8, "r")
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    return {
-        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
-        for name, entry in entries
-    }
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    arrays = {}
+    for name in names:
+        entry = header[name]
+        first, end = (start + offset for offset in entry["data_offsets"])
+        arrays[name] = data[first:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays

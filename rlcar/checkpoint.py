@@ -12,27 +12,29 @@ A save is written under the name `.saving-…` and then renamed, so a killed one
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from rlcar import durable
 from rlcar.arrays import (
     Arrays,
+    Rows,
     as_like,
     check_finite,
     first_difference,
     flatten,
     leaf_name,
+    map_arrays,
     read_arrays,
     safetensors_bytes,
     storable_array,
@@ -65,7 +67,7 @@ def save(
     *,
     config_json: str,
     meta: Mapping[str, Any],
-    extra_files: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    extra_files: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Save:
     """Writes a save, or leaves nothing of it; a former save of the same `env_steps` is replaced.
 
@@ -73,23 +75,27 @@ def save(
     seed, needs and any JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
     Raises NonFiniteError, CheckpointError for a full disk, TypeError for what cannot be stored.
     """
-    trees = {"state": flatten(state)}
-    check_finite(trees["state"])
+    arrays = flatten(state)
+    check_finite(arrays)
+    trees: dict[str, Mapping[str, Any]] = {"state": arrays}
     for name, extra in (extra_files or {}).items():
         if name == "state" or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(f"an extra file cannot be called {name!r}")
-        trees[name] = {key: storable_array(key, value) for key, value in extra.items()}
+        trees[name] = {
+            key: value if isinstance(value, Rows) else storable_array(key, value)
+            for key, value in extra.items()
+        }
     target = Path(folder) / f"step-{env_steps:09d}"
     with _all_or_nothing(target) as partial:
-        checksums = {"config.json": _write(partial / "config.json", [config_json.encode()])}
-        for name, arrays in trees.items():
+        checksums = {"config.json": durable.write(partial / "config.json", [config_json.encode()])}
+        for name, tree in trees.items():
             file = f"{name}.safetensors"
-            checksums[file] = _write(partial / file, safetensors_bytes(arrays))
+            checksums[file] = durable.write(partial / file, safetensors_bytes(tree))
         text = json.dumps(_meta(env_steps, meta, checksums, trees), indent=2, allow_nan=False)
-        meta_checksum = _write(partial / "meta.json", [text.encode()])
-        _sync_folder(partial)
-        _write(partial / "DONE", [meta_checksum.encode()])
-        _sync_folder(partial)
+        meta_checksum = durable.write(partial / "meta.json", [text.encode()])
+        durable.sync_folder(partial)
+        durable.write(partial / "DONE", [meta_checksum.encode()])
+        durable.sync_folder(partial)
         _put_in_place(partial, target)
     return Save(target, env_steps, json.loads(text))
 
@@ -134,13 +140,22 @@ def load_arrays(save_or_path: Save | Path | str, part: str) -> Arrays:
 
 def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
     """Reads `<name>.safetensors`; raises CheckpointError when it is absent or damaged."""
+    return read_arrays(_extra(save_or_path, name))
+
+
+def map_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
+    """Maps `<name>.safetensors`, for what is too large to hold twice; raises CheckpointError."""
+    return map_arrays(_extra(save_or_path, name))
+
+
+def _extra(save_or_path: Save | Path | str, name: str) -> Path:
     one = open_save(save_or_path)
     file = f"{name}.safetensors"
     _check(one, [])
     if file not in one.meta["sha256"]:
         raise CheckpointError(f"{one.path} was saved without {file}")
     _check(one, [file])
-    return read_arrays(one.path / file)
+    return one.path / file
 
 
 def config_path(one: Save) -> Path:
@@ -283,10 +298,12 @@ def _check(one: Save, files: list[str]) -> None:
 def _damage(one: Save, files: list[str] | None = None) -> str:
     """Names the first file that is not what was written; looks at all of them by default."""
     try:
-        if _checksum(one.path / "meta.json") != (one.path / "DONE").read_text(errors="replace"):
+        if durable.checksum(one.path / "meta.json") != (one.path / "DONE").read_text(
+            errors="replace"
+        ):
             return "meta.json: checksum differs"
         for file in one.meta["sha256"] if files is None else files:
-            if _checksum(one.path / file) != one.meta["sha256"][file]:
+            if durable.checksum(one.path / file) != one.meta["sha256"][file]:
                 return f"{file}: checksum differs"
     except OSError as error:
         return f"{Path(error.filename or one.path).name}: {error.strerror}"
@@ -299,31 +316,6 @@ def _fallback(path: Path) -> str:
         if match and one.env_steps < int(match[1]) and not damage(one):
             return f"the previous complete one is {one.path}: resume with --resume {one.path}"
     return "there is no earlier complete one"
-
-
-def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
-    """Writes a new file through to the disk and returns the SHA-256 of what was meant."""
-    checksum = hashlib.sha256()
-    with path.open("xb") as file:
-        for chunk in chunks:
-            checksum.update(chunk)
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return checksum.hexdigest()
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -365,7 +357,7 @@ def _put_in_place(partial: Path, target: Path) -> None:
         if aside.exists():
             os.replace(aside, target)
         raise
-    _sync_folder(target.parent)
+    durable.sync_folder(target.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -373,7 +365,7 @@ def _meta(
     env_steps: int,
     given: Mapping[str, Any],
     checksums: Mapping[str, str],
-    trees: Mapping[str, Arrays],
+    trees: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,

@@ -17,7 +17,7 @@ from rlcar.config import Config, dump_config
 from rlcar.data_parallel import over_devices
 from rlcar.errors import NonFiniteError
 from rlcar.metrics import first_non_finite
-from rlcar.replay import Replay, SamplesPerInsert
+from rlcar.replay import Replay, SamplesPerInsert, Slots
 from rlcar.rollout import Episodes, Rollout, episodes_of
 from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
 from rlcar.when import EverySeconds
@@ -29,7 +29,8 @@ UPDATES_PER_CALL = 8
 class Trainer:
     """Holds everything that learning remembers; saves and restores all of it."""
 
-    def __init__(self, config: Config, spec: Spec, agent: Agent):
+    def __init__(self, config: Config, spec: Spec, agent: Agent, slots: Slots | None = None):
+        """`slots` is where the replay's steps lie, by default in this process."""
         self._config = config
         self._learner = agent.learner
         self._state = agent.learner.init(config.seed)
@@ -45,7 +46,7 @@ class Trainer:
             # needs none.
             self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
             ratio, first = replay.samples_per_insert, replay.min_env_steps
-        self._replay = Replay(replay, spec, config.training.block_length, config.seed)
+        self._replay = Replay(replay, spec, config.training.block_length, config.seed, slots)
         # Who replays little waits for many new env steps before a call: they must be let in.
         steps_per_call = self.updates_per_call * self._steps_per_update
         self._limiter = SamplesPerInsert(
@@ -203,11 +204,11 @@ class Trainer:
 def load_replay(save: checkpoint.Save) -> tuple[Arrays, Arrays | None]:
     """A save's whole replay; or that of the save it needs, and what came since."""
     if not checkpoint.needs(save):
-        return checkpoint.load_extra(save, "replay"), None
+        return checkpoint.map_extra(save, "replay"), None
     (whole,) = checkpoint.needs(save)
     return (
-        checkpoint.load_extra(save.path.parent / whole, "replay"),
-        checkpoint.load_extra(save, "replay_since"),
+        checkpoint.map_extra(save.path.parent / whole, "replay"),
+        checkpoint.map_extra(save, "replay_since"),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from rlcar.durable import sync_folder
 from rlcar.errors import RegistryError
 
 _WRITING = ".writing-"
@@ -96,7 +97,7 @@ class LocalStore:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -110,7 +111,7 @@ class LocalStore:
         try:
             self._make(path.parent)
             path.mkdir(mode=0o700)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except FileExistsError:
             return False
         except OSError as error:
@@ -202,11 +203,3 @@ class ObjectStore:
     def _error(self, verb: str, name: str, error: OSError) -> RegistryError:
         reason = str(error).partition("\n")[0]
         return RegistryError(f"cannot {verb} {self.place}/{name}: {reason}")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

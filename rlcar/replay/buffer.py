@@ -1,27 +1,45 @@
 """Memory of past driving: blocks of trajectories in, random windows out."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from rlcar.config import ReplayConfig
 from rlcar.errors import CheckpointError, NonFiniteError
+from rlcar.replay.rings import Rings, Slots, fields_of
 from rlcar.types import Batch, Metrics, Spec, Trajectory
 
 _UINT64_MASK = (1 << 64) - 1
+_ROWS_AT_ONCE = 1024
+
+
+def slots_of(config: ReplayConfig, block_length: int) -> int:
+    """How many blocks of one car fit."""
+    return config.capacity_env_steps // block_length
 
 
 class Replay:
     """Rings of sequences, one slot `[T]` for each car of each block; the oldest is overwritten.
 
-    T is `block_length`. Memory grows with what is stored, by doubling, up to the capacity. Windows
-    are drawn with equal chance over slots and start positions, from a generator that is part of
-    the state. Not for use by two threads at once.
+    T is `block_length`. Memory grows with what is stored, up to the capacity. Windows are drawn
+    with equal chance over slots and start positions, from a generator that is part of the state.
+    Not for use by two threads at once.
     """
 
-    def __init__(self, config: ReplayConfig, spec: Spec, block_length: int, seed: int) -> None:
-        """Raises ValueError when no window fits a block, or no block the capacity."""
-        self._capacity = config.capacity_env_steps // block_length  # slots
+    def __init__(
+        self,
+        config: ReplayConfig,
+        spec: Spec,
+        block_length: int,
+        seed: int,
+        slots: Slots | None = None,
+    ) -> None:
+        """Raises ValueError when no window fits a block, or no block the capacity.
+
+        The steps lie in `slots`, by default in this process.
+        """
+        self._capacity = slots_of(config, block_length)
         if config.batch_length > block_length:
             raise ValueError(
                 f"replay.batch_length {config.batch_length} is longer than a block of "
@@ -35,19 +53,9 @@ class Replay:
         self._batch_size = config.batch_size
         self._batch_length = config.batch_length
         self._block_length = block_length
-        self._fields: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-            "observation": ((spec.observation_size,), np.dtype(np.float32)),
-            "previous_action": ((spec.action_size,), np.dtype(np.float32)),
-            "reward": ((), np.dtype(np.float32)),
-            "is_first": ((), np.dtype(np.bool_)),
-            "is_last": ((), np.dtype(np.bool_)),
-            "is_terminal": ((), np.dtype(np.bool_)),
-            "weights_version": ((), np.dtype(np.int32)),
-        }
-        if spec.image_shape is not None:
-            self._fields["image"] = (spec.image_shape, np.dtype(np.uint8))
-        self._batch_fields = [name for name in Batch._fields if name in self._fields]
-        self._rings = self._allocate(0)
+        self._fields = fields_of(spec)
+        self._slots = slots or Rings(spec, block_length, self._capacity)
+        self._versions = np.zeros(0)  # mean weights version of each slot
         self._size = 0  # slots in use
         self._next = 0  # slot to be written next
         self._slots_inserted = 0
@@ -71,10 +79,8 @@ class Replay:
         """
         block = {name: np.asarray(getattr(trajectory, name)) for name in self._fields}
         cars = self._check_block(block)
-        self._grow(min(self._capacity, self._next + cars))
         slots = (self._next + np.arange(cars)) % self._capacity
-        for name, array in block.items():
-            self._rings[name][slots] = np.swapaxes(array, 0, 1)
+        self._write(slots, {name: np.swapaxes(array, 0, 1) for name, array in block.items()})
         self._next = int((self._next + cars) % self._capacity)
         self._size = min(self._capacity, self._size + cars)
         self._slots_inserted += cars
@@ -89,23 +95,22 @@ class Replay:
         shape = (updates, self._batch_size)
         slots = self._rng.integers(self._size, size=shape)
         starts = self._rng.integers(self._block_length - self._batch_length + 1, size=shape)
-        first = slots * self._block_length + starts
-        steps = first[..., None] + np.arange(self._batch_length)  # [updates, B, L]
+        found = self._slots.windows(slots.ravel(), starts.ravel(), self._batch_length)
         return Batch(
-            **{name: self._by_step(name).take(steps, axis=0) for name in self._batch_fields}
+            **{name: array.reshape(*shape, *array.shape[1:]) for name, array in found.items()}
         )
 
     def everything(self) -> Batch:
         """Returns all that is stored, whole blocks in order, leaves `[1, slots, T, …]`."""
-        rings = {name: self._rings[name][None, : self._size].copy() for name in self._batch_fields}
-        return Batch(**rings)
+        rows = self._slots.read(np.arange(self._size))
+        names = [name for name in Batch._fields if name in rows]
+        return Batch(**{name: np.asarray(rows[name])[None] for name in names})
 
     def metrics(self, current_version: int) -> Metrics:
         """Returns the size, and how many updates ago the stored steps were driven, on average."""
         age = 0.0
         if self._size:
-            versions = self._rings["weights_version"][: self._size]
-            age = current_version - float(versions.mean(dtype=np.float64))
+            age = current_version - float(self._versions[: self._size].mean())
         return {
             "replay/size_env_steps": float(self.env_steps_stored),
             "replay/age_updates": age,
@@ -113,12 +118,12 @@ class Replay:
 
     def check_valid(self) -> tuple[bool, str]:
         """Returns whether all invariants hold, and which does not, by slot and step."""
-        allocated = len(self._rings["reward"])
-        if not (0 <= self._size <= allocated <= self._capacity and self._next < self._capacity):
-            return False, f"counts: {self._size} of {allocated} slots, next {self._next}"
+        if not (0 <= self._size <= self._capacity and self._next < self._capacity):
+            return False, f"counts: {self._size} of {self._capacity} slots, next {self._next}"
         if self._size < self._capacity and self._next != self._size:
             return False, f"counts: next slot is {self._next} after {self._size}"
-        rings = {name: ring[: self._size] for name, ring in self._rings.items()}
+        rows = self._slots.read(np.arange(self._size))
+        rings = {name: np.asarray(array) for name, array in rows.items()}
         is_first, is_last = rings["is_first"], rings["is_last"]
         after_last = np.zeros_like(is_last)
         after_last[:, 1:] = is_last[:, :-1]
@@ -136,43 +141,50 @@ class Replay:
                 return False, f"slot {slot}, step {step}: {problem}"
         return True, ""
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Returns copies of all there is, the random generator included."""
-        return {
-            **{name: ring[: self._size].copy() for name, ring in self._rings.items()},
-            **self._position(),
-        }
+    def state(self) -> dict[str, Any]:
+        """Returns all there is, the random generator included.
 
-    def state_since(self, mark: int) -> dict[str, np.ndarray]:
-        """Returns copies of the slots written since `slots_inserted` was `mark`, oldest first.
+        Copies; or `Rows`, good until the next insert, where the steps lie in other processes.
+        """
+        return {**self._slots.read(np.arange(self._size)), **self._position()}
+
+    def state_since(self, mark: int) -> dict[str, Any]:
+        """Returns as `state` the slots written since `slots_inserted` was `mark`, oldest first.
 
         With the whole state of that moment it is the whole state of now.
         """
         slots = self._newest(min(self._slots_inserted - mark, self._size), self._next)
-        rings = {name: ring[slots] for name, ring in self._rings.items()}
-        return {**rings, **self._position()}
+        return {**self._slots.read(slots), **self._position()}
 
-    def restore(
-        self, state: Mapping[str, np.ndarray], since: Mapping[str, np.ndarray] | None = None
-    ) -> None:
+    def restore(self, state: Mapping[str, Any], since: Mapping[str, Any] | None = None) -> None:
         """Goes on exactly where `state`, or `state_since` after it, was taken; copies the arrays.
 
         Raises CheckpointError, and changes nothing, when one is of another layout.
         """
         size, next_slot = self._check_state(state, None)
         newest = state if since is None else since
-        rng = _unpack_rng(newest["rng"])
+        rng = _unpack_rng(np.asarray(newest["rng"]))
         final_size, final_next = size, next_slot
         if since is not None:
             final_size, final_next = self._check_state(since, (size, next_slot))
-        self._rings = self._allocate(0)
-        self._size = 0
-        self._grow(final_size)
-        for name in self._fields:
-            self._rings[name][:size] = state[name]
-            if since is not None:
-                self._rings[name][self._newest(len(since[name]), final_next)] = since[name]
+        self._write_rows(np.arange(size), state)
+        if since is not None:
+            self._write_rows(self._newest(len(since["reward"]), final_next), since)
         self._size, self._next, self._rng = final_size, final_next, rng
+
+    def _write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
+        self._slots.write(slots, rows)
+        last = int(slots.max()) + 1
+        if last > len(self._versions):
+            more = max(last, 2 * len(self._versions)) - len(self._versions)
+            self._versions = np.append(self._versions, np.zeros(more))
+        self._versions[slots] = rows["weights_version"].mean(1, dtype=np.float64)
+
+    def _write_rows(self, slots: np.ndarray, rows: Mapping[str, Any]) -> None:
+        """Stores what may be too much to hold twice, part by part."""
+        for start in range(0, len(slots), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            self._write(slots[part], {name: rows[name][part] for name in self._fields})
 
     def _position(self) -> dict[str, np.ndarray]:
         position = [self._capacity, self._size, self._next]
@@ -182,7 +194,7 @@ class Replay:
         return (next_slot - number + np.arange(number)) % self._capacity
 
     def _check_state(
-        self, state: Mapping[str, np.ndarray], before: tuple[int, int] | None
+        self, state: Mapping[str, Any], before: tuple[int, int] | None
     ) -> tuple[int, int]:
         """Returns size and next slot; raises for a state that does not fit, here or `before`."""
         missing = {*self._fields, "position", "rng"} - set(state)
@@ -210,26 +222,6 @@ class Replay:
                     f"({before[0]} slots): resume from another checkpoint"
                 )
         return size, next_slot
-
-    def _by_step(self, name: str) -> np.ndarray:
-        """Views a ring as `[slots x T, …]`, so that one index finds a step."""
-        ring = self._rings[name]
-        return ring.reshape(ring.shape[0] * ring.shape[1], *self._fields[name][0])
-
-    def _allocate(self, slots: int) -> dict[str, np.ndarray]:
-        return {
-            name: np.empty((slots, self._block_length, *shape), dtype)
-            for name, (shape, dtype) in self._fields.items()
-        }
-
-    def _grow(self, slots: int) -> None:
-        allocated = len(self._rings["reward"])
-        if slots <= allocated:
-            return
-        rings = self._allocate(min(self._capacity, max(slots, 2 * allocated)))
-        for name, ring in rings.items():
-            ring[: self._size] = self._rings[name][: self._size]
-        self._rings = rings
 
     def _check_block(self, block: Mapping[str, np.ndarray]) -> int:
         """Returns the number of cars; raises for the first array that is not as it must be."""

@@ -100,7 +100,7 @@ def test_a_large_capacity_costs_nothing_until_it_is_used():
     replay = make_replay(capacity_env_steps=5_000_000)
     replay.insert(make_trajectory(cars=4))
     assert sum(array.nbytes for array in replay.state().values()) < 10_000
-    assert sum(ring.nbytes for ring in replay._rings.values()) < 10_000
+    assert replay._slots.nbytes() < 10_000
 
 
 def test_an_inserted_trajectory_may_be_reused_by_its_owner():
@@ -190,7 +190,7 @@ def test_flags_that_contradict_each_other_are_found(field, step, value, reason):
 def test_memory_that_went_bad_is_found(field):
     replay = make_replay()
     replay.insert(make_trajectory(cars=2))
-    replay._rings[field][1, 5] = np.nan
+    replay._slots._rings[field][1, 5] = np.nan
     assert replay.check_valid() == (False, f"slot 1, step 5: {field} is not finite")
 
 

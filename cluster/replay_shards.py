@@ -1,0 +1,89 @@
+"""A replay that outgrows one node: its slots in processes of their own, wherever memory is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.sim_actor import SIM_ENVIRONMENT, Whereabouts, whereabouts
+from rlcar import logs
+from rlcar.arrays import Arrays
+from rlcar.config import Config
+from rlcar.environment import spec_of
+from rlcar.replay import Call, Rings, ShardedRings, slots_of
+from rlcar.replay.rings import row_bytes
+
+
+class ReplayShard:
+    """Holds every K-th slot: a shell around `rlcar.replay.Rings`."""
+
+    def __init__(self, config: Config, index: int, capacity: int):
+        logs.take_over(f"replay-{index}")
+        self._rings = Rings(spec_of(config), config.training.block_length, capacity)
+
+    def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
+        """As `Rings.write`."""
+        self._rings.write(slots, rows)
+
+    def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
+        """As `Rings.windows`."""
+        return self._rings.windows(slots, starts, length)
+
+    def read(self, slots: np.ndarray, names: Sequence[str]) -> Arrays:
+        """As `Rings.read`."""
+        return self._rings.read(slots, names)
+
+    def whereabouts(self) -> Whereabouts:
+        """The process to look at, or to end."""
+        return whereabouts()
+
+
+class ReplayShards:
+    """The shards of one learner, from their start to their end; none for a replay in the learner.
+
+    Who loses one loses its learner with it: the next begins at a checkpoint, with new shards.
+    """
+
+    def __init__(self, config: Config, cluster: ClusterConfig):
+        """Starts them and returns at once."""
+        number = cluster.replay_shards
+        self.actors: list[Any] = []
+        if not number:
+            return
+        block_length = config.training.block_length
+        capacity = -(-slots_of(config.replay, block_length) // number)
+        # Asked for as Ray's `memory`: a node that has not so much gets none.
+        memory = capacity * row_bytes(spec_of(config), block_length)
+        self.actors = [
+            _ReplayShardActor.options(
+                memory=memory, runtime_env={"env_vars": SIM_ENVIRONMENT}
+            ).remote(config, index, capacity)
+            for index in range(number)
+        ]
+
+    def stop(self) -> None:
+        """Ends them; what they held is in the last checkpoint."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def rings_on(actors: Sequence[Any], config: Config, deadline_s: float) -> ShardedRings | None:
+    """The slots as the learner sees them; None without shards.
+
+    Every use raises Ray's error for a shard that is gone or says nothing for `deadline_s`.
+    """
+    if not actors:
+        return None
+
+    def ask(calls: Sequence[Call]) -> list[Any]:
+        answers = [getattr(actors[one.shard], one.method).remote(*one.arguments) for one in calls]
+        return ray.get(answers, timeout=deadline_s)
+
+    return ShardedRings(spec_of(config), config.training.block_length, len(actors), ask)
+
+
+_ReplayShardActor: Any = ray.remote(
+    num_cpus=0, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+)(ReplayShard)

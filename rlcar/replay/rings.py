@@ -1,0 +1,173 @@
+"""Where a replay's steps lie: in this process, or spread over several that hold a share each."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from rlcar.arrays import Arrays, Rows
+from rlcar.types import Batch, Spec
+
+# (shape of a step, dtype)
+Field = tuple[tuple[int, ...], np.dtype]
+# So many bytes of one field are read from other processes at a time.
+_PART_BYTES = 64 * 2**20
+
+
+def fields_of(spec: Spec) -> dict[str, Field]:
+    """What is stored of each step."""
+    fields: dict[str, Field] = {
+        "observation": ((spec.observation_size,), np.dtype(np.float32)),
+        "previous_action": ((spec.action_size,), np.dtype(np.float32)),
+        "reward": ((), np.dtype(np.float32)),
+        "is_first": ((), np.dtype(np.bool_)),
+        "is_last": ((), np.dtype(np.bool_)),
+        "is_terminal": ((), np.dtype(np.bool_)),
+        "weights_version": ((), np.dtype(np.int32)),
+    }
+    if spec.image_shape is not None:
+        fields["image"] = (spec.image_shape, np.dtype(np.uint8))
+    return fields
+
+
+def row_bytes(spec: Spec, block_length: int) -> int:
+    """Memory of one slot."""
+    steps = (math.prod(shape) * dtype.itemsize for shape, dtype in fields_of(spec).values())
+    return block_length * sum(steps)
+
+
+class Slots(Protocol):
+    """Numbered slots of `[T, …]` a field, written and read by number."""
+
+    def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
+        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
+
+    def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
+        """Cuts a window out of each slot, leaves `[n, length, …]`; what a batch has, no more."""
+
+    def read(self, slots: np.ndarray) -> Mapping[str, Any]:
+        """Returns whole slots, `[n, T, …]` a field, as arrays or as `Rows`."""
+
+
+class Rings:
+    """Slots in this process's memory, which grows with what is stored, by doubling."""
+
+    def __init__(self, spec: Spec, block_length: int, capacity: int) -> None:
+        self._fields, self._block_length, self._capacity = fields_of(spec), block_length, capacity
+        self._batch_fields = [name for name in Batch._fields if name in self._fields]
+        self._rings = self._allocate(0)
+
+    def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
+        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
+        if len(slots):
+            self._grow(int(slots.max()) + 1)
+        for name, ring in self._rings.items():
+            ring[slots] = rows[name]
+
+    def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
+        """Cuts a window out of each slot, leaves `[n, length, …]`; what a batch has, no more."""
+        steps = (slots * self._block_length + starts)[:, None] + np.arange(length)
+        return {name: self._by_step(name).take(steps, axis=0) for name in self._batch_fields}
+
+    def read(self, slots: np.ndarray, names: Sequence[str] | None = None) -> Arrays:
+        """Returns copies of whole slots, `[n, T, …]` a field."""
+        return {name: self._rings[name][slots] for name in names or self._fields}
+
+    def nbytes(self) -> int:
+        """Memory that is held."""
+        return sum(ring.nbytes for ring in self._rings.values())
+
+    def _by_step(self, name: str) -> np.ndarray:
+        """Views a ring as `[slots x T, …]`, so that one index finds a step."""
+        ring = self._rings[name]
+        return ring.reshape(ring.shape[0] * ring.shape[1], *self._fields[name][0])
+
+    def _allocate(self, slots: int) -> Arrays:
+        return {
+            name: np.empty((slots, self._block_length, *shape), dtype)
+            for name, (shape, dtype) in self._fields.items()
+        }
+
+    def _grow(self, slots: int) -> None:
+        allocated = len(self._rings["reward"])
+        if slots <= allocated:
+            return
+        rings = self._allocate(min(self._capacity, max(slots, 2 * allocated)))
+        for name, ring in rings.items():
+            ring[:allocated] = self._rings[name]
+        self._rings = rings
+
+
+class Call(NamedTuple):
+    """Something to ask a shard for."""
+
+    shard: int
+    method: str  # of Rings
+    arguments: tuple[Any, ...]
+
+
+class Ask(Protocol):
+    """Whoever reaches the shards."""
+
+    def __call__(self, calls: Sequence[Call]) -> list[Any]:
+        """Makes the calls, all at once if that is possible; returns their answers in order."""
+
+
+class ShardedRings:
+    """Slots spread evenly over shards, each a `Rings` somewhere: slot s is on shard s mod K.
+
+    Only what a batch or a part of a save needs passes through this process.
+    """
+
+    def __init__(self, spec: Spec, block_length: int, shards: int, ask: Ask) -> None:
+        self._fields, self._block_length = fields_of(spec), block_length
+        self._shards, self._ask = shards, ask
+
+    def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
+        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
+        self._ask(
+            [
+                Call(shard, "write", (own, {name: array[at] for name, array in rows.items()}))
+                for shard, at, own in self._parts(slots)
+            ]
+        )
+
+    def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
+        """Cuts a window out of each slot, leaves `[n, length, …]`; what a batch has, no more."""
+        parts = list(self._parts(slots))
+        calls = [Call(shard, "windows", (own, starts[at], length)) for shard, at, own in parts]
+        return _assemble(len(slots), [at for _, at, _ in parts], self._ask(calls))
+
+    def read(self, slots: np.ndarray) -> dict[str, Rows]:
+        """Returns whole slots a field, to be read before the next is written."""
+        return {name: self._rows(name, slots) for name in self._fields}
+
+    def _rows(self, name: str, slots: np.ndarray) -> Rows:
+        shape, dtype = self._fields[name]
+
+        def read(part: slice) -> np.ndarray:
+            parts = list(self._parts(slots[part]))
+            calls = [Call(shard, "read", (own, [name])) for shard, _, own in parts]
+            if not parts:
+                return np.empty((0, self._block_length, *shape), dtype)
+            return _assemble(len(slots[part]), [at for _, at, _ in parts], self._ask(calls))[name]
+
+        at_once = max(1, _PART_BYTES // (self._block_length * math.prod(shape) * dtype.itemsize))
+        return Rows((len(slots), self._block_length, *shape), dtype, read, at_once)
+
+    def _parts(self, slots: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yields each shard that is concerned: which of `slots` are its, and how it counts them."""
+        for shard in range(self._shards):
+            at = np.flatnonzero(slots % self._shards == shard)
+            if len(at):
+                yield shard, at, slots[at] // self._shards
+
+
+def _assemble(length: int, places: Sequence[np.ndarray], answers: Sequence[Arrays]) -> Arrays:
+    whole = {}
+    for name, first in answers[0].items():
+        whole[name] = np.empty((length, *first.shape[1:]), first.dtype)
+        for at, answer in zip(places, answers, strict=True):
+            whole[name][at] = answer[name]
+    return whole

@@ -1,0 +1,104 @@
+"""The replay in processes of its own: the same batches, and what happens when one dies."""
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import ray
+
+from cluster.config import ClusterConfig
+from cluster.learner import RemoteLearner
+from cluster.replay_shards import ReplayShards, rings_on
+from cluster.train import train
+from rlcar import checkpoint
+from rlcar.agent import make_agent
+from rlcar.config import make_config
+from rlcar.environment import make_rollout
+from rlcar.errors import UserError
+from rlcar.metrics import read_metrics
+from rlcar.replay import Replay
+from rlcar.sim import SPEC
+from rlcar.train import train as train_locally
+from rlcar.trainer import Trainer
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("embedded_ray"),
+    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
+]
+TWO = ClusterConfig(simulators=1, replay_shards=2)
+
+
+def tiny(*overrides):
+    shared = ("training.env_steps=2048", "training.evaluate_every_env_steps=1024")
+    return make_config(mode="test", overrides=[*shared, "training.log_every_s=0.01", *overrides])
+
+
+def test_shards_elsewhere_give_the_batches_of_a_replay_here():
+    config = tiny()
+    shards = ReplayShards(config, TWO)
+    try:
+        slots = rings_on(shards.actors, config, deadline_s=60.0)
+        replays = [
+            Replay(config.replay, SPEC, config.training.block_length, 0, where)
+            for where in (slots, None)
+        ]
+        agent = make_agent(config, SPEC)
+        weights = Trainer(config, SPEC, agent).weights()
+        rollout = make_rollout(config, agent.policy, 0, 0)
+        for _ in range(3):
+            trajectory, _ = rollout.collect(weights)
+            for replay in replays:
+                replay.insert(trajectory)
+            for one, other in zip(*(replay.sample(2) for replay in replays), strict=True):
+                np.testing.assert_array_equal(one, other)
+        assert replays[0].check_valid() == (True, "")
+    finally:
+        shards.stop()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_shard_that_dies_costs_what_came_after_the_checkpoint_and_no_more(tmp_path, monkeypatch):
+    folder, learners = tmp_path / "run", []
+    start = RemoteLearner.__init__
+
+    def record(learner, *arguments):
+        start(learner, *arguments)
+        learners.append(learner)
+
+    monkeypatch.setattr(RemoteLearner, "__init__", record)
+
+    def kill_one():
+        while not checkpoint.latest(folder / "checkpoints"):
+            time.sleep(0.05)
+        where = ray.get(learners[0]._shards.actors[1].whereabouts.remote(), timeout=60)
+        os.kill(where.process, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    config = tiny("training.env_steps=8192", "training.checkpoint_every_s=0.5")
+    outcome = train(config, TWO, folder)
+    thread.join()
+    assert len(learners) == 2
+    rows = list(read_metrics(folder / "metrics.jsonl"))
+    restarts = [
+        row["cluster/learner_restarts"] for row in rows if "cluster/learner_restarts" in row
+    ]
+    assert restarts[-1] == 1
+    assert outcome.summary["env_steps"] >= 8192
+    # A save does not know of shards: one process continues it.
+    save = checkpoint.latest(folder / "checkpoints")
+    longer = tiny("training.env_steps=9216")
+    assert train_locally(longer, folder, save).summary["env_steps"] >= 9216
+
+
+def test_an_algorithm_without_a_memory_has_nothing_to_spread(tmp_path):
+    with pytest.raises(UserError, match="ppo remembers one block alone") as refusal:
+        train(make_config("ppo", mode="test"), TWO, tmp_path / "run")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "run").exists()
