@@ -54,6 +54,7 @@ class Hosts:
         self._names: list[str] = []
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._services: dict[str, tuple[list[str], dict[str, str]]] = {}
+        self._programs: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Hosts":
         run("ip", "netns", "add", self._switch)
@@ -64,6 +65,8 @@ class Hosts:
     def __exit__(self, *error: object) -> None:
         for name in list(self._running):
             self.kill(name)
+        for program in self._programs:  # gone with their hosts, if they still ran
+            program.wait(timeout=30)
         for name in [*map(self._namespace, self._names), self._switch]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
@@ -116,13 +119,15 @@ class Hosts:
         """Starts a program on a host."""
         _, environment = self._services[name]
         with log.open("ab") as out:
-            return subprocess.Popen(
+            program = subprocess.Popen(
                 [*self._inside(name), *command],
                 env=os.environ | environment,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
+        self._programs.append(program)
+        return program
 
     def run(self, name: str, *command: str) -> str:
         """Runs a command on a host to its end."""
