@@ -303,12 +303,16 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _update(world: str) -> None:
+    """Adds the figures found in runs/results to the committed ones, in place of older ones."""
     table = "classic" if world == "classic" else "grand_prix"
-    files = sorted(RUNS.glob(f"{world}-*/at-*.json"))
-    runs = [json.loads(path.read_text()) for path in files]
-    runs.sort(key=lambda run: (run["env_steps_asked"], run["preset"], run["seed"]))
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    _write(RESULTS, {**results, table: gather(world, runs)})
+    found = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{world}-*/at-*.json"))]
+    runs = {
+        (run["env_steps_asked"], run["preset"], run["name"], run["seed"]): run
+        for run in [*_runs_of(results.get(table, {})), *found]
+    }
+    merged = [runs[key] for key in sorted(runs)]
+    _write(RESULTS, {**results, table: gather(world, merged)})
 
 
 def main() -> None:

@@ -41,3 +41,24 @@ def test_every_figure_follows_from_the_runs_beside_it(script):
             np.mean([run["lap_rate"] for run in runs]), abs=1e-4
         )
         assert all(run["commit"] and run["versions"]["jax"] for run in runs)
+
+
+def test_figures_of_this_machine_join_the_committed_ones(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results.json")
+    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    for world in ("classic", "grand-prix"):
+        script._update(world)  # none yet
+    assert json.loads((tmp_path / "results.json").read_text()) == RESULTS
+    older = RESULTS["classic"]["dreamer"]["runs"]
+    again = older[1] | {"lap_rate": 0.5}
+    new = older[0] | {"name": "sac", "preset": "sac"}
+    for number, run in enumerate((again, new)):
+        folder = tmp_path / "runs" / f"classic-{number}"
+        folder.mkdir(parents=True)
+        (folder / "at-1.json").write_text(json.dumps(run))
+    script._update("classic")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["classic"]["dreamer"]["runs"] == [older[0], again, *older[2:]]
+    assert results["classic"]["sac"]["runs"] == [new]
+    assert results["grand_prix"] == RESULTS["grand_prix"]
