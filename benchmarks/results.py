@@ -10,6 +10,7 @@ on from its checkpoint where it was stopped. `train` (one training) is what the 
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -211,9 +212,11 @@ def markdown(results: dict[str, Any]) -> str:
             "| Algorithm | Seeds | Env steps | Seconds | Got there | Lap rate | Over the bound |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        for preset, cell in results["classic"].items():
+        cells = results["classic"]
+        for name in sorted(cells, key=lambda name: cells[name]["env_steps_to_90"] or math.inf):
+            cell = cells[name]
             lines.append(
-                f"| {preset} | {cell['seeds']} | {_number(cell['env_steps_to_90'])} | "
+                f"| {name} | {cell['seeds']} | {_number(cell['env_steps_to_90'])} | "
                 f"{_number(cell['seconds_to_90'])} | {cell['env_steps_to_90_runs']} | "
                 f"{cell['lap_rate']:.1%} | {_interval(cell)} |"
             )

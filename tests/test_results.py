@@ -52,7 +52,7 @@ def test_figures_of_this_machine_join_the_committed_ones(script, tmp_path, monke
     assert json.loads((tmp_path / "results.json").read_text()) == RESULTS
     older = RESULTS["classic"]["dreamer"]["runs"]
     again = older[1] | {"lap_rate": 0.5}
-    new = older[0] | {"name": "sac", "preset": "sac"}
+    new = older[0] | {"name": "another", "preset": "another"}
     for number, run in enumerate((again, new)):
         folder = tmp_path / "runs" / f"classic-{number}"
         folder.mkdir(parents=True)
@@ -60,5 +60,5 @@ def test_figures_of_this_machine_join_the_committed_ones(script, tmp_path, monke
     script._update("classic")
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["classic"]["dreamer"]["runs"] == [older[0], again, *older[2:]]
-    assert results["classic"]["sac"]["runs"] == [new]
+    assert results["classic"]["another"]["runs"] == [new]
     assert results["grand_prix"] == RESULTS["grand_prix"]
