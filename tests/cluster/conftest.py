@@ -10,6 +10,7 @@ import warnings
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -83,3 +84,20 @@ def embedded_ray(ray_environment):
         )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def start_cluster(ray_environment):
+    """Starts a head of its own with these arguments, and joins it; returns the cluster."""
+    clusters = []
+
+    def start(**head_node_args):
+        head_node_args["include_dashboard"] = False
+        clusters.append(Cluster(initialize_head=True, head_node_args=head_node_args))
+        ray.init(address=clusters[0].address, log_to_driver=False)
+        return clusters[0]
+
+    yield start
+    ray.shutdown()
+    for cluster in clusters:
+        cluster.shutdown()

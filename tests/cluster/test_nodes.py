@@ -4,7 +4,6 @@ import time
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
@@ -45,26 +44,15 @@ def test_roles_are_asked_for_only_where_the_cluster_has_them():
     assert selector("learner", [node(4), node(2, "sim")]) == {}
 
 
-@pytest.fixture
-def small_cluster(ray_environment):
-    """A head with two cores, one of them for the learner, to which nodes can be added."""
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 2, "include_dashboard": False, "labels": {"role": "sim"}},
-    )
-    ray.init(address=cluster.address, log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-
-
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning")
 @pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
-def test_simulators_come_with_a_node_and_go_with_it_without_an_error(small_cluster):
+def test_simulators_come_with_a_node_and_go_with_it_without_an_error(start_cluster):
+    # Two cores, one of them for the learner.
+    small_cluster = start_cluster(num_cpus=2, labels={"role": "sim"})
     config = make_config(mode="test")
     settings = ClusterConfig(simulators="auto", most_restarts_in_a_row=0, learner_cpus=1.0)
     weights = Published(0, ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights()))

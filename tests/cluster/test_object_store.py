@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 from ray.exceptions import OutOfDiskError
 
 from cluster.config import ClusterConfig
@@ -18,31 +17,15 @@ from rlcar.metrics import read_metrics
 STORE_BYTES = 80_000_000
 
 
-@pytest.fixture
-def small_store(ray_environment):
-    """A node whose disk counts as full."""
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 3,
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-            "_system_config": {"local_fs_capacity_threshold": 1e-4},
-        },
-    )
-    ray.init(address=cluster.address, log_to_driver=False)
-    yield
-    ray.shutdown()
-    cluster.shutdown()
-
-
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning")
 @pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
-def test_training_loses_nothing_while_others_fill_the_object_store(small_store, tmp_path):
+def test_training_loses_nothing_while_others_fill_the_object_store(start_cluster, tmp_path):
+    a_full_disk = {"local_fs_capacity_threshold": 1e-4}
+    start_cluster(num_cpus=3, object_store_memory=STORE_BYTES, _system_config=a_full_disk)
     folder, held, refused = tmp_path / "run", [], []
 
     def fill():
