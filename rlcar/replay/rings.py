@@ -153,7 +153,8 @@ class ShardedRings:
                 return np.empty((0, self._block_length, *shape), dtype)
             return _assemble(len(slots[part]), [at for _, at, _ in parts], self._ask(calls))[name]
 
-        at_once = max(1, _PART_BYTES // (self._block_length * math.prod(shape) * dtype.itemsize))
+        row_bytes = self._block_length * math.prod(shape) * dtype.itemsize  # none of no vector
+        at_once = max(1, _PART_BYTES // max(1, row_bytes))
         return Rows((len(slots), self._block_length, *shape), dtype, read, at_once)
 
     def _parts(self, slots: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

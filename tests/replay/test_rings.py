@@ -12,21 +12,22 @@ from rlcar.replay.rings import row_bytes
 from rlcar.types import Spec, Trajectory
 
 SPEC = Spec(observation_size=3, action_size=2, image_shape=(4, 4, 3))
+IMAGES_ALONE = SPEC._replace(observation_size=0)
 T = 6
 CONFIG = ReplayConfig(capacity_env_steps=66, min_env_steps=1, batch_size=5, batch_length=4)
 
 
-def in_process(shards):
+def in_process(shards, spec=SPEC):
     """As many rings in this process, and who asks them."""
-    rings = [Rings(SPEC, T, -(-slots_of(CONFIG, T) // shards)) for _ in range(shards)]
+    rings = [Rings(spec, T, -(-slots_of(CONFIG, T) // shards)) for _ in range(shards)]
     return rings, lambda calls: [
         getattr(rings[one.shard], one.method)(*one.arguments) for one in calls
     ]
 
 
-def make_replay(shards=0):
-    sharded = ShardedRings(SPEC, T, shards, in_process(shards)[1]) if shards else None
-    return Replay(CONFIG, SPEC, T, seed=3, slots=sharded)
+def make_replay(shards=0, spec=SPEC):
+    sharded = ShardedRings(spec, T, shards, in_process(shards, spec)[1]) if shards else None
+    return Replay(CONFIG, spec, T, seed=3, slots=sharded)
 
 
 def make_trajectory(cars, version):
@@ -96,12 +97,16 @@ def test_a_save_does_not_know_the_number_of_shards(tmp_path, monkeypatch, before
     assert_same(fresh.sample(2), target.sample(2))
 
 
-def test_a_save_in_parts_is_the_file_of_one_in_memory(tmp_path, monkeypatch):
+@pytest.mark.parametrize("spec", [SPEC, IMAGES_ALONE])
+def test_a_save_in_parts_is_the_file_of_one_in_memory(tmp_path, monkeypatch, spec):
     monkeypatch.setattr("rlcar.replay.rings._PART_BYTES", 700)
+    trajectory = make_trajectory(9, 1)
+    if not spec.observation_size:
+        trajectory = trajectory._replace(observation=np.zeros((T, 9, 0), np.float32))
     files = []
     for shards in (0, 3):
-        replay = make_replay(shards)
-        replay.insert(make_trajectory(9, 1))
+        replay = make_replay(shards, spec)
+        replay.insert(trajectory)
         save = checkpoint.save(
             tmp_path / str(shards),
             1,
