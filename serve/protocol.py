@@ -44,6 +44,14 @@ class BoundedHttp(HttpToolsProtocol):
             elif self._timer is None:
                 self._arm()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answers whoever has said all that it wants to, before it hangs up on our side too."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        return True
+
     def on_message_begin(self) -> None:
         """A request's first byte."""
         self._is_in_headers, self._received_bytes = True, 0
