@@ -1,5 +1,6 @@
 """`WS /v1/drive`: in binary and in JSON, for those who keep to it and for those who do not."""
 
+import contextlib
 import json
 import os
 import socket
@@ -169,7 +170,8 @@ def test_a_silent_connection_ends(server):
 
 def test_fragments_past_the_limit_end_the_connection(server):
     with _connect(server) as line:
-        line.send(b"x" * 50_000 for _ in range(10))
+        with contextlib.suppress(ConnectionClosed):  # it may be told before it has sent them all
+            line.send(b"x" * 50_000 for _ in range(10))
         assert _closed(line) == 1009
 
 
