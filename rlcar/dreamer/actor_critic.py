@@ -16,7 +16,7 @@ from rlcar.dreamer.distributions import (
     two_hot_loss,
     two_hot_mean,
 )
-from rlcar.dreamer.layers import Mlp, linear
+from rlcar.dreamer.layers import Linear, Mlp
 from rlcar.dreamer.returns import (
     ReturnRange,
     lambda_returns,
@@ -43,12 +43,12 @@ def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) 
 
     def actor(feature: jax.Array) -> jax.Array:
         hidden = Mlp(config.units, config.layers, "actor")(feature)
-        return linear(distribution.head_size, "action_out", scale=0.01)(hidden)
+        return Linear(distribution.head_size, "action_out", scale=0.01)(hidden)
 
     def critic(feature: jax.Array) -> jax.Array:
         hidden = Mlp(config.units, config.layers, "critic")(feature)
         # Starts at zero value everywhere, which speeds up early learning (Methods).
-        return linear(TWO_HOT_BINS, "value_out", scale=0.0)(hidden)
+        return Linear(TWO_HOT_BINS, "value_out", scale=0.0)(hidden)
 
     actor_fn = hk.without_apply_rng(hk.transform(actor))
     critic_fn = hk.without_apply_rng(hk.transform(critic))

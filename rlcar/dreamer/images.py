@@ -4,7 +4,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from rlcar.dreamer.layers import linear, rms_norm
+from rlcar.dreamer.layers import Linear, rms_norm
 
 _KERNEL = 5
 _MULTIPLES = (2, 3, 4, 4)  # of the depth, from the first stage on; every stage halves the size
@@ -45,7 +45,7 @@ class ImageDecoder(hk.Module):
         """Maps `[N, F]` to `[N, size, size, C]` in 0..1."""
         size_px, _, channels = self._image_shape
         depths = _depths(self._depth, size_px)
-        x = linear(16 * depths[-1], "image_in")(feature).reshape(-1, 4, 4, depths[-1])
+        x = Linear(16 * depths[-1], "image_in")(feature).reshape(-1, 4, 4, depths[-1])
         x = jax.nn.silu(rms_norm(x, "scale_in"))
         for stage, depth in reversed(list(enumerate(depths[:-1]))):
             x = hk.Conv2D(depth, _KERNEL, name=f"convolution_{stage}")(_doubled(x))

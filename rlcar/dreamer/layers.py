@@ -1,6 +1,8 @@
 """Building blocks of the networks (Haiku modules)."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import haiku as hk
 import jax
@@ -8,6 +10,31 @@ import jax.numpy as jnp
 
 # Truncated normal with variance 1 / fan-in, as in the public code (Hafner et al. 2025, Methods).
 _INIT = hk.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
+
+_PRODUCT_DTYPE: ContextVar[str] = ContextVar("product_dtype", default="float32")
+
+
+@contextlib.contextmanager
+def products_in(dtype: str) -> Iterator[None]:
+    """What is traced inside multiplies its matrices in `dtype`; all else stays float32.
+
+    Sums of products, norms, parameters and their gradients are float32, as in the mixed precision
+    of Micikevicius et al. 2018. `jax.default_matmul_precision` asks for the same of XLA, which does
+    not listen on a CPU.
+    """
+    token = _PRODUCT_DTYPE.set(dtype)
+    try:
+        yield
+    finally:
+        _PRODUCT_DTYPE.reset(token)
+
+
+def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
+    """`einsum` of two float32 arrays in the precision of `products_in`; float32."""
+    dtype = _PRODUCT_DTYPE.get()
+    return jnp.einsum(
+        equation, x.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
+    )
 
 
 class NormedLinear(hk.Module):
@@ -22,7 +49,7 @@ class NormedLinear(hk.Module):
         fan_in = sum(x.shape[-1] for x in inputs)
         weight = hk.get_parameter("w", [fan_in, self._units], init=_INIT)
         parts = jnp.split(weight, _offsets(inputs), axis=0)
-        products = [x @ part for x, part in zip(inputs, parts, strict=True)]
+        products = [product("ni,io->no", *pair) for pair in zip(inputs, parts, strict=True)]
         return jax.nn.silu(rms_norm(jnp.asarray(sum(products)), "scale"))
 
 
@@ -41,11 +68,21 @@ class Mlp(hk.Module):
         return out
 
 
-def linear(size: int, name: str, scale: float = 1.0) -> hk.Linear:
+class Linear(hk.Module):
     """An output layer; `scale` 0 starts at a constant output of zero."""
-    # Exactly zero: the outer two-hot bins make values of several units out of weights of 1e-7.
-    init = hk.initializers.VarianceScaling(scale, "fan_in", "truncated_normal")
-    return hk.Linear(size, w_init=init, name=name)
+
+    def __init__(self, size: int, name: str, scale: float = 1.0):
+        super().__init__(name=name)
+        self._size, self._scale = size, scale
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[N, I]` to `[N, size]`."""
+        # Exactly zero: the outer two-hot bins make values of several units out of weights of 1e-7.
+        init = hk.initializers.VarianceScaling(self._scale, "fan_in", "truncated_normal")
+        weight = hk.get_parameter("w", [x.shape[-1], self._size], init=init)
+        bias = hk.get_parameter("b", [self._size], init=jnp.zeros)
+        out = product("...i,io->...o", x, weight)
+        return out + jnp.broadcast_to(bias, out.shape)
 
 
 class BlockGru(hk.Module):
@@ -67,7 +104,8 @@ class BlockGru(hk.Module):
         init = hk.initializers.TruncatedNormal(fan_in**-0.5)
         dense = hk.get_parameter("shared_w", [shared.shape[-1], self._units], init=init)
         own = hk.get_parameter("block_w", [self._blocks, size, size], init=init)
-        hidden = shared @ dense + _ungroup(jnp.einsum("gni,gio->gno", blocks, own))
+        hidden = product("ni,io->no", shared, dense)
+        hidden = hidden + _ungroup(product("gni,gio->gno", blocks, own))
         hidden = jax.nn.silu(rms_norm(hidden, "scale"))
         hidden = jnp.moveaxis(hidden.reshape(-1, self._blocks, size), 1, 0)
         gates_w = hk.get_parameter(
@@ -76,7 +114,7 @@ class BlockGru(hk.Module):
             init=hk.initializers.TruncatedNormal(size**-0.5),
         )
         gates_b = hk.get_parameter("gates_b", [self._blocks, 1, 3 * size], init=jnp.zeros)
-        gates = jnp.einsum("gni,gio->gno", hidden, gates_w) + gates_b
+        gates = product("gni,gio->gno", hidden, gates_w) + gates_b
         reset, candidate, update = jnp.split(gates, 3, axis=-1)
         candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
         # The bias of -1 makes a fresh network remember rather than overwrite.

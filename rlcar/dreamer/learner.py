@@ -17,6 +17,7 @@ from rlcar.dreamer.actor_critic import (
     replay_value_loss,
 )
 from rlcar.dreamer.distributions import two_hot_mean
+from rlcar.dreamer.layers import products_in
 from rlcar.dreamer.optimizer import make_optimizer
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
 from rlcar.dreamer.rssm import RssmState, feature_size, remembered, sample_latent
@@ -126,10 +127,11 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         return state, metrics
 
     def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
-        if batches.reward.shape[0] == 1:  # no loop: `Trainer` says why
-            return train_step(state, jax.tree.map(lambda x: x[0], batches))
-        state, metrics = jax.lax.scan(train_step, state, batches)
-        return state, jax.tree.map(jnp.mean, metrics)
+        with products_in(config.precision):
+            if batches.reward.shape[0] == 1:  # no loop: `Trainer` says why
+                return train_step(state, jax.tree.map(lambda x: x[0], batches))
+            state, metrics = jax.lax.scan(train_step, state, batches)
+            return state, jax.tree.map(jnp.mean, metrics)
 
     # Jitted too: op by op, a fresh process would spend seconds on compiling each little draw.
     return Learner(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rlcar.algorithm_config import WorldModelConfig
 from rlcar.dreamer.distributions import sample_one_hot, straight_through, unimix
-from rlcar.dreamer.layers import BlockGru, NormedLinear, linear
+from rlcar.dreamer.layers import BlockGru, Linear, NormedLinear
 
 
 class RssmState(NamedTuple):
@@ -69,7 +69,7 @@ class Rssm(hk.Module):
 
     def _logits(self, hidden: jax.Array, name: str) -> jax.Array:
         groups, classes = self._config.latent_groups, self._config.latent_classes
-        logits = linear(groups * classes, name)(hidden).reshape(-1, groups, classes)
+        logits = Linear(groups * classes, name)(hidden).reshape(-1, groups, classes)
         return unimix(logits, self._config.unimix)
 
 

@@ -17,7 +17,7 @@ from rlcar.dreamer.distributions import (
     two_hot_mean,
 )
 from rlcar.dreamer.images import ImageDecoder, ImageEncoder
-from rlcar.dreamer.layers import Mlp, linear
+from rlcar.dreamer.layers import Linear, Mlp
 from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, remembered, sample_latent
 from rlcar.dreamer.time_scan import time_scan
 from rlcar.types import Batch, Metrics, Params, Spec
@@ -46,12 +46,12 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
         rssm = Rssm(config)
         encoder = Mlp(config.units, config.encoder_layers, "encoder")
         decoder = Mlp(config.units, config.decoder_layers, "decoder")
-        observation_out = linear(spec.observation_size, "observation_out")
+        observation_out = Linear(spec.observation_size, "observation_out")
         reward_in = Mlp(config.units, 1, "reward")
         # Starts at zero reward everywhere, which spares the policy wild early dreams (Methods).
-        reward_out = linear(TWO_HOT_BINS, "reward_out", scale=0.0)
+        reward_out = Linear(TWO_HOT_BINS, "reward_out", scale=0.0)
         continue_in = Mlp(config.units, 1, "continue")
-        continue_out = linear(1, "continue_out")
+        continue_out = Linear(1, "continue_out")
 
         image_shape = spec.image_shape or (0, 0, 0)
         image_encoder = ImageEncoder(config.image_depth)

@@ -65,6 +65,19 @@ def test_two_runs_of_one_seed_are_equal_bit_for_bit(learner, two_batches):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+def test_products_in_bfloat16_are_near_those_in_float32(config, learner, two_batches):
+    halved = config.model_copy(update={"precision": "bfloat16"})
+    state, metrics = _run(quick_learner(make_learner(halved, SPEC)), 0, 1, two_batches)
+    exact_state, exact = _run(learner, 0, 1, two_batches)
+    assert metrics["model/loss"] == pytest.approx(exact["model/loss"], rel=0.02)
+    assert metrics["model/loss"] != exact["model/loss"]
+    # Parameters, their optimiser and averages stay what a checkpoint holds.
+    jax.tree.map(
+        lambda one, other: np.testing.assert_equal(one.dtype, other.dtype), state, exact_state
+    )
+    _assert_finite(state, metrics)
+
+
 def test_another_seed_is_another_run(learner, two_batches):
     one, other = (_run(learner, seed, 1, two_batches)[0] for seed in (3, 4))
     assert largest(jax.tree.map(np.subtract, one.params, other.params)) > 0.01
