@@ -25,7 +25,7 @@ RESULTS = ROOT / "docs" / "results.json"
 Settings = tuple[str, list[str]]
 CLASSIC: dict[str, Settings] = {
     "dreamer": ("nano", []),
-    **{name: (name, []) for name in ("sac", "td3", "ppo", "fused-ppo")},
+    **{name: (name, []) for name in ("sac", "td3", "ppo", "fused-ppo", "fast-laps")},
 }
 CLASSIC_ENV_STEPS = {
     "dreamer": 12_288,
@@ -33,11 +33,13 @@ CLASSIC_ENV_STEPS = {
     "td3": 16_384,
     "ppo": 49_152,
     "fused-ppo": 2_000_000,
+    "fast-laps": 10_000_000,
 }
 # Env steps between two looks at the validation tracks, else 512.
 CLASSIC_EVERY = {
     "ppo": 2048,
     "fused-ppo": 16_384,
+    "fast-laps": 200_000,
 }
 # All with the horizon of 333 steps: with a discount of 0.99 the others do worse (experiments.md).
 GRAND_PRIX: dict[str, Settings] = {

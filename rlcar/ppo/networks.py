@@ -46,7 +46,8 @@ def make_networks(config: PpoConfig, spec: Spec) -> Networks:
             memory = jnp.where(is_first[:, None], 0.0, memory)
             remembered, memory = hk.GRU(memory_units, name="gru")(embedded, memory)
             x = jnp.concatenate([remembered, observation], axis=-1)
-        log_deviation = hk.get_parameter("log_deviation", [spec.action_size], init=jnp.zeros)
+        first = hk.initializers.Constant(config.initial_log_deviation)
+        log_deviation = hk.get_parameter("log_deviation", [spec.action_size], init=first)
         head = tower(x, spec.action_size, 0.01, "policy")
         return memory, Output(head, log_deviation, tower(x, 1, 1.0, "value")[..., 0])
 

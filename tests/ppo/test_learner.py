@@ -58,6 +58,18 @@ def test_discounted_returns_start_anew_with_an_episode():
     np.testing.assert_allclose(found, [1, 2.5, 0, 4])
 
 
+def test_actions_are_drawn_with_the_deviation_that_the_settings_start_with():
+    networks = make_networks(PpoConfig(initial_log_deviation=-1.0), SPEC)
+    params = networks.init(jax.random.PRNGKey(0))
+    cars = 4000
+    observation = jnp.zeros((cars, SPEC.observation_size))
+    _, output = networks.step(
+        params, networks.initial_memory(cars), observation, jnp.zeros(cars, bool)
+    )
+    drawn = make_distribution(SPEC).sample(output, jax.random.PRNGKey(1))
+    np.testing.assert_allclose(np.std(drawn - output.head, axis=0), np.exp(-1.0), rtol=0.05)
+
+
 def test_the_normals_log_prob_and_entropy_are_those_of_scipy():
     from scipy import stats
 
