@@ -94,7 +94,8 @@ class PpoConfig(Section):
 
     hidden_units: PositiveInt = 64  # two layers of them, for the policy and for the value
     recurrent_units: NonNegativeInt = 0  # of a GRU before them, for what is hidden; 0: none
-    initial_log_deviation: float = 0.0  # of the actions; less explores less, and drives finer
+    # Of the actions' deviation; less explores less, and drives finer.
+    initial_log_deviation: float = Field(0.0, ge=-5.0, le=2.0)
     learning_rate: PositiveFloat = 3e-4
     epochs: PositiveInt = 10
     minibatch_size: PositiveInt = 64  # env steps
