@@ -68,7 +68,6 @@ def test_a_driver_that_dies_with_its_host_leaves_a_sound_checkpoint(cluster):
     assert checkpoint.latest(cluster.watch.folder / "checkpoints").env_steps >= newest.env_steps
 
 
-@pytest.mark.skipif(not IS_FULL, reason="only in the long form: CHAOS=full")
 def test_a_training_is_continued_on_another_host(cluster):
     newest = checkpoint.latest(cluster.watch.folder / "checkpoints")
     cluster.train_on("two", "--resume", "auto")
