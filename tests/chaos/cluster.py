@@ -79,9 +79,13 @@ class Cluster:
             self.watch.look(time.monotonic())
         return time.monotonic() - began_s
 
-    def said(self):
+    def log(self):
+        """All that the drivers printed, Ray's own words among it."""
         log = self.folder / "driver.log"
-        return log.read_text(errors="replace")[-3000:] if log.exists() else "no driver yet"
+        return log.read_text(errors="replace") if log.exists() else "no driver yet"
+
+    def said(self):
+        return self.log()[-3000:]
 
     def goes_on(self, since_s):
         return lambda: self.watch.is_full_rate(since_s, time.monotonic())

@@ -72,5 +72,5 @@ def test_a_training_is_continued_on_another_host(cluster):
     newest = checkpoint.latest(cluster.watch.folder / "checkpoints")
     cluster.train_on("two", "--resume", "auto")
     cluster.wait(lambda: cluster.watch.env_steps > newest.env_steps + 2048, START_S)
-    assert f"continuing {newest.path.name}" in cluster.said()
+    assert f"continuing {newest.path.name}" in cluster.log()
     assert cluster.watch.checkpoints_lost == 0
