@@ -16,13 +16,14 @@ from rlcar.dreamer.distributions import (
     two_hot_loss,
     two_hot_mean,
 )
-from rlcar.dreamer.layers import Linear, Mlp
+from rlcar.dreamer.layers import Linear, Mlp, entry_weight, known_product
 from rlcar.dreamer.returns import (
     ReturnRange,
     lambda_returns,
     return_scale,
     update_return_range,
 )
+from rlcar.dreamer.step_loss import step_loss
 from rlcar.types import Metrics, Params, Spec
 
 
@@ -31,6 +32,7 @@ class ActorCritic(NamedTuple):
 
     init_actor: Callable  # (key) -> actor params
     init_critic: Callable  # (key) -> critic params
+    # In place of the feature both take `entry=`, what their first weights make of it.
     actor: Callable  # (actor params, feature [..., F]) -> head [..., head_size]
     critic: Callable  # (critic params, feature) -> two-hot logits [..., 255]
     distribution: ActionDistribution
@@ -41,12 +43,12 @@ def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) 
     make = one_hot_categorical if spec.is_discrete else bounded_normal
     distribution = make(spec.action_size)
 
-    def actor(feature: jax.Array) -> jax.Array:
-        hidden = Mlp(config.units, config.layers, "actor")(feature)
+    def actor(*feature: jax.Array, entry: jax.Array | None = None) -> jax.Array:
+        hidden = Mlp(config.units, config.layers, "actor")(*feature, entry=entry)
         return Linear(distribution.head_size, "action_out", scale=0.01)(hidden)
 
-    def critic(feature: jax.Array) -> jax.Array:
-        hidden = Mlp(config.units, config.layers, "critic")(feature)
+    def critic(*feature: jax.Array, entry: jax.Array | None = None) -> jax.Array:
+        hidden = Mlp(config.units, config.layers, "critic")(*feature, entry=entry)
         # Starts at zero value everywhere, which speeds up early learning (Methods).
         return Linear(TWO_HOT_BINS, "value_out", scale=0.0)(hidden)
 
@@ -62,20 +64,29 @@ def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) 
     )
 
 
+class Judged(NamedTuple):
+    """What the networks make of imagined features, `[..., N]`; no gradient flows into it."""
+
+    reward: jax.Array  # for having arrived there
+    discount: jax.Array  # discount times the chance of going on
+    value: jax.Array
+    slow_value: jax.Array
+    actor_entry: jax.Array  # [..., N, units], what the actor's first weights make of the feature
+    critic_entry: jax.Array  # [..., N, units]
+
+
 class Imagined(NamedTuple):
     """H steps dreamt from N starts; no gradient flows into it."""
 
-    feature: jax.Array  # [H + 1, N, F]
-    action: jax.Array  # [H, N, A], taken at feature[:H]
-    reward: jax.Array  # [H, N], for arriving at feature[1:]
-    discount: jax.Array  # [H + 1, N], discount times the chance of going on, at each feature
+    feature: jax.Array  # [H, N, F]
+    action: jax.Array  # [H, N, A], taken at `feature`
+    judged: Judged  # [H + 1, N, ...], at `feature` and where the last action led
 
 
 def imagination_loss(
     networks: ActorCritic,
     config: ActorCriticConfig,
     params: Params,
-    slow_critic: Params,
     imagined: Imagined,
     return_range: ReturnRange,
 ) -> tuple[jax.Array, tuple[jax.Array, ReturnRange, Metrics]]:
@@ -83,44 +94,61 @@ def imagination_loss(
 
     Returns the loss, the returns `[H, N]`, the moved return range, and metrics.
     """
-    stop = jax.lax.stop_gradient
-    length, number, size = imagined.feature.shape
-    logits = networks.critic(params["critic"], imagined.feature.reshape(length * number, size))
-    logits = logits.reshape(length, number, TWO_HOT_BINS)
-    value = stop(two_hot_mean(logits))
-    returns = lambda_returns(imagined.reward, imagined.discount[1:], value[1:], config.lambda_)
+    judged, policy = imagined.judged, networks.distribution
+    reward, value = judged.reward[1:], judged.value
+    returns = lambda_returns(reward, judged.discount[1:], value[1:], config.lambda_)
     return_range = update_return_range(return_range, returns, config.return_normaliser_rate)
     advantage = (returns - value[:-1]) / return_scale(return_range)
 
     # Dreamt steps count as much as the chance that the dream got there.
     discount = 1.0 - 1.0 / config.discount_horizon
-    weight = stop(jnp.cumprod(imagined.discount, axis=0) / discount)[:-1]
+    weight = (jnp.cumprod(judged.discount, axis=0) / discount)[:-1]
 
-    policy = networks.distribution
-    head = networks.actor(params["actor"], imagined.feature[:-1].reshape(-1, size))
-    head = head.reshape(length - 1, number, policy.head_size)
-    entropy = policy.entropy(head)
-    log_prob = policy.log_prob(head, imagined.action)
-    actor_loss = -weight * (log_prob * stop(advantage) + config.entropy_scale * entropy)
+    def actor_loss(actor: Params, entry: jax.Array, fixed: tuple) -> tuple[jax.Array, jax.Array]:
+        action, advantage, weight = fixed
+        head = networks.actor(actor, entry=entry)
+        entropy = policy.entropy(head)
+        gain = policy.log_prob(head, action) * advantage + config.entropy_scale * entropy
+        return -jnp.mean(weight * gain), jnp.mean(entropy)
 
-    slow_logits = networks.critic(slow_critic, imagined.feature[:-1].reshape(-1, size))
-    slow_value = stop(two_hot_mean(slow_logits)).reshape(length - 1, number)
-    critic_loss = weight * (
-        two_hot_loss(logits[:-1], stop(returns)) + two_hot_loss(logits[:-1], slow_value)
+    def critic_loss(critic: Params, entry: jax.Array, fixed: tuple) -> tuple[jax.Array, tuple]:
+        returns, slow_value, weight = fixed
+        logits = networks.critic(critic, entry=entry)
+        both = two_hot_loss(logits, returns) + two_hot_loss(logits, slow_value)
+        return jnp.mean(weight * both), ()
+
+    actor_entry, critic_entry = _learnt_entries(params, imagined)
+    actor, entropy = step_loss(
+        actor_loss, params["actor"], actor_entry, (imagined.action, advantage, weight)
+    )
+    critic, _ = step_loss(
+        critic_loss, params["critic"], critic_entry, (returns, judged.slow_value[:-1], weight)
     )
     metrics = {
-        "actor/loss": jnp.mean(actor_loss),
-        "actor/entropy_nats": jnp.mean(entropy),
+        "actor/loss": actor,
+        "actor/entropy_nats": entropy,
         "actor/advantage_magnitude": jnp.mean(jnp.abs(advantage)),
-        "critic/loss": jnp.mean(critic_loss),
+        "critic/loss": critic,
         "critic/value": jnp.mean(value),
         "critic/return": jnp.mean(returns),
         "critic/return_scale": return_scale(return_range),
-        "model/imagined_reward": jnp.mean(imagined.reward),
-        "model/imagined_discount": jnp.mean(imagined.discount),
+        "model/imagined_reward": jnp.mean(reward),
+        "model/imagined_discount": jnp.mean(judged.discount),
     }
-    total = metrics["actor/loss"] + metrics["critic/loss"]
-    return total, (returns, return_range, metrics)
+    return actor + critic, (returns, return_range, metrics)
+
+
+def _learnt_entries(params: Params, imagined: Imagined) -> list[jax.Array]:
+    """The entries of actor and critic `[H, N, units]`, through which their first weights learn."""
+    known = [x[:-1] for x in (imagined.judged.actor_entry, imagined.judged.critic_entry)]
+    weights = [entry_weight(params[name], name) for name in ("actor", "critic")]
+    length, number, size = imagined.feature.shape
+    both = known_product(
+        imagined.feature.reshape(length * number, size),
+        jnp.concatenate(weights, axis=1),
+        jnp.concatenate(known, axis=-1).reshape(length * number, -1),
+    )
+    return jnp.split(both.reshape(length, number, -1), [known[0].shape[-1]], axis=-1)
 
 
 class Replayed(NamedTuple):

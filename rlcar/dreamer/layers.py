@@ -1,12 +1,16 @@
 """Building blocks of the networks (Haiku modules)."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from functools import partial
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+
+from rlcar.types import Params
 
 # Truncated normal with variance 1 / fan-in, as in the public code (Hafner et al. 2025, Methods).
 _INIT = hk.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
@@ -44,13 +48,15 @@ class NormedLinear(hk.Module):
         super().__init__(name=name)
         self._units = units
 
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
-        """Maps `[N, I1], [N, I2], ...` to `[N, units]`."""
-        fan_in = sum(x.shape[-1] for x in inputs)
-        weight = hk.get_parameter("w", [fan_in, self._units], init=_INIT)
-        parts = jnp.split(weight, _offsets(inputs), axis=0)
-        products = [product("ni,io->no", *pair) for pair in zip(inputs, parts, strict=True)]
-        return jax.nn.silu(rms_norm(jnp.asarray(sum(products)), "scale"))
+    def __call__(self, *inputs: jax.Array, entry: jax.Array | None = None) -> jax.Array:
+        """Maps `[N, I1], [N, I2], ...` to `[N, units]`; or `entry [N, units]`, their product."""
+        if entry is None:
+            fan_in = sum(x.shape[-1] for x in inputs)
+            weight = hk.get_parameter("w", [fan_in, self._units], init=_INIT)
+            parts = jnp.split(weight, _offsets(inputs), axis=0)
+            products = [product("ni,io->no", *pair) for pair in zip(inputs, parts, strict=True)]
+            entry = jnp.asarray(sum(products))
+        return jax.nn.silu(rms_norm(entry, "scale"))
 
 
 class Mlp(hk.Module):
@@ -60,12 +66,47 @@ class Mlp(hk.Module):
         super().__init__(name=name)
         self._units, self._layers = units, layers
 
-    def __call__(self, *inputs: jax.Array) -> jax.Array:
-        """Maps `[N, I1], [N, I2], ...` to `[N, units]`."""
-        out = NormedLinear(self._units, "layer_0")(*inputs)
+    def __call__(self, *inputs: jax.Array, entry: jax.Array | None = None) -> jax.Array:
+        """Maps `[N, I1], [N, I2], ...` to `[N, units]`; or `entry [N, units]`, what the first
+        layer's weights make of them: see `entries`.
+        """
+        out = NormedLinear(self._units, "layer_0")(*inputs, entry=entry)
         for index in range(1, self._layers):
             out = NormedLinear(self._units, f"layer_{index}")(out)
         return out
+
+
+def entry_weight(params: Params, name: str) -> jax.Array:
+    """The first layer's weights `[I, units]` of the `Mlp` of that name."""
+    return jnp.asarray(params[f"{name}/layer_0"]["w"])
+
+
+def entries(x: jax.Array, weights: Sequence[jax.Array]) -> list[jax.Array]:
+    """What several first layers make of the same `x [N, I]`, in one product: `[N, units]` each."""
+    sides = [weight.shape[1] for weight in weights]
+    ends = [sum(sides[: index + 1]) for index in range(len(sides) - 1)]
+    return jnp.split(product("ni,io->no", x, jnp.concatenate(weights, axis=1)), ends, axis=1)
+
+
+@jax.custom_vjp
+def known_product(x: jax.Array, weight: jax.Array, result: jax.Array) -> jax.Array:
+    """`x [N, I]` times `weight [I, O]` where the `result [N, O]` is known; only `weight` learns."""
+    del x, weight
+    return result
+
+
+def _known_product_forward(
+    x: jax.Array, weight: jax.Array, result: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    del weight
+    return result, x
+
+
+def _known_product_backward(x: jax.Array, adjoint: jax.Array) -> tuple:
+    return jnp.zeros_like(x), product("ni,no->io", x, adjoint), jnp.zeros_like(adjoint)
+
+
+known_product.defvjp(_known_product_forward, _known_product_backward)
 
 
 class Linear(hk.Module):
@@ -85,11 +126,18 @@ class Linear(hk.Module):
         return out + jnp.broadcast_to(bias, out.shape)
 
 
-class BlockGru(hk.Module):
-    """GRU with block-diagonal recurrence (Hafner et al. 2025, Methods, "block-diagonal weights").
+class GruWeights(NamedTuple):
+    """Parameters of a `BlockGru` with G blocks of `D / G = U` units."""
 
-    Arrays are group-major `[G, N, D / G]` inside: one batched product per layer, no transposes.
-    """
+    shared_w: jax.Array  # [I, D], every block's weights on the shared input, side by side
+    block_w: jax.Array  # [G, U, U]
+    scale: jax.Array  # [D], of the hidden layer's norm
+    gates_w: jax.Array  # [G, U, 3 U]: reset, candidate, update
+    gates_b: jax.Array  # [G, 1, 3 U]
+
+
+class BlockGru(hk.Module):
+    """GRU with block-diagonal weights (Hafner et al. 2025, Methods)."""
 
     def __init__(self, units: int, blocks: int, name: str):
         super().__init__(name=name)
@@ -97,39 +145,110 @@ class BlockGru(hk.Module):
 
     def __call__(self, state: jax.Array, shared: jax.Array) -> jax.Array:
         """Advances `state [N, D]` by the input `shared [N, I]`, which every block sees whole."""
-        size = self._units // self._blocks
-        blocks = jnp.moveaxis(state.reshape(-1, self._blocks, size), 1, 0)
-        # Every block's weights on the shared input, side by side, are one dense matrix.
-        fan_in = size + shared.shape[-1]
-        init = hk.initializers.TruncatedNormal(fan_in**-0.5)
-        dense = hk.get_parameter("shared_w", [shared.shape[-1], self._units], init=init)
-        own = hk.get_parameter("block_w", [self._blocks, size, size], init=init)
-        hidden = product("ni,io->no", shared, dense)
-        hidden = hidden + _ungroup(product("gni,gio->gno", blocks, own))
-        hidden = jax.nn.silu(rms_norm(hidden, "scale"))
-        hidden = jnp.moveaxis(hidden.reshape(-1, self._blocks, size), 1, 0)
-        gates_w = hk.get_parameter(
-            "gates_w",
-            [self._blocks, size, 3 * size],
-            init=hk.initializers.TruncatedNormal(size**-0.5),
+        blocks, size = self._blocks, self._units // self._blocks
+        inputs = shared.shape[-1]
+        hidden_init = hk.initializers.TruncatedNormal((size + inputs) ** -0.5)
+        gates_init = hk.initializers.TruncatedNormal(size**-0.5)
+        weights = GruWeights(
+            hk.get_parameter("shared_w", [inputs, self._units], init=hidden_init),
+            hk.get_parameter("block_w", [blocks, size, size], init=hidden_init),
+            hk.get_parameter("scale", [self._units], init=jnp.ones),
+            hk.get_parameter("gates_w", [blocks, size, 3 * size], init=gates_init),
+            hk.get_parameter("gates_b", [blocks, 1, 3 * size], init=jnp.zeros),
         )
-        gates_b = hk.get_parameter("gates_b", [self._blocks, 1, 3 * size], init=jnp.zeros)
-        gates = product("gni,gio->gno", hidden, gates_w) + gates_b
-        reset, candidate, update = jnp.split(gates, 3, axis=-1)
-        candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
-        # The bias of -1 makes a fresh network remember rather than overwrite.
-        update = jax.nn.sigmoid(update - 1.0)
-        return _ungroup(update * candidate + (1.0 - update) * blocks)
+        return block_gru(weights, state, shared)
 
 
-def _ungroup(blocks: jax.Array) -> jax.Array:
-    groups, batch, size = blocks.shape
-    return jnp.moveaxis(blocks, 0, 1).reshape(batch, groups * size)
+def block_gru(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
+    """One step of the GRU: `state [N, D]`, `shared [N, I]` to `[N, D]`.
+
+    Where nothing is differentiated, which is in dreams and on the way forward of a filter, a CPU
+    goes block by block: its transposes between car-major and group-major cost more than all
+    products of the batched form, which a GPU prefers, and whose gradient is the faster one.
+    """
+    return jnp.asarray(_block_gru(_PRODUCT_DTYPE.get(), weights, state, shared))
+
+
+# JAX remembers what a function was traced to: the precision has to be one of its arguments.
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _block_gru(dtype: str, weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
+    forms = {"cpu": _in(dtype, _gru_by_blocks), "default": _in(dtype, _gru_batched)}
+    return jax.lax.platform_dependent(weights, state, shared, **forms)
+
+
+def _in(dtype: str, function: Callable) -> Callable:
+    def run(*inputs: Any) -> Any:
+        with products_in(dtype):
+            return function(*inputs)
+
+    return run
+
+
+def _gru_by_blocks(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
+    def parts(x: jax.Array) -> list[jax.Array]:
+        return jnp.split(x, weights.block_w.shape[0], axis=-1)
+
+    own = [product("ni,io->no", *pair) for pair in zip(parts(state), weights.block_w, strict=True)]
+    hidden = parts(_gru_hidden(weights, shared, jnp.concatenate(own, axis=-1)))
+    gates = [
+        jnp.split(product("ni,io->no", x, w) + b, 3, axis=-1)
+        for x, w, b in zip(hidden, weights.gates_w, weights.gates_b, strict=True)
+    ]
+    # Side by side in memory first: with gathers in its loop XLA does not vectorise the gate's.
+    by_kind = [jnp.concatenate(kind, axis=-1) for kind in zip(*gates, strict=True)]
+    return _gru_gate(state, *jax.lax.optimization_barrier(by_kind))
+
+
+def _gru_batched(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
+    """Group-major `[G, N, U]` inside: one batched product per layer."""
+    blocks = weights.block_w.shape[0]
+
+    def grouped(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x.reshape(x.shape[0], blocks, -1), 1, 0)
+
+    def ungrouped(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)
+
+    old = grouped(state)
+    hidden = ungrouped(product("gni,gio->gno", old, weights.block_w))
+    hidden = grouped(_gru_hidden(weights, shared, hidden))
+    gates = product("gni,gio->gno", hidden, weights.gates_w) + weights.gates_b
+    return ungrouped(_gru_gate(old, *jnp.split(gates, 3, axis=-1)))
+
+
+def _gru_hidden(weights: GruWeights, shared: jax.Array, own: jax.Array) -> jax.Array:
+    return jax.nn.silu(_normed(product("ni,io->no", shared, weights.shared_w) + own, weights.scale))
+
+
+def _gru_gate(
+    state: jax.Array, reset: jax.Array, candidate: jax.Array, update: jax.Array
+) -> jax.Array:
+    candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
+    # The bias of -1 makes a fresh network remember rather than overwrite.
+    update = jax.nn.sigmoid(update - 1.0)
+    return update * candidate + (1.0 - update) * state
+
+
+def _gru_forward(
+    dtype: str, weights: GruWeights, state: jax.Array, shared: jax.Array
+) -> tuple[jax.Array, Callable]:
+    return jax.vjp(_in(dtype, _gru_batched), weights, state, shared)
+
+
+def _gru_backward(dtype: str, pull: Callable, adjoint: jax.Array) -> tuple:
+    del dtype
+    return pull(adjoint)
+
+
+_block_gru.defvjp(_gru_forward, _gru_backward)
 
 
 def rms_norm(x: jax.Array, name: str) -> jax.Array:
     """Scales `[..., D]` to a root mean square of one, times a learnt `[D]` of that name."""
-    scale = hk.get_parameter(name, [x.shape[-1]], init=jnp.ones)
+    return _normed(x, hk.get_parameter(name, [x.shape[-1]], init=jnp.ones))
+
+
+def _normed(x: jax.Array, scale: jax.Array) -> jax.Array:
     mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(mean_square + 1e-4) * scale.reshape((1,) * (x.ndim - 1) + (-1,))
 

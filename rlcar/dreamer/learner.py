@@ -1,5 +1,6 @@
 """The training state and the one training jit of the world-model agent."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,16 +12,18 @@ from rlcar.algorithm_config import DreamerConfig
 from rlcar.dreamer.actor_critic import (
     ActorCritic,
     Imagined,
+    Judged,
     Replayed,
     imagination_loss,
     make_actor_critic,
     replay_value_loss,
 )
 from rlcar.dreamer.distributions import two_hot_mean
-from rlcar.dreamer.layers import products_in
+from rlcar.dreamer.layers import entries, entry_weight, products_in
 from rlcar.dreamer.optimizer import make_optimizer
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
 from rlcar.dreamer.rssm import RssmState, feature_size, remembered, sample_latent
+from rlcar.dreamer.step_loss import by_cache
 from rlcar.dreamer.world_model import (
     Observed,
     WorldModel,
@@ -89,9 +92,10 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         )
         last = min(settings.imagination_last, batch.reward.shape[1])
         starts = RssmState(*(x[-last:].reshape(-1, x.shape[-1]) for x in observed.state))
-        imagined = imagine(model, networks, config, params, starts, imagine_key)
+        judges = params | {"slow_critic": state.slow_critic}
+        imagined = imagine(model, networks, config, judges, starts, imagine_key)
         policy_loss, (returns, return_range, policy_metrics) = imagination_loss(
-            networks, settings, params, state.slow_critic, imagined, state.return_range
+            networks, settings, params, imagined, state.return_range
         )
         replayed = _replayed_tail(observed, batch, returns[0].reshape(last, -1))
         replay_loss = replay_value_loss(networks, settings, params, state.slow_critic, replayed)
@@ -149,31 +153,78 @@ def imagine(
 ) -> Imagined:
     """Dreams H steps from `starts [N, ...]` with the current policy; the key is consumed.
 
-    No gradient flows in or out: the actor learns by reinforce on what was dreamt.
+    `params` are those that learn, with the slow critic beside them. No gradient flows in or out:
+    the actor learns by reinforce on what was dreamt.
     """
+
+    def dream(is_judged_along: bool) -> Callable:
+        return partial(_dream, model, networks, config, is_judged_along=is_judged_along)
+
     params, starts = jax.lax.stop_gradient((params, starts))
+    rows = config.actor_critic.imagination_length * starts.recurrent.shape[0]
+    return jax.lax.stop_gradient(by_cache(rows, dream(True), dream(False), params, starts, key))
+
+
+def _dream(
+    model: WorldModel,
+    networks: ActorCritic,
+    config: DreamerConfig,
+    params: Params,
+    starts: RssmState,
+    key: jax.Array,
+    *,
+    is_judged_along: bool,
+) -> Imagined:
+    """Judges each step as it is dreamt, or all of them at the end."""
     world, length = params["world_model"], config.actor_critic.imagination_length
     number = starts.recurrent.shape[0]
     action_key, latent_key = jax.random.split(key)
     uniform = jax.random.uniform(latent_key, (length, number, config.world_model.latent_groups))
+    judge = partial(_judge, model, networks, params)
 
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
         key, uniform = inputs
         feature = features(state)
-        head = networks.actor(params["actor"], feature)
+        judged = judge(feature) if is_judged_along else None
+        if judged is None:
+            head = networks.actor(params["actor"], feature)
+        else:
+            head = networks.actor(params["actor"], entry=judged.actor_entry)
         action = networks.distribution.sample(head, key)
         recurrent = model.advance(world, state, action)
         latent = sample_latent(model.prior(world, recurrent), uniform)
-        return RssmState(remembered(config.world_model, recurrent), latent), (feature, action)
+        state = RssmState(remembered(config.world_model, recurrent), latent)
+        return state, (feature, action, judged)
 
-    last, (feature, action) = jax.lax.scan(
-        step, starts, (jax.random.split(action_key, length), uniform)
+    keys = jax.random.split(action_key, length)
+    last, (feature, action, judged) = jax.lax.scan(step, starts, (keys, uniform))
+    if judged is None:
+        flat = judge(feature.reshape(length * number, -1))
+        judged = jax.tree.map(lambda x: x.reshape(length, number, *x.shape[1:]), flat)
+    end = judge(features(last))
+    judged = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), judged, end)
+    return Imagined(feature, action, judged)
+
+
+def _judge(model: WorldModel, networks: ActorCritic, params: Params, feature: jax.Array) -> Judged:
+    """What every network that looks at `feature [N, F]` makes of it."""
+    world, critic, slow_critic = params["world_model"], params["critic"], params["slow_critic"]
+    weights = [
+        entry_weight(world, "reward"),
+        entry_weight(world, "continue"),
+        entry_weight(critic, "critic"),
+        entry_weight(slow_critic, "critic"),
+        entry_weight(params["actor"], "actor"),
+    ]
+    reward, goes_on, value, slow_value, actor = entries(feature, weights)
+    return Judged(
+        two_hot_mean(model.reward(world, entry=reward)),
+        jax.nn.sigmoid(model.continues(world, entry=goes_on)),
+        two_hot_mean(networks.critic(critic, entry=value)),
+        two_hot_mean(networks.critic(slow_critic, entry=slow_value)),
+        actor_entry=actor,
+        critic_entry=value,
     )
-    feature = jnp.concatenate([feature, features(last)[None]])
-    flat = feature.reshape(-1, feature.shape[-1])
-    reward = two_hot_mean(model.reward(world, flat)).reshape(length + 1, number)
-    discount = jax.nn.sigmoid(model.continues(world, flat)).reshape(length + 1, number)
-    return jax.lax.stop_gradient(Imagined(feature, action, reward[1:], discount))
 
 
 def _replayed_tail(observed: Observed, batch: Batch, bootstrap: jax.Array) -> Replayed:

@@ -35,6 +35,7 @@ class WorldModel(NamedTuple):
     prior: Callable  # (params, recurrent) -> log-probabilities [N, S, K]
     decode: Callable  # (params, feature [..., F]) -> symlog observation [..., O]
     decode_image: Callable  # (params, feature [N, F]) -> image [N, *image_shape], 0..1
+    # In place of the feature both take `entry=`, what their first weights make of it.
     reward: Callable  # (params, feature) -> two-hot logits [..., 255]
     continues: Callable  # (params, feature) -> logit [...]
 
@@ -70,11 +71,11 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
                 return jnp.zeros((*feature.shape[:-1], 0))
             return observation_out(decoder(feature))
 
-        def reward(feature: jax.Array) -> jax.Array:
-            return reward_out(reward_in(feature))
+        def reward(*feature: jax.Array, entry: jax.Array | None = None) -> jax.Array:
+            return reward_out(reward_in(*feature, entry=entry))
 
-        def continues(feature: jax.Array) -> jax.Array:
-            return continue_out(continue_in(feature))[..., 0]
+        def continues(*feature: jax.Array, entry: jax.Array | None = None) -> jax.Array:
+            return continue_out(continue_in(*feature, entry=entry))[..., 0]
 
         def init(observation: jax.Array, image: jax.Array | None, action: jax.Array) -> None:
             state = initial_state(config, observation.shape[0])
@@ -185,18 +186,19 @@ def open_loop_loss(
         return _time_major(x)[ahead].reshape(length, -1, *x.shape[2:])
 
     state = RssmState(*(x[starts].reshape(-1, x.shape[-1]) for x in observed.state))
+    state, dynamics = jax.lax.stop_gradient((state, params))
     number = state.recurrent.shape[0]
     uniform = jax.random.uniform(key, (length, number, config.latent_groups))
 
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, jax.Array]:
         action, uniform = inputs
-        recurrent = model.advance(params, state, action)
-        latent = sample_latent(model.prior(params, recurrent), uniform)
+        recurrent = model.advance(dynamics, state, action)
+        latent = sample_latent(model.prior(dynamics, recurrent), uniform)
         state = RssmState(remembered(config, recurrent), latent)
         return state, features(state)
 
     _, feature = jax.lax.scan(step, state, (follow(batch.previous_action), uniform))
-    flat = jax.lax.stop_gradient(feature).reshape(length * number, -1)
+    flat = feature.reshape(length * number, -1)
     reward_logits = model.reward(params, flat).reshape(length, number, TWO_HOT_BINS)
     reward = two_hot_loss(reward_logits, follow(batch.reward))
     goes_on = discount * (1.0 - follow(batch.is_terminal).astype(jnp.float32))

@@ -5,19 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlcar.dreamer import step_loss
 from rlcar.dreamer.actor_critic import (
     Imagined,
+    Judged,
     Replayed,
     imagination_loss,
     make_actor_critic,
     replay_value_loss,
 )
 from rlcar.dreamer.distributions import TWO_HOT_BINS, two_hot_loss, two_hot_mean
+from rlcar.dreamer.layers import entry_weight
 from rlcar.dreamer.learner import imagine
 from rlcar.dreamer.returns import initial_return_range
 from rlcar.dreamer.rssm import RssmState, feature_size
 from rlcar.dreamer.world_model import make_world_model
-from tests.dreamer.tiny import SPEC, largest, quick_jit
+from tests.dreamer.tiny import SPEC, assert_trees_close, largest, quick_jit
 
 SIZE = 3  # of a feature
 HALF = {"discount_horizon": 2.0, "lambda_": 0.5}  # discount and lambda are both one half
@@ -104,22 +107,31 @@ def test_what_led_to_the_first_step_of_a_window_is_not_paid_in_it(replay_loss):
     assert loss(replayed._replace(reward=replayed.reward.at[0].add(50.0))) == loss(replayed)
 
 
-def _dream(reward, discount=1.0, seed=0):
-    """One imagined step of two cars, or more."""
+def _dream(networks, params, reward, discount=1.0):
+    """One imagined step of two cars, or more, judged by `params` and the critic at its start."""
     reward = jnp.asarray(reward, jnp.float32)
     length, number = reward.shape
-    return Imagined(
-        feature=_random(length + 1, number, SIZE, seed=seed),
-        action=jnp.clip(_random(length, number, SPEC.action_size, seed=seed + 1), -1.0, 1.0),
-        reward=reward,
-        discount=jnp.broadcast_to(jnp.asarray(discount, jnp.float32), (length + 1, number)),
+    feature = _random(length + 1, number, SIZE, seed=0)
+    value, slow_value = (
+        jnp.stack([two_hot_mean(networks.critic(params[name], step)) for step in feature])
+        for name in ("critic", "slow")
     )
+    judged = Judged(
+        reward=jnp.concatenate([jnp.full((1, number), 9.0), reward]),
+        discount=jnp.broadcast_to(jnp.asarray(discount, jnp.float32), (length + 1, number)),
+        value=value,
+        slow_value=slow_value,
+        actor_entry=feature @ entry_weight(params["actor"], "actor"),
+        critic_entry=feature @ entry_weight(params["critic"], "critic"),
+    )
+    action = jnp.clip(_random(length, number, SPEC.action_size, seed=1), -1.0, 1.0)
+    return Imagined(feature[:-1], action, judged)
 
 
 def _metric_gradient(networks, config, params, dream, name):
     def loss(trained):
         _, (_, _, metrics) = imagination_loss(
-            networks, config, trained, params["slow"], dream, initial_return_range()
+            networks, config, trained, dream, initial_return_range()
         )
         return metrics[name]
 
@@ -131,7 +143,7 @@ def test_the_policy_gradient_makes_good_actions_likelier_and_bad_ones_less_likel
 ):
     # The critic at its start says zero, so the sign of the reward is that of the advantage.
     start = {**params, "critic": params["slow"]}
-    dream = _dream([[2.0, -2.0]], discount=0.5)
+    dream = _dream(networks, start, [[2.0, -2.0]], discount=0.5)
     gradient = _metric_gradient(networks, config, start, dream, "actor/loss")["actor"]
     moved = jax.tree.map(lambda x, g: x - 1e-3 * g, params["actor"], gradient)
 
@@ -147,7 +159,7 @@ def test_the_policy_gradient_makes_good_actions_likelier_and_bad_ones_less_likel
 def test_the_entropy_bonus_widens_the_policy(networks, config, params):
     config = config.model_copy(update={"entropy_scale": 1.0})
     start = {**params, "critic": params["slow"]}
-    dream = _dream([[0.0, 0.0]], discount=0.5)
+    dream = _dream(networks, start, [[0.0, 0.0]], discount=0.5)
     gradient = _metric_gradient(networks, config, start, dream, "actor/loss")["actor"]
     moved = jax.tree.map(lambda x, g: x - 1e-2 * g, params["actor"], gradient)
     heads = [networks.actor(actor, dream.feature[0]) for actor in (params["actor"], moved)]
@@ -156,7 +168,7 @@ def test_the_entropy_bonus_widens_the_policy(networks, config, params):
 
 
 def test_actor_and_critic_learn_from_their_own_losses_only(networks, config, params):
-    dream = _dream([[2.0, -2.0], [1.0, 0.5]], discount=0.5)
+    dream = _dream(networks, params, [[2.0, -2.0], [1.0, 0.5]], discount=0.5)
     for own, other in (("actor", "critic"), ("critic", "actor")):
         gradient = _metric_gradient(networks, config, params, dream, f"{own}/loss")
         assert largest(gradient[own]) > 0
@@ -165,17 +177,16 @@ def test_actor_and_critic_learn_from_their_own_losses_only(networks, config, par
 
 def test_steps_after_the_dreamt_end_do_not_count(networks, config, params):
     discount = jnp.array([0.5, 0.0, 0.5, 0.5])[:, None]
-    dream = _dream([[1.0], [2.0], [3.0]], discount)
-    other = dream._replace(
-        reward=dream.reward.at[1:].add(50.0), action=dream.action.at[1:].multiply(-1.0)
-    )
+    dream = _dream(networks, params, [[1.0], [2.0], [3.0]], discount)
+    judged = dream.judged._replace(reward=dream.judged.reward.at[2:].add(50.0))
+    other = dream._replace(judged=judged, action=dream.action.at[1:].multiply(-1.0))
     # Percentiles of the returns see every step; a rate of zero leaves the scale at one.
     config = config.model_copy(update={"return_normaliser_rate": 0.0})
 
     @quick_jit
     def losses(dream):
         _, (_, _, metrics) = imagination_loss(
-            networks, config, params, params["slow"], dream, initial_return_range()
+            networks, config, params, dream, initial_return_range()
         )
         return metrics["actor/loss"], metrics["critic/loss"]
 
@@ -187,11 +198,9 @@ def test_large_returns_are_scaled_down_before_they_reach_the_actor(networks, con
     start = {**params, "critic": params["slow"]}
     reward = jnp.linspace(-1e3, 1e3, 40)[None]
     loss = quick_jit(
-        lambda dream: imagination_loss(
-            networks, config, start, params["slow"], dream, initial_return_range()
-        )
+        lambda dream: imagination_loss(networks, config, start, dream, initial_return_range())
     )
-    _, (returns, state, metrics) = loss(_dream(reward, 0.5))
+    _, (returns, state, metrics) = loss(_dream(networks, start, reward, 0.5))
     np.testing.assert_allclose(returns, reward)
     assert metrics["critic/return_scale"] == pytest.approx(1800, rel=1e-3)
     assert float(state.high - state.low) == pytest.approx(1800, rel=1e-3)
@@ -205,7 +214,9 @@ def test_an_untrained_critic_values_everything_at_exactly_zero(networks, params)
     assert largest(two_hot_mean(logits)) == 0.0
 
 
-def test_no_gradient_flows_from_a_dream_into_the_networks_that_dreamt_it(tiny_config):
+@pytest.fixture(scope="module")
+def dreaming(tiny_config):
+    """Networks, their parameters, and starts of four dreams."""
     dreamer = tiny_config.dreamer
     size = feature_size(dreamer.world_model)
     model = make_world_model(dreamer.world_model, SPEC)
@@ -215,25 +226,48 @@ def test_no_gradient_flows_from_a_dream_into_the_networks_that_dreamt_it(tiny_co
         "world_model": quick_jit(model.init)(keys[0]),
         "actor": networks.init_actor(keys[1]),
         "critic": networks.init_critic(keys[2]),
+        "slow_critic": networks.init_critic(keys[2]),
     }
     latent_size = size - dreamer.world_model.recurrent_units
     starts = RssmState(_random(4, dreamer.world_model.recurrent_units), _random(4, latent_size))
+    return dreamer, model, networks, params, starts
+
+
+def test_a_dream_is_judged_the_same_along_the_way_and_at_its_end(dreaming, monkeypatch):
+    dreamer, model, networks, params, starts = dreaming
+    # Heads that are at their start say zero of everything.
+    params = jax.tree.map(lambda x: x + 0.1 * _random(*x.shape), params)
+
+    def dream():
+        key = jax.random.PRNGKey(1)
+        return quick_jit(lambda p: imagine(model, networks, dreamer, p, starts, key))(params)
+
+    at_the_end = dream()
+    monkeypatch.setattr(step_loss, "_CACHED_ROWS", 0)
+    assert_trees_close(dream(), at_the_end, rtol=1e-4, atol=1e-5)
+    feature = at_the_end.feature[2]
+    judged = jax.tree.map(lambda x: x[2], at_the_end.judged)
+    expected = two_hot_mean(networks.critic(params["slow_critic"], feature))
+    np.testing.assert_allclose(judged.slow_value, expected, rtol=1e-4, atol=1e-5)
+    expected = two_hot_mean(model.reward(params["world_model"], feature))
+    np.testing.assert_allclose(judged.reward, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_gradient_flows_from_a_dream_into_the_networks_that_dreamt_it(dreaming):
+    dreamer, model, networks, params, starts = dreaming
 
     def loss(params, starts):
         dream = imagine(model, networks, dreamer, params, starts, jax.random.PRNGKey(1))
-        dream = dream._replace(reward=dream.reward + 1.0)
+        judged = dream.judged._replace(reward=dream.judged.reward + 1.0)
+        dream = dream._replace(judged=judged)
         total, _ = imagination_loss(
-            networks,
-            dreamer.actor_critic,
-            params,
-            params["critic"],
-            dream,
-            initial_return_range(),
+            networks, dreamer.actor_critic, params, dream, initial_return_range()
         )
         return total
 
     gradient, into_starts = quick_jit(jax.grad(loss, argnums=(0, 1)))(params, starts)
     assert largest(gradient["world_model"]) == 0
+    assert largest(gradient["slow_critic"]) == 0
     assert largest(into_starts) == 0
     assert largest(gradient["actor"]) > 0
     assert largest(gradient["critic"]) > 0
