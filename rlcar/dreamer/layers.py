@@ -172,7 +172,7 @@ def block_gru(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.A
 # JAX remembers what a function was traced to: the precision has to be one of its arguments.
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _block_gru(dtype: str, weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
-    forms = {"cpu": _in(dtype, _gru_by_blocks), "default": _in(dtype, _gru_batched)}
+    forms = {"cpu": _in(dtype, _gru_by_blocks), "default": _in(dtype, gru_batched)}
     return jax.lax.platform_dependent(weights, state, shared, **forms)
 
 
@@ -199,7 +199,7 @@ def _gru_by_blocks(weights: GruWeights, state: jax.Array, shared: jax.Array) -> 
     return _gru_gate(state, *jax.lax.optimization_barrier(by_kind))
 
 
-def _gru_batched(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
+def gru_batched(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
     """Group-major `[G, N, U]` inside: one batched product per layer."""
     blocks = weights.block_w.shape[0]
 
@@ -232,7 +232,7 @@ def _gru_gate(
 def _gru_forward(
     dtype: str, weights: GruWeights, state: jax.Array, shared: jax.Array
 ) -> tuple[jax.Array, Callable]:
-    return jax.vjp(_in(dtype, _gru_batched), weights, state, shared)
+    return jax.vjp(_in(dtype, gru_batched), weights, state, shared)
 
 
 def _gru_backward(dtype: str, pull: Callable, adjoint: jax.Array) -> tuple:

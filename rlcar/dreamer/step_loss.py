@@ -9,7 +9,7 @@ import jax.numpy as jnp
 Tree = Any
 
 # The logits of so many rows fill a core's cache (255 float32 each, 4 MB).
-_CACHED_ROWS = 4096
+CACHED_ROWS = 4096
 
 
 def by_cache(rows: int, step_by_step: Callable, at_once: Callable, *arguments: Any) -> Any:
@@ -18,7 +18,7 @@ def by_cache(rows: int, step_by_step: Callable, at_once: Callable, *arguments: A
     A CPU goes step by step where all rows together leave its cache; a GPU, where each step costs
     kernels of its own, takes them as one batch, and so does a CPU with few.
     """
-    if rows <= _CACHED_ROWS:
+    if rows <= CACHED_ROWS:
         return at_once(*arguments)
     return jax.lax.platform_dependent(*arguments, cpu=step_by_step, default=at_once)
 

@@ -243,7 +243,7 @@ def test_a_dream_is_judged_the_same_along_the_way_and_at_its_end(dreaming, monke
         return quick_jit(lambda p: imagine(model, networks, dreamer, p, starts, key))(params)
 
     at_the_end = dream()
-    monkeypatch.setattr(step_loss, "_CACHED_ROWS", 0)
+    monkeypatch.setattr(step_loss, "CACHED_ROWS", 0)
     assert_trees_close(dream(), at_the_end, rtol=1e-4, atol=1e-5)
     feature = at_the_end.feature[2]
     judged = jax.tree.map(lambda x: x[2], at_the_end.judged)

@@ -33,7 +33,7 @@ def inputs():
 def test_it_is_the_mean_over_all_steps_with_the_gradient_of_autodiff(
     inputs, monkeypatch, cached_rows
 ):
-    monkeypatch.setattr(module, "_CACHED_ROWS", cached_rows)
+    monkeypatch.setattr(module, "CACHED_ROWS", cached_rows)
     params, entry, fixed = inputs
 
     def ours(params, entry):
