@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.config import Config
+from rlcar.devices import everything_on_cpu
 from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
 from rlcar.errors import NonFiniteError
 from rlcar.interrupt import StopRequest
@@ -36,7 +37,8 @@ def train(
     NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever
     `on_evaluated` raises ends the loop.
     """
-    with StopRequest() as stop, Mirror(folder, config.training.storage) as mirror:
+    mirrored = Mirror(folder, config.training.storage)
+    with StopRequest() as stop, mirrored as mirror, everything_on_cpu():
         while True:
             try:
                 return _train(config, folder, resume, stop, mirror, on_evaluated)

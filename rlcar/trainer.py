@@ -15,6 +15,7 @@ from rlcar.agent import Agent
 from rlcar.arrays import Arrays, check_finite, flatten
 from rlcar.config import Config, dump_config
 from rlcar.data_parallel import over_devices
+from rlcar.devices import to_learner
 from rlcar.errors import NonFiniteError
 from rlcar.metrics import first_non_finite
 from rlcar.replay import Replay, SamplesPerInsert, Slots
@@ -33,7 +34,10 @@ class Trainer:
         """`slots` is where the replay's steps lie, by default in this process."""
         self._config = config
         self._learner = agent.learner
-        self._state = agent.learner.init(config.seed)
+        # One program that drives and learns does both where the cars are; a mesh places by itself.
+        is_apart = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
+        self._place = to_learner if is_apart else lambda state: state
+        self._state = self._place(agent.learner.init(config.seed))
         self._update = over_devices(agent.learner.update, config.training.learner_devices)
         replay, block_env_steps = config.replay, config.training.block_length * config.training.cars
         if agent.learner.is_on_policy:  # the memory is the newest block, used once
@@ -186,7 +190,7 @@ class Trainer:
     def restore(self, save: checkpoint.Save) -> None:
         """Continues exactly where `save` was written; raises CheckpointError if it does not fit."""
         saved = checkpoint.load(save, self._saved())
-        self._state = saved["learner"]
+        self._state = self._place(saved["learner"])
         self._limiter.restore(saved["limiter"])
         self._replay.restore(*load_replay(save))
         self._whole = None

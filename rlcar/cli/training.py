@@ -87,6 +87,7 @@ def train(
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from rlcar.checkpoint import config_path
     from rlcar.config import load_config, make_config
+    from rlcar.devices import everything_on_cpu
     from rlcar.evaluate_run import evaluate_run
     from rlcar.run import find_save, new_run_folder, require_run
 
@@ -145,7 +146,8 @@ def train(
     if outcome.interrupted:
         say(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
-    evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
+    with everything_on_cpu():
+        evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
     announce(folder)
 
 

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from rlcar.devices import default_platform
+
 # For `jax.jit` of a race: integers do not care how wide the registers are, and XLA uses half of an
 # AVX-512 one unless told. A sixth faster there, the same elsewhere.
 COMPILER_OPTIONS = {"xla_cpu_prefer_vector_width": 512}
@@ -41,7 +43,7 @@ def one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     times its own work for one car, a third for 1,024. These are the attributes by which XLA marks
     small loops for itself (openxla/xla, `small_while_loop_hoisting_pass.cc`): a speed matter only.
     """
-    if jax.default_backend() != "cpu":
+    if default_platform() != "cpu":
         return function
     compiled = jax.jit(function)
 
