@@ -44,7 +44,7 @@ CASES = {
 }
 _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
-    *("copy-done", "async-done", "partition-id", "replica-id", "opt-barrier"),
+    *("copy-done", "async-done", "fusion-done", "partition-id", "replica-id", "opt-barrier"),
 }
 
 

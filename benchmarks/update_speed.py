@@ -83,7 +83,12 @@ def plain(config: Config) -> Callable[[], int]:
 
 def autodiff_scan(step: Callable, params: Any, start: Any, inputs: Any) -> Any:
     """What `time_scan` is in place of."""
-    return jax.lax.scan(lambda state, x: step(params, state, x), start, inputs)
+
+    def keep(state: Any, x: Any) -> tuple:
+        after, output = step(params, state, x)
+        return after, (after, output)
+
+    return jax.lax.scan(keep, start, inputs)[1]
 
 
 def whole(config: Config) -> Callable[[], int]:

@@ -18,6 +18,7 @@ from rlcar.dreamer.distributions import (
 )
 from rlcar.dreamer.layers import Linear, Mlp, entry_weight, known_product
 from rlcar.dreamer.returns import (
+    ONE_KERNEL_STEPS,
     ReturnRange,
     lambda_returns,
     return_scale,
@@ -184,7 +185,9 @@ def replay_value_loss(
         return target, target
 
     arrivals = replayed.reward[1:], goes_on[1:], mix[1:], replayed.bootstrap[1:]
-    _, returns = jax.lax.scan(backup, replayed.bootstrap[-1], arrivals, reverse=True)
+    _, returns = jax.lax.scan(
+        backup, replayed.bootstrap[-1], arrivals, reverse=True, unroll=ONE_KERNEL_STEPS
+    )
 
     size = replayed.feature.shape[-1]
     flat = replayed.feature[:-1].reshape(-1, size)

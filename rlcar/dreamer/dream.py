@@ -50,7 +50,7 @@ def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
     groups = config.world_model.latent_groups
 
     def advance(world: Params, state: RssmState, action: Array, key: Any) -> RssmState:
-        recurrent = model.advance(world, state, action)
+        recurrent = model.advance(world, state, model.encode_action(world, action))
         prior = model.prior(world, recurrent)
         kept = remembered(config.world_model, recurrent)
         if key is None:

@@ -49,14 +49,16 @@ class NormedLinear(hk.Module):
         self._units = units
 
     def __call__(self, *inputs: jax.Array, entry: jax.Array | None = None) -> jax.Array:
-        """Maps `[N, I1], [N, I2], ...` to `[N, units]`; or `entry [N, units]`, their product."""
-        if entry is None:
+        """Maps `[N, I1], [N, I2], ...` to `[N, units]`; `entry [N, units]` is the product of
+        further inputs with their weights, which then are not among this layer's.
+        """
+        products = [] if entry is None else [entry]
+        if inputs:
             fan_in = sum(x.shape[-1] for x in inputs)
             weight = hk.get_parameter("w", [fan_in, self._units], init=_INIT)
             parts = jnp.split(weight, _offsets(inputs), axis=0)
-            products = [product("ni,io->no", *pair) for pair in zip(inputs, parts, strict=True)]
-            entry = jnp.asarray(sum(products))
-        return jax.nn.silu(rms_norm(entry, "scale"))
+            products += [product("ni,io->no", *pair) for pair in zip(inputs, parts, strict=True)]
+        return jax.nn.silu(rms_norm(jnp.asarray(sum(products)), "scale"))
 
 
 class Mlp(hk.Module):

@@ -20,7 +20,7 @@ from rlcar.dreamer.actor_critic import (
 )
 from rlcar.dreamer.distributions import two_hot_mean
 from rlcar.dreamer.layers import entries, entry_weight, products_in
-from rlcar.dreamer.optimizer import make_optimizer
+from rlcar.dreamer.optimizer import make_optimizer, tensor_norms
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
 from rlcar.dreamer.rssm import RssmState, feature_size, remembered, sample_latent
 from rlcar.dreamer.step_loss import by_cache
@@ -118,7 +118,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         policy_average = optax.incremental_update(
             policy_part(params), state.policy_average, average_rate
         )
-        metrics["optimizer/gradient_norm"] = optax.tree.norm(gradients)
+        metrics["optimizer/gradient_norm"] = jnp.linalg.norm(tensor_norms(gradients))
         state = TrainState(
             params,
             slow_critic,
@@ -191,7 +191,7 @@ def _dream(
         else:
             head = networks.actor(params["actor"], entry=judged.actor_entry)
         action = networks.distribution.sample(head, key)
-        recurrent = model.advance(world, state, action)
+        recurrent = model.advance(world, state, model.encode_action(world, action))
         latent = sample_latent(model.prior(world, recurrent), uniform)
         state = RssmState(remembered(config.world_model, recurrent), latent)
         return state, (feature, action, judged)

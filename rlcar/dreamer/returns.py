@@ -6,6 +6,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+# Steps of a recursion so short that, unrolled, they make one kernel instead of several each.
+ONE_KERNEL_STEPS = 64
+
 
 def lambda_returns(
     reward: jax.Array, discount: jax.Array, value: jax.Array, lambda_: float
@@ -22,7 +25,8 @@ def lambda_returns(
         target = reward + discount * ((1.0 - lambda_) * value + lambda_ * next_return)
         return target, target
 
-    return jax.lax.scan(backup, value[-1], (reward, discount, value), reverse=True)[1]
+    steps = reward, discount, value
+    return jax.lax.scan(backup, value[-1], steps, reverse=True, unroll=ONE_KERNEL_STEPS)[1]
 
 
 class ReturnRange(NamedTuple):

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from rlcar.algorithm_config import WorldModelConfig
 from rlcar.dreamer.distributions import sample_one_hot, straight_through, unimix
 from rlcar.dreamer.layers import BlockGru, Linear, NormedLinear
+from rlcar.types import Params
+
+_POSTERIOR_IN = "rssm/~posterior/posterior_in"
 
 
 class RssmState(NamedTuple):
@@ -41,25 +44,36 @@ class Rssm(hk.Module):
         super().__init__(name="rssm")
         self._config = config
 
-    def advance(self, state: RssmState, action: jax.Array) -> jax.Array:
-        """Returns the next recurrent state `[N, D]` after `action [N, A]`."""
+    @hk.experimental.name_like(
+        "advance"
+    )  # where its parameters have been since they were first saved
+    def encode_action(self, action: jax.Array) -> jax.Array:
+        """What `advance` looks at `[N, hidden]` in place of an `action [N, A]`."""
+        # The environment clips its actions; the model must see what the car saw.
+        return NormedLinear(self._config.hidden_units, "action_in")(jnp.clip(action, -1.0, 1.0))
+
+    def advance(self, state: RssmState, encoded_action: jax.Array) -> jax.Array:
+        """Returns the next recurrent state `[N, D]`."""
         hidden = self._config.hidden_units
         shared = jnp.concatenate(
             [
                 NormedLinear(hidden, "recurrent_in")(state.recurrent),
                 NormedLinear(hidden, "latent_in")(state.latent),
-                # The environment clips its actions; the model must see what the car saw.
-                NormedLinear(hidden, "action_in")(jnp.clip(action, -1.0, 1.0)),
+                encoded_action,
             ],
             axis=-1,
         )
         gru = BlockGru(self._config.recurrent_units, self._config.recurrent_blocks, "gru")
         return gru(state.recurrent, shared)
 
-    def posterior(self, recurrent: jax.Array, embedding: jax.Array) -> jax.Array:
-        """Log-probabilities `[N, S, K]` of z given the observation's `embedding [N, E]`."""
-        hidden = NormedLinear(self._config.hidden_units, "posterior_in")(recurrent, embedding)
-        return self._logits(hidden, "posterior_out")
+    def posterior(
+        self, recurrent: jax.Array, *embedding: jax.Array, entry: jax.Array | None = None
+    ) -> jax.Array:
+        """Log-probabilities `[N, S, K]` of z given the observation's `embedding [N, E]`; or given
+        `entry [N, hidden]`, what the first layer's weights make of that: see `split_posterior`.
+        """
+        layer = NormedLinear(self._config.hidden_units, "posterior_in")
+        return self._logits(layer(recurrent, *embedding, entry=entry), "posterior_out")
 
     def prior(self, recurrent: jax.Array) -> jax.Array:
         """Log-probabilities `[N, S, K]` of z without an observation."""
@@ -71,6 +85,16 @@ class Rssm(hk.Module):
         groups, classes = self._config.latent_groups, self._config.latent_classes
         logits = Linear(groups * classes, name)(hidden).reshape(-1, groups, classes)
         return unimix(logits, self._config.unimix)
+
+
+def split_posterior(params: Params, recurrent_units: int) -> tuple[Params, jax.Array]:
+    """Takes the weights `[E, hidden]` on the embedding out of a posterior's parameters.
+
+    What they make of the embeddings is known before a filter starts, for all of its steps at once.
+    """
+    layer = params[_POSTERIOR_IN]
+    own, seen = jnp.split(layer["w"], [recurrent_units], axis=0)
+    return params | {_POSTERIOR_IN: layer | {"w": own}}, seen
 
 
 def sample_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:

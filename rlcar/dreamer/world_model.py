@@ -17,8 +17,15 @@ from rlcar.dreamer.distributions import (
     two_hot_mean,
 )
 from rlcar.dreamer.images import ImageDecoder, ImageEncoder
-from rlcar.dreamer.layers import Linear, Mlp
-from rlcar.dreamer.rssm import Rssm, RssmState, initial_state, remembered, sample_latent
+from rlcar.dreamer.layers import Linear, Mlp, product
+from rlcar.dreamer.rssm import (
+    Rssm,
+    RssmState,
+    initial_state,
+    remembered,
+    sample_latent,
+    split_posterior,
+)
 from rlcar.dreamer.time_scan import time_scan
 from rlcar.types import Batch, Metrics, Params, Spec
 
@@ -30,7 +37,8 @@ class WorldModel(NamedTuple):
 
     init: Callable  # (key) -> params
     encode: Callable  # (params, observation [N, O], image [N, *image_shape] | None) -> [N, E]
-    advance: Callable  # (params, RssmState, action [N, A]) -> recurrent [N, D]
+    encode_action: Callable  # (params, action [N, A]) -> [N, hidden]
+    advance: Callable  # (params, RssmState, encoded action) -> recurrent [N, D]
     posterior: Callable  # (params, recurrent, embedding) -> log-probabilities [N, S, K]
     prior: Callable  # (params, recurrent) -> log-probabilities [N, S, K]
     decode: Callable  # (params, feature [..., F]) -> symlog observation [..., O]
@@ -79,7 +87,7 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
 
         def init(observation: jax.Array, image: jax.Array | None, action: jax.Array) -> None:
             state = initial_state(config, observation.shape[0])
-            recurrent = rssm.advance(state, action)
+            recurrent = rssm.advance(state, rssm.encode_action(action))
             rssm.posterior(recurrent, encode(observation, image))
             rssm.prior(recurrent)
             features = jnp.concatenate([recurrent, state.latent], -1)
@@ -89,7 +97,7 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
             for head in heads:
                 head(features)
 
-        dynamics = rssm.advance, rssm.posterior, rssm.prior
+        dynamics = rssm.encode_action, rssm.advance, rssm.posterior, rssm.prior
         return init, (encode, *dynamics, decode, decode_image, reward, continues)
 
     transformed = hk.without_apply_rng(hk.multi_transform(build))
@@ -115,8 +123,11 @@ def observe_step(
     An episode's first step forgets what came before: belief and action are zeroed.
     """
     keep = 1.0 - is_first.astype(jnp.float32)[:, None]
-    state = RssmState(state.recurrent * keep, state.latent * keep)
-    return model.advance(params, state, action * keep)
+    return model.advance(params, _kept(state, keep), model.encode_action(params, action * keep))
+
+
+def _kept(state: RssmState, keep: jax.Array) -> RssmState:
+    return RssmState(state.recurrent * keep, state.latent * keep)
 
 
 class Observed(NamedTuple):
@@ -142,21 +153,25 @@ def observe(
     embedding = model.encode(
         params, observation.reshape(length * size, observation.shape[-1]), image
     )
-    embedding = embedding.reshape(length, size, -1)
+    # All that depends on no belief is done here, for all steps at once: `observe_step` in parts.
+    keep = 1.0 - _time_major(batch.is_first).astype(jnp.float32)[..., None]
+    action = (_time_major(batch.previous_action) * keep).reshape(length * size, -1)
+    inside, seen_weight = split_posterior(params, config.recurrent_units)
+    known = model.encode_action(params, action), product("ni,io->no", embedding, seen_weight)
+    encoded_action, entry = (x.reshape(length, size, -1) for x in known)
     uniform = jax.random.uniform(key, (length, size, config.latent_groups))
 
     def step(params: Params, state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
-        action, is_first, embedding, uniform = inputs
-        foreseen = observe_step(model, params, state, action, is_first)
+        encoded_action, keep, entry, uniform = inputs
+        foreseen = model.advance(params, _kept(state, keep), encoded_action)
         recurrent = remembered(config, foreseen)
-        posterior = model.posterior(params, recurrent, embedding)
+        posterior = model.posterior(params, recurrent, entry=entry)
         state = RssmState(recurrent, sample_latent(posterior, uniform))
-        return state, (state, posterior, foreseen)
+        return state, (posterior, None if config.has_memory else foreseen)
 
-    is_first = _time_major(batch.is_first).astype(jnp.float32)
-    inputs = _time_major(batch.previous_action), is_first, embedding, uniform
-    start = initial_state(config, size)
-    _, (states, posterior, foreseen) = time_scan(step, params, start, inputs)
+    start, inputs = initial_state(config, size), (encoded_action, keep, entry, uniform)
+    states, (posterior, foreseen) = time_scan(step, inside, start, inputs)
+    foreseen = states.recurrent if config.has_memory else foreseen
     prior = model.prior(params, foreseen.reshape(length * size, -1))
     return Observed(states, posterior, prior.reshape(posterior.shape))
 
@@ -191,13 +206,15 @@ def open_loop_loss(
     uniform = jax.random.uniform(key, (length, number, config.latent_groups))
 
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, jax.Array]:
-        action, uniform = inputs
-        recurrent = model.advance(dynamics, state, action)
+        encoded_action, uniform = inputs
+        recurrent = model.advance(dynamics, state, encoded_action)
         latent = sample_latent(model.prior(dynamics, recurrent), uniform)
         state = RssmState(remembered(config, recurrent), latent)
         return state, features(state)
 
-    _, feature = jax.lax.scan(step, state, (follow(batch.previous_action), uniform))
+    action = follow(batch.previous_action).reshape(length * number, -1)
+    encoded = model.encode_action(dynamics, action).reshape(length, number, -1)
+    _, feature = jax.lax.scan(step, state, (encoded, uniform))
     flat = feature.reshape(length * number, -1)
     reward_logits = model.reward(params, flat).reshape(length, number, TWO_HOT_BINS)
     reward = two_hot_loss(reward_logits, follow(batch.reward))

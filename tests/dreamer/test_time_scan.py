@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rlcar.dreamer.time_scan import time_scan
 
@@ -12,14 +13,20 @@ LENGTH, ROWS, UNITS = 7, 3, 4
 def _step(params, state, inputs):
     x, keep = inputs
     hidden = jnp.tanh((state * keep[:, None]) @ params["w"] + x)
-    return hidden, {"hidden": hidden, "norm": jnp.sum(jnp.square(hidden) * params["b"], axis=-1)}
+    return hidden, {"twice": 2 * hidden, "norm": jnp.sum(jnp.square(hidden) * params["b"], axis=-1)}
 
 
 def _plain(step, params, start, inputs):
-    return jax.lax.scan(lambda state, x: step(params, state, x), start, inputs)
+    def keep(state, x):
+        after, output = step(params, state, x)
+        return after, (after, output)
+
+    return jax.lax.scan(keep, start, inputs)[1]
 
 
-def test_values_and_gradients_are_those_of_a_plain_scan():
+@pytest.mark.parametrize("platform", ["cpu", "default"])
+def test_values_and_gradients_are_those_of_a_plain_scan(platform, monkeypatch):
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, **forms: forms[platform](*x))
     rng = np.random.default_rng(0)
     params = {"w": jnp.asarray(rng.normal(size=(UNITS, UNITS))), "b": jnp.ones((1, UNITS))}
     start = jnp.asarray(rng.normal(size=(ROWS, UNITS)))
@@ -29,8 +36,9 @@ def test_values_and_gradients_are_those_of_a_plain_scan():
     )
 
     def loss(scan, *arguments):
-        last, outputs = scan(_step, *arguments)
-        return jnp.sum(last**3) + jnp.sum(jnp.sin(outputs["hidden"])) + jnp.sum(outputs["norm"])
+        states, outputs = scan(_step, *arguments)
+        last, twice = jnp.sum(states[-1] ** 3), jnp.sum(jnp.cos(outputs["twice"]))
+        return last + jnp.sum(jnp.sin(states)) + twice + jnp.sum(outputs["norm"])
 
     found, expected = (
         jax.jit(jax.value_and_grad(lambda *a, scan=scan: loss(scan, *a), argnums=(0, 1, 2)))(
@@ -53,4 +61,5 @@ def test_no_residuals_but_the_states_are_kept():
     )
     sizes = sorted(leaf.size for leaf in jax.tree.leaves(pull))
     state = LENGTH * ROWS * UNITS
-    assert sizes == sorted([UNITS * UNITS, UNITS, state, state, LENGTH * ROWS])
+    start = ROWS * UNITS
+    assert sizes == sorted([UNITS * UNITS, UNITS, start, state, state, LENGTH * ROWS])

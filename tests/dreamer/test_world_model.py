@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.dreamer.world_model import features, observe, world_model_loss
-from tests.dreamer.tiny import largest, one_episode, quick_jit, random_batch
+from rlcar.dreamer.rssm import RssmState, initial_state, sample_latent
+from rlcar.dreamer.world_model import features, observe, observe_step, world_model_loss
+from tests.dreamer.tiny import assert_trees_close, largest, one_episode, quick_jit, random_batch
 
 LENGTH, NOW = 6, 3
 DISCOUNT = 0.9
@@ -47,6 +48,22 @@ def test_posterior_at_t_ignores_observations_after_t(filtered):
     for before, after in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(before[: NOW + 1], after[: NOW + 1])
     assert (one.posterior[NOW + 1] != other.posterior[NOW + 1]).any()
+
+
+def test_a_filter_takes_the_steps_that_driving_takes(config, model, params, filtered):
+    batch = random_batch(2, LENGTH)
+    observed = filtered(batch)
+    uniform = jax.random.uniform(KEY, (LENGTH, 2, config.latent_groups))
+    state = initial_state(config, 2)
+    for t in range(LENGTH):
+        action, is_first = batch.previous_action[:, t], jnp.asarray(batch.is_first[:, t])
+        recurrent = observe_step(model, params, state, action, is_first)
+        embedding = model.encode(params, batch.observation[:, t])
+        posterior = model.posterior(params, recurrent, embedding)
+        state = RssmState(recurrent, sample_latent(posterior, uniform[t]))
+        expected = state, posterior, model.prior(params, recurrent)
+        found = jax.tree.map(lambda x, t=t: x[t], tuple(observed))
+        assert_trees_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "seen"), [("posterior", NOW + 1), ("prior", NOW)])
