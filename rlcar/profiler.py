@@ -15,7 +15,6 @@ from rich.table import Table
 
 from rlcar.agent import make_agent
 from rlcar.config import Config
-from rlcar.devices import everything_on_cpu
 from rlcar.environment import make_evaluation, make_rollout, spec_of
 from rlcar.errors import UserError
 from rlcar.trainer import Trainer
@@ -38,11 +37,6 @@ class Profile(NamedTuple):
 
 def profile_train(config: Config, out: Path, blocks: int) -> Profile:
     """Runs the one-process loop for `blocks` blocks under the tracer, after a warm-up."""
-    with everything_on_cpu():
-        return _profile_train(config, out, blocks)
-
-
-def _profile_train(config: Config, out: Path, blocks: int) -> Profile:
     if config.training.blocks_per_call > 1:
         raise UserError(
             f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
@@ -88,11 +82,6 @@ def _profile_train(config: Config, out: Path, blocks: int) -> Profile:
 
 def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
     """Drives `blocks` blocks with the untrained policy under the tracer, after a warm-up."""
-    with everything_on_cpu():
-        return _profile_sim(config, out, blocks)
-
-
-def _profile_sim(config: Config, out: Path, blocks: int) -> Profile:
     spec = spec_of(config)
     agent = make_agent(config, spec)
     weights = Trainer(config, spec, agent).weights()

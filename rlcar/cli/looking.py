@@ -32,13 +32,15 @@ def profile(
 ) -> None:
     """Says where the time goes, and leaves a trace for Perfetto or TensorBoard."""
     from rlcar.config import make_config
+    from rlcar.devices import everything_on_cpu
     from rlcar.profiler import print_profile, profile_sim, profile_train
 
     if what not in ("train", "sim"):
         raise UserError(f"cannot profile {what!r}: there are train and sim")
     config = make_config(preset, mode, overrides=set_ or [], world=world)
     run_profile = profile_train if what == "train" else profile_sim
-    print_profile(run_profile(config, out, blocks))
+    with everything_on_cpu():  # as `train --local` has it: the learner alone goes to a card
+        print_profile(run_profile(config, out, blocks))
 
 
 def dream(

@@ -52,6 +52,7 @@ def test_posterior_at_t_ignores_observations_after_t(filtered):
 
 def test_a_filter_takes_the_steps_that_driving_takes(config, model, params, filtered):
     batch = random_batch(2, LENGTH)
+    batch.is_first[1, NOW] = True
     observed = filtered(batch)
     uniform = jax.random.uniform(KEY, (LENGTH, 2, config.latent_groups))
     state = initial_state(config, 2)
