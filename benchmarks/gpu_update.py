@@ -4,9 +4,9 @@
 
 A train step is thousands of small kernels, and a launch costs the host more than most of them the
 card. XLA can record launches in a command buffer (a CUDA graph), and `buffered` asks it for more of
-that, loops above all, than it does by default. A job is `case/precision/setting`, a process of its own, because settings
-of XLA are: all compile side by side, then take turns. Yardsticks in the same run are no command
-buffers, and the plain version of `update_speed.py`.
+that, loops above all, than it does by default. A job is `case/precision/setting`, a process of its
+own, because settings of XLA are: all compile side by side, then take turns. Yardsticks in the same
+run are no command buffers, and the plain version of `update_speed.py`.
 """
 
 import argparse
