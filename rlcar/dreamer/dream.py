@@ -11,10 +11,10 @@ from rlcar.dreamer.actor_critic import make_actor_critic
 from rlcar.dreamer.distributions import symexp, two_hot_mean
 from rlcar.dreamer.rssm import (
     RssmState,
+    draw_latent,
     feature_size,
     most_likely_latent,
     remembered,
-    sample_latent,
 )
 from rlcar.dreamer.world_model import features, make_world_model
 from rlcar.types import Array, Params, Spec
@@ -56,7 +56,7 @@ def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
         if key is None:
             return RssmState(kept, most_likely_latent(prior))
         uniform = jax.random.uniform(key, (prior.shape[0], groups))
-        return RssmState(kept, sample_latent(prior, uniform))
+        return RssmState(kept, draw_latent(prior, uniform))
 
     def told(world: Params, states: RssmState, action: Array) -> Dream:
         feature = features(states)

@@ -15,6 +15,8 @@ from rlcar.types import Params
 # Truncated normal with variance 1 / fan-in, as in the public code (Hafner et al. 2025, Methods).
 _INIT = hk.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
 
+_SMALL_BLOCK_UNITS, _FEW_ROWS = 16, 64
+
 _PRODUCT_DTYPE: ContextVar[str] = ContextVar("product_dtype", default="float32")
 
 
@@ -166,8 +168,11 @@ def block_gru(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.A
 
     Where nothing is differentiated, which is in dreams and on the way forward of a filter, a CPU
     goes block by block: its transposes between car-major and group-major cost more than all
-    products of the batched form, which a GPU prefers, and whose gradient is the faster one.
+    products of the batched form, which a GPU prefers, and whose gradient is the faster one. A few
+    rows of small blocks are one product a layer everywhere.
     """
+    if weights.block_w.shape[1] <= _SMALL_BLOCK_UNITS and state.shape[0] <= _FEW_ROWS:
+        return _gru_dense(weights, state, shared)
     return jnp.asarray(_block_gru(_PRODUCT_DTYPE.get(), weights, state, shared))
 
 
@@ -216,6 +221,27 @@ def gru_batched(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax
     hidden = grouped(_gru_hidden(weights, shared, hidden))
     gates = product("gni,gio->gno", hidden, weights.gates_w) + weights.gates_b
     return ungrouped(_gru_gate(old, *jnp.split(gates, 3, axis=-1)))
+
+
+def _gru_dense(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
+    """One product a layer with the blocks on a diagonal, zeros elsewhere.
+
+    It multiplies G times as many numbers; of small blocks that costs less than the slices, products
+    and joins of each block by itself.
+    """
+    own = product("ni,io->no", state, _diagonal(weights.block_w))
+    hidden = _gru_hidden(weights, shared, own)
+    gates_w = [_diagonal(w) for w in jnp.split(weights.gates_w, 3, axis=-1)]
+    gates_b = [b.reshape(1, -1) for b in jnp.split(weights.gates_b, 3, axis=-1)]
+    gates = product("ni,io->no", hidden, jnp.concatenate(gates_w, axis=1))
+    return _gru_gate(state, *jnp.split(gates + jnp.concatenate(gates_b, axis=1), 3, axis=-1))
+
+
+def _diagonal(blocks: jax.Array) -> jax.Array:
+    """`[G, U, V]` as one matrix `[G * U, G * V]` with the blocks on its diagonal."""
+    number, rows, columns = blocks.shape
+    on = jnp.eye(number).reshape(number, 1, number, 1)
+    return (blocks[:, :, None] * on).reshape(number * rows, number * columns)
 
 
 def _gru_hidden(weights: GruWeights, shared: jax.Array, own: jax.Array) -> jax.Array:

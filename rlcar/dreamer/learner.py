@@ -22,7 +22,7 @@ from rlcar.dreamer.distributions import two_hot_mean
 from rlcar.dreamer.layers import entries, entry_weight, products_in
 from rlcar.dreamer.optimizer import make_optimizer, tensor_norms
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
-from rlcar.dreamer.rssm import RssmState, feature_size, remembered, sample_latent
+from rlcar.dreamer.rssm import RssmState, draw_latent, feature_size, remembered
 from rlcar.dreamer.step_loss import by_cache
 from rlcar.dreamer.world_model import (
     Observed,
@@ -183,21 +183,21 @@ def _dream(
     judge = partial(_judge, model, networks, params)
 
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
-        key, uniform = inputs
+        noise, uniform = inputs
         feature = features(state)
         judged = judge(feature) if is_judged_along else None
         if judged is None:
             head = networks.actor(params["actor"], feature)
         else:
             head = networks.actor(params["actor"], entry=judged.actor_entry)
-        action = networks.distribution.sample(head, key)
+        action = networks.distribution.sample(head, noise)
         recurrent = model.advance(world, state, model.encode_action(world, action))
-        latent = sample_latent(model.prior(world, recurrent), uniform)
+        latent = draw_latent(model.prior(world, recurrent), uniform)
         state = RssmState(remembered(config.world_model, recurrent), latent)
         return state, (feature, action, judged)
 
-    keys = jax.random.split(action_key, length)
-    last, (feature, action, judged) = jax.lax.scan(step, starts, (keys, uniform))
+    noise = networks.distribution.noise(action_key, (length, number))
+    last, (feature, action, judged) = jax.lax.scan(step, starts, (noise, uniform))
     if judged is None:
         flat = judge(feature.reshape(length * number, -1))
         judged = jax.tree.map(lambda x: x.reshape(length, number, *x.shape[1:]), flat)

@@ -9,11 +9,11 @@ from rlcar.algorithm_config import DreamerConfig
 from rlcar.dreamer.actor_critic import make_actor_critic
 from rlcar.dreamer.rssm import (
     RssmState,
+    draw_latent,
     feature_size,
     initial_state,
     most_likely_latent,
     remembered,
-    sample_latent,
 )
 from rlcar.dreamer.world_model import features, make_world_model, observe_step
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
@@ -50,9 +50,10 @@ def make_policy(config: DreamerConfig, spec: Spec) -> Policy:
         latent_key, action_key = jax.random.split(key)
         if explore:
             uniform = jax.random.uniform(latent_key, posterior.shape[:-1])
-            state = RssmState(recurrent, sample_latent(posterior, uniform))
+            state = RssmState(recurrent, draw_latent(posterior, uniform))
             head = networks.actor(params["actor"], features(state))
-            action = distribution.sample(head, action_key)
+            noise = distribution.noise(action_key, head.shape[:-1])
+            action = distribution.sample(head, noise)
         else:
             state = RssmState(recurrent, most_likely_latent(posterior))
             action = distribution.mode(networks.actor(params["actor"], features(state)))

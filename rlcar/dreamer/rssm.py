@@ -97,8 +97,13 @@ def split_posterior(params: Params, recurrent_units: int) -> tuple[Params, jax.A
     return params | {_POSTERIOR_IN: layer | {"w": own}}, seen
 
 
+def draw_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+    """One latent `[N, S * K]` from `[N, S, K]` and one uniform `[N, S]` a group."""
+    return sample_one_hot(log_probabilities, uniform).reshape(uniform.shape[0], -1)
+
+
 def sample_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
-    """One latent `[N, S * K]` from `[N, S, K]` and one uniform `[N, S]` a group; differentiable."""
+    """`draw_latent`, differentiable."""
     sample = straight_through(sample_one_hot(log_probabilities, uniform), log_probabilities)
     return sample.reshape(sample.shape[0], -1)
 

@@ -21,6 +21,7 @@ from rlcar.dreamer.layers import Linear, Mlp, product
 from rlcar.dreamer.rssm import (
     Rssm,
     RssmState,
+    draw_latent,
     initial_state,
     remembered,
     sample_latent,
@@ -208,7 +209,7 @@ def open_loop_loss(
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, jax.Array]:
         encoded_action, uniform = inputs
         recurrent = model.advance(dynamics, state, encoded_action)
-        latent = sample_latent(model.prior(dynamics, recurrent), uniform)
+        latent = draw_latent(model.prior(dynamics, recurrent), uniform)
         state = RssmState(remembered(config, recurrent), latent)
         return state, features(state)
 

@@ -121,6 +121,11 @@ def test_the_divergence_of_one_bit_from_a_fair_coin_is_ln_two_per_group():
     assert categorical_kl(fair, fair) == 0.0
 
 
+def _samples(distribution, heads):
+    noise = distribution.noise(jax.random.PRNGKey(0), heads.shape[:-1])
+    return distribution.sample(heads, noise)
+
+
 class TestBoundedNormal:
     """Mean tanh(m), deviation 0.9 sigmoid(d + 2) + 0.1, against SciPy."""
 
@@ -146,7 +151,7 @@ class TestBoundedNormal:
 
     def test_samples_have_its_mean_and_deviation(self):
         heads = jnp.broadcast_to(self.head, (20_000, 5, 4))
-        samples = np.asarray(self.distribution.sample(heads, jax.random.PRNGKey(0)))
+        samples = np.asarray(_samples(self.distribution, heads))
         np.testing.assert_allclose(samples.mean(axis=0), self.normal.mean(), atol=0.03)
         np.testing.assert_allclose(samples.std(axis=0), self.normal.std(), atol=0.02)
 
@@ -176,7 +181,7 @@ class TestOneHotCategorical:
 
     def test_samples_are_one_hot_and_as_frequent_as_their_probability(self):
         heads = jnp.broadcast_to(self.head, (20_000, 4, 3))
-        samples = np.asarray(self.distribution.sample(heads, jax.random.PRNGKey(0)))
+        samples = np.asarray(_samples(self.distribution, heads))
         assert set(np.unique(samples)) == {0.0, 1.0}
         assert (samples.sum(axis=-1) == 1.0).all()
         np.testing.assert_allclose(samples.mean(axis=0), self.probabilities, atol=0.015)

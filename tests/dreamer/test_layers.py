@@ -38,8 +38,8 @@ def _gru_by_hand(weights, state, shared):
     return update * candidate + (1.0 - update) * state
 
 
-@pytest.fixture
-def gru():
+@pytest.fixture(params=[5, 80], ids=["few-rows", "many-rows"])
+def gru(request):
     width = BLOCKS * UNITS
     weights = GruWeights(
         shared_w=_random(INPUTS, width, seed=1),
@@ -48,10 +48,10 @@ def gru():
         gates_w=_random(BLOCKS, UNITS, 3 * UNITS, seed=4),
         gates_b=_random(BLOCKS, 1, 3 * UNITS, seed=5),
     )
-    return weights, _random(ROWS, width, seed=6), _random(ROWS, INPUTS, seed=7)
+    return weights, _random(request.param, width, seed=6), _random(request.param, INPUTS, seed=7)
 
 
-def test_the_gru_that_goes_block_by_block_is_that_of_a_block_diagonal_matrix(gru):
+def test_every_form_of_the_gru_is_that_of_a_block_diagonal_matrix(gru):
     np.testing.assert_allclose(quick_jit(block_gru)(*gru), _gru_by_hand(*gru), atol=1e-5)
 
 
