@@ -16,7 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "results"
@@ -52,8 +52,13 @@ GRAND_PRIX: dict[str, Settings] = {
     "fused-recurrent-ppo": ("fused-ppo", ["ppo.discount=0.997", "ppo.recurrent_units=64"]),
 }
 GRAND_PRIX_ENV_STEPS = (30_000, 100_000, 1_000_000)
-# A million env steps of these take many hours on two cores.
-GRAND_PRIX_MOST = dict.fromkeys(("dreamer", "dreamer-without-memory", "sac"), 100_000)
+# A million env steps with as many train steps for each would take these many hours on two cores:
+# they have runs of their own for it, SAC with one for each step of its eight cars.
+GRAND_PRIX_LONG = {
+    "dreamer": "replay.samples_per_insert=4",
+    "dreamer-without-memory": "replay.samples_per_insert=4",
+    "sac": "replay.samples_per_insert=64",
+}
 
 
 def train_one(options: argparse.Namespace) -> None:
@@ -71,7 +76,7 @@ def train_one(options: argparse.Namespace) -> None:
     from rlcar.track.bound import lap_time_bound_steps
     from rlcar.train import train
 
-    folder = RUNS / f"{options.world}-{options.name}-{options.seed}"
+    folder = RUNS / f"{options.world}-{options.folder or options.name}-{options.seed}"
     for until in options.until:
         overrides = [*options.set, f"training.env_steps={until}"]
         config = make_config(
@@ -114,31 +119,53 @@ def _mean(values: Any) -> float | None:
     return round(float(values.mean()), 2) if len(values) else None
 
 
-def run_all(
-    world: str, wanted: dict[str, tuple[str, list[str], list[int]]], seeds: int, at_once: int
-):
-    """Starts every training that is missing, so many at a time, and gathers their figures."""
+class Wanted(NamedTuple):
+    """The trainings behind a row, one for each seed."""
+
+    name: str  # of the row
+    preset: str
+    overrides: list[str]
+    until: list[int]  # env steps
+
+
+def run_all(world: str, wanted: dict[str, Wanted], seeds: int, at_once: int) -> None:
+    """Starts every training that is missing, so many at a time; each has a folder by its key."""
     from rich.progress import Progress
 
-    jobs = [(name, seed) for seed in range(seeds) for name in wanted]
+    jobs = [(key, seed) for seed in range(seeds) for key in wanted]
 
     def start(job: tuple[str, int]) -> None:
-        name, seed = job
-        preset, overrides, until = wanted[name]
+        key, seed = job
+        name, preset, overrides, until = wanted[key]
         command = [sys.executable, __file__, "train", "--world", world, "--name", name]
         command += ["--preset", preset, "--seed", str(seed), "--until", *map(str, until)]
         command += [word for override in overrides for word in ("--set", override)]
-        log = RUNS / f"{world}-{name}-{seed}.log"
+        command += ["--folder", key]
+        log = RUNS / f"{world}-{key}-{seed}.log"
         with log.open("w") as out:
             done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
-            sys.exit(f"{name} with seed {seed} failed: see {log}")
+            sys.exit(f"{key} with seed {seed} failed: see {log}")
 
     RUNS.mkdir(parents=True, exist_ok=True)
     with Progress() as progress, ThreadPoolExecutor(at_once) as pool:
         task = progress.add_task(world, total=len(jobs))
         for _ in pool.map(start, jobs):
             progress.advance(task)
+
+
+def _grand_prix(most: int) -> dict[str, Wanted]:
+    longest = max(GRAND_PRIX_ENV_STEPS)
+    wanted = {}
+    for name, (preset, overrides) in GRAND_PRIX.items():
+        until = [n for n in GRAND_PRIX_ENV_STEPS if n <= most]
+        if name in GRAND_PRIX_LONG and longest in until:
+            until.remove(longest)
+            seldom = [GRAND_PRIX_LONG[name], "training.evaluate_every_env_steps=32768"]
+            wanted[f"{name}-long"] = Wanted(name, preset, [*overrides, *seldom], [longest])
+        often = [*overrides, "training.evaluate_every_env_steps=4096"]
+        wanted[name] = Wanted(name, preset, often, until)
+    return wanted
 
 
 def _chosen(wanted: dict[str, Any], only: list[str] | None) -> dict[str, Any]:
@@ -253,13 +280,20 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _settings(runs: list[dict[str, Any]]) -> list[str]:
     """What a row of a table is, as the command that would train it alone."""
-    found = {}
+    found: dict[tuple[str, str], dict[str, set[int]]] = {}
     for run in runs:
         changes = [one for one in run["settings"] if not one.startswith("training.evaluate")]
         words = ["rlcar train --local", f"--world {run['world']}", f"--preset {run['preset']}"]
         words += [f"--set {one}" for one in changes]
-        found[run["world"], run["name"]] = f"`{run['name']}`: `{' '.join(words)} --seed N`"
-    return [found[key] for key in sorted(found)]
+        commands = found.setdefault((run["world"], run["name"]), {})
+        commands.setdefault(" ".join(words), set()).add(run["env_steps_asked"])
+    lines = []
+    for (_, name), commands in sorted(found.items()):
+        for command, env_steps in commands.items():
+            until = " and ".join(f"{n:,}" for n in sorted(env_steps))
+            only = f" for {until} env steps" if len(commands) > 1 else ""
+            lines.append(f"`{name}`{only}: `{command} --seed N`")
+    return lines
 
 
 def _runs_of(tree: Any) -> Any:
@@ -330,6 +364,7 @@ def main() -> None:
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--until", type=int, nargs="+", required=True)
     one.add_argument("--set", action="append", default=[])
+    one.add_argument("--folder", default=None, help="of runs/results; by default the name")
     for world, seeds in (("classic", 5), ("grand-prix", 3)):
         verb = verbs.add_parser(world)
         verb.add_argument("--seeds", type=int, default=seeds)
@@ -342,7 +377,8 @@ def main() -> None:
         return train_one(options)
     if options.verb == "classic":
         wanted = {
-            name: (
+            name: Wanted(
+                name,
                 preset,
                 [*overrides, f"training.evaluate_every_env_steps={CLASSIC_EVERY.get(name, 512)}"],
                 [CLASSIC_ENV_STEPS[name]],
@@ -351,15 +387,7 @@ def main() -> None:
         }
         run_all("classic", _chosen(wanted, options.only), options.seeds, options.at_once)
     elif options.verb == "grand-prix":
-        most = options.most or max(GRAND_PRIX_ENV_STEPS)
-        wanted = {
-            name: (
-                preset,
-                [*overrides, "training.evaluate_every_env_steps=4096"],
-                [n for n in GRAND_PRIX_ENV_STEPS if n <= min(most, GRAND_PRIX_MOST.get(name, n))],
-            )
-            for name, (preset, overrides) in GRAND_PRIX.items()
-        }
+        wanted = _grand_prix(options.most or max(GRAND_PRIX_ENV_STEPS))
         run_all("grand-prix", _chosen(wanted, options.only), options.seeds, options.at_once)
     if options.verb != "render":
         _update(options.verb)
