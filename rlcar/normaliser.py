@@ -19,7 +19,7 @@ class Moments(NamedTuple):
 
 def initial_moments(shape: tuple[int, ...] = ()) -> Moments:
     """Returns the moments before anything was seen."""
-    return Moments(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4))
+    return Moments(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4, jnp.float32))
 
 
 def update_moments(moments: Moments, batch: jax.Array) -> Moments:

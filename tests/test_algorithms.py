@@ -55,6 +55,14 @@ def test_two_runs_of_one_seed_are_equal_bit_for_bit_and_another_seed_is_another_
     assert one[1]["critic/loss"] != other[1]["critic/loss"]
 
 
+@pytest.mark.parametrize("preset", [*PRESETS, "documented", "nano"])
+def test_an_update_compiles_once_as_the_initial_state_has_the_types_of_all_later_ones(preset):
+    """A weakly typed number, such as `jnp.log(0.1)`, would be another program's input."""
+    state = jax.eval_shape(make_agent(_config(preset), SPEC).learner.init, 0)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    assert [jax.tree_util.keystr(path) for path, leaf in leaves if leaf.weak_type] == []
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_golden_train_step_has_not_changed(learners, preset):
     _, metrics = _run(learners[preset], seed=7)

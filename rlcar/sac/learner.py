@@ -1,5 +1,6 @@
 """One update of critics, actor and temperature."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +38,7 @@ def make_learner(config: SacConfig, spec: Spec) -> Learner:
         params = {
             "actor": actor.init(actor_key),
             "critics": critics.init(critic_key),
-            "log_temperature": jnp.log(config.initial_temperature),
+            "log_temperature": jnp.asarray(math.log(config.initial_temperature), jnp.float32),
         }
         slow_critics = jax.tree.map(jnp.copy, params["critics"])
         steps = jnp.zeros((), jnp.int32)
