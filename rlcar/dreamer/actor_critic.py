@@ -16,7 +16,13 @@ from rlcar.dreamer.distributions import (
     two_hot_loss,
     two_hot_mean,
 )
-from rlcar.dreamer.layers import Linear, Mlp, entry_weight, known_product
+from rlcar.dreamer.layers import (
+    Linear,
+    Mlp,
+    entry_weight,
+    init_with_one_draw,
+    known_product,
+)
 from rlcar.dreamer.returns import (
     ONE_KERNEL_STEPS,
     ReturnRange,
@@ -57,8 +63,8 @@ def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) 
     critic_fn = hk.without_apply_rng(hk.transform(critic))
     dummy = jnp.zeros((1, feature_size))
     return ActorCritic(
-        lambda key: actor_fn.init(key, dummy),
-        lambda key: critic_fn.init(key, dummy),
+        lambda key: init_with_one_draw(actor_fn.init, key, dummy),
+        lambda key: init_with_one_draw(critic_fn.init, key, dummy),
         actor_fn.apply,
         critic_fn.apply,
         distribution,

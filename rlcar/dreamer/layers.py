@@ -1,6 +1,7 @@
 """Building blocks of the networks (Haiku modules)."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -12,12 +13,64 @@ import jax.numpy as jnp
 
 from rlcar.types import Params
 
-# Truncated normal with variance 1 / fan-in, as in the public code (Hafner et al. 2025, Methods).
-_INIT = hk.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
+# Standard deviation of a standard normal cut off at two.
+_CUT_DEVIATION = 0.8796256610342398
 
 _SMALL_BLOCK_UNITS, _FEW_ROWS = 16, 64
 
 _PRODUCT_DTYPE: ContextVar[str] = ContextVar("product_dtype", default="float32")
+
+
+class _Draws:
+    """Numbers for all initial weights, handed out in turn; without numbers it counts them."""
+
+    def __init__(self, numbers: jax.Array | None = None):
+        self._numbers = numbers
+        self.count = 0
+
+    def take(self, shape: Sequence[int]) -> jax.Array:
+        start, self.count = self.count, self.count + math.prod(shape)
+        if self._numbers is None:
+            return jnp.zeros(shape)
+        return self._numbers[start : self.count].reshape(shape)
+
+
+_DRAWS: ContextVar[_Draws] = ContextVar("draws")
+
+
+def init_with_one_draw(init: Callable[..., Params], key: jax.Array, *inputs: Any) -> Params:
+    """Calls a Haiku `init(key, *inputs)` whose weights all come from one random vector.
+
+    Drawn weight by weight, an initial state takes longer to compile than anything but a train step.
+    """
+
+    def initialise(draws: _Draws, key: jax.Array) -> Params:
+        token = _DRAWS.set(draws)
+        try:
+            return init(key, *inputs)
+        finally:
+            _DRAWS.reset(token)
+
+    counting = _Draws()
+    jax.eval_shape(partial(initialise, counting), key)
+    own_key, draw_key = jax.random.split(key)
+    numbers = jax.random.truncated_normal(draw_key, -2.0, 2.0, (counting.count,))
+    return initialise(_Draws(numbers), own_key)
+
+
+class _CutNormal(hk.initializers.Initializer):
+    """Truncated normal times `factor`; only inside `init_with_one_draw`."""
+
+    def __init__(self, factor: float):
+        self._factor = factor
+
+    def __call__(self, shape: Sequence[int], dtype: Any) -> jax.Array:
+        return (self._factor * _DRAWS.get().take(shape)).astype(dtype)
+
+
+def _fan_in(size: int, scale: float = 1.0) -> _CutNormal:
+    """Variance `scale` / fan-in, as in the public code (Hafner et al. 2025, Methods)."""
+    return _CutNormal(math.sqrt(scale / size) / _CUT_DEVIATION)
 
 
 @contextlib.contextmanager
@@ -57,7 +110,7 @@ class NormedLinear(hk.Module):
         products = [] if entry is None else [entry]
         if inputs:
             fan_in = sum(x.shape[-1] for x in inputs)
-            weight = hk.get_parameter("w", [fan_in, self._units], init=_INIT)
+            weight = hk.get_parameter("w", [fan_in, self._units], init=_fan_in(fan_in))
             parts = jnp.split(weight, _offsets(inputs), axis=0)
             products += [product("ni,io->no", *pair) for pair in zip(inputs, parts, strict=True)]
         return jax.nn.silu(rms_norm(jnp.asarray(sum(products)), "scale"))
@@ -123,7 +176,7 @@ class Linear(hk.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[N, I]` to `[N, size]`."""
         # Exactly zero: the outer two-hot bins make values of several units out of weights of 1e-7.
-        init = hk.initializers.VarianceScaling(self._scale, "fan_in", "truncated_normal")
+        init = _fan_in(x.shape[-1], self._scale)
         weight = hk.get_parameter("w", [x.shape[-1], self._size], init=init)
         bias = hk.get_parameter("b", [self._size], init=jnp.zeros)
         out = product("...i,io->...o", x, weight)
@@ -151,8 +204,8 @@ class BlockGru(hk.Module):
         """Advances `state [N, D]` by the input `shared [N, I]`, which every block sees whole."""
         blocks, size = self._blocks, self._units // self._blocks
         inputs = shared.shape[-1]
-        hidden_init = hk.initializers.TruncatedNormal((size + inputs) ** -0.5)
-        gates_init = hk.initializers.TruncatedNormal(size**-0.5)
+        hidden_init = _CutNormal((size + inputs) ** -0.5)
+        gates_init = _CutNormal(size**-0.5)
         weights = GruWeights(
             hk.get_parameter("shared_w", [inputs, self._units], init=hidden_init),
             hk.get_parameter("block_w", [blocks, size, size], init=hidden_init),

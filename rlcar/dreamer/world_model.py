@@ -17,7 +17,7 @@ from rlcar.dreamer.distributions import (
     two_hot_mean,
 )
 from rlcar.dreamer.images import ImageDecoder, ImageEncoder
-from rlcar.dreamer.layers import Linear, Mlp, product
+from rlcar.dreamer.layers import Linear, Mlp, init_with_one_draw, product
 from rlcar.dreamer.rssm import (
     Rssm,
     RssmState,
@@ -104,7 +104,9 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
     transformed = hk.without_apply_rng(hk.multi_transform(build))
     image = None if spec.image_shape is None else jnp.zeros((1, *spec.image_shape), jnp.uint8)
     dummies = jnp.zeros((1, spec.observation_size)), image, jnp.zeros((1, spec.action_size))
-    return WorldModel(lambda key: transformed.init(key, *dummies), *transformed.apply)
+    return WorldModel(
+        lambda key: init_with_one_draw(transformed.init, key, *dummies), *transformed.apply
+    )
 
 
 def features(state: RssmState) -> jax.Array:
