@@ -60,6 +60,7 @@ def _train(
     evaluate = make_evaluation(config, agent.policy)
     if resume is not None:
         trainer.restore(resume)
+    trainer.compile_ahead()
     rollout = _rollout_from(config, agent.policy, resume)
 
     blocks = config.training.blocks_per_call

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rlcar.data_parallel import over_devices
 from rlcar.devices import to_learner
 from rlcar.errors import NonFiniteError
 from rlcar.metrics import first_non_finite
-from rlcar.replay import Replay, SamplesPerInsert, Slots
+from rlcar.replay import Replay, SamplesPerInsert, Slots, fields_of
 from rlcar.rollout import Episodes, Rollout, episodes_of
 from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
 from rlcar.when import EverySeconds
@@ -38,7 +39,7 @@ class Trainer:
         is_apart = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
         self._place = to_learner if is_apart else lambda state: state
         self._state = self._place(agent.learner.init(config.seed))
-        self._update = over_devices(agent.learner.update, config.training.learner_devices)
+        self._update: Any = over_devices(agent.learner.update, config.training.learner_devices)
         replay, block_env_steps = config.replay, config.training.block_length * config.training.cars
         if agent.learner.is_on_policy:  # the memory is the newest block, used once
             replay = replay.model_copy(update={"capacity_env_steps": block_env_steps})
@@ -59,11 +60,40 @@ class Trainer:
             max_ahead_env_steps=max(2 * block_env_steps, math.ceil(steps_per_call / ratio)),
             steps_per_update=steps_per_call,
         )
+        self._spec = spec
+        self._compiling: threading.Thread | None = None
         self._fused: Any = None
         self._whole_replay_is_due = EverySeconds(config.training.replay_every_s)
         self._whole: tuple[checkpoint.Save, int] | None = None  # newest such save, its mark
         self.env_steps = 0
         self.train_steps = 0
+
+    def compile_ahead(self) -> None:
+        """Compiles the train steps in a thread, which the first `train` waits for.
+
+        So the first cars need not wait for it. For the one-device replay learners of a CPU: their
+        programs are known before the first batch and its placement are.
+        """
+        config = self._config
+        is_one = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
+        is_on_cpu = jax.local_devices()[0].platform == "cpu"
+        will_train = config.training.env_steps >= config.replay.min_env_steps
+        if self._learner.is_on_policy or not (is_one and is_on_cpu and will_train):
+            return
+        windows = self.updates_per_call, config.replay.batch_size, config.replay.batch_length
+        batches = Batch(
+            **{
+                name: jax.ShapeDtypeStruct((*windows, *shape), dtype)
+                for name, (shape, dtype) in fields_of(self._spec).items()
+                if name in Batch._fields
+            }
+        )
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._state)
+        # JAX keeps what it compiles; should this fail, `train` meets the same error.
+        self._compiling = threading.Thread(
+            target=lambda: self._update.lower(state, batches).compile(), name="compile train steps"
+        )
+        self._compiling.start()
 
     def insert(self, trajectory: Trajectory) -> dict[str, float]:
         """Stores a block `[T, N]`; returns how old its policy was."""
@@ -92,6 +122,9 @@ class Trainer:
             batches = self._replay.everything()
         else:
             batches = self._replay.sample(self.updates_per_call)
+        if self._compiling is not None:
+            self._compiling.join()
+            self._compiling = None
         with self._nans_named():
             self._state, metrics = self._update(self._state, batches)
         self.train_steps += self.updates_per_call

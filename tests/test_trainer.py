@@ -53,6 +53,27 @@ def replay_of(save) -> dict[str, np.ndarray]:
     return replay.state()
 
 
+def test_train_steps_compiled_ahead_are_not_compiled_again(caplog):
+    overrides = ["algorithm=sac", "replay.batch_length=2", "replay.batch_size=8"]
+    config = make_tiny_config(*overrides)
+    trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+
+    def compiled() -> int:
+        lines = [record.getMessage() for record in caplog.records]
+        return sum(line.startswith("Compiling jit(update)") for line in lines)
+
+    jax.config.update("jax_log_compiles", True)  # in every thread
+    try:
+        trainer.compile_ahead()
+        trainer._compiling.join()
+        assert compiled() == 1
+        learn(trainer, range(4))
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    assert trainer.train_steps
+    assert compiled() == 1
+
+
 def poison(trainer: Trainer) -> None:
     trainer._state = jax.tree.map(
         lambda x: x * jnp.nan if x.dtype == jnp.float32 else x, trainer._state
