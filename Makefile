@@ -47,13 +47,14 @@ serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8
 
 # CI adds some of `test-rest`, beside the others: make test ALSO="or ci".
 ALSO ?=
+# Three processes for two cores: two leave a third of them idle, in waits for programs of their own.
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
-	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or long) $(ALSO)" $(ARGS)
+	$(RUN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or long) $(ALSO)" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 
 test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns
-	$(RUN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "long and not ray" $(ARGS)
+	$(RUN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "long and not ray" $(ARGS)
 
 test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, nodes that come and go
 	$(RUN)/pytest -m "ray and long" --timeout 600 $(ARGS)
