@@ -16,6 +16,7 @@ from rlcar.types import Params
 # Standard deviation of a standard normal cut off at two.
 _CUT_DEVIATION = 0.8796256610342398
 
+# Up to these the blocks of a GRU are one matrix: docs/experiments.md.
 _SMALL_BLOCK_UNITS, _FEW_ROWS = 16, 64
 
 _PRODUCT_DTYPE: ContextVar[str] = ContextVar("product_dtype", default="float32")

@@ -1,5 +1,6 @@
 """Building blocks whose faster forms must agree with the plain ones."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 
 from rlcar.dreamer.layers import (
     GruWeights,
+    Linear,
+    Mlp,
     block_gru,
     entries,
+    init_with_one_draw,
     known_product,
     products_in,
 )
@@ -64,6 +68,23 @@ def test_the_gradient_of_the_gru_is_that_of_a_block_diagonal_matrix(gru):
         for f in (block_gru, _gru_by_hand)
     )
     assert_trees_close(ours, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_first_weights_are_cut_normals_of_variance_one_over_fan_in_and_no_two_the_same():
+    def network(x):
+        return Linear(300, "out", scale=4.0)(Mlp(200, 1, "in")(x))
+
+    init = hk.transform(network).init
+    params = init_with_one_draw(init, jax.random.PRNGKey(3), jnp.zeros((1, 100)))
+    again = init_with_one_draw(init, jax.random.PRNGKey(3), jnp.zeros((1, 100)))
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    first, last = (np.asarray(params[name]["w"]) for name in ("in/layer_0", "out"))
+    for weight, variance in ((first, 1 / 100), (last, 4 / 200)):
+        assert weight.var() == pytest.approx(variance, rel=0.05)
+        assert np.abs(weight).max() < 2.0 * (variance**0.5) / 0.8796
+    both = np.concatenate([first.ravel() * 10.0, last.ravel() * 50.0**0.5])
+    assert len(np.unique(both.round(5))) > 0.8 * len(both)
+    assert not np.asarray(params["out"]["b"]).any()
 
 
 def test_several_first_layers_in_one_product_are_each_its_own():
