@@ -96,13 +96,23 @@ def unimix(logits: jax.Array, share: float) -> jax.Array:
 
 def sample_one_hot(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
     """Inverse-CDF sample as one-hot `[..., K]` from one uniform `[...]` each."""
-    # A running sum as one product, which a CPU does in a fifth of the time.
-    classes = log_probabilities.shape[-1]
-    until = jnp.triu(jnp.ones((classes, classes)))
-    cumulative = jnp.matmul(jnp.exp(log_probabilities), until, precision="highest")
+    cumulative = _running_sums(jnp.exp(log_probabilities))
     # The last bin takes what rounding leaves over: the total may be a little under one.
     index = jnp.sum(cumulative[..., :-1] < uniform[..., None], axis=-1)
     return jax.nn.one_hot(index, log_probabilities.shape[-1])
+
+
+def _running_sums(x: jax.Array) -> jax.Array:
+    """Over the last axis: as a product, in a fifth of the time, on a CPU; fused on a GPU."""
+
+    def as_product(x: jax.Array) -> jax.Array:
+        until = jnp.triu(jnp.ones((x.shape[-1], x.shape[-1])))
+        return jnp.matmul(x, until, precision="highest")
+
+    def as_scan(x: jax.Array) -> jax.Array:
+        return jnp.cumsum(x, axis=-1)
+
+    return jnp.asarray(jax.lax.platform_dependent(x, cpu=as_product, default=as_scan))
 
 
 def straight_through(sample: jax.Array, log_probabilities: jax.Array) -> jax.Array:
