@@ -60,11 +60,10 @@ def _train(
     evaluate = make_evaluation(config, agent.policy)
     if resume is not None:
         trainer.restore(resume)
-    trainer.compile_ahead()
     rollout = _rollout_from(config, agent.policy, resume)
 
     blocks = config.training.blocks_per_call
-    with Run(folder, config, resume, mirror) as run:
+    with trainer.compiling_ahead(), Run(folder, config, resume, mirror) as run:
         _learn(trainer, run, {}, stop)  # what was still due when `resume` was written
         weights = trainer.weights()
         while trainer.env_steps < config.training.env_steps and not stop:

@@ -68,12 +68,26 @@ class Trainer:
         self.env_steps = 0
         self.train_steps = 0
 
-    def compile_ahead(self) -> None:
+    @contextlib.contextmanager
+    def compiling_ahead(self) -> Iterator[None]:
         """Compiles the train steps in a thread, which the first `train` waits for.
 
         So the first cars need not wait for it. For the one-device replay learners of a CPU: their
-        programs are known before the first batch and its placement are.
+        programs are known before the first batch and its placement are. The end waits as well: a
+        process that exits with a compiler at work is aborted.
         """
+        self._compile_ahead()
+        try:
+            yield
+        finally:
+            self._wait_for_compiler()
+
+    def _wait_for_compiler(self) -> None:
+        if self._compiling is not None:
+            self._compiling.join()
+            self._compiling = None
+
+    def _compile_ahead(self) -> None:
         config = self._config
         is_one = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
         is_on_cpu = jax.local_devices()[0].platform == "cpu"
@@ -89,10 +103,12 @@ class Trainer:
             }
         )
         state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._state)
-        # JAX keeps what it compiles; should this fail, `train` meets the same error.
-        self._compiling = threading.Thread(
-            target=lambda: self._update.lower(state, batches).compile(), name="compile train steps"
-        )
+
+        def compile_them() -> None:
+            with contextlib.suppress(Exception):  # `train` will meet the same, in front of the user
+                self._update.lower(state, batches).compile()  # JAX keeps it
+
+        self._compiling = threading.Thread(target=compile_them, name="compiling")
         self._compiling.start()
 
     def insert(self, trajectory: Trajectory) -> dict[str, float]:
@@ -122,9 +138,7 @@ class Trainer:
             batches = self._replay.everything()
         else:
             batches = self._replay.sample(self.updates_per_call)
-        if self._compiling is not None:
-            self._compiling.join()
-            self._compiling = None
+        self._wait_for_compiler()
         with self._nans_named():
             self._state, metrics = self._update(self._state, batches)
         self.train_steps += self.updates_per_call

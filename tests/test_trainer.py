@@ -64,8 +64,8 @@ def test_train_steps_compiled_ahead_are_not_compiled_again(caplog):
 
     jax.config.update("jax_log_compiles", True)  # in every thread
     try:
-        trainer.compile_ahead()
-        trainer._compiling.join()
+        with trainer.compiling_ahead():
+            pass  # the end waits for it
         assert compiled() == 1
         learn(trainer, range(4))
     finally:
