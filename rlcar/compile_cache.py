@@ -1,9 +1,11 @@
 """Keeps what JAX has compiled between processes: a second start need not compile again."""
 
+import contextlib
 import hashlib
 import os
 import platform
 import sys
+import uuid
 from pathlib import Path
 
 
@@ -22,6 +24,34 @@ def keep_compiled_code() -> None:
         shortest_s = float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
         jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
         jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest_s)
+
+
+def write_entries_whole() -> None:
+    """Makes JAX write an entry of its cache beside its place and rename it; imports JAX.
+
+    JAX writes it in place (`LRUCache.put`, 0.10): another process then reads half of it, and one
+    that is killed meanwhile leaves half of it for good, for JAX replaces no entry. Under a limit
+    of size (`jax_compilation_cache_max_size`) JAX locks its folder, which is left to it.
+    """
+    from jax._src.lru_cache import LRUCache
+
+    in_place = LRUCache.put
+
+    def put(self: LRUCache, key: str, value: bytes) -> None:
+        if self.eviction_enabled or not isinstance(self.path, Path):
+            in_place(self, key, value)
+            return
+        # Not only where there is none: JAX compiles when it finds none or cannot read it.
+        unfinished = self.path / f".{key}-{uuid.uuid4().hex}"
+        try:
+            unfinished.write_bytes(value)
+            os.replace(unfinished, self.path / f"{key}-cache")
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
+
+    LRUCache.put = put  # type: ignore[method-assign]
 
 
 def _processor() -> str:

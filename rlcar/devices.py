@@ -5,6 +5,10 @@ from typing import Any
 
 import jax
 
+from rlcar.compile_cache import write_entries_whole
+
+write_entries_whole()  # who asks for a device is about to compile for it
+
 
 def everything_on_cpu() -> contextlib.AbstractContextManager[Any]:
     """Inside, JAX runs on the CPU what is not placed elsewhere; for loops that drive and learn.

@@ -1,11 +1,13 @@
-"""A second process finds what the first has compiled."""
+"""A second process finds what the first has compiled, whole."""
 
 import os
 import subprocess
 import sys
+import threading
 
 import jax
 import pytest
+from jax._src.lru_cache import LRUCache
 
 from rlcar.compile_cache import keep_compiled_code
 
@@ -45,6 +47,48 @@ def test_the_second_process_compiles_nothing_again(tmp_path, first):
     assert hits[0] == 0
     assert hits[1] > 0
     assert any((tmp_path / "rlcar" / "jax").rglob("*-cache"))
+
+
+def test_nobody_reads_half_an_entry(tmp_path):
+    value = os.urandom(1 << 25)
+    read, written = [], threading.Event()
+
+    def reads():
+        cache = LRUCache(str(tmp_path), max_size=-1)
+        while not written.is_set():
+            read.append(cache.get("one"))
+
+    reader = threading.Thread(target=reads)
+    reader.start()
+    for _ in range(5):
+        LRUCache(str(tmp_path), max_size=-1).put("one", value)
+    written.set()
+    reader.join()
+    assert {None if x is None else len(x) for x in read} <= {None, len(value)}
+    assert [path.name for path in tmp_path.iterdir()] == ["one-cache"]
+
+
+def test_half_an_entry_that_a_killed_process_left_is_replaced(tmp_path):
+    cache = LRUCache(str(tmp_path), max_size=-1)
+    (tmp_path / "one-cache").write_bytes(b"half")
+    cache.put("one", b"a whole one")
+    assert cache.get("one") == b"a whole one"
+
+
+def test_a_cache_that_cannot_be_written_leaves_nothing(tmp_path):
+    cache = LRUCache(str(tmp_path), max_size=-1)
+    (tmp_path / "one-cache").mkdir()
+    with pytest.raises(OSError, match="one-cache"):
+        cache.put("one", b"a whole one")
+    assert [path.name for path in tmp_path.iterdir()] == ["one-cache"]
+
+
+def test_under_a_limit_of_size_the_oldest_still_goes(tmp_path):
+    cache = LRUCache(str(tmp_path), max_size=15)
+    for key in "one", "two":
+        cache.put(key, b"0123456789")
+    assert cache.get("one") is None
+    assert cache.get("two") == b"0123456789"
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
