@@ -21,6 +21,7 @@ from header import print_header
 
 from rlcar.agent import make_agent
 from rlcar.config import Config, make_config
+from rlcar.data_parallel import over_devices
 from rlcar.dreamer import layers, step_loss, world_model
 from rlcar.rollout import Rollout
 from rlcar.sim import SPEC
@@ -47,14 +48,15 @@ def random_batches(config: Config, updates: int) -> Batch:
     )
 
 
-def ours(config: Config) -> Callable[[], int]:
-    """Several train steps a call, the state donated."""
+def ours(config: Config, devices: int = 1) -> Callable[[], int]:
+    """Several train steps a call, the state donated; over several devices each has its rows."""
     learner = make_agent(config, SPEC).learner
+    update = over_devices(learner.update, devices)
     batches = random_batches(config, UPDATES_PER_CALL)
     state = [learner.init(0)]
 
     def run() -> int:
-        state[0], metrics = learner.update(state[0], batches)
+        state[0], metrics = update(state[0], batches)
         jax.block_until_ready(metrics)
         return UPDATES_PER_CALL
 

@@ -41,11 +41,18 @@ for devices in (1, 2, 4):
     trainer = Trainer(config, SPEC, make_agent(config, SPEC))
     for seed in range(3):
         trainer.insert(block(seed))
+    batches = trainer._replay.sample(trainer.updates_per_call)
+    program = trainer._update.lower(trainer._state, batches).compile()  # which `train` finds
     metrics = trainer.train()
     state = trainer._state
     used = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
     flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(trainer.weights().params)])
-    found[devices] = {"used": sorted(used), "params": flat.tolist(), "metrics": metrics}
+    found[devices] = {
+        "used": sorted(used),
+        "flops": program.cost_analysis()["flops"],
+        "params": flat.tolist(),
+        "metrics": metrics,
+    }
 print(json.dumps(found))
 """
 
@@ -72,6 +79,8 @@ def test_one_two_and_four_devices_give_the_same_update(algorithm):
         "4": [4],
     }
     for devices in ("2", "4"):
+        # Dreams are split too: all that each does for itself is the draws and the optimizer.
+        assert found[devices]["flops"] < 1.3 * found["1"]["flops"] / int(devices)
         assert found[devices]["params"] == pytest.approx(found["1"]["params"], rel=1e-4, abs=1e-5)
         for name, value in found["1"]["metrics"].items():
             assert found[devices]["metrics"][name] == pytest.approx(value, rel=2e-3, abs=1e-4), name

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.algorithm_config import ActorCriticConfig
+from rlcar.data_parallel import of_all_devices
 from rlcar.dreamer.distributions import (
     TWO_HOT_BINS,
     ActionDistribution,
@@ -98,7 +99,8 @@ def imagination_loss(
     judged, policy = imagined.judged, networks.distribution
     reward, value = judged.reward[1:], judged.value
     returns = lambda_returns(reward, judged.discount[1:], value[1:], config.lambda_)
-    return_range = update_return_range(return_range, returns, config.return_normaliser_rate)
+    everywhere = of_all_devices(returns, axis=1)
+    return_range = update_return_range(return_range, everywhere, config.return_normaliser_rate)
     advantage = (returns - value[:-1]) / return_scale(return_range)
 
     # Dreamt steps count as much as the chance that the dream got there.

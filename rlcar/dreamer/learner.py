@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from rlcar.algorithm_config import DreamerConfig
+from rlcar.data_parallel import drawn, mean_over_devices, on_each_device
 from rlcar.dreamer.actor_critic import (
     ActorCritic,
     Imagined,
@@ -22,7 +23,7 @@ from rlcar.dreamer.distributions import two_hot_mean
 from rlcar.dreamer.layers import entries, entry_weight, products_in
 from rlcar.dreamer.optimizer import make_optimizer, tensor_norms
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
-from rlcar.dreamer.rssm import RssmState, draw_latent, feature_size, remembered
+from rlcar.dreamer.rssm import RssmState, draw_latent, feature_size, latent_noise, remembered
 from rlcar.dreamer.step_loss import by_cache
 from rlcar.dreamer.world_model import (
     Observed,
@@ -91,7 +92,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
             model, config.world_model, params["world_model"], batch, discount, observe_key
         )
         last = min(settings.imagination_last, batch.reward.shape[1])
-        starts = RssmState(*(x[-last:].reshape(-1, x.shape[-1]) for x in observed.state))
+        starts = RssmState(*(x[-last:] for x in observed.state))
         judges = params | {"slow_critic": state.slow_critic}
         imagined = imagine(model, networks, config, judges, starts, imagine_key)
         policy_loss, (returns, return_range, policy_metrics) = imagination_loss(
@@ -103,11 +104,17 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         metrics |= policy_metrics | {"critic/replay_loss": replay_loss}
         return total, (return_range, metrics)
 
+    @on_each_device
+    def gradient(
+        batch: Batch, state: TrainState, key: jax.Array
+    ) -> tuple[Params, Metrics, ReturnRange]:
+        found = jax.grad(loss, has_aux=True)(state.params, state, batch, key)
+        gradients, (return_range, metrics) = found
+        return *mean_over_devices((gradients, metrics)), return_range
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, loss_key = jax.random.split(state.key)
-        gradients, (return_range, metrics) = jax.grad(loss, has_aux=True)(
-            state.params, state, batch, loss_key
-        )
+        gradients, metrics, return_range = gradient(batch, state, loss_key)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         slow_critic = optax.incremental_update(
@@ -151,17 +158,18 @@ def imagine(
     starts: RssmState,
     key: jax.Array,
 ) -> Imagined:
-    """Dreams H steps from `starts [N, ...]` with the current policy; the key is consumed.
+    """Dreams H steps with the current policy from N = T * B `starts [T, B, ...]`.
 
-    `params` are those that learn, with the slow critic beside them. No gradient flows in or out:
-    the actor learns by reinforce on what was dreamt.
+    The key is consumed. `params` are those that learn, with the slow critic beside them. No
+    gradient flows in or out: the actor learns by reinforce on what was dreamt.
     """
 
     def dream(is_judged_along: bool) -> Callable:
         return partial(_dream, model, networks, config, is_judged_along=is_judged_along)
 
     params, starts = jax.lax.stop_gradient((params, starts))
-    rows = config.actor_critic.imagination_length * starts.recurrent.shape[0]
+    time, size = starts.recurrent.shape[:2]
+    rows = config.actor_critic.imagination_length * time * size
     return jax.lax.stop_gradient(by_cache(rows, dream(True), dream(False), params, starts, key))
 
 
@@ -177,9 +185,13 @@ def _dream(
 ) -> Imagined:
     """Judges each step as it is dreamt, or all of them at the end."""
     world, length = params["world_model"], config.actor_critic.imagination_length
-    number = starts.recurrent.shape[0]
+    time, size = starts.recurrent.shape[:2]
+    rows, number = (length, time, size), time * size
     action_key, latent_key = jax.random.split(key)
-    uniform = jax.random.uniform(latent_key, (length, number, config.world_model.latent_groups))
+    noise = drawn(partial(networks.distribution.noise, action_key), rows)
+    uniform = latent_noise(latent_key, config.world_model.latent_groups, rows)
+    noises = tuple(x.reshape(length, number, *x.shape[3:]) for x in (noise, uniform))
+    starts = RssmState(*(x.reshape(number, -1) for x in starts))
     judge = partial(_judge, model, networks, params)
 
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
@@ -196,8 +208,7 @@ def _dream(
         state = RssmState(remembered(config.world_model, recurrent), latent)
         return state, (feature, action, judged)
 
-    noise = networks.distribution.noise(action_key, (length, number))
-    last, (feature, action, judged) = jax.lax.scan(step, starts, (noise, uniform))
+    last, (feature, action, judged) = jax.lax.scan(step, starts, noises)
     if judged is None:
         flat = judge(feature.reshape(length * number, -1))
         judged = jax.tree.map(lambda x: x.reshape(length, number, *x.shape[1:]), flat)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.algorithm_config import WorldModelConfig
+from rlcar.data_parallel import drawn
 from rlcar.dreamer.distributions import sample_one_hot, straight_through, unimix
 from rlcar.dreamer.layers import BlockGru, Linear, NormedLinear
 from rlcar.types import Params
@@ -95,6 +96,11 @@ def split_posterior(params: Params, recurrent_units: int) -> tuple[Params, jax.A
     layer = params[_POSTERIOR_IN]
     own, seen = jnp.split(layer["w"], [recurrent_units], axis=0)
     return params | {_POSTERIOR_IN: layer | {"w": own}}, seen
+
+
+def latent_noise(key: jax.Array, groups: int, rows: tuple[int, ...]) -> jax.Array:
+    """What the latents of `rows [..., B]` are drawn with: a uniform `[..., B, S]` a group."""
+    return drawn(lambda rows: jax.random.uniform(key, (*rows, groups)), rows)
 
 
 def draw_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:

@@ -23,6 +23,7 @@ from rlcar.dreamer.rssm import (
     RssmState,
     draw_latent,
     initial_state,
+    latent_noise,
     remembered,
     sample_latent,
     split_posterior,
@@ -162,7 +163,7 @@ def observe(
     inside, seen_weight = split_posterior(params, config.recurrent_units)
     known = model.encode_action(params, action), product("ni,io->no", embedding, seen_weight)
     encoded_action, entry = (x.reshape(length, size, -1) for x in known)
-    uniform = jax.random.uniform(key, (length, size, config.latent_groups))
+    uniform = latent_noise(key, config.latent_groups, (length, size))
 
     def step(params: Params, state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
         encoded_action, keep, entry, uniform = inputs
@@ -206,7 +207,8 @@ def open_loop_loss(
     state = RssmState(*(x[starts].reshape(-1, x.shape[-1]) for x in observed.state))
     state, dynamics = jax.lax.stop_gradient((state, params))
     number = state.recurrent.shape[0]
-    uniform = jax.random.uniform(key, (length, number, config.latent_groups))
+    rows = length, len(starts), batch.reward.shape[0]
+    uniform = latent_noise(key, config.latent_groups, rows).reshape(length, number, -1)
 
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, jax.Array]:
         encoded_action, uniform = inputs

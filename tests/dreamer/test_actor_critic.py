@@ -229,7 +229,8 @@ def dreaming(tiny_config):
         "slow_critic": networks.init_critic(keys[2]),
     }
     latent_size = size - dreamer.world_model.recurrent_units
-    starts = RssmState(_random(4, dreamer.world_model.recurrent_units), _random(4, latent_size))
+    recurrent_size = dreamer.world_model.recurrent_units
+    starts = RssmState(_random(2, 2, recurrent_size), _random(2, 2, latent_size))
     return dreamer, model, networks, params, starts
 
 
