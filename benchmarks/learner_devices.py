@@ -21,6 +21,9 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", DEVICES)
     print_header("jax")
     print(jax.local_devices())
+    if len(jax.local_devices()) < DEVICES:
+        print("one card has nobody to share with: see what a CPU says with JAX_PLATFORMS=cpu")
+        return
     cases = {"size1m": ("small", SIZE1M), "nano": ("nano", [])}
     for name, (preset, overrides) in cases.items():
         config = make_config(preset, overrides=overrides)

@@ -33,19 +33,23 @@ def write_entries_whole() -> None:
     that is killed meanwhile leaves half of it for good, for JAX replaces no entry. Under a limit
     of size (`jax_compilation_cache_max_size`) JAX locks its folder, which is left to it.
     """
-    from jax._src.lru_cache import LRUCache
+    try:
+        from jax._src.lru_cache import _CACHE_SUFFIX, LRUCache
+    except ImportError:  # a JAX that has it elsewhere keeps its own way
+        return
 
     in_place = LRUCache.put
 
     def put(self: LRUCache, key: str, value: bytes) -> None:
-        if self.eviction_enabled or not isinstance(self.path, Path):
+        if self.eviction_enabled or "://" in str(self.path):
             in_place(self, key, value)
             return
         # Not only where there is none: JAX compiles when it finds none or cannot read it.
-        unfinished = self.path / f".{key}-{uuid.uuid4().hex}"
+        folder = Path(self.path)
+        unfinished = folder / f".{key}-{uuid.uuid4().hex}"
         try:
             unfinished.write_bytes(value)
-            os.replace(unfinished, self.path / f"{key}-cache")
+            os.replace(unfinished, folder / f"{key}{_CACHE_SUFFIX}")
         except BaseException:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)

@@ -19,10 +19,16 @@ def over_devices(update: Callable[..., Any], number: int) -> Callable[..., Any]:
 
     What `update` does not split itself by `on_each_device`, XLA's partitioner does. Either way
     draws, statistics over the batch and hence the update are those of one device, but for the
-    order of float sums. Raises ConfigError when there are not so many devices.
+    order of float sums. Raises ConfigError when there are not so many devices, or NaNs are sought.
     """
     if number == 1:
         return update
+    if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
+        # JAX looks for the operation outside the program, where nothing is split.
+        raise ConfigError(
+            f"training.learner_devices = {number}: --debug-nans finds an operation on one device; "
+            f"set it to 1 for that"
+        )
     devices = jax.local_devices()
     if len(devices) < number:
         raise ConfigError(
@@ -80,7 +86,7 @@ def mean_over_devices(tree: Any) -> Any:
 
 
 def of_all_devices(x: jax.Array, axis: int) -> jax.Array:
-    """The rows of all devices along `axis`."""
+    """The rows of all devices along `axis`, one device's after the other's: for statistics."""
     return jax.lax.all_gather(x, _AXIS, axis=axis, tiled=True) if _is_one_part() else x
 
 

@@ -7,7 +7,7 @@ import jax
 
 from rlcar.compile_cache import write_entries_whole
 
-write_entries_whole()  # who asks for a device is about to compile for it
+write_entries_whole()  # here, because all that compiles imports this: `sim.backend`, `trainer`
 
 
 def everything_on_cpu() -> contextlib.AbstractContextManager[Any]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from rlcar.config import make_config
@@ -79,7 +80,7 @@ def test_one_two_and_four_devices_give_the_same_update(algorithm):
         "4": [4],
     }
     for devices in ("2", "4"):
-        # Dreams are split too: all that each does for itself is the draws and the optimizer.
+        # Dreams are split too: what each does whole is draws, percentiles and the optimizer.
         assert found[devices]["flops"] < 1.3 * found["1"]["flops"] / int(devices)
         assert found[devices]["params"] == pytest.approx(found["1"]["params"], rel=1e-4, abs=1e-5)
         for name, value in found["1"]["metrics"].items():
@@ -89,6 +90,11 @@ def test_one_two_and_four_devices_give_the_same_update(algorithm):
 def test_more_devices_than_there_are_is_one_sentence():
     with pytest.raises(ConfigError, match=r"learner_devices = 64: this process sees \d+ \(cpu\)"):
         over_devices(lambda state, batches: state, 64)
+
+
+def test_nans_are_sought_on_one_device():
+    with jax.debug_nans(True), pytest.raises(ConfigError, match="set it to 1"):
+        over_devices(lambda state, batches: state, 2)
 
 
 @pytest.mark.parametrize(
