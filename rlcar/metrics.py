@@ -5,16 +5,20 @@ import logging
 import math
 import os
 import re
+import socket
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import tensorboardX
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from rlcar import logs
 from rlcar.errors import UserError
@@ -112,10 +116,10 @@ class MetricsWriter:
         self._clock = clock
         self._started_s = clock() - last_s
         self._file = path.open("a", encoding="utf-8")
-        purge_step = None if resume_env_steps is None else resume_env_steps + 1
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(folder / "tensorboard"), purge_step=purge_step
-        )
+        self._tensorboard = _EventFile(folder / "tensorboard")
+        if resume_env_steps is not None:  # TensorBoard then hides what an earlier file has past it
+            start = SessionLog(status=SessionLog.START)
+            self._tensorboard.write(Event(step=resume_env_steps + 1, session_log=start))
 
     def write(self, env_steps: int, metrics: Mapping[str, Any]) -> None:
         """Writes a row of scalars; what is not finite becomes null and is not drawn."""
@@ -126,13 +130,15 @@ class MetricsWriter:
         taken = row.keys() & metrics.keys()
         if taken:
             raise ValueError(f"a metric cannot be called {min(taken)!r}: each row has one already")
+        drawn = []
         for name, value in metrics.items():
             scalar = float(value)
             row[name] = scalar if math.isfinite(scalar) else None
             if math.isfinite(scalar):
-                self._tensorboard.add_scalar(name, scalar, int(env_steps))
+                drawn.append(Summary.Value(tag=name, simple_value=scalar))
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
+        self._tensorboard.write(Event(step=int(env_steps), summary=Summary(value=drawn)))
 
     def close(self) -> None:
         """Flushes and closes both files; may be called twice."""
@@ -151,6 +157,29 @@ class MetricsWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _EventFile:
+    """What TensorBoard reads, written at once.
+
+    `tensorboardX.SummaryWriter` hands it to a thread: when a full disk has ended that thread, the
+    training waits for it for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        # A run may be resumed within the second that other writers' names have.
+        where = f"{int(time.time())}.{socket.gethostname()}.{uuid.uuid4().hex[:8]}"
+        self._file = RecordWriter(str(folder / f"events.out.tfevents.{where}"))
+        self.write(Event(file_version="brain.Event:2"))
+
+    def write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._file.write(event.SerializeToString())
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class ProgressLine:

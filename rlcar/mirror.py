@@ -69,6 +69,10 @@ class Mirror:
                 if self._folder.is_dir():
                     self._storage.push(self._folder)
                     self._pushes += 1
-            except StorageError as error:
+            except Exception as error:  # or nothing would be mirrored from then on
                 self._failures += 1
-                logger.warning("%s; training goes on, the next save tries again", error)
+                logger.warning(
+                    "%s; training goes on, the next save tries again",
+                    error,
+                    exc_info=not isinstance(error, StorageError),
+                )

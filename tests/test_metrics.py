@@ -1,8 +1,11 @@
 """Means, rates, and what is written where."""
 
+import contextlib
 import io
 import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +94,26 @@ def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         writer.write(1, {"a/b": 2.0})
         assert read_metrics(tmp_path / "metrics.jsonl")[0]["a/b"] == 2.0
+
+
+def test_a_full_disk_is_an_error_and_not_a_wait(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), open_file(tmp_path / "tensorboard"))
+    with pytest.raises(OSError, match="No space left"):
+        writer.write(1, {"a/b": 2.0})
+    with pytest.raises(OSError, match="No space left"):  # what has not been written yet
+        writer.close()
+    writer.close()
+
+
+def open_file(folder):
+    """The descriptor of this process's file in a folder."""
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if Path(os.readlink(link)).parent == folder:
+                return int(link.name)
+    raise AssertionError(f"no open file in {folder}")
 
 
 def test_a_metric_cannot_overwrite_a_counter(tmp_path):

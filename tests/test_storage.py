@@ -17,6 +17,7 @@ from rlcar.run import Run
 from rlcar.storage import Storage, parse_storage
 from rlcar.train import train
 from tests.tiny_run import compiled_once, make_tiny_config
+from tests.waiting import wait_until
 
 CONFIG = make_tiny_config()
 
@@ -240,14 +241,21 @@ def test_a_failure_is_warned_of_counted_and_made_good_with_the_next_save(tmp_pat
     place.write_text("a file where the folder should be")
     with Mirror(folder, str(place / "runs")) as mirror:
         mirror.push()
-        while not mirror.metrics()["storage/failures"]:
-            pass
+        wait_until(lambda: mirror.metrics()["storage/failures"])
         place.unlink()
         mirror.push()
     assert mirror.metrics()["storage/pushes"] >= 1
     assert Storage(str(place / "runs")).runs("mine")[0].env_steps == 100
     (warning,) = [record.message for record in caplog.records if record.name == "rlcar.mirror"]
     assert "training goes on, the next save tries again" in warning
+
+
+def test_an_error_of_the_run_s_own_disk_does_not_end_the_mirror(tmp_path):
+    folder = tmp_path / ("x" * 300)  # no disk takes such a name: an error, not a folder less
+    with Mirror(folder, str(tmp_path / "storage")) as mirror:
+        for failures in (1, 2):
+            mirror.push()
+            wait_until(lambda n=failures: mirror.metrics()["storage/failures"] == n)
 
 
 def test_a_training_is_mirrored_and_goes_on_from_there_when_its_folder_is_gone(bucket, tmp_path):

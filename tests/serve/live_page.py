@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from serve.live_app import live_config
 from serve.settings import make_settings
 from tests.serve.served import Server
 from tests.tiny_run import make_tiny_config, tiny_agent
+from tests.waiting import wait_until
 
 
 def save_run(folder: Path, env_steps: int = 128) -> Path:
@@ -72,11 +72,3 @@ def on_a_port(live: LiveSession, config: uvicorn.Config) -> Iterator[Page]:
         server.should_exit = True
         thread.join(20.0)
         assert not thread.is_alive(), "uvicorn did not stop"
-
-
-def wait_until(is_so: Any, timeout_s: float = 60.0) -> None:
-    """Waits for a condition; raises AssertionError when it does not come about."""
-    deadline_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline_s, "it did not come about in time"
-        time.sleep(0.02)

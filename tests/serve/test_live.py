@@ -8,7 +8,8 @@ from websockets.sync.client import connect
 
 from rlcar.metrics import MetricsWriter
 from serve.live_wire import DREAM, DREAM_COLUMNS, LATENT
-from tests.serve.live_page import paged, save_run, wait_until
+from tests.serve.live_page import paged, save_run
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

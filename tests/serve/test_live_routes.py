@@ -11,8 +11,9 @@ from starlette.applications import Starlette
 from serve.live import open_live
 from serve.live_routes import live_routes
 from serve.live_video import MOST_WATCHING
-from tests.serve.live_page import on_a_port, paged, wait_until
+from tests.serve.live_page import on_a_port, paged
 from tests.serve.served import publish
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

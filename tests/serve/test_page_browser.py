@@ -8,8 +8,9 @@ import pytest
 from serve.live_models import one_step
 from serve.live_wire import RUNNING
 from serve.tokens import TokenStore
-from tests.serve.live_page import paged, save_run, wait_until
+from tests.serve.live_page import paged, save_run
 from tests.serve.served import publish
+from tests.waiting import wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [

@@ -11,8 +11,9 @@ import pytest
 
 from rlcar.cli.watching import watch
 from rlcar.errors import UserError
-from tests.serve.live_page import save_run, wait_until
+from tests.serve.live_page import save_run
 from tests.serve.served import publish
+from tests.waiting import wait_until
 
 RLCAR = str(Path(sys.executable).with_name("rlcar"))
 
