@@ -50,11 +50,11 @@ ALSO ?=
 # Three processes for two cores: two leave a third of them idle, in waits for programs of their own.
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
-	$(RUN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not (ray or chaos or long) $(ALSO)" $(ARGS)
+	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 400 -m "not (ray or chaos or long) $(ALSO)" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 
 test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns
-	$(RUN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "long and not ray" $(ARGS)
+	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200 -m "long and not ray" $(ARGS)
 
 test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, nodes that come and go
 	$(RUN)/pytest -m "ray and long" --timeout 600 $(ARGS)

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import gzip
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from rlcar.errors import UserError
 from rlcar.trainer import Trainer
 
 _TOP_OPERATIONS = 12
+_Traced = tuple[Path, float, list[dict[str, Any]]]  # the trace, wall time, XLA events
 
 
 class Profile(NamedTuple):
@@ -75,9 +77,9 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
             block()
         look()
 
-    wall_s, operations = _traced(out, clock, work)
+    traced = _traced(out, clock, work)
     env_steps, train_steps = trainer.env_steps - before[0], trainer.train_steps - before[1]
-    return _profile(out, clock, wall_s, operations, env_steps, train_steps, first_s)
+    return _profile(clock, traced, env_steps, train_steps, first_s)
 
 
 def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
@@ -99,9 +101,9 @@ def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
         for _ in range(blocks):
             block()
 
-    wall_s, operations = _traced(out, clock, work)
+    traced = _traced(out, clock, work)
     env_steps = blocks * config.training.block_length * config.training.cars
-    return _profile(out, clock, wall_s, operations, env_steps, 0, first_s)
+    return _profile(clock, traced, env_steps, 0, first_s)
 
 
 def print_profile(profile: Profile) -> None:
@@ -149,39 +151,45 @@ class _Clock:
         self.seconds[name] += time.perf_counter() - started
 
 
-def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> tuple[float, list[dict]]:
-    """Runs `work` under the tracer; returns its wall time and the trace's XLA events."""
+def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
+    """Runs `work` under the tracer; returns the trace, the wall time and the XLA events."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # its million lines would drown the rest
     clock.seconds.clear()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with jax.profiler.trace(str(out), create_perfetto_trace=True, profiler_options=options):
+        with jax.profiler.trace(str(out), profiler_options=options):
             started = time.perf_counter()
             work()
             wall_s = time.perf_counter() - started
+        trace, text = _for_perfetto(out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
-    with gzip.open(_newest(out)) as file:
-        events = json.load(file)["traceEvents"]
-    return wall_s, [one for one in events if "hlo_op" in one.get("args", {})]
+    events = json.loads(text)["traceEvents"]
+    operations = [one for one in events if "hlo_op" in one.get("args", {})]
+    return trace, wall_s, operations
 
 
-def _newest(out: Path) -> Path:
-    return max(
-        out.glob("plugins/profile/*/perfetto_trace.json.gz"), key=lambda p: p.stat().st_mtime
-    )
+def _for_perfetto(out: Path) -> tuple[Path, bytes]:
+    """Writes the newest trace below `out` as Perfetto wants it; returns where, and its text.
+
+    `jax.profiler.trace` can do so too, in half a minute for a million events.
+    """
+    folder = max(out.glob("plugins/profile/*"), key=lambda path: path.stat().st_mtime)
+    (written,) = folder.glob("*.trace.json.gz")
+    text = gzip.decompress(written.read_bytes())
+    # "Perfetto doesn't like the `metadata` field", says JAX, which leaves it out as well.
+    text = re.sub(rb'"metadata":\{[^{}]*\},', b"", text, count=1)
+    trace, unfinished = folder / "perfetto_trace.json.gz", folder / ".perfetto_trace.json.gz"
+    unfinished.write_bytes(gzip.compress(text, compresslevel=1))
+    unfinished.replace(trace)
+    return trace, text
 
 
 def _profile(
-    out: Path,
-    clock: _Clock,
-    wall_s: float,
-    events: list[dict],
-    env_steps: int,
-    train_steps: int,
-    first_s: float,
+    clock: _Clock, traced: _Traced, env_steps: int, train_steps: int, first_s: float
 ) -> Profile:
+    trace, wall_s, events = traced
     seconds: dict[tuple[str, str], float] = collections.defaultdict(float)
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     kernels: collections.Counter[str] = collections.Counter()
@@ -193,7 +201,7 @@ def _profile(
         counts[program, operation] += 1
         kernels[program] += 1
     return Profile(
-        trace=_newest(out),
+        trace=trace,
         wall_s=wall_s,
         env_steps=env_steps,
         train_steps=train_steps,

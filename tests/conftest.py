@@ -54,15 +54,11 @@ def rlcar(monkeypatch, capsys, tmp_path):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Deals whole files out to the processes, for what their tests share, and all of Ray to one.
+    """Files with long and slow tests go first, so that no process waits at the end for another's.
 
-    Two Ray clusters at once are more than two cores can start in time. Files with long and slow
-    tests go first, so that no process waits at the end for the other's.
+    `--dist loadfile` deals whole files out to the processes, for what their tests share.
     """
     longest, slow = (
         {item.path for item in items if item.get_closest_marker(name)} for name in ("ci", "slow")
     )
     items.sort(key=lambda item: (item.path not in longest, item.path not in slow))
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))

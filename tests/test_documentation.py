@@ -11,11 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("*/README.md")]
@@ -45,14 +46,16 @@ def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 def _watch(words: list[str], folder: Path) -> None:
     """Opens the page that a command shows, and ends it as Ctrl-C does."""
     command = [str(RLCAR), *words[1:], "--port", "0"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        address = said.partition("the page: ")[2].strip()
-        assert address, said
-        with urllib.request.urlopen(address) as answer:
-            assert b"rlcar" in answer.read()
-        process.send_signal(signal.SIGINT)
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    address = said.partition("the page: ")[2].strip()
+    assert address, said
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        assert b"rlcar" in answer.read()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
 
 
 class Served:
@@ -69,14 +72,15 @@ class Served:
             self._port = probe.getsockname()[1]
         command = [str(RLCAR), *words[1:], "--lane", "realtime", "--port", str(self._port)]
         process = subprocess.Popen(command, cwd=folder)
-        self._stack.callback(process.wait)
+        self._stack.callback(process.wait, timeout=60)
         self._stack.callback(process.send_signal, signal.SIGTERM)
-        for _ in range(300):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health/ready").close()
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"{words} does not answer")
+        wait_until(self._is_ready)
+
+    def _is_ready(self) -> bool:
+        address = f"http://127.0.0.1:{self._port}/health/ready"
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=10):
+            return True
+        return False
 
     def run(self, words: list[str], folder: Path) -> None:
         ours = [word.replace("127.0.0.1:8000", f"127.0.0.1:{self._port}") for word in words]
@@ -111,6 +115,7 @@ def test_the_options_of_these_tests_are_not_those_of_a_documented_command(monkey
 @pytest.mark.ci
 @pytest.mark.long
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
     """`--resume auto` and `evaluate` need what the lines above them left."""
     monkeypatch.setenv("RLCAR_TOKENS", str(tmp_path / "tokens.json"))

@@ -27,7 +27,7 @@ def profile(
     world: Annotated[str | None, typer.Option(help="As of rlcar train.")] = None,
     mode: Annotated[str, typer.Option(help="standard or test.")] = "standard",
     set_: Settings = None,
-    blocks: Annotated[int, typer.Option(min=1, max=1000, help="Blocks to look at.")] = 4,
+    blocks: Annotated[int, typer.Option(min=1, max=1000, help="Blocks to look at.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the trace.")] = Path("profile"),
 ) -> None:
     """Says where the time goes, and leaves a trace for Perfetto or TensorBoard."""

@@ -3,7 +3,9 @@
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, assume, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis.strategies import one_of
+from schemathesis import GenerationMode
 
 from serve.openapi import openapi
 from serve.schema import RACE_RANGE
@@ -33,18 +35,29 @@ def test_ranges_stand_in_the_document():
 schema = schemathesis.openapi.from_dict(openapi(RACE_RANGE, make_settings()))
 
 
-@schema.parametrize()
-@settings(
-    max_examples=500,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
+# Not by `schema.parametrize`: its tests share one id, of which pytest-xdist runs one.
+@pytest.mark.parametrize(
+    "operation",
+    [one.ok() for one in schema.get_all_operations()],
+    ids=lambda operation: operation.label,
 )
-def test_every_request_of_the_document_is_answered_as_it_says(case, url):
-    body = case.body if isinstance(case.body, dict) else {}
-    if isinstance(body.get("is_first"), list):
-        # That two lists are as long is what a schema cannot say.
-        cars = body.get("observations", [None])
-        assume(not isinstance(cars, list) or len(body["is_first"]) == len(cars))
-    case.call_and_validate(base_url=url)
+def test_every_request_of_the_document_is_answered_as_it_says(operation, url):
+    kinds = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
+
+    @given(case=one_of(kinds))
+    @settings(
+        max_examples=500,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def answers(case):
+        body = case.body if isinstance(case.body, dict) else {}
+        if isinstance(body.get("is_first"), list):
+            # That two lists are as long is what a schema cannot say.
+            cars = body.get("observations", [None])
+            assume(not isinstance(cars, list) or len(body["is_first"]) == len(cars))
+        case.call_and_validate(base_url=url)
+
+    answers()
