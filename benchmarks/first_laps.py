@@ -1,0 +1,50 @@
+"""How long from the command until a policy laps 90 % of unseen classic tracks, beside SAC's?
+
+    python benchmarks/first_laps.py
+
+Starts `rlcar train --local` for each seed, waits for the first look at which the policy laps 90 %
+of the 64 validation tracks, and interrupts it. The first run of each algorithm compiles; the others
+find what it compiled, as every training on a machine after its first one does. The goal is 30 s.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from header import print_header
+from timed_start import seconds_until
+
+SEEDS = range(5)
+LOOKS = ("--set", "training.evaluate_every_env_steps=512")
+
+
+def laps_90(row: dict[str, Any]) -> bool:
+    return row.get("evaluation/lap_rate", 0.0) >= 0.9
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print_header("jax")
+    warm_s: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for algorithm in ("dreamer", "sac"):
+            taken_s = [
+                seconds_until(
+                    laps_90,
+                    Path(folder),
+                    f"{algorithm}-{number}",
+                    *("--algorithm", algorithm, "--seed", str(seed), *LOOKS),
+                )
+                for number, seed in enumerate([SEEDS[0], *SEEDS])
+            ]
+            warm_s[algorithm] = statistics.median(taken_s[1:])
+            print(f"figure {algorithm}_cold_s={taken_s[0]:.3g}")
+            print(f"figure {algorithm}_warm_s={warm_s[algorithm]:.3g}")
+            print(f"figure {algorithm}_warm_slowest_s={max(taken_s[1:]):.3g}", flush=True)
+    print(f"figure dreamer_over_sac={warm_s['dreamer'] / warm_s['sac']:.3g}")
+
+
+if __name__ == "__main__":
+    main()

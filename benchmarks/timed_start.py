@@ -1,0 +1,46 @@
+"""From the start of `rlcar train --local` until a row of its metrics says what is waited for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+COMMAND = [sys.executable, "-m", "rlcar.cli", "train", "--local"]
+LIMIT_S = 300.0
+
+
+def seconds_until(
+    is_there: Callable[[dict[str, Any]], bool], root: Path, name: str, *arguments: str
+) -> float:
+    """Starts a training below `root`, with the compile cache there, and interrupts it in the end.
+
+    Imports, compiling and the first env steps are in the time.
+    """
+    metrics = root / "runs" / name / "metrics.jsonl"
+    started = time.perf_counter()
+    with (root / f"{name}.log").open("w") as log:
+        run = subprocess.Popen(
+            [*COMMAND, *arguments, "--name", name, "--runs", str(root / "runs")],
+            env=os.environ | {"XDG_CACHE_HOME": str(root / "cache"), "JAX_PLATFORMS": "cpu"},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        while time.perf_counter() - started < LIMIT_S and run.poll() is None:
+            if metrics.exists() and any(map(is_there, _rows(metrics))):
+                return time.perf_counter() - started
+            time.sleep(0.05)
+    finally:
+        run.send_signal(signal.SIGINT)  # what was compiled is kept
+        run.wait()
+    raise SystemExit(f"not within {LIMIT_S} s:\n{(root / f'{name}.log').read_text()}")
+
+
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    """Leaves out the beginning of a row that is still being written."""
+    return [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]
