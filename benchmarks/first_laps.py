@@ -30,10 +30,12 @@ def main() -> None:
     warm_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for algorithm in ("dreamer", "sac"):
+            root = Path(folder) / algorithm  # with a cache of its own
+            root.mkdir()
             taken_s = [
                 seconds_until(
                     laps_90,
-                    Path(folder),
+                    root,
                     f"{algorithm}-{number}",
                     *("--algorithm", algorithm, "--seed", str(seed), *LOOKS),
                 )

@@ -6,8 +6,8 @@ import math
 import os
 import re
 import socket
+import struct
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import RecordWriter
+from tensorboardX.record_writer import masked_crc32c
 
 from rlcar import logs
 from rlcar.errors import UserError
@@ -160,26 +160,33 @@ class MetricsWriter:
 
 
 class _EventFile:
-    """What TensorBoard reads, written at once.
+    """What TensorBoard reads: records of length, event, and a check sum of each; written at once.
 
-    `tensorboardX.SummaryWriter` hands it to a thread: when a full disk has ended that thread, the
-    training waits for it for ever.
+    `tensorboardX.SummaryWriter` hands events to a thread: when a full disk has ended that thread,
+    the training waits for it for ever.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        # A run may be resumed within the second that other writers' names have.
-        where = f"{int(time.time())}.{socket.gethostname()}.{uuid.uuid4().hex[:8]}"
-        self._file = RecordWriter(str(folder / f"events.out.tfevents.{where}"))
+        # TensorBoard reads files in the order of their names, also those of one second.
+        self._file = (
+            folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+        ).open("xb")
         self.write(Event(file_version="brain.Event:2"))
 
     def write(self, event: Event) -> None:
         event.wall_time = time.time()
-        self._file.write(event.SerializeToString())
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + _check_sum(length) + data + _check_sum(data))
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+def _check_sum(data: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(data))
 
 
 class ProgressLine:

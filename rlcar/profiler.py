@@ -175,9 +175,8 @@ def _for_perfetto(out: Path) -> tuple[Path, bytes]:
 
     `jax.profiler.trace` can do so too, in half a minute for a million events.
     """
-    folder = max(out.glob("plugins/profile/*"), key=lambda path: path.stat().st_mtime)
-    (written,) = folder.glob("*.trace.json.gz")
-    text = gzip.decompress(written.read_bytes())
+    written = max(out.glob("plugins/profile/*/*.trace.json.gz"), key=lambda p: p.stat().st_mtime)
+    folder, text = written.parent, gzip.decompress(written.read_bytes())
     # "Perfetto doesn't like the `metadata` field", says JAX, which leaves it out as well.
     text = re.sub(rb'"metadata":\{[^{}]*\},', b"", text, count=1)
     trace, unfinished = folder / "perfetto_trace.json.gz", folder / ".perfetto_trace.json.gz"

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,16 +48,26 @@ def _run(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]
 def _watch(words: list[str], folder: Path) -> None:
     """Opens the page that a command shows, and ends it as Ctrl-C does."""
     command = [str(RLCAR), *words[1:], "--port", "0"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = process.stderr.readline()
-    address = said.partition("the page: ")[2].strip()
-    assert address, said
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        assert b"rlcar" in answer.read()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert "Traceback" not in errors
+    with _ended(subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)) as page:
+        said = page.stderr.readline()
+        address = said.partition("the page: ")[2].strip()
+        assert address, said
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            assert b"rlcar" in answer.read()
+        page.send_signal(signal.SIGINT)
+        errors = page.communicate(timeout=60)[1]
+    assert "Traceback" not in errors, errors
+    assert page.returncode == 0, errors
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[Any]:
+    """Leaves no process behind, whatever happens."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Served:
@@ -71,7 +83,7 @@ class Served:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         command = [str(RLCAR), *words[1:], "--lane", "realtime", "--port", str(self._port)]
-        process = subprocess.Popen(command, cwd=folder)
+        process = self._stack.enter_context(_ended(subprocess.Popen(command, cwd=folder)))
         self._stack.callback(process.wait, timeout=60)
         self._stack.callback(process.send_signal, signal.SIGTERM)
         wait_until(self._is_ready)

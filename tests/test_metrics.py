@@ -5,11 +5,14 @@ import io
 import json
 import math
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 
 from rlcar.errors import UserError
 from rlcar.metrics import (
@@ -84,10 +87,28 @@ def test_rows_have_counters_first_and_null_for_what_is_not_finite(tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert lines[0] == ('{"env_steps": 64, "time_s": 1.5, "model/loss": 0.5, "actor/loss": null}')
     assert json.loads(lines[1]) == {"env_steps": 128, "time_s": 1.5, "model/loss": None}
-    events = list((tmp_path / "tensorboard").iterdir())
-    assert len(events) == 1
-    assert b"model/loss" in events[0].read_bytes()
-    assert b"actor/loss" not in events[0].read_bytes()
+    header, first, second = read_events(tmp_path)
+    assert header.file_version == "brain.Event:2"
+    assert first.step == 64
+    assert [(value.tag, value.simple_value) for value in first.summary.value] == [
+        ("model/loss", 0.5)
+    ]
+    assert (second.step, len(second.summary.value)) == (128, 0)
+
+
+def read_events(folder):
+    """All events of a run in the order in which TensorBoard reads them."""
+    events = []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        rest = path.read_bytes()
+        while rest:
+            length, check_of_length = struct.unpack("<QI", rest[:12])
+            data, (check,) = rest[12 : 12 + length], struct.unpack_from("<I", rest, 12 + length)
+            assert masked_crc32c(rest[:8]) == check_of_length
+            assert masked_crc32c(data) == check
+            events.append(Event.FromString(data))
+            rest = rest[16 + length :]
+    return events
 
 
 def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path):
@@ -136,6 +157,9 @@ def test_counters_and_time_do_not_go_back_when_a_run_is_resumed(tmp_path):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [(row["env_steps"], row["time_s"]) for row in rows] == [(10, 1.0), (20, 2.0), (25, 2.5)]
     assert rows[-1]["a/b"] == -1.0
+    start, row = read_events(tmp_path)[-2:]
+    assert (start.session_log.status, start.step) == (SessionLog.START, 21)
+    assert row.step == 25
 
 
 def test_without_resuming_rows_are_appended_after_a_torn_one_is_removed(tmp_path):
