@@ -1,6 +1,5 @@
 """The control service with Redis behind it, as KubeRay runs it, on hosts of their own."""
 
-import os
 import shutil
 import time
 
@@ -14,7 +13,6 @@ REDIS = shutil.which("redis-server")
 
 pytestmark = [
     pytest.mark.chaos,
-    pytest.mark.skipif(os.environ.get("CHAOS") != "full", reason="only with CHAOS=full"),
     pytest.mark.skipif(bool(reason := why_not()), reason=str(reason)),
     pytest.mark.skipif(REDIS is None, reason="not installed: redis-server"),
     pytest.mark.timeout(1800),
