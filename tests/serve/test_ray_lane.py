@@ -119,7 +119,7 @@ def test_headers_that_drip_are_cut_off(server):
 @pytest.mark.long
 def test_20_swaps_and_3_redeploys_under_load_cost_no_request(server, folder):
     later = [publish(folder, seed=1 + swap, alias=None) for swap in range(SWAPS)]
-    over = threading.Event()
+    over, told = threading.Event(), []
 
     def change():
         registry = Registry(folder)
@@ -135,7 +135,7 @@ def test_20_swaps_and_3_redeploys_under_load_cost_no_request(server, folder):
 
     changing = threading.Thread(target=change)
     changing.start()
-    told = asyncio.run(ask_open_loop(server.url, 100.0, sessions=10, is_over=over.is_set))
+    asyncio.run(ask_open_loop(server.url, 100.0, 10, over.is_set, told))
     changing.join()
     assert len(told) > 500
     assert {one.status for one in told} == {200}

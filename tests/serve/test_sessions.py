@@ -17,6 +17,7 @@ from serve.settings import make_settings
 from tests.serve.served import publish
 
 REPLAY = 8
+SLOW_S = 0.4
 
 
 @pytest.fixture(scope="module")
@@ -154,25 +155,25 @@ def test_a_slow_batch_is_answered_by_the_brake_in_time_and_remembered(folder, ve
     quick = policy.act
 
     def slow(*arguments):
-        time.sleep(0.1)
+        time.sleep(SLOW_S)
         return quick(*arguments)
 
     policy.act = slow
-    driver.models.current = versions[0]._replace(policy=policy, cost_s=(0.1, 0.1, 0.1))
+    driver.models.current = versions[0]._replace(policy=policy, cost_s=(SLOW_S,) * 3)
 
     async def drive():
         began_s = time.perf_counter()
         late = await _act(driver, _seen(1, 3)[0], deadline_ms=20.0)
         took_s = time.perf_counter() - began_s
         busy = await _act(driver, _seen(1, 3)[0])
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(1.5 * SLOW_S)
         return late, took_s, busy, await _act(driver, _seen(1, 3)[0])
 
     late, took_s, busy, later = asyncio.run(drive())
     driver.close()
     assert late.source == "fallback"
     assert late.actions == [[0.0, -1.0]] * 3
-    assert took_s < 0.08
+    assert took_s < SLOW_S
     assert busy.source == "fallback"  # one observation at a time; nothing to hold yet
     assert later.source == "model"
     assert later.session_steps == 2

@@ -16,10 +16,12 @@ from serve.frames import REQUEST_HEAD, pack_request, unpack_answer
 from serve.schema import RACE_RANGE, Observed, RequestError
 from serve.tokens import TokenStore
 from tests.serve.served import publish, serving
+from tests.waiting import wait_until
 
 SEEN = np.array([[0.5, 0.6, 0.9, 0.5, 0.4, 0.2]], np.float32)
 FIRST = np.array([True])
 TEXT = {"observation": SEEN[0].astype(float).tolist()}
+PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +33,12 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(models):
-    with serving(models, socket_idle_s=1.0, bad_frames=4) as server:
+    with serving(models, socket_idle_s=2.0, bad_frames=4) as server:
         yield server
 
 
 def _connect(server, path="/v1/drive", **options):
-    return connect(f"ws://127.0.0.1:{server.port}{path}", open_timeout=5, **options)
+    return connect(f"ws://127.0.0.1:{server.port}{path}", open_timeout=PATIENCE_S, **options)
 
 
 def _frame(step=1, cars=1, flags=0, deadline_ms=0, body=None):
@@ -47,9 +49,9 @@ def _frame(step=1, cars=1, flags=0, deadline_ms=0, body=None):
 def test_binary_and_json_frames_drive_the_same_car(server):
     with _connect(server) as line:
         line.send(pack_request(Observed(SEEN, FIRST), 1))
-        step, binary = unpack_answer(line.recv(5))
+        step, binary = unpack_answer(line.recv(PATIENCE_S))
         line.send(json.dumps(TEXT | {"is_first": True, "step": 2}))
-        text = json.loads(line.recv(5))
+        text = json.loads(line.recv(PATIENCE_S))
     assert step == 1
     assert binary.source == text["source"] == "model"
     np.testing.assert_allclose(binary.actions[0], text["action"], atol=1e-6)
@@ -61,39 +63,36 @@ def test_binary_and_json_frames_drive_the_same_car(server):
 def test_a_frame_is_what_the_documentation_says(server):
     with _connect(server) as line:
         line.send(_frame(step=77, flags=1))
-        frame = line.recv(5)
+        frame = line.recv(PATIENCE_S)
     assert len(frame) == 32
     step, version, age_ms, steps, cars, source = struct.unpack_from("<IIfIHB", frame)
     assert (step, version, steps, cars, source) == (77, 1, 1, 1, 0)
-    assert 0.0 <= age_ms < 100.0
+    assert 0.0 <= age_ms < 1000.0
     assert np.abs(np.frombuffer(frame, "<f4", offset=24)).max() <= 1.0
 
 
 def test_a_named_session_outlives_its_connection(server):
     with _connect(server, "/v1/drive?session=car-7") as line:
         line.send(_frame(step=1))
-        line.recv(5)
+        line.recv(PATIENCE_S)
     with _connect(server, "/v1/drive?session=car-7") as line:
         line.send(_frame(step=2))
-        assert unpack_answer(line.recv(5))[1].session_steps == 2
+        assert unpack_answer(line.recv(PATIENCE_S))[1].session_steps == 2
 
 
 def test_an_unnamed_session_does_not(server):
     before = len(server.config.app.app.driver.sessions)
     with _connect(server) as line:
         line.send(_frame())
-        line.recv(5)
+        line.recv(PATIENCE_S)
         assert len(server.config.app.app.driver.sessions) == before + 1
-    deadline_s = time.monotonic() + 2.0
-    while len(server.config.app.app.driver.sessions) > before:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    wait_until(lambda: len(server.config.app.app.driver.sessions) == before)
 
 
 def test_256_cars_drive_over_one_connection(server):
     with _connect(server) as line:
         line.send(_frame(cars=256, flags=1))
-        _, answer = unpack_answer(line.recv(5))
+        _, answer = unpack_answer(line.recv(PATIENCE_S))
     assert len(answer.actions) == 256
 
 
@@ -131,20 +130,20 @@ def test_there_are_enough_abuses():
 def test_a_bad_frame_gets_the_safe_action_and_the_line_drives_on(server, name):
     with _connect(server) as line:
         line.send(ABUSE[name])
-        answer = json.loads(line.recv(5))
+        answer = json.loads(line.recv(PATIENCE_S))
         assert answer["action"] == [0.0, -1.0]
         assert answer["source"] == "fallback"
         assert answer["error"]
         line.send(_frame())
-        assert unpack_answer(line.recv(5))[1].source == "model"
+        assert unpack_answer(line.recv(PATIENCE_S))[1].source == "model"
 
 
-def _closed(line, wait_s=5.0):
+def _closed(line):
     """The code with which the other side ends the connection, after whatever it still says."""
-    deadline_s = time.monotonic() + wait_s
+    deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         try:
-            line.recv(wait_s)
+            line.recv(PATIENCE_S)
         except ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd else None
     raise AssertionError("the connection is still open")
@@ -206,7 +205,7 @@ def test_a_broken_line_in_the_middle_of_a_frame_harms_nobody(server):
     line.socket.shutdown(socket.SHUT_RDWR)
     with _connect(server) as other:
         other.send(_frame())
-        assert unpack_answer(other.recv(5))[1].source == "model"
+        assert unpack_answer(other.recv(PATIENCE_S))[1].source == "model"
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "%00", "%C3%BC", "a%0Ab"])
@@ -222,7 +221,7 @@ def test_a_foreign_page_cannot_open_a_socket(server):
     assert caught.value.response.status_code == 403
     with _connect(server, origin=f"http://127.0.0.1:{server.port}") as line:
         line.send(_frame())
-        assert unpack_answer(line.recv(5))[1].source == "model"
+        assert unpack_answer(line.recv(PATIENCE_S))[1].source == "model"
 
 
 def test_a_socket_needs_a_token_where_others_do(models, tmp_path):
@@ -240,7 +239,7 @@ def test_a_socket_needs_a_token_where_others_do(models, tmp_path):
         good = {"authorization": f"Bearer {secrets['act']}"}
         with _connect(server, additional_headers=good) as line:
             line.send(_frame())
-            assert unpack_answer(line.recv(5))[1].source == "model"
+            assert unpack_answer(line.recv(PATIENCE_S))[1].source == "model"
 
 
 def test_one_cannot_take_over_anothers_session(models, tmp_path):
@@ -253,7 +252,7 @@ def test_one_cannot_take_over_anothers_session(models, tmp_path):
             path = "/v1/drive?session=car"
             with _connect(server, path, additional_headers=headers) as line:
                 line.send(_frame(step=1))
-                steps.append(unpack_answer(line.recv(5))[1].session_steps)
+                steps.append(unpack_answer(line.recv(PATIENCE_S))[1].session_steps)
     assert steps == [1, 1]
 
 
