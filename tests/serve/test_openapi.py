@@ -15,7 +15,8 @@ from tests.serve.served import publish, serving
 def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry") / "models"
     publish(folder, seed=1)
-    with serving(folder, requests_per_s=1e6) as server:
+    default = make_settings().deadline_ms  # which the document tells
+    with serving(folder, requests_per_s=1e6, deadline_ms=default) as server:
         yield f"http://127.0.0.1:{server.port}"
 
 

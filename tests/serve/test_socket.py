@@ -1,6 +1,5 @@
 """`WS /v1/drive`: in binary and in JSON, for those who keep to it and for those who do not."""
 
-import contextlib
 import json
 import os
 import socket
@@ -156,9 +155,14 @@ def test_too_many_bad_frames_end_the_connection(server):
         assert _closed(line) == 1008
 
 
+def _head(opcode, length):
+    """Of a masked frame that others follow; whose body stays unsent is hung up on without loss."""
+    return bytes([opcode, 0xFF]) + struct.pack(">Q", length) + b"\0\0\0\0"
+
+
 def test_a_frame_past_the_limit_ends_the_connection(server):
     with _connect(server) as line:
-        line.send(b"x" * 300_000)
+        line.socket.sendall(_head(0x82, 300_000))
         assert _closed(line) == 1009
 
 
@@ -169,8 +173,9 @@ def test_a_silent_connection_ends(server):
 
 def test_fragments_past_the_limit_end_the_connection(server):
     with _connect(server) as line:
-        with contextlib.suppress(ConnectionClosed):  # it may be told before it has sent them all
-            line.send(b"x" * 50_000 for _ in range(10))
+        for number in range(5):
+            line.socket.sendall(_head(0x00 if number else 0x02, 50_000) + b"x" * 50_000)
+        line.socket.sendall(_head(0x00, 50_000))
         assert _closed(line) == 1009
 
 
