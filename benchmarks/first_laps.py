@@ -3,7 +3,7 @@
     python benchmarks/first_laps.py
 
 Starts `rlcar train --local` for each seed, waits for the first look at which the policy laps 90 %
-of the 64 validation tracks, and interrupts it. The first run of each algorithm compiles; the others
+of the 64 validation tracks, and interrupts it. The first run of each case compiles; the others
 find what it compiled, as every training on a machine after its first one does. The goal is 30 s.
 """
 
@@ -18,6 +18,11 @@ from timed_start import seconds_until
 
 SEEDS = range(5)
 LOOKS = ("--set", "training.evaluate_every_env_steps=512")
+CASES = {
+    "dreamer": ("--algorithm", "dreamer"),
+    "dreamer_bfloat16": ("--algorithm", "dreamer", "--set", "dreamer.precision=bfloat16"),
+    "sac": ("--algorithm", "sac"),
+}
 
 
 def laps_90(row: dict[str, Any]) -> bool:
@@ -29,22 +34,22 @@ def main() -> None:
     print_header("jax")
     warm_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for algorithm in ("dreamer", "sac"):
-            root = Path(folder) / algorithm  # with a cache of its own
+        for name, options in CASES.items():
+            root = Path(folder) / name  # with a cache of its own
             root.mkdir()
             taken_s = [
                 seconds_until(
                     laps_90,
                     root,
-                    f"{algorithm}-{number}",
-                    *("--algorithm", algorithm, "--seed", str(seed), *LOOKS),
+                    f"{name}-{number}",
+                    *(*options, "--seed", str(seed), *LOOKS),
                 )
                 for number, seed in enumerate([SEEDS[0], *SEEDS])
             ]
-            warm_s[algorithm] = statistics.median(taken_s[1:])
-            print(f"figure {algorithm}_cold_s={taken_s[0]:.3g}")
-            print(f"figure {algorithm}_warm_s={warm_s[algorithm]:.3g}")
-            print(f"figure {algorithm}_warm_slowest_s={max(taken_s[1:]):.3g}", flush=True)
+            warm_s[name] = statistics.median(taken_s[1:])
+            print(f"figure {name}_cold_s={taken_s[0]:.3g}")
+            print(f"figure {name}_warm_s={warm_s[name]:.3g}")
+            print(f"figure {name}_warm_slowest_s={max(taken_s[1:]):.3g}", flush=True)
     print(f"figure dreamer_over_sac={warm_s['dreamer'] / warm_s['sac']:.3g}")
 
 

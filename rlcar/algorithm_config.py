@@ -71,7 +71,7 @@ class DreamerConfig(Section):
     world_model: WorldModelConfig = WorldModelConfig()
     actor_critic: ActorCriticConfig = ActorCriticConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    # What train steps multiply matrices in: bfloat16 pays on GPUs and on CPUs with AVX512-BF16.
+    # What train steps multiply matrices in: bfloat16 pays on GPUs, and on CPUs with AMX most.
     precision: Literal["float32", "bfloat16"] = "float32"
 
 

@@ -3,7 +3,9 @@
 Equations are those of Hafner et al. 2025, "Mastering diverse control tasks through world models".
 """
 
+import functools
 from collections.abc import Callable
+from itertools import accumulate
 from typing import NamedTuple
 
 import chex
@@ -12,6 +14,8 @@ import jax.numpy as jnp
 
 _BINS = 255
 _BIN_LIMIT = 20.0
+
+_FEW_CLASSES = 16
 
 
 def symlog(x: jax.Array) -> jax.Array:
@@ -89,30 +93,34 @@ def _two_hot(target: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def unimix(logits: jax.Array, share: float) -> jax.Array:
     """Log-probabilities of softmax mixed with `share` of a uniform, `[..., K]` (Methods)."""
-    classes = logits.shape[-1]
-    probabilities = (1.0 - share) * jax.nn.softmax(logits) + share / classes
-    return jnp.log(probabilities)
+    top = jax.lax.stop_gradient(_over_classes(jnp.maximum, jnp.max, logits))
+    weights = jnp.exp(logits - top[..., None])
+    probabilities = weights / _over_classes(jnp.add, jnp.sum, weights)[..., None]
+    return jnp.log((1.0 - share) * probabilities + share / logits.shape[-1])
 
 
 def sample_one_hot(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
     """Inverse-CDF sample as one-hot `[..., K]` from one uniform `[...]` each."""
-    cumulative = _running_sums(jnp.exp(log_probabilities))
-    # The last bin takes what rounding leaves over: the total may be a little under one.
-    index = jnp.sum(cumulative[..., :-1] < uniform[..., None], axis=-1)
-    return jax.nn.one_hot(index, log_probabilities.shape[-1])
+    classes = log_probabilities.shape[-1]
+    probabilities = jnp.exp(log_probabilities)
+    # The last class takes what rounding leaves over: the total may be a little under one.
+    if classes > _FEW_CLASSES:
+        below = jnp.cumsum(probabilities, axis=-1)[..., :-1] < uniform[..., None]
+        return jax.nn.one_hot(jnp.sum(below, axis=-1), classes)
+    until = list(accumulate(_by_class(probabilities)))[:-1]
+    none = jnp.zeros_like(uniform, jnp.int32)
+    return jax.nn.one_hot(sum([(one < uniform) for one in until], start=none), classes)
 
 
-def _running_sums(x: jax.Array) -> jax.Array:
-    """Over the last axis: as a product, in a fifth of the time, on a CPU; fused on a GPU."""
+def _over_classes(combine: Callable, reduce: Callable, x: jax.Array) -> jax.Array:
+    """Reduces the last axis; class by class where they are few, in a fifth of the time on a CPU."""
+    if x.shape[-1] > _FEW_CLASSES:
+        return jnp.asarray(reduce(x, axis=-1))
+    return jnp.asarray(functools.reduce(combine, _by_class(x)))
 
-    def as_product(x: jax.Array) -> jax.Array:
-        until = jnp.triu(jnp.ones((x.shape[-1], x.shape[-1])))
-        return jnp.matmul(x, until, precision="highest")
 
-    def as_scan(x: jax.Array) -> jax.Array:
-        return jnp.cumsum(x, axis=-1)
-
-    return jnp.asarray(jax.lax.platform_dependent(x, cpu=as_product, default=as_scan))
+def _by_class(x: jax.Array) -> list[jax.Array]:
+    return [x[..., index] for index in range(x.shape[-1])]
 
 
 def straight_through(sample: jax.Array, log_probabilities: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from rlcar.types import Params
 
@@ -90,11 +91,74 @@ def products_in(dtype: str) -> Iterator[None]:
 
 
 def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """`einsum` of two float32 arrays in the precision of `products_in`; float32."""
+    """`einsum` of two float32 arrays in the precision of `products_in`; float32.
+
+    `...i,io->...o`, or by groups `gni,gio->gno`.
+    """
     dtype = _PRODUCT_DTYPE.get()
-    return jnp.einsum(
-        equation, x.astype(dtype), weight.astype(dtype), preferred_element_type=jnp.float32
+    if dtype == "float32":
+        return jnp.einsum(equation, x, weight)
+    return jnp.asarray(_low_product(dtype, equation, x, weight))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _low_product(dtype: str, equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
+    return _low_forward(dtype, equation, x, weight)[0]
+
+
+def _low_forward(
+    dtype: str, equation: str, x: jax.Array, weight: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    low = _row_by_row(x.astype(dtype)), weight.astype(dtype)
+    return _in_float32(equation, *low), low
+
+
+def _low_backward(
+    dtype: str, equation: str, low: tuple[jax.Array, jax.Array], adjoint: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Left to autodiff, the adjoint stays float32, and so do both of its products."""
+    x, weight = low
+    terms, out = equation.split("->")
+    left, right = terms.split(",")
+    adjoint = _row_by_row(adjoint.astype(dtype))
+    return (
+        _in_float32(f"{out},{right}->{left}", adjoint, weight),
+        _weight_gradient(left[:-2] == "g", x, adjoint),
     )
+
+
+_low_product.defvjp(_low_forward, _low_backward)
+
+
+def _in_float32(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+
+
+def _weight_gradient(is_grouped: bool, x: jax.Array, adjoint: jax.Array) -> jax.Array:
+    """`[..., I]` and `[..., O]` to `[I, O]`, or `[G, N, I]` and `[G, N, O]` to `[G, I, O]`."""
+    if not is_grouped:
+        x, adjoint = (each.reshape(-1, each.shape[-1]) for each in (x, adjoint))
+
+    def as_it_lies(x: jax.Array, adjoint: jax.Array) -> jax.Array:
+        return _in_float32("...ni,...no->...io", x, adjoint)
+
+    def turned(x: jax.Array, adjoint: jax.Array) -> jax.Array:
+        if x.shape[-1] > adjoint.shape[-1]:  # the narrower one costs less
+            return jnp.swapaxes(_laid_out(turned(adjoint, x)), -1, -2)
+        return _in_float32("...in,...no->...io", _laid_out(jnp.swapaxes(x, -1, -2)), adjoint)
+
+    return jax.lax.platform_dependent(x, adjoint, cpu=turned, default=as_it_lies)
+
+
+def _row_by_row(x: jax.Array) -> jax.Array:
+    """XLA's CPU backend multiplies in bfloat16 only what lies so, and would not move it there."""
+    if x.ndim < 3:
+        return x
+    return jax.lax.platform_dependent(x, cpu=_laid_out, default=lambda x: x)
+
+
+def _laid_out(x: jax.Array) -> jax.Array:
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 class NormedLinear(hk.Module):
@@ -155,13 +219,14 @@ def known_product(x: jax.Array, weight: jax.Array, result: jax.Array) -> jax.Arr
 
 def _known_product_forward(
     x: jax.Array, weight: jax.Array, result: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    del weight
-    return result, x
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return result, (x, weight)
 
 
-def _known_product_backward(x: jax.Array, adjoint: jax.Array) -> tuple:
-    return jnp.zeros_like(x), product("ni,no->io", x, adjoint), jnp.zeros_like(adjoint)
+def _known_product_backward(known: tuple[jax.Array, jax.Array], adjoint: jax.Array) -> tuple:
+    x, weight = known
+    _, pull = jax.vjp(partial(product, "ni,io->no", x), weight)
+    return jnp.zeros_like(x), *pull(adjoint), jnp.zeros_like(adjoint)
 
 
 known_product.defvjp(_known_product_forward, _known_product_backward)
@@ -249,15 +314,14 @@ def _gru_by_blocks(weights: GruWeights, state: jax.Array, shared: jax.Array) -> 
     def parts(x: jax.Array) -> list[jax.Array]:
         return jnp.split(x, weights.block_w.shape[0], axis=-1)
 
-    own = [product("ni,io->no", *pair) for pair in zip(parts(state), weights.block_w, strict=True)]
+    states = parts(state)
+    own = [product("ni,io->no", *pair) for pair in zip(states, weights.block_w, strict=True)]
     hidden = parts(_gru_hidden(weights, shared, jnp.concatenate(own, axis=-1)))
-    gates = [
-        jnp.split(product("ni,io->no", x, w) + b, 3, axis=-1)
-        for x, w, b in zip(hidden, weights.gates_w, weights.gates_b, strict=True)
-    ]
-    # Side by side in memory first: with gathers in its loop XLA does not vectorise the gate's.
-    by_kind = [jnp.concatenate(kind, axis=-1) for kind in zip(*gates, strict=True)]
-    return _gru_gate(state, *jax.lax.optimization_barrier(by_kind))
+    blocks = []
+    for old, x, w, b in zip(states, hidden, weights.gates_w, weights.gates_b, strict=True):
+        blocks.append(_gru_gate(old, *jnp.split(product("ni,io->no", x, w) + b, 3, axis=-1)))
+    # Each in memory first: XLA would compute them as it joins them, and not vectorise it.
+    return jnp.concatenate(jax.lax.optimization_barrier(blocks), axis=-1)
 
 
 def gru_batched(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
