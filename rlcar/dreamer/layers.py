@@ -123,7 +123,7 @@ def _low_backward(
     adjoint = _row_by_row(adjoint.astype(dtype))
     return (
         _in_float32(f"{out},{right}->{left}", adjoint, weight),
-        _weight_gradient(left[:-2] == "g", x, adjoint),
+        _weight_gradient(left == "gni", x, adjoint),
     )
 
 

@@ -112,7 +112,7 @@ def test_the_policy_drives_dreams_and_is_watched_at_the_screens_own_pace(open_pa
     tab.locator("#ahead").fill("30")
     until(tab, "document.querySelector('#ahead-value').textContent === '30'")
     for canvas in ("#road", "#fan", "#strip", "#latent"):
-        assert tab.evaluate(_COLOURS, canvas) > 2, canvas
+        wait_until(lambda canvas=canvas: tab.evaluate(_COLOURS, canvas) > 2)
     until(tab, "Number(document.querySelector('#road').dataset.framesPerS) > 10")
     assert tab.evaluate(_REWRITTEN) == 0
     tab.get_by_role("button", name="Drive by hand").click()
