@@ -17,7 +17,8 @@ from rlcar.dreamer.distributions import (
     two_hot_loss,
     two_hot_mean,
 )
-from rlcar.dreamer.layers import Linear, Mlp, entry_weight, init_with_one_draw, known_product
+from rlcar.dreamer.layers import Linear, Mlp, entry_weight, init_with_one_draw
+from rlcar.dreamer.products import known_product
 from rlcar.dreamer.returns import (
     ONE_KERNEL_STEPS,
     ReturnRange,

@@ -1,8 +1,7 @@
 """Building blocks of the networks (Haiku modules)."""
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 
+from rlcar.dreamer.products import product, product_dtype, products_in
 from rlcar.types import Params
 
 # Standard deviation of a standard normal cut off at two.
@@ -19,8 +18,6 @@ _CUT_DEVIATION = 0.8796256610342398
 
 # Up to these the blocks of a GRU are one matrix: docs/experiments.md.
 _SMALL_BLOCK_UNITS, _FEW_ROWS = 16, 64
-
-_PRODUCT_DTYPE: ContextVar[str] = ContextVar("product_dtype", default="float32")
 
 
 class _Draws:
@@ -75,92 +72,6 @@ def _fan_in(size: int, scale: float = 1.0) -> _CutNormal:
     return _CutNormal(math.sqrt(scale / size) / _CUT_DEVIATION)
 
 
-@contextlib.contextmanager
-def products_in(dtype: str) -> Iterator[None]:
-    """What is traced inside multiplies its matrices in `dtype`; all else stays float32.
-
-    Sums of products, norms, parameters and their gradients are float32, as in the mixed precision
-    of Micikevicius et al. 2018. `jax.default_matmul_precision` asks for the same of XLA, which does
-    not listen on a CPU.
-    """
-    token = _PRODUCT_DTYPE.set(dtype)
-    try:
-        yield
-    finally:
-        _PRODUCT_DTYPE.reset(token)
-
-
-def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """`einsum` of two float32 arrays in the precision of `products_in`; float32.
-
-    `...i,io->...o`, or by groups `gni,gio->gno`.
-    """
-    dtype = _PRODUCT_DTYPE.get()
-    if dtype == "float32":
-        return jnp.einsum(equation, x, weight)
-    return jnp.asarray(_low_product(dtype, equation, x, weight))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _low_product(dtype: str, equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    return _low_forward(dtype, equation, x, weight)[0]
-
-
-def _low_forward(
-    dtype: str, equation: str, x: jax.Array, weight: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    low = _row_by_row(x.astype(dtype)), weight.astype(dtype)
-    return _in_float32(equation, *low), low
-
-
-def _low_backward(
-    dtype: str, equation: str, low: tuple[jax.Array, jax.Array], adjoint: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Left to autodiff, the adjoint stays float32, and so do both of its products."""
-    x, weight = low
-    terms, out = equation.split("->")
-    left, right = terms.split(",")
-    adjoint = _row_by_row(adjoint.astype(dtype))
-    return (
-        _in_float32(f"{out},{right}->{left}", adjoint, weight),
-        _weight_gradient(left == "gni", x, adjoint),
-    )
-
-
-_low_product.defvjp(_low_forward, _low_backward)
-
-
-def _in_float32(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
-
-
-def _weight_gradient(is_grouped: bool, x: jax.Array, adjoint: jax.Array) -> jax.Array:
-    """`[..., I]` and `[..., O]` to `[I, O]`, or `[G, N, I]` and `[G, N, O]` to `[G, I, O]`."""
-    if not is_grouped:
-        x, adjoint = (each.reshape(-1, each.shape[-1]) for each in (x, adjoint))
-
-    def as_it_lies(x: jax.Array, adjoint: jax.Array) -> jax.Array:
-        return _in_float32("...ni,...no->...io", x, adjoint)
-
-    def turned(x: jax.Array, adjoint: jax.Array) -> jax.Array:
-        if x.shape[-1] > adjoint.shape[-1]:  # the narrower one costs less
-            return jnp.swapaxes(_laid_out(turned(adjoint, x)), -1, -2)
-        return _in_float32("...in,...no->...io", _laid_out(jnp.swapaxes(x, -1, -2)), adjoint)
-
-    return jax.lax.platform_dependent(x, adjoint, cpu=turned, default=as_it_lies)
-
-
-def _row_by_row(x: jax.Array) -> jax.Array:
-    """XLA's CPU backend multiplies in bfloat16 only what lies so, and would not move it there."""
-    if x.ndim < 3:
-        return x
-    return jax.lax.platform_dependent(x, cpu=_laid_out, default=lambda x: x)
-
-
-def _laid_out(x: jax.Array) -> jax.Array:
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
-
-
 class NormedLinear(hk.Module):
     """Linear, RMSNorm, SiLU; several inputs are as if concatenated, without the copy."""
 
@@ -208,28 +119,6 @@ def entries(x: jax.Array, weights: Sequence[jax.Array]) -> list[jax.Array]:
     sides = [weight.shape[1] for weight in weights]
     ends = [sum(sides[: index + 1]) for index in range(len(sides) - 1)]
     return jnp.split(product("ni,io->no", x, jnp.concatenate(weights, axis=1)), ends, axis=1)
-
-
-@jax.custom_vjp
-def known_product(x: jax.Array, weight: jax.Array, result: jax.Array) -> jax.Array:
-    """`x [N, I]` times `weight [I, O]` where the `result [N, O]` is known; only `weight` learns."""
-    del x, weight
-    return result
-
-
-def _known_product_forward(
-    x: jax.Array, weight: jax.Array, result: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return result, (x, weight)
-
-
-def _known_product_backward(known: tuple[jax.Array, jax.Array], adjoint: jax.Array) -> tuple:
-    x, weight = known
-    _, pull = jax.vjp(partial(product, "ni,io->no", x), weight)
-    return jnp.zeros_like(x), *pull(adjoint), jnp.zeros_like(adjoint)
-
-
-known_product.defvjp(_known_product_forward, _known_product_backward)
 
 
 class Linear(hk.Module):
@@ -292,7 +181,7 @@ def block_gru(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.A
     """
     if weights.block_w.shape[1] <= _SMALL_BLOCK_UNITS and state.shape[0] <= _FEW_ROWS:
         return _gru_dense(weights, state, shared)
-    return jnp.asarray(_block_gru(_PRODUCT_DTYPE.get(), weights, state, shared))
+    return jnp.asarray(_block_gru(product_dtype(), weights, state, shared))
 
 
 # JAX remembers what a function was traced to: the precision has to be one of its arguments.

@@ -20,8 +20,9 @@ from rlcar.dreamer.actor_critic import (
     replay_value_loss,
 )
 from rlcar.dreamer.distributions import two_hot_mean
-from rlcar.dreamer.layers import entries, entry_weight, products_in
+from rlcar.dreamer.layers import entries, entry_weight
 from rlcar.dreamer.optimizer import make_optimizer, tensor_norms
+from rlcar.dreamer.products import products_in
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
 from rlcar.dreamer.rssm import RssmState, draw_latent, feature_size, latent_noise, remembered
 from rlcar.dreamer.step_loss import by_cache

@@ -17,7 +17,8 @@ from rlcar.dreamer.distributions import (
     two_hot_mean,
 )
 from rlcar.dreamer.images import ImageDecoder, ImageEncoder
-from rlcar.dreamer.layers import Linear, Mlp, init_with_one_draw, product
+from rlcar.dreamer.layers import Linear, Mlp, init_with_one_draw
+from rlcar.dreamer.products import product
 from rlcar.dreamer.rssm import (
     Rssm,
     RssmState,
