@@ -8,8 +8,8 @@ UV := $(VENV)/tools/bin/uv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
-# Apart: those that need an argument, an environment of their own or an hour, and what others import.
-APART := bench_sim chaos drawn_model header load peers_learning results rllib_loop serving timed_start
+# Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
+APART := bench_sim chaos drawn_model gpu_update header kernels load peers_learning results results_page rllib_loop serving timed_start
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help

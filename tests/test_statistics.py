@@ -29,15 +29,22 @@ def test_it_is_scipys_trimmed_mean_where_the_quarters_are_whole():
     assert interquartile_mean(scores) == pytest.approx(stats.trim_mean(scores, 0.25))
 
 
-def test_an_interval_holds_the_truth_as_often_as_it_says():
+@pytest.mark.parametrize(("runs", "share"), [(3, 0.6), (5, 0.75), (10, 0.85)])
+def test_an_interval_holds_the_truth_though_a_run_is_good_or_bad_on_every_track(runs, share):
     random = np.random.default_rng(0)
     held = 0
-    for trial in range(100):
-        scores = random.normal(size=(5, 20))
-        found = bootstrap_interquartile_mean(scores, resamples=200, seed=trial)
+    for trial in range(60):
+        scores = random.normal(size=(runs, 1)) + 0.5 * random.normal(size=(runs, 64))
+        found = bootstrap_interquartile_mean(scores, resamples=100, seed=trial)
         assert found.low <= found.mean <= found.high
         held += found.low <= 0.0 <= found.high
-    assert 80 <= held <= 100
+    assert 60 * share <= held < 60
+
+
+def test_runs_are_redrawn_whole():
+    # Of two runs, a quarter of the resamples has the first alone, a quarter the second.
+    found = bootstrap_interquartile_mean(np.repeat([[10.0], [20.0]], 64, axis=1))
+    assert found == (15.0, 10.0, 20.0)
 
 
 def test_one_run_has_no_spread_and_equal_runs_neither():
