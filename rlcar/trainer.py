@@ -1,7 +1,6 @@
 """Replay, limiter and learner together: trajectories in, better weights out."""
 
 import contextlib
-import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,14 +51,7 @@ class Trainer:
             self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
             ratio, first = replay.samples_per_insert, replay.min_env_steps
         self._replay = Replay(replay, spec, config.training.block_length, config.seed, slots)
-        # Who replays little waits for many new env steps before a call: they must be let in.
-        steps_per_call = self.updates_per_call * self._steps_per_update
-        self._limiter = SamplesPerInsert(
-            ratio,
-            first,
-            max_ahead_env_steps=max(2 * block_env_steps, math.ceil(steps_per_call / ratio)),
-            steps_per_update=steps_per_call,
-        )
+        self._limiter = SamplesPerInsert(ratio, first)
         self._spec = spec
         self._compiling: threading.Thread | None = None
         self._fused: Any = None
@@ -123,11 +115,7 @@ class Trainer:
 
     def calls_due(self) -> int:
         """How often `train` may be called now, by the samples-per-insert limit."""
-        return self._limiter.updates_due(self._steps_per_update) // self.updates_per_call
-
-    def wants_data(self) -> bool:
-        """False while training is so far behind the simulators that they had better wait."""
-        return self._limiter.can_insert()
+        return self._limiter.updates_due(self._steps_per_update * self.updates_per_call)
 
     def train(self) -> dict[str, float]:
         """Runs `updates_per_call` train steps.
