@@ -13,11 +13,12 @@ import numpy as np
 from rlcar import checkpoint
 from rlcar.agent import Agent
 from rlcar.arrays import Arrays, check_finite, flatten
-from rlcar.config import Config, dump_config
+from rlcar.config import Config, dump_config, load_config
 from rlcar.data_parallel import over_devices
 from rlcar.devices import to_learner
-from rlcar.errors import NonFiniteError
+from rlcar.errors import CheckpointError, NonFiniteError
 from rlcar.metrics import first_non_finite
+from rlcar.normaliser import impossible_moments
 from rlcar.replay import Replay, SamplesPerInsert, Slots, fields_of
 from rlcar.rollout import Episodes, Rollout, episodes_of
 from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
@@ -224,7 +225,11 @@ class Trainer:
 
     def restore(self, save: checkpoint.Save) -> None:
         """Continues exactly where `save` was written; raises CheckpointError if it does not fit."""
+        refuse_other_algorithm(save, self._config)
         saved = checkpoint.load(save, self._saved())
+        impossible = impossible_moments(flatten(saved["learner"]))
+        if impossible:
+            raise CheckpointError(f"{save.path}: {impossible}")
         self._state = self._place(saved["learner"])
         self._limiter.restore(saved["limiter"])
         self._replay.restore(*load_replay(save))
@@ -238,6 +243,16 @@ class Trainer:
             "limiter": self._limiter.state(),
             "policy": self._learner.policy_params(self._state),
         }
+
+
+def refuse_other_algorithm(save: checkpoint.Save, config: Config) -> None:
+    """Raises CheckpointError where another algorithm than the config's has written the save."""
+    trained = load_config(checkpoint.config_path(save)).algorithm
+    if trained != config.algorithm:
+        raise CheckpointError(
+            f"{save.path} is a checkpoint of {trained}, with which {config.algorithm} cannot go "
+            f"on: resume it as {trained}, or start a run of its own without --resume"
+        )
 
 
 def load_replay(save: checkpoint.Save) -> tuple[Arrays, Arrays | None]:

@@ -132,8 +132,19 @@ def _replay(config, save):
 
 def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
     save = _trainer("sac").save(tmp_path, {"train_seconds": 1.0})
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="is a checkpoint of sac, with which td3 cannot go"):
         _trainer("td3").restore(save)
+
+
+@pytest.mark.parametrize(("part", "value"), [("variance", -1.0), ("count", 0.0)])
+def test_moments_that_no_data_can_have_are_refused(part, value, tmp_path):
+    trainer = _trainer("ppo")
+    moments = trainer._state.moments
+    wrong = moments._replace(**{part: value * np.ones_like(getattr(moments, part))})
+    trainer._state = trainer._state._replace(moments=wrong)
+    save = trainer.save(tmp_path, {"train_seconds": 1.0})
+    with pytest.raises(CheckpointError, match=f"moments.{part} is {value:.3g}, "):
+        _trainer("ppo").restore(save)
 
 
 def _trainer(algorithm):

@@ -155,6 +155,16 @@ def test_a_learning_rate_out_of_this_world_ends_with_the_metrics_name(rlcar, tmp
     assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize("option", [["--algorithm", "td3"], ["--set", "algorithm=td3"]])
+def test_a_checkpoint_of_another_algorithm_is_refused_and_nothing_is_written(
+    rlcar, run_folder, option
+):
+    before = everything_in(run_folder)
+    result = rlcar("train", "--local", "--resume", run_folder, *option)
+    assert_is_one_sentence(result, "is a checkpoint of dreamer, with which td3 cannot go on")
+    assert everything_in(run_folder) == before
+
+
 def test_a_wrong_setting_at_resume_is_refused_like_any_other(rlcar, run_folder):
     result = rlcar("train", "--local", "--resume", run_folder, "--set", "training.car=2")
     assert_is_one_sentence(result, "did you mean 'cars'?")

@@ -90,6 +90,7 @@ def train(
     from rlcar.devices import everything_on_cpu
     from rlcar.evaluate_run import evaluate_run
     from rlcar.run import find_save, new_run_folder, require_run
+    from rlcar.trainer import refuse_other_algorithm
 
     announce = _publisher(registry) if publish else _published_nowhere
     settings: dict[str, Any] = {} if seed is None else {"seed": seed}
@@ -111,10 +112,11 @@ def train(
         folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
     else:
         folder = require_run(save.path)
-        resolved = load_config(config_path(save), overrides=set_ or [])
+        as_algorithm = [] if algorithm is None else [f"algorithm={algorithm}"]
+        resolved = load_config(config_path(save), overrides=[*as_algorithm, *(set_ or [])])
+        refuse_other_algorithm(save, resolved)
         fixed = {
             "--preset": preset,
-            "--algorithm": algorithm,
             "--world": world,
             "--env": env,
             "--config": config,

@@ -10,6 +10,7 @@ import numpy as np
 
 from rlcar.config import Config, parse_config
 from rlcar.errors import ConfigError, RegistryError
+from rlcar.normaliser import impossible_moments
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -24,6 +25,9 @@ def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], na
             raise RegistryError(f"{name}: array {key!r} is {array.dtype}, expected float32")
         if not np.isfinite(array).all():
             raise RegistryError(f"{name}: array {key!r} has values that are not finite")
+    impossible = impossible_moments(arrays)
+    if impossible:
+        raise RegistryError(f"{name}: {impossible}")
     try:
         parsed = parse_config(config)
     except ConfigError as error:
