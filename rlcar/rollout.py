@@ -35,6 +35,14 @@ class Episodes(NamedTuple):
     busy_s: float = 0.0  # what driving it took, where somebody measured
 
 
+def driving_key(seed: int, first_car: int) -> jax.Array:
+    """Returns the key that a group of cars draws its actions from, legacy uint32[2].
+
+    The number in between keeps it from the learner's: `fold_in(key, i)` is `split(key)[i]`.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.PRNGKey(seed), 0x0D817E), first_car)
+
+
 class Rollout:
     """Holds N cars and drives them with whatever weights it is given."""
 
@@ -45,7 +53,7 @@ class Rollout:
         race = make_race(config.race, pool)
         car_id = np.arange(first_car, first_car + cars, dtype=np.int32)
         race_seed = (config.seed + 7919 * epoch) % 2**31
-        key = jax.random.fold_in(jax.random.PRNGKey(race_seed), first_car)
+        key = driving_key(race_seed, first_car)
         # The same bits as JAX's, without a program that holds all tracks: seconds of every start.
         start = make_race(config.race, pool, np).reset(car_id, race_seed)
         race_state, time_step = jax.tree.map(jnp.asarray, start)
@@ -105,6 +113,7 @@ def _make_collect(race: Race, policy: Policy, block_length: int) -> Any:
                 now.is_last,
                 now.is_terminal,
                 jnp.full(now.reward.shape, version, jnp.int32),
+                carry=state.carry if policy.carry_size else None,
             )
             carry, action = policy.act(params, state.carry, now, act_key, explore=True)
             race_state, time_step, events = race.step(state.race, action)

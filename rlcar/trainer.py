@@ -51,7 +51,14 @@ class Trainer:
             # needs none.
             self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
             ratio, first = replay.samples_per_insert, replay.min_env_steps
-        self._replay = Replay(replay, spec, config.training.block_length, config.seed, slots)
+        self._replay = Replay(
+            replay,
+            spec,
+            config.training.block_length,
+            config.seed,
+            slots,
+            agent.policy.carry_size,
+        )
         self._limiter = SamplesPerInsert(ratio, first)
         self._spec = spec
         self._compiling: threading.Thread | None = None

@@ -47,6 +47,7 @@ class Trajectory(NamedTuple):
     is_terminal: Array  # [T, N] bool
     weights_version: Array  # [T, N] int32, of the policy that chose `previous_action`
     image: Array = None  # [T, N, *image_shape] uint8
+    carry: Array = None  # [T, N, carry_size] float32, the policy's before this step
 
 
 class Batch(NamedTuple):
@@ -59,6 +60,7 @@ class Batch(NamedTuple):
     is_last: Array  # [B, T] bool
     is_terminal: Array  # [B, T] bool
     image: Array = None  # [B, T, *image_shape] uint8
+    carry: Array = None  # [B, T, carry_size] float32
 
 
 class Weights(NamedTuple):
@@ -75,12 +77,14 @@ class Policy(NamedTuple):
     `act(params, carry, time_step, key, explore)` -> (carry, action [N, A]), which the environment
     clips to [-1, 1]; the key is consumed, `explore` is a static bool: False takes the
     distribution's mode. A driver that `sees_cars` is a yardstick that no car could be: its `act`
-    gets the simulator's view as well.
+    gets the simulator's view as well. Where learning has to know what the cars remembered when they
+    acted, the carry is an array `[N, carry_size]`, which goes into the trajectory.
     """
 
     initial: Callable[[int], Any]
     act: Callable[..., tuple[Any, Array]]
     sees_cars: bool = False
+    carry_size: int = 0
 
 
 class Learner(NamedTuple):

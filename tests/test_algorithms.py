@@ -38,8 +38,13 @@ def learners():
     return {preset: _learner(preset) for preset in PRESETS}
 
 
-def _run(learner, seed=0, calls=1, batches=None):
-    batches = random_batch(2, 4, 12) if batches is None else batches
+def _batches(preset, *shape, spec=SPEC):
+    return random_batch(
+        *shape, spec=spec, carry_size=make_agent(_config(preset), spec).policy.carry_size
+    )
+
+
+def _run(learner, batches, seed=0, calls=1):
     state = learner.init(seed)
     for _ in range(calls):
         state, metrics = learner.update(state, batches)
@@ -50,7 +55,8 @@ def _run(learner, seed=0, calls=1, batches=None):
 def test_two_runs_of_one_seed_are_equal_bit_for_bit_and_another_seed_is_another_run(
     learners, preset
 ):
-    one, again, other = (_run(learners[preset], seed, 2) for seed in (3, 3, 4))
+    batches = _batches(preset, 2, 4, 12)
+    one, again, other = (_run(learners[preset], batches, seed, 2) for seed in (3, 3, 4))
     jax.tree.map(np.testing.assert_array_equal, one, again)
     assert one[1]["critic/loss"] != other[1]["critic/loss"]
 
@@ -65,7 +71,7 @@ def test_an_update_compiles_once_as_the_initial_state_has_the_types_of_all_later
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_golden_train_step_has_not_changed(learners, preset):
-    _, metrics = _run(learners[preset], seed=7)
+    _, metrics = _run(learners[preset], _batches(preset, 2, 4, 12), seed=7)
     found = {name: float(value) for name, value in metrics.items()}
     stored = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("RLCAR_UPDATE_GOLDEN") == "1":
@@ -78,12 +84,13 @@ def test_the_golden_train_step_has_not_changed(learners, preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_extreme_observations_and_rewards_leave_everything_finite(learners, preset):
-    batches = random_batch(2, 4, 12)
+    batches = _batches(preset, 2, 4, 12)
     extreme = batches._replace(
         observation=(1e6 * np.sign(batches.observation - 0.5)).astype(np.float32),
         reward=1e6 * np.sign(batches.reward),
+        carry=None if batches.carry is None else 1e6 * np.sign(batches.carry + 1.0),
     )
-    state, metrics = _run(learners[preset], calls=3, batches=extreme)
+    state, metrics = _run(learners[preset], extreme, calls=3)
     assert np.isfinite(largest(state))
     assert np.isfinite(largest(metrics))
 
@@ -91,13 +98,13 @@ def test_extreme_observations_and_rewards_leave_everything_finite(learners, pres
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_leads_across_a_reset_teaches_nothing(learners, preset):
     """The first step of an episode: its action was ignored, its reward is nobody's."""
-    batches = random_batch(1, 4, 12)
+    batches = _batches(preset, 1, 4, 12)
     first = batches.is_first
     assert first.sum() > 2
     other = batches._replace(
         previous_action=np.where(first[..., None], 0.77, batches.previous_action).astype(np.float32)
     )
-    one, another = (_run(learners[preset], batches=seen) for seen in (batches, other))
+    one, another = (_run(learners[preset], seen) for seen in (batches, other))
     jax.tree.map(np.testing.assert_array_equal, one, another)
 
 
@@ -159,7 +166,6 @@ def test_an_algorithm_that_cannot_choose_among_actions_says_so(preset):
 
 
 def test_ppo_can_choose_among_actions():
-    batches = random_batch(2, 4, 12, spec=DISCRETE)
-    state, metrics = _run(_learner("ppo", DISCRETE), batches=batches)
+    state, metrics = _run(_learner("ppo", DISCRETE), _batches("ppo", 2, 4, 12, spec=DISCRETE))
     assert np.isfinite(largest(state))
     assert 0 < metrics["actor/entropy"] <= np.log(3) + 1e-5

@@ -1,6 +1,6 @@
 """Drives environments of Gymnasium with a policy: trajectories, and evaluations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from rlcar.config import Config
 from rlcar.envs.adapter import make_adapter, make_environment
 from rlcar.evaluation import Evaluation
-from rlcar.rollout import Episodes
+from rlcar.rollout import Episodes, driving_key
 from rlcar.types import Params, Policy, Spec, TimeStep, Trajectory, Weights
 
 _EVALUATION_EPISODES = 16
@@ -29,11 +29,12 @@ def environment_spec(config: Config) -> Spec:
 class _Environments:
     """N environments in step; the one that ended ignores its next action and starts anew."""
 
-    def __init__(self, config: Config, number: int, first_seed: int):
-        self._envs = [make_environment(config.environment) for _ in range(number)]
+    def __init__(self, config: Config, seeds: Sequence[int]):
+        number = len(seeds)
+        self._envs = [make_environment(config.environment) for _ in seeds]
         self._adapter = make_adapter(config.environment, self._envs[0])
         self.action_size = self._adapter.spec.action_size
-        started = [env.reset(seed=first_seed + i)[0] for i, env in enumerate(self._envs)]
+        started = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)]
         nothing = np.zeros(number, bool)
         self.now = self._time_step(started, np.zeros(number), ~nothing, nothing, nothing)
 
@@ -89,10 +90,15 @@ class GymnasiumRollout:
     def __init__(self, config: Config, policy: Policy, first_car: int = 0, epoch: int = 0):
         cars = config.training.cars
         seed = (config.seed + 7919 * epoch) % 2**31
-        self._environments = _Environments(config, cars, first_seed=seed + first_car)
+        # Hashed: those of neighbouring seeds would share all but one.
+        seeds = [np.random.SeedSequence([seed, first_car + i]) for i in range(cars)]
+        self._environments = _Environments(
+            config, [int(one.generate_state(1)[0] >> 1) for one in seeds]
+        )
         self._act = jax.jit(policy.act, static_argnums=4)
-        self._key = jax.random.fold_in(jax.random.PRNGKey(seed), first_car)
+        self._key = driving_key(seed, first_car)
         self._carry = policy.initial(cars)
+        self._records_carry = policy.carry_size > 0
         self._action = np.zeros((cars, self._environments.action_size), np.float32)
         self._reward, self._steps = np.zeros(cars), np.zeros(cars, np.int32)
         self._length = config.training.block_length
@@ -114,6 +120,7 @@ class GymnasiumRollout:
                     now.is_terminal,
                     version,
                     now.image,
+                    np.asarray(self._carry) if self._records_carry else None,
                 )
             )
             self._carry, action = self._act(weights.params, self._carry, now, key, True)
@@ -146,7 +153,9 @@ def make_environment_evaluator(config: Config, policy: Policy) -> Callable[[Para
     act = jax.jit(policy.act, static_argnums=4)
 
     def evaluate(params: Params) -> Evaluation:
-        environments = _Environments(config, _EVALUATION_EPISODES, _EVALUATION_SEED)
+        environments = _Environments(
+            config, range(_EVALUATION_SEED, _EVALUATION_SEED + _EVALUATION_EPISODES)
+        )
         carry: Any = policy.initial(_EVALUATION_EPISODES)
         key = jax.random.PRNGKey(0)
         reward, steps = np.zeros(_EVALUATION_EPISODES), np.zeros(_EVALUATION_EPISODES)

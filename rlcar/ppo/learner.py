@@ -11,6 +11,8 @@ from rlcar.normaliser import Moments, initial_moments, normalise, scale_reward, 
 from rlcar.ppo.networks import Output, make_distribution, make_networks
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
 
+_LOG_RATIO_LIMIT = 10.0
+
 
 class TrainState(NamedTuple):
     """Everything that learning changes."""
@@ -24,12 +26,13 @@ class TrainState(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """What the loss needs of S sequences of L env steps; memories start empty."""
+    """What the loss needs of S sequences of L env steps."""
 
+    memory: jax.Array  # [S, recurrent_units], before the first of them
     observation: jax.Array  # [S, L, O] normalised
     is_first: jax.Array  # [S, L]
     action: jax.Array  # [S, L, A]
-    log_prob: jax.Array  # [S, L] of the action when it was chosen
+    log_prob: jax.Array  # [S, L] of the action when, and with the parameters, it was chosen
     advantage: jax.Array  # [S, L]
     target: jax.Array  # [S, L] of the value
     weight: jax.Array  # [S, L] 0 where the next step began another episode
@@ -55,7 +58,9 @@ def make_learner(config: PpoConfig, spec: Spec) -> Learner:
             jnp.zeros((), jnp.int32),
         )
 
-    def unroll(params: Params, observation: jax.Array, is_first: jax.Array) -> Output:
+    def unroll(
+        params: Params, memory: jax.Array, observation: jax.Array, is_first: jax.Array
+    ) -> Output:
         """Returns the output for `[S, L, ...]`, remembering along L."""
 
         def step(memory: jax.Array, inputs: tuple) -> tuple[jax.Array, tuple]:
@@ -63,14 +68,16 @@ def make_learner(config: PpoConfig, spec: Spec) -> Learner:
             return memory, (output.head, output.value)
 
         inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (observation, is_first))
-        _, (head, value) = jax.lax.scan(step, networks.initial_memory(len(observation)), inputs)
+        _, (head, value) = jax.lax.scan(step, memory, inputs)
         log_deviation = params["~"]["log_deviation"]
         return Output(jnp.moveaxis(head, 0, 1), log_deviation, jnp.moveaxis(value, 0, 1))
 
     def loss(params: Params, sequences: Sequences) -> tuple[jax.Array, Metrics]:
-        output = unroll(params, sequences.observation, sequences.is_first)
+        output = unroll(params, sequences.memory, sequences.observation, sequences.is_first)
         weight = sequences.weight / jnp.maximum(sequences.weight.sum(), 1.0)
         log_ratio = distribution.log_prob(output, sequences.action) - sequences.log_prob
+        # An action that an older policy held for impossible is no reason for an infinity.
+        log_ratio = jnp.minimum(log_ratio, _LOG_RATIO_LIMIT)
         ratio = jnp.exp(log_ratio)
         mean = jnp.sum(weight * sequences.advantage)
         variance = jnp.sum(weight * jnp.square(sequences.advantage - mean))
@@ -97,23 +104,24 @@ def make_learner(config: PpoConfig, spec: Spec) -> Learner:
 
     def train_step(state: TrainState, block: Batch) -> tuple[TrainState, Metrics]:
         observation = normalise(state.moments, block.observation)
-        output = unroll(state.params, observation, block.is_first)
+        memory, log_prob = block.carry[:, 0, :-1], block.carry[:, 1:, -1]
+        output = unroll(state.params, memory, observation, block.is_first)
         returns = update_moments(state.returns, _discounted_returns(block, config.discount))
         reward = scale_reward(returns, block.reward)
         advantage = _advantages(config, block, reward, output.value)
-        heads = Output(output.head[:, :-1], output.log_deviation, output.value[:, :-1])
-        action = block.previous_action[:, 1:]
         sequences = Sequences(
+            memory,
             observation[:, :-1],
             block.is_first[:, :-1],
-            action,
-            distribution.log_prob(heads, action),
+            block.previous_action[:, 1:],
+            log_prob,
             advantage,
-            advantage + heads.value,
+            advantage + output.value[:, :-1],
             1.0 - block.is_first[:, 1:].astype(jnp.float32),
         )
         if not config.recurrent_units:  # every env step is a sequence of its own
             sequences = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), sequences)
+            sequences = sequences._replace(memory=networks.initial_memory(len(sequences.weight)))
         number, length = sequences.weight.shape
         size = max(1, min(number, config.minibatch_size // length))
         key, shuffle_key = jax.random.split(state.key)

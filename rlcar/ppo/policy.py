@@ -1,6 +1,12 @@
-"""Acting: the normalised observation, the memory, the policy network."""
+"""Acting: the normalised observation, the memory, the policy network.
+
+The carry `[N, recurrent_units + 1]` is the memory and the log-probability of the action chosen with
+it. Learning reads both: a block begins within an episode, and may have been driven with older
+parameters than those it teaches.
+"""
 
 import jax
+import jax.numpy as jnp
 
 from rlcar.algorithm_config import PpoConfig
 from rlcar.normaliser import normalise
@@ -17,8 +23,12 @@ def make_policy(config: PpoConfig, spec: Spec) -> Policy:
         params: Params, carry: jax.Array, time_step: TimeStep, key: jax.Array, explore: bool
     ) -> tuple[jax.Array, Array]:
         observation = normalise(params["moments"], time_step.observation)
-        carry, output = networks.step(params["networks"], carry, observation, time_step.is_first)
+        memory, output = networks.step(
+            params["networks"], carry[:, :-1], observation, time_step.is_first
+        )
         action = distribution.sample(output, key) if explore else distribution.mode(output)
-        return carry, action
+        log_prob = distribution.log_prob(output, action)
+        return jnp.concatenate([memory, log_prob[:, None]], axis=1), action
 
-    return Policy(networks.initial_memory, act)
+    size = config.recurrent_units + 1
+    return Policy(lambda number: jnp.zeros((number, size)), act, carry_size=size)

@@ -34,10 +34,11 @@ class Replay:
         block_length: int,
         seed: int,
         slots: Slots | None = None,
+        carry_size: int = 0,
     ) -> None:
         """Raises ValueError when no window fits a block, or no block the capacity.
 
-        The steps lie in `slots`, by default in this process.
+        The steps lie in `slots`, by default in this process; `carry_size` is the policy's.
         """
         self._capacity = slots_of(config, block_length)
         if config.batch_length > block_length:
@@ -53,8 +54,8 @@ class Replay:
         self._batch_size = config.batch_size
         self._batch_length = config.batch_length
         self._block_length = block_length
-        self._fields = fields_of(spec)
-        self._slots = slots or Rings(spec, block_length, self._capacity)
+        self._fields = fields_of(spec, carry_size)
+        self._slots = slots or Rings(spec, block_length, self._capacity, carry_size)
         self._versions = np.zeros(0)  # mean weights version of each slot
         self._size = 0  # slots in use
         self._next = 0  # slot to be written next

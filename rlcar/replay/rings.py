@@ -15,8 +15,8 @@ Field = tuple[tuple[int, ...], np.dtype]
 _PART_BYTES = 64 * 2**20
 
 
-def fields_of(spec: Spec) -> dict[str, Field]:
-    """What is stored of each step."""
+def fields_of(spec: Spec, carry_size: int = 0) -> dict[str, Field]:
+    """What is stored of each step; the policy's carry where it has a size."""
     fields: dict[str, Field] = {
         "observation": ((spec.observation_size,), np.dtype(np.float32)),
         "previous_action": ((spec.action_size,), np.dtype(np.float32)),
@@ -28,6 +28,8 @@ def fields_of(spec: Spec) -> dict[str, Field]:
     }
     if spec.image_shape is not None:
         fields["image"] = (spec.image_shape, np.dtype(np.uint8))
+    if carry_size:
+        fields["carry"] = ((carry_size,), np.dtype(np.float32))
     return fields
 
 
@@ -53,8 +55,9 @@ class Slots(Protocol):
 class Rings:
     """Slots in this process's memory, which grows with what is stored, by doubling."""
 
-    def __init__(self, spec: Spec, block_length: int, capacity: int) -> None:
-        self._fields, self._block_length, self._capacity = fields_of(spec), block_length, capacity
+    def __init__(self, spec: Spec, block_length: int, capacity: int, carry_size: int = 0) -> None:
+        self._fields = fields_of(spec, carry_size)
+        self._block_length, self._capacity = block_length, capacity
         self._batch_fields = [name for name in Batch._fields if name in self._fields]
         self._rings = self._allocate(0)
 

@@ -24,7 +24,7 @@ def quick_learner(learner: Learner) -> Learner:
     )
 
 
-def random_batch(*shape: int, spec: Spec = SPEC, seed: int = 0) -> Batch:
+def random_batch(*shape: int, spec: Spec = SPEC, seed: int = 0, carry_size: int = 0) -> Batch:
     """A batch `shape = [..., B, T]` of noise, with an episode's end here and there."""
     rng = np.random.default_rng(seed)
     if spec.is_discrete:
@@ -34,6 +34,9 @@ def random_batch(*shape: int, spec: Spec = SPEC, seed: int = 0) -> Batch:
     is_last = rng.random(shape) < 0.1
     is_first = np.roll(is_last, 1, axis=-1)
     is_first[..., 0] = False
+    carry = rng.uniform(-1.0, 1.0, (*shape, carry_size)).astype(np.float32)
+    if carry_size:  # PPO's last column: about the log-probability that it begins with
+        carry[..., -1] = 0.3 * carry[..., -1] - 2.2
     return Batch(
         observation=rng.uniform(size=(*shape, spec.observation_size)).astype(np.float32),
         previous_action=action.astype(np.float32),
@@ -41,6 +44,7 @@ def random_batch(*shape: int, spec: Spec = SPEC, seed: int = 0) -> Batch:
         is_first=is_first,
         is_last=is_last,
         is_terminal=is_last & (rng.random(shape) < 0.5),
+        carry=carry if carry_size else None,
     )
 
 

@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlcar.agent import make_agent
 from rlcar.algorithm_config import PpoConfig
 from rlcar.config import make_config
-from rlcar.ppo.learner import _advantages, _discounted_returns, make_learner
+from rlcar.ppo.learner import _advantages, _discounted_returns
 from rlcar.ppo.networks import Output, make_distribution, make_networks
+from rlcar.rollout import Rollout
+from rlcar.sim import SPEC as RACE
 from rlcar.train import train
-from rlcar.types import Batch
-from tests.dreamer.tiny import DISCRETE, SPEC, random_batch
+from rlcar.types import Batch, Weights
+from tests.dreamer.tiny import DISCRETE, SPEC
 
 CONFIG = PpoConfig(discount=0.9, lambda_=0.8)
 
@@ -103,14 +106,47 @@ def test_memory_is_cleared_by_the_first_step_and_kept_by_the_others():
     assert jnp.abs(output.head[0] - output.head[1]).max() > 0
 
 
-def test_the_first_minibatch_meets_the_policy_that_drove():
-    """With one epoch of one minibatch nothing has moved yet: no divergence, nothing clipped."""
-    config = PpoConfig(epochs=1, minibatch_size=4096)
-    _, metrics = make_learner(config, SPEC).update(
-        make_learner(config, SPEC).init(0), random_batch(1, 4, 12)
-    )
+@pytest.mark.parametrize("recurrent_units", [0, 8])
+def test_the_first_minibatch_meets_the_policy_that_drove(recurrent_units):
+    """With one epoch of one minibatch nothing has moved yet: no divergence, nothing clipped.
+
+    The second block begins within episodes, with what the cars remembered of the first.
+    """
+    agent, blocks = _driven(recurrent_units)
+    _, metrics = agent.learner.update(agent.learner.init(0), blocks[1])
     assert metrics["actor/kl"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["actor/clipped_share"] == 0.0
+
+
+def test_what_another_policy_drove_is_weighed_as_that():
+    agent, blocks = _driven(0)
+    state = agent.learner.init(0)
+    moved = state._replace(params=jax.tree.map(lambda x: x + 0.3, state.params))
+    _, metrics = agent.learner.update(moved, blocks[1])
+    assert metrics["actor/kl"] > 0.1
+    assert metrics["actor/clipped_share"] > 0.5
+
+
+def _driven(recurrent_units):
+    """An agent, and two blocks that it drove one after the other with its first parameters."""
+    overrides = [
+        *("training.cars=4", "training.block_length=16", "ppo.epochs=1"),
+        *("ppo.minibatch_size=4096", f"ppo.recurrent_units={recurrent_units}"),
+    ]
+    config = make_config("ppo", "test", overrides=overrides)
+    agent = make_agent(config, RACE)
+    rollout = Rollout(config, agent.policy)
+    params = agent.learner.policy_params(agent.learner.init(0))
+    blocks = []
+    for _ in range(2):
+        trajectory, _ = rollout.collect(Weights(0, params))
+        fields = (name for name in Batch._fields if getattr(trajectory, name) is not None)
+        by_car = {name: np.swapaxes(getattr(trajectory, name), 0, 1)[None] for name in fields}
+        blocks.append(Batch(**by_car))
+    assert not blocks[1].is_first[0, :, 0].all()
+    if recurrent_units:
+        assert np.abs(blocks[1].carry[0, :, 0, :-1]).max() > 1e-3
+    return agent, blocks
 
 
 @pytest.mark.slow

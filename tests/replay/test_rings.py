@@ -49,6 +49,8 @@ def make_trajectory(cars, version):
 
 def assert_same(left, right):
     for one, other in zip(left, right, strict=True):
+        if one is other is None:  # no agent with a carry
+            continue
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
 
