@@ -16,11 +16,11 @@ from rlcar.dreamer.actor_critic import (
 )
 from rlcar.dreamer.distributions import TWO_HOT_BINS, two_hot_loss, two_hot_mean
 from rlcar.dreamer.layers import entry_weight
-from rlcar.dreamer.learner import imagine
+from rlcar.dreamer.learner import _replayed_tail, imagine
 from rlcar.dreamer.returns import initial_return_range
 from rlcar.dreamer.rssm import RssmState, feature_size
-from rlcar.dreamer.world_model import make_world_model
-from tests.dreamer.tiny import SPEC, assert_trees_close, largest, quick_jit
+from rlcar.dreamer.world_model import Observed, make_world_model
+from tests.dreamer.tiny import SPEC, assert_trees_close, largest, quick_jit, random_batch
 
 SIZE = 3  # of a feature
 HALF = {"discount_horizon": 2.0, "lambda_": 0.5}  # discount and lambda are both one half
@@ -154,6 +154,39 @@ def test_the_policy_gradient_makes_good_actions_likelier_and_bad_ones_less_likel
     change = log_prob(moved) - log_prob(params["actor"])
     assert change[0] > 0
     assert change[1] < 0
+
+
+def test_the_actors_loss_agrees_with_advantages_made_by_hand(networks, config, params):
+    config = config.model_copy(update={"return_normaliser_rate": 0.0})  # the scale stays at one
+    dream = _dream(networks, params, [[1.0, -2.0], [3.0, 0.5]], discount=0.5)
+    (r1, r2), (v0, v1, v2) = dream.judged.reward[1:], dream.judged.value
+    assert jnp.abs(v0 - v1).max() > 0.01
+    return1 = r2 + 0.5 * v2
+    return0 = r1 + 0.5 * (0.5 * v1 + 0.5 * return1)
+    advantage = jnp.stack([return0 - v0, return1 - v1])
+    log_prob = jnp.stack(
+        [
+            networks.distribution.log_prob(networks.actor(params["actor"], feature), action)
+            for feature, action in zip(dream.feature, dream.action, strict=True)
+        ]
+    )
+    _, (returns, _, metrics) = imagination_loss(
+        networks, config, params, dream, initial_return_range()
+    )
+    np.testing.assert_allclose(returns, [return0, return1], rtol=1e-4)
+    # The second step counts as much as the chance of going on from the first.
+    weight = jnp.array([[1.0], [0.5]])
+    assert metrics["actor/loss"] == pytest.approx(float(-jnp.mean(weight * log_prob * advantage)))
+
+
+def test_the_critic_replays_the_steps_that_dreams_began_at():
+    batch = random_batch(3, 6)
+    features = _random(6, 3, SIZE)
+    state = RssmState(features[..., :1], features[..., 1:])
+    tail = _replayed_tail(Observed(state, None, None), batch, jnp.zeros((2, 3)))
+    np.testing.assert_array_equal(tail.feature, features[4:])
+    for name in ("reward", "is_last", "is_terminal"):
+        np.testing.assert_array_equal(getattr(tail, name), getattr(batch, name)[:, 4:].T)
 
 
 def test_the_entropy_bonus_widens_the_policy(networks, config, params):

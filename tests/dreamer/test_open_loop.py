@@ -70,3 +70,29 @@ def test_a_crash_at_the_end_of_a_dream_is_learnt(config, model, params):
     for _ in range(150):
         params = descend(params)
     assert float(quick_jit(loss)(params)) < 0.5 * before
+
+
+def test_a_dreamt_step_is_held_against_what_the_same_action_really_led_to(config, model, params):
+    """Fitted to rewards that are the action just taken, the heads say so of drives never seen."""
+
+    def drives(seed, late=0):
+        batch = one_episode(32, 8, seed=seed)
+        action = np.zeros_like(batch.previous_action)
+        action[..., 0] = np.random.default_rng(seed).choice([-1.0, 1.0], action.shape[:2])
+        return batch._replace(
+            previous_action=action, reward=np.roll(3.0 * action[..., 0], late, axis=1)
+        )
+
+    def loss(params, batch):
+        observed = observe(model, config, params, batch, KEY)
+        return open_loop_loss(model, config, params, observed, batch, DISCOUNT, KEY)
+
+    descend = quick_jit(
+        lambda params, batch: jax.tree.map(
+            lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params, batch)
+        )
+    )
+    for seed in range(200):
+        params = descend(params, drives(seed))
+    fitted = quick_jit(loss)
+    assert fitted(params, drives(999)) < 0.5 * fitted(params, drives(999, late=1))
