@@ -19,7 +19,7 @@ from rlcar.config import Config
 from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation import Evaluation
-from rlcar.interrupt import StopRequest
+from rlcar.interrupt import TRAINING, StopRequest
 from rlcar.mirror import Mirror
 from rlcar.rollback import roll_back
 from rlcar.run import EvaluationListener, Run
@@ -55,8 +55,9 @@ def train(
             "there is nothing to spread"
         )
     epoch = resume.env_steps if resume else 0  # never that of an earlier leg
-    with ray_runtime(cluster), StopRequest() as stop:
-        evaluate = make_evaluation(config, make_agent(config, spec_of(config)).policy)
+    with ray_runtime(cluster), StopRequest(TRAINING) as stop:
+        policy = make_agent(config, spec_of(config)).policy
+        evaluate = make_evaluation(config, policy, lambda: bool(stop))
         try:
             with (
                 Mirror(folder, config.training.storage) as mirror,
@@ -78,7 +79,7 @@ class _Training:
 
     cluster: ClusterConfig
     folder: Path
-    evaluate: Callable[[Params], Evaluation]
+    evaluate: Callable[[Params], Evaluation | None]
     stop: StopRequest
     mirror: Mirror
     fleet: Fleet
@@ -117,7 +118,10 @@ class _Training:
                     self._hear(learner, run, 0.0 if learner.room() else _TICK_S)
                     if run.should_evaluate(learner.env_steps):
                         weights: Weights = learner.fetch_weights()
-                        run.evaluated(learner.env_steps, weights, self.evaluate(weights.params))
+                        evaluation = self.evaluate(weights.params)
+                        if evaluation is None:  # asked to stop
+                            break
+                        run.evaluated(learner.env_steps, weights, evaluation)
                         if self.on_evaluated is not None:
                             learner.save(run.checkpoints.resolve(), run.meta())
                             run.saved()

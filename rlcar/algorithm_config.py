@@ -2,28 +2,30 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
-from rlcar.race_config import Section
+from rlcar.race_config import EnvSteps, Section, Size
 
+Units = Annotated[int, Field(ge=1, le=16_384)]
+Layers = Annotated[int, Field(ge=1, le=32)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class WorldModelConfig(Section):
     """Recurrent state-space model; names after Hafner et al. 2025, Table of model sizes."""
 
-    recurrent_units: PositiveInt = 256  # D, the deterministic state
-    recurrent_blocks: PositiveInt = 8  # block-diagonal GRU
-    hidden_units: PositiveInt = 64  # inside the dynamics
-    latent_groups: PositiveInt = 8  # S
-    latent_classes: PositiveInt = 8  # K
-    units: PositiveInt = 64  # encoder, decoder, reward and continue heads
-    encoder_layers: PositiveInt = 2
-    decoder_layers: PositiveInt = 2
+    recurrent_units: Units = 256  # D, the deterministic state
+    recurrent_blocks: Size = 8  # block-diagonal GRU
+    hidden_units: Units = 64  # inside the dynamics
+    latent_groups: Units = 8  # S
+    latent_classes: Units = 8  # K
+    units: Units = 64  # encoder, decoder, reward and continue heads
+    encoder_layers: Layers = 2
+    decoder_layers: Layers = 2
     # Without memory a belief is a latent alone, inferred from the present observation alone; in
     # dreams it follows from the last latent and the action.
     has_memory: bool = True
-    image_depth: PositiveInt = 16  # channels of the first of four convolutions are twice as many
+    image_depth: Units = 16  # channels of the first of four convolutions are twice as many
     observation_scale: PositiveFloat = 10.0  # before symlog; ours come in [0, 1]
     # Weight of the squared error against the KL: too little, and the latents keep too blurred a
     # picture of the sensors to foresee a crash.
@@ -35,16 +37,16 @@ class WorldModelConfig(Section):
     representation_scale: NonNegativeFloat = 0.1
     # Weight of reward and continue losses on dreamt steps: `open_loop_loss`.
     open_loop_scale: NonNegativeFloat = 0.0
-    open_loop_length: PositiveInt = 15
+    open_loop_length: Size = 15
 
 
 class ActorCriticConfig(Section):
     """Learning in imagination."""
 
-    units: PositiveInt = 64
-    layers: PositiveInt = 2
-    imagination_length: PositiveInt = 15
-    imagination_last: PositiveInt = 16  # dreams start from the last so many steps of a window
+    units: Units = 64
+    layers: Layers = 2
+    imagination_length: Size = 15
+    imagination_last: Size = 16  # dreams start from the last so many steps of a window
     discount_horizon: float = Field(333.0, gt=1.0)  # discount = 1 - 1 / horizon
     lambda_: Probability = 0.95
     entropy_scale: NonNegativeFloat = 3e-4
@@ -78,10 +80,10 @@ class DreamerConfig(Section):
 class DocumentedConfig(Section):
     """The plain networks of the first product: no recurrence, no distributions."""
 
-    latent_units: PositiveInt = 32
-    hidden_units: PositiveInt = 64
+    latent_units: Units = 32
+    hidden_units: Units = 64
     learning_rate: PositiveFloat = 1e-3
-    imagination_length: PositiveInt = 15
+    imagination_length: Size = 15
     discount: float = Field(0.97, gt=0.0, lt=1.0)
     exploration_noise: PositiveFloat = 0.2
     exploration_start: Probability = 1.0
@@ -92,13 +94,14 @@ class DocumentedConfig(Section):
 class PpoConfig(Section):
     """Proximal policy optimisation (Schulman et al. 2017); defaults of Stable-Baselines3."""
 
-    hidden_units: PositiveInt = 64  # two layers of them, for the policy and for the value
-    recurrent_units: NonNegativeInt = 0  # of a GRU before them, for what is hidden; 0: none
+    hidden_units: Units = 64  # two layers of them, for the policy and for the value
+    # Of a GRU before them, for what is hidden; 0: none.
+    recurrent_units: int = Field(0, ge=0, le=16_384)
     # Of the actions' deviation; less explores less, and drives finer.
     initial_log_deviation: float = Field(0.0, ge=-5.0, le=2.0)
     learning_rate: PositiveFloat = 3e-4
-    epochs: PositiveInt = 10
-    minibatch_size: PositiveInt = 64  # env steps
+    epochs: Size = 10
+    minibatch_size: EnvSteps = 64
     discount: float = Field(0.99, gt=0.0, lt=1.0)
     lambda_: Probability = 0.95
     clip_ratio: PositiveFloat = 0.2
@@ -110,7 +113,7 @@ class PpoConfig(Section):
 class QLearningConfig(Section):
     """What SAC and TD3 share: two critics, slow copies of them, one update for each env step."""
 
-    hidden_units: PositiveInt = 256  # two layers of them, in every network
+    hidden_units: Units = 256  # two layers of them, in every network
     learning_rate: PositiveFloat = 3e-4
     discount: float = Field(0.99, gt=0.0, lt=1.0)
     slow_rate: Probability = 0.005
@@ -127,7 +130,7 @@ class SacConfig(QLearningConfig):
 class Td3Config(QLearningConfig):
     """Twin delayed deterministic policy gradient (Fujimoto et al. 2018)."""
 
-    policy_delay: PositiveInt = 2  # updates of the critics for one of the actor
+    policy_delay: Size = 2  # updates of the critics for one of the actor
     target_noise: NonNegativeFloat = 0.2
     target_noise_limit: NonNegativeFloat = 0.5
     exploration_noise: NonNegativeFloat = 0.1

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pydantic
 import yaml
@@ -20,17 +20,17 @@ from rlcar.algorithm_config import (
 )
 from rlcar.errors import ConfigError
 from rlcar.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
-from rlcar.race_config import RaceConfig, Section
+from rlcar.race_config import EnvSteps, RaceConfig, Section, Size
 
 
 class ReplayConfig(Section):
     """Memory of past driving and how often it is used."""
 
-    capacity_env_steps: PositiveInt = 500_000
-    min_env_steps: PositiveInt = 1024  # before the first train step
-    batch_size: PositiveInt = 16  # B
-    batch_length: int = Field(32, ge=2)  # T
-    samples_per_insert: PositiveFloat = 16.0  # replayed steps for each new env step
+    capacity_env_steps: EnvSteps = 500_000
+    min_env_steps: EnvSteps = 1024  # before the first train step
+    batch_size: Size = 16  # B
+    batch_length: int = Field(32, ge=2, le=65_536)  # T
+    samples_per_insert: float = Field(16.0, ge=1e-6, le=1e6)  # replayed steps for each new env step
 
 
 class EnvironmentConfig(Section):
@@ -45,13 +45,13 @@ class EnvironmentConfig(Section):
 class TrainingConfig(Section):
     """How long, how wide, and when to look."""
 
-    env_steps: PositiveInt = 60_000
-    cars: PositiveInt = 16  # in each simulator
-    block_length: PositiveInt = 64  # T of a Trajectory
+    env_steps: EnvSteps = 60_000
+    cars: Size = 16  # in each simulator
+    block_length: Size = 64  # T of a Trajectory
     # More than one, and an on-policy learner drives and learns from so many blocks in one compiled
     # call, in one process.
-    blocks_per_call: PositiveInt = 1
-    learner_devices: PositiveInt = 1  # of its host, that share each batch
+    blocks_per_call: Size = 1
+    learner_devices: Size = 1  # of its host, that share each batch
     evaluate_every_env_steps: PositiveInt = 2048
     evaluate_set: Literal["train", "validation"] = "validation"
     log_every_s: PositiveFloat = 1.0
@@ -86,6 +86,12 @@ class Config(Section):
             raise ValueError(
                 f"replay.batch_length {self.replay.batch_length} is longer than "
                 f"training.block_length {self.training.block_length}: windows are cut out of blocks"
+            )
+        block_env_steps = self.training.block_length * self.training.cars
+        if self.replay.capacity_env_steps < block_env_steps and self.algorithm != "ppo":
+            raise ValueError(
+                f"replay.capacity_env_steps {self.replay.capacity_env_steps} is less than a block "
+                f"of training.block_length x training.cars = {block_env_steps}: raise it"
             )
         if self.training.blocks_per_call > 1 and (self.algorithm != "ppo" or self.environment.id):
             raise ValueError(
@@ -149,9 +155,12 @@ def make_config(
         return given if given is not None else next(named, default)
 
     algorithm = chosen("algorithm", algorithm, "")
-    if algorithm and algorithm not in PRESET_OF:
-        raise ConfigError(f"unknown algorithm {algorithm!r}{nearest(algorithm, list(PRESET_OF))}")
+    if algorithm != "" and not (isinstance(algorithm, str) and algorithm in PRESET_OF):
+        hint = nearest(str(algorithm), list(PRESET_OF))
+        raise ConfigError(f"unknown algorithm {algorithm!r}{hint}")
     world = chosen("world", world, "classic")
+    if environment == "":
+        raise ConfigError("--env is empty: name an environment of Gymnasium, or leave it out")
     if environment:
         changes.append({"environment": {"id": environment}})
     sections = [one.get("environment") for one in changes]
@@ -195,8 +204,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         tree = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"the config {path} holds a {type(tree).__name__}, not settings")
     for override in overrides:
-        tree = merge(tree, parse_override(override))
+        change = parse_override(override)
+        for name in {"preset", "world"} & change.keys():
+            if change[name] != tree.get(name):
+                raise ConfigError(f"a run's {name} is what it began as: leave out {override}")
+        tree = merge(tree, change)
     return parse_config(tree)
 
 
@@ -227,6 +242,17 @@ _Loader.add_implicit_resolver(
 )
 
 
+# A date of month 13 and the like: PyYAML lets what Python says of it through.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, RecursionError)
+
+
+def _said(error: Exception) -> str:
+    """The reason in one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return str(error).partition("\n")[0]
+
+
 def parse_override(text: str) -> Tree:
     """Returns the tree that `a.b=c` stands for; raises ConfigError when it is not of that form."""
     dotted, equals, value = text.partition("=")
@@ -234,8 +260,10 @@ def parse_override(text: str) -> Tree:
         raise ConfigError(f"override {text!r} is not of the form section.name=value")
     try:
         tree: Any = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {text!r}: the value is not YAML: {error}") from error
+    except _YAML_ERRORS as error:
+        raise ConfigError(
+            f"override {text[:80]!r}: the value is not YAML: {_said(error)}"
+        ) from error
     for name in reversed(dotted.split(".")):
         tree = {name: tree}
     return dict(tree)
@@ -245,8 +273,8 @@ def read_yaml(path: Path) -> Tree:
     """Reads a YAML file of settings; raises ConfigError when it cannot be read or holds none."""
     try:
         tree = yaml.load(path.read_text(), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the config file {path}: {error}") from error
+    except (OSError, *_YAML_ERRORS) as error:
+        raise ConfigError(f"cannot read the config file {path}: {_said(error)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -260,7 +288,9 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         section: Any = Config
         for part in location[:-1]:
-            section = section.model_fields[part].annotation
+            annotation = section.model_fields[part].annotation
+            kinds = (annotation, *get_args(annotation))  # of one that may be null, the section
+            section = next(kind for kind in kinds if hasattr(kind, "model_fields"))
         return f"unknown setting {dotted!r}{nearest(location[-1], list(section.model_fields))}"
     value = error["input"]
     said = "" if isinstance(value, Mapping) else f" = {value!r}"

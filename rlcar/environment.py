@@ -33,9 +33,15 @@ def make_rollout(config: Config, policy: Policy, first_car: int = 0, epoch: int 
     return make(config, policy, first_car, epoch)
 
 
-def make_evaluation(config: Config, policy: Policy) -> Callable[[Params], Evaluation]:
-    """Makes the look at a policy that training takes now and then."""
+def make_evaluation(
+    config: Config, policy: Policy, should_stop: Callable[[], bool] = lambda: False
+) -> Callable[[Params], Evaluation | None]:
+    """Makes the look at a policy that training takes now and then.
+
+    Where it is long, as in an environment of Gymnasium, it ends with None once `should_stop` says
+    so.
+    """
     if config.environment.id:
-        return make_environment_evaluator(config, policy)
+        return make_environment_evaluator(config, policy, should_stop)
     drive = make_evaluator(policy, config.race, config.training.evaluate_set)
     return lambda params: score_laps(drive(params))

@@ -70,6 +70,7 @@ def _evaluate_environment(
     agent = make_agent(config, spec_of(config))
     save, params = load_policy(folder, path, agent, config.seed)
     evaluation = make_evaluation(config, agent.policy)(params)
+    assert evaluation is not None  # nothing stops it
     result: dict[str, Any] = {"environment": config.environment.id}
     result |= {name.partition("/")[2]: value for name, value in evaluation.metrics.items()}
     result |= _earlier_summary(folder) if summary is None else summary
@@ -113,5 +114,7 @@ def _earlier_summary(folder: Path) -> dict[str, float | None]:
     try:
         earlier = json.loads((folder / "report.json").read_text())
     except (OSError, ValueError):
+        return {}
+    if not isinstance(earlier, dict):
         return {}
     return {name: earlier[name] for name in FIGURES[2:] if name in earlier}

@@ -1,16 +1,23 @@
 """Ctrl-C and SIGTERM as a question that a loop can ask, so that it can save before it ends."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+TRAINING = (
+    "stopping after what is in hand, with a checkpoint; Ctrl-C again stops at once, without one"
+)
+
 
 class StopRequest:
     """True once the user or the operator asked to stop; a second Ctrl-C interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "") -> None:
+        """`answer` is what the user is told at once, as the loop may be long in asking."""
         self._asked = False
+        self._answer = answer
         self._previous: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
@@ -35,4 +42,7 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._answer and not self._asked:
+            # Not through a stream, which the signal may have found in the middle of a write.
+            os.write(2, f"\n{self._answer}\n".encode())
         self._asked = True

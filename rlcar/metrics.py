@@ -302,6 +302,8 @@ def read_progress_line(line: str) -> PlainProgress | None:
 
 def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Returns each whole line with what it says."""
+    if not path.exists():
+        return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -309,6 +311,8 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
             row = json.loads(line) if line else None
             if line and not isinstance(row, dict):
                 raise ValueError("not an object")
+            if row and not isinstance(row.get("env_steps", 0), int | float):
+                raise ValueError("its env_steps are not a number")
         except ValueError as error:
             if number == len(lines):
                 break  # what a killed process was writing

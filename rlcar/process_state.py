@@ -39,6 +39,13 @@ def read(folder: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
+def is_another_here(about: dict[str, Any]) -> bool:
+    """Whether it is a process of this machine that runs, and not this one."""
+    if about.get("host") != socket.gethostname() or not isinstance(about.get("pid"), int):
+        return False
+    return about["pid"] != os.getpid() and not is_gone(about)
+
+
 def is_gone(about: dict[str, Any]) -> bool:
     """Whether the process was on this machine and is no more; never true of another machine's."""
     if about.get("host") != socket.gethostname() or not isinstance(about.get("pid"), int):
@@ -58,4 +65,5 @@ def _start_ticks(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[19])
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state == "Z" else int(rest[18])  # a zombie has ended: nobody has asked how

@@ -44,6 +44,11 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
             f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
             "all stages, with none to tell apart: profile with --set training.blocks_per_call=1"
         )
+    if config.replay.min_env_steps > config.training.env_steps and config.algorithm != "ppo":
+        raise UserError(
+            f"replay.min_env_steps = {config.replay.min_env_steps} is more than "
+            f"training.env_steps = {config.training.env_steps}: no train step would come to be seen"
+        )
     spec = spec_of(config)
     agent = make_agent(config, spec)
     trainer, rollout = Trainer(config, spec, agent), make_rollout(config, agent.policy)

@@ -1,9 +1,13 @@
 """Settings of the racing world: track, car, sensors, rival, rules."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+# Sizes beyond which no machine gets: more is a typing error, which would end in hours of compiling.
+Size = Annotated[int, Field(ge=1, le=65_536)]
+EnvSteps = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class Section(pydantic.BaseModel):

@@ -10,6 +10,7 @@ runs/<name>/config.json      every setting, resolved
 """
 
 import contextlib
+import glob
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,7 @@ class Run:
         self.folder, self.config = folder, config
         self._mirror = mirror or Mirror(folder, "")
         resumed_steps = resumed.env_steps if resumed else 0
+        refuse_second(folder)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder / "config.json", dump_config(config))
@@ -74,7 +76,7 @@ class Run:
         self._before_s = float(resumed.meta["train_seconds"]) if resumed else 0.0
         self._start_s = time.monotonic()
         self._progress = ProgressLine(config.training.env_steps)
-        best = checkpoint.latest(folder / "best")
+        best = checkpoint.latest_sound(folder / "best")
         self._best = float(best.meta["metric"]) if best else float("inf")
         self._cost: float | None = None  # of the latest evaluation
         self._watcher = watcher
@@ -228,6 +230,9 @@ def _episodes_before(folder: Path) -> int:
     return int(max((row.get("episode/count") or 0 for row in rows), default=0))
 
 
+_NAME_BYTES = 200  # with what is put before it, below what file systems take
+
+
 def new_run_folder(
     root: Path, name: str | None, config: Config, *, may_restart: bool = False
 ) -> Path:
@@ -238,16 +243,37 @@ def new_run_folder(
     if name is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = f"{config.preset}-seed{config.seed}-{stamp}"
-    elif Path(name).name != name or name in ("", ".", ".."):
-        raise UserError(f"--name {name!r} is not a plain folder name")
+    _refuse_path(name)
     folder = root / name
-    is_restart = may_restart and checkpoint.latest(folder / "checkpoints") is None
-    if (folder / "config.json").exists() and not is_restart:
+    is_empty = checkpoint.latest(folder / "checkpoints") is None
+    if (folder / "config.json").exists() and not (may_restart and is_empty):
+        how = f"begin it again with --resume auto --name {name}" if is_empty else ""
         raise UserError(
-            f"{folder} already holds a run: continue it with --resume {folder}, "
+            f"{folder} already holds a run: {how or f'continue it with --resume {folder}'}, "
             "or choose another --name"
         )
     return folder
+
+
+def _refuse_path(name: str) -> None:
+    is_plain = Path(name).name == name and name not in ("", ".", "..") and "\0" not in name
+    if not is_plain or len(name.encode()) > _NAME_BYTES:
+        raise UserError(
+            f"--name {name[:40]!r} is not a plain folder name of at most {_NAME_BYTES} bytes"
+        )
+
+
+def refuse_second(folder: Path) -> None:
+    """Raises UserError while another process of this machine trains the run.
+
+    Two would delete each other's checkpoints: to each the other's are of a future given up.
+    """
+    about = process_state.read(folder)
+    if about.get("state") == "running" and process_state.is_another_here(about):
+        raise UserError(
+            f"{folder} is being trained by process {about['pid']} of this machine: stop that "
+            "first, or watch it with rlcar monitor --watch"
+        )
 
 
 def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
@@ -257,17 +283,24 @@ def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | No
     complete checkpoint.
     """
     if resume == "auto":
-        pattern = f"{name or '*'}/checkpoints"
+        if name is not None:
+            _refuse_path(name)
+        pattern = f"{'*' if name is None else glob.escape(name)}/checkpoints"
         newest = [checkpoint.latest(folder) for folder in root.glob(pattern)]
         found = [save for save in newest if save is not None]
         last = max(found, key=lambda save: save.path.stat().st_mtime, default=None)
         # Nobody is there to be told that the newest is damaged: the one before it will do.
         return last and (checkpoint.latest_sound(last.path.parent) or last)
     folder = require_run(Path(resume))
+    if Path(resume).parent == folder / "best":
+        raise UserError(f"{resume} holds a policy alone: continue its run with --resume {folder}")
     if folder == Path(resume):
         save = checkpoint.latest(folder / "checkpoints")
         if save is None:
-            raise CheckpointError(f"{folder} holds no complete checkpoint yet: start it anew")
+            raise CheckpointError(
+                f"{folder} holds no complete checkpoint yet: begin it again with --resume auto "
+                f"--name {folder.name}"
+            )
         return save
     return checkpoint.open_save(Path(resume))
 

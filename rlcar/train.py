@@ -9,7 +9,7 @@ from rlcar.config import Config
 from rlcar.devices import everything_on_cpu
 from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
 from rlcar.errors import NonFiniteError
-from rlcar.interrupt import StopRequest
+from rlcar.interrupt import TRAINING, StopRequest
 from rlcar.mirror import Mirror
 from rlcar.rollback import roll_back
 from rlcar.rollout import Rollout
@@ -38,12 +38,14 @@ def train(
     `on_evaluated` raises ends the loop.
     """
     mirrored = Mirror(folder, config.training.storage)
-    with StopRequest() as stop, mirrored as mirror, everything_on_cpu():
-        while True:
+    with StopRequest(TRAINING) as stop, mirrored as mirror, everything_on_cpu():
+        outcome = None
+        while outcome is None:
             try:
-                return _train(config, folder, resume, stop, mirror, on_evaluated)
+                outcome = _train(config, folder, resume, stop, mirror, on_evaluated)
             except NonFiniteError as error:
                 config, resume = roll_back(error, config, folder / "checkpoints")
+    return outcome._replace(interrupted=bool(stop))  # the mirror may have been long in closing
 
 
 def _train(
@@ -57,7 +59,7 @@ def _train(
     spec = spec_of(config)
     agent = make_agent(config, spec)
     trainer = Trainer(config, spec, agent)
-    evaluate = make_evaluation(config, agent.policy)
+    evaluate = make_evaluation(config, agent.policy, lambda: bool(stop))
     if resume is not None:
         trainer.restore(resume)
     rollout = _rollout_from(config, agent.policy, resume)
@@ -80,7 +82,10 @@ def _train(
                 run.log(trainer.env_steps, trainer.train_steps)
             weights = trainer.weights()
             if run.should_evaluate(trainer.env_steps):
-                run.evaluated(trainer.env_steps, weights, evaluate(weights.params))
+                evaluation = evaluate(weights.params)
+                if evaluation is None:  # asked to stop
+                    break
+                run.evaluated(trainer.env_steps, weights, evaluation)
                 if on_evaluated is not None:
                     _save(trainer, rollout, run)
                     on_evaluated(run.figures(trainer.env_steps))

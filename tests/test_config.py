@@ -135,6 +135,10 @@ def test_an_empty_file_changes_nothing(tmp_path):
     [
         ("- seed\n", "holds a list, not settings"),
         ("seed: [1\n", "cannot read the config file"),
+        ("seed: 2024-13-45\n", "month must be in 1..12"),
+        ("seed: !!bool x\n", "cannot read the config file"),
+        ("seed: " + 3000 * "[" + "\n", "cannot read the config file"),
+        ("algorithm: 5\n", "unknown algorithm 5; there are: "),
         ("sed: 1\n", "unknown setting 'sed'; did you mean 'seed'?"),
         ("preset: mediun\n", "unknown preset 'mediun'; did you mean 'medium'?"),
     ],

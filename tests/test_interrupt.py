@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM ask; a second Ctrl-C insists."""
 
+import os
 import signal
 import threading
 
@@ -60,3 +61,11 @@ def test_another_thread_may_ask_but_sets_no_handlers():
     thread.start()
     thread.join()
     assert inside == [False, before]
+
+
+def test_who_asks_is_answered_at_once_and_once(capfd):
+    with StopRequest("stopping soon") as should_stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert should_stop
+    assert capfd.readouterr().err == "\nstopping soon\n"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from rlcar.rollout import Episodes
 from rlcar.run import Run, find_save, new_run_folder, require_run
 from rlcar.types import Weights
 from tests.tiny_run import make_tiny_config
+from tests.waiting import wait_until
 
 CONFIG = make_tiny_config()
 
@@ -43,9 +46,53 @@ def test_a_new_run_gets_a_folder_of_its_own(tmp_path):
 
 
 def test_a_name_that_already_is_a_run_is_refused_with_the_way_to_continue_it(tmp_path):
-    make_run(tmp_path / "mine")
+    make_run(tmp_path / "mine", 5)
     with pytest.raises(UserError, match=r"already holds a run: continue it with --resume .*mine"):
         new_run_folder(tmp_path, "mine", CONFIG)
+
+
+def test_a_run_that_died_before_its_first_checkpoint_is_begun_again_as_both_messages_say(tmp_path):
+    make_run(tmp_path / "mine")
+    again = "begin it again with --resume auto --name mine"
+    with pytest.raises(UserError, match=f"already holds a run: {again}"):
+        new_run_folder(tmp_path, "mine", CONFIG)
+    with pytest.raises(CheckpointError, match=again):
+        find_save(tmp_path, str(tmp_path / "mine"), None)
+    assert find_save(tmp_path, "auto", "mine") is None
+    assert new_run_folder(tmp_path, "mine", CONFIG, may_restart=True) == tmp_path / "mine"
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
+    first, *_ = make_run(tmp_path, 256)
+    program = "import sys, time; from pathlib import Path; from rlcar import process_state; "
+    program += (
+        "process_state.write(Path(sys.argv[1]), 'running'); print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=-1) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match=f"is being trained by process {other.pid} of this"):
+            Run(tmp_path, CONFIG)
+        assert checkpoint.latest(tmp_path / "checkpoints") == first
+        other.kill()
+        # Though nobody has asked yet how it ended.
+        wait_until(lambda: process_state.is_gone(process_state.read(tmp_path)))
+        with Run(tmp_path, CONFIG, first):
+            pass
+
+
+def test_a_damaged_best_policy_costs_that_policy_alone(tmp_path):
+    first, *_ = make_run(tmp_path, 256)
+    best = save_at(tmp_path / "best", 256, metric=3.0)
+    (best.path / "meta.json").write_text("{}")
+    with Run(tmp_path, CONFIG, first) as run:
+        assert run._best == float("inf")
+
+
+def test_a_best_policy_is_no_checkpoint_to_go_on_from(tmp_path):
+    make_run(tmp_path, 256)
+    best = save_at(tmp_path / "best", 256, metric=3.0)
+    with pytest.raises(UserError, match="holds a policy alone: continue its run with --resume"):
+        find_save(tmp_path, str(best.path), None)
 
 
 def test_only_a_run_without_any_checkpoint_may_start_again_in_its_folder(tmp_path):

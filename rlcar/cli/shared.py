@@ -13,7 +13,7 @@ from rlcar.errors import UserError
 
 RUNS = Path("runs")
 MODELS = "models"
-console = Console(stderr=True, soft_wrap=True)
+console = Console(stderr=True, soft_wrap=True, emoji=False)
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, e.g. training.env_steps=100000.")

@@ -1,9 +1,10 @@
 """`rlcar train`: resolves the settings, trains in one process or on Ray, reports."""
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,22 +73,17 @@ def train(
     registry: Where = MODELS,
 ) -> None:
     """Trains a policy, then drives unseen tracks with it and writes the report."""
-    if local and (address or simulators or cluster_set):
-        raise UserError(
-            "--local runs in one process: leave out --address, --simulators and --cluster"
-        )
-    if debug_nans and not local:
-        raise UserError("--debug-nans looks into one process: add --local")
+    _refuse_together(local, debug_nans, bool(address or simulators or cluster_set), log_format)
     if debug_nans:
         os.environ["JAX_DEBUG_NANS"] = "true"  # read when JAX is imported
-    if log_format not in ("text", "json"):
-        raise UserError(f"--log-format {log_format!r}: there are text and json")
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from rlcar.agent import make_agent
     from rlcar.checkpoint import config_path
     from rlcar.config import load_config, make_config
     from rlcar.devices import everything_on_cpu
+    from rlcar.environment import spec_of
     from rlcar.evaluate_run import evaluate_run
     from rlcar.run import find_save, new_run_folder, require_run
     from rlcar.trainer import refuse_other_algorithm
@@ -121,10 +117,13 @@ def train(
             "--env": env,
             "--config": config,
             "--seed": seed,
+            "--name": name if resume != "auto" else None,
+            "--mode": mode if mode != "standard" else None,
         }
         ignored = [option for option, value in fixed.items() if value is not None]
         if ignored:
             say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
+    make_agent(resolved, spec_of(resolved))  # who cannot learn this is told before anything begins
     logs.set_up("json" if log_format == "json" else "text", folder.name)
     if page:
         from rlcar.cli.watching import start_page
@@ -148,9 +147,30 @@ def train(
     if outcome.interrupted:
         say(f"stopped; continue with: rlcar train --resume {folder}")
         sys.exit(130)
-    with everything_on_cpu():
+    with everything_on_cpu(), _report_later(folder):
         evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
     announce(folder)
+
+
+@contextlib.contextmanager
+def _report_later(folder: Path) -> Iterator[None]:
+    """Ctrl-C after the training costs the report alone."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"the training is complete; its report is made by: rlcar evaluate {folder}")
+        sys.exit(130)
+
+
+def _refuse_together(local: bool, debug_nans: bool, is_clustered: bool, log_format: str) -> None:
+    if local and is_clustered:
+        raise UserError(
+            "--local runs in one process: leave out --address, --simulators and --cluster"
+        )
+    if debug_nans and not local:
+        raise UserError("--debug-nans looks into one process: add --local")
+    if log_format not in ("text", "json"):
+        raise UserError(f"--log-format {log_format!r}: there are text and json")
 
 
 def _publisher(location: str) -> Callable[[Path], None]:

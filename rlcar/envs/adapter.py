@@ -29,11 +29,16 @@ def make_environment(config: EnvironmentConfig) -> gymnasium.Env:
     )
     try:
         return gymnasium.make(config.id, disable_env_checker=True, **limit)
-    except (gymnasium.error.Error, ImportError) as error:
+    except Exception as error:  # its own code runs, which may raise anything
         raise ConfigError(
-            f"environment.id = {config.id!r}: {error}; name it as module:id when its package has "
-            "to be imported first, e.g. ale_py:ALE/Pong-v5"
+            f"environment.id = {config.id!r}: {first_line(error)}; name it as module:id when its "
+            "package has to be imported first, e.g. ale_py:ALE/Pong-v5"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an environment's error says, of any length."""
+    return (str(error).partition("\n")[0] or type(error).__name__)[:300]
 
 
 def make_adapter(config: EnvironmentConfig, env: gymnasium.Env) -> Adapter:
@@ -75,6 +80,11 @@ def make_adapter(config: EnvironmentConfig, env: gymnasium.Env) -> Adapter:
         is_discrete,
         (size_px, size_px, channels) if images else None,
     )
+    if not (spec.observation_size or images) or not action_size:
+        raise ConfigError(
+            f"{config.id}: it has {spec.observation_size} numbers to observe and {action_size} to "
+            "act with: there must be some of both"
+        )
     return Adapter(spec, vector, image, action)
 
 
@@ -128,6 +138,8 @@ def _at(observation: Any, path: tuple) -> Any:
 
 
 def _resized(image: np.ndarray, size_px: int) -> np.ndarray:
+    if image.dtype != np.uint8:
+        raise ValueError(f"its image is {image.dtype}, its space says uint8")
     image = image[..., None] if image.ndim == 2 else image
     if image.shape[:2] == (size_px, size_px):
         return image

@@ -1,13 +1,15 @@
 """Drives environments of Gymnasium with a policy: trajectories, and evaluations."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from rlcar.config import Config
-from rlcar.envs.adapter import make_adapter, make_environment
+from rlcar.envs.adapter import first_line, make_adapter, make_environment
+from rlcar.errors import UserError
 from rlcar.evaluation import Evaluation
 from rlcar.rollout import Episodes, driving_key
 from rlcar.types import Params, Policy, Spec, TimeStep, Trajectory, Weights
@@ -31,10 +33,12 @@ class _Environments:
 
     def __init__(self, config: Config, seeds: Sequence[int]):
         number = len(seeds)
+        self._name = config.environment.id
         self._envs = [make_environment(config.environment) for _ in seeds]
         self._adapter = make_adapter(config.environment, self._envs[0])
         self.action_size = self._adapter.spec.action_size
-        started = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)]
+        with self._blamed():
+            started = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)]
         nothing = np.zeros(number, bool)
         self.now = self._time_step(started, np.zeros(number), ~nothing, nothing, nothing)
 
@@ -49,15 +53,28 @@ class _Environments:
         is_first = self.now.is_last.copy()
         observations = []
         for index, env in enumerate(self._envs):
-            if is_first[index]:
-                observation = env.reset()[0]
-            else:
-                observation, reward[index], terminated, truncated, _ = env.step(
-                    self._adapter.action(action[index])
-                )
-                is_terminal[index], is_last[index] = terminated, terminated or truncated
+            with self._blamed():
+                if is_first[index]:
+                    observation = env.reset()[0]
+                else:
+                    observation, earned, terminated, truncated, _ = env.step(
+                        self._adapter.action(action[index])
+                    )
+                    reward[index] = np.asarray(earned, np.float32).item()
+                    is_terminal[index], is_last[index] = terminated, terminated or truncated
             observations.append(observation)
         self.now = self._time_step(observations, reward, is_first, is_last, is_terminal)
+
+    @contextlib.contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Whatever an environment's own code does wrong is a UserError with its name."""
+        try:
+            yield
+        except Exception as error:
+            raise UserError(
+                f"the environment {self._name} failed ({type(error).__name__}: "
+                f"{first_line(error)}): mend it, or its spaces"
+            ) from error
 
     def close(self) -> None:
         """Ends them all."""
@@ -72,10 +89,20 @@ class _Environments:
         is_last: np.ndarray,
         is_terminal: np.ndarray,
     ) -> TimeStep:
-        has_image = self._adapter.spec.image_shape is not None
-        images: Any = [self._adapter.image(one) for one in observations] if has_image else None
+        spec = self._adapter.spec
+        has_image = spec.image_shape is not None
+        with self._blamed():
+            images: Any = [self._adapter.image(one) for one in observations] if has_image else None
+            vectors = np.stack([self._adapter.vector(one) for one in observations])
+            if vectors.shape[1] != spec.observation_size:
+                raise ValueError(
+                    f"it gave {vectors.shape[1]} numbers, its space says {spec.observation_size}"
+                )
+            for what, values in (("an observation", vectors), ("a reward", reward)):
+                if not np.isfinite(values.astype(np.float32)).all():
+                    raise ValueError(f"it gave {what} that is not finite")
         return TimeStep(
-            np.stack([self._adapter.vector(one) for one in observations]),
+            vectors,
             reward.astype(np.float32),
             is_first,
             is_last,
@@ -148,11 +175,16 @@ class GymnasiumRollout:
         """There is nothing to restore."""
 
 
-def make_environment_evaluator(config: Config, policy: Policy) -> Callable[[Params], Evaluation]:
-    """Makes `evaluate(params)`: the mean reward of the mode over a few episodes, the same ones."""
+def make_environment_evaluator(
+    config: Config, policy: Policy, should_stop: Callable[[], bool]
+) -> Callable[[Params], Evaluation | None]:
+    """Makes `evaluate(params)`: the mean reward of the mode over a few episodes, the same ones.
+
+    It returns None once `should_stop` says so: episodes may take minutes.
+    """
     act = jax.jit(policy.act, static_argnums=4)
 
-    def evaluate(params: Params) -> Evaluation:
+    def evaluate(params: Params) -> Evaluation | None:
         environments = _Environments(
             config, range(_EVALUATION_SEED, _EVALUATION_SEED + _EVALUATION_EPISODES)
         )
@@ -163,6 +195,9 @@ def make_environment_evaluator(config: Config, policy: Policy) -> Callable[[Para
         for _ in range(_EVALUATION_STEPS):
             if is_done.all():
                 break
+            if should_stop():
+                environments.close()
+                return None
             key, act_key = jax.random.split(key)
             carry, action = act(params, carry, environments.now, act_key, False)
             environments.step(np.asarray(action))

@@ -81,3 +81,16 @@ def test_a_space_that_cannot_be_learnt_from_is_named(observation, action, words)
 def test_an_environment_that_is_not_there_says_how_to_name_one(name):
     with pytest.raises(ConfigError, match="name it as module:id"):
         make_environment(EnvironmentConfig(id=name))
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (spaces.Dict({}), spaces.Discrete(2)),
+        (spaces.Box(-1, 1, (0,)), spaces.Discrete(2)),
+        (spaces.Box(-1, 1, (3,)), spaces.Box(-1.0, 1.0, (0,))),
+    ],
+)
+def test_nothing_to_see_and_nothing_to_do_are_refused(observation, action):
+    with pytest.raises(ConfigError, match=r"mine: it has \d numbers to observe and \d to act"):
+        adapter_of(observation, action)
