@@ -6,7 +6,8 @@ A train step is thousands of small kernels, and a launch costs the host more tha
 card. XLA can record launches in a command buffer (a CUDA graph), and `buffered` asks it for more of
 that, loops above all, than it does by default. A job is `case/precision/setting`, a process of its
 own, because settings of XLA are: all compile side by side, then take turns. Yardsticks in the same
-run are no command buffers, and the plain version of `update_speed.py`.
+run are no command buffers, and the plain version of `update_speed.py` (not yet measured: it had not
+compiled when the card went back).
 """
 
 import argparse
@@ -15,6 +16,7 @@ import fcntl
 import gzip
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -133,6 +135,8 @@ def main() -> None:
     from header import print_header
 
     print_header("jax")
+    if shutil.which("nvidia-smi") is None:
+        sys.exit("there is no nvidia-smi here: this benchmark is about a card")
     card = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     print(card.stdout.strip() or sys.exit("nvidia-smi finds no card: this benchmark is about one"))
     rows: list[dict] = []

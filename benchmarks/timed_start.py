@@ -15,7 +15,11 @@ LIMIT_S = 300.0
 
 
 def seconds_until(
-    is_there: Callable[[dict[str, Any]], bool], root: Path, name: str, *arguments: str
+    is_there: Callable[[dict[str, Any]], bool],
+    root: Path,
+    name: str,
+    *arguments: str,
+    limit_s: float = LIMIT_S,
 ) -> float:
     """Starts a training below `root`, with the compile cache there, and interrupts it in the end.
 
@@ -31,14 +35,14 @@ def seconds_until(
             stderr=log,
         )
     try:
-        while time.perf_counter() - started < LIMIT_S and run.poll() is None:
+        while time.perf_counter() - started < limit_s and run.poll() is None:
             if metrics.exists() and any(map(is_there, _rows(metrics))):
                 return time.perf_counter() - started
             time.sleep(0.05)
     finally:
         run.send_signal(signal.SIGINT)  # what was compiled is kept
         run.wait()
-    raise SystemExit(f"it ended, or took {LIMIT_S} s:\n{(root / f'{name}.log').read_text()}")
+    raise SystemExit(f"it ended, or took {limit_s} s:\n{(root / f'{name}.log').read_text()}")
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:

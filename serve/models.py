@@ -28,7 +28,6 @@ class ServedModel(NamedTuple):
     policy: NumpyPolicy
     allowed: ObservationRange
     cost_s: tuple[float, ...]  # of one act with `_COST_SIZES` cars
-    loaded_s: float
 
     def cost_of(self, cars: int) -> float:
         """Seconds that one act with so many cars will take, about."""
@@ -123,7 +122,7 @@ class Models:
 
     def _try(self, number: int) -> ServedModel | None:
         try:
-            return warmed(load_policy(self.registry, number), self._clock())
+            return warmed(load_policy(self.registry, number))
         except (UserError, FloatingPointError) as error:
             self._meter.failed_loads += 1
             self._bad[number] = self._clock() + _RETRY_S
@@ -131,7 +130,7 @@ class Models:
             return None
 
 
-def warmed(policy: NumpyPolicy, now_s: float) -> ServedModel:
+def warmed(policy: NumpyPolicy) -> ServedModel:
     """Acts on the whole range of observations, so that the first request finds a warm policy."""
     metadata = policy.version.metadata
     allowed = make_range(*(_bounds(metadata["observation"], end) for end in ("low", "high")))
@@ -147,7 +146,7 @@ def warmed(policy: NumpyPolicy, now_s: float) -> ServedModel:
             _, state = policy.act(state, seen, np.full(cars, turn == 0))
             times_s.append(time.perf_counter() - began_s)
         costs.append(min(times_s))
-    return ServedModel(policy.version.number, policy, allowed, tuple(costs), now_s)
+    return ServedModel(policy.version.number, policy, allowed, tuple(costs))
 
 
 def _bounds(schema: list[dict[str, Any]], end: str) -> list[float]:

@@ -25,11 +25,6 @@ class NumpyPolicy:
         self.action_size = len(version.metadata["action"])
         self._network = make_network(config, arrays)
 
-    @property
-    def is_recurrent(self) -> bool:
-        """True if what it does depends on what it saw before."""
-        return bool(self._network.widths)
-
     def initial_state(self, batch: int) -> State:
         """The state of cars that have seen nothing yet."""
         return tuple(np.zeros((batch, width), np.float32) for width in self._network.widths)

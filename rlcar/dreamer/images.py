@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from rlcar.dreamer.layers import Linear, rms_norm
 
 _KERNEL = 5
-_MULTIPLES = (2, 3, 4, 4)  # of the depth, from the first stage on; every stage halves the size
-SIZES_PX = (16, 32, 64)  # the last stage leaves 4 x 4
+# Of the depth, from the first stage on; every stage halves 16, 32 or 64 pixels, until 4 are left.
+_MULTIPLES = (2, 3, 4, 4)
 
 
 def _depths(depth: int, size_px: int) -> list[int]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from rlcar.sim.backend import Backend
 from rlcar.sim.fixed import (
-    LAP_BITS,
     POSITION_BITS,
     SENSE_BITS,
     SENSE_UNITS_PER_PX,
@@ -19,7 +18,6 @@ from rlcar.sim.fixed import (
 from rlcar.track import TrackPool, grid
 
 _VERTEX_TO_SENSE = SENSE_UNITS_PER_PX // grid.UNITS_PER_PX
-_LAP_UNITS = 1 << LAP_BITS
 
 
 class Tables(NamedTuple):

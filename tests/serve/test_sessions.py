@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def versions(folder):
-    return [warmed(load_policy(Registry(folder), number), 0.0) for number in (1, 2)]
+    return [warmed(load_policy(Registry(folder), number)) for number in (1, 2)]
 
 
 def _driver(folder, **settings):

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def models(folder):
-    loaded = [warmed(load_policy(Registry(folder), number), 0.0) for number in (1, 2)]
+    loaded = [warmed(load_policy(Registry(folder), number)) for number in (1, 2)]
     return [model._replace(policy=Recorded(model.policy)) for model in loaded]
 
 
