@@ -5,12 +5,10 @@ cars drove with, and the running returns start anew with each block, as blocks o
 follow no order.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 _LIMIT = 10.0
 _EPSILON = 1e-8
@@ -55,14 +53,3 @@ def normalise(moments: Moments, value: jax.Array) -> jax.Array:
 def scale_reward(returns: Moments, reward: jax.Array) -> jax.Array:
     """Returns the reward over the deviation of the running discounted returns, within +-10."""
     return jnp.clip(reward * jax.lax.rsqrt(returns.variance + _EPSILON), -_LIMIT, _LIMIT)
-
-
-def impossible_moments(arrays: Mapping[str, np.ndarray]) -> str:
-    """Names the first of `*.variance` and its `*.count` that no data can have; else nothing."""
-    for name in (name for name in arrays if name.endswith(".variance")):
-        count = f"{name.removesuffix('variance')}count"
-        if (arrays[name] < 0.0).any():
-            return f"{name} is {arrays[name].min():.3g}, which no variance is"
-        if count in arrays and not (arrays[count] > 0.0).all():
-            return f"{count} is {np.min(arrays[count]):.3g}, and not positive"
-    return ""

@@ -1,5 +1,6 @@
-"""Averages over runs and tracks that a few lucky runs cannot carry."""
+"""Averages over runs and tracks that a few lucky runs cannot carry, and moments that cannot be."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -46,3 +47,14 @@ def bootstrap_interquartile_mean(
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return Estimate(interquartile_mean(scores), float(low), float(high))
+
+
+def impossible_moments(arrays: Mapping[str, np.ndarray]) -> str:
+    """Names the first of `*.variance` and its `*.count` that no data can have; else nothing."""
+    for name in (name for name in arrays if name.endswith(".variance")):
+        count = f"{name.removesuffix('variance')}count"
+        if (arrays[name] < 0.0).any():
+            return f"{name} is {arrays[name].min():.3g}, which no variance is"
+        if count in arrays and not (arrays[count] > 0.0).all():
+            return f"{count} is {np.min(arrays[count]):.3g}, and not positive"
+    return ""

@@ -18,9 +18,9 @@ from rlcar.data_parallel import over_devices
 from rlcar.devices import to_learner
 from rlcar.errors import CheckpointError, NonFiniteError
 from rlcar.metrics import first_non_finite
-from rlcar.normaliser import impossible_moments
 from rlcar.replay import Replay, SamplesPerInsert, Slots, fields_of
 from rlcar.rollout import Episodes, Rollout, episodes_of
+from rlcar.statistics import impossible_moments
 from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
 from rlcar.when import EverySeconds
 

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from rlcar.statistics import bootstrap_interquartile_mean, interquartile_mean
+from rlcar.statistics import (
+    bootstrap_interquartile_mean,
+    impossible_moments,
+    interquartile_mean,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +62,11 @@ def test_what_has_no_mean_is_refused():
         interquartile_mean(np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match=r"not \[runs, tracks\]"):
         bootstrap_interquartile_mean(np.ones(3))
+
+
+def test_moments_that_no_data_can_have_are_named():
+    good = {"a.mean": np.zeros(2), "a.variance": np.array([0.0, 1.0]), "a.count": np.array(1e-4)}
+    assert impossible_moments(good) == impossible_moments({"adam.count": np.array(0)}) == ""
+    negative = good | {"a.variance": np.array([1.0, -0.5])}
+    assert impossible_moments(negative) == "a.variance is -0.5, which no variance is"
+    assert impossible_moments(good | {"a.count": np.array(0.0)}) == "a.count is 0, and not positive"
