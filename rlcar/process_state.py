@@ -41,14 +41,12 @@ def read(folder: Path) -> dict[str, Any]:
 
 def is_another_here(about: dict[str, Any]) -> bool:
     """Whether it is a process of this machine that runs, and not this one."""
-    if about.get("host") != socket.gethostname() or not isinstance(about.get("pid"), int):
-        return False
-    return about["pid"] != os.getpid() and not is_gone(about)
+    return _was_here(about) and about["pid"] != os.getpid() and not is_gone(about)
 
 
 def is_gone(about: dict[str, Any]) -> bool:
     """Whether the process was on this machine and is no more; never true of another machine's."""
-    if about.get("host") != socket.gethostname() or not isinstance(about.get("pid"), int):
+    if not _was_here(about):
         return False
     try:
         os.kill(about["pid"], 0)
@@ -57,6 +55,10 @@ def is_gone(about: dict[str, Any]) -> bool:
     except OSError:
         return False
     return _start_ticks(about["pid"]) != about.get("start_ticks")  # its number was given away
+
+
+def _was_here(about: dict[str, Any]) -> bool:
+    return about.get("host") == socket.gethostname() and isinstance(about.get("pid"), int)
 
 
 def _start_ticks(pid: int) -> int | None:
