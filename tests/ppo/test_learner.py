@@ -112,15 +112,14 @@ def test_the_first_minibatch_meets_the_policy_that_drove(recurrent_units):
 
     The second block begins within episodes, with what the cars remembered of the first.
     """
-    agent, blocks = _driven(recurrent_units)
-    _, metrics = agent.learner.update(agent.learner.init(0), blocks[1])
+    agent, state, blocks = _driven(recurrent_units)
+    _, metrics = agent.learner.update(state, blocks[1])
     assert metrics["actor/kl"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["actor/clipped_share"] == 0.0
 
 
 def test_what_another_policy_drove_is_weighed_as_that():
-    agent, blocks = _driven(0)
-    state = agent.learner.init(0)
+    agent, state, blocks = _driven(0)
     moved = state._replace(params=jax.tree.map(lambda x: x + 0.3, state.params))
     _, metrics = agent.learner.update(moved, blocks[1])
     assert metrics["actor/kl"] > 0.1
@@ -128,7 +127,10 @@ def test_what_another_policy_drove_is_weighed_as_that():
 
 
 def _driven(recurrent_units):
-    """An agent, and two blocks that it drove one after the other with its first parameters."""
+    """An agent, its state, and two blocks that it drove one after the other.
+
+    Its weights are far from those at the start, whose policy is the same whatever it remembers.
+    """
     overrides = [
         *("training.cars=4", "training.block_length=16", "ppo.epochs=1"),
         *("ppo.minibatch_size=4096", f"ppo.recurrent_units={recurrent_units}"),
@@ -136,7 +138,12 @@ def _driven(recurrent_units):
     config = make_config("ppo", "test", overrides=overrides)
     agent = make_agent(config, RACE)
     rollout = Rollout(config, agent.policy)
-    params = agent.learner.policy_params(agent.learner.init(0))
+    state = agent.learner.init(0)
+    leaves, structure = jax.tree.flatten(state.params)
+    keys = jax.random.split(jax.random.PRNGKey(0), len(leaves))
+    noisy = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    state = state._replace(params=jax.tree.unflatten(structure, noisy))
+    params = agent.learner.policy_params(state)
     blocks = []
     for _ in range(2):
         trajectory, _ = rollout.collect(Weights(0, params))
@@ -146,7 +153,7 @@ def _driven(recurrent_units):
     assert not blocks[1].is_first[0, :, 0].all()
     if recurrent_units:
         assert np.abs(blocks[1].carry[0, :, 0, :-1]).max() > 1e-3
-    return agent, blocks
+    return agent, state, blocks
 
 
 @pytest.mark.slow
