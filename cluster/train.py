@@ -54,6 +54,11 @@ def train(
             f"--cluster replay_shards={cluster.replay_shards}: ppo remembers one block alone, so "
             "there is nothing to spread"
         )
+    if cluster.replay_shards and config.replay.on_device:
+        raise UserError(
+            f"--cluster replay_shards={cluster.replay_shards}: with replay.on_device the replay "
+            "lies in the learner's device; leave one of the two out"
+        )
     epoch = resume.env_steps if resume else 0  # never that of an earlier leg
     with ray_runtime(cluster), StopRequest(TRAINING) as stop:
         policy = make_agent(config, spec_of(config)).policy

@@ -31,6 +31,8 @@ class ReplayConfig(Section):
     batch_size: Size = 16  # B
     batch_length: int = Field(32, ge=2, le=65_536)  # T
     samples_per_insert: float = Field(16.0, ge=1e-6, le=1e6)  # replayed steps for each new env step
+    # Its steps lie in the learner's device, all the capacity from the start; batches are cut there.
+    on_device: bool = False
 
 
 class EnvironmentConfig(Section):
@@ -116,6 +118,11 @@ def _check_devices(config: Config) -> None:
             "learner are one program, for one device"
         )
     is_on_policy = config.algorithm == "ppo"
+    if config.replay.on_device and (is_on_policy or devices > 1):
+        raise ValueError(
+            "replay.on_device is for one device (training.learner_devices 1) and for algorithms "
+            f"that learn from what was driven before, not for {config.algorithm} on {devices}"
+        )
     name = "training.cars" if is_on_policy else "replay.batch_size"
     size = config.training.cars if is_on_policy else config.replay.batch_size
     if size % devices:

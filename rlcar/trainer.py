@@ -18,7 +18,8 @@ from rlcar.data_parallel import over_devices
 from rlcar.devices import to_learner
 from rlcar.errors import CheckpointError, NonFiniteError
 from rlcar.metrics import first_non_finite
-from rlcar.replay import Replay, SamplesPerInsert, Slots, fields_of
+from rlcar.replay import Replay, SamplesPerInsert, Slots, fields_of, slots_of
+from rlcar.replay.device_rings import DeviceRings
 from rlcar.rollout import Episodes, Rollout, episodes_of
 from rlcar.statistics import impossible_moments
 from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
@@ -32,7 +33,7 @@ class Trainer:
     """Holds everything that learning remembers; saves and restores all of it."""
 
     def __init__(self, config: Config, spec: Spec, agent: Agent, slots: Slots | None = None):
-        """`slots` is where the replay's steps lie, by default in this process."""
+        """`slots` is where the replay's steps lie, by default where the config says."""
         self._config = config
         self._learner = agent.learner
         # One program that drives and learns does both where the cars are; a mesh places by itself.
@@ -51,13 +52,11 @@ class Trainer:
             # needs none.
             self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
             ratio, first = replay.samples_per_insert, replay.min_env_steps
+        block_length = config.training.block_length
+        if slots is None and replay.on_device:
+            slots = DeviceRings(spec, block_length, slots_of(replay, block_length))
         self._replay = Replay(
-            replay,
-            spec,
-            config.training.block_length,
-            config.seed,
-            slots,
-            agent.policy.carry_size,
+            replay, spec, block_length, config.seed, slots, agent.policy.carry_size
         )
         self._limiter = SamplesPerInsert(ratio, first)
         self._spec = spec

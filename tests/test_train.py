@@ -71,9 +71,13 @@ def test_a_training_leaves_all_that_its_folder_promises():
     assert np.isfinite([last["model/loss"], last["critic/loss"], last["run/train_seconds"]]).all()
 
 
-def test_a_training_that_was_stopped_and_resumed_equals_the_uninterrupted_one_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("settings", [(), ("replay.on_device=true",)])
+def test_a_training_that_was_stopped_and_resumed_equals_the_uninterrupted_one_bit_for_bit(
+    settings, tmp_path
+):
+    """Wherever the replay lies from then on."""
     save = copy_until(tmp_path / "run", 512)
-    train(make_tiny_config(), tmp_path / "run", save)
+    train(make_tiny_config(*settings), tmp_path / "run", save)
     expected = checkpoint.latest(trained()[0] / "checkpoints")
     resumed = checkpoint.latest(tmp_path / "run" / "checkpoints")
     assert resumed.env_steps == expected.env_steps == 768

@@ -87,7 +87,7 @@ class Replay:
         self._slots_inserted += cars
 
     def sample(self, updates: int) -> Batch:
-        """Draws windows, leaves `[updates, B, L, …]`; the arrays belong to the caller.
+        """Draws windows, leaves `[updates, B, L, …]`, where the slots' are; they are the caller's.
 
         Raises ValueError when nothing is stored.
         """
@@ -96,10 +96,7 @@ class Replay:
         shape = (updates, self._batch_size)
         slots = self._rng.integers(self._size, size=shape)
         starts = self._rng.integers(self._block_length - self._batch_length + 1, size=shape)
-        found = self._slots.windows(slots.ravel(), starts.ravel(), self._batch_length)
-        return Batch(
-            **{name: array.reshape(*shape, *array.shape[1:]) for name, array in found.items()}
-        )
+        return Batch(**self._slots.windows(slots, starts, self._batch_length))
 
     def everything(self) -> Batch:
         """Returns all that is stored, whole blocks in order, leaves `[1, slots, T, …]`."""

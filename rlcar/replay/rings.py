@@ -45,8 +45,8 @@ class Slots(Protocol):
     def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
         """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
 
-    def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
-        """Cuts a window out of each slot, leaves `[n, length, …]`; what a batch has, no more."""
+    def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Mapping[str, Any]:
+        """Cuts a window `[*slots.shape, length, …]` out of each slot; what a batch has, no more."""
 
     def read(self, slots: np.ndarray) -> Mapping[str, Any]:
         """Returns whole slots, `[n, T, …]` a field, as arrays or as `Rows`."""
@@ -69,8 +69,8 @@ class Rings:
             ring[slots] = rows[name]
 
     def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
-        """Cuts a window out of each slot, leaves `[n, length, …]`; what a batch has, no more."""
-        steps = (slots * self._block_length + starts)[:, None] + np.arange(length)
+        """Cuts a window `[*slots.shape, length, …]` out of each slot; what a batch has, no more."""
+        steps = (slots * self._block_length + starts)[..., None] + np.arange(length)
         return {name: self._by_step(name).take(steps, axis=0) for name in self._batch_fields}
 
     def read(self, slots: np.ndarray, names: Sequence[str] | None = None) -> Arrays:
@@ -137,10 +137,11 @@ class ShardedRings:
         )
 
     def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
-        """Cuts a window out of each slot, leaves `[n, length, …]`; what a batch has, no more."""
-        parts = list(self._parts(slots))
-        calls = [Call(shard, "windows", (own, starts[at], length)) for shard, at, own in parts]
-        return _assemble(len(slots), [at for _, at, _ in parts], self._ask(calls))
+        """Cuts a window `[*slots.shape, length, …]` out of each slot; what a batch has, no more."""
+        parts, begins = list(self._parts(slots.ravel())), starts.ravel()
+        calls = [Call(shard, "windows", (own, begins[at], length)) for shard, at, own in parts]
+        flat = _assemble(slots.size, [at for _, at, _ in parts], self._ask(calls))
+        return {name: array.reshape(*slots.shape, *array.shape[1:]) for name, array in flat.items()}
 
     def read(self, slots: np.ndarray) -> dict[str, Rows]:
         """Returns whole slots a field, to be read before the next is written."""

@@ -97,8 +97,15 @@ def test_a_shard_that_dies_costs_what_came_after_the_checkpoint_and_no_more(tmp_
     assert train_locally(longer, folder, save).summary["env_steps"] >= 9216
 
 
-def test_an_algorithm_without_a_memory_has_nothing_to_spread(tmp_path):
-    with pytest.raises(UserError, match="ppo remembers one block alone") as refusal:
-        train(make_config("ppo", mode="test"), TWO, tmp_path / "run")
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("algorithm=ppo", "ppo remembers one block alone"),
+        ("replay.on_device=true", "lies in the learner's device; leave one of the two out"),
+    ],
+)
+def test_what_lies_elsewhere_or_nowhere_cannot_be_spread(setting, reason, tmp_path):
+    with pytest.raises(UserError, match=reason) as refusal:
+        train(make_config(mode="test", overrides=[setting]), TWO, tmp_path / "run")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "run").exists()

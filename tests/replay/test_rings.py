@@ -1,5 +1,6 @@
-"""A replay whose steps lie in several places is the same replay."""
+"""A replay whose steps lie elsewhere, in several places or in a device, is the same replay."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,9 @@ from hypothesis import strategies as st
 
 from rlcar import checkpoint
 from rlcar.config import ReplayConfig
+from rlcar.errors import ConfigError
 from rlcar.replay import Replay, Rings, ShardedRings, slots_of
+from rlcar.replay.device_rings import DeviceRings
 from rlcar.replay.rings import row_bytes
 from rlcar.types import Spec, Trajectory
 
@@ -26,8 +29,13 @@ def in_process(shards, spec=SPEC):
 
 
 def make_replay(shards=0, spec=SPEC):
-    sharded = ShardedRings(spec, T, shards, in_process(shards, spec)[1]) if shards else None
-    return Replay(CONFIG, spec, T, seed=3, slots=sharded)
+    """So many shards in this process; "device" for one in JAX's."""
+    slots = None
+    if shards == "device":
+        slots = DeviceRings(spec, T, slots_of(CONFIG, T))
+    elif shards:
+        slots = ShardedRings(spec, T, shards, in_process(shards, spec)[1])
+    return Replay(CONFIG, spec, T, seed=3, slots=slots)
 
 
 def make_trajectory(cars, version):
@@ -56,22 +64,30 @@ def assert_same(left, right):
 
 
 @settings(max_examples=30, deadline=None)
-@given(shards=st.integers(1, 4), blocks=st.lists(st.integers(1, 11), min_size=1, max_size=8))
-def test_any_number_of_shards_gives_the_batches_of_none(shards, blocks):
+@given(
+    shards=st.one_of(st.integers(1, 4), st.just("device")),
+    blocks=st.lists(st.integers(1, 11), min_size=1, max_size=8),
+)
+def test_any_number_of_shards_and_a_device_give_the_batches_of_none(shards, blocks):
     whole, sharded = make_replay(), make_replay(shards)
     for version, cars in enumerate(blocks):
         for replay in (whole, sharded):
             replay.insert(make_trajectory(cars, version))
-        assert_same(whole.sample(3), sharded.sample(3))
+        batch = sharded.sample(3)
+        assert all(isinstance(x, jax.Array) == (shards == "device") for x in jax.tree.leaves(batch))
+        assert_same(whole.sample(3), batch)
     assert_same(whole.everything(), sharded.everything())
     assert sharded.metrics(99) == whole.metrics(99)
     assert sharded.check_valid() == whole.check_valid() == (True, "")
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 0), (2, 4)])
-def test_a_save_does_not_know_the_number_of_shards(tmp_path, monkeypatch, before, after):
+@pytest.mark.parametrize(
+    ("before", "after"), [(0, 3), (3, 0), (2, 4), (0, "device"), ("device", 0), ("device", 2)]
+)
+def test_a_save_does_not_know_where_the_steps_lay(tmp_path, monkeypatch, before, after):
     monkeypatch.setattr("rlcar.replay.rings._PART_BYTES", 700)  # so that it goes in many parts
     monkeypatch.setattr("rlcar.replay.buffer._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("rlcar.replay.device_rings._ROWS", 4)
     source = make_replay(before)
     source.insert(make_trajectory(7, 0))
     mark, saves = source.slots_inserted, []
@@ -106,7 +122,7 @@ def test_a_save_in_parts_is_the_file_of_one_in_memory(tmp_path, monkeypatch, spe
     if not spec.observation_size:
         trajectory = trajectory._replace(observation=np.zeros((T, 9, 0), np.float32))
     files = []
-    for shards in (0, 3):
+    for shards in (0, 3, "device"):
         replay = make_replay(shards, spec)
         replay.insert(trajectory)
         save = checkpoint.save(
@@ -118,7 +134,7 @@ def test_a_save_in_parts_is_the_file_of_one_in_memory(tmp_path, monkeypatch, spe
             extra_files={"replay": replay.state()},
         )
         files.append((save.path / "replay.safetensors").read_bytes())
-    assert files[0] == files[1]
+    assert files[0] == files[1] == files[2]
 
 
 def test_shards_share_the_memory_evenly():
@@ -126,3 +142,8 @@ def test_shards_share_the_memory_evenly():
     replay = Replay(CONFIG, SPEC, T, seed=0, slots=ShardedRings(SPEC, T, 3, ask))
     replay.insert(make_trajectory(11, 0))
     assert [one.nbytes() // row_bytes(SPEC, T) for one in rings] == [4, 4, 3]
+
+
+def test_a_replay_that_its_device_cannot_hold_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"has not the 9\.48e\+03 GB .* lower replay.capacity"):
+        DeviceRings(SPEC, T, 20_000_000_000)

@@ -1,0 +1,79 @@
+"""A replay whose steps lie beside the learner: batches are cut there, only their places travel."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlcar.arrays import Arrays
+from rlcar.devices import to_learner
+from rlcar.errors import ConfigError
+from rlcar.replay.rings import fields_of, row_bytes
+from rlcar.types import Batch, Spec
+
+_ROWS = 1024  # that the host reads at once
+
+
+class DeviceRings:
+    """`Slots` in the memory of the learner's device, all of it held from the start.
+
+    An accelerator beside the CPU is that device. What it gives is what `Rings` gives, bit for bit.
+    """
+
+    def __init__(self, spec: Spec, block_length: int, capacity: int) -> None:
+        """Raises ConfigError where the device has not so much memory."""
+        fields = fields_of(spec)
+        self._batch_fields = [name for name in Batch._fields if name in fields]
+        try:
+            self._rings = {
+                name: to_learner(jnp.zeros((capacity, block_length, *shape), dtype))
+                for name, (shape, dtype) in fields.items()
+            }
+            jax.block_until_ready(self._rings)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            needed_gb = capacity * row_bytes(spec, block_length) / 1e9
+            raise ConfigError(
+                f"replay.on_device: the learner's device has not the {needed_gb:.3g} GB that "
+                f"{capacity * block_length} env steps take: lower replay.capacity_env_steps, or "
+                "leave the replay on the host with replay.on_device=false"
+            ) from error
+
+    def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
+        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
+        if len(slots):
+            self._rings = _written(self._rings, slots, {name: rows[name] for name in self._rings})
+
+    def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> dict[str, Any]:
+        """Cuts windows, leaves `[*slots.shape, length, …]`, on the device; what a batch has."""
+        return _cut({name: self._rings[name] for name in self._batch_fields}, slots, starts, length)
+
+    def read(self, slots: np.ndarray) -> Arrays:
+        """Returns copies of whole slots, `[n, T, …]` a field, on the host."""
+        parts = [self._read(part) for part in np.split(slots, range(_ROWS, len(slots), _ROWS))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._rings}
+
+    def _read(self, slots: np.ndarray) -> Arrays:
+        """Always reads as many, for one program is enough; gives those that were asked for."""
+        copies = jax.device_get(_rows(self._rings, np.resize(slots, _ROWS)))
+        return {name: copy[: len(slots)] for name, copy in copies.items()}
+
+
+@jax.jit(donate_argnums=0)
+def _written(rings: dict, slots: jax.Array, rows: dict) -> dict:
+    return {name: ring.at[slots].set(rows[name]) for name, ring in rings.items()}
+
+
+@jax.jit(static_argnums=3)
+def _cut(rings: dict, slots: jax.Array, starts: jax.Array, length: int) -> dict:
+    ahead = jnp.expand_dims(jnp.arange(length), range(starts.ndim))
+    steps = starts[..., None] + ahead
+    return {name: ring[slots[..., None], steps] for name, ring in rings.items()}
+
+
+@jax.jit
+def _rows(rings: dict, slots: jax.Array) -> dict:
+    return {name: ring[slots] for name, ring in rings.items()}
