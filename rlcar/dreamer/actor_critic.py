@@ -95,7 +95,8 @@ def imagination_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, ReturnRange, Metrics]]:
     """Reinforce with normalised advantages, and the critic's loss  (Eq. 5 to 8).
 
-    Returns the loss, the returns `[H, N]`, the moved return range, and metrics.
+    Returns the loss, the returns `[N]` of the states that dreams started from, the moved return
+    range, and metrics.
     """
     judged, policy = imagined.judged, networks.distribution
     reward, value = judged.reward[1:], judged.value
@@ -139,7 +140,7 @@ def imagination_loss(
         "model/imagined_reward": jnp.mean(reward),
         "model/imagined_discount": jnp.mean(judged.discount),
     }
-    return actor + critic, (returns, return_range, metrics)
+    return actor + critic, (returns[0], return_range, metrics)
 
 
 def _learnt_entries(params: Params, imagined: Imagined) -> list[jax.Array]:

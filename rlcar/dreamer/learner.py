@@ -96,10 +96,10 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         starts = RssmState(*(x[-last:] for x in observed.state))
         judges = params | {"slow_critic": state.slow_critic}
         imagined = imagine(model, networks, config, judges, starts, imagine_key)
-        policy_loss, (returns, return_range, policy_metrics) = imagination_loss(
+        policy_loss, (start_return, return_range, policy_metrics) = imagination_loss(
             networks, settings, params, imagined, state.return_range
         )
-        replayed = _replayed_tail(observed, batch, returns[0].reshape(last, -1))
+        replayed = _replayed_tail(observed, batch, start_return.reshape(last, -1))
         replay_loss = replay_value_loss(networks, settings, params, state.slow_critic, replayed)
         total = model_loss + policy_loss + settings.replay_value_scale * replay_loss
         metrics |= policy_metrics | {"critic/replay_loss": replay_loss}
