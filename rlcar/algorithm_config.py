@@ -35,8 +35,9 @@ class WorldModelConfig(Section):
     free_nats: NonNegativeFloat = 1.0
     dynamics_scale: NonNegativeFloat = 1.0
     representation_scale: NonNegativeFloat = 0.1
-    # Weight of reward and continue losses on dreamt steps: `open_loop_loss`.
+    # Weights of the heads' and the dynamics' losses at dreamt steps: `open_loop_losses`.
     open_loop_scale: NonNegativeFloat = 0.0
+    open_loop_dynamics_scale: NonNegativeFloat = 0.0
     open_loop_length: Size = 15
 
 
@@ -53,7 +54,8 @@ class ActorCriticConfig(Section):
     slow_value_rate: Probability = 0.02
     return_normaliser_rate: Probability = 0.01
     replay_value_scale: NonNegativeFloat = 0.3
-    policy_average_rate: float = Field(0.02, gt=0.0, le=1.0)  # 1 acts with the newest weights
+    # Of world model and actor, which drives and dreams; 1 does so with the newest weights.
+    policy_average_rate: float = Field(0.02, gt=0.0, le=1.0)
 
 
 class OptimizerConfig(Section):

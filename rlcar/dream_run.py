@@ -115,7 +115,9 @@ def print_dream(report: Mapping[str, Any]) -> None:
 def _load_params(
     folder: Path, path: Path, agent: Agent, seed: int
 ) -> tuple[checkpoint.Save, Params]:
-    """The learner's newest parameters, not the average that drives: the decoder knows no other."""
+    """The learner's running average, decoder and heads included: the newest parameters' noise is
+    a fifth of a dream's error.
+    """
     if path == folder or path.parent.name == "best":
         save = checkpoint.latest(folder / "checkpoints")
     else:
@@ -123,7 +125,7 @@ def _load_params(
     if save is None:
         raise CheckpointError(f"{folder} holds no complete checkpoint yet: train it first")
     state = jax.eval_shape(lambda: agent.learner.init(seed))
-    return save, checkpoint.load(save, state, part="learner").params
+    return save, checkpoint.load(save, state, part="learner").average
 
 
 def _drive(config: Config, agent: Agent, params: Params, seeds: tuple) -> Driven:

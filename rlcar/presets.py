@@ -50,7 +50,12 @@ _NANO_SIZE: Tree = {
 # Found by trial on both worlds and two cores: docs/experiments.md.
 _NANO: Tree = {
     "dreamer": {
-        "world_model": {**_NANO_SIZE, "reconstruction_scale": 20.0, "open_loop_scale": 0.3},
+        "world_model": {
+            **_NANO_SIZE,
+            "reconstruction_scale": 20.0,
+            "open_loop_scale": 0.3,
+            "open_loop_dynamics_scale": 0.3,
+        },
         # Few dreams of each window and more windows: the same env steps in two thirds of the time.
         "actor_critic": {
             "discount_horizon": 100.0,

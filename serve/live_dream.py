@@ -20,11 +20,7 @@ DREAM_STEPS = 30
 
 
 class DreamEye:
-    """Watches a car through one world model, whoever drives, and dreams on from what it saw.
-
-    The dreams are of the learner's own parameters, which the decoder belongs to; the policy that
-    drives is a running average of others.
-    """
+    """Watches a car through one world model, whoever drives, and dreams on from what it saw."""
 
     def __init__(self, config: DreamerConfig, params: Params):
         self.config = config
@@ -83,7 +79,7 @@ class RunDreams:
             return None
         learner = make_learner(config.dreamer, SPEC)
         like = jax.eval_shape(lambda: learner.init(config.seed))
-        return config.dreamer, checkpoint.load(save, like, part="learner").params
+        return config.dreamer, checkpoint.load(save, like, part="learner").average
 
 
 def open_eye(config: DreamerConfig, params: Params, car: Car) -> DreamEye:

@@ -41,7 +41,7 @@ class TrainState(NamedTuple):
 
     params: Params  # {"world_model", "actor", "critic"}
     slow_critic: Params  # running average of the critic, its own target
-    policy_average: Params  # running average of what acting needs
+    average: Params  # running average of world model and actor: it drives, and it dreams best
     optimizer: Any
     return_range: ReturnRange
     key: jax.Array  # legacy uint32[2]
@@ -56,6 +56,10 @@ def policy_part(params: Params) -> Params:
         if name.split("/")[0] in ("encoder", "encoder_image", "rssm")
     }
     return {"world_model": needed, "actor": params["actor"]}
+
+
+def _averaged_part(params: Params) -> Params:
+    return {name: params[name] for name in ("world_model", "actor")}
 
 
 def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
@@ -77,7 +81,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         return TrainState(
             params,
             copy(params["critic"]),
-            copy(policy_part(params)),
+            copy(_averaged_part(params)),
             optimizer.init(params),
             initial_return_range(),
             key,
@@ -123,14 +127,12 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         )
         # A constant rate would remember the random start for too long.
         average_rate = jnp.maximum(settings.policy_average_rate, 1.0 / (state.train_steps + 1.0))
-        policy_average = optax.incremental_update(
-            policy_part(params), state.policy_average, average_rate
-        )
+        average = optax.incremental_update(_averaged_part(params), state.average, average_rate)
         metrics["optimizer/gradient_norm"] = jnp.linalg.norm(tensor_norms(gradients))
         state = TrainState(
             params,
             slow_critic,
-            policy_average,
+            average,
             optimizer_state,
             return_range,
             key,
@@ -147,7 +149,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
 
     # Jitted too: op by op, a fresh process would spend seconds on compiling each little draw.
     return Learner(
-        jax.jit(init), jax.jit(update, donate_argnums=0), lambda state: state.policy_average
+        jax.jit(init), jax.jit(update, donate_argnums=0), lambda state: policy_part(state.average)
     )
 
 

@@ -33,6 +33,7 @@ from rlcar.dreamer.time_scan import time_scan
 from rlcar.types import Batch, Metrics, Params, Spec
 
 _OPEN_LOOP_EVERY = 4  # steps from one start of a dream along the batch to the next
+_DRIFT_EVERY = 3  # steps of a dream from one that the dynamics learn from to the next
 
 
 class WorldModel(NamedTuple):
@@ -181,7 +182,7 @@ def observe(
     return Observed(states, posterior, prior.reshape(posterior.shape))
 
 
-def open_loop_loss(
+def open_loop_losses(
     model: WorldModel,
     config: WorldModelConfig,
     params: Params,
@@ -189,47 +190,66 @@ def open_loop_loss(
     batch: Batch,
     discount: float,
     key: jax.Array,
-) -> jax.Array:
-    """Reward and continue losses at steps that were dreamt under the actions really taken.
+) -> dict[str, jax.Array]:
+    """Losses at steps that were dreamt under the actions really taken; the key is consumed.
 
-    The key is consumed. Without it the heads see only filtered states, and dreams, whose latents
-    are drawn group by group, leave those: the crashes that the actor causes are not dreamt of, and
-    the critic values a policy at twice what it earns (docs/experiments.md). It is the latent
-    overshooting of Hafner et al. 2019 ("Learning latent dynamics for planning from pixels",
-    section 4) for the heads alone: with a gradient into the dynamics policies were unsteady.
+    The heads': without it they see only filtered states, and dreams, whose latents are drawn group
+    by group, leave those: the crashes that the actor causes are not dreamt of, and the critic
+    values a policy at twice what it earns (docs/experiments.md). It is the latent overshooting of
+    Hafner et al. 2019 ("Learning latent dynamics for planning from pixels", section 4) for the
+    heads alone: with a gradient of theirs into the dynamics policies were unsteady.
+
+    The dynamics': one step from a dreamt state is to lead to what was really seen there, so that a
+    dream that has left the road it began on is drawn back ("data as demonstrator", Venkatraman et
+    al. 2015). No gradient flows into earlier steps, or into what was seen.
     """
     length = min(config.open_loop_length, batch.reward.shape[1] // 2)
     starts = jnp.arange(0, batch.reward.shape[1] - length, _OPEN_LOOP_EVERY)
     ahead = starts[None, :] + jnp.arange(1, length + 1)[:, None]  # [L, starts]
 
     def follow(x: jax.Array) -> jax.Array:
-        return _time_major(x)[ahead].reshape(length, -1, *x.shape[2:])
+        """`[T, B, ...]` to `[L, starts * B, ...]`."""
+        return jnp.asarray(x)[ahead].reshape(length, -1, *x.shape[2:])
 
     state = RssmState(*(x[starts].reshape(-1, x.shape[-1]) for x in observed.state))
-    state, dynamics = jax.lax.stop_gradient((state, params))
+    state, fixed = jax.lax.stop_gradient((state, params))
     number = state.recurrent.shape[0]
     rows = length, len(starts), batch.reward.shape[0]
     uniform = latent_noise(key, config.latent_groups, rows).reshape(length, number, -1)
 
-    def step(state: RssmState, inputs: tuple) -> tuple[RssmState, jax.Array]:
+    def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple[RssmState, RssmState]]:
         encoded_action, uniform = inputs
-        recurrent = model.advance(dynamics, state, encoded_action)
-        latent = draw_latent(model.prior(dynamics, recurrent), uniform)
-        state = RssmState(remembered(config, recurrent), latent)
-        return state, features(state)
+        recurrent = model.advance(fixed, state, encoded_action)
+        latent = draw_latent(model.prior(fixed, recurrent), uniform)
+        after = RssmState(remembered(config, recurrent), latent)
+        return after, (state, after)
 
-    action = follow(batch.previous_action).reshape(length * number, -1)
-    encoded = model.encode_action(dynamics, action).reshape(length, number, -1)
-    _, feature = jax.lax.scan(step, state, (encoded, uniform))
-    flat = feature.reshape(length * number, -1)
+    action = follow(_time_major(batch.previous_action)).reshape(length * number, -1)
+    encoded = model.encode_action(fixed, action).reshape(length, number, -1)
+    _, (before, after) = jax.lax.scan(step, state, (encoded, uniform))
+    flat = features(after).reshape(length * number, -1)
     reward_logits = model.reward(params, flat).reshape(length, number, TWO_HOT_BINS)
-    reward = two_hot_loss(reward_logits, follow(batch.reward))
-    goes_on = discount * (1.0 - follow(batch.is_terminal).astype(jnp.float32))
+    reward = two_hot_loss(reward_logits, follow(_time_major(batch.reward)))
+    is_terminal = follow(_time_major(batch.is_terminal))
+    goes_on = discount * (1.0 - is_terminal.astype(jnp.float32))
     continue_logits = model.continues(params, flat).reshape(length, number)
     continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
     # Beyond the end of its episode a dream has no counterpart.
-    is_same = jnp.cumsum(follow(batch.is_first).astype(jnp.int32), axis=0) == 0
-    return jnp.mean(jnp.where(is_same, reward + continues, 0.0))
+    is_first = follow(_time_major(batch.is_first))
+    is_same = jnp.cumsum(is_first.astype(jnp.int32), axis=0) == 0
+
+    heads = jnp.mean(jnp.where(is_same, reward + continues, 0.0))
+    losses = {"open_loop": config.open_loop_scale * heads}
+    if config.open_loop_dynamics_scale > 0:
+        some = slice(_DRIFT_EVERY - 1, None, _DRIFT_EVERY)
+        seen = jax.lax.stop_gradient(follow(observed.posterior)[some])
+        states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
+        actions = action.reshape(length, number, -1)[some].reshape(states.latent.shape[0], -1)
+        recurrent = model.advance(params, states, model.encode_action(params, actions))
+        drift = categorical_kl(seen, model.prior(params, recurrent).reshape(seen.shape))
+        drift = jnp.mean(jnp.where(is_same[some], drift, 0.0))
+        losses["open_loop_dynamics"] = config.open_loop_dynamics_scale * drift
+    return losses
 
 
 def world_model_loss(
@@ -273,10 +293,9 @@ def world_model_loss(
         "representation": config.representation_scale
         * jnp.maximum(representation, config.free_nats),
     }
-    if config.open_loop_scale > 0:
+    if config.open_loop_scale > 0 or config.open_loop_dynamics_scale > 0:
         dream_key = jax.random.fold_in(key, 1)
-        dreamt = open_loop_loss(model, config, params, observed, batch, discount, dream_key)
-        losses["open_loop"] = config.open_loop_scale * dreamt
+        losses |= open_loop_losses(model, config, params, observed, batch, discount, dream_key)
     if batch.image is not None:
         image = _time_major(batch.image) / 255.0
         error = model.decode_image(params, flat).reshape(image.shape) - image

@@ -103,19 +103,26 @@ def test_train_steps_count_the_batches(learner, two_batches):
     assert state.train_steps == 6
 
 
-def test_the_slow_critic_follows_at_its_rate_and_the_policy_average_starts_anew(
+def test_the_slow_critic_follows_at_its_rate_and_the_average_starts_anew(
     learner, config, two_batches
 ):
+    one_batch = jax.tree.map(lambda x: x[:1], two_batches)
     start = jax.device_get(learner.init(0))
-    state, _ = jax.device_get(
-        learner.update(learner.init(0), jax.tree.map(lambda x: x[:1], two_batches))
-    )
+    state, _ = jax.device_get(learner.update(learner.init(0), one_batch))
     rate = config.actor_critic.slow_value_rate
     expected = jax.tree.map(
         lambda new, old: rate * new + (1 - rate) * old, state.params["critic"], start.slow_critic
     )
     assert_trees_close(state.slow_critic, expected, rtol=1e-5, atol=1e-8)
-    assert_trees_close(state.policy_average["actor"], state.params["actor"], rtol=1e-6, atol=1e-8)
+    # World model and actor, decoder and heads included: what drives can dream.
+    assert state.average.keys() == {"world_model", "actor"}
+    newest = {name: state.params[name] for name in state.average}
+    assert_trees_close(state.average, newest, rtol=1e-6, atol=1e-8)
+    later, _ = jax.device_get(learner.update(state, one_batch))
+    half = jax.tree.map(
+        lambda new, old: 0.5 * (new + old), {n: later.params[n] for n in newest}, newest
+    )
+    assert_trees_close(later.average, half, rtol=1e-5, atol=1e-7)
 
 
 def test_policy_params_hold_encoder_dynamics_and_actor_and_nothing_else(learner):

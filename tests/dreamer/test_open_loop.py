@@ -1,10 +1,10 @@
-"""The loss at dreamt steps: who learns from it, and which steps count."""
+"""The losses at dreamt steps: who learns from them, and which steps count."""
 
 import jax
 import numpy as np
 import pytest
 
-from rlcar.dreamer.world_model import observe, open_loop_loss
+from rlcar.dreamer.world_model import observe, open_loop_losses
 from tests.dreamer.tiny import largest, one_episode, quick_jit
 
 KEY = jax.random.PRNGKey(1)
@@ -17,20 +17,38 @@ def config(tiny_config):
     return tiny_config.dreamer.world_model.model_copy(update=changes)
 
 
-@pytest.fixture(scope="module")
-def loss_and_gradient(config, model):
+def _loss_and_gradient(config, model, name):
+    config = config.model_copy(update={"open_loop_dynamics_scale": 1.0})
+
     def loss(params, batch):
         observed = observe(model, config, params, batch, KEY)
-        return open_loop_loss(model, config, params, observed, batch, DISCOUNT, KEY)
+        return open_loop_losses(model, config, params, observed, batch, DISCOUNT, KEY)[name]
 
     return quick_jit(jax.value_and_grad(loss))
 
 
-def test_only_the_heads_learn_from_dreamt_steps(loss_and_gradient, params):
+@pytest.fixture(scope="module")
+def loss_and_gradient(config, model):
+    return _loss_and_gradient(config, model, "open_loop")
+
+
+@pytest.fixture(scope="module")
+def drift_and_gradient(config, model):
+    return _loss_and_gradient(config, model, "open_loop_dynamics")
+
+
+def test_only_the_heads_learn_from_rewards_and_ends_at_dreamt_steps(loss_and_gradient, params):
     _, gradient = loss_and_gradient(params, one_episode(2, 8))
     moved = {name.split("/")[0] for name, part in gradient.items() if largest(part) > 0}
     # The reward head starts with a last layer of zeros, which passes nothing back yet.
     assert moved == {"reward_out", "continue", "continue_out"}
+
+
+def test_only_the_dynamics_learn_from_where_a_dream_drifts_to(drift_and_gradient, params):
+    _, gradient = drift_and_gradient(params, one_episode(2, 8))
+    moved = {name for name, part in gradient.items() if largest(part) > 0}
+    dynamics = {name for name in params if name.startswith("rssm/") and "posterior" not in name}
+    assert moved == dynamics
 
 
 def test_what_follows_the_end_of_the_dreamt_episode_counts_for_nothing(loss_and_gradient, params):
@@ -61,7 +79,8 @@ def test_a_crash_at_the_end_of_a_dream_is_learnt(config, model, params):
 
     def loss(params):
         observed = observe(model, config, params, batch, KEY)
-        return open_loop_loss(model, config, params, observed, batch, DISCOUNT, KEY)
+        losses = open_loop_losses(model, config, params, observed, batch, DISCOUNT, KEY)
+        return losses["open_loop"]
 
     descend = quick_jit(
         lambda params: jax.tree.map(lambda p, g: p - 0.3 * g, params, jax.grad(loss)(params))
@@ -85,7 +104,8 @@ def test_a_dreamt_step_is_held_against_what_the_same_action_really_led_to(config
 
     def loss(params, batch):
         observed = observe(model, config, params, batch, KEY)
-        return open_loop_loss(model, config, params, observed, batch, DISCOUNT, KEY)
+        losses = open_loop_losses(model, config, params, observed, batch, DISCOUNT, KEY)
+        return losses["open_loop"]
 
     descend = quick_jit(
         lambda params, batch: jax.tree.map(
@@ -96,3 +116,33 @@ def test_a_dreamt_step_is_held_against_what_the_same_action_really_led_to(config
         params = descend(params, drives(seed))
     fitted = quick_jit(loss)
     assert fitted(params, drives(999)) < 0.5 * fitted(params, drives(999, late=1))
+
+
+def test_the_dynamics_learn_to_lead_back_from_where_dreams_drift_to(config, model, params):
+    """Fitted at dreamt steps, they foresee what drives never seen are believed to lead to."""
+    config = config.model_copy(update={"open_loop_dynamics_scale": 1.0, "open_loop_length": 8})
+
+    def drives(seed, late=0):
+        batch = one_episode(32, 16, seed=seed)
+        action = np.zeros_like(batch.previous_action)
+        action[..., 0] = np.random.default_rng(seed).choice([-1.0, 1.0], action.shape[:2])
+        # What is seen is the action just taken.
+        seen = np.broadcast_to(np.roll(action[..., :1], late, axis=1), batch.observation.shape)
+        return batch._replace(previous_action=action, observation=seen.astype(np.float32))
+
+    def drift(params, batch):
+        observed = observe(model, config, params, batch, KEY)
+        losses = open_loop_losses(model, config, params, observed, batch, DISCOUNT, KEY)
+        return losses["open_loop_dynamics"]
+
+    descend = quick_jit(
+        lambda params, batch: jax.tree.map(
+            lambda p, g: p - 0.1 * g, params, jax.grad(drift)(params, batch)
+        )
+    )
+    before = quick_jit(drift)(params, drives(999))
+    for seed in range(200):
+        params = descend(params, drives(seed))
+    after = quick_jit(drift)
+    assert after(params, drives(999)) < 0.3 * before
+    assert after(params, drives(999)) < 0.5 * after(params, drives(999, late=1))
