@@ -1,15 +1,17 @@
-"""What does a train call wait longer for its batches when the replay lies in other processes?
+"""What does a train call wait for its batches when the replay lies elsewhere than in its process?
 
-    python benchmarks/replay_shards.py
+    python benchmarks/replay_places.py
 
-The replay of `nano` (vectors) and one of images of 64 x 64, full, drawn from as a train call does:
-in this process, and over two shards beside it. One machine: the network between nodes is not in it.
+The replay of `nano` (vectors) and one of images of 64 x 64, full, drawn from as a train call does,
+until the batches are in the learner's device: from this process, from two shards beside it, and
+from that device itself. One machine: the network between nodes is not in it.
 """
 
 import os
 import statistics
 import time
 
+import jax
 import numpy as np
 import ray
 from header import print_header
@@ -17,8 +19,10 @@ from header import print_header
 from cluster.config import ClusterConfig
 from cluster.replay_shards import ReplayShards, rings_on
 from rlcar.config import Config, make_config
+from rlcar.devices import to_learner
 from rlcar.environment import spec_of
-from rlcar.replay import Replay
+from rlcar.replay import Replay, slots_of
+from rlcar.replay.device_rings import DeviceRings
 from rlcar.trainer import UPDATES_PER_CALL
 from rlcar.types import Spec, Trajectory
 
@@ -58,25 +62,34 @@ def _measure(name: str, config: Config) -> None:
     spec = spec_of(config)
     shards = ReplayShards(config, ClusterConfig(replay_shards=2))
     updates = 1 if spec.image_shape else UPDATES_PER_CALL
-    slots = {"here": None, "sharded": rings_on(shards.actors, config, 60.0)}
+    block_length = config.training.block_length
+    slots = {
+        "here": None,
+        "sharded": rings_on(shards.actors, config, 60.0),
+        "device": DeviceRings(spec, block_length, slots_of(config.replay, block_length)),
+    }
     replays = {where: _filled(config, spec, one) for where, one in slots.items()}
     times_ms: dict[str, list[float]] = {where: [] for where in slots}
     for _ in range(ROUNDS):
         for where, replay in replays.items():
             began_s = time.perf_counter()
-            batch = replay.sample(updates)
+            batch = jax.block_until_ready(to_learner(jax.device_put(replay.sample(updates))))
             times_ms[where].append(1e3 * (time.perf_counter() - began_s))
     shards.stop()
-    here_ms, sharded_ms = (statistics.median(times_ms[where]) for where in ("here", "sharded"))
-    megabytes = sum(leaf.nbytes for leaf in batch if leaf is not None) / 1e6
-    print(f"{name}: {megabytes:.2f} MB a call, here {here_ms:.2f} ms, sharded {sharded_ms:.2f} ms")
-    print(f"figure {name}_sharded_over_here={sharded_ms / here_ms:.3g}")
-    print(f"figure {name}_sharded_ms={sharded_ms:.3g}")
+    took_ms = {where: statistics.median(times) for where, times in times_ms.items()}
+    said = ", ".join(f"{where} {ms:.2f} ms" for where, ms in took_ms.items())
+    megabytes = sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) / 1e6
+    print(f"{name}: {megabytes:.2f} MB a call, {said}")
+    for where in ("sharded", "device"):
+        print(f"figure {name}_{where}_over_here={took_ms[where] / took_ms['here']:.3g}")
+        print(f"figure {name}_{where}_ms={took_ms[where]:.3g}")
+    places_kb = 2 * 4 * updates * config.replay.batch_size / 1e3  # slot and start, int32
+    print(f"figure {name}_bytes_over_places={1e3 * megabytes / places_kb:.3g}")
 
 
 def main() -> None:
     """Measures both."""
-    print_header("ray", "numpy")
+    print_header("ray", "numpy", "jax")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
