@@ -282,3 +282,22 @@ def test_the_real_program_says_one_sentence_and_no_traceback(tmp_path, arguments
         check=False,
     )
     assert_is_one_sentence((done.returncode, done.stdout, done.stderr), "")
+
+
+def test_ctrl_c_while_the_program_is_still_being_read_is_no_traceback():
+    program = """
+import sys
+
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rlcar.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+from rlcar.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
