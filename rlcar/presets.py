@@ -54,7 +54,7 @@ _NANO: Tree = {
             **_NANO_SIZE,
             "reconstruction_scale": 20.0,
             "open_loop_scale": 0.3,
-            "open_loop_dynamics_scale": 0.3,
+            "open_loop_dynamics_scale": 0.1,
         },
         # Few dreams of each window and more windows: the same env steps in two thirds of the time.
         "actor_critic": {
