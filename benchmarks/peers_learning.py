@@ -3,9 +3,9 @@
     python benchmarks/peers_learning.py --seeds 3     # needs the extra stable-baselines3
 
 Both drive `rlcar/Race-v0` with the settings of SB3's defaults: PPO 16 cars in blocks of 128 steps
-under VecNormalize; SAC and TD3 8 cars and one update for each of their steps. They are compared by
-the reward of the last hundred episodes, a row at every mark: mean over seeds with the 95 % interval
-of Student's t.
+under VecNormalize; SAC and TD3 8 cars in blocks of 16 and one update for each of their env steps.
+They are compared by the reward of the last hundred episodes, a row at every mark: mean over seeds
+with the 95 % interval of Student's t.
 """
 
 import argparse
@@ -37,7 +37,8 @@ class Comparison(NamedTuple):
 
 # SB3 draws its first actions by chance, so many of them before it learns.
 FIRST_ENV_STEPS = 256
-_ONE_EACH = (f"replay.min_env_steps={FIRST_ENV_STEPS}", "training.block_length=1")
+BLOCK_LENGTH = 16  # steps of each car, then as many updates as env steps
+_ONE_EACH = (f"replay.min_env_steps={FIRST_ENV_STEPS}", f"training.block_length={BLOCK_LENGTH}")
 COMPARISONS = {
     "ppo": Comparison(50_000, 10_000, 16, ("training.block_length=128",)),
     "sac": Comparison(10_000, 2_000, 8, _ONE_EACH),
@@ -101,7 +102,8 @@ def _peer(algorithm: str, cars: int, seed: int) -> Any:
     if algorithm == "ppo":
         return PPO("MlpPolicy", VecNormalize(envs), n_steps=128, **options)
     # One update for each env step, as ours; two layers of 256, as SAC has by default.
-    options |= {"learning_starts": FIRST_ENV_STEPS, "train_freq": 1, "gradient_steps": -1}
+    options |= {"learning_starts": FIRST_ENV_STEPS, "train_freq": BLOCK_LENGTH}
+    options |= {"gradient_steps": -1}
     options |= {"policy_kwargs": {"net_arch": [256, 256]}, "batch_size": 256}
     if algorithm == "sac":
         return SAC("MlpPolicy", envs, **options)
