@@ -142,7 +142,7 @@ class Replay:
     def state(self) -> dict[str, Any]:
         """Returns all there is, the random generator included.
 
-        Copies; or `Rows`, good until the next insert, where the steps lie in other processes.
+        Copies; or `Rows`, good until the next insert, where the steps lie elsewhere.
         """
         return {**self._slots.read(np.arange(self._size)), **self._position()}
 

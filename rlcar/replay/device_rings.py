@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar.arrays import Arrays
+from rlcar.arrays import Rows
 from rlcar.devices import to_learner
 from rlcar.errors import ConfigError
 from rlcar.replay.rings import fields_of, row_bytes
 from rlcar.types import Batch, Spec
 
-_ROWS = 1024  # that the host reads at once
+_ROWS = 256  # that the host reads at once
 
 
 class DeviceRings:
@@ -51,15 +51,23 @@ class DeviceRings:
         """Cuts windows, leaves `[*slots.shape, length, …]`, on the device; what a batch has."""
         return _cut({name: self._rings[name] for name in self._batch_fields}, slots, starts, length)
 
-    def read(self, slots: np.ndarray) -> Arrays:
-        """Returns copies of whole slots, `[n, T, …]` a field, on the host."""
-        parts = [self._read(part) for part in np.split(slots, range(_ROWS, len(slots), _ROWS))]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._rings}
+    def read(self, slots: np.ndarray) -> dict[str, Rows]:
+        """Returns whole slots a field, to be read before the next is written."""
+        return {name: self._rows(name, slots) for name in self._rings}
 
-    def _read(self, slots: np.ndarray) -> Arrays:
-        """Always reads as many, for one program is enough; gives those that were asked for."""
-        copies = jax.device_get(_rows(self._rings, np.resize(slots, _ROWS)))
-        return {name: copy[: len(slots)] for name, copy in copies.items()}
+    def _rows(self, name: str, slots: np.ndarray) -> Rows:
+        def read(part: slice) -> np.ndarray:
+            asked = slots[part]
+            parts = np.split(asked, range(_ROWS, len(asked), _ROWS))
+            return np.concatenate([_read(self._rings[name], one) for one in parts])
+
+        ring = self._rings[name]
+        return Rows((len(slots), *ring.shape[1:]), np.dtype(ring.dtype), read, _ROWS)
+
+
+def _read(ring: jax.Array, slots: np.ndarray) -> np.ndarray:
+    """Copies slots to the host; always as many, so that one program does."""
+    return np.asarray(_taken(ring, np.resize(slots, _ROWS)))[: len(slots)]
 
 
 @jax.jit(donate_argnums=0)
@@ -75,5 +83,5 @@ def _cut(rings: dict, slots: jax.Array, starts: jax.Array, length: int) -> dict:
 
 
 @jax.jit
-def _rows(rings: dict, slots: jax.Array) -> dict:
-    return {name: ring[slots] for name, ring in rings.items()}
+def _taken(ring: jax.Array, slots: jax.Array) -> jax.Array:
+    return ring[slots]
