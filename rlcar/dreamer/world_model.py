@@ -241,7 +241,7 @@ def open_loop_losses(
     heads = jnp.mean(jnp.where(is_same, reward + continues, 0.0))
     losses = {"open_loop": config.open_loop_scale * heads}
     if config.open_loop_dynamics_scale > 0:
-        some = slice(_DRIFT_EVERY - 1, None, _DRIFT_EVERY)
+        some = slice(min(_DRIFT_EVERY, length) - 1, None, _DRIFT_EVERY)
         seen = jax.lax.stop_gradient(follow(observed.posterior)[some])
         states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
         actions = action.reshape(length, number, -1)[some].reshape(states.latent.shape[0], -1)

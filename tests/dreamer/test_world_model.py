@@ -17,7 +17,7 @@ KEY = jax.random.PRNGKey(1)
 @pytest.fixture(scope="module")
 def config(tiny_config):
     return tiny_config.dreamer.world_model.model_copy(
-        update={"free_nats": 0.0, "open_loop_scale": 0.0}
+        update={"free_nats": 0.0, "open_loop_scale": 0.0, "open_loop_dynamics_scale": 0.0}
     )
 
 
