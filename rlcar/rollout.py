@@ -10,7 +10,7 @@ from rlcar.config import Config
 from rlcar.errors import CheckpointError
 from rlcar.sim import SPEC, Race, make_race
 from rlcar.track import TRACK_SETS, make_pool
-from rlcar.types import Policy, TimeStep, Trajectory, Weights
+from rlcar.types import Array, Params, Policy, TimeStep, Trajectory, Weights
 
 
 class RolloutState(NamedTuple):
@@ -41,6 +41,18 @@ def driving_key(seed: int, first_car: int) -> jax.Array:
     The number in between keeps it from the learner's: `fold_in(key, i)` is `split(key)[i]`.
     """
     return jax.random.fold_in(jax.random.fold_in(jax.random.PRNGKey(seed), 0x0D817E), first_car)
+
+
+def explore(
+    policy: Policy, params: Params, version: Array, carry: Any, time_step: TimeStep, key: jax.Array
+) -> tuple[Any, Array]:
+    """Returns carry and action `[N, A]` to learn from; `version` is that of the weights, `[]`."""
+    carry, action = policy.act(params, carry, time_step, key, explore=True)
+    if policy.starts_by_chance:
+        # An untrained actor's one habit and a little noise would fill the replay with the same.
+        by_chance = jax.random.uniform(jax.random.fold_in(key, 1), action.shape, minval=-1.0)
+        action = jnp.where(version == 0, by_chance, action)
+    return carry, action
 
 
 class Rollout:
@@ -115,7 +127,7 @@ def _make_collect(race: Race, policy: Policy, block_length: int) -> Any:
                 jnp.full(now.reward.shape, version, jnp.int32),
                 carry=state.carry if policy.carry_size else None,
             )
-            carry, action = policy.act(params, state.carry, now, act_key, explore=True)
+            carry, action = explore(policy, params, version, state.carry, now, act_key)
             race_state, time_step, events = race.step(state.race, action)
             # An episode's first step carries no reward and was not counted as driven.
             fresh = time_step.is_first

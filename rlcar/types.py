@@ -78,13 +78,15 @@ class Policy(NamedTuple):
     clips to [-1, 1]; the key is consumed, `explore` is a static bool: False takes the
     distribution's mode. A driver that `sees_cars` is a yardstick that no car could be: its `act`
     gets the simulator's view as well. Where learning has to know what the cars remembered when they
-    acted, the carry is an array `[N, carry_size]`, which goes into the trajectory.
+    acted, the carry is an array `[N, carry_size]`, which goes into the trajectory. Until its first
+    train step one that `starts_by_chance` explores with evenly drawn actions.
     """
 
     initial: Callable[[int], Any]
     act: Callable[..., tuple[Any, Array]]
     sees_cars: bool = False
     carry_size: int = 0
+    starts_by_chance: bool = False
 
 
 class Learner(NamedTuple):

@@ -5,6 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlcar.agent import make_agent
+from rlcar.config import make_config
+from rlcar.environment import make_rollout as make_any_rollout
+from rlcar.environment import spec_of
 from rlcar.errors import CheckpointError
 from rlcar.rollout import Rollout
 from rlcar.types import Policy, TimeStep, Trajectory, Weights
@@ -147,3 +151,29 @@ def test_other_cars_and_a_later_epoch_drive_other_races(drive, other):
     tracks_differ = (block.observation[0] != drive[0][0].observation[0]).any(axis=-1)
     assert tracks_differ.all()
     assert (block.previous_action[1:] != drive[0][0].previous_action[1:]).any()
+
+
+@pytest.mark.parametrize("environment", [None, "Pendulum-v1"])
+def test_td3_explores_evenly_until_its_first_train_step_and_near_its_actor_afterwards(environment):
+    config = make_config("td3", mode="test", environment=environment)
+    spec = spec_of(config)
+    agent = make_agent(config, spec)
+    params = agent.learner.policy_params(agent.learner.init(0))
+
+    def explored(version: int) -> tuple[np.ndarray, np.ndarray]:
+        """Actions `[M, A]`, and what the actor alone would have done."""
+        drive = make_any_rollout(config, agent.policy)
+        block = drive.collect(Weights(version, params))[0]
+        seen = block.observation[:-1].reshape(-1, spec.observation_size)
+        now = TimeStep(seen, *[np.zeros(len(seen))] * 4)
+        meant = agent.policy.act(params, (), now, jax.random.PRNGKey(0), False)[1]
+        acted = block.previous_action[1:].reshape(-1, spec.action_size)
+        return acted, meant
+
+    by_chance, _ = explored(0)
+    np.testing.assert_allclose(by_chance.mean(axis=0), 0.0, atol=0.15)
+    np.testing.assert_allclose(by_chance.std(axis=0), 1 / np.sqrt(3), atol=0.06)  # of an even one
+    assert len(np.unique(by_chance)) > 0.9 * by_chance.size
+    acted, meant = explored(1)
+    # The noise of Fujimoto et al. (2018), Sec. 6.1.
+    np.testing.assert_allclose((acted - meant).std(axis=0), 0.1, rtol=0.15)

@@ -1,6 +1,7 @@
 """Drives environments of Gymnasium with a policy: trajectories, and evaluations."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from rlcar.config import Config
 from rlcar.envs.adapter import first_line, make_adapter, make_environment
 from rlcar.errors import UserError
 from rlcar.evaluation import Evaluation
-from rlcar.rollout import Episodes, driving_key
+from rlcar.rollout import Episodes, driving_key, explore
 from rlcar.types import Params, Policy, Spec, TimeStep, Trajectory, Weights
 
 _EVALUATION_EPISODES = 16
@@ -122,7 +123,7 @@ class GymnasiumRollout:
         self._environments = _Environments(
             config, [int(one.generate_state(1)[0] >> 1) for one in seeds]
         )
-        self._act = jax.jit(policy.act, static_argnums=4)
+        self._explore = jax.jit(functools.partial(explore, policy))
         self._key = driving_key(seed, first_car)
         self._carry = policy.initial(cars)
         self._records_carry = policy.carry_size > 0
@@ -150,7 +151,9 @@ class GymnasiumRollout:
                     np.asarray(self._carry) if self._records_carry else None,
                 )
             )
-            self._carry, action = self._act(weights.params, self._carry, now, key, True)
+            self._carry, action = self._explore(
+                weights.params, weights.version, self._carry, now, key
+            )
             self._action = np.asarray(action)
             self._environments.step(self._action)
             after = self._environments.now

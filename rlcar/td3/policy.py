@@ -1,4 +1,4 @@
-"""One action for each observation; exploring adds noise to it."""
+"""One action for each observation; exploring adds noise to it (Fujimoto et al. 2018, Sec. 6.1)."""
 
 from typing import Any
 
@@ -23,4 +23,4 @@ def make_policy(config: Td3Config, spec: Spec) -> Policy:
             action = jnp.clip(action + noise, -1.0, 1.0)
         return carry, action
 
-    return Policy(lambda number: (), act)
+    return Policy(lambda number: (), act, starts_by_chance=True)
