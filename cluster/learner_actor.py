@@ -42,19 +42,20 @@ class LearnerProcess:
         _step_forward()
         logs.take_over("learner")
         keep_compiled_code()  # one that takes a dead one's place need not compile again
-        spec = spec_of(config)
-        self._shards = shards
-        slots = rings_on(shards, config, shard_deadline_s)
-        self._trainer = Trainer(config, spec, make_agent(config, spec), slots)
+        self._config, self._shards, self._shard_deadline_s = config, shards, shard_deadline_s
+        self._trainer: Trainer  # from `start` on
         self._is_draining = threading.Event()
         self._busy_since_s: float | None = None
         self._idle_since_s: float | None = None
         self._idle, self._whole = RunningMean(IDLE_CALLS), RunningMean(IDLE_CALLS)  # seconds a call
 
     def start(self, resume: checkpoint.Save | None) -> tuple[Report, Weights]:
-        """What to begin with; not in `__init__`, whose errors Ray swallows."""
+        """What to begin with; all that may fail is here, as Ray makes a death of it in `__init__`."""
         ray.get([shard.whereabouts.remote() for shard in self._shards])
         with self._working():
+            spec = spec_of(self._config)
+            slots = rings_on(self._shards, self._config, self._shard_deadline_s)
+            self._trainer = Trainer(self._config, spec, make_agent(self._config, spec), slots)
             if resume is not None:
                 self._trainer.restore(resume)
             return self._report(0, {}), self._trainer.weights()

@@ -19,7 +19,7 @@ from cluster.learner import RemoteLearner
 from cluster.train import train
 from rlcar import checkpoint
 from rlcar.config import load_config, make_config
-from rlcar.errors import CheckpointError, NonFiniteError, UserError
+from rlcar.errors import CheckpointError, ConfigError, NonFiniteError, UserError
 from rlcar.metrics import read_metrics
 
 pytestmark = [
@@ -260,6 +260,15 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_chan
     assert type(caught.value) is CheckpointError
     assert "\n" not in str(caught.value)
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_learner_that_cannot_hold_its_replay_says_so_the_first_time(tmp_path, caplog):
+    huge = tiny("replay.on_device=true", "replay.capacity_env_steps=1000000000000")
+    with pytest.raises(ConfigError, match=r"replay\.capacity_env_steps") as caught:
+        train(huge, ONE, tmp_path / "run")
+    assert type(caught.value) is ConfigError
+    assert "\n" not in str(caught.value)
+    assert not [record for record in caplog.records if "learner" in record.message]
 
 
 def test_a_training_leaves_no_actor_in_a_cluster_that_it_only_joined(done):
