@@ -50,7 +50,7 @@ class LearnerProcess:
         self._idle, self._whole = RunningMean(IDLE_CALLS), RunningMean(IDLE_CALLS)  # seconds a call
 
     def start(self, resume: checkpoint.Save | None) -> tuple[Report, Weights]:
-        """What to begin with; all that may fail is here, as Ray makes a death of it in `__init__`."""
+        """What to begin with; all that may fail is here: in `__init__` Ray calls it a death."""
         ray.get([shard.whereabouts.remote() for shard in self._shards])
         with self._working():
             spec = spec_of(self._config)
