@@ -26,6 +26,7 @@ from rlcar.dreamer.products import products_in
 from rlcar.dreamer.returns import ReturnRange, initial_return_range
 from rlcar.dreamer.rssm import RssmState, draw_latent, feature_size, latent_noise, remembered
 from rlcar.dreamer.step_loss import by_cache
+from rlcar.dreamer.time_scan import scan
 from rlcar.dreamer.world_model import (
     Observed,
     WorldModel,
@@ -211,7 +212,7 @@ def _dream(
         state = RssmState(remembered(config.world_model, recurrent), latent)
         return state, (feature, action, judged)
 
-    last, (feature, action, judged) = jax.lax.scan(step, starts, noises)
+    last, (feature, action, judged) = scan(step, starts, noises)
     if judged is None:
         flat = judge(feature.reshape(length * number, -1))
         judged = jax.tree.map(lambda x: x.reshape(length, number, *x.shape[1:]), flat)

@@ -10,6 +10,22 @@ from jax.extend.core import Var
 
 Tree = Any
 
+# So many steps of a loop are one round of it on a GPU: what a round costs beside its steps, which
+# is its counter and taking and storing a slice of each array, is a third of a filter's kernels.
+# A CPU would only compile for longer.
+_GPU_UNROLL = 8
+
+
+def scan(step: Callable, start: Tree, inputs: Tree) -> tuple[Tree, Tree]:
+    """`jax.lax.scan`, in fewer rounds where the launch of a kernel is what costs."""
+
+    def in_rounds_of(steps: int) -> Callable:
+        return lambda start, inputs: jax.lax.scan(step, start, inputs, unroll=steps)
+
+    return jax.lax.platform_dependent(
+        start, inputs, cpu=in_rounds_of(1), default=in_rounds_of(_GPU_UNROLL)
+    )
+
 
 def time_scan(step: Callable, params: Tree, start: Tree, inputs: Tree) -> tuple[Tree, Tree]:
     """Scans `step` from `start` over `inputs [T, N, ...]`; returns all states, and all outputs.
@@ -28,7 +44,7 @@ def time_scan(step: Callable, params: Tree, start: Tree, inputs: Tree) -> tuple[
             after, output = step(params, state, x)
             return after, (after, output)
 
-        return jax.lax.scan(keep, start, inputs)[1]
+        return scan(keep, start, inputs)[1]
 
     def forward(params: Tree, start: Tree, inputs: Tree) -> tuple[tuple, tuple]:
         states, outputs = run(params, start, inputs)
@@ -43,11 +59,11 @@ def time_scan(step: Callable, params: Tree, start: Tree, inputs: Tree) -> tuple[
             return jax.vjp(lambda state: step(params, state, x), state)[1]
 
         def again(params: Tree, states: Tree, inputs: Tree, adjoints: tuple) -> tuple:
-            return _back(lambda x: pull_one(params, *x), zero, (states, inputs), adjoints)
+            return _back(lambda x: pull_one(params, *x), zero, (states, inputs), adjoints, 1)
 
         def all_at_once(params: Tree, states: Tree, inputs: Tree, adjoints: tuple) -> tuple:
             pull_at, stacked = _stacked_pulls(partial(pull_one, params), states, inputs)
-            return _back(pull_at, zero, stacked, adjoints)
+            return _back(pull_at, zero, stacked, adjoints, _GPU_UNROLL)
 
         # A GPU saves the launches of a second way forward, step by step; in a CPU's cache that is
         # cheaper than reading all times' residuals back from memory.
@@ -66,7 +82,9 @@ def time_scan(step: Callable, params: Tree, start: Tree, inputs: Tree) -> tuple[
     return run(params, start, inputs)
 
 
-def _back(pull_at: Callable, zero: Tree, kept: Tree, adjoints: tuple) -> tuple[Tree, Tree]:
+def _back(
+    pull_at: Callable, zero: Tree, kept: Tree, adjoints: tuple, unroll: int
+) -> tuple[Tree, Tree]:
     """Carries the state's adjoint from the end to the start; returns it there, and at all times."""
 
     def back(carried: Tree, x: tuple) -> tuple[Tree, Tree]:
@@ -75,8 +93,7 @@ def _back(pull_at: Callable, zero: Tree, kept: Tree, adjoints: tuple) -> tuple[T
         (state_adjoint,) = pull_at(kept)((after_adjoint, output_adjoint))
         return state_adjoint, after_adjoint
 
-    start_adjoint, after_adjoints = jax.lax.scan(back, zero, (kept, *adjoints), reverse=True)
-    return start_adjoint, after_adjoints
+    return jax.lax.scan(back, zero, (kept, *adjoints), reverse=True, unroll=unroll)
 
 
 def _stacked_pulls(pull: Callable, states: Tree, inputs: Tree) -> tuple[Callable, list[jax.Array]]:

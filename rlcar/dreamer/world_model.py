@@ -29,7 +29,7 @@ from rlcar.dreamer.rssm import (
     sample_latent,
     split_posterior,
 )
-from rlcar.dreamer.time_scan import time_scan
+from rlcar.dreamer.time_scan import scan, time_scan
 from rlcar.types import Batch, Metrics, Params, Spec
 
 _OPEN_LOOP_EVERY = 4  # steps from one start of a dream along the batch to the next
@@ -226,7 +226,7 @@ def open_loop_losses(
 
     action = follow(_time_major(batch.previous_action)).reshape(length * number, -1)
     encoded = model.encode_action(fixed, action).reshape(length, number, -1)
-    _, (before, after) = jax.lax.scan(step, state, (encoded, uniform))
+    _, (before, after) = scan(step, state, (encoded, uniform))
     flat = features(after).reshape(length * number, -1)
     reward_logits = model.reward(params, flat).reshape(length, number, TWO_HOT_BINS)
     reward = two_hot_loss(reward_logits, follow(_time_major(batch.reward)))
