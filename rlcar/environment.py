@@ -34,14 +34,17 @@ def make_rollout(config: Config, policy: Policy, first_car: int = 0, epoch: int 
 
 
 def make_evaluation(
-    config: Config, policy: Policy, should_stop: Callable[[], bool] = lambda: False
+    config: Config,
+    policy: Policy,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> Callable[[Params], Evaluation | None]:
     """Makes the look at a policy that training takes now and then.
 
     Where it is long, as in an environment of Gymnasium, it ends with None once `should_stop` says
-    so.
+    so, and tells `on_share` meanwhile what share of it is over.
     """
     if config.environment.id:
-        return make_environment_evaluator(config, policy, should_stop)
+        return make_environment_evaluator(config, policy, should_stop, on_share)
     drive = make_evaluator(policy, config.race, config.training.evaluate_set)
     return lambda params: score_laps(drive(params))

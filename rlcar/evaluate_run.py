@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from rlcar import checkpoint
 from rlcar.agent import Agent, make_agent
@@ -46,11 +47,14 @@ def evaluate_run(
     seeds = track_seeds(track_set)
     agent = make_agent(config, SPEC)
     save, params = load_policy(folder, path, agent, config.seed)
-    laps = {config.preset: drive(agent.policy, params, config.race, seeds)}
     tracks = make_tracks(seeds, config.race.track)
     drivers = {**DRIVERS, REFERENCE: make_reference(seeds, config.race)}
-    for name, policy in drivers.items():
-        laps[name] = drive(policy, None, config.race, seeds)
+    with _showing_progress("drivers") as progress:
+        task = progress.add_task("", total=1 + len(drivers))
+        laps = {config.preset: drive(agent.policy, params, config.race, seeds)}
+        for name, policy in drivers.items():
+            progress.advance(task)
+            laps[name] = drive(policy, None, config.race, seeds)
     result = report(laps, tracks, config.race, track_set=track_set)
     result |= _earlier_summary(folder) if summary is None else summary
     result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
@@ -69,7 +73,14 @@ def _evaluate_environment(
 ) -> Path:
     agent = make_agent(config, spec_of(config))
     save, params = load_policy(folder, path, agent, config.seed)
-    evaluation = make_evaluation(config, agent.policy)(params)
+    with _showing_progress("episodes") as progress:
+        task = progress.add_task("", total=1.0)
+        evaluate = make_evaluation(
+            config,
+            agent.policy,
+            on_share=lambda share: progress.update(task, completed=share),
+        )
+        evaluation = evaluate(params)
     assert evaluation is not None  # nothing stops it
     result: dict[str, Any] = {"environment": config.environment.id}
     result |= {name.partition("/")[2]: value for name, value in evaluation.metrics.items()}
@@ -83,6 +94,12 @@ def _evaluate_environment(
     figures = ("episode_reward", "episode_steps", "env_steps", "train_seconds")
     _print_figures(Console(), folder, result, figures)
     return written
+
+
+def _showing_progress(what: str) -> Progress:
+    console = Console(stderr=True)
+    columns = BarColumn(bar_width=20), TaskProgressColumn(), f"of the {what}", TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _print_figures(

@@ -179,11 +179,15 @@ class GymnasiumRollout:
 
 
 def make_environment_evaluator(
-    config: Config, policy: Policy, should_stop: Callable[[], bool]
+    config: Config,
+    policy: Policy,
+    should_stop: Callable[[], bool],
+    on_share: Callable[[float], None],
 ) -> Callable[[Params], Evaluation | None]:
     """Makes `evaluate(params)`: the mean reward of the mode over a few episodes, the same ones.
 
-    It returns None once `should_stop` says so: episodes may take minutes.
+    It returns None once `should_stop` says so: episodes may take minutes. After each step
+    `on_share` is told what share of the episodes is over.
     """
     act = jax.jit(policy.act, static_argnums=4)
 
@@ -207,6 +211,7 @@ def make_environment_evaluator(
             reward += np.where(is_done, 0.0, environments.now.reward)
             steps += ~is_done
             is_done |= environments.now.is_last
+            on_share(float(is_done.mean()))
         environments.close()
         metrics = {
             "evaluation/episode_reward": float(reward.mean()),

@@ -51,10 +51,12 @@ NATIVE = CATCH.model_copy(
 
 
 def test_who_sees_the_ball_catches_it():
-    assert make_evaluation(NATIVE, EYES)(None).metrics == {
+    shares = []
+    assert make_evaluation(NATIVE, EYES, on_share=shares.append)(None).metrics == {
         "evaluation/episode_reward": 1.0,
         "evaluation/episode_steps": 7.0,
     }
+    assert shares == [0.0] * 6 + [1.0]  # all balls fall equally fast
 
 
 def test_blocks_continue_one_another_and_every_episode_is_whole():
