@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -169,3 +171,20 @@ def test_ppo_can_choose_among_actions():
     state, metrics = _run(_learner("ppo", DISCRETE), _batches("ppo", 2, 4, 12, spec=DISCRETE))
     assert np.isfinite(largest(state))
     assert 0 < metrics["actor/entropy"] <= np.log(3) + 1e-5
+
+
+def test_an_agent_is_built_before_jax_has_threads():
+    """The command line builds one to check it, and then starts Ray, which forks."""
+    lines = [
+        "import os",
+        "from rlcar.agent import make_agent",
+        "from rlcar.config import make_config",
+        "from rlcar.sim import SPEC",
+        *(f"make_agent(make_config({name!r}), SPEC)" for name in ("nano", "documented", *PRESETS)),
+        "os.fork() or os._exit(0)",
+        "os.wait()",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""  # JAX warns of forks once it has threads

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rlcar.algorithm_config import ActorCriticConfig
 from rlcar.data_parallel import of_all_devices
@@ -57,7 +58,7 @@ def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) 
 
     actor_fn = hk.without_apply_rng(hk.transform(actor))
     critic_fn = hk.without_apply_rng(hk.transform(critic))
-    dummy = jnp.zeros((1, feature_size))
+    dummy = np.zeros((1, feature_size), np.float32)
     return ActorCritic(
         lambda key: init_with_one_draw(actor_fn.init, key, dummy),
         lambda key: init_with_one_draw(critic_fn.init, key, dummy),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rlcar.algorithm_config import DocumentedConfig
@@ -69,7 +70,7 @@ def make_networks(config: DocumentedConfig, spec: Spec) -> Networks:
         return init, (encoder, advance, reward, decoder, actor)
 
     transformed = hk.without_apply_rng(hk.multi_transform(build))
-    dummy = jnp.zeros((1, spec.observation_size))
+    dummy = np.zeros((1, spec.observation_size), np.float32)
     return Networks(lambda key: transformed.init(key, dummy), *transformed.apply)
 
 

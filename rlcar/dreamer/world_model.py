@@ -6,6 +6,7 @@ from typing import NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rlcar.algorithm_config import WorldModelConfig
@@ -105,8 +106,9 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
         return init, (encode, *dynamics, decode, decode_image, reward, continues)
 
     transformed = hk.without_apply_rng(hk.multi_transform(build))
-    image = None if spec.image_shape is None else jnp.zeros((1, *spec.image_shape), jnp.uint8)
-    dummies = jnp.zeros((1, spec.observation_size)), image, jnp.zeros((1, spec.action_size))
+    observation = np.zeros((1, spec.observation_size), np.float32)
+    image = None if spec.image_shape is None else np.zeros((1, *spec.image_shape), np.uint8)
+    dummies = observation, image, np.zeros((1, spec.action_size), np.float32)
     return WorldModel(
         lambda key: init_with_one_draw(transformed.init, key, *dummies), *transformed.apply
     )

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rlcar.types import Params, Spec
+from rlcar.types import Array, Params, Spec
 
 
 class Network(NamedTuple):
@@ -20,12 +21,12 @@ class Network(NamedTuple):
 def make_actor(hidden_units: int, spec: Spec, numbers_per_action: int) -> Network:
     """Maps observations `[N, O]` to `[N, A * numbers_per_action]`."""
     size = spec.action_size * numbers_per_action
-    return _mlp(hidden_units, size, jnp.zeros((1, spec.observation_size)))
+    return _mlp(hidden_units, size, np.zeros((1, spec.observation_size), np.float32))
 
 
 def make_critics(hidden_units: int, spec: Spec) -> Network:
     """Maps observations and actions to the values `[2, N]` of two critics."""
-    pair = jnp.zeros((1, spec.observation_size + spec.action_size))
+    pair = np.zeros((1, spec.observation_size + spec.action_size), np.float32)
     critic = _mlp(hidden_units, 1, pair)
 
     def init(key: jax.Array) -> Params:
@@ -38,7 +39,7 @@ def make_critics(hidden_units: int, spec: Spec) -> Network:
     return Network(init, apply)
 
 
-def _mlp(hidden_units: int, size: int, example: jax.Array) -> Network:
+def _mlp(hidden_units: int, size: int, example: Array) -> Network:
     network = hk.without_apply_rng(
         hk.transform(lambda x: hk.nets.MLP([hidden_units, hidden_units, size])(x))
     )
