@@ -83,7 +83,10 @@ def test_another_seed_is_another_run(learner, two_batches):
     assert largest(jax.tree.map(np.subtract, one.params, other.params)) > 0.01
 
 
-def test_one_update_of_two_batches_equals_two_updates_of_one(learner, two_batches):
+def test_one_update_of_two_batches_equals_two_updates_of_one(config, two_batches):
+    # The optimiser makes whole steps of what rounding leaves of a gradient that is nearly zero.
+    steady = config.optimizer.model_copy(update={"epsilon": 1e-4})
+    learner = quick_learner(make_learner(config.model_copy(update={"optimizer": steady}), SPEC))
     together, mean = _run(learner, 0, 1, two_batches)
     state = learner.init(0)
     apart = []
@@ -93,8 +96,7 @@ def test_one_update_of_two_batches_equals_two_updates_of_one(learner, two_batche
         )
         apart.append(metrics)
     state, apart = jax.device_get((state, apart))
-    # A learning rate of 1e-3 makes several 1e-6 of rounding in a gradient that is nearly zero.
-    assert_trees_close(state, together, rtol=1e-5, atol=1e-5)
+    assert_trees_close(state, together, rtol=1e-5, atol=3e-6)
     assert_trees_close(jax.tree.map(lambda a, b: (a + b) / 2, *apart), mean, rtol=1e-4, atol=1e-6)
 
 
