@@ -11,7 +11,7 @@ from jax.extend.core import Var
 Tree = Any
 
 # So many steps of a loop are one round of it on a GPU: what a round costs beside its steps, which
-# is its counter and taking and storing a slice of each array, is a third of a filter's kernels.
+# is its counter and taking and storing a slice of each array, is a quarter of a filter's kernels.
 # A CPU would only compile for longer.
 _GPU_UNROLL = 8
 
