@@ -7,7 +7,7 @@ import pytest
 
 from rlcar.dreamer.time_scan import time_scan
 
-LENGTH, ROWS, UNITS = 7, 3, 4
+LENGTH, ROWS, UNITS = 19, 3, 4  # on a GPU two rounds of the loop and a part of one
 
 
 def _step(params, state, inputs):
