@@ -1,93 +1,171 @@
-"""uvicorn's HTTP, with bounds that it leaves to a proxy: headers' size and time, connections."""
+"""Limits that uvicorn's HTTP protocol lacks: header sizes, pipelined requests, idle connections.
 
-from asyncio import TimerHandle, Transport
+HAProxy enforces the same limits in front of the real-time lane. The lane without it (`--direct`)
+has them here, in their simplest form.
+"""
+
+import asyncio
 from http import HTTPStatus
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.settings import ServeSettings
 
+MAX_HEADERS = 100
+MAX_PIPELINED_REQUESTS = 16
+KEEP_ALIVE_S = 75.0  # Longer than the keep-alive time of common clients and proxies.
+_SWEEP_S = 0.25
 
-class BoundedHttp(HttpToolsProtocol):
-    """One connection; `bounded_http` makes the class that has the bounds."""
 
-    headers_bytes: int
-    headers_timeout_s: float
-    connection_limit: int
+class ConnectionLimits:
+    """Limits shared by all connections of a server, and the timer that enforces their deadlines."""
 
-    _is_in_headers = True
-    _received_bytes = 0
-    _timer: TimerHandle | None = None
+    def __init__(self, settings: ServeSettings, connections: int):
+        """`connections` bounds how many connections are open at once."""
+        self.connections = connections
+        self.headers_bytes = settings.headers_bytes
+        self.headers_timeout_s = settings.headers_timeout_s
+        self.write_timeout_s = settings.write_timeout_s
+        self._is_sweeping = False
 
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Refuses one connection too many; else waits for headers, but not for ever."""
+    def watch(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+        """Starts the timer unless it runs; it stops when no connection is left."""
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            loop.call_later(_SWEEP_S, self._sweep, loop, connections)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+        now_s = loop.time()
+        for connection in list(connections):
+            connection.check_deadlines(now_s)
+        self._is_sweeping = bool(connections)
+        if self._is_sweeping:
+            loop.call_later(_SWEEP_S, self._sweep, loop, connections)
+
+
+class WriteDeadline:
+    """Aborts a connection whose client does not read what was sent to it."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    limits: ConnectionLimits
+
+    _write_deadline_s: float | None = None
+
+    def pause_writing(self) -> None:
+        """Starts the deadline: the client does not keep up."""
+        super().pause_writing()  # type: ignore[misc]
+        self._write_deadline_s = self.loop.time() + self.limits.write_timeout_s
+
+    def resume_writing(self) -> None:
+        """Clears the deadline: the client has read enough."""
+        super().resume_writing()  # type: ignore[misc]
+        self._write_deadline_s = None
+
+    def check_deadlines(self, now_s: float) -> None:
+        """Aborts the connection if its write deadline has passed."""
+        if self._write_deadline_s is None and self.transport.is_closing():
+            # `close` waits until the client has read the rest, so that wait needs a deadline too.
+            self._write_deadline_s = now_s + self.limits.write_timeout_s
+        if self._write_deadline_s is not None and now_s > self._write_deadline_s:
+            self.transport.abort()
+
+
+class _LimitError(Exception):
+    """Ends the parsing of a request that was refused."""
+
+
+class BoundedHttp(WriteDeadline, HttpToolsProtocol):
+    """One HTTP connection within limits; `bounded_http` returns the class for some settings."""
+
+    _is_idle = False  # Between a response and the next request.
+    _read_deadline_s: float | None = None
+    _unparsed_bytes = 0  # Received since the parser last reported headers or a part of a body.
+    _header_count = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuses a connection over the limit; otherwise waits for a request for a limited time."""
         super().connection_made(transport)
-        if len(self.connections) > self.connection_limit:
+        self.limits.watch(self.loop, self.connections)
+        if len(self.connections) > self.limits.connections:
             self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
         else:
-            self._arm()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets the timer."""
-        self._disarm()
-        super().connection_lost(exc)
+            self._read_deadline_s = self.loop.time() + self.limits.headers_timeout_s
 
     def data_received(self, data: bytes) -> None:
-        """Parses what came, as long as headers are within their bounds."""
+        """Parses what came, as long as the request stays within its limits."""
         if self.transport.is_closing():
             return
-        self._received_bytes += len(data)
+        if self._is_idle:
+            # Only the first byte sets the deadline: further ones do not extend it.
+            self._is_idle = False
+            self._read_deadline_s = self.loop.time() + self.limits.headers_timeout_s
+        self._unparsed_bytes += len(data)
         super().data_received(data)
-        if self._is_in_headers and not self.transport.is_closing():
-            if self._received_bytes > self.headers_bytes:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-            elif self._timer is None:
-                self._arm()
+        if self._unparsed_bytes > self.limits.headers_bytes and not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answers whoever has said all that it wants to, before it hangs up on our side too."""
+        """Keeps a half-closed connection open until the request is answered."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body:
             return False
         cycle.keep_alive = False
         return True
 
+    def check_deadlines(self, now_s: float) -> None:
+        """Closes the connection if a request is overdue or the client does not read."""
+        super().check_deadlines(now_s)
+        if self._read_deadline_s is None or now_s <= self._read_deadline_s:
+            return
+        self._read_deadline_s = None
+        if self._is_idle:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
     def on_message_begin(self) -> None:
-        """A request's first byte."""
-        self._is_in_headers, self._received_bytes = True, 0
+        """Starts to count the headers of a request."""
+        self._header_count = 0
         super().on_message_begin()
 
-    def on_headers_complete(self) -> None:
-        """Starts the application, unless the headers came at once and are too large."""
-        self._is_in_headers = False
-        self._disarm()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.headers_bytes:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header or a trailer, unless it is one too many."""
+        self._header_count += 1
+        if self._header_count > MAX_HEADERS:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        else:
-            super().on_headers_complete()
+            raise _LimitError
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Starts the application, unless the request exceeds a limit."""
+        self._read_deadline_s, self._unparsed_bytes = None, 0
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.headers_bytes:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            raise _LimitError
+        if len(self.pipeline) >= MAX_PIPELINED_REQUESTS:
+            self._refuse(HTTPStatus.TOO_MANY_REQUESTS)
+            raise _LimitError
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Passes on the body of a request that was not refused."""
+        """Passes on a part of the body."""
+        self._unparsed_bytes = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Waits for the next request, for a limited time."""
+        if not self.pipeline:
+            self._is_idle = True
+            self._read_deadline_s = self.loop.time() + KEEP_ALIVE_S
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is not HTTP, unless the request was refused already."""
         if not self.transport.is_closing():
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """Passes on the end of a request that was not refused."""
-        if not self.transport.is_closing():
-            super().on_message_complete()
-
-    def _arm(self) -> None:
-        self._timer = self.loop.call_later(self.headers_timeout_s, self._late)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _late(self) -> None:
-        if not self.transport.is_closing():
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+            super().send_400_response(msg)
 
     def _refuse(self, status: HTTPStatus) -> None:
         text = f'{{"error":"{status.phrase}"}}'
@@ -99,11 +177,6 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-def bounded_http(settings: ServeSettings) -> type[BoundedHttp]:
+def bounded_http(limits: ConnectionLimits) -> type[BoundedHttp]:
     """Returns the protocol class for `uvicorn.Config(http=…)`."""
-    bounds = {
-        "headers_bytes": settings.headers_bytes,
-        "headers_timeout_s": settings.headers_timeout_s,
-        "connection_limit": settings.connections,
-    }
-    return type("BoundedHttpOfSettings", (BoundedHttp,), bounds)
+    return type("BoundedHttpOfSettings", (BoundedHttp,), {"limits": limits})

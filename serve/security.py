@@ -80,6 +80,21 @@ def required_scope(method: str, path: str) -> str | None:
     return "read" if method in _SAFE_METHODS and path not in CHANGING_PATHS else "drive"
 
 
+class _Slot:
+    """One of the requests that may be worked on at once."""
+
+    __slots__ = ("_is_held", "_security")
+
+    def __init__(self, security: "Security", is_held: int):
+        self._security, self._is_held = security, is_held
+        security.in_flight += is_held
+
+    def release(self) -> None:
+        """Gives the slot back, once."""
+        self._security.in_flight -= self._is_held
+        self._is_held = 0
+
+
 class Security:
     """An ASGI application around another one."""
 
@@ -102,7 +117,7 @@ class Security:
         failures = settings.failed_logins_per_min
         self._failures = RateLimit(failures / 60.0, failures)
         self._reading = BodyReading(settings.body_timeout_s)
-        self._in_flight = 0
+        self.in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admits a request, or answers it in the application's place."""
@@ -120,7 +135,7 @@ class Security:
             if origin is not None:
                 cookies += _cross_origin(origin)
             scope["rlcar.identity"] = self._identify(scope, headers, cookies)
-            if is_request and self._in_flight >= self._settings.in_flight:
+            if is_request and self.in_flight >= self._settings.in_flight:
                 raise RefusedError(429, "too many requests at once", [(b"retry-after", b"1")])
             if is_request:
                 receive = await self._whole_body(scope, headers, receive)
@@ -128,11 +143,11 @@ class Security:
             self._count(scope.get("method", "WS"), scope["path"], refusal.status)
             await _refuse(scope, receive, send, refusal)
             return
-        self._in_flight += is_request
+        slot = _Slot(self, int(is_request))
         try:
-            await self.app(scope, receive, self._guarded(scope, send, cookies))
+            await self.app(scope, receive, self._guarded(scope, send, cookies, slot))
         finally:
-            self._in_flight -= is_request
+            slot.release()
 
     def _check_address(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
         """Refuses what a page of another site may have sent from its visitor's browser.
@@ -237,9 +252,11 @@ class Security:
         assert self._tokens is not None
         return self._tokens.sign("csrf:" + session)
 
-    def _guarded(self, scope: Scope, send: Send, cookies: Headers) -> Send:
+    def _guarded(self, scope: Scope, send: Send, cookies: Headers, slot: "_Slot") -> Send:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
+                # The work is done. A client that reads slowly must not keep others waiting.
+                slot.release()
                 # JSON that no page shows needs one of them; each costs a microsecond.
                 ours = [_NO_SNIFF] if scope["path"] == "/v1/act" else SECURITY_HEADERS
                 message["headers"] = [*message.get("headers", ()), *ours, *cookies]
@@ -342,6 +359,13 @@ def _retry_after(wait_s: float) -> Headers:
     return [(b"retry-after", str(max(1, int(wait_s + 0.999))).encode())]
 
 
+def _has_body(scope: Scope) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: RefusedError) -> None:
     body = b"" if refusal.status == 204 else msgspec.json.encode({"error": refusal.error})
     headers = [
@@ -350,6 +374,9 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: RefusedEr
         *refusal.headers,
         *SECURITY_HEADERS,
     ]
+    if CLOSE[0] not in headers and _has_body(scope):
+        # The body was not read. An open connection would wait for the rest of it.
+        headers += CLOSE
     kind = "http.response"
     if scope["type"] == "websocket":
         await receive()  # its websocket.connect

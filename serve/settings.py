@@ -42,7 +42,14 @@ class ServeSettings(pydantic.BaseModel):
     body_timeout_s: float = Field(5.0, gt=0.0)
     headers_bytes: int = Field(16 * 1024, ge=1024)
     headers_timeout_s: float = Field(10.0, gt=0.0)
-    connections: int = Field(512, ge=1)
+    write_timeout_s: float = Field(10.0, gt=0.0)  # until a client reads what was sent to it
+    connections: int = Field(512, ge=1)  # that one process serves at once
+    connections_per_address: int = Field(256, ge=1)  # enforced by HAProxy
+    frames_per_s: float = Field(500.0, ge=1.0)  # of one WebSocket, control frames included
+
+    # The front end: HAProxy before the real-time lane.
+    front_connections: int = Field(2048, ge=1)  # open at once, idle ones included
+    trusted_proxies: tuple[str, ...] = ()  # addresses or networks whose X-Forwarded-For counts
 
     # Token buckets, one for each client: a token's name, or an address.
     requests_per_s: float = Field(2000.0, gt=0.0)
@@ -60,6 +67,17 @@ class ServeSettings(pydantic.BaseModel):
     min_replicas: int = Field(1, ge=1)
     max_replicas: int = Field(1, ge=1)
     target_ongoing_requests: float = Field(16.0, gt=0.0)
+
+    @pydantic.field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Lets `--set trusted_proxies=10.0.0.0/8,192.168.1.7` name several."""
+        return tuple(value.split(",")) if isinstance(value, str) else value
+
+    @pydantic.field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ipaddress.ip_network(name.strip())) for name in value)
 
     @pydantic.model_validator(mode="after")
     def _is_open_to_nobody_by_accident(self) -> Self:

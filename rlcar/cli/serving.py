@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Where, console
+from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, print_page
 from rlcar.errors import UserError
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
@@ -48,6 +48,7 @@ def serve(
     ] = None,
     address: Annotated[str | None, typer.Option(help="A running Ray cluster, or auto.")] = None,
     page: Annotated[bool, typer.Option("--page", help="The live page too; realtime only.")] = False,
+    direct: Direct = False,
 ) -> None:
     """Serves the champion: POST /v1/act, WS /v1/drive, models, health, metrics."""
     # Before NumPy is loaded: a car's matrices are too small to share among threads.
@@ -63,6 +64,8 @@ def serve(
         raise UserError("--address is of the Ray lane: leave out --lane realtime")
     if page and lane != "realtime":
         raise UserError("the page lives in one process: add --lane realtime, or leave out --page")
+    if direct and lane != "realtime":
+        raise UserError("--direct applies to the real-time lane: add --lane realtime")
     settings = make_settings(
         registry=registry if "://" in registry else str(Path(registry).expanduser().resolve()),
         alias=alias,
@@ -81,21 +84,24 @@ def serve(
     published = publish_for_serving(Registry(settings.registry), run, runs, alias)
     if published:
         console.print(published, highlight=False)
-    console.print(f"http://{host}:{port}/v1/act; Ctrl-C stops", highlight=False)
     if lane == "ray":
         from serve.ray_lane import serve_on_ray
 
+        console.print(f"http://{host}:{port}/v1/act; Ctrl-C stops", highlight=False)
         serve_on_ray(settings, address)
     elif page:
         from serve.live import open_live
         from serve.live_app import run_live
 
         live = open_live(settings.registry)
-        run_live(live, settings, lambda url: console.print(f"the page: {url}", highlight=False))
+        run_live(live, settings, print_page, is_direct=direct)
     else:
         from serve.realtime import serve_realtime
 
-        serve_realtime(settings)
+        def print_url(url: str) -> None:
+            console.print(f"{url}v1/act; Ctrl-C stops", highlight=False)
+
+        serve_realtime(settings, is_direct=direct, on_ready=print_url)
 
 
 def drive(

@@ -26,6 +26,19 @@ Where = Annotated[
     ),
 ]
 
+Direct = Annotated[
+    bool,
+    typer.Option(
+        "--direct",
+        help="Serve this machine alone, without HAProxy in front, at the lowest latency.",
+    ),
+]
+
+
+def print_page(url: str) -> None:
+    """Prints the address of the live page."""
+    console.print(f"the page: {url}", highlight=False)
+
 
 def say(text: str) -> None:
     """Tells the user, or whatever reads the log."""

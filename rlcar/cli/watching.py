@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Where, console
+from rlcar.cli.shared import MODELS, RUNS, Direct, Where, print_page
 from rlcar.errors import UserError
 
 _TOKENS = Path("~/.config/rlcar/tokens.json")
@@ -35,6 +35,7 @@ def watch(
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Outside loopback, without a token.")
     ] = False,
+    direct: Direct = False,
 ) -> None:
     """Opens the page where a run is watched, driven by hand, and seen to learn."""
     # Before NumPy is loaded: a car's matrices are too small to share among threads.
@@ -63,7 +64,7 @@ def watch(
     # The page needs no published version, so that there is none is no news here.
     logging.getLogger("serve.app").setLevel(logging.ERROR)
     live = open_live(registry, folder, config.race)
-    run_live(live, settings, lambda url: console.print(f"the page: {url}", highlight=False))
+    run_live(live, settings, print_page, is_direct=direct)
 
 
 def start_page(folder: Path, port: int, registry: str) -> None:

@@ -239,4 +239,4 @@ def test_clients_that_hang_up_in_the_middle_harm_nobody(server):
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
             line.sendall(_post()[:cut])
     assert _is_alive(server)
-    assert server.config.app._in_flight == 0
+    assert server.config.app.in_flight == 0

