@@ -38,6 +38,12 @@ class RateLimit:
             self._buckets.popitem(last=False)
         return 0.0 if is_allowed else (1.0 - level) / self._per_s
 
+    async def slow_down(self, client: str) -> None:
+        """Takes one from the client's bucket, and waits until the bucket holds it."""
+        now_s = asyncio.get_running_loop().time
+        while wait_s := self.wait_s(client, now_s()):
+            await asyncio.sleep(wait_s)
+
 
 class BodyReading:
     """Waits for parts of bodies, for none of them longer than so many seconds.

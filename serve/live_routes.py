@@ -22,7 +22,7 @@ from serve.live_metrics import metrics_text
 from serve.live_models import one_step
 from serve.live_seat import TakenError
 from serve.live_socket import talk
-from serve.live_video import BOUNDARY, MOST_WATCHING, VideoFeed
+from serve.live_video import BOUNDARY, MOST_WATCHING, MOST_WATCHING_EACH, VideoFeed
 
 PAGE = Path(__file__).with_name("page")
 VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello gave this page
@@ -207,10 +207,15 @@ def _client(live: LiveSession, request: Request) -> str:
     viewer = live.viewers.find(request.headers.get(VIEWER_HEADER, ""))
     if viewer is not None:
         return viewer.key
+    return f"request:{_owner(request)}"
+
+
+def _owner(request: Request) -> str:
+    """Returns the token's name, or the address."""
     identity = request.scope.get("rlcar.identity")
     if identity is not None:
-        return f"request:{identity.name}"
-    return f"request:{request.client.host if request.client else 'unknown'}"
+        return str(identity.name)
+    return request.client.host if request.client else "unknown"
 
 
 class _TooLargeError(UserError):
@@ -233,15 +238,27 @@ async def _body(request: Request, kind: type[Any]) -> Any:
         raise UserError(f"the body is not what {request.url.path} takes: {error}") from error
 
 
+class _VideoResponse(StreamingResponse):
+    """The video for one client, which is counted until the response ends, however it ends."""
+
+    def __init__(self, feed: VideoFeed, owner: str):
+        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+        super().__init__(feed.parts(), 200, {"Cache-Control": "no-store"}, kind)
+        self._feed, self._owner = feed, owner
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._feed.watched_by(self._owner):
+            await super().__call__(scope, receive, send)
+
+
 def _video(feed: VideoFeed) -> Callable[[Request], Awaitable[Response]]:
     async def route(request: Request) -> Response:
-        if feed.watching >= MOST_WATCHING:
-            error = {"error": f"{MOST_WATCHING} already watch the video: use the page's own stream"}
-            return JSONResponse(error, 429, {"Retry-After": "5"})
-        kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        return StreamingResponse(
-            feed.parts(), media_type=kind, headers={"Cache-Control": "no-store"}
-        )
+        owner = _owner(request)
+        if feed.is_full(owner):
+            error = f"{MOST_WATCHING} already watch the video, or {MOST_WATCHING_EACH} of yours"
+            body = {"error": f"{error}: use the page's own stream"}
+            return JSONResponse(body, 429, {"Retry-After": "5"})
+        return _VideoResponse(feed, owner)
 
     return route
 

@@ -8,11 +8,13 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rlcar.errors import UserError
+from serve.limits import RateLimit
 from serve.live import LiveSession
-from serve.live_viewers import MOST_VIEWERS, Viewer, sentence
+from serve.live_viewers import MOST_VIEWERS, MOST_VIEWERS_EACH, Viewer, sentence
 
 _MOST_BYTES = 1024
 _MOST_BAD = 20  # messages, then the socket is closed
+_MESSAGES_PER_S = 60.0  # The page sends 20 while somebody drives by hand.
 _TRY_AGAIN_LATER, _BROKE_THE_RULES = 1013, 1008
 
 _Unit = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
@@ -36,12 +38,14 @@ _DECODER = msgspec.json.Decoder(_Control | _Take | _Leave)
 
 async def talk(live: LiveSession, socket: WebSocket) -> None:
     """Serves one viewer until it goes."""
-    if len(live.viewers) >= MOST_VIEWERS:
-        await socket.close(_TRY_AGAIN_LATER, f"{MOST_VIEWERS} already watch")
+    identity = socket.scope.get("rlcar.identity")
+    owner = "" if identity is None else identity.name
+    if len(live.viewers) >= MOST_VIEWERS or live.viewers.count_of(owner) >= MOST_VIEWERS_EACH:
+        most = f"{MOST_VIEWERS} already watch, or {MOST_VIEWERS_EACH} of yours"
+        await socket.close(_TRY_AGAIN_LATER, most)
         return
     await socket.accept()
-    identity = socket.scope.get("rlcar.identity")
-    viewer = Viewer(may_drive=identity is None or identity.allows("drive"))
+    viewer = Viewer(identity is None or identity.allows("drive"), owner)
     live.greet(viewer)
     sending = asyncio.create_task(_send(socket, viewer))
     try:
@@ -62,10 +66,13 @@ async def _send(socket: WebSocket, viewer: Viewer) -> None:
 
 async def _listen(live: LiveSession, socket: WebSocket, viewer: Viewer) -> None:
     bad = 0
+    rate = RateLimit(_MESSAGES_PER_S, 2 * _MESSAGES_PER_S)
     while bad <= _MOST_BAD:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
+        # Reading no further slows a sender down; each message may be told to every viewer.
+        await rate.slow_down(viewer.key)
         try:
             _obey(live, viewer, message.get("text") or message.get("bytes") or b"")
         except UserError as error:

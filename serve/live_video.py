@@ -1,7 +1,9 @@
 """Motion JPEG of the drive, for clients that show nothing but pictures."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
 import simplejpeg
@@ -14,6 +16,7 @@ BOUNDARY = "frame"
 VIDEO_FRAMES_PER_S = 30.0
 JPEG_QUALITY = 70
 MOST_WATCHING = 16
+MOST_WATCHING_EACH = 8  # Of one token or address.
 
 
 class VideoFeed:
@@ -25,24 +28,35 @@ class VideoFeed:
         self._frame = b""
         self._news = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
-        self.watching = 0
+        self._watching: Counter[str] = Counter()
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """Yields the stream's parts, for one client, until it goes."""
-        self.watching += 1
+    def is_full(self, owner: str) -> bool:
+        """Whether a token or an address may not watch, as too many do."""
+        everybody = self._watching.total()
+        return everybody >= MOST_WATCHING or self._watching[owner] >= MOST_WATCHING_EACH
+
+    @contextlib.contextmanager
+    def watched_by(self, owner: str) -> Iterator[None]:
+        """Counts one client, and draws as long as there is any."""
+        self._watching[owner] += 1
         if self._task is None:
             self._task = asyncio.create_task(self._draw())
         try:
-            while True:
-                async with self._news:
-                    await self._news.wait()
-                    frame = self._frame
-                yield frame
+            yield
         finally:
-            self.watching -= 1
-            if not self.watching and self._task is not None:
+            self._watching[owner] -= 1
+            self._watching += Counter()  # Forgets owners without clients.
+            if not self._watching and self._task is not None:
                 self._task.cancel()
                 self._task = None
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yields the stream's parts without end."""
+        while True:
+            async with self._news:
+                await self._news.wait()
+                frame = self._frame
+            yield frame
 
     async def _draw(self) -> None:
         loop = asyncio.get_running_loop()
