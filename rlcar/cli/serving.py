@@ -79,6 +79,10 @@ def serve(
         allowed_origins=tuple(allowed_origin or ()),
         **dict(_pair(text) for text in set_ or []),
     )
+    if lane == "realtime":
+        from serve.realtime import front_binary
+
+        front_binary(settings, is_direct=direct)  # Fail before anything is published.
     if auth:
         _require_tokens(settings.tokens)
     published = publish_for_serving(Registry(settings.registry), run, runs, alias)

@@ -1,11 +1,17 @@
-"""Real versions with drawn weights, and real servers: uvicorn behind a port of this machine."""
+"""Real versions with drawn weights, and real servers: in a thread, or as the program itself."""
 
 import contextlib
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import uvicorn
@@ -97,3 +103,49 @@ def serving_settings(settings: ServeSettings, **options: Any) -> Iterator[Server
         server.should_exit = True
         thread.join(20.0)
         assert not thread.is_alive(), "uvicorn did not stop"
+
+
+class Program(NamedTuple):
+    """`rlcar serve --lane realtime`, as a person starts it."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def program(
+    folder: Path, *options: str, verb: tuple[str, ...] = ("serve", "--lane", "realtime")
+) -> Iterator[Program]:
+    """Runs the program on a free port, behind HAProxy unless `--direct` is given."""
+    command = [sys.executable, "-m", "rlcar.cli", *verb, "--port", "0", "--registry", str(folder)]
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [*command, *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+
+        def said() -> str:
+            return os.pread(output.fileno(), 1_000_000, 0).decode()
+
+        def address() -> re.Match[str] | None:
+            assert process.poll() is None, said()
+            return re.search(r"http://[^ ]*:(\d+)/", said())
+
+        try:
+            wait_until(address)
+            found = address()
+            assert found is not None
+            yield Program(process, int(found[1]))
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(30)
+            assert "Traceback" not in said(), said()
+        finally:
+            process.kill()
+            process.wait()

@@ -1,5 +1,6 @@
 """The page's routes as the old clients know them, and as an attacker asks them."""
 
+import contextlib
 import time
 
 import httpx
@@ -10,7 +11,7 @@ from starlette.applications import Starlette
 
 from serve.live import open_live
 from serve.live_routes import live_routes
-from serve.live_video import MOST_WATCHING
+from serve.live_video import MOST_WATCHING, MOST_WATCHING_EACH
 from tests.serve.live_page import on_a_port, paged
 from tests.serve.served import publish
 from tests.waiting import wait_until
@@ -133,20 +134,30 @@ def test_the_video_is_a_stream_of_jpegs(page, web):
 
 
 def test_video_watchers_are_limited_and_forgotten_when_they_leave(page):
-    streams = []
-    with httpx.Client(base_url=f"http://{page.address}", timeout=30.0) as web:
-        for _ in range(MOST_WATCHING):
-            streams.append(web.stream("GET", "/video_feed"))
-            streams[-1].__enter__()
-        assert web.get("/video_feed").status_code == 429
-        for stream in streams:
-            stream.__exit__(None, None, None)
+    def client(address):
+        transport = httpx.HTTPTransport(local_address=address)
+        url = f"http://{page.address}"
+        return httpx.Client(base_url=url, timeout=30.0, transport=transport)
 
-        def is_free():
-            with web.stream("GET", "/video_feed") as stream:
-                return stream.status_code == 200
+    def status(web):
+        with web.stream("GET", "/video_feed") as stream:
+            return stream.status_code
 
-        wait_until(is_free)
+    with (
+        client("127.0.0.1") as one,
+        client("127.0.0.2") as two,
+        client("127.0.0.3") as three,
+        contextlib.ExitStack() as streams,
+    ):
+        for web in (one, two):
+            for _ in range(MOST_WATCHING_EACH):
+                stream = streams.enter_context(web.stream("GET", "/video_feed"))
+                assert stream.status_code == 200
+            assert status(web) == 429  # Each address has its share,
+        assert MOST_WATCHING == 2 * MOST_WATCHING_EACH
+        assert status(three) == 429  # and there is a limit for everybody.
+        streams.close()
+        wait_until(lambda: status(three) == 200)
 
 
 BAD_BODIES = [

