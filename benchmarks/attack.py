@@ -17,10 +17,8 @@ is broken. Writes benchmarks/results/attack.json and attack.png.
 
 import argparse
 import asyncio
-import datetime
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,11 +31,10 @@ from rich.table import Table
 
 from benchmarks.attacks import ATTACKS
 from benchmarks.drawn_model import publish_drawn
-from benchmarks.header import machine, print_header
+from benchmarks.header import origin, print_header
 from benchmarks.honest import Honest
 from benchmarks.watched_server import LANES, MemoryWatch, WatchedServer, serving
 from cluster.chaos_report import write_report
-from rlcar import checkpoint
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "attack.json"
@@ -64,70 +61,73 @@ BOUNDS = {
 }
 
 
-def attackers(name: str, port: int, source: str, seconds: float) -> "subprocess.Popen[bytes]":
-    """Starts the process that attacks."""
-    command = [sys.executable, "-m", "benchmarks.attacks", name, "--port", str(port)]
-    command += ["--source", source, "--seconds", str(seconds)]
-    return subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE)
-
-
 async def measure(
-    server: WatchedServer, name: str, *, source: str = "127.0.0.2", seconds: float = 10.0
+    server: WatchedServer,
+    name: str,
+    *,
+    source: str = "127.0.0.2",
+    seconds: float = 10.0,
+    warm_up_s: float = WARM_UP_S,
+    recovered_within_s: float = 0.05,
 ) -> dict[str, Any]:
-    """Attacks a server with honest clients beside it; returns what they noticed."""
+    """Attacks a server with honest clients beside it; returns what they noticed.
+
+    The server has recovered when 20 new connections in a row are answered within
+    `recovered_within_s`, and it holds no more connections than before.
+    """
     has_page = name != NONE and ATTACKS[name].needs_page
     async with Honest(server.port, has_page=has_page).asking():
-        await asyncio.sleep(WARM_UP_S)
-    before = {"connections": server.connections(), "files": server.files()}
+        await asyncio.sleep(warm_up_s)
+    connections, files = server.connections(), server.files()
     memory = MemoryWatch(server, KILL_AT_MB)
     memory.start()
     honest = Honest(server.port, has_page=has_page)
     async with honest.asking() as seen:
-        counts = await _attack(server, name, source, seconds)
+        counts = await run_attackers(server, name, source, seconds)
         ended_s = time.perf_counter()
         honest.stop()
-        recovery_s = None
-        if not memory.has_killed:
-            recovery_s = await honest.recovery_s(RECOVERY_LIMIT_S)
-            if recovery_s is not None:
-                recovery_s = await _quiet_s(server, before["connections"], ended_s)
+        has_recovered = not memory.has_killed and await honest.recovers(
+            RECOVERY_LIMIT_S, recovered_within_s
+        )
+        recovery_s = time.perf_counter() - ended_s
+    if has_recovered:  # the honest clients' own connections have ended here
+        while server.connections() > connections and recovery_s < RECOVERY_LIMIT_S:
+            await asyncio.sleep(0.05)
+            recovery_s = time.perf_counter() - ended_s
     memory.stop()
+    is_over = has_recovered and recovery_s < RECOVERY_LIMIT_S
     return {
         **seen.figures(),
         "memory_mb": round(memory.growth_mb, 1),
         "memory_before_mb": round(memory.before_mb, 1),
         "was_killed": memory.has_killed,
-        "recovery_s": None if recovery_s is None else round(recovery_s, 2),
-        "files_before": before["files"],
+        "recovery_s": round(recovery_s, 2) if is_over else None,
+        "files_before": files,
         "files_after": server.files(),
         "attacker": counts,
     }
 
 
-async def _attack(server: WatchedServer, name: str, source: str, seconds: float) -> dict[str, Any]:
-    """Lets the attackers attack; returns their own counts."""
+async def run_attackers(
+    server: WatchedServer, name: str, source: str, seconds: float
+) -> dict[str, Any]:
+    """Lets the attackers attack in a process of their own; returns their own counts."""
     if name == NONE:
         await asyncio.sleep(seconds)
         return {}
-    process = attackers(name, server.port, source, seconds)
-    try:
-        while process.poll() is None and server.is_running():
-            await asyncio.sleep(0.02)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        said, _ = await asyncio.to_thread(process.communicate)
-    finally:
-        process.kill()
+    command = [sys.executable, "-m", "benchmarks.attacks", name, "--port", str(server.port)]
+    command += ["--source", source, "--seconds", str(seconds)]
+    with subprocess.Popen(
+        command, cwd=HERE.parent, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            while process.poll() is None and server.is_running():
+                await asyncio.sleep(0.02)
+        finally:
+            process.kill()  # it has ended by itself, or its target is gone
+        assert process.stdout is not None
+        said = process.stdout.read()
     return json.loads(said) if said else {}
-
-
-async def _quiet_s(server: WatchedServer, connections: int, since_s: float) -> float | None:
-    """Waits until the server holds no more connections than before; returns how long it took."""
-    while server.connections() > connections + 2:
-        if time.perf_counter() - since_s > RECOVERY_LIMIT_S:
-            return None
-        await asyncio.sleep(0.05)
-    return time.perf_counter() - since_s
 
 
 def broken(lane: str, found: dict[str, Any]) -> list[str]:
@@ -249,22 +249,17 @@ def main() -> int:
     options = parser.parse_args()
     options.lane, options.attack = options.lane or list(LANES), options.attack or names
     print_header("uvicorn", "ray")
-    load = {"before": os.getloadavg()[0]}
-    console = Console()
+    load_before = os.getloadavg()[0]
+    console = Console(width=120)
     results = run(options, console)
     if not results:
         return 1
-    load["after"] = os.getloadavg()[0]
     report = {
         "lanes": results,
         "seconds": options.seconds,
         "source": options.source,
         "bounds": {lane: bounds._asdict() for lane, bounds in BOUNDS.items()},
-        "command": " ".join(["python", *sys.argv]),
-        "machine": machine(),
-        "load_average": load,
-        "date": str(datetime.date.today()),
-        "provenance": checkpoint.provenance(0),
+        **origin(load_before),
     }
     write_report(options.out, report)
     write_picture(options.out.with_suffix(".png"), results)

@@ -146,7 +146,10 @@ def serving(lane: str, models: Path, *options: str) -> Iterator[WatchedServer]:
     command += ["--registry", str(models), *options]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", _MARK: mark}
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        # In a session of its own: Ctrl-C is for the benchmark, which then stops the server.
+        process = subprocess.Popen(
+            command, env=environment, stdout=said, stderr=said, start_new_session=True
+        )
         server = WatchedServer(port, process, f"{_MARK}={mark}")
         try:
             if not _is_ready(server):
