@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.attacks import ATTACKS
+from benchmarks.attacks import ATTACKS, NICENESS
 from benchmarks.drawn_model import publish_drawn
 from benchmarks.header import origin, print_header
 from benchmarks.honest import Honest
@@ -69,6 +69,7 @@ async def measure(
     seconds: float = 10.0,
     warm_up_s: float = WARM_UP_S,
     recovered_within_s: float = 0.05,
+    niceness: int = NICENESS,
 ) -> dict[str, Any]:
     """Attacks a server with honest clients beside it; returns what they noticed.
 
@@ -83,7 +84,7 @@ async def measure(
     memory.start()
     honest = Honest(server.port, has_page=has_page)
     async with honest.asking() as seen:
-        counts = await run_attackers(server, name, source, seconds)
+        counts = await run_attackers(server, name, source, seconds, niceness)
         ended_s = time.perf_counter()
         honest.stop()
         has_recovered = not memory.has_killed and await honest.recovers(
@@ -109,7 +110,7 @@ async def measure(
 
 
 async def run_attackers(
-    server: WatchedServer, name: str, source: str, seconds: float
+    server: WatchedServer, name: str, source: str, seconds: float, niceness: int = NICENESS
 ) -> dict[str, Any]:
     """Lets the attackers attack in a process of their own; returns their own counts."""
     if name == NONE:
@@ -117,6 +118,7 @@ async def run_attackers(
         return {}
     command = [sys.executable, "-m", "benchmarks.attacks", name, "--port", str(server.port)]
     command += ["--source", source, "--seconds", str(seconds)]
+    command += ["--niceness", str(niceness)]
     with subprocess.Popen(
         command, cwd=HERE.parent, stdout=subprocess.PIPE, start_new_session=True
     ) as process:

@@ -21,6 +21,7 @@ LANES = {
     "ray": ("--lane", "ray"),
 }
 START_S, STOP_S = 180.0, 60.0
+SETTLE_S = {"ray": 5.0}  # Ray's HAProxy hangs up while it takes its last configuration in
 SAMPLE_S = 0.1
 _MARK = "RLCAR_WATCHED_SERVER"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -156,6 +157,7 @@ def serving(lane: str, models: Path, *options: str) -> Iterator[WatchedServer]:
                 said.seek(0)
                 words = said.read().decode(errors="replace")[-2000:]
                 raise RuntimeError(f"the lane {lane} does not start: {' '.join(command)}\n{words}")
+            time.sleep(SETTLE_S.get(lane, 0.0))
             yield server
         finally:
             server.stop()
