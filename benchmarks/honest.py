@@ -36,6 +36,7 @@ class Seen(NamedTuple):
     health_ms: list[float]
     frame_gaps_ms: list[float]  # between two frames of a viewer of the page
     refused: Counter[str]  # by what happened
+    lags_ms: list[float]  # how late these clients themselves were: the machine is busy
 
     def figures(self) -> dict[str, Any]:
         """Sums them up; a share of time without any answer leaves its figure empty."""
@@ -49,6 +50,7 @@ class Seen(NamedTuple):
             "health_p99_ms": _percentile(self.health_ms, 99),
             "health_max_ms": _percentile(self.health_ms, 100),
             "viewer_gap_max_ms": _percentile(self.frame_gaps_ms, 100),
+            "client_lag_p99_ms": _percentile(self.lags_ms, 99),
         }
 
 
@@ -64,7 +66,7 @@ class Honest:
     """The clients; each of their answers is added to `seen`."""
 
     def __init__(self, port: int, *, has_page: bool = False):
-        self.seen = Seen([], [], [], Counter())
+        self.seen = Seen([], [], [], Counter(), [])
         self._port, self._has_page = port, has_page
         self._act = post(f"http://127.0.0.1:{port}", "/v1/act", _BODY)
         self._kept: list[Connection] = []
@@ -121,6 +123,7 @@ class Honest:
         due_s = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             while not self._is_over:
+                self.seen.lags_ms.append(1e3 * max(0.0, time.perf_counter() - due_s))
                 tasks.create_task(ask())
                 # After a pause of this process the questions that it missed are not asked at once.
                 due_s = max(due_s + period_s, time.perf_counter() - 5 * period_s)
