@@ -9,7 +9,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := bench_sim chaos drawn_model gpu_update header kernels load peers_learning results results_page rllib_loop serving timed_start
+APART := attack attacks bench_sim chaos drawn_model gpu_update header honest kernels load peers_learning results results_page rllib_loop serving soak timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help

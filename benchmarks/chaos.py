@@ -10,7 +10,6 @@ Writes benchmarks/results/chaos.json.
 """
 
 import argparse
-import datetime
 import json
 import os
 import re
@@ -24,7 +23,7 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import ray  # noqa: E402
-from header import machine, print_header  # noqa: E402
+from header import origin, print_header  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
 from cluster.chaos import KINDS, Plan  # noqa: E402
@@ -111,7 +110,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     plan = Plan(
         options.kills, None, tuple(KINDS), until_env_steps=options.env_steps, recovery_limit_s=300.0
     )
-    load = {"before": os.getloadavg()[0]}
+    load_before = os.getloadavg()[0]
     report = against_own_training(
         plan,
         cluster,
@@ -121,7 +120,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
         say=lambda text: print(text, flush=True),
     )
     seconds = undisturbed(cluster, root / "undisturbed", arguments)
-    load["after"] = os.getloadavg()[0]
+    made = origin(load_before)
     killed, alone = quality(root / "killed"), quality(root / "undisturbed")
     low, high = alone["best_lap_rate_interval"]
     return {
@@ -135,11 +134,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
         "preset": options.preset,
         "mode": options.mode,
         "simulators": options.simulators,
-        "command": " ".join(["python", *sys.argv]),
-        "machine": machine(),
-        "load_average": load,
-        "date": str(datetime.date.today()),
-        "provenance": checkpoint.provenance(0),
+        **made,
     }
 
 

@@ -4,8 +4,12 @@ import datetime
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from rlcar.provenance import provenance
 
 
 def machine() -> str:
@@ -26,3 +30,14 @@ def print_header(*packages: str) -> None:
         f"{datetime.date.today()} commit {commit or 'unknown'} {machine()} "
         f"python {platform.python_version()} {versions}"
     )
+
+
+def origin(load_before: float) -> dict[str, Any]:
+    """What a result file says of its making; `load_before` is the load average at the start."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine(),
+        "load_average": {"before": load_before, "after": os.getloadavg()[0]},
+        "date": str(datetime.date.today()),
+        "provenance": provenance(0),
+    }

@@ -38,6 +38,29 @@ def post(url: str, path: str, body: bytes, headers: str = "") -> bytes:
     return head.encode() + body
 
 
+def upgrade(url: str, path: str, *headers: str) -> bytes:
+    """The bytes of a request for a WebSocket."""
+    lines = [
+        f"GET {path} HTTP/1.1",
+        f"Host: {urlsplit(url).netloc}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def masked(payload: bytes, first: int = 0x82) -> bytes:
+    """A client's frame with the mask 0: the protocol asks for one, not for a secret one.
+
+    The first byte says what kind of frame it is; 0x82 is a whole binary message.
+    """
+    assert len(payload) < 126, len(payload)
+    return struct.pack("BB", first, 0x80 | len(payload)) + b"\0\0\0\0" + payload
+
+
 class _Line(asyncio.Protocol):
     """One connection, one request at a time."""
 
@@ -145,23 +168,18 @@ def sockets_at(
     async def run() -> Load:
         parts = urlsplit(url)
         latencies: list[float] = []
-        masked = _masked(frame)
+        sent = masked(frame)
 
         async def drive(number: int) -> None:
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-            key = base64.b64encode(os.urandom(16)).decode()
-            writer.write(
-                f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: Upgrade\r\n"
-                f"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"
-                "\r\n\r\n".encode()
-            )
+            writer.write(upgrade(url, path))
             head = await reader.readuntil(b"\r\n\r\n")
             assert b" 101 " in head.split(b"\r\n")[0], head
             began_s = time.perf_counter() + number / per_s / cars
             for tick in range(int(per_s * duration_s)):
                 due_s = began_s + tick / per_s
                 await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
-                writer.write(masked)
+                writer.write(sent)
                 opcode, length = await reader.readexactly(2)
                 assert opcode == 0x82, opcode
                 if length == 126:
@@ -175,12 +193,6 @@ def sockets_at(
         return Load(np.array(latencies) * 1e3, time.perf_counter() - began_s, 0)
 
     return _run(run())
-
-
-def _masked(frame: bytes) -> bytes:
-    """A client's binary frame with the mask 0: the protocol asks for one, not for a secret one."""
-    assert len(frame) < 126, len(frame)
-    return struct.pack("BB", 0x82, 0x80 | len(frame)) + b"\0\0\0\0" + frame
 
 
 def _run(what: Coroutine[Any, Any, Load]) -> Load:

@@ -1,0 +1,286 @@
+"""What do honest clients notice while the server is attacked?
+
+    python benchmarks/attack.py [--lane realtime --lane direct --lane ray] [--attack NAME ...]
+
+Runs each attack of `attacks.py` against a newly started server of each lane, with the honest
+clients of `honest.py` beside it: some seconds without the attack, the attack, and the time until
+the server has recovered. Attackers have an address of their own (127.0.0.2) and a process of their
+own with the lowest priority, so that honest clients do not wait for a core that the attacker uses;
+`--source 127.0.0.1` lets them share the honest clients' address. The attack `none` shows what the
+machine does without any.
+
+Bounds, for each lane: honest p99 below 50 ms, no honest client refused, health checks answered
+within 100 ms, server memory +100 MB at most, all recovered within 5 s. The lane `direct` has no
+front end: it may slow down, but stays below +300 MB and recovers. The exit code is 1 when a bound
+is broken. Writes benchmarks/results/attack.json and attack.png.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.attacks import ATTACKS, NICENESS
+from benchmarks.drawn_model import publish_drawn
+from benchmarks.header import origin, print_header
+from benchmarks.honest import Honest
+from benchmarks.watched_server import LANES, MemoryWatch, WatchedServer, serving
+from cluster.chaos_report import write_report
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "attack.json"
+NONE = "none"
+WARM_UP_S = 3.0
+RECOVERY_LIMIT_S = 30.0
+KILL_AT_MB = 1500.0  # the machine must survive an unprotected server
+
+
+class Bounds(NamedTuple):
+    """What a lane promises under any attack; None: nothing."""
+
+    memory_mb: float = 100.0
+    honest_p99_ms: float | None = 50.0
+    honest_refused: int | None = 0
+    health_max_ms: float | None = 100.0
+    recovery_s: float = 5.0
+
+
+BOUNDS = {
+    "realtime": Bounds(),
+    "ray": Bounds(),
+    "direct": Bounds(memory_mb=300.0, honest_p99_ms=None, honest_refused=None, health_max_ms=None),
+}
+
+
+async def measure(
+    server: WatchedServer,
+    name: str,
+    *,
+    source: str = "127.0.0.2",
+    seconds: float = 10.0,
+    warm_up_s: float = WARM_UP_S,
+    recovered_within_s: float = 0.05,
+    niceness: int = NICENESS,
+) -> dict[str, Any]:
+    """Attacks a server with honest clients beside it; returns what they noticed.
+
+    The server has recovered when 20 new connections in a row are answered within
+    `recovered_within_s`, and it holds no more connections than before.
+    """
+    has_page = name != NONE and ATTACKS[name].needs_page
+    async with Honest(server.port, has_page=has_page).asking():
+        await asyncio.sleep(warm_up_s)
+    connections, files = server.connections(), server.files()
+    memory = MemoryWatch(server, KILL_AT_MB)
+    memory.start()
+    honest = Honest(server.port, has_page=has_page)
+    async with honest.asking() as seen:
+        counts = await run_attackers(server, name, source, seconds, niceness)
+        ended_s = time.perf_counter()
+        honest.stop()
+        has_recovered = not memory.has_killed and await honest.recovers(
+            RECOVERY_LIMIT_S, recovered_within_s
+        )
+        recovery_s = time.perf_counter() - ended_s
+    if has_recovered:  # the honest clients' own connections have ended here
+        while server.connections() > connections and recovery_s < RECOVERY_LIMIT_S:
+            await asyncio.sleep(0.05)
+            recovery_s = time.perf_counter() - ended_s
+    memory.stop()
+    is_over = has_recovered and recovery_s < RECOVERY_LIMIT_S
+    return {
+        **seen.figures(),
+        "memory_mb": round(memory.growth_mb, 1),
+        "memory_before_mb": round(memory.before_mb, 1),
+        "was_killed": memory.has_killed,
+        "recovery_s": round(recovery_s, 2) if is_over else None,
+        "files_before": files,
+        "files_after": server.files(),
+        "attacker": counts,
+    }
+
+
+async def run_attackers(
+    server: WatchedServer, name: str, source: str, seconds: float, niceness: int = NICENESS
+) -> dict[str, Any]:
+    """Lets the attackers attack in a process of their own; returns their own counts."""
+    if name == NONE:
+        await asyncio.sleep(seconds)
+        return {}
+    command = [sys.executable, "-m", "benchmarks.attacks", name, "--port", str(server.port)]
+    command += ["--source", source, "--seconds", str(seconds)]
+    command += ["--niceness", str(niceness)]
+    with subprocess.Popen(
+        command, cwd=HERE.parent, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            while process.poll() is None and server.is_running():
+                await asyncio.sleep(0.02)
+        finally:
+            process.kill()  # it has ended by itself, or its target is gone
+        assert process.stdout is not None
+        said = process.stdout.read()
+    return json.loads(said) if said else {}
+
+
+def broken(lane: str, found: dict[str, Any]) -> list[str]:
+    """Names the bounds that a result breaks; a figure that is missing breaks its bound."""
+    limits = BOUNDS[lane]._asdict()
+    return [
+        name
+        for name, limit in limits.items()
+        if limit is not None and (found[name] is None or found[name] > limit)
+    ]
+
+
+def table_of(results: dict[str, dict[str, Any]]) -> Table:
+    """A row for each lane and attack; figures that break their bound are red."""
+    columns = {
+        "p50 ms": "honest_p50_ms",
+        "p99 ms": "honest_p99_ms",
+        "refused": "honest_refused",
+        "health max ms": "health_max_ms",
+        "memory MB": "memory_mb",
+        "recovery s": "recovery_s",
+    }
+    table = Table("lane", "attack", "item")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for lane, attacks in results.items():
+        for name, found in attacks.items():
+            bad = broken(lane, found)
+            row = [lane, name, ATTACKS[name].item if name in ATTACKS else ""]
+            for key in columns.values():
+                text = "never" if found[key] is None else f"{found[key]:g}"
+                row.append(f"[red]{text}[/red]" if key in bad else text)
+            table.add_row(*row)
+    return table
+
+
+def write_picture(path: Path, results: dict[str, dict[str, Any]]) -> None:
+    """Draws p99 and memory of each lane and attack as bars on logarithmic axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(dict.fromkeys(name for attacks in results.values() for name in attacks))
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.45 * len(names) + 1.8), sharey=True)
+    height = 0.8 / len(results)
+    for axis, key, label, bound in zip(
+        axes,
+        ("honest_p99_ms", "memory_mb"),
+        ("p99 of honest clients, ms", "growth of the server's memory, MB"),
+        (50.0, 100.0),
+        strict=True,
+    ):
+        for index, (lane, attacks) in enumerate(results.items()):
+            places = [names.index(name) + index * height - 0.4 + height / 2 for name in attacks]
+            values = [max(0.1, found[key] or 0.1) for found in attacks.values()]
+            axis.barh(places, values, height, label=lane)
+        axis.axvline(bound, color="black", linewidth=1, linestyle="--")
+        axis.set_xscale("log")
+        axis.set_xlabel(f"{label} (dashed: the bound with a front end)")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    axes[1].legend(loc="lower right")
+    figure.tight_layout()
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=120, format="png")
+    pyplot.close(figure)
+    temporary.replace(path)
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, dict[str, Any]]:
+    """Measures all that is asked for; Ctrl-C returns what there is."""
+    results: dict[str, dict[str, Any]] = {}
+    todo = [
+        (lane, name)
+        for lane in options.lane
+        for name in options.attack
+        if lane != "ray" or name == NONE or not ATTACKS[name].needs_page
+    ]
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder) / "models"
+        publish_drawn(models, "nano")
+        try:
+            for done, (lane, name) in enumerate(todo):
+                left_s = (time.monotonic() - began_s) / done * (len(todo) - done) if done else 0.0
+                eta = f", {left_s / 60:.1f} min left" if done else ""
+                console.print(f"{done + 1}/{len(todo)} {lane} {name}{eta}", highlight=False)
+                has_page = name != NONE and ATTACKS[name].needs_page
+                with serving(lane, models, *(["--page"] if has_page else [])) as server:
+                    found = asyncio.run(
+                        measure(server, name, source=options.source, seconds=options.seconds)
+                    )
+                found["broken"] = broken(lane, found)
+                results.setdefault(lane, {})[name] = found
+                console.print(f"  {_line(found)}", highlight=False)
+        except KeyboardInterrupt:
+            console.print("interrupted: what was measured is written", highlight=False)
+    return results
+
+
+def _line(found: dict[str, Any]) -> str:
+    keys = ("honest_p50_ms", "honest_p99_ms", "honest_refused", "health_max_ms", "memory_mb")
+    text = " ".join(f"{key}={found[key]}" for key in (*keys, "recovery_s"))
+    return f"{text} refusals={found['honest_refusals']} broken={found['broken']}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [NONE, *ATTACKS]
+    parser.add_argument("--lane", action="append", choices=LANES, help="default: all")
+    parser.add_argument("--attack", action="append", choices=names, help="default: all")
+    parser.add_argument("--seconds", type=float, default=10.0, help="the length of each attack")
+    parser.add_argument("--source", default="127.0.0.2", help="the attackers' address")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.lane, options.attack = options.lane or list(LANES), options.attack or names
+    print_header("uvicorn", "ray")
+    load_before = os.getloadavg()[0]
+    console = Console(width=120)
+    results = run(options, console)
+    if not results:
+        return 1
+    report = {
+        "lanes": results,
+        "seconds": options.seconds,
+        "source": options.source,
+        "bounds": {lane: bounds._asdict() for lane, bounds in BOUNDS.items()},
+        **origin(load_before),
+    }
+    write_report(options.out, report)
+    write_picture(options.out.with_suffix(".png"), results)
+    console.print(table_of(results))
+    print_figures(results)
+    return int(any(found["broken"] for attacks in results.values() for found in attacks.values()))
+
+
+def print_figures(results: dict[str, dict[str, Any]]) -> None:
+    """Prints the worst of each lane over all attacks, and the number of broken bounds."""
+    for lane, attacks in results.items():
+        for key in ("honest_p99_ms", "honest_refused", "health_max_ms", "memory_mb", "recovery_s"):
+            values = [found[key] for name, found in attacks.items() if name != NONE]
+            if values:
+                worst = "never" if None in values else max(values)
+                print(f"figure attack_{lane}_worst_{key}={worst}")
+        number = sum(len(found["broken"]) for found in attacks.values())
+        print(f"figure attack_{lane}_bounds_broken={number}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
