@@ -35,8 +35,8 @@ def _viewer(page, **options):
 
 def test_a_flood_of_takes_and_leaves_disconnects_nobody(page):
     with contextlib.ExitStack() as stack:
-        viewers = [stack.enter_context(_viewer(page)) for _ in range(10)]
-        flood = stack.enter_context(_viewer(page))
+        viewers = [stack.enter_context(_viewer(page, close_timeout=0.1)) for _ in range(10)]
+        flood = stack.enter_context(_viewer(page, close_timeout=0.1))
         for _ in range(300):
             flood.say(type="take")
             flood.say(type="leave")
