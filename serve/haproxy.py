@@ -20,10 +20,10 @@ from serve.settings import ServeSettings
 
 _LOGGER = logging.getLogger(__name__)
 
-# Both lanes use these. Ray takes them from its environment (`serve/ray_lane.py`).
+KEEP_ALIVE_TIMEOUT_S = 75  # Of both lanes: longer than that of common clients and proxies.
+# Of the Ray lane, where Ray writes the configuration and knows no settings of ours.
 HEADERS_TIMEOUT_S = 10
 CLIENT_TIMEOUT_S = 60
-KEEP_ALIVE_TIMEOUT_S = 75
 
 HEALTH_PATHS = ("/health", "/health/live", "/health/ready")
 _HEALTH_CONNECTIONS = 16

@@ -10,11 +10,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serve.haproxy import KEEP_ALIVE_TIMEOUT_S
 from serve.settings import ServeSettings
 
 MAX_HEADERS = 100
 MAX_PIPELINED_REQUESTS = 16
-KEEP_ALIVE_S = 75.0  # Longer than the keep-alive time of common clients and proxies.
 _SWEEP_S = 0.25
 
 
@@ -159,7 +159,7 @@ class BoundedHttp(WriteDeadline, HttpToolsProtocol):
         """Waits for the next request, for a limited time."""
         if not self.pipeline:
             self._is_idle = True
-            self._read_deadline_s = self.loop.time() + KEEP_ALIVE_S
+            self._read_deadline_s = self.loop.time() + KEEP_ALIVE_TIMEOUT_S
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:

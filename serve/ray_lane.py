@@ -8,8 +8,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
+from serve.haproxy import CLIENT_TIMEOUT_S, HEADERS_TIMEOUT_S, KEEP_ALIVE_TIMEOUT_S, listen
 from serve.settings import ServeSettings
 
 APPLICATION = "rlcar"
@@ -22,9 +22,10 @@ ENVIRONMENT = {
     # no setting for what follows, but writes this one into HAProxy's `defaults` as it is: few cars
     # move when a replica comes, and headers that drip are cut off.
     "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": (
-        "hdr(x-session-id)\n    hash-type consistent\n    timeout http-request 10s"
+        "hdr(x-session-id)\n    hash-type consistent\n"
+        f"    timeout http-request {HEADERS_TIMEOUT_S}s"
     ),
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     "OPENBLAS_NUM_THREADS": "1",  # a car's matrices are too small to share
 }
@@ -64,7 +65,7 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[N
                 http_options={
                     "host": settings.host,
                     "port": settings.port,
-                    "keep_alive_timeout_s": 75,
+                    "keep_alive_timeout_s": KEEP_ALIVE_TIMEOUT_S,
                 },
             )
             serve.run(build(settings), name=APPLICATION, route_prefix="/")
@@ -76,14 +77,7 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[N
 
 def _require_free(settings: ServeSettings) -> None:
     """HAProxy would only say so in its log, half a minute later."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            where = f"{settings.host}:{settings.port}"
-            raise UserError(f"cannot listen at {where} ({error.strerror}): --port") from error
+    listen(settings.host, settings.port).close()
 
 
 def _private_proxy(folder: str) -> dict[str, str]:

@@ -11,8 +11,8 @@ import uvicorn
 
 from rlcar.errors import UserError
 from serve.app import Background, make_app
-from serve.haproxy import Front, find_haproxy, listen, private_folder
-from serve.protocol import KEEP_ALIVE_S, ConnectionLimits, bounded_http
+from serve.haproxy import KEEP_ALIVE_TIMEOUT_S, Front, find_haproxy, listen, private_folder
+from serve.protocol import ConnectionLimits, bounded_http
 from serve.settings import ServeSettings
 from serve.websocket_protocol import bounded_websocket
 
@@ -51,7 +51,7 @@ def uvicorn_config(
         proxy_headers=front_socket is not None,
         forwarded_allow_ips="*",
         log_config=None,
-        timeout_keep_alive=int(KEEP_ALIVE_S),
+        timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
         timeout_graceful_shutdown=5,
         backlog=1024,
     )
