@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ Background = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
 
 _LOGGER = logging.getLogger(__name__)
 _NO_STORE = (b"cache-control", b"no-store")
+_SWITCH_INTERVAL_S = 0.0005
 _JSON = (b"content-type", b"application/json")
 
 
@@ -71,6 +73,9 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        # Threads load models and act for many cars. At Python's 5 ms the event loop would wait
+        # so long for each of them.
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         await asyncio.to_thread(self.models.load_first)
         if self.models.current is None:
             _LOGGER.warning(
@@ -156,7 +161,7 @@ def build(settings: ServeSettings) -> Any:
     from ray import serve
 
     def app() -> Security:
-        return make_app(settings)
+        return make_app(settings.model_copy(update={"is_behind_haproxy": True}))
 
     deployment = serve.deployment(
         serve.ingress(app)(),

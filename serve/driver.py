@@ -25,7 +25,8 @@ from serve.together import Together, act_alone
 _LOGGER = logging.getLogger(__name__)
 SAFE_ACTION = (0.0, -1.0)  # wheels straight, full brake
 # What takes longer than this is done in the other thread, so that nobody else waits for it.
-_INLINE_S = 0.002
+_INLINE_ACT_S = 0.0005
+_INLINE_MIGRATION_S = 0.002
 
 
 class Driver:
@@ -120,7 +121,7 @@ class Driver:
         if session.model is model or session.migration is not None:
             return session.model
         self.meter.migrations += 1
-        if model.cost_of(session.cars) * len(session.history) < _INLINE_S:
+        if model.cost_of(session.cars) * len(session.history) < _INLINE_MIGRATION_S:
             session.state = session.replayed(model, list(session.history))
             session.model = model
         else:
@@ -161,7 +162,7 @@ class Driver:
         if self._clock() > deadline_s:
             return None
         cars = len(observed.observation)
-        if model.cost_of(cars) < _INLINE_S:
+        if model.cost_of(cars) < _INLINE_ACT_S:
             if session is None and cars == 1:
                 return await self._together.act(model, observed.observation)
             return _acted(model, session, observed)

@@ -27,6 +27,7 @@ CLIENT_TIMEOUT_S = 60
 
 HEALTH_PATHS = ("/health", "/health/live", "/health/ready")
 _HEALTH_CONNECTIONS = 16
+_SEND_BUFFER_BYTES = 64 * 1024
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 3.0
 _RESTART_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
@@ -57,6 +58,8 @@ def front_config(settings: ServeSettings, listener: int, application: Path) -> s
             "    nbthread 1",
             f"    hard-stop-after {_STOP_TIMEOUT_S:.0f}s",
             "    tune.http.maxhdr 101",
+            # The kernel would buffer megabytes of answers for a client that does not read them.
+            f"    tune.sndbuf.client {_SEND_BUFFER_BYTES}",
             "",
             "defaults",
             "    mode http",

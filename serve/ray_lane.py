@@ -20,10 +20,10 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # at Ray's 15 a busy machine starves the replicas first
     # A car's requests reach the replica that remembers it; without the header any will do. Ray has
     # no setting for what follows, but writes this one into HAProxy's `defaults` as it is: few cars
-    # move when a replica comes, and headers that drip are cut off.
+    # move when a replica comes, headers that drip are cut off, and the client's address is known.
     "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": (
         "hdr(x-session-id)\n    hash-type consistent\n"
-        f"    timeout http-request {HEADERS_TIMEOUT_S}s"
+        f"    timeout http-request {HEADERS_TIMEOUT_S}s\n    option forwardfor"
     ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",

@@ -29,12 +29,16 @@ def uvicorn_config(
     """Returns how uvicorn runs the application, with what else belongs to it (`make_app`).
 
     With `front_socket` uvicorn listens at that Unix socket, and takes the client's address from the
-    front end there.
+    front end, which alone can connect there.
     """
     reserved = 0 if front_socket is None else _RESERVED_CONNECTIONS
     limits = ConnectionLimits(settings, settings.connections + reserved)
     return uvicorn.Config(
-        make_app(settings, routes, background),
+        make_app(
+            settings.model_copy(update={"is_behind_haproxy": front_socket is not None}),
+            routes,
+            background,
+        ),
         host=settings.host,
         port=settings.port,
         uds=None if front_socket is None else str(front_socket),
@@ -47,9 +51,7 @@ def uvicorn_config(
         lifespan="on",
         access_log=False,
         server_header=False,
-        # Only the front end can connect to its socket. Elsewhere any client could claim an address.
-        proxy_headers=front_socket is not None,
-        forwarded_allow_ips="*",
+        proxy_headers=False,  # serve/security.py knows whose header counts
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
         timeout_graceful_shutdown=5,

@@ -83,16 +83,23 @@ def required_scope(method: str, path: str) -> str | None:
 class _Slot:
     """One of the requests that may be worked on at once."""
 
-    __slots__ = ("_is_held", "_security")
+    __slots__ = ("_client", "_security")
 
-    def __init__(self, security: "Security", is_held: int):
-        self._security, self._is_held = security, is_held
-        security.in_flight += is_held
+    def __init__(self, security: "Security", client: str | None):
+        """`client` holds it, or nobody."""
+        self._security, self._client = security, client
+        if client is not None:
+            security.in_flight += 1
+            security.in_flight_of[client] = security.in_flight_of.get(client, 0) + 1
 
     def release(self) -> None:
         """Gives the slot back, once."""
-        self._security.in_flight -= self._is_held
-        self._is_held = 0
+        client, self._client = self._client, None
+        if client is not None:
+            self._security.in_flight -= 1
+            left = self._security.in_flight_of.pop(client) - 1
+            if left:
+                self._security.in_flight_of[client] = left
 
 
 class Security:
@@ -118,6 +125,7 @@ class Security:
         self._failures = RateLimit(failures / 60.0, failures)
         self._reading = BodyReading(settings.body_timeout_s)
         self.in_flight = 0
+        self.in_flight_of: dict[str, int] = {}  # by client, those with any
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admits a request, or answers it in the application's place."""
@@ -135,19 +143,34 @@ class Security:
             if origin is not None:
                 cookies += _cross_origin(origin)
             scope["rlcar.identity"] = self._identify(scope, headers, cookies)
-            if is_request and self.in_flight >= self._settings.in_flight:
-                raise RefusedError(429, "too many requests at once", [(b"retry-after", b"1")])
+            if is_request:
+                self._require_slot(scope)
             if is_request:
                 receive = await self._whole_body(scope, headers, receive)
         except RefusedError as refusal:
             self._count(scope.get("method", "WS"), scope["path"], refusal.status)
             await _refuse(scope, receive, send, refusal)
             return
-        slot = _Slot(self, int(is_request))
+        slot = _Slot(self, scope["rlcar.identity"].name if is_request else None)
         try:
             await self.app(scope, receive, self._guarded(scope, send, cookies, slot))
         finally:
             slot.release()
+
+    def _address(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
+        """Returns the client's address: behind HAProxy the last one that was forwarded."""
+        if self._settings.is_behind_haproxy and (told := headers.get(b"x-forwarded-for")):
+            return told.rpartition(b",")[2].strip().decode("latin-1")
+        return str(scope["client"][0]) if scope.get("client") else "unknown"
+
+    def _require_slot(self, scope: Scope) -> None:
+        """Refuses a request when all slots are taken, or the client's share of them."""
+        settings = self._settings
+        if scope["path"] in OPEN_PATHS:  # Health checks are answered at any load.
+            return
+        own = self.in_flight_of.get(scope["rlcar.identity"].name, 0)
+        if self.in_flight >= settings.in_flight or own >= settings.in_flight_per_client:
+            raise RefusedError(429, "too many requests at once", [(b"retry-after", b"1")])
 
     def _check_address(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
         """Refuses what a page of another site may have sent from its visitor's browser.
@@ -178,7 +201,7 @@ class Security:
     def _identify(self, scope: Scope, headers: dict[bytes, bytes], cookies: Headers) -> Identity:
         method = scope.get("method", "GET")
         path = scope["path"]
-        address = scope["client"][0] if scope.get("client") else "unknown"
+        address = self._address(scope, headers)
         needed = required_scope(method, path)
         now_s = self._clock()
         if self._tokens is None or needed is None:

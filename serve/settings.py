@@ -37,6 +37,7 @@ class ServeSettings(pydantic.BaseModel):
     # Deadlines and bounds. A request over a bound is refused before it is parsed.
     deadline_ms: float = Field(100.0, ge=1.0, le=1000.0)
     in_flight: int = Field(128, ge=1)
+    in_flight_per_client: int = Field(64, ge=1)  # so that no client takes all of them
     body_bytes: int = Field(4 * 1024, ge=256)
     act_body_bytes: int = Field(256 * 1024, ge=1024)
     body_timeout_s: float = Field(5.0, gt=0.0)
@@ -48,6 +49,7 @@ class ServeSettings(pydantic.BaseModel):
     frames_per_s: float = Field(500.0, ge=1.0)  # of one WebSocket, control frames included
 
     # The front end: HAProxy before the real-time lane.
+    is_behind_haproxy: bool = False  # set by the lanes: it forwards the client's address
     front_connections: int = Field(2048, ge=1)  # open at once, idle ones included
     trusted_proxies: tuple[str, ...] = ()  # addresses or networks whose X-Forwarded-For counts
 

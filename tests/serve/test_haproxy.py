@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -64,7 +65,15 @@ def _connected(server, address="127.0.0.1"):
 
 
 def _status(line):
-    return int(line.recv(65_536).split()[1])
+    """Reads a whole answer; returns its status."""
+    received = line.recv(65_536)
+    while b"\r\n\r\n" not in received:
+        received += line.recv(65_536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head)[1])
+    while len(body) < length:
+        body += line.recv(65_536)
+    return int(head.split()[1])
 
 
 @pytest.mark.parametrize(
