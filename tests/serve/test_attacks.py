@@ -8,7 +8,8 @@ import asyncio
 
 import pytest
 
-from benchmarks.attack import NONE, measure
+from benchmarks.attack import measure
+from benchmarks.attack_report import NONE
 from benchmarks.attacks import ATTACKS
 from benchmarks.watched_server import serving
 from tests.serve.served import publish
