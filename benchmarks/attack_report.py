@@ -73,24 +73,27 @@ def write_picture(path: Path, results: dict[str, dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for attacks in results.values() for name in attacks))
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.45 * len(names) + 1.8), sharey=True)
     height = 0.8 / len(results)
-    for axis, key, label, bound in zip(
+    bounds = BOUNDS["realtime"]
+    for axis, key, title, least, bound in zip(
         axes,
         ("honest_p99_ms", "memory_mb"),
         ("p99 of honest clients, ms", "growth of the server's memory, MB"),
-        (50.0, 100.0),
+        (0.5, 0.1),
+        (bounds.honest_p99_ms, bounds.memory_mb),
         strict=True,
     ):
         for index, (lane, attacks) in enumerate(results.items()):
             places = [names.index(name) + index * height - 0.4 + height / 2 for name in attacks]
-            values = [max(0.1, found[key] or 0.1) for found in attacks.values()]
+            values = [max(least, found[key] or least) for found in attacks.values()]
             axis.barh(places, values, height, label=lane)
-        axis.axvline(bound, color="black", linewidth=1, linestyle="--")
+        axis.axvline(bound, color="black", linewidth=1, linestyle="--", label="bound")
         axis.set_xscale("log")
-        axis.set_xlabel(f"{label} (dashed: the bound with a front end)")
+        axis.set_xlim(left=least)
+        axis.set_title(title)
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    axes[1].legend(loc="lower right")
+    axes[0].legend(loc="upper right")
     figure.tight_layout()
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=120, format="png")
