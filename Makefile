@@ -9,11 +9,11 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attacks bench_sim chaos drawn_model gpu_update header honest kernels load peers_learning results results_page rllib_loop serving soak timed_start watched_server
+APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load peers_learning results results_page rllib_loop serving soak timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-chaos check fmt results bench bench-sim bench-serve golden clean
+.PHONY: help setup train serve test test-rest test-long test-chaos check fmt results bench bench-sim bench-serve attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -90,6 +90,12 @@ bench-serve: $(STAMP) ## both serving lanes beside Starlette, LitServe and Bento
 	test -x .venv-bench-serve/bin/python || $(UV) venv --quiet .venv-bench-serve
 	$(UV) pip install --quiet --python .venv-bench-serve/bin/python -r benchmarks/peers/serving_requirements.txt
 	RAY_AUTH_MODE=disabled $(RUN)/python benchmarks/serving.py
+
+attack: $(STAMP) ## honest clients of a server under attack, in half an hour; ARGS="--lane realtime" for one lane
+	$(RUN)/python benchmarks/attack.py $(ARGS)
+
+soak: $(STAMP) ## half an hour of honest and hostile traffic: does the server lose memory or files?
+	$(RUN)/python benchmarks/soak.py $(ARGS)
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks"

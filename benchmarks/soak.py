@@ -8,9 +8,10 @@ after each. At the end of each pause, when the server holds honest connections a
 its open files are noted, summed over all its processes. The slopes are fitted by least squares to
 what was noted after a warm-up of a sixth of the time, 5 minutes at most.
 
-Bounds: memory grows by less than 1 MB/min, the files are as many at the end as after the warm-up,
-and no honest client is refused. The exit code is 1 when a bound is broken. Ctrl-C ends the soak and
-writes what there is, to benchmarks/results/soak.json and soak.png.
+Bounds: memory grows by less than 1 MB/min, the server has as few open files in the last third of
+the time as in the first (at its best moment of each), and no honest client is refused. The exit
+code is 1 when a bound is broken. Ctrl-C ends the soak and writes what there is, to
+benchmarks/results/soak.json and soak.png.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from rlcar.interrupt import StopRequest
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 ATTACK_S, PAUSE_S = 10.0, 5.0
-WARM_UP_S = 300.0
+FIRST_S, WARM_UP_S = 3.0, 300.0
 KILL_AT_MB = 4000.0
 MOST_MB_PER_MIN, MOST_MORE_FILES = 1.0, 5
 
@@ -68,6 +69,8 @@ class Soak:
     async def run(self, stop: StopRequest) -> None:
         """Attacks until the time is up, the server is gone, or somebody stops it."""
         has_page = self._options.lane != "ray"
+        async with Honest(self._server.port, has_page=has_page).asking():
+            await asyncio.sleep(FIRST_S)  # what a new server does once is no part of the soak
         rng = random.Random(self._options.seed)
         while not self._is_over(stop):
             names = [name for name, one in ATTACKS.items() if has_page or not one.needs_page]
@@ -120,6 +123,8 @@ def summary(soak: Soak, memory: MemoryWatch) -> dict[str, Any]:
     """The slopes after the warm-up, and the worst that honest clients noticed."""
     warm_up_min = min(WARM_UP_S / 60.0, soak.minutes / 6.0)
     settled = [sample for sample in soak.samples if sample.minute >= warm_up_min]
+    # The fewest of many: a front end keeps idle connections for some time after an attack.
+    third = max(1, len(settled) // 3)
     p99s_ms = [one["honest_p99_ms"] for one in soak.attacks if one["honest_p99_ms"] is not None]
     return {
         "minutes": round(soak.minutes, 1),
@@ -129,8 +134,8 @@ def summary(soak: Soak, memory: MemoryWatch) -> dict[str, Any]:
         "memory_last_mb": settled[-1].memory_mb if settled else None,
         "memory_most_mb": round(memory.most_mb, 1),
         "files_per_min": slope_per_min(settled, "files"),
-        "files_first": settled[0].files if settled else None,
-        "files_last": settled[-1].files if settled else None,
+        "files_first": min((sample.files for sample in settled[:third]), default=None),
+        "files_last": min((sample.files for sample in settled[-third:]), default=None),
         "honest_answers": sum(one["honest_answers"] for one in soak.attacks),
         "honest_refused": sum(one["honest_refused"] for one in soak.attacks),
         "honest_worst_p99_ms": max(p99s_ms, default=None),
