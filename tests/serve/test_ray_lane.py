@@ -110,6 +110,18 @@ def test_the_guard_stands_in_this_lane_too(server):
         assert "rlcar_act_answers_total" in web.get("/metrics").text
 
 
+def test_each_address_has_its_own_sessions_and_no_header_changes_that(server):
+    def session_steps(address, headers):
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as web:
+            body = {"observation": [0.5] * 6, "session": "own"}
+            answer = web.post(f"{server.url}/v1/act", json=body, headers=headers)
+            return answer.json()["session_steps"]
+
+    assert session_steps("127.0.0.2", {}) == 1
+    assert session_steps("127.0.0.2", {}) == 2
+    assert session_steps("127.0.0.3", {"x-forwarded-for": "127.0.0.2"}) == 1
+
+
 def test_headers_that_drip_are_cut_off(server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=5.0) as line:
         line.sendall(b"POST /v1/act HTTP/1.1\r\n")
