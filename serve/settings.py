@@ -10,7 +10,7 @@ from pydantic import Field
 from rlcar.errors import ConfigError
 
 DEFAULT_TOKENS = Path("~/.config/rlcar/tokens.json")
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class ServeSettings(pydantic.BaseModel):
@@ -89,7 +89,7 @@ class ServeSettings(pydantic.BaseModel):
     def host_names(self) -> frozenset[str] | None:
         """The names we answer to, or None for any: against pages that rebind a name to us."""
         if self.allowed_hosts or self.is_loopback:
-            return frozenset({*_LOOPBACK_NAMES, self.host, *self.allowed_hosts})
+            return frozenset({*LOOPBACK_NAMES, self.host, *self.allowed_hosts})
         return None
 
 

@@ -60,7 +60,7 @@ CASES = {
     "an asterisk": (_get(b"*", method=b"OPTIONS"), {400, 404, 405}),
     "dots up": (_get(b"/../../etc/passwd"), {404}),
     "coded dots up": (_get(b"/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd"), {404}),
-    "a null in the path": (_get(b"/v1/models/%00"), {404}),
+    "a null in the path": (_get(b"/v1/models/%00"), {400}),
     "a raw null in the path": (_get(b"/v1/models/\x00"), {400}),
     "bad percent coding": (_get(b"/v1/models/%zz"), {400, 404}),
     "UTF-8 in the path": (_get("/v1/models/ü".encode()), {400, 404}),

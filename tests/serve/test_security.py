@@ -6,8 +6,9 @@ import base64
 import httpx
 import pytest
 
+from serve.access import ROUTES
 from serve.limits import RateLimit
-from serve.security import Security, required_scope
+from serve.security import Security
 from serve.settings import make_settings
 from serve.tokens import TokenStore
 
@@ -42,25 +43,6 @@ def store(tmp_path):
 @pytest.fixture
 def guarded(store):
     return Security(_echo, make_settings(auth=True, tokens=store.path))
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "scope"),
-    [
-        ("GET", "/health/live", None),
-        ("GET", "/v1/models", "read"),
-        ("GET", "/stats", "read"),
-        ("POST", "/v1/act", "act"),
-        ("GET", "/v1/drive", "act"),
-        ("POST", "/control", "drive"),
-        ("GET", "/start", "drive"),
-        ("POST", "/save_model", "admin"),
-        ("GET", "/load_model", "admin"),
-        ("DELETE", "/anything", "drive"),
-    ],
-)
-def test_every_route_has_its_scope(method, path, scope):
-    assert required_scope(method, path) == scope
 
 
 def test_without_a_token_only_health_answers(guarded):
@@ -140,7 +122,9 @@ def test_broken_credentials_are_nobody(guarded, store, headers):
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1:9999"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
         ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:8000"}, 403),
         ({"host": "evil.example"}, 421),
         ({"host": "127.0.0.1.evil.example:8000"}, 421),
         ({"host": "[::1"}, 400),
@@ -150,6 +134,51 @@ def test_broken_credentials_are_nobody(guarded, store, headers):
 def test_another_sites_page_may_not_change_anything(headers, status):
     app = Security(_echo, make_settings())
     assert _ask(app, "POST", "/control", headers=headers).status_code == status
+
+
+CHANGING = [path for path, access in ROUTES.items() if access.is_changing]
+
+
+@pytest.mark.parametrize("path", CHANGING)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+def test_another_sites_page_changes_nothing_with_any_method(method, path):
+    app = Security(_echo, make_settings())
+    other_sites = (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},  # another port of this machine
+        {"sec-fetch-site": "what browsers may come to say"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"referer": "http://evil.example/127.0.0.1:8000"},
+        {"referer": "http://127.0.0.1:9999/"},
+    )
+    for headers in other_sites:
+        answer = _ask(app, method, path, params={"file": "2"}, headers=headers)
+        assert answer.status_code == 403, headers
+    ours = (
+        {},  # a program, such as curl
+        {"sec-fetch-site": "none"},  # typed into the address bar
+        {"sec-fetch-site": "same-origin", "referer": "http://127.0.0.1:8000/"},
+        {"origin": "http://127.0.0.1:8000"},
+    )
+    for headers in ours:
+        assert _ask(app, method, path, headers=headers).status_code == 200, headers
+
+
+@pytest.mark.parametrize("path", CHANGING)
+def test_where_browsers_do_not_say_who_asks_a_get_changes_nothing(path):
+    """Sec-Fetch-Site is sent to https addresses and to the visitor's own machine alone."""
+    headers = {"host": "car.example"}
+    for settings, status in (
+        ({"host": "0.0.0.0", "allow_anonymous": True}, 405),
+        ({"allowed_hosts": ("car.example",)}, 405),
+        ({"allowed_hosts": ("car.example",), "is_behind_tls": True}, 200),
+    ):
+        app = Security(_echo, make_settings(**settings))
+        answer = _ask(app, "GET", path, headers=headers)
+        assert answer.status_code == status, settings
+        assert _ask(app, "POST", path, headers=headers).status_code == 200
+        assert _ask(app, "GET", "/stats", headers=headers).status_code == 200
 
 
 def test_an_allowed_origin_may():
