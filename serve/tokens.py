@@ -51,7 +51,7 @@ class TokenStore:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
-        self.path = path.expanduser()
+        self.path = path.expanduser().absolute()
         self._clock = clock
         self._looked_s = -1.0
         self._stamp: tuple[int, int, int] | None = None
@@ -198,14 +198,17 @@ class TokenStore:
         except msgspec.DecodeError as error:
             raise UserError(f"{self.path} is not a file of tokens ({error}): restore it") from error
 
+    def _beside(self, suffix: str) -> Path:
+        return self.path.parent / f"{self.path.stem}.{suffix}"
+
     @contextlib.contextmanager
     def _changing(self) -> Iterator[_File]:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)) as lock:
+        with open(os.open(self._beside("lock"), os.O_CREAT | os.O_RDWR, 0o600)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             file = self._read() if self.path.exists() else _File(_text(os.urandom(32)), [])
             yield file
-            draft = self.path.with_suffix(".part")
+            draft = self._beside("part")
             with open(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
                 out.write(msgspec.json.format(msgspec.json.encode(file)))
                 out.flush()
