@@ -2,6 +2,8 @@
 
 import contextlib
 import gc
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -42,10 +44,22 @@ def _run(program, *arguments):
     head = "import os, sys, time\nfrom serve.client import DriveClient, AsyncDriveClient\n"
     root = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", f"{head}SEEN = [0.5] * 6\n{program}", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout.split()
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with what it has forked
+            raise
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    return output.split()
 
 
 FORK = """

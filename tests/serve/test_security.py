@@ -278,8 +278,21 @@ def test_buckets_of_a_million_clients_do_not_fill_the_memory():
     assert len(limit._buckets) == 10_000
 
 
-@pytest.mark.parametrize(("origin", "opened"), [("http://127.0.0.1:8000", True), ("x://y", False)])
-def test_a_websocket_must_come_from_our_own_pages(origin, opened):
+@pytest.mark.parametrize("path", [path for path, access in ROUTES.items() if access.is_socket])
+@pytest.mark.parametrize(
+    ("headers", "opened"),
+    [
+        ({b"origin": b"http://127.0.0.1:8000"}, True),
+        ({}, True),  # a program
+        ({b"origin": b"x://y"}, False),
+        ({b"origin": b"null"}, False),
+        ({b"origin": b"http://127.0.0.1:9999"}, False),
+        ({b"origin": b"http://localhost:8000"}, False),
+        ({b"sec-fetch-site": b"cross-site"}, False),
+        ({b"sec-fetch-site": b"same-site"}, False),
+    ],
+)
+def test_a_websocket_must_come_from_our_own_pages(path, headers, opened):
     sent = []
 
     async def receive():
@@ -290,9 +303,9 @@ def test_a_websocket_must_come_from_our_own_pages(origin, opened):
 
     scope = {
         "type": "websocket",
-        "path": "/v1/drive",
+        "path": path,
         "client": ("127.0.0.1", 5),
-        "headers": [(b"host", b"127.0.0.1:8000"), (b"origin", origin.encode())],
+        "headers": [(b"host", b"127.0.0.1:8000"), *headers.items()],
     }
     asyncio.run(Security(_echo, make_settings())(scope, receive, send))
     kind = "websocket.accept" if opened else "websocket.close"
