@@ -67,12 +67,15 @@ def find_access(kind: str, path: str) -> Access | None:
     `kind` is ASGI's: http or websocket. Raises UnprintableError for a path that no client of ours
     sends: routers, proxies and logs read such paths in different ways.
     """
-    route = route_of(path)
-    if not path.isprintable():
-        raise UnprintableError(path)
-    if route is None or ROUTES[route].is_socket != (kind == "websocket"):
-        return None
-    return ROUTES[route]
+    access = ROUTES.get(path)
+    if access is None:
+        if not path.isprintable():
+            raise UnprintableError(path)
+        route = route_of(path)
+        if route is None:
+            return None
+        access = ROUTES[route]
+    return access if access.is_socket == (kind == "websocket") else None
 
 
 def route_of(path: str) -> str | None:
