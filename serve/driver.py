@@ -42,7 +42,11 @@ class Driver:
         self.models = models
         self.meter = meter
         self.sessions = Sessions(
-            settings.session_cars, settings.session_expiry_s, settings.replay_steps, clock
+            settings.session_cars,
+            settings.session_expiry_s,
+            settings.replay_steps,
+            clock,
+            settings.session_cars_per_owner,
         )
         self._deadline_ms = settings.deadline_ms
         self._clock = clock

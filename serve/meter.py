@@ -16,19 +16,14 @@ from prometheus_client.core import (
     Metric,
 )
 
+from serve.access import route_of
+
 LATENCY_BUCKETS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
 ACTION_BINS = 20  # of -1 to 1; what is exactly -1 is counted apart, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
-_ROUTES = frozenset(
-    {
-        *("/v1/act", "/v1/drive", "/v1/models", "/health/live", "/health/ready", "/metrics"),
-        *("/openapi.json", "/", "/health", "/video_feed", "/stats", "/list_models", "/control"),
-        *("/start", "/stop", "/reset", "/toggle_control", "/save_model", "/load_model"),
-    }
-)
 _ACTION_NAMES = ("steering", "throttle")
 
 
@@ -85,9 +80,7 @@ class Meter:
     def count(self, method: str, path: str, status: int) -> None:
         """Counts an HTTP answer; what anybody may make up is counted as `other`."""
         method = method if method in _METHODS else "other"
-        if path not in _ROUTES:
-            path = "/v1/models/{version}" if path.startswith("/v1/models/") else "other"
-        self.statuses[method, path, status] += 1
+        self.statuses[method, route_of(path) or "other", status] += 1
 
     def text(self) -> bytes:
         """Prometheus's text format."""
