@@ -59,8 +59,7 @@ def _train(
 ) -> Outcome:
     spec = spec_of(config)
     agent = make_agent(config, spec)
-    for line in check_replay_memory(config, spec, agent):
-        logs.announce(line)
+    memory_lines = check_replay_memory(config, spec, agent)
     trainer = Trainer(config, spec, agent)
     evaluate = make_evaluation(config, agent.policy, lambda: bool(stop))
     if resume is not None:
@@ -73,6 +72,8 @@ def _train(
         trainer.compiling_ahead(),
         Run(folder, config, resume, mirror) as run,
     ):
+        for line in memory_lines:
+            logs.announce(line)
         _learn(trainer, run, {}, stop)  # what was still due when `resume` was written
         weights = trainer.weights()
         while trainer.env_steps < config.training.env_steps and not stop:

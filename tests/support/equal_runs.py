@@ -4,7 +4,10 @@ import numpy as np
 
 from rlcar import checkpoint
 from rlcar.arrays import read_arrays
+from rlcar.config import load_config
+from rlcar.environment import spec_of
 from rlcar.metrics import read_metrics
+from rlcar.replay import Replay
 from rlcar.trainer import load_replay
 
 # What is measured with a clock, and so differs between any two runs.
@@ -19,10 +22,14 @@ def learned(folder):
     assert files
     for path in files:
         arrays |= {f"{path.name}:{name}": array for name, array in read_arrays(path).items()}
-    for part in load_replay(save):
-        for name, array in (part or {}).items():
-            arrays[f"replay:{name}"] = np.asarray(array)
-    return arrays
+    # A checkpoint may hold the replay in two parts: which ones, the clock decides.
+    config = load_config(checkpoint.config_path(save))
+    whole, since = load_replay(save)
+    capacity = int(whole["position"][0]) * config.training.block_length
+    settings = config.replay.model_copy(update={"capacity_env_steps": capacity})
+    replay = Replay(settings, spec_of(config), config.training.block_length, seed=0)
+    replay.restore(whole, since)
+    return arrays | {f"replay:{name}": np.asarray(array) for name, array in replay.state().items()}
 
 
 def rows(folder):
