@@ -1,5 +1,6 @@
 """Makes environments of Gymnasium, finds their modules, and closes them."""
 
+import functools
 import logging
 import os
 import sys
@@ -37,16 +38,20 @@ def make_environment(config: EnvironmentConfig) -> gymnasium.Env:
 
 
 def close_environment(env: gymnasium.Env, name: str) -> None:
-    """Closes it; an environment that fails to close costs one warning and no result."""
+    """Closes it; that environments fail to close costs one warning and no result."""
     try:
         env.close()
     except Exception as error:  # its own code runs, which may raise anything
-        logger.warning(
-            "the environment %s failed to close (%s: %s); nothing else is affected",
-            name,
-            type(error).__name__,
-            first_line(error),
+        warn_once(
+            f"the environment {name} failed to close ({type(error).__name__}: "
+            f"{first_line(error)}); nothing else is affected"
         )
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Warns; in this process the same text is not repeated, as many environments are alike."""
+    logger.warning(text)
 
 
 def first_line(error: Exception) -> str:
