@@ -30,7 +30,6 @@ pytestmark = [
 ]
 
 TWO = ClusterConfig(simulators=2)
-RLCAR = Path(sys.executable).with_name("rlcar")
 SETTINGS = (
     "training.env_steps=1024",
     "training.evaluate_every_env_steps=512",
@@ -100,30 +99,35 @@ def test_a_number_of_simulators_that_changes_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_global_generators_and_a_module_of_the_current_folder(tmp_path, ray_environment):
     """The console script finds it, also in simulators; each environment is closed there too."""
     shutil.copy(odd_environments.__file__, tmp_path / "my_environments.py")
-    ledger = tmp_path / "ledger"
-    ledger.mkdir()
-    environment = os.environ | ray_environment | {odd_environments.LEDGER: str(ledger)}
-    environment.pop("PYTHONPATH", None)
     sources = Path(__file__).parents[2]
-    # As the console script does: its own folder first, and not the current one.
+    # As the console script does: its own folder comes first, and the current one is not searched.
     script = f"import sys; sys.path[0] = {str(sources)!r}; from rlcar.cli import main; main()"
-    environment["PYTHONPATH"] = str(sources)
-    for name in "ab":
+    for name, more in {"a": ["--deterministic"], "b": ["--deterministic"], "c": []}.items():
+        ledger = tmp_path / f"ledger-{name}"
+        ledger.mkdir()
         settings = [word for one in SETTINGS[:-1] for word in ("--set", one)]
         command = [
             *(sys.executable, "-c", script, "train", "--mode", "test", "--algorithm", "ppo"),
             *("--env", "my_environments:Odd/global-v0", "--simulators", "2", "--seed", "3"),
-            *("--deterministic", "--name", name, *settings),
+            *("--name", name, *more, *settings),
         ]
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+            command,
+            cwd=tmp_path,
+            env=os.environ
+            | ray_environment
+            | {odd_environments.LEDGER: str(ledger), "PYTHONPATH": str(sources)},
+            capture_output=True,
+            text=True,
+            timeout=180,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        still_open, made = odd_environments.open_environments(ledger)
+        # The cars of two simulators, and the episodes of two evaluations and of the report.
+        assert made >= 2 * 4 + 3 * 16
+        assert not still_open
     assert_equal_runs(tmp_path / "runs" / "a", tmp_path / "runs" / "b")
-    still_open, made = odd_environments.open_environments(ledger)
-    # In each run the cars of two simulators, the episodes of two evaluations and of the report.
-    assert made >= 2 * (2 * 4 + 3 * 16)
-    assert not still_open
