@@ -78,7 +78,12 @@ def test_a_lost_simulator_ends_the_training_with_a_checkpoint_and_a_sentence(tmp
         start(fleet, *arguments)
         actors.extend(fleet._actors)
 
+    killed = []
+
     def kill_one(figures):
+        if killed:
+            return
+        killed.append(1)
         where = ray.get(actors[1].whereabouts.remote(), timeout=60)
         os.kill(where.process, signal.SIGKILL)
 
@@ -100,7 +105,9 @@ def test_a_number_of_simulators_that_changes_is_refused(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_global_generators_and_a_module_of_the_current_folder(tmp_path, ray_environment):
+def test_global_generators_and_a_module_of_the_current_folder(
+    tmp_path, ray_environment, monkeypatch
+):
     """The console script finds it, also in simulators; each environment is closed there too."""
     shutil.copy(odd_environments.__file__, tmp_path / "my_environments.py")
     sources = Path(__file__).parents[2]
@@ -130,4 +137,6 @@ def test_global_generators_and_a_module_of_the_current_folder(tmp_path, ray_envi
         # The cars of two simulators, and the episodes of two evaluations and of the report.
         assert made >= 2 * 4 + 3 * 16
         assert not still_open
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # it gets the folder, to compare the runs
     assert_equal_runs(tmp_path / "runs" / "a", tmp_path / "runs" / "b")
