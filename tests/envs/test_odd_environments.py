@@ -10,6 +10,7 @@ from rlcar.agent import make_agent
 from rlcar.config import EnvironmentConfig, make_config
 from rlcar.environment import make_rollout, spec_of
 from rlcar.envs.actions import action_mapping
+from rlcar.envs.environments import Environments
 from rlcar.envs.making import warn_once
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluate_run import evaluate_run
@@ -122,21 +123,9 @@ def test_environments_that_fail_to_close_cost_one_warning(tmp_path, ledger, capl
     assert open_environments(ledger)[0] == set()
 
 
-def test_an_environment_that_fails_later_leaves_the_others_closed(tmp_path, ledger, monkeypatch):
-    """The third of several fails: those that were made before it are closed."""
-    from rlcar.envs import environments
-
-    real, count = environments.make_environment, []
-
-    def fail_at_the_third(config):
-        count.append(config)
-        if len(count) == 3:
-            raise KeyboardInterrupt
-        return real(config)
-
-    monkeypatch.setattr(environments, "make_environment", fail_at_the_third)
+def test_when_one_cannot_be_made_those_before_it_are_closed(ledger):
     with pytest.raises(KeyboardInterrupt):
-        environments.Environments(EnvironmentConfig(id=id_of("plain")), range(5))
+        Environments(EnvironmentConfig(id=id_of("third")), range(5))
     assert open_environments(ledger) == (set(), 2)
 
 

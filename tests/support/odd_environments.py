@@ -95,6 +95,15 @@ class Global(Odd):
         return np.array([random.gauss(0.0, 1.0), np.random.standard_normal()])  # noqa: NPY002
 
 
+class Third(Odd):
+    """Is interrupted by Ctrl-C while the third of its kind is being made."""
+
+    def __init__(self):
+        if len(list(Path(os.environ[LEDGER]).glob("made-*"))) == 2:
+            raise KeyboardInterrupt
+        super().__init__()
+
+
 class Old(Odd):
     """Gymnasium's interface before 0.26."""
 
@@ -206,7 +215,7 @@ def _register():
     for name, arguments in settings.items():
         if id_of(name) not in gymnasium.registry:
             gymnasium.register(id_of(name), entry_point=Odd, kwargs=arguments)
-    for name, kind in (("global", Global), ("old", Old)):
+    for name, kind in (("global", Global), ("old", Old), ("third", Third)):
         if id_of(name) not in gymnasium.registry:
             gymnasium.register(id_of(name), entry_point=kind)
 
