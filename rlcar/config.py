@@ -42,6 +42,9 @@ class EnvironmentConfig(Section):
     # Images are resized to squares of it; None: as they come if they are such squares, else 64.
     image_size_px: Literal[16, 32, 64] | None = None
     time_limit_steps: PositiveInt | None = None  # None: the environment's own
+    # Stands in for bounds of actions that are infinite or beyond 1e12: [-1, 1] of the policy is
+    # mapped to it. None: an environment with such bounds is refused.
+    action_limit: float | None = Field(None, gt=0.0, le=1e12)
 
 
 class TrainingConfig(Section):
@@ -63,6 +66,9 @@ class TrainingConfig(Section):
     replay_every_s: PositiveFloat = 300.0
     rollbacks: NonNegativeInt = 0  # how often a NaN has halved the learning rate: the loop counts
     storage: str = ""  # s3://bucket/prefix, file:///… or /nfs/path that mirrors the run
+    # Two runs with equal settings and simulators are equal bit for bit, also on Ray, which then
+    # learns from blocks in a fixed order. Slower; a lost process or a NaN ends the training.
+    deterministic: bool = False
 
 
 class Config(Section):
