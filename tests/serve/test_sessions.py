@@ -184,10 +184,21 @@ def test_a_car_from_another_replica_may_know_of_a_newer_version(folder):
     assert driver.models.current.number == 1
     registry = Registry(folder)
     registry.promote(2)
-    try:
+
+    async def drive():
         asked = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
-        answer = asyncio.run(driver.act(asked, "me", driver.now_s()))
-        assert answer.model_version == 2
+        first = await driver.act(asked, "me", driver.now_s())
+        for _ in range(1000):  # the look goes on without anybody who waits for it
+            if driver.models.current.number == 2:
+                break
+            await asyncio.sleep(0.01)
+        again = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
+        return first, await driver.act(again, "me", driver.now_s())
+
+    try:
+        first, later = asyncio.run(drive())
+        assert (first.source, first.model_version) == ("model", 1)
+        assert (later.source, later.model_version) == ("model", 2)
     finally:
         driver.close()
         registry.promote(1)
