@@ -163,7 +163,11 @@ def build(settings: ServeSettings) -> Any:
     deployment = serve.deployment(
         serve.ingress(app)(),
         name="RlcarPolicy",
-        ray_actor_options={"num_cpus": 1},
+        # A cluster's nodes were started without our variables; see rlcar.cli.before_numpy.
+        ray_actor_options={
+            "num_cpus": 1,
+            "runtime_env": {"env_vars": {"OPENBLAS_NUM_THREADS": "1"}},
+        },
         # A WebSocket counts as a request for as long as it lives.
         max_ongoing_requests=settings.connections,
         max_queued_requests=settings.in_flight,
@@ -175,7 +179,7 @@ def build(settings: ServeSettings) -> Any:
         },
         # The new replica is there before the old one goes: no gap even with a single one.
         max_surge_percent=100,
-        graceful_shutdown_timeout_s=20.0,
+        graceful_shutdown_timeout_s=15.0,
         health_check_period_s=2.0,
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
