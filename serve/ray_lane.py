@@ -15,8 +15,7 @@ from serve.settings import ServeSettings
 APPLICATION = "rlcar"
 _LOGGER = logging.getLogger(__name__)
 _STOPPING = "stopping: open requests are answered first"
-_STILL_LOGGER = logging.getLogger(__name__)
-_STOPPING = "still stopping; Ctrl-C again ends at once"
+_STILL_STOPPING = "still stopping; Ctrl-C again ends at once"
 # Ray reads these when it is imported, in every process: they must be set before, on every node.
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # the Python proxy alone costs 6 ms

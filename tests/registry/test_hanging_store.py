@@ -1,4 +1,4 @@
-"""A store that hangs: every call ends in time, a few threads hang with it, and then it works again."""
+"""A store that hangs: every call ends in time, few threads hang, and then it works again."""
 
 import threading
 import time
