@@ -25,7 +25,8 @@ class NumpyPolicy:
         self.version, self.config = version, config
         self.observation_size = len(version.metadata["observation"])
         self.action_size = len(version.metadata["action"])
-        self._network = make_network(config, arrays)
+        with np.errstate(all="ignore"):  # what overflows is noticed when it acts
+            self._network = make_network(config, arrays)
 
     def initial_state(self, batch: int) -> State:
         """The state of cars that have seen nothing yet."""

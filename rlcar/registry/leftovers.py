@@ -1,5 +1,7 @@
 """Removes what publications have left behind that were killed before they were complete."""
 
+import time
+
 from rlcar.registry.store import CLAIM, WRITING, Store
 from rlcar.registry.version import DELETED, MANIFEST, number_of
 
@@ -12,8 +14,8 @@ def remove_leftovers(store: Store) -> list[str]:
     """Deletes old unfinished files and old files of versions without a manifest; names them.
 
     A file's age is the time between its last change and the newest change in the same folder, both
-    by the store's own clock, so hosts whose clocks differ do not delete each other's files. The
-    numbers of such versions stay taken.
+    by the store's own clock, so a host whose clock is ahead does not delete what others write. A
+    time in the future counts as now. The numbers of such versions stay taken.
     """
     left = []
     for folder in ("versions", "aliases"):
@@ -21,7 +23,7 @@ def remove_leftovers(store: Store) -> list[str]:
         complete = {
             number_of(name) for name in times if name.partition("/")[2] in (MANIFEST, DELETED)
         }
-        newest = max(times.values(), default=0.0)
+        newest = min(max(times.values(), default=0.0), time.time())
         for name, time_s in times.items():
             file = name.rpartition("/")[2]
             number = number_of(name) if folder == "versions" else None
