@@ -8,8 +8,8 @@ they never wait.
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 MAX_TEXT_BYTES = 1 << 26  # of a description, a configuration, a report or a list of tokens
 _KINDS = (
@@ -28,7 +28,7 @@ class NotRegularError(OSError):
 
 def open_regular(
     path: str | Path, limit_bytes: int | None = None, *, follow_links: bool = True
-) -> BinaryIO:
+) -> BufferedReader:
     """Opens a regular file for reading, without waiting.
 
     Raises FileNotFoundError when there is none, NotRegularError for anything else than a regular
