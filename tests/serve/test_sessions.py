@@ -1,6 +1,7 @@
 """What the server remembers of cars: how much, how long, and what of it survives a new version."""
 
 import asyncio
+import shutil
 import time
 
 import numpy as np
@@ -202,3 +203,28 @@ def test_a_car_from_another_replica_may_know_of_a_newer_version(folder):
     finally:
         driver.close()
         registry.promote(1)
+
+
+def test_cars_that_name_a_newer_version_share_one_look_at_the_registry(tmp_path):
+    publish(tmp_path / "models")
+    now_s = [1000.0]
+    meter = Meter()
+    models = Models(Registry(tmp_path / "models"), "champion", meter, lambda: now_s[0])
+    models.load_first()
+    driver = Driver(make_settings(registry=str(tmp_path / "models")), models, meter)
+    shutil.rmtree(tmp_path / "models" / "aliases")  # so that each look is counted as an error
+
+    async def ask_many():
+        for car in range(50):
+            asked = _ask(_seen(1, 1)[0], session=str(car))._replace(model_version=2)
+            assert (await driver.act(asked, "me", driver.now_s())).model_version == 1
+        await asyncio.wait_for(models._refresh, 60.0)
+
+    try:
+        asyncio.run(ask_many())
+        assert meter.registry_errors == 1
+        now_s[0] += 1.0
+        asyncio.run(ask_many())
+        assert meter.registry_errors == 2
+    finally:
+        driver.close()
