@@ -21,6 +21,7 @@ from rlcar.algorithm_config import (
 from rlcar.errors import ConfigError
 from rlcar.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
 from rlcar.race_config import EnvSteps, RaceConfig, Section, Size
+from rlcar.regular_file import read_regular
 
 
 class ReplayConfig(Section):
@@ -214,7 +215,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Reads what `dump_config` wrote, with overrides laid over it."""
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(read_regular(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from error
     if not isinstance(tree, dict):

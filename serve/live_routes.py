@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from rlcar.errors import UserError
+from rlcar.errors import RegistryUnavailableError, UserError
 from serve.access import legacy_methods
 from serve.live import LiveSession
 from serve.live_metrics import metrics_text
@@ -200,6 +200,8 @@ def _answering(live: LiveSession, answer: Answer) -> Callable[[Request], Awaitab
             return JSONResponse({"error": str(error)}, 413, {**headers, "Connection": "close"})
         except ClientDisconnect:
             return Response(status_code=400)
+        except RegistryUnavailableError as error:
+            return JSONResponse({"error": str(error)}, 503, headers)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 400, headers)
 

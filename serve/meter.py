@@ -64,6 +64,8 @@ class Meter:
         self.gauges: dict[str, tuple[str, float]] = {}
         self.swaps = 0
         self.failed_loads = 0
+        self.registry_errors = 0
+        self.is_registry_readable = True  # at the last look
         self.migrations = 0
         self.policy_errors = 0
         self._started_s = time.time()
@@ -103,12 +105,16 @@ class Meter:
         for name, help_text, count in (
             ("rlcar_model_swaps", "Model versions swapped in.", self.swaps),
             ("rlcar_model_load_failures", "Versions that could not be used.", self.failed_loads),
+            ("rlcar_registry_errors", "Looks at the registry that failed.", self.registry_errors),
             ("rlcar_session_migrations", "Sessions moved to another version.", self.migrations),
             ("rlcar_policy_errors", "Times a policy failed and cars braked.", self.policy_errors),
         ):
             yield CounterMetricFamily(name, help_text, value=count)
         for name, (help_text, value) in self.gauges.items():
             yield GaugeMetricFamily(name, help_text, value=value)
+        readable = float(self.is_registry_readable)
+        help_text = "1 if the last look at the registry succeeded, else 0."
+        yield GaugeMetricFamily("rlcar_registry_readable", help_text, value=readable)
         uptime_s = time.time() - self._started_s
         yield GaugeMetricFamily("rlcar_uptime_seconds", "Since the start.", value=uptime_s)
 

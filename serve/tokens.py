@@ -15,7 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from rlcar import durable
 from rlcar.errors import UserError
+from rlcar.regular_file import read_regular
 
 SCOPES = ("read", "act", "drive", "admin")  # admin may do everything
 REFRESH_S = 0.5  # a change of the file is noticed so soon
@@ -194,7 +196,9 @@ class TokenStore:
 
     def _read(self) -> _File:
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=_File)
+            return msgspec.json.decode(read_regular(self.path), type=_File)
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         except msgspec.DecodeError as error:
             raise UserError(f"{self.path} is not a file of tokens ({error}): restore it") from error
 
@@ -209,11 +213,13 @@ class TokenStore:
             file = self._read() if self.path.exists() else _File(_text(os.urandom(32)), [])
             yield file
             draft = self._beside("part")
-            with open(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
-                out.write(msgspec.json.format(msgspec.json.encode(file)))
-                out.flush()
-                os.fsync(out.fileno())
-            draft.replace(self.path)
+            draft.unlink(missing_ok=True)  # of somebody who was killed
+            try:
+                durable.write(draft, [msgspec.json.format(msgspec.json.encode(file))], 0o600)
+                draft.replace(self.path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
         self._looked_s = -1.0
 
 

@@ -53,8 +53,6 @@ def serve(
     direct: Direct = False,
 ) -> None:
     """Serves the champion: POST /v1/act, WS /v1/drive, models, health, metrics."""
-    # Before NumPy is loaded: a car's matrices are too small to share among threads.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # publishing a run must leave others the card
     from rlcar.registry import Registry
     from serve.publishing import publish_for_serving

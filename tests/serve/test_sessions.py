@@ -1,6 +1,7 @@
 """What the server remembers of cars: how much, how long, and what of it survives a new version."""
 
 import asyncio
+import shutil
 import time
 from collections import Counter
 
@@ -264,10 +265,46 @@ def test_a_car_from_another_replica_may_know_of_a_newer_version(folder):
     assert driver.models.current.number == 1
     registry = Registry(folder)
     registry.promote(2)
-    try:
+
+    async def drive():
         asked = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
-        answer = asyncio.run(driver.act(asked, "me", driver.now_s()))
-        assert answer.model_version == 2
+        first = await driver.act(asked, "me", driver.now_s())
+        for _ in range(1000):  # the look goes on without anybody who waits for it
+            if driver.models.current.number == 2:
+                break
+            await asyncio.sleep(0.01)
+        again = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
+        return first, await driver.act(again, "me", driver.now_s())
+
+    try:
+        first, later = asyncio.run(drive())
+        assert (first.source, first.model_version) == ("model", 1)
+        assert (later.source, later.model_version) == ("model", 2)
     finally:
         driver.close()
         registry.promote(1)
+
+
+def test_cars_that_name_a_newer_version_share_one_look_at_the_registry(tmp_path):
+    publish(tmp_path / "models")
+    now_s = [1000.0]
+    meter = Meter()
+    models = Models(Registry(tmp_path / "models"), "champion", meter, lambda: now_s[0])
+    models.load_first()
+    driver = Driver(make_settings(registry=str(tmp_path / "models")), models, meter)
+    shutil.rmtree(tmp_path / "models" / "aliases")  # so that each look is counted as an error
+
+    async def ask_many():
+        for car in range(50):
+            asked = _ask(_seen(1, 1)[0], session=str(car))._replace(model_version=2)
+            assert (await driver.act(asked, "me", driver.now_s())).model_version == 1
+        await asyncio.wait_for(models._refresh, 60.0)
+
+    try:
+        asyncio.run(ask_many())
+        assert meter.registry_errors == 1
+        now_s[0] += 1.0
+        asyncio.run(ask_many())
+        assert meter.registry_errors == 2
+    finally:
+        driver.close()
