@@ -101,8 +101,12 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
         self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets what was not parsed."""
+        """Forgets what was not parsed, and messages that nobody waits for an answer to."""
         self._input.clear()
+        events = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
+        for event in events:
+            if event["type"] != "websocket.receive":
+                self.queue.put_nowait(event)
         super().connection_lost(exc)
 
     async def receive(self) -> Any:

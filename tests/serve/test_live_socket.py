@@ -11,6 +11,7 @@ from websockets.sync.client import connect
 from serve.live_wire import TICK
 from tests.serve.live_page import paged
 from tests.serve.served import publish
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def test_a_flood_of_takes_and_leaves_disconnects_nobody(page):
         for viewer in viewers:
             viewer.sentence("state", lambda said: said["driver"] == flood.hello["id"])
             viewer.sentence("stats")
+    wait_until(lambda: page.live.seat.holder is None)
 
 
 class Viewer:
