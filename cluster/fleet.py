@@ -12,8 +12,8 @@ import ray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from cluster.config import ClusterConfig
-from cluster.nodes import NodeWatch, selector, simulators_that_fit
-from cluster.sim_actor import SIM_ENVIRONMENT, SimActor, Whereabouts
+from cluster.nodes import Node, NodeWatch, selector, simulators_that_fit
+from cluster.sim_actor import SIM_ENVIRONMENT, SimActor, Whereabouts, close_simulators
 from cluster.weights import Published
 from rlcar.config import Config
 from rlcar.errors import UserError
@@ -60,6 +60,7 @@ class Fleet:
         """`epoch` to begin with: a resumed training gives another one, and so drives new races."""
         self._cluster, self._epoch = cluster, epoch
         self._config_ref = ray.put(config)
+        self._must_close = bool(config.environment.id)  # the race has nothing to close
         self._watch = NodeWatch()
         self._simulators: list[Simulator] = []
         self._epochs: dict[int, int] = {}  # index -> the next epoch of such a simulator
@@ -153,9 +154,7 @@ class Fleet:
 
     def step_back(self) -> None:
         """Ends those that have not delivered yet: a learner that restarts takes cores first."""
-        for simulator in self._simulators:
-            if not simulator.has_delivered:
-                self._end(simulator)
+        self._end(*(one for one in self._simulators if not one.has_delivered))
 
     def make_room(self, is_urgent: bool = False) -> None:
         """Ends at once those that are to go, for a learner that waits for a core.
@@ -167,15 +166,14 @@ class Fleet:
         if is_urgent and not leaving and len(self._simulators) > 1:
             leaving = [max(self._simulators, key=lambda one: one.index)]
             logger.warning("simulator %d gives its core to the learner", leaving[0].index)
+        self._end(*leaving)
         for simulator in leaving:
-            self._end(simulator)
             self._simulators.remove(simulator)
 
     def stop(self) -> None:
         """Ends every simulator; what they were driving is lost."""
         self._watch.stop()
-        for simulator in self._simulators:
-            self._end(simulator)
+        self._end(*self._simulators)
         self._simulators = []
 
     def _take(self, simulator: Simulator, ref: Any) -> Block | None:
@@ -204,9 +202,10 @@ class Fleet:
             )
             silence_s = time.monotonic() - simulator.heard_s
             if simulator.in_flight and silence_s > limit_s:
-                self._replace(simulator, f"silent for {silence_s:.0f} s (limit {limit_s:.0f} s)")
+                reason = f"silent for {silence_s:.0f} s (limit {limit_s:.0f} s)"
+                self._replace(simulator, reason, is_hung=True)
 
-    def _replace(self, simulator: Simulator, reason: str) -> None:
+    def _replace(self, simulator: Simulator, reason: str, is_hung: bool = False) -> None:
         logger.warning("simulator %d is replaced: %s", simulator.index, reason)
         self.restarts += 1
         self.lost += len(simulator.in_flight)
@@ -219,7 +218,7 @@ class Fleet:
                 f"simulator {simulator.index} failed {failures} times without delivering a block; "
                 f"the last reason: {reason}"
             )
-        self._end(simulator)
+        self._end(simulator, at_once=is_hung)
         simulator.failures = failures
         pause_s = self._cluster.restart_pause_s * 2 ** min(failures - 2, 6) if failures > 1 else 0.0
         simulator.start_at_s = time.monotonic() + pause_s
@@ -227,20 +226,22 @@ class Fleet:
     def _start(self, simulator: Simulator) -> None:
         simulator.epoch = self._epochs.get(simulator.index, self._epoch)
         self._epochs[simulator.index] = simulator.epoch + 1
-        simulator.actor = SimActor.options(
-            num_cpus=self._cluster.simulator_cpus,
-            runtime_env={"env_vars": SIM_ENVIRONMENT},
-            label_selector=selector("sim", self._watch.nodes),
-        ).remote(self._config_ref, simulator.index, simulator.epoch)
+        simulator.actor = simulator_options(self._cluster, self._watch.nodes).remote(
+            self._config_ref, simulator.index, simulator.epoch
+        )
         simulator.whereabouts = simulator.actor.whereabouts.remote()
         simulator.heard_s = time.monotonic()
 
-    def _end(self, simulator: Simulator) -> None:
-        if simulator.actor is not None:
-            ray.kill(simulator.actor)
-        simulator.actor = simulator.whereabouts = None
-        simulator.in_flight = {}  # one death, however many of its blocks report it
-        simulator.has_delivered = False
+    def _end(self, *simulators: Simulator, at_once: bool = False) -> None:
+        actors = [one.actor for one in simulators if one.actor is not None]
+        if self._must_close and not at_once:
+            close_simulators(actors, [ref for one in simulators for ref in one.in_flight])
+        for actor in actors:
+            ray.kill(actor)
+        for simulator in simulators:
+            simulator.actor = simulator.whereabouts = None
+            simulator.in_flight = {}  # one death, however many of its blocks report it
+            simulator.has_delivered = False
 
     def _fit(self) -> None:
         """Adds simulators where there is room; those beyond it, or on a node that leaves, go."""
@@ -277,6 +278,15 @@ class Fleet:
     def _dismiss(self, simulator: Simulator, reason: str) -> None:
         logger.info("simulator %d goes: %s", simulator.index, reason)
         simulator.leave_at_s = time.monotonic() + self._cluster.simulator_deadline_s
+
+
+def simulator_options(cluster: ClusterConfig, nodes: list[Node]) -> Any:
+    """The actor class of simulators with what each of them asks for."""
+    return SimActor.options(
+        num_cpus=cluster.simulator_cpus,
+        runtime_env={"env_vars": SIM_ENVIRONMENT},
+        label_selector=selector("sim", nodes),
+    )
 
 
 def is_lost_object(error: RayError) -> bool:

@@ -17,7 +17,7 @@ from cluster.nodes import nodes_now, selector
 from cluster.replay_shards import ReplayShards
 from cluster.sim_actor import Whereabouts
 from cluster.weights import Published
-from rlcar import checkpoint
+from rlcar import checkpoint, logs
 from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.types import Weights
@@ -88,6 +88,8 @@ class RemoteLearner:
             was_urgent |= is_urgent
             make_room(is_urgent)
         report: Report = _result(report_ref)
+        for note in report.notes:
+            logs.announce(note)
         self.weights = Published(report.train_steps, weights)
         self._adopt(report, weights)
 

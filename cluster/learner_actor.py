@@ -18,7 +18,7 @@ from rlcar.compile_cache import keep_compiled_code
 from rlcar.config import Config
 from rlcar.environment import spec_of
 from rlcar.metrics import RunningMean
-from rlcar.trainer import Trainer
+from rlcar.trainer import Trainer, check_replay_memory
 from rlcar.types import Trajectory, Weights
 
 
@@ -29,6 +29,7 @@ class Report(NamedTuple):
     train_steps: int
     updates: int  # of this call
     metrics: dict[str, float]
+    notes: tuple[str, ...] = ()  # lines for the user, of the first report
 
 
 # So many calls `learner/idle_share` looks back: what it waited at the start is soon forgotten.
@@ -54,11 +55,16 @@ class LearnerProcess:
         ray.get([shard.whereabouts.remote() for shard in self._shards])
         with self._working():
             spec = spec_of(self._config)
+            agent = make_agent(self._config, spec)
             slots = rings_on(self._shards, self._config, self._shard_deadline_s)
-            self._trainer = Trainer(self._config, spec, make_agent(self._config, spec), slots)
+            notes: list[str] = []
+            if slots is None:
+                notes = check_replay_memory(self._config, spec, agent, "the learner's host")
+            self._trainer = Trainer(self._config, spec, agent, slots)
             if resume is not None:
                 self._trainer.restore(resume)
-            return self._report(0, {}), self._trainer.weights()
+            report = self._report(0, {})._replace(notes=tuple(notes))
+            return report, self._trainer.weights()
 
     def learn(self, trajectory: Trajectory) -> tuple[Report, Weights | None]:
         """Stores a block, runs the train steps that are due; two objects, the second for all.

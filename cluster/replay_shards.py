@@ -12,6 +12,7 @@ from rlcar import logs
 from rlcar.arrays import Arrays
 from rlcar.config import Config
 from rlcar.environment import spec_of
+from rlcar.errors import ConfigError
 from rlcar.replay import Call, Rings, ShardedRings, slots_of
 from rlcar.replay.rings import row_bytes
 
@@ -54,8 +55,10 @@ class ReplayShards:
             return
         block_length = config.training.block_length
         capacity = -(-slots_of(config.replay, block_length) // number)
+        row = row_bytes(spec_of(config), block_length)
         # Asked for as Ray's `memory`: a node that has not so much gets none.
-        memory = capacity * row_bytes(spec_of(config), block_length)
+        memory = capacity * row
+        _check_nodes(config, cluster, memory, row)
         self.actors = [
             _ReplayShardActor.options(
                 memory=memory, runtime_env={"env_vars": SIM_ENVIRONMENT}
@@ -67,6 +70,35 @@ class ReplayShards:
         """Ends them; what they held is in the last checkpoint."""
         for actor in self.actors:
             ray.kill(actor)
+
+
+def _check_nodes(config: Config, cluster: ClusterConfig, shard: int, row: int) -> None:
+    """Announces what the shards need and what Ray's nodes have.
+
+    Raises ConfigError where the shards do not fit, unless nodes come and go.
+    """
+    nodes = [int(node["Resources"].get("memory", 0.0)) for node in ray.nodes() if node["Alive"]]
+    number, block_length = cluster.replay_shards, config.training.block_length
+    said = (
+        f"replay: {config.replay.capacity_env_steps} env steps at capacity need "
+        f"{number * shard / 1e9:.3g} GB in {number} shards of {shard / 1e9:.3g} GB; Ray's nodes "
+        f"have {', '.join(f'{node / 1e9:.3g}' for node in nodes)} GB for them"
+    )
+    fitting = sum(node // shard for node in nodes)
+    if fitting >= number or cluster.simulators == "auto":
+        logs.announce(said if fitting >= number else f"warning: {said}, which is too little now")
+        return
+    # The largest shard of which so many fit: one of the quotients of the nodes' memory.
+    sizes = (node // parts for node in nodes for parts in range(1, number + 1))
+    largest = max(
+        (size for size in sizes if size and sum(node // size for node in nodes) >= number),
+        default=0,
+    )
+    most = largest // row * number * block_length
+    raise ConfigError(
+        f"{said}: lower replay.capacity_env_steps to {most} at most, raise --cluster "
+        "replay_shards, or add nodes"
+    )
 
 
 def rings_on(actors: Sequence[Any], config: Config, deadline_s: float) -> ShardedRings | None:

@@ -11,6 +11,7 @@ import ray
 
 from cluster.config import ClusterConfig
 from rlcar import logs
+from rlcar.envs import making
 from rlcar.errors import UserError
 
 
@@ -62,7 +63,7 @@ def _join(config: ClusterConfig) -> None:
 
 def _environment() -> dict[str, Any]:
     """What actors inherit from the driver, wherever they are."""
-    variables = logs.inherited()
+    variables = logs.inherited() | making.inherited()
     return {"env_vars": variables} if variables else {}
 
 

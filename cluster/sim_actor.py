@@ -1,10 +1,13 @@
 """A simulator in a process of its own: a shell around `rlcar.rollout`."""
 
+import contextlib
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ray
+from ray.exceptions import RayError
 
 from rlcar import logs
 from rlcar.agent import make_agent
@@ -32,21 +35,44 @@ class SimulatorProcess:
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
         policy = make_agent(config, spec_of(config)).policy
-        self._rollout = make_rollout(config, policy, index * config.training.cars, epoch)
+        first_car = index * config.training.cars
+        self._rollout = make_rollout(config, policy, first_car, epoch, _is_cancelled)
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block; two objects, so that the block never passes through the driver.
 
-        Raises NonFiniteError: a NaN ends here.
+        Raises NonFiniteError: a NaN ends here. A cancelled call ends at its next step where blocks
+        may be long.
         """
         began_s = time.perf_counter()
         trajectory, episodes = self._rollout.collect(weights)
         check_finite({"observation": trajectory.observation, "reward": trajectory.reward})
         return trajectory, episodes._replace(busy_s=time.perf_counter() - began_s)
 
+    def close(self) -> None:
+        """Closes the environments."""
+        self._rollout.close()
+
     def whereabouts(self) -> Whereabouts:
         """The process to look at, or to end."""
         return whereabouts()
+
+
+def _is_cancelled() -> bool:
+    return bool(ray.get_runtime_context().is_canceled())
+
+
+def close_simulators(actors: Sequence[Any], in_flight: Sequence[Any]) -> None:
+    """Lets simulators close their environments before they are ended, for at most `_CLOSE_S`.
+
+    What is `in_flight` is cancelled. One that is still starting, or hangs, is not waited for.
+    """
+    with contextlib.suppress(RayError):
+        for ref in in_flight:
+            ray.cancel(ref)
+        closing = [actor.close.remote() for actor in actors]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
 
 
 def whereabouts() -> Whereabouts:
@@ -57,6 +83,7 @@ def whereabouts() -> Whereabouts:
 SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(SimulatorProcess)
 
 SIM_NICENESS = 10
+_CLOSE_S = 5.0
 
 # Forty simulators must never touch the learner's card, and each is worth one core.
 SIM_ENVIRONMENT = {

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from cluster.sweep_config import SweepConfig
 from cluster.sweep_history import History
 from rlcar.interrupt import StopRequest
+from rlcar.regular_file import read_regular
 from rlcar.when import EverySeconds
 
 _FIGURES = (
@@ -190,7 +191,7 @@ def failure_of(trial: Trial) -> str:
     path = Path(trial.pickled_error_file or "")
     if not path.is_file():
         return ""
-    error = cloudpickle.loads(path.read_bytes())
+    error = cloudpickle.loads(read_regular(path))
     if not isinstance(error, RayTaskError):
         return "its process died"
     return f"{type(error.cause).__name__}: {error.cause}".splitlines()[0]

@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
 from cluster.learner import LearnerLostError, RemoteLearner
+from cluster.ordered_training import OrderedTraining, refuse_what_is_not_deterministic
 from cluster.prometheus import PrometheusWatcher
 from cluster.runtime import ray_runtime
 from cluster.weights import LagLimit
@@ -59,11 +60,16 @@ def train(
             f"--cluster replay_shards={cluster.replay_shards}: with replay.on_device the replay "
             "lies in the learner's device; leave one of the two out"
         )
+    refuse_what_is_not_deterministic(config, cluster)
     epoch = resume.env_steps if resume else 0  # never that of an earlier leg
     with ray_runtime(cluster), StopRequest(TRAINING) as stop:
         policy = make_agent(config, spec_of(config)).policy
         evaluate = make_evaluation(config, policy, lambda: bool(stop))
         try:
+            if config.training.deterministic:
+                with Mirror(folder, config.training.storage) as mirror:
+                    parts = (cluster, folder, evaluate, stop, mirror, on_evaluated)
+                    return OrderedTraining(*parts).run(config, resume)
             with (
                 Mirror(folder, config.training.storage) as mirror,
                 Fleet(config, cluster, epoch) as fleet,

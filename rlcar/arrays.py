@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 
 from rlcar.errors import CheckpointError, NonFiniteError
+from rlcar.regular_file import MAX_TEXT_BYTES, open_regular
 
 Arrays = dict[str, np.ndarray]
 
@@ -137,6 +138,13 @@ def safetensors_bytes(arrays: Mapping[str, np.ndarray | Rows]) -> Iterator[bytes
             yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
+def most_bytes(arrays: Mapping[str, Mapping[str, Any]] | None) -> int | None:
+    """How large a file of arrays of these shapes can be; None for a file that is not described."""
+    if arrays is None:
+        return None
+    return 8 * sum(math.prod(array["shape"]) for array in arrays.values()) + MAX_TEXT_BYTES
+
+
 def read_arrays(path: Path) -> Arrays:
     """Reads a safetensors file into arrays of our own; raises CheckpointError."""
     return {name: np.array(array) for name, array in map_arrays(path).items()}
@@ -145,6 +153,7 @@ def read_arrays(path: Path) -> Arrays:
 def map_arrays(path: Path) -> Arrays:
     """Maps a safetensors file, to be read where it is looked at; raises CheckpointError."""
     try:
+        open_regular(path).close()
         with safetensors.safe_open(path, framework="numpy") as file:  # checks the header
             names = list(file.keys())
         data = np.memmap(path, np.uint8, "r")

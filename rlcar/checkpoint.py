@@ -35,12 +35,14 @@ from rlcar.arrays import (
     flatten,
     leaf_name,
     map_arrays,
+    most_bytes,
     read_arrays,
     safetensors_bytes,
     storable_array,
 )
 from rlcar.errors import CheckpointError
 from rlcar.provenance import provenance
+from rlcar.regular_file import MAX_TEXT_BYTES, read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -276,7 +278,7 @@ def _find(folder: Path, name: str) -> Save | None:
     for path in (folder / name, folder / (_REPLACED + name)):
         if (path / "DONE").is_file():
             try:
-                meta = json.loads((path / "meta.json").read_bytes())
+                meta = json.loads(read_regular(path / "meta.json"))
             except (OSError, ValueError):
                 meta = {}
             return Save(path, int(match[1]), meta if isinstance(meta, dict) else {})
@@ -298,12 +300,12 @@ def _check(one: Save, files: list[str]) -> None:
 def _damage(one: Save, files: list[str] | None = None) -> str:
     """Names the first file that is not what was written; looks at all of them by default."""
     try:
-        if durable.checksum(one.path / "meta.json") != (one.path / "DONE").read_text(
-            errors="replace"
-        ):
+        done = read_regular(one.path / "DONE").decode(errors="replace")
+        if durable.checksum(one.path / "meta.json", MAX_TEXT_BYTES) != done:
             return "meta.json: checksum differs"
         for file in one.meta["sha256"] if files is None else files:
-            if durable.checksum(one.path / file) != one.meta["sha256"][file]:
+            limit = most_bytes(one.meta.get("arrays", {}).get(file))
+            if durable.checksum(one.path / file, limit) != one.meta["sha256"][file]:
                 return f"{file}: checksum differs"
     except OSError as error:
         return f"{Path(error.filename or one.path).name}: {error.strerror}"

@@ -21,6 +21,7 @@ from rlcar.algorithm_config import (
 from rlcar.errors import ConfigError
 from rlcar.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
 from rlcar.race_config import EnvSteps, RaceConfig, Section, Size
+from rlcar.regular_file import read_regular
 
 
 class ReplayConfig(Section):
@@ -42,6 +43,9 @@ class EnvironmentConfig(Section):
     # Images are resized to squares of it; None: as they come if they are such squares, else 64.
     image_size_px: Literal[16, 32, 64] | None = None
     time_limit_steps: PositiveInt | None = None  # None: the environment's own
+    # Stands in for bounds of actions that are infinite or beyond 1e12: [-1, 1] of the policy is
+    # mapped to it. None: an environment with such bounds is refused.
+    action_limit: float | None = Field(None, gt=0.0, le=1e12)
 
 
 class TrainingConfig(Section):
@@ -63,6 +67,9 @@ class TrainingConfig(Section):
     replay_every_s: PositiveFloat = 300.0
     rollbacks: NonNegativeInt = 0  # how often a NaN has halved the learning rate: the loop counts
     storage: str = ""  # s3://bucket/prefix, file:///… or /nfs/path that mirrors the run
+    # Two runs with equal settings and simulators are equal bit for bit, also on Ray, which then
+    # learns from blocks in a fixed order. Slower; a lost process or a NaN ends the training.
+    deterministic: bool = False
 
 
 class Config(Section):
@@ -208,7 +215,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Reads what `dump_config` wrote, with overrides laid over it."""
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(read_regular(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from error
     if not isinstance(tree, dict):

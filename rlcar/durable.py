@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from rlcar.regular_file import open_regular
 
-def write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
+
+def write(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> str:
     """Writes a new file through to the disk and returns the SHA-256 of what was meant."""
     digest = hashlib.sha256()
-    with path.open("xb") as file:
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         for chunk in chunks:
             digest.update(chunk)
             file.write(chunk)
@@ -18,9 +20,9 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file as it is."""
-    with path.open("rb") as file:
+def checksum(path: Path, limit_bytes: int | None = None) -> str:
+    """The SHA-256 of a regular file as it is; one of more bytes than allowed is refused."""
+    with open_regular(path, limit_bytes) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

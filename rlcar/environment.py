@@ -6,7 +6,8 @@ from typing import Protocol
 import numpy as np
 
 from rlcar.config import Config
-from rlcar.envs.rollout import GymnasiumRollout, environment_spec, make_environment_evaluator
+from rlcar.envs.environments import environment_spec
+from rlcar.envs.rollout import GymnasiumRollout, make_environment_evaluator
 from rlcar.evaluate import make_evaluator, score_laps
 from rlcar.evaluation import Evaluation
 from rlcar.rollout import Episodes, Rollout
@@ -20,17 +21,29 @@ class Driving(Protocol):
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]: ...
     def saved(self) -> dict[str, np.ndarray]: ...
     def restore(self, saved: dict[str, np.ndarray]) -> None: ...
+    def close(self) -> None: ...
 
 
 def spec_of(config: Config) -> Spec:
     """What an agent must know of the environment; raises ConfigError when there is none."""
-    return environment_spec(config) if config.environment.id else SPEC
+    return environment_spec(config.environment) if config.environment.id else SPEC
 
 
-def make_rollout(config: Config, policy: Policy, first_car: int = 0, epoch: int = 0) -> Driving:
-    """Puts `config.training.cars` of them at their starts."""
-    make = GymnasiumRollout if config.environment.id else Rollout
-    return make(config, policy, first_car, epoch)
+def make_rollout(
+    config: Config,
+    policy: Policy,
+    first_car: int = 0,
+    epoch: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Driving:
+    """Puts `config.training.cars` of them at their starts; the caller has to close the result.
+
+    A block of the race is short. In an environment of Gymnasium `should_stop` ends one early, with
+    RolloutStoppedError.
+    """
+    if config.environment.id:
+        return GymnasiumRollout(config, policy, first_car, epoch, should_stop)
+    return Rollout(config, policy, first_car, epoch)
 
 
 def make_evaluation(

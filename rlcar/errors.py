@@ -23,3 +23,7 @@ class NonFiniteError(UserError):
 
 class RegistryError(UserError):
     """A model version that does not exist, is damaged, or cannot be written."""
+
+
+class RegistryUnavailableError(RegistryError):
+    """A registry's folder or object store that cannot be reached, or does not answer in time."""

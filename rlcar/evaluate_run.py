@@ -18,6 +18,7 @@ from rlcar.errors import CheckpointError
 from rlcar.evaluate import drive, print_table, report, track_seeds, write_json, write_report
 from rlcar.metrics import read_metrics
 from rlcar.pictures import draw_learning_curve
+from rlcar.regular_file import read_regular
 from rlcar.run import require_run, writing
 from rlcar.sim import SPEC
 from rlcar.track import make_tracks
@@ -129,7 +130,7 @@ def load_policy(
 
 def _earlier_summary(folder: Path) -> dict[str, float | None]:
     try:
-        earlier = json.loads((folder / "report.json").read_text())
+        earlier = json.loads(read_regular(folder / "report.json"))
     except (OSError, ValueError):
         return {}
     if not isinstance(earlier, dict):

@@ -1,9 +1,11 @@
 """Log lines for people, or as JSON for programs, with run and actor in each."""
 
+import contextlib
 import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -61,6 +63,16 @@ def take_over(actor: str) -> None:
     if os.environ.get(_FORMAT) == "json":
         set_up("json", os.environ.get(_RUN), actor)
         logging.getLogger(__name__).info("process started")
+
+
+def announce(text: str) -> None:
+    """Tells the user, or whatever reads the log, something that is no warning."""
+    if are_json():
+        logging.getLogger(__name__).info(text)
+        return
+    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def are_json() -> bool:

@@ -22,11 +22,13 @@ from tensorboardX.record_writer import masked_crc32c
 
 from rlcar import logs
 from rlcar.errors import UserError
+from rlcar.regular_file import read_regular
 from rlcar.when import EverySeconds
 
 logger = logging.getLogger(__name__)
 
 # What the progress line shows of all metrics, in this order: name -> (label, format).
+_MOST_BYTES = 1 << 30  # of a run's metrics
 _FIELDS = {
     "rollout/env_steps_per_s": ("env/s", ".0f"),
     "learner/train_steps_per_s": ("train/s", ".1f"),
@@ -304,7 +306,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Returns each whole line with what it says."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = read_regular(path, _MOST_BYTES).decode(errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -13,6 +13,7 @@ from rlcar import checkpoint, process_state
 from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.metrics import PlainProgress
+from rlcar.regular_file import open_regular
 from rlcar.run import require_run
 
 # So many log intervals without a row, and at least so long, and a run counts as frozen: an
@@ -21,6 +22,7 @@ FROZEN_INTERVALS = 60
 FROZEN_AT_LEAST_S = 60.0
 FROZEN_AT_START_S = 300.0
 
+_MOST_BYTES = 1 << 30  # of a run's metrics
 _TAIL_BYTES = 1 << 20  # of a week's metrics, what is read at first
 _RATE_WINDOW_S = 300.0
 
@@ -142,7 +144,7 @@ class RunReader:
         """Takes in new rows; returns when the file was last written, None without rows."""
         path = self.folder / "metrics.jsonl"
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 about = os.fstat(file.fileno())
                 identity = (about.st_dev, about.st_ino)
                 if identity != self._file_id or about.st_size < self._offset:
@@ -151,8 +153,8 @@ class RunReader:
                     self._rows.clear()
                     self._offset = max(0, about.st_size - _TAIL_BYTES)
                 file.seek(self._offset)
-                text = file.read()
-        except FileNotFoundError:
+                text = file.read(_MOST_BYTES)
+        except OSError:  # there is none yet, or something else stands in its place
             return None
         whole = text.rpartition(b"\n")[0]
         self._offset += len(whole) + 1 if whole else 0

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from rlcar.regular_file import read_regular
+
 FILE = "process.json"
 
 State = Literal["running", "ended", "failed"]
@@ -33,7 +35,7 @@ def write(folder: Path, state: State, error: BaseException | None = None) -> Non
 def read(folder: Path) -> dict[str, Any]:
     """What was noted last; empty for a run that notes nothing."""
     try:
-        about = json.loads((folder / FILE).read_bytes())
+        about = json.loads(read_regular(folder / FILE))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}

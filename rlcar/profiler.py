@@ -51,9 +51,8 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
         )
     spec = spec_of(config)
     agent = make_agent(config, spec)
-    trainer, rollout = Trainer(config, spec, agent), make_rollout(config, agent.policy)
+    trainer, clock = Trainer(config, spec, agent), _Clock()
     evaluate = make_evaluation(config, agent.policy)
-    clock = _Clock()
 
     def block() -> None:
         with clock("weights to the host"):
@@ -70,19 +69,19 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
         with clock("evaluate (once)"):
             evaluate(trainer.weights().params)
 
-    started = time.perf_counter()
-    while not trainer.train_steps:
-        block()
-    look()
-    first_s = time.perf_counter() - started
-    before = trainer.env_steps, trainer.train_steps
-
     def work() -> None:
         for _ in range(blocks):
             block()
         look()
 
-    traced = _traced(out, clock, work)
+    with contextlib.closing(make_rollout(config, agent.policy)) as rollout:
+        started = time.perf_counter()
+        while not trainer.train_steps:
+            block()
+        look()
+        first_s = time.perf_counter() - started
+        before = trainer.env_steps, trainer.train_steps
+        traced = _traced(out, clock, work)
     env_steps, train_steps = trainer.env_steps - before[0], trainer.train_steps - before[1]
     return _profile(clock, traced, env_steps, train_steps, first_s)
 
@@ -92,21 +91,21 @@ def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
     spec = spec_of(config)
     agent = make_agent(config, spec)
     weights = Trainer(config, spec, agent).weights()
-    rollout, clock = make_rollout(config, agent.policy), _Clock()
+    clock = _Clock()
 
     def block() -> None:
         with clock("drive"):
             rollout.collect(weights)
 
-    started = time.perf_counter()
-    block()
-    first_s = time.perf_counter() - started
-
     def work() -> None:
         for _ in range(blocks):
             block()
 
-    traced = _traced(out, clock, work)
+    with contextlib.closing(make_rollout(config, agent.policy)) as rollout:
+        started = time.perf_counter()
+        block()
+        first_s = time.perf_counter() - started
+        traced = _traced(out, clock, work)
     env_steps = blocks * config.training.block_length * config.training.cars
     return _profile(clock, traced, env_steps, 0, first_s)
 

@@ -36,7 +36,14 @@ def roll_back(
         tried = f" after {done} returns to the last good checkpoint with half the {dotted}"
         raise NonFiniteError(
             f"{error}: training stopped{tried if done else ''}, no checkpoint was touched; resume "
-            f"with a lower {dotted} and training.rollbacks=0"
+            f"with a lower {dotted} and training.rollbacks=0. If that does not help, look for very "
+            "large observations or rewards, and scale them in the environment"
+        ) from error
+    if config.training.deterministic:
+        raise NonFiniteError(
+            f"{error}: training stopped, no checkpoint was touched. With training.deterministic "
+            "there is no automatic return to a checkpoint, as the clock decides which one is the "
+            f"newest; resume with a lower {dotted}"
         ) from error
     save = checkpoint.latest_sound(checkpoints)
     lower = with_lower_learning_rate(config)

@@ -104,6 +104,9 @@ class Rollout:
             )
         self.state = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in stored])
 
+    def close(self) -> None:
+        """There is nothing to close: the race is a pure function."""
+
 
 def episodes_of(ended: dict[str, jax.Array]) -> Episodes:
     """What a block's last output says, of one block `[T, N]` or of several."""

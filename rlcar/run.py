@@ -29,6 +29,7 @@ from rlcar.types import Weights
 from rlcar.when import Every, EverySeconds
 
 STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
+_DETERMINISTIC_ROWS = 1000  # at most, of a whole training
 
 # Hears the figures of a training after each evaluation, when its checkpoint is complete.
 EvaluationListener = Callable[[dict[str, float]], None]
@@ -86,10 +87,20 @@ class Run:
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
         self._logged = (-1, -1)
-        self.should_log = EverySeconds(config.training.log_every_s)
+        self._driven_env_steps = resumed_steps
+        self.should_log = self._log_cadence()
         self.should_save = EverySeconds(config.training.checkpoint_every_s)
         every = config.training.evaluate_every_env_steps
         self.should_evaluate = Every(every, next_at=(resumed_steps // every + 1) * every)
+
+    def _log_cadence(self) -> Callable[[], bool]:
+        """By the clock; by env steps where two runs must write the same rows."""
+        training = self.config.training
+        if not training.deterministic:
+            return EverySeconds(training.log_every_s)
+        period = max(1, training.env_steps // _DETERMINISTIC_ROWS)
+        is_due = Every(period, next_at=(self._driven_env_steps // period + 1) * period)
+        return lambda: is_due(self._driven_env_steps)
 
     def __enter__(self) -> "Run":
         process_state.write(self.folder, "running")
@@ -131,6 +142,7 @@ class Run:
     def drove(self, episodes: Episodes) -> None:
         """Counts new env steps and the episodes that ended in them."""
         self._env_rate.add(episodes.env_steps)
+        self._driven_env_steps += episodes.env_steps
         for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
             self._reward.add(float(reward))
             self._laps.add(float(is_lap))

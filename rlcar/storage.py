@@ -22,6 +22,7 @@ from pyarrow import fs
 
 from rlcar import checkpoint
 from rlcar.errors import StorageError
+from rlcar.regular_file import MAX_TEXT_BYTES, open_regular, read_regular
 
 _PART_BYTES = 4 * 2**20
 _CONNECT_S, _REQUEST_S, _ATTEMPTS = 5.0, 20.0, 2
@@ -100,7 +101,7 @@ class Storage:
             self._files.create_dir(target, recursive=True)
             for name in ("config.json", "run.json"):
                 if (folder / name).exists():
-                    with (folder / name).open("rb") as file:
+                    with open_regular(folder / name) as file:
                         self._put(file, f"{target}/{name}")
             self._push_metrics(folder / "metrics.jsonl", f"{target}/metrics")
             for part in ("best", "checkpoints"):
@@ -185,7 +186,7 @@ class Storage:
         complete = self._saves(target)
         for path in local:  # oldest first: what a save needs goes before it
             try:
-                done = (path / "DONE").read_bytes()
+                done = read_regular(path / "DONE")
                 if path.name in complete and self._read(f"{target}/{path.name}/DONE") == done:
                     continue
                 self._push_save(path, f"{target}/{path.name}", path.name in complete)
@@ -203,7 +204,7 @@ class Storage:
         self._files.create_dir(target, recursive=True)
         for file in sorted(path.iterdir(), key=lambda file: file.name == "DONE"):  # DONE is last
             with (
-                file.open("rb") as data,
+                open_regular(file) as data,
                 self._files.open_output_stream(f"{target}/{file.name}") as sink,
             ):
                 shutil.copyfileobj(data, sink, 2**20)
@@ -220,7 +221,7 @@ class Storage:
         size = path.stat().st_size
         first = min(self._metrics_sent, size) // _PART_BYTES
         parts = range(first, -(-size // _PART_BYTES))
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for index in parts:
                 file.seek(index * _PART_BYTES)
                 self._put(file, f"{target}/{index:05d}.jsonl", _PART_BYTES)
@@ -237,8 +238,12 @@ class Storage:
         self._files.move(partial, target)
 
     def _read(self, path: str) -> bytes:
-        with self._files.open_input_stream(path) as file:
-            return file.read()
+        with self._opened(path) as file:
+            return file.read(MAX_TEXT_BYTES)
+
+    def _opened(self, path: str) -> Any:
+        """Opens a file for reading; on a disk, only a regular one."""
+        return self._files.open_input_stream(path) if self._location.is_s3 else open_regular(path)
 
     def _get(self, sources: list[str], target: Path) -> None:
         """Writes several files behind one another, under a temporary name first."""
@@ -246,7 +251,7 @@ class Storage:
         partial = target.with_name(_FETCHING + target.name)
         with partial.open("wb") as sink:
             for source in sources:
-                with self._files.open_input_stream(source) as file:
+                with self._opened(source) as file:
                     shutil.copyfileobj(file, sink, 2**20)
         partial.replace(target)
 

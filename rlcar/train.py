@@ -1,9 +1,10 @@
 """The whole loop in one process: drive, insert, train, evaluate, save."""
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from rlcar import checkpoint
+from rlcar import checkpoint, logs
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.devices import everything_on_cpu
@@ -14,7 +15,7 @@ from rlcar.mirror import Mirror
 from rlcar.rollback import roll_back
 from rlcar.rollout import Rollout
 from rlcar.run import EvaluationListener, Run
-from rlcar.trainer import Trainer
+from rlcar.trainer import Trainer, check_replay_memory
 from rlcar.types import Policy
 
 
@@ -58,6 +59,7 @@ def _train(
 ) -> Outcome:
     spec = spec_of(config)
     agent = make_agent(config, spec)
+    memory_lines = check_replay_memory(config, spec, agent)
     trainer = Trainer(config, spec, agent)
     evaluate = make_evaluation(config, agent.policy, lambda: bool(stop))
     if resume is not None:
@@ -65,7 +67,13 @@ def _train(
     rollout = _rollout_from(config, agent.policy, resume)
 
     blocks = config.training.blocks_per_call
-    with trainer.compiling_ahead(), Run(folder, config, resume, mirror) as run:
+    with (
+        contextlib.closing(rollout),
+        trainer.compiling_ahead(),
+        Run(folder, config, resume, mirror) as run,
+    ):
+        for line in memory_lines:
+            logs.announce(line)
         _learn(trainer, run, {}, stop)  # what was still due when `resume` was written
         weights = trainer.weights()
         while trainer.env_steps < config.training.env_steps and not stop:
@@ -117,6 +125,10 @@ def _rollout_from(config: Config, policy: Policy, resume: checkpoint.Save | None
         return make_rollout(config, policy)
     # Counting epochs by env steps, no two resumed legs drive the same races.
     rollout = make_rollout(config, policy, epoch=resume.env_steps)
-    if "rollout.safetensors" in resume.meta["sha256"]:
-        rollout.restore(checkpoint.load_extra(resume, "rollout"))
+    try:
+        if "rollout.safetensors" in resume.meta["sha256"]:
+            rollout.restore(checkpoint.load_extra(resume, "rollout"))
+    except BaseException:
+        rollout.close()
+        raise
     return rollout

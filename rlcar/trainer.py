@@ -18,7 +18,16 @@ from rlcar.data_parallel import over_devices
 from rlcar.devices import to_learner
 from rlcar.errors import CheckpointError, NonFiniteError
 from rlcar.metrics import first_non_finite
-from rlcar.replay import Replay, SamplesPerInsert, Slots, fields_of, slots_of
+from rlcar.replay import (
+    Replay,
+    SamplesPerInsert,
+    Slots,
+    check_memory,
+    fields_of,
+    host_memory,
+    replay_need,
+    slots_of,
+)
 from rlcar.replay.device_rings import DeviceRings
 from rlcar.rollout import Episodes, Rollout, episodes_of
 from rlcar.statistics import impossible_moments
@@ -249,6 +258,20 @@ class Trainer:
             "limiter": self._limiter.state(),
             "policy": self._learner.policy_params(self._state),
         }
+
+
+def check_replay_memory(
+    config: Config, spec: Spec, agent: Agent, where: str = "this host"
+) -> list[str]:
+    """Returns lines about the replay's size beside the memory of this host, for the user.
+
+    Raises ConfigError where it can never fit. Nothing is said of one that lies in a device, which
+    refuses by itself, or that holds a single block.
+    """
+    if agent.learner.is_on_policy or config.replay.on_device:
+        return []
+    need = replay_need(config, spec, agent.policy.carry_size)
+    return check_memory(config, need, host_memory(), where)
 
 
 def refuse_other_algorithm(save: checkpoint.Save, config: Config) -> None:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from rlcar.errors import RegistryError
+from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry import Registry, Version
 from serve.driver import Driver
 from serve.meter import Meter
@@ -24,6 +24,7 @@ from serve.schema import RequestError, checked, decode_act, encode
 from serve.security import Receive, Scope, Security, Send
 from serve.settings import ServeSettings
 from serve.socket import DriveSocket
+from serve.store_calls import LOOK_S, StoreCalls, in_thread
 
 # What runs as long as the application does: `async with background(): …`.
 Background = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
@@ -49,6 +50,7 @@ class Application:
         self.meter = Meter()
         self.models = Models(Registry(settings.registry), settings.alias, self.meter)
         self.driver = Driver(settings, self.models, self.meter)
+        self.store_calls = StoreCalls()
         own: list[BaseRoute] = [
             Route("/v1/models", self._list_models),
             Route("/v1/models/{version}", self._show_model),
@@ -76,7 +78,7 @@ class Application:
         # Threads load models and act for many cars. At Python's 5 ms the event loop would wait
         # so long for each of them.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        await asyncio.to_thread(self.models.load_first)
+        await in_thread(self.models.load_first)
         if self.models.current is None:
             _LOGGER.warning(
                 "%s holds no version: cars brake until one is published",
@@ -107,7 +109,7 @@ class Application:
         await _send(send, status, encode(answer))
 
     async def _list_models(self, request: Request) -> Response:
-        versions = await asyncio.to_thread(self.models.registry.versions)
+        versions = await self.store_calls.run(LOOK_S, self.models.registry.versions)
         current = self.models.current
         serving = None if current is None else current.number
         return _answer({"serving": serving, "models": [_summary(version) for version in versions]})
@@ -118,7 +120,7 @@ class Application:
             if self.models.current is None:
                 raise HTTPException(404, "no version is served")
             name = str(self.models.current.number)
-        version = await asyncio.to_thread(self.models.registry.version, name)
+        version = await self.store_calls.run(LOOK_S, self.models.registry.version, name)
         return _answer(_summary(version) | version.metadata)
 
     async def _live(self, request: Request) -> Response:
@@ -166,7 +168,11 @@ def build(settings: ServeSettings) -> Any:
     deployment = serve.deployment(
         serve.ingress(app)(),
         name="RlcarPolicy",
-        ray_actor_options={"num_cpus": 1},
+        # A cluster's nodes were started without our variables; see rlcar.cli.before_numpy.
+        ray_actor_options={
+            "num_cpus": 1,
+            "runtime_env": {"env_vars": {"OPENBLAS_NUM_THREADS": "1"}},
+        },
         # A WebSocket counts as a request for as long as it lives.
         max_ongoing_requests=settings.connections,
         max_queued_requests=settings.in_flight,
@@ -178,7 +184,7 @@ def build(settings: ServeSettings) -> Any:
         },
         # The new replica is there before the old one goes: no gap even with a single one.
         max_surge_percent=100,
-        graceful_shutdown_timeout_s=20.0,
+        graceful_shutdown_timeout_s=15.0,
         health_check_period_s=2.0,
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
@@ -212,7 +218,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _registry_error(request: Request, error: Exception) -> Response:
-    return _answer({"error": str(error)}, 404)
+    is_down = isinstance(error, RegistryUnavailableError)
+    return _answer({"error": str(error)}, 503 if is_down else 404)
 
 
 def _is_json(scope: Scope) -> bool:

@@ -4,35 +4,32 @@
         reply = car.act(observation, is_first=True)
 
 When no answer comes within `timeout_ms`, the car does what it did before, for three ticks; then it
-brakes. Needs neither Ray nor JAX.
+brakes. That holds for several threads at once, in a forked process, after `close` and while the
+interpreter ends. Needs neither Ray nor JAX.
 """
 
 import asyncio
-import threading
+import contextlib
+import itertools
+import os
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Coroutine
-from typing import Any, NamedTuple, Self, TypeVar
-from urllib.parse import urlsplit
+from concurrent.futures import CancelledError
+from typing import Any, NamedTuple, Self
 
 import httpx
-import msgspec
 import numpy as np
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
 
-from rlcar.errors import UserError
-from serve.frames import pack_request, unpack_answer
+from serve.client_address import ServerError, check_session, check_timeout, parse_address
+from serve.client_line import Line
+from serve.loop_thread import LoopThread, leave_to_parent, starting
 from serve.schema import ActAnswer, Observed
 
+__all__ = ["AsyncDriveClient", "Counts", "DriveClient", "Reflex", "Reply", "ServerError"]
+
 HOLD_TICKS = 3
-T = TypeVar("T")
 SAFE_ACTION = (0.0, -1.0)  # wheels straight, full brake
-
-
-class ServerError(UserError):
-    """A server that cannot be reached or does not let us in; only `check` raises it."""
 
 
 class Reply(NamedTuple):
@@ -56,10 +53,12 @@ class Reflex:
         self._version: int | None = None
         self._observed_s = 0.0
 
-    def took(self, answer: ActAnswer, sent_s: float) -> Reply:
-        """The reply of an answer that came in time."""
+    def took(self, answer: ActAnswer, cars: int, sent_s: float) -> Reply:
+        """The reply of an answer that came in time; raises ValueError for one that fits no car."""
         rows = answer.actions if answer.action is None else [answer.action]
         action = np.array(rows, np.float32)
+        if action.shape != (cars, len(SAFE_ACTION)) or not np.isfinite(action).all():
+            raise ValueError(f"the server's answer holds no actions for {cars} cars")
         now_s = time.perf_counter()
         if answer.source == "model":
             self._missed_ticks, self._last = 0, action
@@ -113,29 +112,22 @@ class AsyncDriveClient:
         session: str | None = None,
         timeout_ms: float = 100.0,
     ):
-        """`url` is the server's, `http://…` or `https://…`; no connection is made yet."""
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise ServerError(f"{url} is no server's address: say http://HOST:PORT")
-        self.session = session or uuid.uuid4().hex
+        """`url` is the server's, `http://…` or `https://…`; no connection is made yet.
+
+        Raises ServerError for an address, a token, a session's name or a timeout that cannot be.
+        """
+        self._server = parse_address(url, token)
+        self.timeout_s = check_timeout(timeout_ms)
+        self._session = uuid.uuid4().hex if session is None else check_session(session, websocket)
+        self._is_named = session is not None
         self.counts = Counts()
-        self._url = url.rstrip("/")
-        self._headers = {"x-session-id": self.session}
-        if token is not None:
-            self._headers["authorization"] = f"Bearer {token}"
         self._is_websocket = websocket
-        self._timeout_s = timeout_ms / 1e3
         self._reflex = Reflex()
-        self._step = 0
+        self._steps = itertools.count(1)
         self._version: int | None = None
-        # Reading the machine's certificates takes longer than a tick; http needs none.
-        self._web = httpx.AsyncClient(
-            base_url=self._url,
-            headers=self._headers,
-            timeout=self._timeout_s,
-            verify=url.startswith("https"),
-            trust_env=False,
-        )
-        self._socket: ClientConnection | None = None
+        self._is_closed = False
+        self._pid = os.getpid()
+        self._lines: dict[asyncio.AbstractEventLoop, Line] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,89 +135,112 @@ class AsyncDriveClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def session(self) -> str:
+        """The session's name; a forked process has another one, unless you have chosen it."""
+        self._notice_fork()
+        return self._session
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called: whoever acts nevertheless holds, then brakes."""
+        return self._is_closed
+
+    def shut(self) -> None:
+        """From now on nothing is asked any more; `close` ends the connections too."""
+        self._is_closed = True
+
     async def close(self) -> None:
         """Ends the connections."""
-        await self._web.aclose()
-        if self._socket is not None:
-            await self._socket.close()
+        self.shut()
+        self._notice_fork()
+        line = self._lines.pop(asyncio.get_running_loop(), None)
+        if line is not None:
+            await line.close()
 
     async def check(self) -> dict[str, Any]:
         """The model that would drive, with its settings; raises ServerError when none can."""
-        try:
-            answer = await self._web.get("/v1/models/serving", timeout=10.0)
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise ServerError(f"cannot reach {self._url}: {reason}") from error
-        if answer.status_code != 200:
-            text = answer.text[:200]
-            raise ServerError(f"{self._url} answers {answer.status_code}: {text}")
-        return dict(answer.json())
+        if self._is_closed:
+            raise ServerError("this client is closed: make another one")
+        return await self._line().look()
 
     async def act(self, observation: Any, is_first: Any = False) -> Reply:
         """Returns what the cars do now that they see `[O]` or `[N, O]`; never later than it must.
 
-        Raises nothing but for observations that are no numbers.
+        Raises ValueError or TypeError for observations that are no numbers in rows, and nothing
+        else. One that is NaN or out of range is refused by the server: the cars hold, then brake.
         """
-        seen = np.atleast_2d(np.asarray(observation, np.float32))
-        first = np.broadcast_to(np.asarray(is_first, bool), len(seen))
-        observed = Observed(seen, first)
-        self._step += 1
-        sent_s = time.perf_counter()
+        return await self.decide(observed_by(observation, is_first), time.perf_counter())
+
+    async def decide(self, observed: Observed, sent_s: float) -> Reply:
+        """`act` for an observation that was looked at already, by `time.perf_counter`."""
+        cars = len(observed.observation)
+        if self._is_closed:
+            return self.missed(cars, sent_s, "this client is closed")
+        line: Line | None = None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                ask = self._ask_socket if self._is_websocket else self._ask_http
-                answer = await ask(observed)
+            async with asyncio.timeout(sent_s + self.timeout_s - time.perf_counter()):
+                line = self._line()
+                answer = await self._ask(line, observed)
             if answer.source == "fallback" and answer.error:
                 self.counts.errors += 1
-                reply = self._reflex.missed(len(seen), sent_s, answer.error)
-            else:
-                self._version = answer.model_version
-                reply = self._reflex.took(answer, sent_s)
+                return self.missed(cars, sent_s, answer.error)
+            reply = self._reflex.took(answer, cars, sent_s)
         except (TimeoutError, httpx.TimeoutException):
-            self.counts.timeouts += 1
-            reply = self._reflex.missed(len(seen), sent_s, "no answer in time")
-        except (OSError, httpx.HTTPError, WebSocketException, msgspec.DecodeError) as error:
+            return self.timed_out(cars, sent_s)
+        except Exception as error:  # whatever is wrong, a car that asks must be told something
             self.counts.errors += 1
-            self._socket = None
-            reply = self._reflex.missed(len(seen), sent_s, str(error) or type(error).__name__)
+            if line is not None:
+                line.drop()
+            return self.missed(cars, sent_s, str(error) or type(error).__name__)
+        self._version = answer.model_version
         self.counts.add(reply)
         return reply
 
-    async def _ask_http(self, observed: Observed) -> ActAnswer:
-        body = {
-            "observations": observed.observation.astype(float).tolist(),
-            "is_first": observed.is_first.tolist(),
-            "session": self.session,
-            "step": self._step,
-            "deadline_ms": min(1000.0, max(1.0, self._timeout_s * 1e3)),
-        }
-        if self._version is not None:
-            body["model_version"] = self._version
-        headers = {"content-type": "application/json"}
-        content = msgspec.json.encode(body)
-        answer = await self._web.post("/v1/act", content=content, headers=headers)
-        if answer.status_code == 200:
-            return _ANSWERS.decode(answer.content)
-        text = f"{answer.status_code}: {answer.text[:200]}"
-        return ActAnswer("fallback", None, 0.0, error=text)
+    def missed(self, cars: int, sent_s: float, error: str) -> Reply:
+        """What the cars do without an answer."""
+        reply = self._reflex.missed(cars, sent_s, error)
+        self.counts.add(reply)
+        return reply
 
-    async def _ask_socket(self, observed: Observed) -> ActAnswer:
-        if self._socket is None:
-            url = f"ws{self._url.removeprefix('http')}/v1/drive?session={self.session}"
-            self._socket = await connect(
-                url, additional_headers=self._headers, compression=None, proxy=None
-            )
-            self.counts.connects += 1
-        deadline_ms = int(min(1000.0, max(1.0, self._timeout_s * 1e3)))
-        await self._socket.send(pack_request(observed, self._step, deadline_ms))
-        while True:
-            frame = await self._socket.recv()
-            if isinstance(frame, str):
-                return _ANSWERS.decode(frame)
-            step, answer = unpack_answer(frame)
-            # What comes late was asked about a moment that has passed.
-            if step == self._step:
-                return answer
+    def timed_out(self, cars: int, sent_s: float) -> Reply:
+        """What they do when none came in time."""
+        self.counts.timeouts += 1
+        return self.missed(cars, sent_s, "no answer in time")
+
+    async def _ask(self, line: Line, observed: Observed) -> ActAnswer:
+        async with line.lock:
+            step = next(self._steps)
+            if self._is_websocket:
+                return await line.ask_socket(observed, step)
+            return await line.ask_http(observed, step, self._version)
+
+    def _line(self) -> Line:
+        """The running loop's connections; another loop's cannot be used, nor another process's."""
+        self._notice_fork()
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(loop)
+        if line is None:
+            for ended in [one for one in list(self._lines) if one.is_closed()]:
+                self._lines.pop(ended).drop()
+            line = Line(self._server, self._session, self.timeout_s, self._count_connect)
+            self._lines[loop] = line
+        return line
+
+    def _count_connect(self) -> None:
+        self.counts.connects += 1
+
+    def _notice_fork(self) -> None:
+        """Leaves a parent's connections to it; two processes in one session would mix up its past.
+
+        A name that you have chosen is kept, for a process that goes on where its parent ended.
+        """
+        if self._pid == os.getpid():
+            return
+        leave_to_parent(self._lines)
+        self._lines, self._pid = {}, os.getpid()
+        if not self._is_named:
+            self._session = uuid.uuid4().hex
 
 
 class DriveClient:
@@ -234,9 +249,9 @@ class DriveClient:
     def __init__(self, url: str, **options: Any):
         """Options as of AsyncDriveClient."""
         self._client = AsyncDriveClient(url, **options)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
+        self._thread: LoopThread | None = None
+        with contextlib.suppress(RuntimeError):  # where no thread can be started, cars brake
+            self._running()
 
     def __enter__(self) -> Self:
         return self
@@ -249,24 +264,78 @@ class DriveClient:
         """What has happened so far."""
         return self._client.counts
 
+    @property
+    def session(self) -> str:
+        """The session's name; a forked process has another one, unless you have chosen it."""
+        return self._client.session
+
     def check(self) -> dict[str, Any]:
         """The model that would drive, with its settings; raises ServerError when none can."""
-        return self._run(self._client.check())
+        if self._client.is_closed:
+            raise ServerError("this client is closed: make another one")
+        try:
+            return self._running().run(self._client.check, _CHECK_S)
+        except (TimeoutError, RuntimeError, CancelledError) as error:
+            raise ServerError(f"the server cannot be asked: {error or 'no answer'}") from error
 
     def act(self, observation: Any, is_first: Any = False) -> Reply:
-        """What the cars do now that they see `[O]` or `[N, O]`; blocks no longer than it must."""
-        return self._run(self._client.act(observation, is_first))
+        """What the cars do now that they see `[O]` or `[N, O]`; blocks no longer than it must.
+
+        Raises as `AsyncDriveClient.act` does.
+        """
+        observed = observed_by(observation, is_first)
+        sent_s = time.perf_counter()
+        cars = len(observed.observation)
+        client = self._client
+        if client.is_closed:
+            return client.missed(cars, sent_s, "this client is closed")
+        try:
+            thread = self._running()
+            return thread.run(lambda: client.decide(observed, sent_s), client.timeout_s + _GRACE_S)
+        except TimeoutError:  # the thread hangs, or has just ended
+            return client.timed_out(cars, sent_s)
+        except Exception as error:  # no thread can be started: the interpreter ends, for one
+            client.counts.errors += 1
+            return client.missed(cars, sent_s, str(error) or type(error).__name__)
 
     def close(self) -> None:
-        """Ends the connections and the thread."""
-        if self._loop.is_running():
-            self._run(self._client.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """Ends the connections and the thread; a forked process leaves its parent's alone."""
+        self._client.shut()
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if thread.is_inherited:
+            leave_to_parent(thread)
+            return
+        with contextlib.suppress(Exception):  # what hangs or has died needs no farewell
+            thread.run(self._client.close, _CLOSE_S)
+        thread.stop(_CLOSE_S)
 
-    def _run(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result()
+    def _running(self) -> LoopThread:
+        """This process's thread, which is started anew where it is not there any more."""
+        thread = self._thread
+        if thread is not None and thread.is_usable:
+            return thread
+        with starting():
+            thread = self._thread
+            if self._client.is_closed:
+                raise RuntimeError("this client is closed")
+            if thread is None or not thread.is_usable:
+                if thread is not None and thread.is_inherited:
+                    leave_to_parent(thread)
+                thread = self._thread = LoopThread()
+            return thread
 
 
-_ANSWERS = msgspec.json.Decoder(ActAnswer)
+def observed_by(observation: Any, is_first: Any) -> Observed:
+    """Rows of numbers; raises ValueError or TypeError for what is none."""
+    with np.errstate(over="ignore"):  # too large a number is infinite, which the server refuses
+        seen = np.atleast_2d(np.asarray(observation, np.float32))
+    if seen.ndim != 2 or not seen.size:
+        raise ValueError(f"an observation is [O] or [N, O] numbers, not {list(seen.shape)}")
+    return Observed(seen, np.broadcast_to(np.asarray(is_first, bool), len(seen)))
+
+
+_CHECK_S = 15.0
+_CLOSE_S = 3.0
+_GRACE_S = 0.02  # the loop's own timeout comes first, with its connections in order

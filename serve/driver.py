@@ -42,7 +42,11 @@ class Driver:
         self.models = models
         self.meter = meter
         self.sessions = Sessions(
-            settings.session_cars, settings.session_expiry_s, settings.replay_steps, clock
+            settings.session_cars,
+            settings.session_expiry_s,
+            settings.replay_steps,
+            clock,
+            settings.session_cars_per_owner,
         )
         self._deadline_ms = settings.deadline_ms
         self._clock = clock
@@ -66,7 +70,7 @@ class Driver:
         """Answers within the deadline; raises RequestError for a session of other cars."""
         deadline_s = received_s + (asked.deadline_ms or self._deadline_ms) / 1e3
         if asked.model_version is not None:
-            await self._catch_up(asked, owner, deadline_s)
+            self._catch_up(asked, owner)
         model = self.models.current
         if model is None:
             return self._braking(asked, None, received_s)
@@ -103,8 +107,11 @@ class Driver:
             error=error,
         )
 
-    async def _catch_up(self, asked: Asked, owner: str, deadline_s: float) -> None:
-        """A car that comes from another replica may know of a newer version than we do."""
+    def _catch_up(self, asked: Asked, owner: str) -> None:
+        """Looks for the version that a car has heard of from another replica.
+
+        The answer does not wait for that: the registry may be slow, and the current policy is good.
+        """
         current = self.models.current
         if current is not None and asked.model_version == current.number:
             return
@@ -113,8 +120,7 @@ class Driver:
         session = self.sessions.look(owner, asked.session)
         if session is not None and session.model.number == asked.model_version:
             return
-        check = asyncio.ensure_future(self.models.check())
-        await asyncio.wait({check}, timeout=max(0.0, deadline_s - self._clock()))
+        self.models.refresh_soon()
 
     def _model_for(self, session: Session, model: ServedModel) -> ServedModel:
         """The session's own version; a session of an older one moves on with its memory."""

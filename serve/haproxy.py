@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from rlcar.errors import UserError
+from serve.access import ROUTES
 from serve.settings import ServeSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -25,11 +26,11 @@ KEEP_ALIVE_TIMEOUT_S = 75  # Of both lanes: longer than that of common clients a
 HEADERS_TIMEOUT_S = 10
 CLIENT_TIMEOUT_S = 60
 
-HEALTH_PATHS = ("/health", "/health/live", "/health/ready")
 _HEALTH_CONNECTIONS = 16
 _SEND_BUFFER_BYTES = 64 * 1024
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 3.0
+_POLL_S = 0.05
 _RESTART_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
 _UNIX_PATH_BYTES = 100  # The kernel's limit is 107.
 
@@ -80,7 +81,7 @@ def front_config(settings: ServeSettings, listener: int, application: Path) -> s
             # Without `proto h1` a client could switch to HTTP/2, which has limits of its own.
             f"    bind fd@{listener} proto h1",
             "    stick-table type ipv6 size 100k expire 2m store conn_cur",
-            f"    acl is_health path {' '.join(HEALTH_PATHS)}",
+            f"    acl is_health path {_health_paths()}",
             *_address_rules(settings),
             "    http-request deny deny_status 400 if !{ req.ver 1.0 1.1 }",
             # A body that does not come must not occupy a connection of the application.
@@ -140,6 +141,10 @@ def _json_text(error: str) -> str:
     return f"'{msgspec.json.encode({'error': error}).decode()}'"
 
 
+def _health_paths() -> str:
+    return " ".join(path for path, access in ROUTES.items() if access.scope is None)
+
+
 def _ms(time_s: float) -> str:
     return f"{max(1, round(1e3 * time_s))}ms"
 
@@ -180,9 +185,10 @@ class Front:
         self._listener = listener
         self._config = folder / "haproxy.cfg"
         self._config.write_text(front_config(settings, listener.fileno(), self.application))
-        self._command = [binary, "-db", "-q", "-f", str(self._config)]
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
+        self._command = [*launcher, binary, "-db", "-q", "-f", str(self._config)]
         self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -192,10 +198,10 @@ class Front:
 
     async def start(self) -> None:
         """Returns when HAProxy accepts connections; raises UserError when it does not."""
-        process = await self._spawn()
+        process = self._spawn()
         async with asyncio.timeout(_START_TIMEOUT_S):
             while not await self._is_accepting():
-                if process.returncode is not None:
+                if process.poll() is not None:
                     raise UserError(f"HAProxy does not start: {self._last_words()}")
                 await asyncio.sleep(0.02)
         self._supervisor = asyncio.create_task(self._supervise(process))
@@ -203,15 +209,13 @@ class Front:
     async def stop(self) -> None:
         """Refuses new connections at once, and returns when HAProxy has ended."""
         self.stop_listening()
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        try:
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await _end_of(self._process)
+            except TimeoutError:
+                self._process.kill()
+            self._process.wait()
 
     def stop_listening(self) -> None:
         """Lets HAProxy finish what it has begun, without new connections."""
@@ -219,29 +223,29 @@ class Front:
             self._supervisor.cancel()
         if self._listener.fileno() >= 0:
             self._listener.close()
-            if self._process is not None and self._process.returncode is None:
+            if self._process is not None:
                 self._process.send_signal(signal.SIGUSR1)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # Not asyncio's: uvloop forks the process with all its threads.
         with (self._folder / "haproxy.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=[self._listener.fileno()],
                 # Ctrl-C in a terminal is for us: we stop HAProxy when the requests are answered.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         return self._process
 
-    async def _supervise(self, process: asyncio.subprocess.Process) -> None:
+    async def _supervise(self, process: subprocess.Popen[bytes]) -> None:
         """Starts HAProxy again whenever it ends; clients wait in the listening socket's queue."""
         loop = asyncio.get_running_loop()
         while True:
             started_s = loop.time()
-            status = await process.wait()
+            status = await _end_of(process)
             self.restarts = 0 if loop.time() - started_s > 60.0 else self.restarts
             delay_s = _RESTART_DELAYS_S[min(self.restarts, len(_RESTART_DELAYS_S) - 1)]
             self.restarts += 1
@@ -252,7 +256,7 @@ class Front:
                 delay_s,
             )
             await asyncio.sleep(delay_s)
-            process = await self._spawn()
+            process = self._spawn()
 
     async def _is_accepting(self) -> bool:
         host, port = self._listener.getsockname()[:2]
@@ -269,11 +273,22 @@ class Front:
         return lines[-1].strip() if lines else "it said nothing"
 
 
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
+async def _end_of(process: subprocess.Popen[bytes]) -> int:
+    """Returns the exit status of a process once it has ended."""
+    while (status := process.poll()) is None:
+        await asyncio.sleep(_POLL_S)
+    return status
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: the kernel ends it when this process is killed."""
-    assert _LIBC is not None
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+# Becomes HAProxy, after it has told the kernel to end it when the server is killed. Doing so in a
+# fork of the server (`preexec_fn`) may deadlock, as JAX and others have threads there.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+if sys.platform == "linux":
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        sys.exit("the server has ended")
+os.execv(command[0], command)
+"""

@@ -45,6 +45,50 @@ class RateLimit:
             await asyncio.sleep(wait_s)
 
 
+class Slots:
+    """Bounds how many requests are worked on at once: of all clients, and of each of them."""
+
+    def __init__(self, limit: int, limit_per_client: int):
+        self._limit, self._limit_per_client = limit, limit_per_client
+        self._taken: dict[str, int] = {}  # by client, those with any
+        self.taken = 0
+
+    def require(self, client: str) -> None:
+        """Raises RefusedError when all slots are taken, or the client's share of them."""
+        is_over_share = self._taken.get(client, 0) >= self._limit_per_client
+        if is_over_share or self.taken >= self._limit:
+            raise RefusedError(429, "too many requests at once", [(b"retry-after", b"1")])
+
+    def take(self, client: str | None) -> "Slot":
+        """Returns a slot that the client holds until it is released; None holds none."""
+        if client is not None:
+            self.taken += 1
+            self._taken[client] = self._taken.get(client, 0) + 1
+        return Slot(self, client)
+
+    def give_back(self, client: str) -> None:
+        """Counts one less."""
+        self.taken -= 1
+        left = self._taken.pop(client) - 1
+        if left:
+            self._taken[client] = left
+
+
+class Slot:
+    """One of the requests that are worked on."""
+
+    __slots__ = ("_client", "_slots")
+
+    def __init__(self, slots: Slots, client: str | None):
+        self._slots, self._client = slots, client
+
+    def release(self) -> None:
+        """Gives the slot back; further calls do nothing."""
+        client, self._client = self._client, None
+        if client is not None:
+            self._slots.give_back(client)
+
+
 class BodyReading:
     """Waits for parts of bodies, for none of them longer than so many seconds.
 

@@ -20,6 +20,7 @@ from serve.live_report import report_state, report_stats, report_track
 from serve.live_seat import DriverSeat
 from serve.live_viewers import Viewer, Viewers, sentence
 from serve.live_wire import pack_dream, pack_latent, pack_tick
+from serve.store_calls import CHANGE_S, LOOK_S, StoreCalls
 
 _LATE_S = 0.25  # a loop so far behind drops frames instead of hurrying
 _STILL_EVERY = 30  # frames; of a car that stands, an occasional one is enough
@@ -41,14 +42,14 @@ class LiveSession:
         self._dreams = RunDreams(models.follower) if models.follower else None
         self._started_s, self._count = time.monotonic(), 0
         self._steps: deque[tuple[float, int]] = deque(maxlen=6)  # (when, how many), a second apart
-        self._lock = asyncio.Lock()
+        self._lock, self._store_calls = asyncio.Lock(), StoreCalls()
         self.late_frames = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Runs the car and follows the run until the block ends."""
         with contextlib.suppress(UserError):  # a champion that is damaged must not stop the page
-            await self._put(await asyncio.to_thread(self.models.first))
+            await self._put(await self._store_calls.run(CHANGE_S, self.models.first))
         tasks = [asyncio.create_task(one) for one in (self._frames(), self._news())]
         try:
             yield
@@ -121,7 +122,7 @@ class LiveSession:
             raise UserError("no run is followed here: load a version, e.g. file=champion")
         async with self._lock:
             load = self.models.newest if file == LIVE else lambda: self.models.load(file)
-            brain = await asyncio.to_thread(load)
+            brain = await self._store_calls.run(CHANGE_S, load)
             self.follows = file == LIVE
             await self._put(brain)
         self.tell_state()
@@ -131,20 +132,23 @@ class LiveSession:
         """Describes every version and the saves of the run, newest first, and other files."""
         models = self.models
         lists = {"models": models.entries, "saves": models.saves, "files": models.files}
-        return {name: await asyncio.to_thread(look) for name, look in lists.items()}
+        return {name: await self._store_calls.run(LOOK_S, look) for name, look in lists.items()}
 
     async def save(self, description: str) -> int:
         """Publishes the policy at the wheel; returns its new number."""
         wheel = self.drive.wheel
         if wheel is None:
             raise UserError("there is no policy yet: wait for the run's first save, or load one")
-        number = await asyncio.to_thread(self.models.publish, wheel.brain, description)
+        number = await self._store_calls.run(
+            CHANGE_S, self.models.publish, wheel.brain, description
+        )
         self.viewers.tell("versions", newest=number)
         return number
 
     async def set_ghost(self, file: str | None) -> str | None:
         """Lets another policy drive along, or nobody; the episode begins again for both."""
-        brain = None if file is None else await asyncio.to_thread(self.models.load, file)
+        load = self._store_calls.run
+        brain = None if file is None else await load(CHANGE_S, self.models.load, file)
         self.drive.ghost = None if brain is None else Wheel(brain)
         self.drive.begin()
         self.tell_state()

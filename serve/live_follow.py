@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcar import checkpoint
+from rlcar.regular_file import open_regular
 
 # What the page draws, of what any algorithm may log.
 SERIES = (
@@ -24,6 +25,7 @@ SERIES = (
     "learner/train_steps_per_s",
 )
 _LOSSES = ("model/loss", "critic/loss", "actor/loss")  # the first that a row has stands for it
+_MOST_BYTES = 1 << 26  # read in one look; the rest is read in the next
 _MOST_ROWS = 1_500  # kept; older ones are thinned out
 
 
@@ -39,14 +41,14 @@ class RunFollower:
     def read(self) -> tuple[bool, list[dict[str, Any]]]:
         """Returns whether the rows begin anew (a resumed run rewrites them), and the new ones."""
         try:
-            with (self.folder / "metrics.jsonl").open("rb") as file:
+            with open_regular(self.folder / "metrics.jsonl") as file:
                 status = file.seek(0, 2), _inode(file)
                 is_anew = status[1] != self._inode or status[0] < self._place
                 if is_anew:
                     self.rows, self._place, self._torn = [], 0, b""
                 self._inode = status[1]
                 file.seek(self._place)
-                text = self._torn + file.read()
+                text = self._torn + file.read(_MOST_BYTES)
                 self._place = file.tell()
         except OSError:
             return False, []

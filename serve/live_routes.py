@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from rlcar.errors import UserError
+from rlcar.errors import RegistryUnavailableError, UserError
+from serve.access import legacy_methods
 from serve.live import LiveSession
 from serve.live_metrics import metrics_text
 from serve.live_models import one_step
@@ -76,26 +77,29 @@ def live_routes(live: LiveSession, *, legacy_get: bool = True) -> list[BaseRoute
     it out where a browser may be logged in.
     """
     feed = VideoFeed(live)
-    both = ["POST", "GET"] if legacy_get else ["POST"]
     commands = {
-        "/start": (_start, both),
-        "/stop": (_stop, both),
-        "/reset": (_reset, both),
-        "/toggle_control": (_toggle, both),
-        "/save_model": (_save, both),
-        "/load_model": (_load, both),
-        "/control": (_control, ["POST"]),
-        "/track": (_track, ["POST"]),
-        "/ghost": (_ghost, ["POST"]),
-        "/try": (_try, ["POST"]),
+        "/start": _start,
+        "/stop": _stop,
+        "/reset": _reset,
+        "/toggle_control": _toggle,
+        "/save_model": _save,
+        "/load_model": _load,
+        "/control": _control,
+        "/track": _track,
+        "/ghost": _ghost,
+        "/try": _try,
     }
     looks = {"/stats": _stats, "/list_models": _list_models, "/health": _health}
     return [
         Route("/", _page, methods=["GET"]),
         Route("/video_feed", _video(feed), methods=["GET"]),
         *(
-            Route(path, _answering(live, answer), methods=methods)
-            for path, (answer, methods) in commands.items()
+            Route(
+                path,
+                _answering(live, answer),
+                methods=legacy_methods(path) if legacy_get else ["POST"],
+            )
+            for path, answer in commands.items()
         ),
         *(Route(path, _answering(live, look), methods=["GET"]) for path, look in looks.items()),
         Route("/metrics", _metrics(live), methods=["GET"]),
@@ -196,6 +200,8 @@ def _answering(live: LiveSession, answer: Answer) -> Callable[[Request], Awaitab
             return JSONResponse({"error": str(error)}, 413, {**headers, "Connection": "close"})
         except ClientDisconnect:
             return Response(status_code=400)
+        except RegistryUnavailableError as error:
+            return JSONResponse({"error": str(error)}, 503, headers)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 400, headers)
 

@@ -16,19 +16,14 @@ from prometheus_client.core import (
     Metric,
 )
 
+from serve.access import route_of
+
 LATENCY_BUCKETS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
 ACTION_BINS = 20  # of -1 to 1; what is exactly -1 is counted apart, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
-_ROUTES = frozenset(
-    {
-        *("/v1/act", "/v1/drive", "/v1/models", "/health/live", "/health/ready", "/metrics"),
-        *("/openapi.json", "/", "/health", "/video_feed", "/stats", "/list_models", "/control"),
-        *("/start", "/stop", "/reset", "/toggle_control", "/save_model", "/load_model"),
-    }
-)
 _ACTION_NAMES = ("steering", "throttle")
 
 
@@ -69,6 +64,8 @@ class Meter:
         self.gauges: dict[str, tuple[str, float]] = {}
         self.swaps = 0
         self.failed_loads = 0
+        self.registry_errors = 0
+        self.is_registry_readable = True  # at the last look
         self.migrations = 0
         self.policy_errors = 0
         self._started_s = time.time()
@@ -85,9 +82,7 @@ class Meter:
     def count(self, method: str, path: str, status: int) -> None:
         """Counts an HTTP answer; what anybody may make up is counted as `other`."""
         method = method if method in _METHODS else "other"
-        if path not in _ROUTES:
-            path = "/v1/models/{version}" if path.startswith("/v1/models/") else "other"
-        self.statuses[method, path, status] += 1
+        self.statuses[method, route_of(path) or "other", status] += 1
 
     def text(self) -> bytes:
         """Prometheus's text format."""
@@ -110,12 +105,16 @@ class Meter:
         for name, help_text, count in (
             ("rlcar_model_swaps", "Model versions swapped in.", self.swaps),
             ("rlcar_model_load_failures", "Versions that could not be used.", self.failed_loads),
+            ("rlcar_registry_errors", "Looks at the registry that failed.", self.registry_errors),
             ("rlcar_session_migrations", "Sessions moved to another version.", self.migrations),
             ("rlcar_policy_errors", "Times a policy failed and cars braked.", self.policy_errors),
         ):
             yield CounterMetricFamily(name, help_text, value=count)
         for name, (help_text, value) in self.gauges.items():
             yield GaugeMetricFamily(name, help_text, value=value)
+        readable = float(self.is_registry_readable)
+        help_text = "1 if the last look at the registry succeeded, else 0."
+        yield GaugeMetricFamily("rlcar_registry_readable", help_text, value=readable)
         uptime_s = time.time() - self._started_s
         yield GaugeMetricFamily("rlcar_uptime_seconds", "Since the start.", value=uptime_s)
 

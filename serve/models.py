@@ -1,7 +1,6 @@
 """Which model version acts: follows a registry's alias, and swaps only what has proved itself."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,13 +11,20 @@ import numpy as np
 from rlcar.errors import UserError
 from rlcar.registry import Registry
 from serve.meter import Meter
-from serve.policy import NumpyPolicy, load_policy
-from serve.schema import MAX_CARS, ObservationRange, make_range
+from serve.policy import (
+    BATCH_SIZES,
+    WARM_STEPS,
+    NumpyPolicy,
+    load_policy,
+    observations_over_range,
+)
+from serve.schema import ObservationRange, make_range
+from serve.store_calls import in_thread
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 10.0
-_LOOK_S = 0.02  # who claims to know of another version must not keep us reading
-_COST_SIZES = (1, 64, MAX_CARS)
+_LOOK_S = 0.05  # clients that claim to know of another version must not keep us reading
+_MOST_WAIT_S, _MOST_DOUBLINGS = 5.0, 8  # between two looks at a registry that fails
 
 
 class ServedModel(NamedTuple):
@@ -27,16 +33,16 @@ class ServedModel(NamedTuple):
     number: int
     policy: NumpyPolicy
     allowed: ObservationRange
-    cost_s: tuple[float, ...]  # of one act with `_COST_SIZES` cars
+    cost_s: tuple[float, ...]  # of one act with `BATCH_SIZES` cars
 
     def cost_of(self, cars: int) -> float:
         """Seconds that one act with so many cars will take, about."""
         one_s, some_s, many_s = self.cost_s
         if cars <= 1:
             return one_s
-        if cars <= _COST_SIZES[1]:
+        if cars <= BATCH_SIZES[1]:
             return some_s  # below, an act costs about as much as with one car
-        return many_s * cars / _COST_SIZES[2]
+        return many_s * cars / BATCH_SIZES[2]
 
 
 class Models:
@@ -58,6 +64,9 @@ class Models:
         self._meter = meter
         self._clock = clock
         self._bad: dict[int, float] = {}  # version -> when it may be tried again
+        self._refusals: dict[int, str] = {}  # version -> why it was not used, as logged
+        self._failures = 0  # looks at the registry that failed, since the last that did not
+        self._refresh: asyncio.Task[None] | None = None
         self._looked_s = -1.0
         self._lock = asyncio.Lock()
 
@@ -76,58 +85,102 @@ class Models:
                 return
             self._looked_s = self._clock()
             if self.current is None:
-                await asyncio.to_thread(self.load_first)
+                await in_thread(self.load_first)
                 return
-            number = await asyncio.to_thread(self._wanted)
+            number = await in_thread(self._wanted)
             if number is None or number == self.current.number:
                 return
             if self._is_bad(number):
                 return
-            model = await asyncio.to_thread(self._try, number)
+            model = await in_thread(self._try, number)
             if model is not None:
                 _LOGGER.info("version %d acts now, before it %d", number, self.current.number)
                 self.current = model
                 self._meter.swaps += 1
 
+    def refresh_soon(self) -> None:
+        """Starts a look at the alias that nobody waits for; one at a time, and not too often."""
+        is_running = self._refresh is not None and not self._refresh.done()
+        if not is_running and self._clock() - self._looked_s >= _LOOK_S:
+            self._refresh = asyncio.get_running_loop().create_task(self._checked())
+
     async def follow(self, poll_s: float) -> None:
-        """Checks again and again, whatever happens."""
+        """Checks again and again, whatever happens; less often while the registry fails."""
         while True:
-            await asyncio.sleep(poll_s)
-            try:
-                await self.check()
-            except Exception:
-                _LOGGER.exception("cannot look at the alias %s; trying again", self._alias)
+            await asyncio.sleep(min(poll_s * 2**self._failures, max(poll_s, _MOST_WAIT_S)))
+            await self._checked()
+
+    async def _checked(self) -> None:
+        try:
+            await self.check()
+        except Exception:
+            _LOGGER.exception("cannot look at the alias %s; trying again", self._alias)
 
     def _is_bad(self, number: int) -> bool:
         """Whether it failed so lately that it is not worth another look."""
         return self._bad.get(number, -np.inf) > self._clock()
 
     def _wanted(self) -> int | None:
-        with contextlib.suppress(UserError):
-            return self.registry.resolve(self._alias)
-        return None
+        try:
+            number = self.registry.resolve(self._alias)
+        except UserError as error:
+            self._failed(error)
+            return None
+        self._succeeded()
+        return number
 
     def _candidates(self) -> list[int]:
         """The alias's values, the present one first, then every version, newest first."""
         numbers: list[int | None] = []
+        problems: list[UserError] = []
         try:
             numbers += [one.version for one in reversed(self.registry.history(self._alias))]
         except UserError as error:
-            _LOGGER.error("%s", error)
+            problems.append(error)
         try:
-            numbers += [version.number for version in self.registry.versions()]
+            numbers += self.registry.numbers()
         except UserError as error:
-            _LOGGER.error("%s", error)
+            problems.append(error)
+        if problems:
+            self._failed(problems[0])
+        else:
+            self._succeeded()
         return list(dict.fromkeys(number for number in numbers if number is not None))
+
+    def _failed(self, error: UserError) -> None:
+        """Counts a look that failed; logs the first of several that fail for the same reason."""
+        self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
+        self._meter.registry_errors += 1
+        self._meter.is_registry_readable = False
+        if self._failures == 1:
+            acting = "cars brake" if self.current is None else f"version {self.current.number} acts"
+            _LOGGER.error("the registry cannot be read, %s meanwhile: %s", acting, error)
+
+    def _succeeded(self) -> None:
+        if self._failures:
+            _LOGGER.warning("the registry can be read again: %s", self.registry.place)
+        self._failures = 0
+        self._meter.is_registry_readable = True
 
     def _try(self, number: int) -> ServedModel | None:
         try:
-            return warmed(load_policy(self.registry, number))
+            model = warmed(load_policy(self.registry, number))
         except (UserError, FloatingPointError) as error:
-            self._meter.failed_loads += 1
-            self._bad[number] = self._clock() + _RETRY_S
-            _LOGGER.error("version %d is not used: %s", number, error)
+            self._is_refused(number, str(error))
             return None
+        except Exception as error:  # whatever a version holds, the one before it acts on
+            _LOGGER.debug("version %d", number, exc_info=True)
+            self._is_refused(number, f"{type(error).__name__}: {error}")
+            return None
+        self._refusals.pop(number, None)
+        return model
+
+    def _is_refused(self, number: int, reason: str) -> None:
+        self._meter.failed_loads += 1
+        self._bad[number] = self._clock() + _RETRY_S
+        if self._refusals.get(number) != reason:  # it is tried again and again
+            _LOGGER.error("version %d is not used: %s", number, reason)
+        self._refusals[number] = reason
 
 
 def warmed(policy: NumpyPolicy) -> ServedModel:
@@ -135,13 +188,10 @@ def warmed(policy: NumpyPolicy) -> ServedModel:
     metadata = policy.version.metadata
     allowed = make_range(*(_bounds(metadata["observation"], end) for end in ("low", "high")))
     costs = []
-    for cars in _COST_SIZES:
-        state = policy.initial_state(cars)
-        mix = np.linspace(0.0, 1.0, cars, dtype=np.float32)[:, None]
-        low, high = np.nan_to_num(allowed.low, neginf=-1.0), np.nan_to_num(allowed.high, posinf=1.0)
-        seen = low + mix * (high - low)
+    for cars in BATCH_SIZES:
+        state, seen = policy.initial_state(cars), observations_over_range(policy, cars)
         times_s = []
-        for turn in range(5):
+        for turn in range(WARM_STEPS):
             began_s = time.perf_counter()
             _, state = policy.act(state, seen, np.full(cars, turn == 0))
             times_s.append(time.perf_counter() - began_s)

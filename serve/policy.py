@@ -10,6 +10,8 @@ from rlcar.registry import Model, Registry, Version
 from serve.networks import Arrays, State, make_network
 
 _TRIAL_STEPS, _TRIAL_CARS = 8, 4
+BATCH_SIZES = (1, 64, 256)  # in cars: what one request may hold is the last
+WARM_STEPS = 5
 
 
 class NumpyPolicy:
@@ -23,7 +25,8 @@ class NumpyPolicy:
         self.version, self.config = version, config
         self.observation_size = len(version.metadata["observation"])
         self.action_size = len(version.metadata["action"])
-        self._network = make_network(config, arrays)
+        with np.errstate(all="ignore"):  # what overflows is noticed when it acts
+            self._network = make_network(config, arrays)
 
     def initial_state(self, batch: int) -> State:
         """The state of cars that have seen nothing yet."""
@@ -87,6 +90,29 @@ def make_policy(model: Model) -> NumpyPolicy:
     except FloatingPointError as error:
         raise RegistryError(f"{error}: it cannot be served") from None
     return policy
+
+
+def try_model(model: Model) -> None:
+    """Does what a server does before it lets a model act; raises RegistryError if that fails."""
+    policy = make_policy(model)
+    try:
+        for cars in BATCH_SIZES:
+            seen, state = observations_over_range(policy, cars), policy.initial_state(cars)
+            for turn in range(WARM_STEPS):
+                _, state = policy.act(state, seen, np.full(cars, turn == 0))
+    except FloatingPointError as error:
+        raise RegistryError(f"{error}: it cannot be served") from None
+
+
+def observations_over_range(policy: NumpyPolicy, cars: int) -> np.ndarray:
+    """Returns observations `[cars, F]` from the lowest that the policy may see to the highest."""
+    schema = policy.version.metadata["observation"]
+    low, high = (
+        np.array([free if entry[end] is None else entry[end] for entry in schema], np.float32)
+        for end, free in (("low", -1.0), ("high", 1.0))
+    )
+    mix = np.linspace(0.0, 1.0, cars, dtype=np.float32)[:, None]
+    return low + mix * (high - low)
 
 
 def stack(states: Sequence[State]) -> State:

@@ -5,6 +5,7 @@ from pathlib import Path
 from rlcar import checkpoint
 from rlcar.errors import UserError
 from rlcar.registry import Registry
+from serve.policy import try_model
 
 
 def publish_for_serving(registry: Registry, run: Path | None, runs: Path, alias: str) -> str | None:
@@ -22,7 +23,7 @@ def publish_for_serving(registry: Registry, run: Path | None, runs: Path, alias:
                 "or name another --registry"
             )
     version = registry.publish(run, "published by rlcar serve")
-    registry.promote(version.number, alias)
+    registry.promote(version.number, alias, try_model)
     return f"published {run} as version {version.number}, which is {alias} now"
 
 

@@ -13,6 +13,9 @@ from serve.haproxy import CLIENT_TIMEOUT_S, HEADERS_TIMEOUT_S, KEEP_ALIVE_TIMEOU
 from serve.settings import ServeSettings
 
 APPLICATION = "rlcar"
+_LOGGER = logging.getLogger(__name__)
+_STOPPING = "stopping: open requests are answered first"
+_STILL_STOPPING = "still stopping; Ctrl-C again ends at once"
 # Ray reads these when it is imported, in every process: they must be set before, on every node.
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # the Python proxy alone costs 6 ms
@@ -27,20 +30,30 @@ ENVIRONMENT = {
     ),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    # A replica that stops stays reachable for so long, until HAProxy no longer knows it (Ray's 30 s
+    # are for load balancers of clouds), and then answers the requests that it has.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
     "OPENBLAS_NUM_THREADS": "1",  # a car's matrices are too small to share
 }
 
 
 def serve_on_ray(settings: ServeSettings, address: str | None = None) -> None:
-    """Serves until Ctrl-C or SIGTERM, on a Ray of its own or on the cluster at `address`."""
-    with ray_serve(settings, address), StopRequest() as stop:
+    """Serves until Ctrl-C or SIGTERM, on a Ray of its own or on the cluster at `address`.
+
+    Open requests are answered first. Meanwhile another SIGTERM changes nothing, and the second
+    Ctrl-C ends Ray at once.
+    """
+    with ray_serve(settings, address) as stop:
         while not stop:
-            time.sleep(0.2)
+            time.sleep(0.1)
 
 
 @contextlib.contextmanager
-def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[None]:
-    """The application runs on Ray until the block ends; Ray is left as it was found."""
+def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[StopRequest]:
+    """The application runs on Ray until the block ends; Ray is left as it was found.
+
+    Yields what is true once a signal has asked to stop.
+    """
     _require_free(settings)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -59,20 +72,40 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[N
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        try:
-            serve.start(
-                proxy_location="HeadOnly",
-                http_options={
-                    "host": settings.host,
-                    "port": settings.port,
-                    "keep_alive_timeout_s": KEEP_ALIVE_TIMEOUT_S,
-                },
-            )
-            serve.run(build(settings), name=APPLICATION, route_prefix="/")
-            yield
-        finally:
-            serve.shutdown()
-            ray.shutdown()
+        # Ray has its own handlers now; ours stay in place until everything has stopped.
+        with contextlib.ExitStack() as stopping:
+            try:
+                serve.start(
+                    proxy_location="HeadOnly",
+                    http_options={
+                        "host": settings.host,
+                        "port": settings.port,
+                        "keep_alive_timeout_s": KEEP_ALIVE_TIMEOUT_S,
+                    },
+                )
+                serve.run(build(settings), name=APPLICATION, route_prefix="/")
+                yield stopping.enter_context(StopRequest(_STOPPING))
+            finally:
+                stopping.enter_context(StopRequest(_STILL_STOPPING))
+                try:
+                    with contextlib.suppress(KeyboardInterrupt):
+                        _stop_serve()
+                finally:
+                    ray.shutdown()
+
+
+def _stop_serve() -> None:
+    """Lets the replicas answer what they have, and then ends HAProxy.
+
+    `serve.shutdown` alone ends HAProxy at once, and with it every open request.
+    """
+    from ray import serve
+
+    try:
+        serve.delete(APPLICATION)
+    except Exception as error:  # the application never ran, or Ray itself has gone
+        _LOGGER.debug("cannot drain the application: %s", error)
+    serve.shutdown()
 
 
 def _require_free(settings: ServeSettings) -> None:

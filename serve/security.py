@@ -4,18 +4,16 @@ It reads headers and bodies before any route does. A route finds who asked in
 `scope["rlcar.identity"]`, and a body that is whole and within its limit.
 """
 
-import base64
-import binascii
 import functools
 import hmac
-import re
 import time
 from collections.abc import Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 
 import msgspec
 
+from serve.access import Access, UnprintableError, find_access
+from serve.cross_site import host_name, is_of_another_site
 from serve.limits import (
     CLOSE,
     BodyReading,
@@ -25,18 +23,17 @@ from serve.limits import (
     Receive,
     RefusedError,
     Send,
+    Slot,
+    Slots,
 )
-from serve.settings import ServeSettings
+from serve.login_watch import STILL_ADMITTED, LoginWatch
+from serve.request_headers import cookie_of, has_body, headers_of, password_of
+from serve.settings import LOOPBACK_NAMES, ServeSettings
 from serve.tokens import SCOPES, Token, TokenStore
 
 Scope = MutableMapping[str, Any]
 
 SESSION_COOKIE, CSRF_COOKIE, CSRF_HEADER = "rlcar_session", "rlcar_csrf", "x-csrf-token"
-OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
-ACT_PATHS = frozenset({"/v1/act", "/v1/drive"})
-ADMIN_PATHS = frozenset({"/save_model", "/load_model"})
-# Routes that old clients call with GET although they change something.
-CHANGING_PATHS = ADMIN_PATHS | {"/start", "/stop", "/reset", "/toggle_control", "/control"}
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_SNIFF = (b"x-content-type-options", b"nosniff")
 SECURITY_HEADERS = [
@@ -69,39 +66,6 @@ class Identity(NamedTuple):
 _EVERYTHING = frozenset(SCOPES)
 
 
-def required_scope(method: str, path: str) -> str | None:
-    """The scope that a request needs, or None where anyone may look."""
-    if path in OPEN_PATHS:
-        return None
-    if path in ACT_PATHS:
-        return "act"
-    if path in ADMIN_PATHS:
-        return "admin"
-    return "read" if method in _SAFE_METHODS and path not in CHANGING_PATHS else "drive"
-
-
-class _Slot:
-    """One of the requests that may be worked on at once."""
-
-    __slots__ = ("_client", "_security")
-
-    def __init__(self, security: "Security", client: str | None):
-        """`client` holds it, or nobody."""
-        self._security, self._client = security, client
-        if client is not None:
-            security.in_flight += 1
-            security.in_flight_of[client] = security.in_flight_of.get(client, 0) + 1
-
-    def release(self) -> None:
-        """Gives the slot back, once."""
-        client, self._client = self._client, None
-        if client is not None:
-            self._security.in_flight -= 1
-            left = self._security.in_flight_of.pop(client) - 1
-            if left:
-                self._security.in_flight_of[client] = left
-
-
 class Security:
     """An ASGI application around another one."""
 
@@ -114,6 +78,7 @@ class Security:
     ):
         """`count` hears of every answer: method, path, status."""
         self.app = app
+        self._watched = LoginWatch(app)
         self._settings = settings
         self._count = count
         self._clock = clock
@@ -124,8 +89,7 @@ class Security:
         failures = settings.failed_logins_per_min
         self._failures = RateLimit(failures / 60.0, failures)
         self._reading = BodyReading(settings.body_timeout_s)
-        self.in_flight = 0
-        self.in_flight_of: dict[str, int] = {}  # by client, those with any
+        self.slots = Slots(settings.in_flight, settings.in_flight_per_client)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admits a request, or answers it in the application's place."""
@@ -136,24 +100,27 @@ class Security:
         scope["rlcar.received_s"] = self._clock()
         cookies: Headers = []  # and what else the answer's headers need
         try:
-            headers = _headers_of(scope)
-            origin = self._check_address(scope, headers)
+            headers = headers_of(scope)
+            access = _access_of(scope)
+            origin = self._check_address(scope, headers, access)
             if origin is not None and scope.get("method") == "OPTIONS":
                 raise RefusedError(204, "", [*_PREFLIGHT, *_cross_origin(origin)])
             if origin is not None:
                 cookies += _cross_origin(origin)
-            scope["rlcar.identity"] = self._identify(scope, headers, cookies)
-            if is_request:
-                self._require_slot(scope)
+            scope["rlcar.identity"] = self._identify(scope, headers, cookies, access)
+            if access is None:
+                raise RefusedError(404, "there is no such route")
+            if is_request and access.scope is not None:  # Health is told at any load.
+                self.slots.require(scope["rlcar.identity"].name)
             if is_request:
                 receive = await self._whole_body(scope, headers, receive)
         except RefusedError as refusal:
             self._count(scope.get("method", "WS"), scope["path"], refusal.status)
             await _refuse(scope, receive, send, refusal)
             return
-        slot = _Slot(self, scope["rlcar.identity"].name if is_request else None)
+        slot = self.slots.take(scope["rlcar.identity"].name if is_request else None)
         try:
-            await self.app(scope, receive, self._guarded(scope, send, cookies, slot))
+            await self._watched(scope, receive, self._guarded(scope, send, cookies, slot))
         finally:
             slot.release()
 
@@ -163,22 +130,15 @@ class Security:
             return told.rpartition(b",")[2].strip().decode("latin-1")
         return str(scope["client"][0]) if scope.get("client") else "unknown"
 
-    def _require_slot(self, scope: Scope) -> None:
-        """Refuses a request when all slots are taken, or the client's share of them."""
-        settings = self._settings
-        if scope["path"] in OPEN_PATHS:  # Health checks are answered at any load.
-            return
-        own = self.in_flight_of.get(scope["rlcar.identity"].name, 0)
-        if self.in_flight >= settings.in_flight or own >= settings.in_flight_per_client:
-            raise RefusedError(429, "too many requests at once", [(b"retry-after", b"1")])
-
-    def _check_address(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
+    def _check_address(
+        self, scope: Scope, headers: dict[bytes, bytes], access: Access | None
+    ) -> bytes | None:
         """Refuses what a page of another site may have sent from its visitor's browser.
 
         Returns the other origin if its pages may.
         """
         host = headers.get(b"host", b"").decode("latin-1")
-        name = _host_name(host)
+        name = host_name(host)
         if not name:
             raise RefusedError(400, "the Host header names no host")
         if self._hosts is not None and name not in self._hosts:
@@ -186,32 +146,50 @@ class Security:
                 421, "this server does not answer to that host name (--allowed-host)"
             )
         origin = headers.get(b"origin")
-        is_safe = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
-        if origin is None:
-            if headers.get(b"sec-fetch-site") == b"cross-site" and not is_safe:
-                raise RefusedError(403, "another site's page may not do that")
-            return None
-        where = origin.decode("latin-1")
-        if where in self._settings.allowed_origins:
+        if origin is not None and origin.decode("latin-1") in self._settings.allowed_origins:
             return origin
-        if not is_safe and where.lower().partition("://")[2] != host.lower():
-            raise RefusedError(403, "another origin's page may not do that (--allowed-origin)")
+        is_get = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
+        is_changing = access is not None and access.is_changing
+        if is_get and not is_changing:
+            return None
+        if is_of_another_site(headers, host):
+            raise RefusedError(403, "another site's page may not do that (--allowed-origin)")
+        if is_get and not self._can_tell_sites_apart(name):
+            # The request for an image of another site's page would look like a program's.
+            raise RefusedError(
+                405,
+                "send this command with POST: outside the server's own machine GET changes nothing",
+                _POST,
+            )
         return None
 
-    def _identify(self, scope: Scope, headers: dict[bytes, bytes], cookies: Headers) -> Identity:
-        method = scope.get("method", "GET")
-        path = scope["path"]
+    def _can_tell_sites_apart(self, name: str) -> bool:
+        """Whether browsers send Sec-Fetch-Site: to this machine, and to https addresses."""
+        return name in LOOPBACK_NAMES or self._settings.is_behind_tls
+
+    def _identify(
+        self,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        cookies: Headers,
+        access: Access | None,
+    ) -> Identity:
         address = self._address(scope, headers)
-        needed = required_scope(method, path)
+        needed = access.scope if access is not None else None
         now_s = self._clock()
-        if self._tokens is None or needed is None:
+        # What does not exist needs a login too, so that a stranger learns nothing.
+        if self._tokens is None or (access is not None and needed is None):
             identity = Identity(address, _EVERYTHING)
         else:
             identity = self._login(headers, address, now_s, cookies)
-            if not identity.allows(needed):
+            if needed is not None and not identity.allows(needed):
                 raise RefusedError(403, f"this token lacks the scope {needed}")
             if identity.is_browser:
-                self._check_browser(scope, headers)
+                self._check_browser(scope, headers, access)
+            if access is not None and access.is_endless:
+                scope[STILL_ADMITTED] = functools.partial(
+                    self._is_still_admitted, headers, identity
+                )
         limit = self._changes if needed in ("drive", "admin") else self._requests
         if wait_s := limit.wait_s(identity.name, now_s):
             raise RefusedError(429, "too many requests", _retry_after(wait_s))
@@ -225,36 +203,49 @@ class Security:
         cookies: Headers,
     ) -> Identity:
         assert self._tokens is not None
-        kind, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        token: Token | None = None
-        is_browser = False
-        if kind.lower() == "bearer":
-            token = self._tokens.check(credentials.strip())
-        elif kind.lower() == "basic":
-            token, is_browser = self._tokens.check(_password(credentials)), True
-            known = self._tokens.check_cookie(_cookie(headers, SESSION_COOKIE) or "")
-            if token is not None and known is not token:
-                cookies += self._new_cookies(token)
-        elif cookie := _cookie(headers, SESSION_COOKIE):
-            token, is_browser = self._tokens.check_cookie(cookie), True
+        kind, token = self._find_token(headers)
         if token is None:
             # Only who fails is slowed down: others may come from the same address, a proxy's.
-            if kind and (wait_s := self._failures.wait_s(address, now_s)):
+            if b"authorization" in headers and (wait_s := self._failures.wait_s(address, now_s)):
                 raise RefusedError(429, "too many failed logins", _retry_after(wait_s))
             raise RefusedError(401, "who are you? Send a token", _CHALLENGE)
-        return Identity(token.name, frozenset(token.scopes), is_browser)
+        if kind == "basic":
+            known = self._tokens.check_cookie(cookie_of(headers, SESSION_COOKIE) or "")
+            if known is not token:
+                cookies += self._new_cookies(token)
+        return Identity(token.name, frozenset(token.scopes), kind != "bearer")
 
-    def _check_browser(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+    def _find_token(self, headers: dict[bytes, bytes]) -> tuple[str, Token | None]:
+        """How somebody logs in (bearer, basic or cookie), and the living token that this shows."""
+        assert self._tokens is not None
+        kind, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() == "bearer":
+            return "bearer", self._tokens.check(credentials.strip())
+        if kind.lower() == "basic":
+            return "basic", self._tokens.check(password_of(credentials))
+        cookie = cookie_of(headers, SESSION_COOKIE)
+        return "cookie", self._tokens.check_cookie(cookie) if cookie else None
+
+    def _is_still_admitted(self, headers: dict[bytes, bytes], identity: Identity) -> bool:
+        """Whether the same login would give the same rights now; who lost some connects again."""
+        _, token = self._find_token(headers)
+        if token is None or token.name != identity.name:
+            return False
+        return all(token.allows(scope) for scope in identity.scopes)
+
+    def _check_browser(
+        self, scope: Scope, headers: dict[bytes, bytes], access: Access | None
+    ) -> None:
         """A browser sends its login by itself, so what changes something needs more than that."""
         if scope["type"] == "websocket":
             if b"origin" not in headers:
                 raise RefusedError(403, "a browser's WebSocket names its origin")
             return
         if scope["method"] in _SAFE_METHODS:
-            if scope["path"] in CHANGING_PATHS:
-                raise RefusedError(405, "with authentication on this is POST alone", _ALLOW_POST)
+            if access is not None and access.is_changing:
+                raise RefusedError(405, "with authentication on this is POST alone", _POST)
             return
-        session = _cookie(headers, SESSION_COOKIE) or ""
+        session = cookie_of(headers, SESSION_COOKIE) or ""
         sent = headers.get(CSRF_HEADER.encode(), b"")
         if not session or not hmac.compare_digest(sent, self._csrf(session).encode()):
             raise RefusedError(
@@ -275,7 +266,7 @@ class Security:
         assert self._tokens is not None
         return self._tokens.sign("csrf:" + session)
 
-    def _guarded(self, scope: Scope, send: Send, cookies: Headers, slot: "_Slot") -> Send:
+    def _guarded(self, scope: Scope, send: Send, cookies: Headers, slot: Slot) -> Send:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # The work is done. A client that reads slowly must not keep others waiting.
@@ -321,72 +312,32 @@ class Security:
         return replay
 
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, POST"),
     (b"access-control-allow-headers", b"authorization, content-type, x-session-id"),
     (b"access-control-max-age", b"600"),
 ]
-_ALLOW_POST = [(b"allow", b"POST")]
+_POST = [(b"allow", b"POST")]
 # One header each: Chromium reads only the first challenge of a header.
 _CHALLENGE = [
     (b"www-authenticate", b'Basic realm="rlcar"'),
     (b"www-authenticate", b'Bearer realm="rlcar"'),
 ]
-# More than one of these, and two programs may read two different requests.
-_SINGLE = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"authorization", b"origin", b"content-type"}
-)
-
-
-def _headers_of(scope: Scope) -> dict[bytes, bytes]:
-    headers: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        if name in headers:
-            if name in _SINGLE:
-                raise RefusedError(400, f"more than one header {name.decode('latin-1')}", CLOSE)
-            value = headers[name] + (b"; " if name == b"cookie" else b", ") + value
-        headers[name] = value
-    if b"content-length" in headers and b"transfer-encoding" in headers:
-        raise RefusedError(400, "both Content-Length and Transfer-Encoding", CLOSE)
-    return headers
 
 
 def _cross_origin(origin: bytes) -> Headers:
     return [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
 
 
-@functools.lru_cache(maxsize=256)
-def _host_name(host: str) -> str | None:
-    match = _HOST.fullmatch(host)
-    return match[1].lower().strip("[]") if match else None
-
-
-def _password(credentials: str) -> str:
-    """The token of `name:token` in base64; the name is the person's own affair."""
+def _access_of(scope: Scope) -> Access | None:
     try:
-        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
-
-
-def _cookie(headers: dict[bytes, bytes], name: str) -> str | None:
-    try:
-        jar = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
-        return None
-    return jar[name].value if name in jar else None
+        return find_access(scope["type"], scope["path"])
+    except UnprintableError:
+        raise RefusedError(400, "the path holds characters that cannot be printed") from None
 
 
 def _retry_after(wait_s: float) -> Headers:
     return [(b"retry-after", str(max(1, int(wait_s + 0.999))).encode())]
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: RefusedError) -> None:
@@ -397,7 +348,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: RefusedEr
         *refusal.headers,
         *SECURITY_HEADERS,
     ]
-    if CLOSE[0] not in headers and _has_body(scope):
+    if CLOSE[0] not in headers and has_body(scope):
         # The body was not read. An open connection would wait for the rest of it.
         headers += CLOSE
     kind = "http.response"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,7 +59,12 @@ class Session:
 
 
 class Sessions:
-    """All sessions; the longest unseen ones make room, and those past their time are forgotten."""
+    """All sessions, each its owner's; those that nobody asked for past their time are forgotten.
+
+    Each owner may have so many cars remembered, and makes room for new ones with its own sessions,
+    the longest unseen first. When all owners together have too many, whoever has most makes room:
+    an owner with few cars loses none to another who takes as much as there is.
+    """
 
     def __init__(
         self,
@@ -67,11 +72,16 @@ class Sessions:
         expiry_s: float,
         replay_steps: int,
         clock: Callable[[], float] = time.monotonic,
+        cars_per_owner: int | None = None,
     ):
-        """`cars` bounds the sum over all sessions."""
+        """`cars` bounds the sum over all sessions, `cars_per_owner` that over one owner's."""
         self._limit, self._expiry_s, self._replay_steps = cars, expiry_s, replay_steps
+        self._owner_limit = cars if cars_per_owner is None else min(cars, cars_per_owner)
         self._clock = clock
+        # The longest unseen first: all of them, and each owner's names.
         self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
+        self._names: dict[str, OrderedDict[str, None]] = {}
+        self._cars_of: Counter[str] = Counter()
         self.cars = 0
 
     def __len__(self) -> int:
@@ -93,6 +103,7 @@ class Sessions:
             )
         session.seen_s = self._clock()
         self._sessions.move_to_end((owner, name))
+        self._names[owner].move_to_end(name)
         return session
 
     def open(self, owner: str, name: str, model: ServedModel, cars: int) -> Session:
@@ -101,16 +112,35 @@ class Sessions:
         session.seen_s = self._clock()
         self.close(owner, name)
         self._sessions[owner, name] = session
+        self._names.setdefault(owner, OrderedDict())[name] = None
+        self._cars_of[owner] += cars
         self.cars += cars
+        while self._cars_of[owner] > self._owner_limit:
+            self._close_oldest(owner)
         while self.cars > self._limit:
-            self.cars -= self._sessions.popitem(last=False)[1].cars
+            self._close_oldest(self._richest(owner))
         return session
 
     def close(self, owner: str, name: str) -> None:
         """Forgets a session, if it is there."""
         session = self._sessions.pop((owner, name), None)
-        if session is not None:
-            self.cars -= session.cars
+        if session is None:
+            return
+        self.cars -= session.cars
+        self._cars_of[owner] -= session.cars
+        del self._names[owner][name]
+        if not self._names[owner]:
+            del self._names[owner], self._cars_of[owner]
+
+    def _richest(self, asking: str) -> str:
+        """The owner of most cars: among equals the one that asks, as long as it keeps one."""
+        most = max(self._cars_of.values())  # an instant, even for thousands of owners
+        if self._cars_of[asking] == most and len(self._names[asking]) > 1:
+            return asking
+        return next(owner for owner, cars in self._cars_of.items() if cars == most)
+
+    def _close_oldest(self, owner: str) -> None:
+        self.close(owner, next(iter(self._names[owner])))
 
     def _forget(self) -> None:
         limit_s = self._clock() - self._expiry_s

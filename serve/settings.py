@@ -10,7 +10,7 @@ from pydantic import Field
 from rlcar.errors import ConfigError
 
 DEFAULT_TOKENS = Path("~/.config/rlcar/tokens.json")
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class ServeSettings(pydantic.BaseModel):
@@ -59,7 +59,9 @@ class ServeSettings(pydantic.BaseModel):
     failed_logins_per_min: float = Field(20.0, gt=0.0)
 
     # Sessions: the recurrent states of cars.
-    session_cars: int = Field(16_384, ge=256)  # over all sessions; the longest unseen go first
+    session_cars: int = Field(16_384, ge=256)  # over all sessions; who has most makes room
+    # Of one owner, a token or an address, whose longest unseen sessions make room for its own.
+    session_cars_per_owner: int = Field(4096, ge=256)
     session_expiry_s: float = Field(120.0, gt=0.0)
     replay_steps: int = Field(32, ge=0, le=1024)
     socket_idle_s: float = Field(60.0, gt=0.0)
@@ -109,7 +111,7 @@ class ServeSettings(pydantic.BaseModel):
     def host_names(self) -> frozenset[str] | None:
         """The names we answer to, or None for any: against pages that rebind a name to us."""
         if self.allowed_hosts or self.is_loopback:
-            return frozenset({*_LOOPBACK_NAMES, self.host, *self.allowed_hosts})
+            return frozenset({*LOOPBACK_NAMES, self.host, *self.allowed_hosts})
         return None
 
 

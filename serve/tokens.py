@@ -15,9 +15,14 @@ from pathlib import Path
 
 import msgspec
 
+from rlcar import durable
 from rlcar.errors import UserError
+from rlcar.regular_file import read_regular
 
 SCOPES = ("read", "act", "drive", "admin")  # admin may do everything
+REFRESH_S = 0.5  # a change of the file is noticed so soon
+MOST_DAYS = 36_500.0  # a token that is to work longer has no end
+_DAY_S = 86_400.0
 _PREFIX = "rlcar"
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,21 +47,30 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TokenStore:
-    """The file of tokens; a change of it is noticed within a second.
+    """The file of tokens; a change of it is noticed within `REFRESH_S`.
 
     A secret has 256 random bits, so a plain SHA-256 of it cannot be searched.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
-        self.path = path.expanduser()
+        self.path = path.expanduser().absolute()
         self._clock = clock
         self._looked_s = -1.0
         self._stamp: tuple[int, int, int] | None = None
+        self._told = ""  # the last complaint about the file
         self._by_hash: dict[str, tuple[Token, float | None]] = {}
         self._file = _File("", [])
 
     def create(self, name: str, scopes: Sequence[str], expires_s: float | None = None) -> str:
-        """Adds a token and returns its secret, which is shown this once."""
+        """Adds a token and returns its secret, which is shown this once.
+
+        It ends after `expires_s`, at most `MOST_DAYS`, or never.
+        """
+        if expires_s is not None and not 0.0 < expires_s <= MOST_DAYS * _DAY_S:
+            raise UserError(
+                f"a token cannot expire after {expires_s / _DAY_S:g} days: give more than 0 and at "
+                f"most {MOST_DAYS:g}, or leave the expiry out for a token that never expires"
+            )
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes:
             asked = ", ".join(unknown) or "no scope"
@@ -74,7 +88,15 @@ class TokenStore:
         return secret
 
     def rotate(self, name: str, overlap_s: float = 3600.0) -> str:
-        """Gives a token a new secret; the old one works for `overlap_s` more."""
+        """Gives a token a new secret; the old one works for `overlap_s` more.
+
+        With 0 the old secret ends at once.
+        """
+        if not 0.0 <= overlap_s <= MOST_DAYS * _DAY_S:
+            raise UserError(
+                f"the old secret cannot work for another {overlap_s / 60.0:g} minutes: give 0 to "
+                f"{MOST_DAYS * _DAY_S / 60.0:.0f}"
+            )
         with self._changing() as file:
             token = _find(file, name)
             now_s = self._clock()
@@ -140,24 +162,27 @@ class TokenStore:
 
     def _refresh(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._looked_s < 1.0 and self._looked_s >= 0.0:
+        if now_s - self._looked_s < REFRESH_S and self._looked_s >= 0.0:
             return
         self._looked_s = now_s
         try:
             stat = os.stat(self.path)
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if stamp == self._stamp:
+                return
+            self._take(self._read())
         except FileNotFoundError:
             self._stamp, self._file, self._by_hash = None, _File("", []), {}
             return
-        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-        if stamp == self._stamp:
-            return
-        try:
-            self._take(self._read())
-        except UserError as error:
+        except (UserError, OSError) as error:
             if self._stamp is None:
                 raise
             # Whoever was let in stays in: an editor's slip must not lock out every car.
-            _LOGGER.error("%s; the tokens of before still count", error)
+            if str(error) != self._told:
+                self._told = str(error)
+                _LOGGER.error("%s; the tokens of before still count", error)
+            if isinstance(error, OSError):  # it may be readable again without having changed
+                return
         self._stamp = stamp
 
     def _take(self, file: _File) -> None:
@@ -171,23 +196,30 @@ class TokenStore:
 
     def _read(self) -> _File:
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=_File)
+            return msgspec.json.decode(read_regular(self.path), type=_File)
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         except msgspec.DecodeError as error:
             raise UserError(f"{self.path} is not a file of tokens ({error}): restore it") from error
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.parent / f"{self.path.stem}.{suffix}"
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[_File]:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)) as lock:
+        with open(os.open(self._beside("lock"), os.O_CREAT | os.O_RDWR, 0o600)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             file = self._read() if self.path.exists() else _File(_text(os.urandom(32)), [])
             yield file
-            draft = self.path.with_suffix(".part")
-            with open(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
-                out.write(msgspec.json.format(msgspec.json.encode(file)))
-                out.flush()
-                os.fsync(out.fileno())
-            draft.replace(self.path)
+            draft = self._beside("part")
+            draft.unlink(missing_ok=True)  # of somebody who was killed
+            try:
+                durable.write(draft, [msgspec.json.format(msgspec.json.encode(file))], 0o600)
+                draft.replace(self.path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
         self._looked_s = -1.0
 
 
@@ -212,7 +244,11 @@ def described(token: Token) -> tuple[str, str, str, str]:
     """Name, scopes, when it was made and when it ends, as texts."""
 
     def day(time_s: float) -> str:
-        return datetime.datetime.fromtimestamp(time_s, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        try:
+            when = datetime.datetime.fromtimestamp(time_s, datetime.UTC)
+        except (OverflowError, ValueError, OSError):  # written by hand, or by an older version
+            return f"{time_s:g} s, which is no date"
+        return when.strftime("%Y-%m-%d %H:%M UTC")
 
     ends = [end_s for end_s in token.hashes.values()]
     last = "revoked" if token.is_revoked else "never"

@@ -45,6 +45,7 @@ def rlcar(monkeypatch, capsys, tmp_path):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["rlcar", *map(str, arguments)])
+        capsys.readouterr()  # what fixtures said
         with pytest.raises(SystemExit) as end:
             cli.main()
         return end.value.code or 0, *capsys.readouterr()

@@ -37,6 +37,7 @@ def assert_is_one_sentence(result, message, may_have_begun=False):
     lines = stderr.splitlines()
     if may_have_begun:
         assert lines.pop(0).startswith("run folder: ")
+        lines = [line for line in lines if not line.startswith("replay: ")]
     assert code == 2, stderr
     assert len(lines) == 1, stderr
     assert lines[0].startswith("error: ")
@@ -235,7 +236,13 @@ def test_resume_auto_goes_on_to_the_new_end_and_writes_the_report(rlcar, run_fol
     arguments = ["--local", "--resume", "auto", "--set", "training.env_steps=896"]
     code, stdout, stderr = rlcar("train", *arguments)
     assert code == 0
-    assert stderr == "run folder: runs/tiny, continuing step-000000768\n"
+    said, memory = stderr.splitlines()
+    assert said == "run folder: runs/tiny, continuing step-000000768"
+    assert re.fullmatch(
+        r"replay: \d+ env steps at capacity need \S+ GB \(\d+ bytes each\); this host has \S+ GB "
+        r"of memory, \S+ GB of it available now",
+        memory,
+    )
     assert "\nfigure env_steps=896\n" in stdout
 
 

@@ -33,6 +33,16 @@ RLCAR = Path(sys.executable).with_name("rlcar")
         (["drive", "http://127.0.0.1:9"], "cannot reach"),
         (["tokens", "create", "a b", "--tokens", "t.json"], "hyphens"),
         (["tokens", "create", "a", "--scope", "fly", "--tokens", "t.json"], "read, act"),
+        (["tokens", "create", "a", "--tokens", "."], "cannot use the file of tokens"),
+        (["tokens", "list", "--tokens", "."], "cannot use the file of tokens"),
+        *(
+            (["tokens", "create", "a", "--tokens", "t.json", f"--expires-days={days}"], "36500")
+            for days in ("nan", "inf", "-inf", "1e12", "1e999", "-1", "0", "-0.0", "36501")
+        ),
+        *(
+            (["tokens", "rotate", "a", "--tokens", "t.json", f"--overlap-min={minutes}"], "minutes")
+            for minutes in ("nan", "inf", "-inf", "1e12", "1e999", "-1")
+        ),
         (["tokens", "revoke", "a", "--tokens", "t.json"], "no token 'a'"),
     ],
 )
@@ -57,6 +67,23 @@ def test_tokens_are_made_listed_rotated_and_revoked(rlcar):
     assert rotated != secret
     rlcar("tokens", "revoke", "car-7", *option)
     assert "revoked" in rlcar("tokens", "list", *option)[1]
+
+
+@pytest.mark.parametrize(
+    "number", ["1e12", "-1e12", "1e300", "-1e300", "1e999", "NaN", "253402300800"]
+)
+def test_a_file_of_tokens_with_silly_times_is_listed_or_refused_in_a_sentence(rlcar, number):
+    text = '{"signing_key": "", "tokens": [{"name": "car", "scopes": ["act"], "hashes": {"x": 1.5},'
+    text = text.replace("1.5", number) + f' "created_s": {number}}}]}}'
+    Path("t.json").write_text(text)
+    code, listed, stderr = rlcar("tokens", "list", "--tokens", "t.json")
+    if code:
+        assert stderr.startswith("error: ")
+        assert "restore it" in stderr
+        assert len(stderr.splitlines()) == 1
+    else:
+        assert "car" in listed
+        assert stderr == ""
 
 
 @contextlib.contextmanager

@@ -89,3 +89,9 @@ def test_a_block_that_poisons_the_losses_is_forgotten_and_training_ends_well(tmp
 def test_who_looks_for_a_nan_is_told_at_once(tmp_path):
     with jax.debug_nans(True), pytest.raises(NonFiniteError, match="training stopped, no check"):
         roll_back(NonFiniteError("model/loss is nan"), plain_config(), tmp_path)
+
+
+def test_a_deterministic_training_does_not_return_to_a_checkpoint_that_the_clock_chose(tmp_path):
+    config = plain_config("training.deterministic=true")
+    with pytest.raises(NonFiniteError, match=r"loss is nan: .*no automatic return to a checkpoint"):
+        roll_back(NonFiniteError("model/loss is nan"), config, tmp_path)

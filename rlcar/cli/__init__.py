@@ -1,11 +1,14 @@
 """`rlcar <verb>`: each verb parses, then makes one call."""
 
+import errno
 import logging
 import sys
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
 
+import rlcar.cli.before_numpy  # noqa: F401  comes first: the other modules import NumPy
 from rlcar import logs
 from rlcar.cli import (
     campaign,
@@ -23,6 +26,8 @@ from rlcar.cli import (
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
+
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for verb in (
@@ -63,8 +68,24 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if logs.are_json():
-            logging.getLogger("rlcar.cli").error(str(error))
-        else:
-            console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(2)
+        _end_with(str(error))
+    except OSError as error:  # a full disk, a name that is too long, a folder of somebody else
+        logging.getLogger("rlcar.cli").debug("the command failed", exc_info=True)
+        _end_with(_sentence(error))
+
+
+def _end_with(sentence: str) -> NoReturn:
+    if logs.are_json():
+        logging.getLogger("rlcar.cli").error(sentence)
+    else:
+        console.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False)
+    sys.exit(2)
+
+
+def _sentence(error: OSError) -> str:
+    """Says which file an operating system's error is about, and what is wrong with it."""
+    reason = error.strerror or str(error) or type(error).__name__
+    verb = "write" if error.errno in _OF_WRITING else "use"
+    if error.filename is not None:
+        return f"cannot {verb} {error.filename}: {reason}"
+    return f"cannot write a file: {reason}" if error.errno in _OF_WRITING else reason

@@ -45,6 +45,7 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
     Console().print(table)
     for number, sentence in opened.damaged().items():
         console.print(f"[yellow]version {number} is left out:[/] {escape(sentence)}")
+    opened.aliases()  # says so if one cannot be read
 
 
 @app.command()
@@ -72,10 +73,12 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Publishes a run's best policy as a new version."""
+    from serve.policy import try_model
+
     opened = _open(registry)
     version = opened.publish(run, description)
     if alias is not None:
-        version = opened.promote(version.number, alias)
+        version = opened.promote(version.number, alias, try_model)
     _say(version, "published", as_json)
 
 
@@ -83,8 +86,10 @@ def publish(
 def promote(
     name: Name, alias: Alias = "champion", registry: Where = MODELS, as_json: AsJson = False
 ) -> None:
-    """Lets an alias point at a version; servers that follow it change over within seconds."""
-    _say(_open(registry).promote(name, alias), f"{alias} now", as_json)
+    """Lets an alias point at a version that can be served; servers change over within seconds."""
+    from serve.policy import try_model
+
+    _say(_open(registry).promote(name, alias, try_model), f"{alias} now", as_json)
 
 
 @app.command()
@@ -94,7 +99,9 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Lets an alias point at its sound version before the present one again."""
-    _say(_open(registry).rollback(alias), f"{alias} again", as_json)
+    from serve.policy import try_model
+
+    _say(_open(registry).rollback(alias, try_model), f"{alias} again", as_json)
 
 
 @app.command()
@@ -177,8 +184,9 @@ def restore(
 
 def _say_copied(copied: Any, what: str) -> None:
     console.print(f"{what}: {len(copied.versions)} versions", markup=False, highlight=False)
-    if copied.damaged:
-        raise UserError(f"not copied: {'; '.join(copied.damaged.values())}")
+    problems = [*copied.damaged.values(), *copied.moves]
+    if problems:
+        raise UserError(f"not copied: {'; '.join(problems)}")
 
 
 def _open(location: str) -> Any:

@@ -1,6 +1,8 @@
 """The verbs of serving: serve, drive, tokens."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -51,8 +53,6 @@ def serve(
     direct: Direct = False,
 ) -> None:
     """Serves the champion: POST /v1/act, WS /v1/drive, models, health, metrics."""
-    # Before NumPy is loaded: a car's matrices are too small to share among threads.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # publishing a run must leave others the card
     from rlcar.registry import Registry
     from serve.publishing import publish_for_serving
@@ -137,14 +137,17 @@ def create_token(
     scope: Annotated[
         list[str] | None, typer.Option(help="read, act, drive or admin; several are possible.")
     ] = None,
-    expires_days: Annotated[float | None, typer.Option(help="Default: never.")] = None,
+    expires_days: Annotated[
+        float | None, typer.Option(help="More than 0, up to 36,500. Default: never.")
+    ] = None,
     tokens_: _Tokens = _TOKENS,
 ) -> None:
     """Makes a token and shows its secret, once."""
     from serve.tokens import TokenStore
 
-    expires_s = None if expires_days is None else expires_days * 86_400.0
-    _show_secret(TokenStore(tokens_).create(name, scope or ["read", "act"], expires_s))
+    with _using(tokens_):
+        expires_s = None if expires_days is None else expires_days * 86_400.0
+        _show_secret(TokenStore(tokens_).create(name, scope or ["read", "act"], expires_s))
 
 
 @tokens.command("list")
@@ -156,8 +159,9 @@ def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
     from serve.tokens import TokenStore, described
 
     table = Table("name", "scopes", "created", "ends")
-    for token in TokenStore(tokens_).tokens():
-        table.add_row(*described(token))
+    with _using(tokens_):
+        for token in TokenStore(tokens_).tokens():
+            table.add_row(*described(token))
     Console().print(table)
 
 
@@ -165,23 +169,27 @@ def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
 def revoke_token(
     name: Annotated[str, typer.Argument(help="Whose.")], tokens_: _Tokens = _TOKENS
 ) -> None:
-    """Ends a token; servers notice within a second."""
+    """Ends a token; servers notice within a second, and close its connections."""
     from serve.tokens import TokenStore
 
-    TokenStore(tokens_).revoke(name)
+    with _using(tokens_):
+        TokenStore(tokens_).revoke(name)
     console.print(f"{name} is nobody any more", highlight=False)
 
 
 @tokens.command("rotate")
 def rotate_token(
     name: Annotated[str, typer.Argument(help="Whose.")],
-    overlap_min: Annotated[float, typer.Option(help="The old secret works so much longer.")] = 60.0,
+    overlap_min: Annotated[
+        float, typer.Option(help="The old secret works so much longer; 0: it ends at once.")
+    ] = 60.0,
     tokens_: _Tokens = _TOKENS,
 ) -> None:
     """Gives a token a new secret, and shows it once."""
     from serve.tokens import TokenStore
 
-    _show_secret(TokenStore(tokens_).rotate(name, overlap_min * 60.0))
+    with _using(tokens_):
+        _show_secret(TokenStore(tokens_).rotate(name, overlap_min * 60.0))
 
 
 def _show_secret(secret: str) -> None:
@@ -189,10 +197,24 @@ def _show_secret(secret: str) -> None:
     typer.echo(secret)
 
 
+@contextlib.contextmanager
+def _using(path: Path) -> Iterator[None]:
+    """Tells in one sentence of a file of tokens that cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot use the file of tokens {path} ({error.strerror or error}): name another with "
+            "--tokens, or mend its permissions"
+        ) from error
+
+
 def _require_tokens(path: Path) -> None:
     from serve.tokens import TokenStore
 
-    if not any(not token.is_revoked for token in TokenStore(path).tokens()):
+    with _using(path):
+        found = TokenStore(path).tokens()
+    if all(token.is_revoked for token in found):
         raise UserError(f"{path} holds no token, so nobody could ask: rlcar tokens create NAME")
 
 

@@ -32,7 +32,20 @@ def train(
     mode: Annotated[str, typer.Option(help="standard, or test: everything, tiny.")] = "standard",
     config: Annotated[Path | None, typer.Option(help="A YAML file of settings.")] = None,
     set_: Settings = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of everything random. With --local or --deterministic, equal seeds and settings "
+            "give equal runs on equal machines; otherwise timing has an influence."
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Makes two runs with equal settings equal bit for bit, also on Ray; slower.",
+        ),
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Folder below --runs.")] = None,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     resume: Annotated[
@@ -93,6 +106,8 @@ def train(
     if storage is not None:
         set_ = [*(set_ or []), f"training.storage={json.dumps(storage)}"]
         _look_into_storage(storage, runs, resume, name)
+    if deterministic:
+        set_ = [*(set_ or []), "training.deterministic=true"]
     save = None if resume is None else find_save(runs, resume, name)
     if save is None:
         resolved = make_config(

@@ -38,8 +38,6 @@ def watch(
     direct: Direct = False,
 ) -> None:
     """Opens the page where a run is watched, driven by hand, and seen to learn."""
-    # Before NumPy is loaded: a car's matrices are too small to share among threads.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     folder = _await_run(run, runs, wait_s)
     from rlcar.config import load_config

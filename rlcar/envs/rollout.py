@@ -2,126 +2,49 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from rlcar.config import Config
-from rlcar.envs.adapter import first_line, make_adapter, make_environment
-from rlcar.errors import UserError
+from rlcar.envs.environments import Environments
 from rlcar.evaluation import Evaluation
 from rlcar.rollout import Episodes, driving_key, explore
-from rlcar.types import Params, Policy, Spec, TimeStep, Trajectory, Weights
+from rlcar.types import Params, Policy, Trajectory, Weights
 
 _EVALUATION_EPISODES = 16
 _EVALUATION_STEPS = 27_000  # at most: half an hour of Atari; some environments never end
 _EVALUATION_SEED = 1_000_000  # far from those of training
 
 
-def environment_spec(config: Config) -> Spec:
-    """Returns the spec of `config.environment`; raises ConfigError where there is none."""
-    env = make_environment(config.environment)
-    try:
-        return make_adapter(config.environment, env).spec
-    finally:
-        env.close()
-
-
-class _Environments:
-    """N environments in step; the one that ended ignores its next action and starts anew."""
-
-    def __init__(self, config: Config, seeds: Sequence[int]):
-        number = len(seeds)
-        self._name = config.environment.id
-        self._envs = [make_environment(config.environment) for _ in seeds]
-        self._adapter = make_adapter(config.environment, self._envs[0])
-        self.action_size = self._adapter.spec.action_size
-        with self._blamed():
-            started = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)]
-        nothing = np.zeros(number, bool)
-        self.now = self._time_step(started, np.zeros(number), ~nothing, nothing, nothing)
-
-    def step(self, action: np.ndarray) -> None:
-        """Moves every environment on by `action [N, A]`."""
-        number = len(self._envs)
-        reward, is_last, is_terminal = (
-            np.zeros(number),
-            np.zeros(number, bool),
-            np.zeros(number, bool),
-        )
-        is_first = self.now.is_last.copy()
-        observations = []
-        for index, env in enumerate(self._envs):
-            with self._blamed():
-                if is_first[index]:
-                    observation = env.reset()[0]
-                else:
-                    observation, earned, terminated, truncated, _ = env.step(
-                        self._adapter.action(action[index])
-                    )
-                    reward[index] = np.asarray(earned, np.float32).item()
-                    is_terminal[index], is_last[index] = terminated, terminated or truncated
-            observations.append(observation)
-        self.now = self._time_step(observations, reward, is_first, is_last, is_terminal)
-
-    @contextlib.contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """Whatever an environment's own code does wrong is a UserError with its name."""
-        try:
-            yield
-        except Exception as error:
-            raise UserError(
-                f"the environment {self._name} failed ({type(error).__name__}: "
-                f"{first_line(error)}): mend it, or its spaces"
-            ) from error
-
-    def close(self) -> None:
-        """Ends them all."""
-        for env in self._envs:
-            env.close()
-
-    def _time_step(
-        self,
-        observations: list,
-        reward: np.ndarray,
-        is_first: np.ndarray,
-        is_last: np.ndarray,
-        is_terminal: np.ndarray,
-    ) -> TimeStep:
-        spec = self._adapter.spec
-        has_image = spec.image_shape is not None
-        with self._blamed():
-            images: Any = [self._adapter.image(one) for one in observations] if has_image else None
-            vectors = np.stack([self._adapter.vector(one) for one in observations])
-            if vectors.shape[1] != spec.observation_size:
-                raise ValueError(
-                    f"it gave {vectors.shape[1]} numbers, its space says {spec.observation_size}"
-                )
-            for what, values in (("an observation", vectors), ("a reward", reward)):
-                if not np.isfinite(values.astype(np.float32)).all():
-                    raise ValueError(f"it gave {what} that is not finite")
-        return TimeStep(
-            vectors,
-            reward.astype(np.float32),
-            is_first,
-            is_last,
-            is_terminal,
-            np.stack(images) if has_image else None,
-        )
+class RolloutStoppedError(Exception):
+    """A block was given up because its rollout was asked to stop."""
 
 
 class GymnasiumRollout:
-    """What `rlcar.rollout.Rollout` is to the race; its environments cannot be saved."""
+    """What `rlcar.rollout.Rollout` is to the race; its environments cannot be saved.
 
-    def __init__(self, config: Config, policy: Policy, first_car: int = 0, epoch: int = 0):
+    It has to be closed. Once `should_stop` says so, `collect` raises RolloutStoppedError at the
+    next step: a block of a slow environment may take minutes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        first_car: int = 0,
+        epoch: int = 0,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        self._should_stop = should_stop
         cars = config.training.cars
         seed = (config.seed + 7919 * epoch) % 2**31
         # Hashed: those of neighbouring seeds would share all but one.
         seeds = [np.random.SeedSequence([seed, first_car + i]) for i in range(cars)]
-        self._environments = _Environments(
-            config, [int(one.generate_state(1)[0] >> 1) for one in seeds]
+        self._environments = Environments(
+            config.environment, [int(one.generate_state(1)[0] >> 1) for one in seeds]
         )
         self._explore = jax.jit(functools.partial(explore, policy))
         self._key = driving_key(seed, first_car)
@@ -133,8 +56,18 @@ class GymnasiumRollout:
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block `[T, N]`."""
+        with self._environments.driving():
+            return self._collect(weights)
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._environments.close()
+
+    def _collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         records, rewards, steps = [], [], []
         for _ in range(self._length):
+            if self._should_stop():
+                raise RolloutStoppedError
             now = self._environments.now
             self._key, key = jax.random.split(self._key)
             version = np.full(now.reward.shape, weights.version, np.int32)
@@ -192,9 +125,12 @@ def make_environment_evaluator(
     act = jax.jit(policy.act, static_argnums=4)
 
     def evaluate(params: Params) -> Evaluation | None:
-        environments = _Environments(
-            config, range(_EVALUATION_SEED, _EVALUATION_SEED + _EVALUATION_EPISODES)
-        )
+        seeds = range(_EVALUATION_SEED, _EVALUATION_SEED + _EVALUATION_EPISODES)
+        environments = Environments(config.environment, seeds)
+        with contextlib.closing(environments), environments.driving():
+            return look(environments, params)
+
+    def look(environments: Environments, params: Params) -> Evaluation | None:
         carry: Any = policy.initial(_EVALUATION_EPISODES)
         key = jax.random.PRNGKey(0)
         reward, steps = np.zeros(_EVALUATION_EPISODES), np.zeros(_EVALUATION_EPISODES)
@@ -203,7 +139,6 @@ def make_environment_evaluator(
             if is_done.all():
                 break
             if should_stop():
-                environments.close()
                 return None
             key, act_key = jax.random.split(key)
             carry, action = act(params, carry, environments.now, act_key, False)
@@ -212,7 +147,6 @@ def make_environment_evaluator(
             steps += ~is_done
             is_done |= environments.now.is_last
             on_share(float(is_done.mean()))
-        environments.close()
         metrics = {
             "evaluation/episode_reward": float(reward.mean()),
             "evaluation/episode_steps": float(steps.mean()),

@@ -4,18 +4,20 @@ Each move is a file of its own, `aliases/champion/00000003-5f0c….json`, and th
 a reader finds the old value or the new one, and nobody's move is lost without its mover knowing.
 """
 
+import contextlib
 import json
 import re
 import uuid
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from rlcar.errors import RegistryError
+from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry.model_file import parse_json
 from rlcar.registry.store import Store
 
 ROLLED_BACK = "rolled back"
 _DAMAGED = "damaged"
+MAX_RECORD_BYTES = 1 << 16
 _NAME = re.compile(r"(?!latest$)[a-z][a-z0-9_-]{0,31}")
 _RECORD = re.compile(r"(\d{8})-[0-9a-f]{32}\.json")
 
@@ -36,9 +38,20 @@ class Aliases:
 
     def all(self) -> dict[str, int]:
         """Returns what every alias points at now."""
-        names = {name.split("/")[0] for name in self._store.names("aliases")}
-        targets = {name: self.target(name) for name in sorted(names)}
+        targets = {name: self.target(name) for name in self._names()}
         return {name: number for name, number in targets.items() if number is not None}
+
+    def readable(self) -> dict[str, int]:
+        """Returns what every alias points at, without those that cannot be read now."""
+        targets = {}
+        with contextlib.suppress(RegistryUnavailableError):
+            for name in self._names():
+                with contextlib.suppress(RegistryUnavailableError):
+                    targets[name] = self.target(name)
+        return {name: number for name, number in targets.items() if number is not None}
+
+    def _names(self) -> list[str]:
+        return sorted({name.split("/")[0] for name in self._store.names("aliases")})
 
     def target(self, alias: str) -> int | None:
         """Returns what an alias points at; None for an unknown one."""
@@ -91,9 +104,12 @@ class Aliases:
 
     def _read(self, alias: str, name: str) -> AliasRecord:
         try:
-            tree = parse_json(self._store.read(f"aliases/{alias}/{name}"), "it")
+            data = self._store.read(f"aliases/{alias}/{name}", MAX_RECORD_BYTES)
+            tree = parse_json(data, "it")
             record = AliasRecord(tree["version"], tree["moved"], tree["why"])
-        except (ValueError, KeyError, TypeError, FileNotFoundError):
+        except RegistryUnavailableError:
+            raise  # it may be sound: an older record must not take its place
+        except (ValueError, KeyError, TypeError, FileNotFoundError, RegistryError):
             return AliasRecord(None, "", _DAMAGED)
         is_whole = isinstance(record.version, int | None) and isinstance(record.why, str)
         return record if is_whole else AliasRecord(None, "", _DAMAGED)

@@ -3,15 +3,16 @@
 from typing import NamedTuple
 
 from rlcar.errors import RegistryError
-from rlcar.registry.aliases import is_record
-from rlcar.registry.store import Store
+from rlcar.registry.aliases import MAX_RECORD_BYTES, is_record
+from rlcar.registry.store import UNREADABLE, Store
 from rlcar.registry.version import (
     DELETED,
+    LIMITS_BYTES,
     MANIFEST,
     folder_of,
     number_of,
     parse_manifest,
-    sha256,
+    read_version_file,
 )
 
 
@@ -19,7 +20,8 @@ class Copied(NamedTuple):
     """What a copy did."""
 
     versions: list[int]  # that the target did not have, oldest first
-    damaged: dict[int, str]  # that were not copied, and why
+    damaged: dict[int, str]  # versions that were not copied, and why
+    moves: list[str]  # why moves of aliases were not copied
 
 
 def copy_registry(source: Store, target: Store) -> Copied:
@@ -30,28 +32,36 @@ def copy_registry(source: Store, target: Store) -> Copied:
     written, where both have different versions of one number.
     """
     found, there = _files(source), _files(target)
-    for number in found.keys() & there.keys():
-        both = MANIFEST in found[number] and MANIFEST in there[number]
-        name = f"{folder_of(number)}/{MANIFEST}"
-        if both and source.read(name) != target.read(name):
-            raise RegistryError(
-                f"version {number} of {target.place} is not that of {source.place}: copy into an "
-                "empty place"
-            )
+    if not any(files & {MANIFEST, DELETED} for files in found.values()):
+        raise RegistryError(f"there is nothing to copy: {source.place} holds no version")
     copied, damaged = [], {}
+    for number in sorted(found.keys() & there.keys()):
+        if MANIFEST in found[number] and MANIFEST in there[number]:
+            try:
+                is_same = _manifest(source, number) == _manifest(target, number)
+            except (RegistryError, FileNotFoundError) as error:
+                damaged[number] = str(error)
+                continue
+            if not is_same:
+                raise RegistryError(
+                    f"version {number} of {target.place} is not that of {source.place}: copy into "
+                    "an empty place"
+                )
     for number, files in sorted(found.items()):
         known = there.get(number, set())
-        if DELETED in files:
-            if DELETED not in known:
-                _copy(source, target, f"{folder_of(number)}/{DELETED}")
-        elif MANIFEST in files and not {MANIFEST, DELETED} & known:
-            try:
-                _copy_version(source, target, number)
-                copied.append(number)
-            except RegistryError as error:
-                damaged[number] = str(error)
-    _copy_aliases(source, target)
-    return Copied(copied, damaged)
+        is_deleted = DELETED in files
+        if (DELETED if is_deleted else MANIFEST) not in files - known or DELETED in known:
+            continue
+        try:
+            contents = _contents(source, number, is_deleted)
+        except (RegistryError, FileNotFoundError) as error:
+            damaged[number] = str(error)
+            continue
+        for file, data in contents.items():
+            target.write(f"{folder_of(number)}/{file}", data)
+        if not is_deleted:
+            copied.append(number)
+    return Copied(copied, damaged, _copy_aliases(source, target))
 
 
 def _files(store: Store) -> dict[int, set[str]]:
@@ -59,33 +69,37 @@ def _files(store: Store) -> dict[int, set[str]]:
     for name in store.names("versions"):
         number = number_of(name)
         if number is not None:
-            files.setdefault(number, set()).add(name.partition("/")[2])
+            file = name.partition("/")[2]
+            # Then reading the manifest says why the folder cannot be read.
+            files.setdefault(number, set()).add(MANIFEST if file == UNREADABLE else file)
     return files
 
 
-def _copy_version(source: Store, target: Store, number: int) -> None:
-    """Copies one version once all of it is found to be sound; its manifest comes last."""
-    folder = folder_of(number)
-    manifest = source.read(f"{folder}/{MANIFEST}")
-    contents = {}
-    for file, known in parse_manifest(manifest, number).files.items():
-        try:
-            contents[file] = source.read(f"{folder}/{file}")
-        except FileNotFoundError:
-            raise RegistryError(f"version {number} is damaged: it has no {file}") from None
-        if sha256(contents[file]) != known["sha256"]:
-            raise RegistryError(f"version {number} is damaged ({file}: checksum differs)")
-    for file, data in contents.items():
-        target.write(f"{folder}/{file}", data)
-    target.write(f"{folder}/{MANIFEST}", manifest)
+def _contents(source: Store, number: int, is_deleted: bool) -> dict[str, bytes]:
+    """Reads and checks all files of one version; its manifest is the last of them."""
+    if is_deleted:
+        stone = f"{folder_of(number)}/{DELETED}"
+        return {DELETED: source.read(stone, LIMITS_BYTES[DELETED])}
+    manifest = _manifest(source, number)
+    version = parse_manifest(manifest, number)
+    contents = {file: read_version_file(source, version, file) for file in version.files}
+    return {**contents, MANIFEST: manifest}
 
 
-def _copy_aliases(source: Store, target: Store) -> None:
+def _manifest(store: Store, number: int) -> bytes:
+    return store.read(f"{folder_of(number)}/{MANIFEST}", LIMITS_BYTES[MANIFEST])
+
+
+def _copy_aliases(source: Store, target: Store) -> list[str]:
+    """Copies the moves that the target lacks; returns why some could not be read."""
     there = set(target.names("aliases"))
+    problems = []
     for name in sorted(source.names("aliases")):
         if name not in there and is_record(name):
-            _copy(source, target, f"aliases/{name}")
-
-
-def _copy(source: Store, target: Store, name: str) -> None:
-    target.write(name, source.read(name))
+            try:
+                data = source.read(f"aliases/{name}", MAX_RECORD_BYTES)
+            except (RegistryError, FileNotFoundError) as error:
+                problems.append(str(error))
+                continue
+            target.write(f"aliases/{name}", data)
+    return problems

@@ -1,8 +1,6 @@
 """A version as one file: safetensors whose metadata is the manifest; and legacy pickles read in."""
 
 import json
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from rlcar.registry.legacy import MAX_PICKLE_BYTES, read_pickle
 from rlcar.registry.metadata import check_metadata
 from rlcar.registry.model_file import MAX_FILE_BYTES, Arrays, model_bytes, parse_json, parse_model
 from rlcar.registry.version import Model, sha256
+from rlcar.regular_file import read_regular
 
 _KEY = "rlcar"
 _PICKLE_ENDINGS = (".pkl", ".pickle", ".p")
@@ -74,21 +73,9 @@ def _about(about: Mapping[str, str], name: str) -> tuple[dict[str, Any], Any]:
 
 
 def _read(path: Path, limit_bytes: int) -> bytes:
-    """Reads a plain file of bounded size; links and devices are refused, without waiting."""
+    """Reads a regular file of bounded size; links and devices are refused, without waiting."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return read_regular(path, limit_bytes, follow_links=False)
     except (OSError, ValueError) as error:
-        link = "it is a symbolic link" if path.is_symlink() else getattr(error, "strerror", error)
-        raise RegistryError(f"cannot read {path}: {link}") from None
-    try:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise RegistryError(f"cannot read {path}: it is not a plain file")
-        if about.st_size > limit_bytes:
-            raise RegistryError(
-                f"{path} has {about.st_size} bytes, more than the {limit_bytes} allowed"
-            )
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(limit_bytes)
-    finally:
-        os.close(descriptor)
+        reason = getattr(error, "strerror", error)
+        raise RegistryError(f"cannot read {path}: {reason}") from None

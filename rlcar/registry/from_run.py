@@ -14,6 +14,7 @@ from rlcar.errors import CheckpointError, RegistryError
 from rlcar.registry.model_file import parse_json
 from rlcar.registry.schema import schema_of
 from rlcar.registry.version import NORMALISER
+from rlcar.regular_file import read_regular
 from rlcar.run import require_run
 
 _FIGURES = ("track_set", "tracks", "time_limit_steps", "bound_steps", "lap_rate", "lap_time_steps")
@@ -91,7 +92,7 @@ def _report(folder: Path, save: checkpoint.Save) -> dict[str, Any] | None:
     """The run's report, if it is of this very checkpoint."""
     path = folder / "report.json"
     try:
-        report = parse_json(path.read_bytes(), "it")
+        report = parse_json(read_regular(path), "it")
         _ = laps(report)  # looks for everything that a version tells of it
         is_its_own = report["checkpoint"] == save.path.name
     except FileNotFoundError:

@@ -7,27 +7,32 @@ versions/00000007/policy.safetensors     what acting needs, and nothing more
 aliases/champion/00000003-5f0c….json     its third value; the highest name counts
 """
 
+import contextlib
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlcar.errors import RegistryError
+from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry.aliases import ROLLED_BACK, Aliases, AliasRecord
 from rlcar.registry.architecture import check_arrays
 from rlcar.registry.backup import Copied, copy_registry
+from rlcar.registry.deadline import DEADLINE_S, DeadlineStore
 from rlcar.registry.exchange import exported_bytes, imported
+from rlcar.registry.leftovers import remove_leftovers
 from rlcar.registry.metadata import check_metadata
 from rlcar.registry.model_file import model_bytes, parse_model
-from rlcar.registry.store import LocalStore, Store, open_store
+from rlcar.registry.store import UNREADABLE, LocalStore, Store, open_store
 from rlcar.registry.version import (
     DELETED,
+    LIMITS_BYTES,
     MANIFEST,
+    MAX_NUMBER,
     POLICY,
     REPORT,
     Model,
@@ -36,6 +41,7 @@ from rlcar.registry.version import (
     manifest_bytes,
     number_of,
     parse_manifest,
+    read_version_file,
     sha256,
 )
 
@@ -47,17 +53,22 @@ class Registry:
     unused. A reader sees a version whole or not at all, and an alias with its old value or its new.
     """
 
-    def __init__(self, location: str | Path = "models"):
-        self._store: Store = open_store(location)
+    def __init__(self, location: str | Path = "models", deadline_s: float = DEADLINE_S):
+        """`deadline_s`: how long the folder or object store may take to answer a small request."""
+        self._deadline_s = deadline_s
+        self._store: Store = self._opened(location)
         self.place = self._store.place  # as messages name it, without any secret of a URL
         self._aliases = Aliases(self._store)
         self._known: dict[int, Version] = {}  # manifests never change
 
     def versions(self) -> list[Version]:
-        """Lists every version, newest first; those whose manifest is damaged are left out."""
-        aliases = self.aliases()
+        """Lists every version, newest first; those whose manifest is damaged are left out.
+
+        An alias that cannot be read is left out too: `aliases` raises RegistryError then.
+        """
+        aliases = self._aliases.readable()
         found = []
-        for number in self._numbers():
+        for number in self.numbers():
             try:
                 found.append(self._version(number, aliases))
             except RegistryError:
@@ -67,7 +78,7 @@ class Registry:
     def damaged(self) -> dict[int, str]:
         """Names the versions that `versions` leaves out, and why."""
         problems = {}
-        for number in self._numbers():
+        for number in self.numbers():
             try:
                 self._version(number, {})
             except RegistryError as error:
@@ -76,7 +87,7 @@ class Registry:
 
     def version(self, name: str | int) -> Version:
         """Returns the version of a name (see `resolve`); raises RegistryError if damaged."""
-        return self._version(self.resolve(name), self.aliases())
+        return self._version(self.resolve(name), self._aliases.readable())
 
     def resolve(self, name: str | int) -> int:
         """Returns the number that an alias, `latest` or a number in digits means."""
@@ -87,7 +98,7 @@ class Registry:
                 raise RegistryError(f"there is no version {number} in {self.place}{self._hint()}")
             return number
         if text == "latest":
-            numbers = self._numbers()
+            numbers = self.numbers()
             if not numbers:
                 raise RegistryError(f"{self.place} holds no version yet: publish one")
             return numbers[0]
@@ -107,13 +118,8 @@ class Registry:
     def open(self, name: str | int) -> Model:
         """Reads a version; raises RegistryError unless every byte is what was published."""
         version = self.version(name)
-        for file, known in version.files.items():
-            data = self._read(version.number, file)
-            if sha256(data) != known["sha256"]:
-                raise RegistryError(
-                    f"version {version.number} is damaged ({file}: checksum differs); "
-                    "roll back, or publish it again"
-                )
+        for file in version.files:
+            data = read_version_file(self._store, version, file)
             if file == POLICY:
                 arrays, _ = parse_model(data, f"version {version.number}")
         check_arrays(version.metadata["config"], arrays, f"version {version.number}")
@@ -127,7 +133,7 @@ class Registry:
         """
         problems: list[str] = []
         first = self.resolve(name)
-        for number in dict.fromkeys([first, *self._aliases.before(str(name)), *self._numbers()]):
+        for number in dict.fromkeys([first, *self._aliases.before(str(name)), *self.numbers()]):
             try:
                 return self.open(number), problems
             except RegistryError as error:
@@ -156,20 +162,28 @@ class Registry:
         contents = {POLICY: model_bytes(arrays)}
         if report is not None:
             contents[REPORT] = (json.dumps(report, allow_nan=False) + "\n").encode()
-        files = {name: {"sha256": sha256(data)} for name, data in contents.items()}
+        for name, data in contents.items():
+            if len(data) > LIMITS_BYTES[name]:
+                raise RegistryError(
+                    f"{name} would have {len(data)} bytes, more than the {LIMITS_BYTES[name]} "
+                    "allowed"
+                )
+        files = {
+            name: {"sha256": sha256(data), "bytes": len(data)} for name, data in contents.items()
+        }
         lineage = {**metadata["lineage"], "parent": self._parent(metadata["lineage"])}
         number = self._claim_number()
         version = Version(number, _now(), {**metadata, "lineage": lineage}, files)
-        for name, data in contents.items():
-            self._store.write(f"{folder_of(number)}/{name}", data)
-        self._store.write(f"{folder_of(number)}/{MANIFEST}", manifest_bytes(version))
+        self._write_version(version, contents)
+        with contextlib.suppress(RegistryError):  # the next publication tries again
+            remove_leftovers(self._store)
         return version
 
     def export(self, name: str | int, path: Path | str) -> Path:
         """Writes a version as one safetensors file, whole or not at all; returns its path."""
         model, path = self.open(name), Path(path)
         has_report = REPORT in model.version.files
-        report = self._read(model.version.number, REPORT) if has_report else None
+        report = read_version_file(self._store, model.version, REPORT) if has_report else None
         LocalStore(path.parent).write(path.name, exported_bytes(model, report))
         return path
 
@@ -180,9 +194,18 @@ class Registry:
         """
         return self.add(*imported(Path(path), description))
 
-    def promote(self, name: str | int, alias: str = "champion") -> Version:
-        """Lets an alias point at a version, which must be sound."""
-        version = self.open(name).version
+    def promote(
+        self, name: str | int, alias: str = "champion", trial: Callable[[Model], None] | None = None
+    ) -> Version:
+        """Lets an alias point at a version, which must be sound.
+
+        `trial` raises RegistryError for a model that must not be promoted; see
+        `serve.policy.try_model`.
+        """
+        model = self.open(name)
+        if trial is not None:
+            trial(model)
+        version = model.version
         self._aliases.move(alias, version.number, "promoted")
         if not self._is_there(version.number):  # deleted meanwhile
             former = self.history(alias)[-2:-1]
@@ -190,16 +213,23 @@ class Registry:
             raise RegistryError(f"version {version.number} was deleted: {alias} stays as it was")
         return self.version(version.number)
 
-    def rollback(self, alias: str = "champion") -> Version:
+    def rollback(
+        self, alias: str = "champion", trial: Callable[[Model], None] | None = None
+    ) -> Version:
         """Lets an alias point at its value before the present one again.
 
-        Twice goes back two values: what was rolled back from is not returned to.
+        Twice goes back two values: what was rolled back from is not returned to. Versions that are
+        deleted, damaged or refused by `trial` are passed over.
         """
         for number in self._aliases.before(alias):
             try:
-                self.open(number)
+                model = self.open(number)
+                if trial is not None:
+                    trial(model)
+            except RegistryUnavailableError:
+                raise
             except RegistryError:
-                continue  # deleted or damaged
+                continue
             self._aliases.move(alias, number, ROLLED_BACK)
             return self.version(number)
         raise RegistryError(f"alias {alias!r} has no earlier version to roll back to")
@@ -245,35 +275,68 @@ class Registry:
         ]
         for number in old if not dry_run else []:
             self.delete(number)
+        if not dry_run:
+            remove_leftovers(self._store)
         return old
 
     def backup(self, location: str | Path) -> Copied:
         """Brings a backup elsewhere up to date; see `copy_registry`."""
-        return copy_registry(self._store, open_store(location))
+        return copy_registry(self._store, self._opened(location))
 
     def restore(self, location: str | Path) -> Copied:
         """Brings back what a backup has and this registry lost."""
-        return copy_registry(open_store(location), self._store)
+        return copy_registry(self._opened(location), self._store)
+
+    def _opened(self, location: str | Path) -> Store:
+        return DeadlineStore(open_store(location), self._deadline_s)
+
+    def _write_version(self, version: Version, contents: Mapping[str, bytes]) -> None:
+        """Writes the files, the manifest last; removes them again when that fails."""
+        folder = folder_of(version.number)
+        try:
+            for name, data in contents.items():
+                self._store.write(f"{folder}/{name}", data)
+            self._store.write(f"{folder}/{MANIFEST}", manifest_bytes(version))
+        except RegistryUnavailableError:
+            raise  # what was asked for may still be done later: nothing that it needs is removed
+        except BaseException:
+            with contextlib.suppress(RegistryError):
+                for name in (MANIFEST, *contents):
+                    self._store.delete(f"{folder}/{name}")
+                self._store.release(folder)
+            raise
 
     def _claim_number(self) -> int:
-        number = 0
+        """Takes the next number above every readable version that nobody has taken.
+
+        A folder that holds no complete version is passed over, but says nothing about the numbers
+        above and below it.
+        """
         for attempt in range(100):
-            # One that is claimed may hold no file yet, so each attempt is above the one before.
-            taken = (number_of(name) or 0 for name in self._store.names("versions"))
-            number = max([number, *taken]) + 1
-            if self._store.claim(folder_of(number)):
-                return number
+            newest = max((one.number for one in self._readable()), default=0)
+            taken = set(self._store.folders("versions"))
+            numbers = range(newest + 1, MAX_NUMBER + 1)
+            free = next((one for one in numbers if f"{one:08d}" not in taken), None)
+            if free is None:
+                raise RegistryError(f"{self.place} has no number left above version {newest}")
+            if self._store.claim(folder_of(free)):
+                return free
             time.sleep(random.uniform(0.0, 0.05 * min(attempt, 20)))
         raise RegistryError(f"{self.place}: no number for a new version in 100 attempts")
 
-    def _numbers(self) -> list[int]:
-        """Numbers of complete, undeleted versions, newest first."""
-        files: dict[str, set[int]] = {MANIFEST: set(), DELETED: set()}
+    def numbers(self) -> list[int]:
+        """Numbers of complete, undeleted versions, newest first; some may be damaged."""
+        files: dict[str, set[int]] = {MANIFEST: set(), DELETED: set(), UNREADABLE: set()}
         for name in self._store.names("versions"):
             number = number_of(name)
             if number is not None:
                 files.setdefault(name.partition("/")[2], set()).add(number)
-        return sorted(files[MANIFEST] - files[DELETED], reverse=True)
+        return sorted((files[MANIFEST] | files[UNREADABLE]) - files[DELETED], reverse=True)
+
+    def _readable(self) -> Iterator[Version]:
+        for number in self.numbers():
+            with contextlib.suppress(RegistryError):
+                yield self._version(number, {})
 
     def _is_there(self, number: int) -> bool:
         names = self._store.names(folder_of(number))
@@ -287,7 +350,7 @@ class Registry:
 
     def _read(self, number: int, file: str) -> bytes:
         try:
-            return self._store.read(f"{folder_of(number)}/{file}")
+            return self._store.read(f"{folder_of(number)}/{file}", LIMITS_BYTES[file])
         except FileNotFoundError:
             raise RegistryError(f"version {number} is damaged: it has no {file}") from None
 
@@ -306,7 +369,7 @@ class Registry:
             )
 
     def _hint(self) -> str:
-        numbers = [str(number) for number in self._numbers()[:5]]
+        numbers = [str(number) for number in self.numbers()[:5]]
         names = [*self.aliases(), *numbers]
         return f"; there are: {', '.join(names)}" if names else ", which is empty: publish one"
 

@@ -2,15 +2,20 @@
 
 import contextlib
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from rlcar.durable import sync_folder
-from rlcar.errors import RegistryError
+from rlcar.errors import RegistryError, RegistryUnavailableError
+from rlcar.regular_file import NotRegularError, read_regular
 
-_WRITING = ".writing-"
+WRITING = ".writing-"  # how the name of an unfinished file begins
+CLAIM = "claim-"  # how the name of a mark begins by which an object store's folders are claimed
+UNREADABLE = ".unreadable"  # listed in place of what is in a folder that may not be listed
+_CHUNK_BYTES = 1 << 20
 
 
 class Store(Protocol):
@@ -22,8 +27,23 @@ class Store(Protocol):
         """Lists the files below a folder, relative to it, in any order."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """Returns a file's bytes; raises FileNotFoundError."""
+    def folders(self, folder: str) -> list[str]:
+        """Lists the folders directly below a folder, also empty ones."""
+        ...
+
+    def modified(self, folder: str) -> dict[str, float]:
+        """Maps the files below a folder, also unfinished ones, to when they were last written.
+
+        The times are Unix times by the clock of the store, which may not be ours.
+        """
+        ...
+
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        """Returns the bytes of a regular file.
+
+        Raises FileNotFoundError, RegistryError for anything else than a regular file of at most
+        `limit_bytes`, and RegistryUnavailableError when it cannot be read now.
+        """
         ...
 
     def write(self, name: str, data: bytes) -> None:
@@ -32,6 +52,10 @@ class Store(Protocol):
 
     def claim(self, folder: str) -> bool:
         """Takes a folder that nobody has; at most one of all who ever ask is told yes."""
+        ...
+
+    def release(self, folder: str) -> None:
+        """Gives a folder back that was claimed and holds nothing, where that is safe."""
         ...
 
     def delete(self, name: str) -> None:
@@ -59,36 +83,62 @@ class LocalStore:
         self._folder, self.place = folder, str(folder)
 
     def names(self, folder: str) -> list[str]:
-        """Lists the files below a folder; links are not followed."""
+        """Lists the files below a folder; links to folders are not followed.
+
+        A folder that may not be listed counts as one with a file called UNREADABLE.
+        """
+        return [name for name in self._walk(folder) if WRITING not in name]
+
+    def folders(self, folder: str) -> list[str]:
+        """Lists the folders directly below a folder, and whatever else has such a name."""
+        root = self._folder / folder
+        try:
+            return [entry.name for entry in os.scandir(root)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unavailable("list", root, error) from error
+
+    def modified(self, folder: str) -> dict[str, float]:
+        """Lists the files below a folder with their times."""
+        times = {}
+        for name in self._walk(folder):
+            with contextlib.suppress(OSError):
+                times[name] = os.lstat(self._folder / folder / name).st_mtime
+        return times
+
+    def _walk(self, folder: str) -> list[str]:
         root = self._folder / folder
         found = []
 
         def refuse(error: OSError) -> None:
-            if not isinstance(error, FileNotFoundError):  # deleted meanwhile, or not yet there
-                reason = error.strerror or error
-                raise RegistryError(f"cannot list {error.filename}: {reason}") from error
+            if isinstance(error, FileNotFoundError):  # deleted meanwhile, or not yet there
+                return
+            if Path(error.filename) == root:
+                raise _unavailable("list", root, error) from error
+            found.append((Path(error.filename).relative_to(root) / UNREADABLE).as_posix())
 
         for path, _, files in os.walk(root, onerror=refuse):
             inside = Path(path).relative_to(root)
-            found += [(inside / file).as_posix() for file in files if _WRITING not in file]
+            found += [(inside / file).as_posix() for file in files]
         return found
 
-    def read(self, name: str) -> bytes:
-        """Returns a file's bytes; a symbolic link is refused, for it may lead anywhere."""
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        """Returns a file's bytes; a symbolic link is refused, as it may lead anywhere."""
         path = self._folder / name
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            return read_regular(path, limit_bytes, follow_links=False)
         except FileNotFoundError:
             raise
-        except OSError as error:
+        except NotRegularError as error:
             raise RegistryError(f"cannot read {path}: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read()
+        except OSError as error:
+            raise _unavailable("read", path, error) from error
 
     def write(self, name: str, data: bytes) -> None:
         """Writes through to the disk under another name, then renames."""
         path = self._folder / name
-        partial = path.with_name(f"{_WRITING}{uuid.uuid4().hex}")
+        partial = path.with_name(f"{WRITING}{uuid.uuid4().hex}")
         try:
             self._make(path.parent)
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -118,9 +168,18 @@ class LocalStore:
             raise RegistryError(f"cannot write {path}: {error.strerror or error}") from error
         return True
 
+    def release(self, folder: str) -> None:
+        """Removes the folder, which succeeds only while it is empty."""
+        with contextlib.suppress(OSError):
+            (self._folder / folder).rmdir()
+
     def delete(self, name: str) -> None:
         """Deletes a file."""
-        (self._folder / name).unlink(missing_ok=True)
+        path = self._folder / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RegistryError(f"cannot delete {path}: {error.strerror or error}") from error
 
     def _make(self, folder: Path) -> None:
         """Makes a folder and its parents up to the registry's own, closed to others."""
@@ -151,6 +210,14 @@ class ObjectStore:
 
     def names(self, folder: str) -> list[str]:
         """Lists the objects below a prefix."""
+        return list(self.modified(folder))
+
+    def folders(self, folder: str) -> list[str]:
+        """Lists the first parts of the names of the objects below a prefix."""
+        return sorted({name.partition("/")[0] for name in self.names(folder)})
+
+    def modified(self, folder: str) -> dict[str, float]:
+        """Lists the objects below a prefix with their times; there are no unfinished ones."""
         root = f"{self._root}/{folder}"
         selector = self._fs.FileSelector(root, recursive=True, allow_not_found=True)
         try:
@@ -158,17 +225,31 @@ class ObjectStore:
         except OSError as error:
             raise self._error("list", folder, error) from error
         is_file = self._fs.FileType.File
-        return [one.path[len(root) + 1 :] for one in found if one.type == is_file]
+        return {
+            # An object without a time counts as new.
+            one.path[len(root) + 1 :]: one.mtime.timestamp() if one.mtime else time.time()
+            for one in found
+            if one.type == is_file
+        }
 
-    def read(self, name: str) -> bytes:
-        """Returns an object's bytes."""
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        """Returns an object's bytes, in parts: its size is not known before."""
+        parts, size = [], 0
         try:
             with self._files.open_input_stream(f"{self._root}/{name}") as stream:
-                return stream.read()
+                while part := stream.read(_CHUNK_BYTES):
+                    parts.append(part)
+                    size += len(part)
+                    if size > limit_bytes:
+                        raise RegistryError(
+                            f"cannot read {self.place}/{name}: it has more than the "
+                            f"{limit_bytes} bytes allowed"
+                        )
         except FileNotFoundError:
             raise
         except OSError as error:
             raise self._error("read", name, error) from error
+        return b"".join(parts)
 
     def write(self, name: str, data: bytes) -> None:
         """Puts an object."""
@@ -184,12 +265,15 @@ class ObjectStore:
         Of two that claim the same folder the one whose mark came later sees the other's, so both
         may lose but never both win; no conditional put is needed, which pyarrow.fs does not offer.
         """
-        mark = f"claim-{uuid.uuid4().hex}"
+        mark = f"{CLAIM}{uuid.uuid4().hex}"
         self.write(f"{folder}/{mark}", b"claimed\n")
         if self.names(folder) == [mark]:
             return True
         self.delete(f"{folder}/{mark}")
         return False
+
+    def release(self, folder: str) -> None:
+        """Does nothing: the mark stays, as a put that failed may still take effect later."""
 
     def delete(self, name: str) -> None:
         """Deletes an object."""
@@ -200,6 +284,10 @@ class ObjectStore:
         except OSError as error:
             raise self._error("delete", name, error) from error
 
-    def _error(self, verb: str, name: str, error: OSError) -> RegistryError:
+    def _error(self, verb: str, name: str, error: OSError) -> RegistryUnavailableError:
         reason = str(error).partition("\n")[0]
-        return RegistryError(f"cannot {verb} {self.place}/{name}: {reason}")
+        return RegistryUnavailableError(f"cannot {verb} {self.place}/{name}: {reason}")
+
+
+def _unavailable(verb: str, path: Path, error: OSError) -> RegistryUnavailableError:
+    return RegistryUnavailableError(f"cannot {verb} {path}: {error.strerror or error}")

@@ -10,7 +10,8 @@ import numpy as np
 
 from rlcar.errors import RegistryError
 from rlcar.registry.metadata import check_metadata
-from rlcar.registry.model_file import parse_json
+from rlcar.registry.model_file import MAX_FILE_BYTES, parse_json
+from rlcar.registry.store import Store
 
 FORMAT_VERSION = 1
 POLICY, REPORT, MANIFEST, DELETED = (
@@ -19,6 +20,14 @@ POLICY, REPORT, MANIFEST, DELETED = (
     "manifest.json",
     "deleted.json",
 )
+# How large each file may be; nothing larger is read.
+LIMITS_BYTES = {
+    POLICY: MAX_FILE_BYTES,
+    REPORT: 1 << 26,
+    MANIFEST: 1 << 24,
+    DELETED: 1 << 16,
+}
+MAX_NUMBER = 99_999_999
 _FOLDER = re.compile(r"(\d{8})/.+")
 # (x - mean) / sqrt(variance + epsilon) within +-limit, as rlcar.normaliser has it.
 NORMALISER = {"epsilon": 1e-8, "limit": 10.0}
@@ -34,7 +43,7 @@ class Version(NamedTuple):
     number: int
     created: str  # ISO 8601, UTC
     metadata: dict[str, Any]
-    files: dict[str, dict[str, str]]  # name -> {sha256}
+    files: dict[str, dict[str, Any]]  # name -> {sha256, bytes}; old manifests have no bytes
     aliases: tuple[str, ...] = ()
 
 
@@ -73,7 +82,7 @@ def parse_manifest(data: bytes, number: int) -> Version:
             )
         if manifest["number"] != number:
             raise ValueError(f"its manifest is that of version {manifest['number']}")
-        files = {file: {"sha256": about["sha256"]} for file, about in manifest["files"].items()}
+        files = {file: _about_file(file, about) for file, about in manifest["files"].items()}
         created = datetime.fromisoformat(manifest["created"]).isoformat(timespec="milliseconds")
         if POLICY not in files or not files.keys() <= {POLICY, REPORT}:
             raise ValueError(f"it lists the files {', '.join(sorted(files))[:100]}")
@@ -82,6 +91,36 @@ def parse_manifest(data: bytes, number: int) -> Version:
     except ValueError as error:
         raise RegistryError(f"{name} is damaged: {error}") from None
     return Version(number, created, check_metadata(manifest["metadata"], name), files)
+
+
+def _about_file(file: str, about: Any) -> dict[str, Any]:
+    """Returns checksum and size of a file; a manifest that an older rlcar wrote has no size."""
+    known: dict[str, Any] = {"sha256": about["sha256"]}
+    if "bytes" in about:
+        size = about["bytes"]
+        if type(size) is not int or not 0 <= size <= LIMITS_BYTES.get(file, 0):
+            raise ValueError(f"its manifest says that {file[:40]} has {str(size)[:40]} bytes")
+        known["bytes"] = size
+    return known
+
+
+def read_version_file(store: Store, version: Version, file: str) -> bytes:
+    """Reads a file that the manifest lists; raises RegistryError unless it is what was published.
+
+    The size is compared before anything is read.
+    """
+    number, known = version.number, version.files[file]
+    name, size = f"{folder_of(number)}/{file}", known.get("bytes")
+    try:
+        data = store.read(name, LIMITS_BYTES[file] if size is None else size)
+    except FileNotFoundError:
+        raise RegistryError(f"version {number} is damaged: it has no {file}") from None
+    if sha256(data) != known["sha256"]:
+        raise RegistryError(
+            f"version {number} is damaged ({file}: checksum differs); roll back, or publish it "
+            "again"
+        )
+    return data
 
 
 def folder_of(number: int) -> str:

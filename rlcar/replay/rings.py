@@ -33,9 +33,10 @@ def fields_of(spec: Spec, carry_size: int = 0) -> dict[str, Field]:
     return fields
 
 
-def row_bytes(spec: Spec, block_length: int) -> int:
+def row_bytes(spec: Spec, block_length: int, carry_size: int = 0) -> int:
     """Memory of one slot."""
-    steps = (math.prod(shape) * dtype.itemsize for shape, dtype in fields_of(spec).values())
+    fields = fields_of(spec, carry_size).values()
+    steps = (math.prod(shape) * dtype.itemsize for shape, dtype in fields)
     return block_length * sum(steps)
 
 

@@ -1,6 +1,7 @@
 """The replay in processes of its own: the same batches, and what happens when one dies."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from rlcar import checkpoint
 from rlcar.agent import make_agent
 from rlcar.config import make_config
 from rlcar.environment import make_rollout
-from rlcar.errors import UserError
+from rlcar.errors import ConfigError, UserError
 from rlcar.metrics import read_metrics
 from rlcar.replay import Replay
 from rlcar.sim import SPEC
@@ -109,3 +110,18 @@ def test_what_lies_elsewhere_or_nowhere_cannot_be_spread(setting, reason, tmp_pa
         train(make_config(mode="test", overrides=[setting]), TWO, tmp_path / "run")
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_shards_that_no_node_can_hold_are_refused_with_what_fits(tmp_path):
+    def huge(capacity):
+        return tiny(f"replay.capacity_env_steps={capacity}")
+
+    with pytest.raises(ConfigError, match="in 2 shards of .* Ray's nodes have") as refusal:
+        train(huge(10**12), TWO, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    most = int(re.search(r"replay\.capacity_env_steps to (\d+) at most", str(refusal.value))[1])
+    shards = ReplayShards(huge(most), TWO)
+    shards.stop()
+    assert len(shards.actors) == 2
+    with pytest.raises(ConfigError, match=f"capacity_env_steps to {most} at most"):
+        ReplayShards(huge(most + 2 * 32), TWO)

@@ -262,13 +262,15 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_chan
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_learner_that_cannot_hold_its_replay_says_so_the_first_time(tmp_path, caplog):
-    huge = tiny("replay.on_device=true", "replay.capacity_env_steps=1000000000000")
+@pytest.mark.parametrize("where", ["replay.on_device=true", "training.env_steps=1000000000000"])
+def test_a_learner_that_cannot_hold_its_replay_says_so_the_first_time(where, tmp_path, caplog):
+    huge = tiny(where, "replay.capacity_env_steps=1000000000000")
     with pytest.raises(ConfigError, match=r"replay\.capacity_env_steps") as caught:
         train(huge, ONE, tmp_path / "run")
     assert type(caught.value) is ConfigError
     assert "\n" not in str(caught.value)
     assert not [record for record in caplog.records if "learner" in record.message]
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_training_leaves_no_actor_in_a_cluster_that_it_only_joined(done):

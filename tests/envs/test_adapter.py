@@ -6,7 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from rlcar.config import EnvironmentConfig
-from rlcar.envs.adapter import make_adapter, make_environment
+from rlcar.envs.adapter import make_adapter
+from rlcar.envs.making import make_environment
 from rlcar.errors import ConfigError
 
 

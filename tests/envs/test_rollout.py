@@ -2,11 +2,9 @@
 
 import json
 
-import gymnasium
 import jax
 import numpy as np
 import pytest
-from gymnasium.envs.registration import EnvSpec
 from PIL import Image
 
 from rlcar.agent import make_agent
@@ -138,52 +136,6 @@ def test_an_algorithm_that_cannot_says_which_can(algorithm, environment, words):
     config = make_config(algorithm=algorithm, environment=environment)
     with pytest.raises(ConfigError, match=words):
         make_agent(config, spec_of(config))
-
-
-class Faulty(gymnasium.Env):
-    """Does wrong what it is told to, from its second step on."""
-
-    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def __init__(self, fault):
-        self._fault, self._steps = fault, 0
-
-    def reset(self, *, seed=None, options=None):
-        return np.zeros(2), {}
-
-    def step(self, action):
-        self._steps += 1
-        if self._steps < 2:
-            return np.zeros(2), 0.0, False, False, {}
-        if self._fault == "raise":
-            raise RuntimeError("boom\nand more")
-        observation = {"size": np.zeros(3), "nan": np.array([0.0, np.nan])}
-        reward = {"reward": np.inf, "text": "much"}
-        fault = self._fault
-        return observation.get(fault, np.zeros(2)), reward.get(fault, 0.0), False, False, {}
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("raise", r"RuntimeError: boom\)"),
-        ("size", "it gave 3 numbers, its space says 2|size"),
-        ("nan", "it gave an observation that is not finite"),
-        ("reward", "it gave a reward that is not finite"),
-        ("text", "could not convert string to float"),
-    ],
-)
-def test_what_an_environment_does_wrong_is_a_sentence_with_its_name(fault, message, monkeypatch):
-    monkeypatch.setitem(
-        gymnasium.registry, "Faulty-v0", EnvSpec("Faulty-v0", Faulty, kwargs={"fault": fault})
-    )
-    config = make_config("ppo", "test", environment="Faulty-v0", overrides=SETTINGS)
-    agent = make_agent(config, spec_of(config))
-    rollout = make_rollout(config, agent.policy)
-    params = agent.learner.policy_params(agent.learner.init(0))
-    with pytest.raises(UserError, match=f"the environment Faulty-v0 failed .*({message})"):
-        rollout.collect(Weights(0, params))
 
 
 def test_a_look_at_a_policy_ends_when_it_is_asked_to():

@@ -55,15 +55,15 @@ def test_what_is_written_is_read_and_listed(store):
     store.write("versions/1/a", b"one")
     store.write("versions/1/a", b"two")
     store.write("versions/10/b/c", b"")
-    assert store.read("versions/1/a") == b"two"
-    assert store.read("versions/10/b/c") == b""
+    assert store.read("versions/1/a", 3) == b"two"
+    assert store.read("versions/10/b/c", 0) == b""
     assert sorted(store.names("versions")) == ["1/a", "10/b/c"]
     assert store.names("versions/1") == ["a"]
     store.delete("versions/1/a")
     store.delete("versions/1/a")
     assert store.names("versions") == ["10/b/c"]
     with pytest.raises(FileNotFoundError):
-        store.read("versions/1/a")
+        store.read("versions/1/a", 10)
 
 
 def test_a_claim_is_granted_once(store):

@@ -59,7 +59,7 @@ CASES = {
     "an asterisk": (_get(b"*", method=b"OPTIONS"), {400, 404, 405}),
     "dots up": (_get(b"/../../etc/passwd"), {404}),
     "coded dots up": (_get(b"/v1/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd"), {404}),
-    "a null in the path": (_get(b"/v1/models/%00"), {404}),
+    "a null in the path": (_get(b"/v1/models/%00"), {400}),
     "a raw null in the path": (_get(b"/v1/models/\x00"), {400}),
     "bad percent coding": (_get(b"/v1/models/%zz"), {400, 404}),
     "UTF-8 in the path": (_get("/v1/models/ü".encode()), {400, 404}),
@@ -144,7 +144,7 @@ def server(request, tmp_path_factory):
     if request.param == "direct":
         with serving(folder, **LIMITS) as server:
             yield server
-        assert server.config.app.in_flight == 0
+        assert server.config.app.slots.taken == 0
     else:
         options = [f"--set={name}={value}" for name, value in LIMITS.items()]
         with program(folder, *options) as server:

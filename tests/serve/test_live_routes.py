@@ -257,9 +257,26 @@ def test_wrong_methods_are_refused(web):
         assert web.request(method, path).status_code == 405
 
 
-def test_another_sites_page_may_not_drive(web):
-    answer = web.post("/start", headers={"Origin": "https://evil.example"})
-    assert answer.status_code == 403
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_another_sites_page_may_not_drive(page, web, headers):
+    before = page.live.state()
+    versions = web.get("/list_models").json()["models"]
+    for path in ("/start", "/stop", "/reset", "/toggle_control", "/control", "/track", "/ghost"):
+        for method in ("GET", "POST"):
+            assert web.request(method, path, headers=headers).status_code == 403, (method, path)
+    for method in ("GET", "POST"):
+        answer = web.request(method, "/load_model", params={"file": "2"}, headers=headers)
+        assert answer.status_code == 403
+        assert web.request(method, "/save_model", headers=headers).status_code == 403
+    assert page.live.state() == before
+    assert web.get("/list_models").json()["models"] == versions
 
 
 def test_where_browsers_log_in_a_get_changes_nothing(tmp_path):

@@ -6,8 +6,9 @@ import base64
 import httpx
 import pytest
 
+from serve.access import ROUTES
 from serve.limits import RateLimit
-from serve.security import Security, required_scope
+from serve.security import Security
 from serve.settings import make_settings
 from serve.tokens import TokenStore
 
@@ -42,25 +43,6 @@ def store(tmp_path):
 @pytest.fixture
 def guarded(store):
     return Security(_echo, make_settings(auth=True, tokens=store.path))
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "scope"),
-    [
-        ("GET", "/health/live", None),
-        ("GET", "/v1/models", "read"),
-        ("GET", "/stats", "read"),
-        ("POST", "/v1/act", "act"),
-        ("GET", "/v1/drive", "act"),
-        ("POST", "/control", "drive"),
-        ("GET", "/start", "drive"),
-        ("POST", "/save_model", "admin"),
-        ("GET", "/load_model", "admin"),
-        ("DELETE", "/anything", "drive"),
-    ],
-)
-def test_every_route_has_its_scope(method, path, scope):
-    assert required_scope(method, path) == scope
 
 
 def test_without_a_token_only_health_answers(guarded):
@@ -140,7 +122,9 @@ def test_broken_credentials_are_nobody(guarded, store, headers):
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1:9999"}, 403),
         ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
         ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:8000"}, 403),
         ({"host": "evil.example"}, 421),
         ({"host": "127.0.0.1.evil.example:8000"}, 421),
         ({"host": "[::1"}, 400),
@@ -150,6 +134,51 @@ def test_broken_credentials_are_nobody(guarded, store, headers):
 def test_another_sites_page_may_not_change_anything(headers, status):
     app = Security(_echo, make_settings())
     assert _ask(app, "POST", "/control", headers=headers).status_code == status
+
+
+CHANGING = [path for path, access in ROUTES.items() if access.is_changing]
+
+
+@pytest.mark.parametrize("path", CHANGING)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+def test_another_sites_page_changes_nothing_with_any_method(method, path):
+    app = Security(_echo, make_settings())
+    other_sites = (
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},  # another port of this machine
+        {"sec-fetch-site": "what browsers may come to say"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"referer": "http://evil.example/127.0.0.1:8000"},
+        {"referer": "http://127.0.0.1:9999/"},
+    )
+    for headers in other_sites:
+        answer = _ask(app, method, path, params={"file": "2"}, headers=headers)
+        assert answer.status_code == 403, headers
+    ours = (
+        {},  # a program, such as curl
+        {"sec-fetch-site": "none"},  # typed into the address bar
+        {"sec-fetch-site": "same-origin", "referer": "http://127.0.0.1:8000/"},
+        {"origin": "http://127.0.0.1:8000"},
+    )
+    for headers in ours:
+        assert _ask(app, method, path, headers=headers).status_code == 200, headers
+
+
+@pytest.mark.parametrize("path", CHANGING)
+def test_where_browsers_do_not_say_who_asks_a_get_changes_nothing(path):
+    """Sec-Fetch-Site is sent to https addresses and to the visitor's own machine alone."""
+    headers = {"host": "car.example"}
+    for settings, status in (
+        ({"host": "0.0.0.0", "allow_anonymous": True}, 405),
+        ({"allowed_hosts": ("car.example",)}, 405),
+        ({"allowed_hosts": ("car.example",), "is_behind_tls": True}, 200),
+    ):
+        app = Security(_echo, make_settings(**settings))
+        answer = _ask(app, "GET", path, headers=headers)
+        assert answer.status_code == status, settings
+        assert _ask(app, "POST", path, headers=headers).status_code == 200
+        assert _ask(app, "GET", "/stats", headers=headers).status_code == 200
 
 
 def test_an_allowed_origin_may():
@@ -227,6 +256,42 @@ def test_too_many_at_once_are_asked_to_come_again():
     assert [one.status_code for one in served] == [200, 200]
 
 
+def test_a_client_has_a_share_of_the_slots_and_health_needs_none(store):
+    """A slot is held until the answer begins, not until a slow client has read it."""
+
+    async def streams(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(60.0)
+
+    async def works(scope, receive, send):
+        await asyncio.sleep(60.0)
+
+    async def statuses(application):
+        settings = make_settings(in_flight=3, in_flight_per_client=2)
+        app, told = Security(application, settings), []
+
+        def request(client, path="/stats"):
+            scope = {"type": "http", "method": "GET", "path": path, "client": (client, 1)}
+            headers = [(b"host", b"localhost")]
+
+            async def send(message):
+                told.append(message.get("status"))
+
+            return asyncio.create_task(app({**scope, "headers": headers}, None, send))
+
+        asks = [("a", "/stats")] * 3 + [("b", "/stats")] * 2 + [("a", "/health/live")]
+        tasks = [request(*ask) for ask in asks]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert app.slots.taken == 0
+        return [status for status in told if status is not None]
+
+    assert asyncio.run(statuses(works)) == [429, 429]
+    assert asyncio.run(statuses(streams)) == [200] * 6
+
+
 def test_every_answer_forbids_framing_sniffing_and_foreign_scripts(guarded):
     for path in ("/health/live", "/v1/models"):
         answer = _ask(guarded, "GET", path)
@@ -249,8 +314,21 @@ def test_buckets_of_a_million_clients_do_not_fill_the_memory():
     assert len(limit._buckets) == 10_000
 
 
-@pytest.mark.parametrize(("origin", "opened"), [("http://127.0.0.1:8000", True), ("x://y", False)])
-def test_a_websocket_must_come_from_our_own_pages(origin, opened):
+@pytest.mark.parametrize("path", [path for path, access in ROUTES.items() if access.is_socket])
+@pytest.mark.parametrize(
+    ("headers", "opened"),
+    [
+        ({b"origin": b"http://127.0.0.1:8000"}, True),
+        ({}, True),  # a program
+        ({b"origin": b"x://y"}, False),
+        ({b"origin": b"null"}, False),
+        ({b"origin": b"http://127.0.0.1:9999"}, False),
+        ({b"origin": b"http://localhost:8000"}, False),
+        ({b"sec-fetch-site": b"cross-site"}, False),
+        ({b"sec-fetch-site": b"same-site"}, False),
+    ],
+)
+def test_a_websocket_must_come_from_our_own_pages(path, headers, opened):
     sent = []
 
     async def receive():
@@ -261,9 +339,9 @@ def test_a_websocket_must_come_from_our_own_pages(origin, opened):
 
     scope = {
         "type": "websocket",
-        "path": "/v1/drive",
+        "path": path,
         "client": ("127.0.0.1", 5),
-        "headers": [(b"host", b"127.0.0.1:8000"), (b"origin", origin.encode())],
+        "headers": [(b"host", b"127.0.0.1:8000"), *headers.items()],
     }
     asyncio.run(Security(_echo, make_settings())(scope, receive, send))
     kind = "websocket.accept" if opened else "websocket.close"

@@ -1,8 +1,11 @@
 """What the server remembers of cars: how much, how long, and what of it survives a new version."""
 
 import asyncio
+import shutil
 import time
+from collections import Counter
 
+import httpx
 import numpy as np
 import pytest
 
@@ -14,7 +17,8 @@ from serve.policy import load_policy
 from serve.schema import Asked, Observed, RequestError
 from serve.sessions import Sessions
 from serve.settings import make_settings
-from tests.serve.served import publish
+from serve.tokens import TokenStore
+from tests.serve.served import publish, serving
 
 REPLAY = 8
 SLOW_S = 0.4
@@ -68,6 +72,83 @@ def test_a_session_that_is_asked_stays(versions):
         sessions.open("me", str(number), versions[0], 20)
         assert number == 0 or sessions.find("me", "0", 20)
     assert sessions.look("me", "0")
+
+
+@pytest.mark.parametrize("cars", [1, 7, 64])
+def test_a_flood_of_one_owners_sessions_evicts_none_of_anothers(versions, cars):
+    sessions = Sessions(cars=640, expiry_s=60.0, replay_steps=4, cars_per_owner=320)
+    for name in "abc":
+        sessions.open("me", name, versions[0], 20)
+    for number in range(1000):
+        sessions.open("flood", str(number), versions[0], cars)
+        assert sessions.cars <= 640
+    assert all(sessions.look("me", name) for name in "abc")
+    kept = [number for number in range(1000) if sessions.look("flood", str(number))]
+    assert kept == list(range(1000 - 320 // cars, 1000))  # its own newest
+
+
+def test_a_flood_from_many_owners_takes_from_those_who_have_most(versions):
+    sessions = Sessions(cars=200, expiry_s=60.0, replay_steps=4, cars_per_owner=100)
+    sessions.open("me", "car", versions[0], 10)
+    for number in range(1000):
+        sessions.open(f"flood-{number % 5}", str(number), versions[0], 20)
+        assert sessions.cars <= 200
+        assert sessions.look("me", "car")
+        assert sessions.look(f"flood-{number % 5}", str(number))
+
+
+def test_a_new_owner_finds_room_where_all_have_as_much(versions):
+    sessions = Sessions(cars=10, expiry_s=60.0, replay_steps=4)
+    for number in range(20):
+        sessions.open(f"owner-{number}", "car", versions[0], 1)
+        assert sessions.look(f"owner-{number}", "car")
+    assert len(sessions) == sessions.cars == 10
+
+
+def test_the_books_agree_whatever_happens(versions):
+    rng = np.random.default_rng(0)
+    now_s = [0.0]
+    sessions = Sessions(60, 10.0, replay_steps=4, clock=lambda: now_s[0], cars_per_owner=25)
+    for _ in range(3000):
+        owner, name = f"owner-{rng.integers(6)}", f"car-{rng.integers(4)}"
+        now_s[0] += rng.exponential(0.3)
+        held = sessions.look(owner, name)
+        kind = rng.integers(3)
+        if kind == 0:
+            sessions.open(owner, name, versions[0], int(rng.integers(1, 10)))
+        elif kind == 1:
+            sessions.close(owner, name)
+        else:
+            sessions.find(owner, name, held.cars if held else 1)
+        listed = sessions._sessions
+        assert sessions.cars == sum(session.cars for session in listed.values()) <= 60
+        cars_of = Counter()
+        for (who, _), session in listed.items():
+            cars_of[who] += session.cars
+        assert cars_of == sessions._cars_of
+        assert max(cars_of.values(), default=0) <= 25
+        names = {(who, one) for who, own in sessions._names.items() for one in own}
+        assert names == set(listed)
+
+
+def test_over_the_network_a_flood_evicts_none_of_anothers(folder, tmp_path):
+    store = TokenStore(tmp_path / "tokens.json")
+    secrets = {name: store.create(name, ["act"]) for name in ("me", "flood")}
+    settings = {"auth": True, "tokens": store.path, "session_cars": 600}
+    with serving(folder, session_cars_per_owner=300, **settings) as server:
+        address = f"http://127.0.0.1:{server.port}"
+        with httpx.Client(base_url=address, timeout=30.0) as web:
+
+            def steps(owner, session, cars):
+                asked = {"observations": [[0.5] * 6] * cars, "session": session}
+                headers = {"authorization": f"Bearer {secrets[owner]}"}
+                return web.post("/v1/act", json=asked, headers=headers).json()["session_steps"]
+
+            assert steps("me", "car", 1) == 1
+            for number in range(30):
+                assert steps("flood", f"car-{number}", 100) == 1
+            assert steps("me", "car", 1) == 2
+            assert server.config.app.app.driver.sessions.cars == 301
 
 
 def test_sessions_end_when_nobody_asks(versions):
@@ -184,10 +265,46 @@ def test_a_car_from_another_replica_may_know_of_a_newer_version(folder):
     assert driver.models.current.number == 1
     registry = Registry(folder)
     registry.promote(2)
-    try:
+
+    async def drive():
         asked = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
-        answer = asyncio.run(driver.act(asked, "me", driver.now_s()))
-        assert answer.model_version == 2
+        first = await driver.act(asked, "me", driver.now_s())
+        for _ in range(1000):  # the look goes on without anybody who waits for it
+            if driver.models.current.number == 2:
+                break
+            await asyncio.sleep(0.01)
+        again = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
+        return first, await driver.act(again, "me", driver.now_s())
+
+    try:
+        first, later = asyncio.run(drive())
+        assert (first.source, first.model_version) == ("model", 1)
+        assert (later.source, later.model_version) == ("model", 2)
     finally:
         driver.close()
         registry.promote(1)
+
+
+def test_cars_that_name_a_newer_version_share_one_look_at_the_registry(tmp_path):
+    publish(tmp_path / "models")
+    now_s = [1000.0]
+    meter = Meter()
+    models = Models(Registry(tmp_path / "models"), "champion", meter, lambda: now_s[0])
+    models.load_first()
+    driver = Driver(make_settings(registry=str(tmp_path / "models")), models, meter)
+    shutil.rmtree(tmp_path / "models" / "aliases")  # so that each look is counted as an error
+
+    async def ask_many():
+        for car in range(50):
+            asked = _ask(_seen(1, 1)[0], session=str(car))._replace(model_version=2)
+            assert (await driver.act(asked, "me", driver.now_s())).model_version == 1
+        await asyncio.wait_for(models._refresh, 60.0)
+
+    try:
+        asyncio.run(ask_many())
+        assert meter.registry_errors == 1
+        now_s[0] += 1.0
+        asyncio.run(ask_many())
+        assert meter.registry_errors == 2
+    finally:
+        driver.close()

@@ -262,7 +262,7 @@ def test_one_cannot_take_over_anothers_session(models, tmp_path):
 
 
 def test_nothing_is_left_in_flight(server):
-    assert server.config.app.in_flight == 0
+    assert server.config.app.slots.taken == 0
 
 
 def test_frames_round_trip():

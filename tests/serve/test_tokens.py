@@ -1,5 +1,6 @@
 import base64
 import json
+import math
 import stat
 
 import pytest
@@ -57,6 +58,41 @@ def test_a_token_ends_when_it_says(store, clock):
     assert store.check(secret)
     clock.now_s += 61.0
     assert store.check(secret) is None
+
+
+@pytest.mark.parametrize("silly", [math.nan, math.inf, -math.inf, -1.0, 1e12 * 86_400.0])
+def test_a_time_that_is_none_is_refused_and_the_file_left_alone(store, silly):
+    secret = store.create("car", ["act"])
+    before = store.path.read_bytes()
+    with pytest.raises(UserError, match="cannot expire after"):
+        store.create("other", ["act"], expires_s=silly)
+    with pytest.raises(UserError, match="cannot work for another"):
+        store.rotate("car", overlap_s=silly)
+    assert store.path.read_bytes() == before
+    assert store.check(secret)
+
+
+def test_a_token_that_ends_at_once_is_refused_but_an_old_secret_may_end_at_once(store):
+    with pytest.raises(UserError, match="cannot expire after 0 days"):
+        store.create("car", ["act"], expires_s=0.0)
+    old = store.create("car", ["act"])
+    new = store.rotate("car", overlap_s=0.0)
+    assert store.check(old) is None
+    assert store.check(new)
+
+
+def test_a_file_that_cannot_be_read_for_a_while_lets_nobody_out(store, caplog):
+    secret = store.create("car", ["act"])
+    assert store.check(secret)
+    kept = store.path.rename(store.path.with_suffix(".kept"))
+    store.path.mkdir()  # the superuser reads everything but a folder
+    store._looked_s = -1.0
+    assert store.check(secret)
+    assert "the tokens of before still count" in caplog.text
+    store.path.rmdir()
+    kept.rename(store.path)
+    store._looked_s = -1.0
+    assert store.check(secret)
 
 
 def test_a_rotated_token_has_two_secrets_for_a_while(store, clock):

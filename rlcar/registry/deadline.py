@@ -1,0 +1,102 @@
+"""A store whose every call ends in time, whatever the disk or the network does."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from rlcar.errors import RegistryUnavailableError
+from rlcar.registry.store import Store
+
+DEADLINE_S = 10.0
+_MOST_STUCK = 4
+_READ_BYTES_PER_S, _WRITE_BYTES_PER_S = 1 << 20, 1 << 17  # slower than this is a hang
+_MOST_READ_S = 120.0
+
+T = TypeVar("T")
+
+
+class DeadlineStore:
+    """Passes each call to another store in a thread of its own, and waits for so long at most.
+
+    A call that does not end in time raises RegistryUnavailableError, and its thread stays behind
+    until the disk or the network lets it go. There are never more than a few of those: while a file
+    hangs, the next call for the same file fails at once, and so does every call while
+    `_MOST_STUCK` threads hang. As soon as they end, the store is asked again.
+    """
+
+    def __init__(self, store: Store, deadline_s: float = DEADLINE_S):
+        self.place = store.place
+        self._store, self._deadline_s = store, deadline_s
+        self._stuck: dict[Future[Any], tuple[str, str]] = {}  # calls past their deadline
+        self._lock = threading.Lock()
+
+    def names(self, folder: str) -> list[str]:
+        """Lists the files below a folder."""
+        return self._call("list", folder, lambda: self._store.names(folder))
+
+    def folders(self, folder: str) -> list[str]:
+        """Lists the folders directly below a folder."""
+        return self._call("look into", folder, lambda: self._store.folders(folder))
+
+    def modified(self, folder: str) -> dict[str, float]:
+        """Lists the files below a folder, also unfinished ones, with their times."""
+        return self._call("look through", folder, lambda: self._store.modified(folder))
+
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        """Returns a file's bytes."""
+        more_s = min(_MOST_READ_S, limit_bytes / _READ_BYTES_PER_S)
+        return self._call("read", name, lambda: self._store.read(name, limit_bytes), more_s)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file."""
+        more_s = len(data) / _WRITE_BYTES_PER_S
+        return self._call("write", name, lambda: self._store.write(name, data), more_s)
+
+    def claim(self, folder: str) -> bool:
+        """Takes a folder that nobody has."""
+        return self._call("claim", folder, lambda: self._store.claim(folder))
+
+    def release(self, folder: str) -> None:
+        """Gives an empty claimed folder back, where that is safe."""
+        return self._call("release", folder, lambda: self._store.release(folder))
+
+    def delete(self, name: str) -> None:
+        """Deletes a file."""
+        return self._call("delete", name, lambda: self._store.delete(name))
+
+    def _call(self, verb: str, name: str, work: Callable[[], T], more_s: float = 0.0) -> T:
+        key, what = (verb, name), f"cannot {verb} {self.place}/{name}"
+        with self._lock:
+            if key in self._stuck.values() or len(self._stuck) >= _MOST_STUCK:
+                raise RegistryUnavailableError(f"{what}: an earlier call has not been answered yet")
+        future: Future[T] = Future()
+        thread = threading.Thread(
+            # A daemon: a thread that hangs must not keep the process from ending.
+            target=self._run,
+            args=(work, future),
+            name="rlcar-registry",
+            daemon=True,
+        )
+        thread.start()
+        limit_s = self._deadline_s + more_s
+        try:
+            return future.result(limit_s)
+        except TimeoutError:
+            with self._lock:
+                if future.done():
+                    return future.result()
+                self._stuck[future] = key
+            raise RegistryUnavailableError(f"{what}: no answer within {limit_s:g} s") from None
+
+    def _run(self, work: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            with self._lock:
+                self._stuck.pop(future, None)
+                future.set_exception(error)
+        else:
+            with self._lock:
+                self._stuck.pop(future, None)
+                future.set_result(result)

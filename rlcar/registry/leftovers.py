@@ -1,0 +1,36 @@
+"""Removes what publications have left behind that were killed before they were complete."""
+
+import time
+
+from rlcar.registry.store import CLAIM, WRITING, Store
+from rlcar.registry.version import DELETED, MANIFEST, number_of
+
+# A publication takes seconds. One that was stopped for a day and goes on finds its files gone and
+# fails, but nothing is published that lacks a file.
+LEFT_AFTER_S = 24 * 3600.0
+
+
+def remove_leftovers(store: Store) -> list[str]:
+    """Deletes old unfinished files and old files of versions without a manifest; names them.
+
+    A file's age is the time between its last change and the newest change in the same folder, both
+    by the store's own clock, so a host whose clock is ahead does not delete what others write. A
+    time in the future counts as now. The numbers of such versions stay taken.
+    """
+    left = []
+    for folder in ("versions", "aliases"):
+        times = store.modified(folder)
+        complete = {
+            number_of(name) for name in times if name.partition("/")[2] in (MANIFEST, DELETED)
+        }
+        newest = min(max(times.values(), default=0.0), time.time())
+        for name, time_s in times.items():
+            file = name.rpartition("/")[2]
+            number = number_of(name) if folder == "versions" else None
+            is_of_no_version = (
+                number is not None and number not in complete and not file.startswith(CLAIM)
+            )
+            if newest - time_s > LEFT_AFTER_S and (is_of_no_version or file.startswith(WRITING)):
+                store.delete(f"{folder}/{name}")
+                left.append(f"{folder}/{name}")
+    return left

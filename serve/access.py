@@ -1,0 +1,103 @@
+"""Which scope each route needs: the one table that the guard, the routes and the meter read.
+
+A path that is not in this table does not exist, whatever the router would make of it.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+AccessScope = Literal["read", "act", "drive", "admin"]
+
+
+class Access(NamedTuple):
+    """What the guard knows of a route."""
+
+    scope: AccessScope | None  # None: everybody may ask
+    is_socket: bool = False  # a WebSocket; the others are HTTP
+    # Asking changes something, with whatever method, so that another site's page may not ask.
+    is_changing: bool = False
+    # Old clients call this command with GET, so the route answers to GET besides POST.
+    is_legacy_get: bool = False
+    # The answer has no end, so the login behind it is checked again and again.
+    is_endless: bool = False
+
+
+_COMMAND = Access("drive", is_changing=True)
+_LEGACY_COMMAND = Access("drive", is_changing=True, is_legacy_get=True)
+_LEGACY_ADMIN = Access("admin", is_changing=True, is_legacy_get=True)
+
+ROUTES: Mapping[str, Access] = {
+    "/v1/act": Access("act"),
+    "/v1/drive": Access("act", is_socket=True, is_endless=True),
+    "/v1/models": Access("read"),
+    "/v1/models/{version}": Access("read"),
+    "/health": Access(None),
+    "/health/live": Access(None),
+    "/health/ready": Access(None),
+    "/metrics": Access("read"),
+    "/openapi.json": Access("read"),
+    # The live page's.
+    "/": Access("read"),
+    "/page/{path:path}": Access("read"),
+    "/live": Access("read", is_socket=True, is_endless=True),
+    "/video_feed": Access("read", is_endless=True),
+    "/stats": Access("read"),
+    "/list_models": Access("read"),
+    "/start": _LEGACY_COMMAND,
+    "/stop": _LEGACY_COMMAND,
+    "/reset": _LEGACY_COMMAND,
+    "/toggle_control": _LEGACY_COMMAND,
+    "/control": _COMMAND,
+    "/track": _COMMAND,
+    "/ghost": _COMMAND,
+    "/try": _COMMAND,
+    "/save_model": _LEGACY_ADMIN,
+    "/load_model": _LEGACY_ADMIN,
+}
+
+
+class UnprintableError(ValueError):
+    """A path with control characters, line separators or the like."""
+
+
+def find_access(kind: str, path: str) -> Access | None:
+    """Returns what a decoded path needs, or None where there is no such route.
+
+    `kind` is ASGI's: http or websocket. Raises UnprintableError for a path that no client of ours
+    sends: routers, proxies and logs read such paths in different ways.
+    """
+    access = ROUTES.get(path)
+    if access is None:
+        if not path.isprintable():
+            raise UnprintableError(path)
+        route = route_of(path)
+        if route is None:
+            return None
+        access = ROUTES[route]
+    return access if access.is_socket == (kind == "websocket") else None
+
+
+def route_of(path: str) -> str | None:
+    """Returns the name in `ROUTES` of the route that a decoded path belongs to."""
+    if path in ROUTES:
+        return path
+    return next((route for route, pattern in _PATTERNS if pattern.fullmatch(path)), None)
+
+
+def legacy_methods(path: str) -> list[str]:
+    """Returns the methods of a command, POST and for old clients GET."""
+    return ["POST", "GET"] if ROUTES[path].is_legacy_get else ["POST"]
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    """Starlette's notation: `{name}` is one segment, `{name:path}` whatever follows."""
+    parts = re.split(r"(\{[^}]*\})", route)
+    kinds = (
+        (".*" if part.endswith(":path}") else "[^/]+") if part.startswith("{") else re.escape(part)
+        for part in parts
+    )
+    return re.compile("".join(kinds))
+
+
+_PATTERNS = [(route, _pattern(route)) for route in ROUTES if "{" in route]

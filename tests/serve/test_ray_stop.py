@@ -1,0 +1,94 @@
+"""How the Ray lane ends: soon, with an answer to every open request, whatever signals come."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import httpx
+import pytest
+
+from tests.serve.served import publish
+
+ANSWERS_WITHIN_S = 60.0
+STOPS_WITHIN_S = 10.0  # Kubernetes kills after 30 s
+
+pytestmark = pytest.mark.ray
+
+
+@contextlib.contextmanager
+def _lane(tmp_path):
+    """`rlcar serve`, as a person starts it; yields the process, its port and its output's path."""
+    publish(tmp_path / "models")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as ray:
+        environment = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": ray, "JAX_PLATFORMS": "cpu"}
+        environment |= {"HOME": str(tmp_path), "RLCAR_REGISTRY": str(tmp_path / "models")}
+        output = tmp_path / "output"
+        with output.open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rlcar.cli", "serve", "--port", str(port)],
+                env=os.environ | environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            deadline_s = time.monotonic() + ANSWERS_WITHIN_S
+            url = f"http://127.0.0.1:{port}/health/ready"
+            while not (_is_ready(url) and "is ready at" in output.read_text()):
+                assert process.poll() is None, output.read_text()
+                assert time.monotonic() < deadline_s, output.read_text()
+                time.sleep(0.1)
+            yield process, port, output
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _is_ready(url):
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_it_stops_in_time_and_answers_what_is_open(tmp_path):
+    body = json.dumps({"observation": [0.5] * 6}).encode()
+    with (
+        _lane(tmp_path) as (process, port, output),
+        socket.create_connection(("127.0.0.1", port), timeout=20.0) as line,
+    ):
+        head = f"POST /v1/act HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {len(body)}\r\n"
+        line.sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body[:5])
+        time.sleep(0.5)  # until the replica has it
+        began_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        line.sendall(body[5:])
+        assert line.recv(65536).startswith(b"HTTP/1.1 200")
+        process.wait(30.0)
+        took_s = time.monotonic() - began_s
+        assert process.returncode == 0
+        assert took_s < STOPS_WITHIN_S
+        assert "Traceback" not in output.read_text()
+
+
+def test_more_signals_while_it_stops_are_no_traceback(tmp_path):
+    with _lane(tmp_path) as (process, _, output):
+        process.send_signal(signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            time.sleep(0.3)
+            process.send_signal(number)
+        process.wait(30.0)
+        said = output.read_text()
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+        assert "still stopping" in said
