@@ -7,7 +7,12 @@ from rich.table import Table
 
 from benchmarks.attacks import ATTACKS
 
-NONE = "none"  # the name of no attack at all
+NONE, PAGE_NONE = "none", "page_none"  # the names of no attack at all, without and with the page
+
+
+def needs_page(name: str) -> bool:
+    """Whether an attack, or the absence of one, is measured on a server with the page."""
+    return name == PAGE_NONE or (name in ATTACKS and ATTACKS[name].needs_page)
 
 
 class Bounds(NamedTuple):
@@ -112,7 +117,7 @@ def print_figures(results: dict[str, dict[str, Any]]) -> None:
     """Prints the worst of each lane over all attacks, and the number of broken bounds."""
     for lane, attacks in results.items():
         for key in ("honest_p99_ms", "honest_refused", "health_max_ms", "memory_mb", "recovery_s"):
-            values = [found[key] for name, found in attacks.items() if name != NONE]
+            values = [found[key] for name, found in attacks.items() if name in ATTACKS]
             if values:
                 worst = "never" if None in values else max(values)
                 print(f"figure attack_{lane}_worst_{key}={worst}")

@@ -44,16 +44,19 @@ async def talk(live: LiveSession, socket: WebSocket) -> None:
         most = f"{MOST_VIEWERS} already watch, or {MOST_VIEWERS_EACH} of yours"
         await socket.close(_TRY_AGAIN_LATER, most)
         return
-    await socket.accept()
     viewer = Viewer(identity is None or identity.allows("drive"), owner)
+    # Counted before anything is awaited: many that come at once must not all find a free place.
     live.greet(viewer)
-    sending = asyncio.create_task(_send(socket, viewer))
     try:
-        await _listen(live, socket, viewer)
+        await socket.accept()
+        sending = asyncio.create_task(_send(socket, viewer))
+        try:
+            await _listen(live, socket, viewer)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
     finally:
-        sending.cancel()
         live.part(viewer)
-        await asyncio.gather(sending, return_exceptions=True)
 
 
 async def _send(socket: WebSocket, viewer: Viewer) -> None:

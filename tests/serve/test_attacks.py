@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from benchmarks.attack import measure
-from benchmarks.attack_report import NONE
+from benchmarks.attack_report import NONE, needs_page
 from benchmarks.attacks import ATTACKS
 from benchmarks.watched_server import serving
 from tests.serve.served import publish
@@ -39,7 +39,7 @@ def attacked(request, tmp_path_factory):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_honest_clients_are_served_during_an_attack_and_memory_is_bounded(attacked, name):
     lane, server, _ = attacked
-    if lane == "ray" and ATTACKS[name].needs_page:
+    if lane == "ray" and needs_page(name):
         pytest.skip("the Ray lane has no page")
     # The attackers' priority is the usual one: beside other tests a lower one would disarm them.
     found = asyncio.run(

@@ -1,5 +1,6 @@
 """The stream, as pages and others speak to it."""
 
+import asyncio
 import contextlib
 import json
 import struct
@@ -8,6 +9,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from benchmarks.load import upgrade
+from serve.live_viewers import MOST_VIEWERS_EACH
 from serve.live_wire import TICK
 from tests.serve.live_page import paged
 from tests.serve.served import publish
@@ -45,6 +48,25 @@ def test_a_flood_of_takes_and_leaves_disconnects_nobody(page):
             viewer.sentence("state", lambda said: said["driver"] == flood.hello["id"])
             viewer.sentence("stats")
     wait_until(lambda: page.live.seat.holder is None)
+
+
+def test_viewers_that_come_at_once_do_not_exceed_the_limit(page):
+    async def open_at_once(number):
+        async def status():
+            reader, writer = await asyncio.open_connection("127.0.0.1", page.server.port)
+            writer.write(upgrade(f"http://{page.address}", "/live"))
+            head = await reader.readuntil(b"\r\n\r\n")
+            return int(head.split()[1]), writer
+
+        answers = await asyncio.gather(*(status() for _ in range(number)))
+        for _, writer in answers:
+            writer.transport.abort()
+        return [answer for answer, _ in answers]
+
+    statuses = asyncio.run(open_at_once(2 * MOST_VIEWERS_EACH))
+    assert statuses.count(101) == MOST_VIEWERS_EACH
+    assert statuses.count(403) == MOST_VIEWERS_EACH
+    wait_until(lambda: not len(page.live.viewers))
 
 
 class Viewer:
