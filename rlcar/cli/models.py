@@ -43,6 +43,8 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
         )
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)
+    if not versions:
+        console.print(f"{opened.place} holds no version", markup=False, highlight=False)
     for number, sentence in opened.damaged().items():
         console.print(f"[yellow]version {number} is left out:[/] {escape(sentence)}")
     opened.aliases()  # says so if one cannot be read

@@ -291,15 +291,18 @@ class Registry:
         return DeadlineStore(open_store(location), self._deadline_s)
 
     def _write_version(self, version: Version, contents: Mapping[str, bytes]) -> None:
-        """Writes the files, the manifest last; removes them again when that fails."""
+        """Writes the files, the manifest last; removes them again when one cannot be written.
+
+        Ctrl-C and a store that does not answer leave them, as what was begun may still be done.
+        """
         folder = folder_of(version.number)
         try:
             for name, data in contents.items():
                 self._store.write(f"{folder}/{name}", data)
             self._store.write(f"{folder}/{MANIFEST}", manifest_bytes(version))
         except RegistryUnavailableError:
-            raise  # what was asked for may still be done later: nothing that it needs is removed
-        except BaseException:
+            raise
+        except RegistryError:
             with contextlib.suppress(RegistryError):
                 for name in (MANIFEST, *contents):
                     self._store.delete(f"{folder}/{name}")
