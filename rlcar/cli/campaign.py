@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.live import Live
 
 from rlcar.cli.monitor import picture
-from rlcar.cli.shared import RUNS, say
+from rlcar.cli.shared import RUNS, number, say
 from rlcar.errors import UserError
 from rlcar.when import EverySeconds
 
 
 def campaign(
     file: Annotated[Path, typer.Argument(help="A YAML file of slots, defaults and jobs.")],
-    slots: Annotated[int | None, typer.Option(min=1, help="In place of the file's.")] = None,
+    slots: Annotated[int | None, number(1, 65_536, help="In place of the file's.")] = None,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
 ) -> None:
     """Trains many runs, the longest first; restarts what dies or freezes from its checkpoint."""

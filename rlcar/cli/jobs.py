@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
-from rlcar.cli.shared import console, import_cluster
+from rlcar.cli.shared import console, import_cluster, number
 from rlcar.config import nearest
 from rlcar.errors import UserError
 from rlcar.metrics import read_progress_line
@@ -41,7 +41,7 @@ def submit(
     ] = Path(),
     python: Annotated[str, typer.Option(help="The interpreter on the head node.")] = "python",
     driver_cpus: Annotated[
-        float, typer.Option(min=0.0, help="Cores to reserve for the command itself.")
+        float, number(0, 65_536, help="Cores to reserve for the command itself.")
     ] = 0.0,
 ) -> None:
     """Runs a command of rlcar as a job on a Ray cluster and follows its log; Ctrl-C detaches."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlcar.cli.shared import MODELS, Where, console
+from rlcar.cli.shared import MODELS, Where, console, number
 from rlcar.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Publishes, compares, promotes and moves models.")
@@ -43,8 +43,8 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
         )
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)
-    for number, sentence in opened.damaged().items():
-        console.print(f"[yellow]version {number} is left out:[/] {escape(sentence)}")
+    for version, sentence in opened.damaged().items():
+        console.print(f"[yellow]version {version} is left out:[/] {escape(sentence)}")
 
 
 @app.command()
@@ -122,8 +122,8 @@ def delete(name: Name, registry: Where = MODELS) -> None:
 
 @app.command()
 def retain(
-    days: Annotated[float, typer.Option(help="What is younger stays.")] = 90.0,
-    newest: Annotated[int, typer.Option(help="So many stay whatever their age.")] = 1,
+    days: Annotated[float, number(0, 36_500, help="What is younger stays.")] = 90.0,
+    newest: Annotated[int, number(1, 1_000_000, help="So many stay whatever their age.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Names them only.")] = False,
     registry: Where = MODELS,
 ) -> None:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from rlcar.cli.shared import RUNS, import_cluster
+from rlcar.cli.shared import RUNS, import_cluster, number
 from rlcar.errors import UserError
 
 _COLOURS = {"running": "green", "finished": "bold green", "frozen": "bold red", "dead": "bold red"}
@@ -30,7 +30,7 @@ def monitor(
         str | None, typer.Option(help="A cluster's dashboard: its jobs and nodes instead.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
+    every: Annotated[float, number(0.2, 86_400, help="Seconds between looks.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs, once.")] = False,
 ) -> None:
     """Shows progress, rates, lag, utilisation and health of runs, and whether one is frozen."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Where, console
+from rlcar.cli.shared import MODELS, RUNS, Where, console, number
 from rlcar.errors import UserError
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
@@ -14,6 +14,19 @@ tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy ser
 _Tokens = Annotated[
     Path, typer.Option("--tokens", envvar="RLCAR_TOKENS", help="The file they are kept in.")
 ]
+# Settings that `rlcar serve` takes from an option of their own.
+_OPTION_OF = {
+    "registry": "--registry",
+    "alias": "--alias",
+    "host": "--host",
+    "port": "--port",
+    "auth": "--auth",
+    "tokens": "--tokens",
+    "allow_anonymous": "--allow-anonymous",
+    "is_behind_tls": "--behind-tls",
+    "allowed_hosts": "--allowed-host",
+    "allowed_origins": "--allowed-origin",
+}
 _TOKENS = Path("~/.config/rlcar/tokens.json")
 
 
@@ -28,7 +41,7 @@ def serve(
     alias: Annotated[str, typer.Option(help="The alias that is followed.")] = "champion",
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    port: Annotated[int, number(0, 65_535, help="Where to listen.")] = 8000,
     auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
     tokens_: _Tokens = _TOKENS,
     allow_anonymous: Annotated[
@@ -74,7 +87,7 @@ def serve(
         is_behind_tls=behind_tls,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
-        **dict(_pair(text) for text in set_ or []),
+        **_settings(set_ or []),
     )
     if auth:
         _require_tokens(settings.tokens)
@@ -106,7 +119,9 @@ def drive(
         bool, typer.Option("--websocket", help="WS /v1/drive instead of POST /v1/act.")
     ] = False,
     token: Annotated[str | None, typer.Option(envvar="RLCAR_TOKEN", help="Who asks.")] = None,
-    timeout_ms: Annotated[float, typer.Option(help="Past it a car holds, then brakes.")] = 100.0,
+    timeout_ms: Annotated[
+        float, number(1, 600_000, help="Past it a car holds, then brakes.")
+    ] = 100.0,
 ) -> None:
     """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -184,6 +199,14 @@ def _require_tokens(path: Path) -> None:
 
     if not any(not token.is_revoked for token in TokenStore(path).tokens()):
         raise UserError(f"{path} holds no token, so nobody could ask: rlcar tokens create NAME")
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    """Reads `NAME=VALUE`; refuses the settings that have an option of their own."""
+    settings = dict(_pair(text) for text in texts)
+    for name in sorted(_OPTION_OF.keys() & settings.keys()):
+        raise UserError(f"--set {name}={settings[name]}: give it as {_OPTION_OF[name]}")
+    return settings
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rlcar.cli.shared import Settings, console
+from rlcar.cli.shared import Settings, console, number
 from rlcar.errors import ConfigError, UserError
 
 
@@ -16,7 +16,7 @@ def tune(
     sweep: Annotated[Path, typer.Argument(help="A sweep, e.g. tune_configs/smoke.yaml.")],
     resume: Annotated[bool, typer.Option("--resume", help="Goes on where it stopped.")] = False,
     name: Annotated[str | None, typer.Option(help="Folder below --sweeps.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="In place of budget.trials.")] = None,
+    trials: Annotated[int | None, number(1, 65_536, help="In place of budget.trials.")] = None,
     set_: Settings = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
