@@ -4,15 +4,17 @@ import contextlib
 import logging
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
+from rlcar.user_folders import folder_for_sockets
 from serve.settings import ServeSettings
 
 APPLICATION = "rlcar"
+_LONGEST_NAME = len("metrics.sock.4194304.tmp")  # of a socket of HAProxy while it binds it
 # Ray reads these when it is imported, in every process: they must be set before, on every node.
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # the Python proxy alone costs 6 ms
@@ -43,9 +45,14 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[N
     _require_free(settings)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with tempfile.TemporaryDirectory(prefix="rlcar-haproxy-") as folder:
+    with contextlib.ExitStack() as stack:
+        own: dict[str, Any] = {}
         if address is None:
+            folder = stack.enter_context(folder_for_sockets("rlcar-haproxy-", _LONGEST_NAME))
             os.environ.update(_private_proxy(folder))
+            from cluster.runtime import own_ray  # imports Ray, which reads the environment above
+
+            own = stack.enter_context(own_ray())
         import ray
         from ray import serve
 
@@ -57,6 +64,7 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[N
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            **own,
         )
         try:
             serve.start(

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from rlcar.errors import UserError
+from rlcar.user_folders import expanded
 
 SCOPES = ("read", "act", "drive", "admin")  # admin may do everything
 _PREFIX = "rlcar"
@@ -48,7 +49,7 @@ class TokenStore:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
-        self.path = path.expanduser()
+        self.path = expanded(path)
         self._clock = clock
         self._looked_s = -1.0
         self._stamp: tuple[int, int, int] | None = None

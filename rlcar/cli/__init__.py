@@ -1,6 +1,8 @@
 """`rlcar <verb>`: each verb parses, then makes one call."""
 
+import errno
 import logging
+import os
 import sys
 
 import typer
@@ -23,6 +25,8 @@ from rlcar.cli import (
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
+
+_OUT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for verb in (
@@ -63,8 +67,30 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if logs.are_json():
-            logging.getLogger("rlcar.cli").error(str(error))
-        else:
-            console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        _say_error(str(error))
         sys.exit(2)
+    except OSError as error:
+        # A folder that cannot be written, a full disk: whatever the place, it is no fault of ours.
+        reason = _reason(error)
+        if reason is None:
+            raise
+        logging.getLogger("rlcar.cli").debug("where it happened", exc_info=True)
+        _say_error(reason)
+        sys.exit(2)
+
+
+def _say_error(text: str) -> None:
+    if logs.are_json():
+        logging.getLogger("rlcar.cli").error(text)
+    else:
+        console.print(f"[bold red]error:[/] {escape(text)}", highlight=False)
+
+
+def _reason(error: OSError) -> str | None:
+    """What the system refused, in a sentence; None where it names neither a file nor a resource."""
+    said = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {said}"
+    if error.errno in _OUT_OF or "usable temporary directory" in said:
+        return said
+    return None

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from rlcar.cli.shared import RUNS, import_cluster
+from rlcar.user_folders import expanded
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -31,7 +32,7 @@ def doctor(
     Exits with code 1 on a problem.
     """
     tools = import_cluster("doctor")
-    here = tools.examine(runs.expanduser())
+    here = tools.examine(expanded(runs))
     parts = {"this machine": here}
     if address is not None:
         where = str(runs) if runs.is_absolute() else import_cluster("submit").DEFAULT_RUNS

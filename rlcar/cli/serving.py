@@ -8,6 +8,7 @@ import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Where, console, number
 from rlcar.errors import UserError
+from rlcar.user_folders import expanded
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
 
@@ -77,12 +78,12 @@ def serve(
     if page and lane != "realtime":
         raise UserError("the page lives in one process: add --lane realtime, or leave out --page")
     settings = make_settings(
-        registry=registry if "://" in registry else str(Path(registry).expanduser().resolve()),
+        registry=registry if "://" in registry else str(expanded(registry).resolve()),
         alias=alias,
         host=host,
         port=port,
         auth=auth,
-        tokens=tokens_.expanduser().resolve(),
+        tokens=expanded(tokens_).resolve() if auth else tokens_,
         allow_anonymous=allow_anonymous,
         is_behind_tls=behind_tls,
         allowed_hosts=tuple(allowed_host or ()),

@@ -14,6 +14,7 @@ import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Where, console, number
 from rlcar.errors import UserError
+from rlcar.user_folders import expanded
 
 _TOKENS = Path("~/.config/rlcar/tokens.json")
 _PORT = 8001
@@ -57,7 +58,7 @@ def watch(
         host=host,
         port=port,
         auth=auth,
-        tokens=tokens.expanduser().resolve(),
+        tokens=expanded(tokens).resolve() if auth else tokens,
         allow_anonymous=allow_anonymous,
     )
     config = load_config(folder / "config.json")
