@@ -23,6 +23,7 @@ from serve.live_models import one_step
 from serve.live_seat import TakenError
 from serve.live_socket import talk
 from serve.live_video import BOUNDARY, MOST_WATCHING, VideoFeed
+from serve.schema import RequestError, require_plain
 
 PAGE = Path(__file__).with_name("page")
 VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello gave this page
@@ -196,6 +197,8 @@ def _answering(live: LiveSession, answer: Answer) -> Callable[[Request], Awaitab
             return JSONResponse({"error": str(error)}, 413, {**headers, "Connection": "close"})
         except ClientDisconnect:
             return Response(status_code=400)
+        except RequestError as error:
+            return JSONResponse({"error": str(error)}, error.status, headers)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 400, headers)
 
@@ -219,6 +222,7 @@ class _TooLargeError(UserError):
 
 async def _body(request: Request, kind: type[Any]) -> Any:
     """Reads a small JSON body strictly; an empty one is `{}`. Raises UserError for any other."""
+    require_plain(request.headers.raw)
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > _MOST_BODY_BYTES:
         raise _TooLargeError(f"a body here has at most {_MOST_BODY_BYTES} bytes")

@@ -26,7 +26,7 @@ def number(low: float, high: float, *names: str, help: str, **more: Any) -> Any:
 
     def check(param: typer.CallbackParam, value: float | None) -> float | None:
         if value is not None and not (math.isfinite(value) and low <= value <= high):
-            given = f"{value:g}" if isinstance(value, float) else _shortened(value)
+            given = repr(value) if isinstance(value, float) else _shortened(value)
             name = param.opts[0]
             raise UserError(f"{name} {given}: give a number from {low:,} to {high:,}")
         return value
