@@ -25,6 +25,7 @@ from rlcar.cli import (
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
+from rlcar.terminal import accept_any_text
 
 _OUT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS)
 
@@ -62,6 +63,7 @@ def _about() -> None:
 
 def main() -> None:
     """Runs a verb; a user's mistake is one sentence and exit code 2."""
+    accept_any_text()
     logs.set_up("text")
     keep_compiled_code()
     try:

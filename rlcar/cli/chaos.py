@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rlcar.cli.shared import RUNS, Settings, console, number
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 
 
 def chaos(
@@ -111,7 +111,7 @@ def _say(text: str) -> None:
 def _print_report(report: dict[str, Any], written: Path) -> None:
     from cluster.chaos_report import make_table
 
-    screen = Console()
+    screen = make_console()
     screen.print(make_table(report))
     screen.print(f"written: {written}", highlight=False)
     for name in ("kills", "checkpoints_lost", "env_steps_lost", "lap_rate"):

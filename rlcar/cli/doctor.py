@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from rlcar.cli.shared import RUNS, import_cluster
+from rlcar.terminal import make_console
 from rlcar.user_folders import expanded
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
@@ -53,7 +53,7 @@ def _as_json(machine: dict[str, Any], parts: dict[str, list[Any]]) -> str:
 
 
 def _print(parts: dict[str, list[Any]]) -> None:
-    console = Console()
+    console = make_console()
     for where, findings in parts.items():
         if not findings:
             continue

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from rlcar.cli.shared import MODELS, Where, console, number
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 
 app = typer.Typer(no_args_is_help=True, help="Publishes, compares, promotes and moves models.")
 
@@ -42,7 +42,7 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
             metadata["description"],
         )
         table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
+    make_console().print(table)
     for version, sentence in opened.damaged().items():
         console.print(f"[yellow]version {version} is left out:[/] {escape(sentence)}")
 
@@ -60,7 +60,7 @@ def show(name: Name, registry: Where = MODELS, as_json: AsJson = False) -> None:
     if tree["metadata"]["laps"]:
         del tree["metadata"]["laps"]["per_track"]
     tree["numbers"] = sum(array.size for array in model.arrays.values())
-    Console().print_json(json.dumps(tree))
+    make_console().print_json(json.dumps(tree))
 
 
 @app.command()
@@ -108,7 +108,7 @@ def diff(one: Name, other: Name, registry: Where = MODELS, as_json: AsJson = Fal
     for name, pair in difference.items():
         if name != "laps.per_track":
             table.add_row(*(escape(str(cell)) for cell in (name, *pair)))
-    Console().print(table)
+    make_console().print(table)
 
 
 @app.command()

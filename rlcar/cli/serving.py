@@ -8,6 +8,7 @@ import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Where, console, number
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 from rlcar.user_folders import expanded
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
@@ -126,7 +127,6 @@ def drive(
 ) -> None:
     """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rich.console import Console
 
     from rlcar.config import make_race_config
     from serve.client import DriveClient
@@ -134,7 +134,7 @@ def drive(
 
     race = None if world is None else make_race_config(world)
     with DriveClient(url, websocket=websocket, token=token, timeout_ms=timeout_ms) as client:
-        print_drive(drive_served(client, tracks, race), Console())
+        print_drive(drive_served(client, tracks, race), make_console())
 
 
 @tokens.command("create")
@@ -156,7 +156,6 @@ def create_token(
 @tokens.command("list")
 def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
     """Lists the tokens, without their secrets."""
-    from rich.console import Console
     from rich.table import Table
 
     from serve.tokens import TokenStore, described
@@ -164,7 +163,7 @@ def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
     table = Table("name", "scopes", "created", "ends")
     for token in TokenStore(tokens_).tokens():
         table.add_row(*described(token))
-    Console().print(table)
+    make_console().print(table)
 
 
 @tokens.command("revoke")

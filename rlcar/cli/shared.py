@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rlcar import logs
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 
 RUNS = Path("runs")
 MODELS = "models"
-console = Console(stderr=True, soft_wrap=True, emoji=False)
+console = make_console(stderr=True, soft_wrap=True, emoji=False)
 
 
 def number(low: float, high: float, *names: str, help: str, **more: Any) -> Any:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rlcar.cli.shared import Settings, console, number
 from rlcar.errors import ConfigError, UserError
+from rlcar.terminal import make_console
 
 
 def tune(
@@ -47,7 +47,7 @@ def tune(
         folder = new_sweep_folder(sweeps, name or settings.name, settings)
     console.print(f"sweep folder: {folder}", markup=False)
     outcome = run_sweep(settings, folder, address)
-    print_results(settings, outcome.results, Console())
+    print_results(settings, outcome.results, make_console())
     if outcome.interrupted:
         console.print(f"stopped; continue with: rlcar tune {sweep} --resume --name {folder.name}")
         sys.exit(130)

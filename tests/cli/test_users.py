@@ -128,8 +128,9 @@ def test_a_folder_for_sockets_is_short_and_removed(tmp_path, monkeypatch):
             pass
 
 
-def test_nothing_is_cached_where_no_folder_can_be_written(monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no-such-folder")
+def test_nothing_is_cached_where_no_folder_can_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "caches"))
     assert cache_folder() is None
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache_folder() is None
