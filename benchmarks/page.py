@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import websockets
 from header import print_header
+from processes import program
 
 VIEWERS, FRAMES_PER_S, FRAME_BYTES = 3, 60, 72
 _RLCAR = str(Path(sys.executable).with_name("rlcar"))
@@ -48,8 +49,7 @@ uvicorn.Server(config).run()
 @contextlib.contextmanager
 def server(command: list[str], port: int) -> Iterator[int]:
     """Starts a server, waits until it answers, and yields its process id."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
+    with program(command, stderr=subprocess.DEVNULL) as process:
         deadline_s = time.monotonic() + 120
         while time.monotonic() < deadline_s:
             with contextlib.suppress(httpx.TransportError):
@@ -57,9 +57,6 @@ def server(command: list[str], port: int) -> Iterator[int]:
                 break
             time.sleep(0.3)
         yield process.pid
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def cpu_s(pid: int) -> float:

@@ -9,7 +9,6 @@ median over rounds in which both sides were measured one after the other.
 import contextlib
 import json
 import os
-import signal
 import socket
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ import numpy as np
 from drawn_model import publish_drawn
 from header import print_header
 from load import Load, closed_loop, open_loop, post, sockets_at
+from processes import program
 
 ROUNDS, DURATION_S = 3, 2.0
 ROOT = Path(__file__).parent.parent
@@ -54,11 +54,11 @@ class Server(NamedTuple):
 def _started(name: str, command: list[str], port: int) -> Iterator[Server]:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     environment |= {"RAY_AUTH_MODE": "disabled"}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    server = Server(name, f"http://127.0.0.1:{port}", process.pid)
-    try:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        program(command, env=environment, stdout=subprocess.DEVNULL, stderr=said) as process,
+    ):
+        server = Server(name, f"http://127.0.0.1:{port}", process.pid)
         for _ in range(1200):
             with contextlib.suppress(OSError):
                 asked = urllib.request.Request(f"{server.url}/v1/act", BODY, method="POST")
@@ -66,17 +66,12 @@ def _started(name: str, command: list[str], port: int) -> Iterator[Server]:
                 urllib.request.urlopen(asked, timeout=5.0).read()
                 break
             if process.poll() is not None:
-                raise RuntimeError(f"{name} ended: {process.stderr and process.stderr.read()}")
+                said.seek(0)
+                raise RuntimeError(f"{name} ended: {said.read()}")
             time.sleep(0.1)
         time.sleep(5.0)  # HAProxy takes its last configuration in, and hangs up while it does
         closed_loop(server.url, server.request, 4, 1.0)
         yield server
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def _bare(models: Path) -> contextlib.AbstractContextManager[Server]:
@@ -160,14 +155,11 @@ def _measure(server: Server) -> None:
 @contextlib.contextmanager
 def _hogs(number: int) -> Iterator[None]:
     """Processes that take all the CPU that they get."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
-    time.sleep(1.0)
-    try:
+    with contextlib.ExitStack() as stack:
+        for _ in range(number):
+            stack.enter_context(program([sys.executable, "-c", "while True: pass"]))
+        time.sleep(1.0)
         yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
 
 
 def _cpu_s(pid: int) -> float:

@@ -3,12 +3,13 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from processes import program
 
 COMMAND = [sys.executable, "-m", "rlcar.cli", "train", "--local"]
 LIMIT_S = 300.0
@@ -27,21 +28,20 @@ def seconds_until(
     """
     metrics = root / "runs" / name / "metrics.jsonl"
     started = time.perf_counter()
-    with (root / f"{name}.log").open("w") as log:
-        run = subprocess.Popen(
+    with (
+        (root / f"{name}.log").open("w") as log,
+        program(
             [*COMMAND, *arguments, "--name", name, "--runs", str(root / "runs")],
+            stop=signal.SIGINT,  # what was compiled is kept
             env=os.environ | {"XDG_CACHE_HOME": str(root / "cache"), "JAX_PLATFORMS": "cpu"},
             stdout=log,
             stderr=log,
-        )
-    try:
+        ) as run,
+    ):
         while time.perf_counter() - started < limit_s and run.poll() is None:
             if metrics.exists() and any(map(is_there, _rows(metrics))):
                 return time.perf_counter() - started
             time.sleep(0.05)
-    finally:
-        run.send_signal(signal.SIGINT)  # what was compiled is kept
-        run.wait()
     raise SystemExit(f"it ended, or took {limit_s} s:\n{(root / f'{name}.log').read_text()}")
 
 

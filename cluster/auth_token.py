@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlcar.errors import UserError
+from rlcar.user_folders import home_folder
 
 
 class Token(NamedTuple):
@@ -38,6 +39,8 @@ def find_token(environment: Mapping[str, str] | None = None) -> Token | None:
             raise UserError(f"RAY_AUTH_TOKEN_PATH names {named}, which is empty")
         return Token(value, f"{named} (RAY_AUTH_TOKEN_PATH)")
     path = token_path(environment)
+    if path is None:
+        return None
     try:
         value = path.read_text().strip()
     except (OSError, UnicodeError):
@@ -45,7 +48,7 @@ def find_token(environment: Mapping[str, str] | None = None) -> Token | None:
     return Token(value, str(path)) if value else None
 
 
-def token_path(environment: Mapping[str, str] | None = None) -> Path:
-    """Where Ray keeps the token of this user."""
-    home = (os.environ if environment is None else environment).get("HOME") or Path.home()
-    return Path(home) / ".ray" / "auth_token"
+def token_path(environment: Mapping[str, str] | None = None) -> Path | None:
+    """Where Ray keeps the token of this user; None for a user without a home folder."""
+    home = (os.environ if environment is None else environment).get("HOME") or home_folder()
+    return None if home is None else Path(home) / ".ray" / "auth_token"

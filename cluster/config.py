@@ -4,17 +4,11 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from rlcar.config import nearest
 from rlcar.errors import ConfigError
+from rlcar.limits import Cores, Deadline, Devices, EnvSteps, Pause, Processes, Size, Times
 from rlcar.race_config import Section
 
 
@@ -23,25 +17,25 @@ class ClusterConfig(Section):
 
     address: str | None = None  # None starts Ray on this machine for this run alone
     # None: one for each core that the learner leaves free; auto: so too while nodes come and go.
-    simulators: PositiveInt | Literal["auto"] | None = None
-    simulator_cpus: PositiveFloat = 1.0
-    learner_cpus: PositiveFloat = 1.0
-    learner_gpus: NonNegativeFloat | None = None  # None: one a device, if the cluster has any
-    blocks_in_flight: PositiveInt = 2  # for each simulator: one driving, one waiting
-    learner_queue: PositiveInt = 3  # blocks handed to the learner and not yet learned from
+    simulators: Size | Literal["auto"] | None = None
+    simulator_cpus: Cores = 1.0
+    learner_cpus: Cores = 1.0
+    learner_gpus: Devices | None = None  # None: one a device, if the cluster has any
+    blocks_in_flight: Size = 2  # for each simulator: one driving, one waiting
+    learner_queue: Size = 3  # blocks handed to the learner and not yet learned from
     # The replay in so many processes of their own, on any nodes with the memory; 0: in the learner.
-    replay_shards: NonNegativeInt = 0
+    replay_shards: Processes = 0
     # Blocks driven with weights older than so many updates are dropped; None: four times what all
     # blocks in flight amount to.
-    max_policy_lag_updates: PositiveInt | None = None
-    simulator_deadline_s: PositiveFloat = 60.0  # silent for longer is replaced
-    start_deadline_s: PositiveFloat = 180.0  # the same, while it still imports and compiles
-    learner_deadline_s: PositiveFloat = 60.0  # a learner that answers nothing for longer is hung
-    learn_deadline_s: PositiveFloat = 900.0  # and so is one that works on a single call for longer
-    most_restarts_in_a_row: int = Field(5, ge=0)  # of one simulator without a block between them,
+    max_policy_lag_updates: EnvSteps | None = None
+    simulator_deadline_s: Deadline = 60.0  # silent for longer is replaced
+    start_deadline_s: Deadline = 180.0  # the same, while it still imports and compiles
+    learner_deadline_s: Deadline = 60.0  # a learner that answers nothing for longer is hung
+    learn_deadline_s: Deadline = 900.0  # and so is one that works on a single call for longer
+    most_restarts_in_a_row: Times = 5  # of one simulator without a block between them,
     # or of the learner without a checkpoint between them
-    restart_pause_s: NonNegativeFloat = 1.0  # before the second restart in a row; then it doubles
-    connect_timeout_s: PositiveFloat = 20.0
+    restart_pause_s: Pause = 1.0  # before the second restart in a row; then it doubles
+    connect_timeout_s: Deadline = 20.0
 
 
 def parse_cluster_settings(texts: Sequence[str]) -> dict[str, Any]:

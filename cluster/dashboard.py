@@ -84,8 +84,8 @@ def connect(address: str | None, timeout_s: float = 20.0) -> Dashboard:
     if mode == "token" and token is None:
         raise UserError(
             f"the cluster at {url} wants a token and there is none here: set RAY_AUTH_TOKEN, or "
-            f"RAY_AUTH_TOKEN_PATH, or write {token_path()} with what `ray get-auth-token` says on "
-            "its head node"
+            f"RAY_AUTH_TOKEN_PATH, or write {token_path() or '~/.ray/auth_token'} with what "
+            "`ray get-auth-token` says on its head node"
         )
     try:
         return Dashboard(url, token, timeout_s)

@@ -141,13 +141,13 @@ def _token(environment: Mapping[str, str]) -> Iterator[Finding]:
     else:
         yield Finding(check, "ok", said)
     named = environment.get("RAY_AUTH_TOKEN_PATH")
-    for path in {Path(named)} if named else {token_path(environment)}:
-        # Ray itself writes it as the umask allows.
-        if path.is_file() and path.stat().st_mode & 0o077:
-            allowed = stat.filemode(path.stat().st_mode)
-            yield Finding(
-                "token file", "warning", f"{path} is {allowed}: others read it", f"chmod 600 {path}"
-            )
+    path = Path(named) if named else token_path(environment)
+    # Ray itself writes it as the umask allows.
+    if path is not None and path.is_file() and path.stat().st_mode & 0o077:
+        allowed = stat.filemode(path.stat().st_mode)
+        yield Finding(
+            "token file", "warning", f"{path} is {allowed}: others read it", f"chmod 600 {path}"
+        )
 
 
 def _addresses(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -137,7 +137,7 @@ def _ask_inside(
 ) -> tuple[dict[str, Any] | None, Finding]:
     """Runs `rlcar doctor --json` as a job; else says why there is no report."""
     where = runs if runs == DEFAULT_RUNS else shlex.quote(runs)
-    command = f"{shlex.quote(python)} -m rlcar.cli doctor --json --runs {where}"
+    command = f"{shlex.quote(python)} -m rlcar doctor --json --runs {where}"
     try:
         job_id = submit(client, ["doctor"], command, folder).job_id
         job, end_s = find_job(client, job_id), time.monotonic() + _JOB_TIMEOUT_S

@@ -106,7 +106,7 @@ def _require_small(files: dict[str, Path], source: Path) -> None:
     if sizes.total() > LIMIT_BYTES:
         biggest = ", ".join(f"{name} {size / _MIB:.0f} MiB" for name, size in sizes.most_common(4))
         raise UserError(
-            f"{source} holds {sizes.total() / _MIB:.0f} MiB, more than the "
-            f"{LIMIT_BYTES // _MIB} MiB that Ray takes with a job; the biggest: {biggest}: name "
+            f"{source} holds {sizes.total():,} bytes, more than the "
+            f"{LIMIT_BYTES:,} that Ray takes with a job; the biggest: {biggest}: name "
             "what the job does not need in .rayignore"
         )

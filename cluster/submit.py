@@ -63,7 +63,7 @@ def entrypoint_of(arguments: Sequence[str], python: str = "python") -> str:
                 "it was submitted to"
             )
         words += ["--address", "auto"]
-    command = [shlex.quote(python), "-m", "rlcar.cli", *map(shlex.quote, words)]
+    command = [shlex.quote(python), "-m", "rlcar", *map(shlex.quote, words)]
     if default_folder(arguments):
         command += [option, default]  # the tilde is the cluster's to expand
     return " ".join(command)

@@ -31,9 +31,9 @@ from cluster.sweep_history import History, TrialResult, TrialState, ranked
 from cluster.sweep_progress import SchedulerKeeper, SweepProgress, failure_of
 from cluster.sweep_results import write_results
 from cluster.trial import run_trial
-from rlcar.config import read_yaml
 from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
+from rlcar.settings_file import read_yaml
 
 
 class SweepOutcome(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from cluster.config import ClusterConfig
 from cluster.search_space import (
@@ -16,6 +16,7 @@ from cluster.search_space import (
 )
 from rlcar.config import Config, make_config, merge, parse_config
 from rlcar.errors import ConfigError
+from rlcar.limits import Cores, Devices, EnvSteps, Size, Times
 from rlcar.race_config import Section
 
 Goal = Literal["min", "max"]
@@ -41,13 +42,13 @@ ENVIRONMENT_METRICS: dict[str, Goal] = {
 class Budget(Section):
     """How much a sweep may cost."""
 
-    env_steps: PositiveInt  # of each trial
-    trials: PositiveInt | None = None  # None: as many as a grid has points
-    concurrent: PositiveInt | None = None  # None: as many as the machines hold
-    retries: NonNegativeInt = 3  # of one trial whose processes died
+    env_steps: EnvSteps  # of each trial
+    trials: Size | None = None  # None: as many as a grid has points
+    concurrent: Size | None = None  # None: as many as the machines hold
+    retries: Times = 3  # of one trial whose processes died
     # Of a trial that is one process; `cluster` says it of the others.
-    cpus: PositiveFloat = 1.0
-    gpus: NonNegativeFloat = 0.0
+    cpus: Cores = 1.0
+    gpus: Devices = 0.0
 
 
 class NoScheduler(Section):
@@ -60,16 +61,16 @@ class AshaScheduler(Section):
     """Asynchronous successive halving (Li et al. 2020): stops what is behind at each rung."""
 
     type: Literal["asha"]
-    grace_env_steps: PositiveInt | None = None  # the first rung; None: the first evaluation
-    reduction_factor: float = Field(3.0, gt=1.0)  # one in so many goes on
+    grace_env_steps: EnvSteps | None = None  # the first rung; None: the first evaluation
+    reduction_factor: float = Field(3.0, ge=1.01, le=1e6)  # one in so many goes on
 
 
 class PbtScheduler(Section):
     """Population-based training (Jaderberg et al. 2017): the worst continue from the best."""
 
     type: Literal["pbt"]
-    perturb_every_env_steps: PositiveInt
-    quantile: float = Field(0.25, gt=0.0, le=0.5)  # that is replaced, and that replaces it
+    perturb_every_env_steps: EnvSteps
+    quantile: float = Field(0.25, ge=1e-6, le=0.5)  # that is replaced, and that replaces it
     resample_probability: float = Field(0.25, ge=0.0, le=1.0)  # else a setting changes by 20 %
 
 

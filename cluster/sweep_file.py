@@ -18,9 +18,10 @@ from cluster.sweep_config import (
     PbtScheduler,
     SweepConfig,
 )
-from rlcar.config import Config, merge, nearest, read_yaml
+from rlcar.config import Config, merge, nearest
 from rlcar.errors import ConfigError
 from rlcar.race_config import Section
+from rlcar.settings_file import read_yaml
 
 # The sweep decides these itself, or a change of them alone means nothing.
 _NOT_SEARCHED = {

@@ -18,6 +18,7 @@ from cluster.sweep_config import SweepConfig
 from cluster.sweep_history import History
 from rlcar.interrupt import StopRequest
 from rlcar.regular_file import read_regular
+from rlcar.terminal import make_console
 from rlcar.when import EverySeconds
 
 _FIGURES = (
@@ -44,7 +45,7 @@ class SweepProgress(tune.Callback):
         clock: Callable[[], float] = time.monotonic,
     ):
         self._sweep, self._history, self._stop = sweep, history, stop
-        self._console = console or Console(soft_wrap=True)
+        self._console = console or make_console(soft_wrap=True)
         self._clock, self._started_s = clock, clock()
         self._work_at_start: float | None = None
         self._is_stopping = False

@@ -1,15 +1,43 @@
-"""`rlcar` and `python -m rlcar`."""
+"""`rlcar` and `python -m rlcar`; says in a sentence what this Python lacks."""
 
 import sys
+
+_OURS = ("rlcar", "cluster", "serve")
+_NEWEST_TOO_OLD = (3, 10)
 
 
 def main() -> None:
     """Runs a verb; Ctrl-C during the second that reading all of it takes ends it in silence."""
+    if sys.version_info[:2] <= _NEWEST_TOO_OLD:
+        _refuse(f"is version {sys.version.partition(' ')[0]}, and rlcar needs 3.11 or newer")
     try:
         from rlcar import cli
     except KeyboardInterrupt:
         sys.exit(130)
-    cli.main()
+    except ModuleNotFoundError as error:
+        _say_what_is_missing(error)
+        raise
+    try:
+        cli.main()
+    except ModuleNotFoundError as error:
+        _say_what_is_missing(error)
+        raise
+
+
+def _say_what_is_missing(error: ModuleNotFoundError) -> None:
+    """Exits with a sentence for a package of others; one of our own is our own mistake."""
+    package = (error.name or "").partition(".")[0]
+    if package and package not in _OURS:
+        _refuse(f"lacks the package {package}")
+
+
+def _refuse(what: str) -> None:
+    sys.stderr.write(
+        f"error: the Python {sys.executable} {what}: install 'rlcar[cluster,serve]' for it, or use "
+        "the one that has it (rlcar submit and rlcar doctor: name that of the head node with "
+        "--python)\n"
+    )
+    sys.exit(2)
 
 
 if __name__ == "__main__":

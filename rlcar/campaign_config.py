@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from rlcar.config import Config, make_config, merge, nearest, read_yaml
+from rlcar.config import Config, make_config, merge, nearest
 from rlcar.errors import ConfigError
+from rlcar.limits import Deadline, Positive, Seconds, Size, Times
 from rlcar.race_config import Section
+from rlcar.settings_file import read_yaml
 
 
 class Job(Section):
@@ -26,9 +28,9 @@ class Job(Section):
     set: dict[str, bool | int | float | str | None] = {}
     seed: int | None = Field(None, ge=0, lt=2**31)
     local: bool = True  # one process; else on Ray
-    simulators: PositiveInt | None = None
+    simulators: Size | None = None
     address: str | None = None  # of a running Ray cluster
-    hours: PositiveFloat | None = None  # how long it takes, for the order; None: by its env steps
+    hours: Positive | None = None  # how long it takes, for the order; None: by its env steps
 
     def options(self) -> list[str]:
         """The command line of it, but for the folder."""
@@ -60,10 +62,10 @@ class Job(Section):
 class Campaign(Section):
     """Jobs, and how many run at once."""
 
-    slots: PositiveInt = 1
-    retries: NonNegativeInt = 5  # of one job
-    backoff_s: PositiveFloat = 10.0  # before the first retry; then it doubles, up to ten minutes
-    stop_within_s: PositiveFloat = 60.0  # the time that a job has to save
+    slots: Size = 1
+    retries: Times = 5  # of one job
+    backoff_s: Seconds = 10.0  # before the first retry; then it doubles, up to ten minutes
+    stop_within_s: Deadline = 60.0  # the time that a job has to save
     jobs: list[Job] = Field(min_length=1)
 
     @pydantic.model_validator(mode="after")

@@ -8,16 +8,22 @@ import sys
 import uuid
 from pathlib import Path
 
+from rlcar.user_folders import cache_folder
+
 
 def keep_compiled_code() -> None:
     """Names a folder for JAX's persistent cache, unless the user has; before anything is compiled.
 
     Below `$XDG_CACHE_HOME/rlcar/jax`, one for each kind of processor: code compiled for another,
-    as on a home folder that several machines share, may not run.
+    as on a home folder that several machines share, may not run. Where this user has no folder
+    that can be written, nothing is kept: a folder in /tmp may be prepared by another user, and
+    what lies in it is executed.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "rlcar" / "jax" / _processor()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        caches = cache_folder()
+        if caches is None:
+            return
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(caches / "rlcar" / "jax" / _processor())
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     jax = sys.modules.get("jax")
     if jax is not None:  # which has read its environment

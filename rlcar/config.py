@@ -1,15 +1,12 @@
 """Every learning knob in one validated, immutable tree; dotted overrides."""
 
 import difflib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pydantic
-import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
 from rlcar.algorithm_config import (
     DocumentedConfig,
@@ -19,9 +16,10 @@ from rlcar.algorithm_config import (
     Td3Config,
 )
 from rlcar.errors import ConfigError
+from rlcar.limits import EnvSteps, Seconds, Size, Times
 from rlcar.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
-from rlcar.race_config import EnvSteps, RaceConfig, Section, Size
-from rlcar.regular_file import read_regular
+from rlcar.race_config import RaceConfig, Section
+from rlcar.settings_file import parse_yaml, read_json, read_yaml
 
 
 class ReplayConfig(Section):
@@ -42,7 +40,7 @@ class EnvironmentConfig(Section):
     id: str = ""  # as of gymnasium.make, or module:id; empty: the race
     # Images are resized to squares of it; None: as they come if they are such squares, else 64.
     image_size_px: Literal[16, 32, 64] | None = None
-    time_limit_steps: PositiveInt | None = None  # None: the environment's own
+    time_limit_steps: EnvSteps | None = None  # None: the environment's own
     # Stands in for bounds of actions that are infinite or beyond 1e12: [-1, 1] of the policy is
     # mapped to it. None: an environment with such bounds is refused.
     action_limit: float | None = Field(None, gt=0.0, le=1e12)
@@ -58,14 +56,14 @@ class TrainingConfig(Section):
     # call, in one process.
     blocks_per_call: Size = 1
     learner_devices: Size = 1  # of its host, that share each batch
-    evaluate_every_env_steps: PositiveInt = 2048
+    evaluate_every_env_steps: EnvSteps = 2048
     evaluate_set: Literal["train", "validation"] = "validation"
-    log_every_s: PositiveFloat = 1.0
-    checkpoint_every_s: PositiveFloat = 60.0
-    checkpoints_kept: PositiveInt = 3
+    log_every_s: Seconds = 1.0
+    checkpoint_every_s: Seconds = 60.0
+    checkpoints_kept: Size = 3
     # How often a checkpoint holds the whole replay; those between hold what came since.
-    replay_every_s: PositiveFloat = 300.0
-    rollbacks: NonNegativeInt = 0  # how often a NaN has halved the learning rate: the loop counts
+    replay_every_s: Seconds = 300.0
+    rollbacks: Times = 0  # how often a NaN has halved the learning rate: the loop counts
     storage: str = ""  # s3://bucket/prefix, file:///… or /nfs/path that mirrors the run
     # Two runs with equal settings and simulators are equal bit for bit, also on Ray, which then
     # learns from blocks in a fixed order. Slower; a lost process or a NaN ends the training.
@@ -214,12 +212,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Reads what `dump_config` wrote, with overrides laid over it."""
-    try:
-        tree = json.loads(read_regular(path))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the config {path}: {error}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"the config {path} holds a {type(tree).__name__}, not settings")
+    tree = read_json(path)
     for override in overrides:
         change = parse_override(override)
         for name in {"preset", "world"} & change.keys():
@@ -245,55 +238,18 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
     return result
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads `1e-3` as a number: PyYAML follows YAML 1.1, which asks for a point and a sign."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
-
-
-# A date of month 13 and the like: PyYAML lets what Python says of it through.
-_YAML_ERRORS = (yaml.YAMLError, ValueError, KeyError, RecursionError)
-
-
-def _said(error: Exception) -> str:
-    """The reason in one line."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem}, line {error.problem_mark.line + 1}"
-    return str(error).partition("\n")[0]
-
-
 def parse_override(text: str) -> Tree:
     """Returns the tree that `a.b=c` stands for; raises ConfigError when it is not of that form."""
     dotted, equals, value = text.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"override {text!r} is not of the form section.name=value")
     try:
-        tree: Any = yaml.load(value, _Loader)
-    except _YAML_ERRORS as error:
-        raise ConfigError(
-            f"override {text[:80]!r}: the value is not YAML: {_said(error)}"
-        ) from error
+        tree: Any = parse_yaml(value)
+    except ConfigError as error:
+        raise ConfigError(f"override {text[:80]!r}: the value is not YAML: {error}") from error
     for name in reversed(dotted.split(".")):
         tree = {name: tree}
     return dict(tree)
-
-
-def read_yaml(path: Path) -> Tree:
-    """Reads a YAML file of settings; raises ConfigError when it cannot be read or holds none."""
-    try:
-        tree = yaml.load(path.read_text(), _Loader)
-    except (OSError, *_YAML_ERRORS) as error:
-        raise ConfigError(f"cannot read the config file {path}: {_said(error)}") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"the config file {path} holds a {type(tree).__name__}, not settings")
-    return tree
 
 
 def _explain(error: Any) -> str:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.progress import track as progress_bar
 
 from rlcar import checkpoint, dream_pictures
@@ -20,6 +19,7 @@ from rlcar.evaluate import track_seeds, write_json
 from rlcar.run import require_race, require_run, writing
 from rlcar.sim import SPEC, make_race
 from rlcar.sim.sensors import RAYS
+from rlcar.terminal import make_console
 from rlcar.track import make_pool
 from rlcar.types import Params
 
@@ -62,7 +62,9 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
     starts = np.arange(_PREFIX_STEPS, driven.reward.shape[0] - horizon, _EVERY_STEPS)
     dreamer = make_dreamer(config.dreamer, SPEC)
     dreams = []
-    for start in progress_bar(starts, "dreaming", console=Console(stderr=True), transient=True):
+    for start in progress_bar(
+        starts, "dreaming", console=make_console(stderr=True), transient=True
+    ):
         state, action = jax.tree.map(
             lambda x: jnp.repeat(jnp.asarray(x), _DRAWS, axis=-2),
             (
@@ -103,7 +105,7 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
 
 def print_dream(report: Mapping[str, Any]) -> None:
     """Prints the errors at a few horizons, and what of the ends was foreseen."""
-    console = Console()
+    console = make_console()
     for name in ("rays", "speed"):
         for step in (1, 5, 15, 30):
             if step <= report["horizon_steps"]:

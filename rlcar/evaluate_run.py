@@ -21,6 +21,7 @@ from rlcar.pictures import draw_learning_curve
 from rlcar.regular_file import read_regular
 from rlcar.run import require_run, writing
 from rlcar.sim import SPEC
+from rlcar.terminal import make_console
 from rlcar.track import make_tracks
 from rlcar.types import Params
 
@@ -63,7 +64,7 @@ def evaluate_run(
     rows = read_metrics(folder / "metrics.jsonl")
     with writing(folder):
         written = write_report(folder, result, laps[config.preset], tracks, rows)
-    console = Console()
+    console = make_console()
     print_table(result, console)
     _print_figures(console, folder, result, FIGURES)
     return written
@@ -93,12 +94,12 @@ def _evaluate_environment(
         draw_learning_curve(folder / "learning_curve.png", read_metrics(folder / "metrics.jsonl"))
         write_json(written, result)
     figures = ("episode_reward", "episode_steps", "env_steps", "train_seconds")
-    _print_figures(Console(), folder, result, figures)
+    _print_figures(make_console(), folder, result, figures)
     return written
 
 
 def _showing_progress(what: str) -> Progress:
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     columns = BarColumn(bar_width=20), TaskProgressColumn(), f"of the {what}", TimeRemainingColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 

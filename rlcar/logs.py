@@ -50,6 +50,8 @@ def set_up(log_format: Format, run: str | None = None, actor: str = "driver") ->
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # Where the home folder cannot be written it uses a temporary one, and says so at length.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -23,6 +23,7 @@ from tensorboardX.record_writer import masked_crc32c
 from rlcar import logs
 from rlcar.errors import UserError
 from rlcar.regular_file import read_regular
+from rlcar.terminal import make_console
 from rlcar.when import EverySeconds
 
 logger = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ class ProgressLine:
         plain_every_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or Console()
+        self._console = console or make_console()
         self._total = total_env_steps
         self._env_steps: int | None = None  # until the first update: a resumed run starts high
         self._rate = Rate(window_s=60.0, clock=clock)

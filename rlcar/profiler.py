@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from rich.console import Console
 from rich.table import Table
 
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import make_evaluation, make_rollout, spec_of
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 from rlcar.trainer import Trainer
 
 _TOP_OPERATIONS = 12
@@ -112,7 +112,7 @@ def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
 
 def print_profile(profile: Profile) -> None:
     """Prints one screen: stages, then the operations that took longest, then figures."""
-    console = Console()
+    console = make_console()
     stages = Table(title=f"{profile.wall_s:.2f} s of wall time")
     stages.add_column("stage")
     stages.add_column("ms", justify="right")

@@ -1,13 +1,11 @@
 """Settings of the racing world: track, car, sensors, rival, rules."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field
 
-# Sizes beyond which no machine gets: more is a typing error, which would end in hours of compiling.
-Size = Annotated[int, Field(ge=1, le=65_536)]
-EnvSteps = Annotated[int, Field(ge=1, le=10**12)]
+from rlcar.limits import NonNegative, Pixels
 
 
 class Section(pydantic.BaseModel):
@@ -21,8 +19,8 @@ class Section(pydantic.BaseModel):
 class Range(Section):
     """A number that each car draws anew for each episode, evenly from low to high."""
 
-    low: NonNegativeFloat
-    high: NonNegativeFloat
+    low: NonNegative
+    high: NonNegative
 
     @pydantic.model_validator(mode="after")
     def _low_is_lower(self) -> "Range":
@@ -35,16 +33,16 @@ class TrackConfig(Section):
     """Shape of the closed road; the defaults are the `classic` world."""
 
     points: int = Field(100, ge=16, le=400)
-    base_radius_px: PositiveFloat = 210.0
+    base_radius_px: Pixels = 210.0
     noise_amplitude: float = Field(0.3, ge=0.0, lt=1.0)
     noise_harmonics: int = Field(4, ge=1, le=16)  # more make sharper bends
     half_width_px: float = Field(40.0, ge=10.0, le=60.0)
     # Each track draws its own half-width down to this one; None: all are as wide.
     half_width_low_px: float | None = Field(None, ge=10.0, le=60.0)
     obstacles: int = Field(5, ge=0, le=16)
-    obstacle_radius_px: PositiveFloat = 10.0
+    obstacle_radius_px: Pixels = 10.0
     obstacle_placement: Literal["infield", "road"] = "infield"
-    obstacle_gap_px: PositiveFloat = 30.0  # of road that every obstacle leaves on one side
+    obstacle_gap_px: Pixels = 30.0  # of road that every obstacle leaves on one side
 
     @pydantic.model_validator(mode="after")
     def _widths_fit(self) -> "TrackConfig":
@@ -101,8 +99,8 @@ class SensorConfig(Section):
 class RivalConfig(Section):
     """A second car that drives on as if it were alone: a moving obstacle."""
 
-    radius_px: PositiveFloat = Field(8.0, le=30.0)
-    pace_px_per_step: float = Field(2.0, gt=0.0, le=5.0)  # of the scripted one
+    radius_px: float = Field(8.0, ge=1e-3, le=30.0)
+    pace_px_per_step: float = Field(2.0, ge=1e-6, le=5.0)  # of the scripted one
     head_start_laps: Range = Range(low=0.2, high=0.8)
 
     @pydantic.model_validator(mode="after")

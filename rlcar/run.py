@@ -344,5 +344,5 @@ def writing(folder: Path) -> Iterator[None]:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -20,7 +20,7 @@ from serve.driver import Driver
 from serve.meter import Meter
 from serve.models import Models
 from serve.openapi import openapi
-from serve.schema import RequestError, checked, decode_act, encode
+from serve.schema import RequestError, checked, decode_act, encode, require_plain
 from serve.security import Receive, Scope, Security, Send
 from serve.settings import ServeSettings
 from serve.socket import DriveSocket
@@ -101,6 +101,7 @@ class Application:
         try:
             if not _is_json(scope):
                 raise RequestError("the content type must be application/json", 415)
+            require_plain(scope["headers"])
             body = (await receive()).get("body", b"")
             asked = checked(decode_act(body), self.driver.allowed)
             answer = await self.driver.act(asked, scope["rlcar.identity"].name, received_s)

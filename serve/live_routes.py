@@ -24,6 +24,7 @@ from serve.live_models import one_step
 from serve.live_seat import TakenError
 from serve.live_socket import talk
 from serve.live_video import BOUNDARY, MOST_WATCHING, MOST_WATCHING_EACH, VideoFeed
+from serve.schema import RequestError, require_plain
 
 PAGE = Path(__file__).with_name("page")
 VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello gave this page
@@ -202,6 +203,8 @@ def _answering(live: LiveSession, answer: Answer) -> Callable[[Request], Awaitab
             return Response(status_code=400)
         except RegistryUnavailableError as error:
             return JSONResponse({"error": str(error)}, 503, headers)
+        except RequestError as error:
+            return JSONResponse({"error": str(error)}, error.status, headers)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 400, headers)
 
@@ -230,6 +233,7 @@ class _TooLargeError(UserError):
 
 async def _body(request: Request, kind: type[Any]) -> Any:
     """Reads a small JSON body strictly; an empty one is `{}`. Raises UserError for any other."""
+    require_plain(request.headers.raw)
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > _MOST_BODY_BYTES:
         raise _TooLargeError(f"a body here has at most {_MOST_BODY_BYTES} bytes")

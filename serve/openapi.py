@@ -130,7 +130,7 @@ def _act(settings: ServeSettings) -> dict[str, Any]:
     refused = {
         "400": "no JSON, or no HTTP to speak of",
         "409": "the session drives another number of cars",
-        "415": "not application/json",
+        "415": "not application/json, or compressed",
         "422": "a wrong type, size or range; the safe action is in the answer",
     }
     return {

@@ -4,11 +4,12 @@ import contextlib
 import logging
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from rlcar.interrupt import StopRequest
+from rlcar.user_folders import folder_for_sockets
 from serve.haproxy import CLIENT_TIMEOUT_S, HEADERS_TIMEOUT_S, KEEP_ALIVE_TIMEOUT_S, listen
 from serve.settings import ServeSettings
 
@@ -16,6 +17,7 @@ APPLICATION = "rlcar"
 _LOGGER = logging.getLogger(__name__)
 _STOPPING = "stopping: open requests are answered first"
 _STILL_STOPPING = "still stopping; Ctrl-C again ends at once"
+_LONGEST_NAME = len("metrics.sock.4194304.tmp")  # of a socket of HAProxy while it binds it
 # Ray reads these when it is imported, in every process: they must be set before, on every node.
 ENVIRONMENT = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",  # the Python proxy alone costs 6 ms
@@ -57,9 +59,14 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[S
     _require_free(settings)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with tempfile.TemporaryDirectory(prefix="rlcar-haproxy-") as folder:
+    with contextlib.ExitStack() as stack:
+        own: dict[str, Any] = {}
         if address is None:
+            folder = stack.enter_context(folder_for_sockets("rlcar-haproxy-", _LONGEST_NAME))
             os.environ.update(_private_proxy(folder))
+            from cluster.runtime import own_ray  # imports Ray, which reads the environment above
+
+            own = stack.enter_context(own_ray())
         import ray
         from ray import serve
 
@@ -71,6 +78,7 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[S
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            **own,
         )
         # Ray has its own handlers now; ours stay in place until everything has stopped.
         with contextlib.ExitStack() as stopping:

@@ -1,6 +1,6 @@
 """Requests and answers: strict types, units and ranges; what cannot be right is refused."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -105,6 +105,14 @@ _DECODER = msgspec.json.Decoder(ActRequest, strict=True)
 _ENCODER = msgspec.json.Encoder()
 
 
+def require_plain(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises RequestError for a compressed body: it could hold a thousand times its length."""
+    for name, value in headers:
+        if name.lower() == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            coding = value.decode("latin-1")[:40]
+            raise RequestError(f"content-encoding {coding!r}: send the body as it is", 415)
+
+
 def decode_act(body: bytes) -> ActRequest:
     """Parses a body; raises RequestError with what is wrong where."""
     try:
@@ -164,6 +172,12 @@ def check_range(observation: np.ndarray, allowed: ObservationRange) -> None:
     if not inside.all():
         row, column = np.argwhere(~inside)[0]
         raise RequestError(
-            f"observation {row}, number {column} is {float(observation[row, column]):g}: outside "
-            f"{float(allowed.low[column]):g} to {float(allowed.high[column]):g}"
+            f"observation {row}, number {column} is {_shown(observation[row, column])}: outside "
+            f"{_shown(allowed.low[column])} to {_shown(allowed.high[column])}"
         )
+
+
+def _shown(number: np.floating[Any]) -> str:
+    """As few digits as tell a number from its neighbours: 1.0000001 must not be shown as 1."""
+    short = f"{number:g}"
+    return short if type(number)(short) == number else str(number)

@@ -8,6 +8,7 @@ import pydantic
 from pydantic import Field
 
 from rlcar.errors import ConfigError
+from rlcar.limits import Deadline, PerTime, Size
 
 DEFAULT_TOKENS = Path("~/.config/rlcar/tokens.json")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -32,45 +33,45 @@ class ServeSettings(pydantic.BaseModel):
     allowed_hosts: tuple[str, ...] = ()  # names beside loopback's that a browser may call us by
     allowed_origins: tuple[str, ...] = ()  # other sites whose pages may talk to us
     is_behind_tls: bool = False  # cookies are then sent over https alone
-    cookie_s: float = Field(12 * 3600.0, ge=60.0)
+    cookie_s: float = Field(12 * 3600.0, ge=60.0, le=1e9)
 
     # Deadlines and bounds. A request over a bound is refused before it is parsed.
     deadline_ms: float = Field(100.0, ge=1.0, le=1000.0)
-    in_flight: int = Field(128, ge=1)
-    in_flight_per_client: int = Field(64, ge=1)  # so that no client takes all of them
-    body_bytes: int = Field(4 * 1024, ge=256)
-    act_body_bytes: int = Field(256 * 1024, ge=1024)
-    body_timeout_s: float = Field(5.0, gt=0.0)
-    headers_bytes: int = Field(16 * 1024, ge=1024)
-    headers_timeout_s: float = Field(10.0, gt=0.0)
-    write_timeout_s: float = Field(10.0, gt=0.0)  # until a client reads what was sent to it
-    connections: int = Field(512, ge=1)  # that one process serves at once
-    connections_per_address: int = Field(256, ge=1)  # enforced by HAProxy
-    frames_per_s: float = Field(500.0, ge=1.0)  # of one WebSocket, control frames included
+    in_flight: Size = 128
+    in_flight_per_client: Size = 64  # so that no client takes all of them
+    body_bytes: int = Field(4 * 1024, ge=256, le=2**30)
+    act_body_bytes: int = Field(256 * 1024, ge=1024, le=2**30)
+    body_timeout_s: Deadline = 5.0
+    headers_bytes: int = Field(16 * 1024, ge=1024, le=2**20)
+    headers_timeout_s: Deadline = 10.0
+    write_timeout_s: Deadline = 10.0  # until a client reads what was sent to it
+    connections: Size = 512  # that one process serves at once
+    connections_per_address: Size = 256  # enforced by HAProxy
+    frames_per_s: PerTime = 500.0  # of one WebSocket, control frames included
 
     # The front end: HAProxy before the real-time lane.
     is_behind_haproxy: bool = False  # set by the lanes: it forwards the client's address
-    front_connections: int = Field(2048, ge=1)  # open at once, idle ones included
+    front_connections: Size = 2048  # open at once, idle ones included
     trusted_proxies: tuple[str, ...] = ()  # addresses or networks whose X-Forwarded-For counts
 
     # Token buckets, one for each client: a token's name, or an address.
-    requests_per_s: float = Field(2000.0, gt=0.0)
-    changes_per_s: float = Field(60.0, gt=0.0)
-    failed_logins_per_min: float = Field(20.0, gt=0.0)
+    requests_per_s: PerTime = 2000.0
+    changes_per_s: PerTime = 60.0
+    failed_logins_per_min: PerTime = 20.0
 
     # Sessions: the recurrent states of cars.
-    session_cars: int = Field(16_384, ge=256)  # over all sessions; who has most makes room
+    session_cars: int = Field(16_384, ge=256, le=10_000_000)  # over all; who has most makes room
     # Of one owner, a token or an address, whose longest unseen sessions make room for its own.
-    session_cars_per_owner: int = Field(4096, ge=256)
-    session_expiry_s: float = Field(120.0, gt=0.0)
+    session_cars_per_owner: int = Field(4096, ge=256, le=10_000_000)
+    session_expiry_s: Deadline = 120.0
     replay_steps: int = Field(32, ge=0, le=1024)
-    socket_idle_s: float = Field(60.0, gt=0.0)
-    bad_frames: int = Field(16, ge=1)  # a socket may send so many before it is closed
+    socket_idle_s: Deadline = 60.0
+    bad_frames: int = Field(16, ge=1, le=1_000_000)  # a socket may send so many before it is closed
 
     # Under Ray Serve: replicas, and how many requests at once are worth one more of them.
-    min_replicas: int = Field(1, ge=1)
-    max_replicas: int = Field(1, ge=1)
-    target_ongoing_requests: float = Field(16.0, gt=0.0)
+    min_replicas: Size = 1
+    max_replicas: Size = 1
+    target_ongoing_requests: float = Field(16.0, ge=0.01, le=1e6)
 
     @pydantic.field_validator("trusted_proxies", mode="before")
     @classmethod

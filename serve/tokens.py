@@ -18,6 +18,7 @@ import msgspec
 from rlcar import durable
 from rlcar.errors import UserError
 from rlcar.regular_file import read_regular
+from rlcar.user_folders import expanded
 
 SCOPES = ("read", "act", "drive", "admin")  # admin may do everything
 REFRESH_S = 0.5  # a change of the file is noticed so soon
@@ -53,7 +54,7 @@ class TokenStore:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
-        self.path = path.expanduser().absolute()
+        self.path = expanded(path).absolute()
         self._clock = clock
         self._looked_s = -1.0
         self._stamp: tuple[int, int, int] | None = None

@@ -50,7 +50,10 @@ def write(tmp_path):
     [
         ({"jobs": []}, "jobs = []: List should have at least 1 item"),
         ({"jobs": [{"name": "a"}], "slot": 2}, "unknown setting 'slot'; did you mean 'slots'?"),
-        ({"jobs": [{"name": "a"}], "slots": 0}, "slots = 0: Input should be greater than 0"),
+        (
+            {"jobs": [{"name": "a"}], "slots": 0},
+            "slots = 0: Input should be greater than or equal to 1",
+        ),
         ({"jobs": [{"name": "a"}, {"name": "a"}]}, "two jobs are called 'a'"),
         ({"jobs": [{"name": "../a"}]}, "jobs.0.name = '../a'"),
         (

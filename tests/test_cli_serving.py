@@ -23,7 +23,7 @@ RLCAR = Path(sys.executable).with_name("rlcar")
         (["serve", "--host", "0.0.0.0"], "--allow-anonymous"),
         (["serve", "--lane", "realtime"], "train one (rlcar train)"),
         (["serve", "nowhere", "--lane", "realtime"], "nowhere"),
-        (["serve", "--port", "70000"], "port=70000"),
+        (["serve", "--port", "70000"], "--port 70000: give a number from 0 to 65,535"),
         (["serve", "--set", "deadline_ms=0"], "deadline_ms"),
         (["serve", "--set", "deadlin_ms=5"], "deadlin_ms"),
         (["serve", "--set", "deadline_ms"], "NAME=VALUE"),

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from typing import NoReturn
 
@@ -26,8 +27,10 @@ from rlcar.cli import (
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
+from rlcar.terminal import accept_any_text
 
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_OUT_OF = (errno.EMFILE, errno.ENFILE)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for verb in (
@@ -63,15 +66,20 @@ def _about() -> None:
 
 def main() -> None:
     """Runs a verb; a user's mistake is one sentence and exit code 2."""
+    accept_any_text()
     logs.set_up("text")
     keep_compiled_code()
     try:
         app()
     except UserError as error:
         _end_with(str(error))
-    except OSError as error:  # a full disk, a name that is too long, a folder of somebody else
+    except OSError as error:
+        # A full disk, a name that is too long, a folder of somebody else: no fault of the program.
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
         logging.getLogger("rlcar.cli").debug("the command failed", exc_info=True)
-        _end_with(_sentence(error))
+        _end_with(sentence)
 
 
 def _end_with(sentence: str) -> NoReturn:
@@ -82,10 +90,14 @@ def _end_with(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def _sentence(error: OSError) -> str:
-    """Says which file an operating system's error is about, and what is wrong with it."""
+def _sentence(error: OSError) -> str | None:
+    """Says what the system refused; None where it names neither a file nor a resource."""
     reason = error.strerror or str(error) or type(error).__name__
     verb = "write" if error.errno in _OF_WRITING else "use"
     if error.filename is not None:
-        return f"cannot {verb} {error.filename}: {reason}"
-    return f"cannot write a file: {reason}" if error.errno in _OF_WRITING else reason
+        return f"cannot {verb} {os.fsdecode(error.filename)}: {reason}"
+    if error.errno in _OF_WRITING:
+        return f"cannot write a file: {reason}"
+    if error.errno in _OUT_OF or "usable temporary directory" in reason:
+        return reason
+    return None

@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.live import Live
 
 from rlcar.cli.monitor import picture
-from rlcar.cli.shared import RUNS, say
+from rlcar.cli.shared import RUNS, number, say
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 from rlcar.when import EverySeconds
 
 
 def campaign(
     file: Annotated[Path, typer.Argument(help="A YAML file of slots, defaults and jobs.")],
-    slots: Annotated[int | None, typer.Option(min=1, help="In place of the file's.")] = None,
+    slots: Annotated[int | None, number(1, 65_536, help="In place of the file's.")] = None,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
 ) -> None:
     """Trains many runs, the longest first; restarts what dies or freezes from its checkpoint."""
@@ -29,11 +30,11 @@ def campaign(
     if slots is not None:
         settings = settings.model_copy(update={"slots": slots})
     queue = CampaignRun(settings, runs)
-    view = _View(Console(soft_wrap=True))
+    view = _View(make_console(soft_wrap=True))
     with view.live:
         interrupted = run_campaign(queue, view.show)
     count = Counter(one.state for one in queue.jobs)
-    out = Console(soft_wrap=True)
+    out = make_console(soft_wrap=True)
     for state in ("done", "failed", "waiting"):
         out.print(f"figure jobs_{state}={count[state]}", highlight=False)
     failures = sum(one.failures for one in queue.jobs)
@@ -57,7 +58,7 @@ class _View:
         self._should_draw, self._should_repeat = EverySeconds(1.0), EverySeconds(60.0)
         self.live = Live(console=console, auto_refresh=False)
         if not console.is_terminal:
-            self.live = Live(console=Console(quiet=True), auto_refresh=False)
+            self.live = Live(console=make_console(quiet=True), auto_refresh=False)
 
     def show(self, jobs: list[Any]) -> None:
         """Draws the state, now and then."""

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from rlcar.cli.shared import RUNS, Settings, console
+from rlcar.cli.shared import RUNS, Settings, console, number
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 
 
 def chaos(
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="How long to kill (default: 10, or --kills).")
+        float | None, number(0.1, 100_000, help="How long to kill (default: 10, or --kills).")
     ] = None,
-    kills: Annotated[int | None, typer.Option(min=1, help="How many kills, at most.")] = None,
+    kills: Annotated[int | None, number(1, 1_000_000, help="How many kills, at most.")] = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
     ] = None,
@@ -29,16 +29,18 @@ def chaos(
     kinds: Annotated[
         str, typer.Option(help="What to do: simulator, hang, learner, driver.")
     ] = "simulator,hang,learner,driver",
-    seed: Annotated[int, typer.Option(help="Of the order of the kills.")] = 0,
+    seed: Annotated[int, number(0, 2**31 - 1, help="Of the order of the kills.")] = 0,
     preset: Annotated[str | None, typer.Option(help="Of its own training.")] = None,
     mode: Annotated[str, typer.Option(help="Of its own training.")] = "standard",
     set_: Settings = None,
-    simulators: Annotated[int | None, typer.Option(help="Of its own training.")] = None,
-    simulator_deadline_s: Annotated[float, typer.Option(help="Of its own training.")] = 20.0,
+    simulators: Annotated[int | None, number(1, 65_536, help="Of its own training.")] = None,
+    simulator_deadline_s: Annotated[
+        float, number(0.001, 1_000_000, help="Of its own training.")
+    ] = 20.0,
     name: Annotated[str | None, typer.Option(help="Folder of its own training.")] = None,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     window_s: Annotated[
-        float, typer.Option(min=0.5, help="Seconds over which a rate is measured.")
+        float, number(0.5, 86_400, help="Seconds over which a rate is measured.")
     ] = 5.0,
     out: Annotated[Path | None, typer.Option(help="The report (default: beside the run).")] = None,
 ) -> None:
@@ -109,7 +111,7 @@ def _say(text: str) -> None:
 def _print_report(report: dict[str, Any], written: Path) -> None:
     from cluster.chaos_report import make_table
 
-    screen = Console()
+    screen = make_console()
     screen.print(make_table(report))
     screen.print(f"written: {written}", highlight=False)
     for name in ("kills", "checkpoints_lost", "env_steps_lost", "lap_rate"):

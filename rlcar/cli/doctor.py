@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from rlcar.cli.shared import RUNS, import_cluster
+from rlcar.terminal import make_console
+from rlcar.user_folders import expanded
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -31,7 +32,7 @@ def doctor(
     Exits with code 1 on a problem.
     """
     tools = import_cluster("doctor")
-    here = tools.examine(runs.expanduser())
+    here = tools.examine(expanded(runs))
     parts = {"this machine": here}
     if address is not None:
         where = str(runs) if runs.is_absolute() else import_cluster("submit").DEFAULT_RUNS
@@ -52,7 +53,7 @@ def _as_json(machine: dict[str, Any], parts: dict[str, list[Any]]) -> str:
 
 
 def _print(parts: dict[str, list[Any]]) -> None:
-    console = Console()
+    console = make_console()
     for where, findings in parts.items():
         if not findings:
             continue

@@ -12,10 +12,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
-from rlcar.cli.shared import console, import_cluster
+from rlcar.cli.shared import console, import_cluster, number
 from rlcar.config import nearest
 from rlcar.errors import UserError
 from rlcar.metrics import read_progress_line
+from rlcar.terminal import make_console
 
 Address = Annotated[
     str | None,
@@ -41,7 +42,7 @@ def submit(
     ] = Path(),
     python: Annotated[str, typer.Option(help="The interpreter on the head node.")] = "python",
     driver_cpus: Annotated[
-        float, typer.Option(min=0.0, help="Cores to reserve for the command itself.")
+        float, number(0, 65_536, help="Cores to reserve for the command itself.")
     ] = 0.0,
 ) -> None:
     """Runs a command of rlcar as a job on a Ray cluster and follows its log; Ctrl-C detaches."""
@@ -90,7 +91,7 @@ def list_jobs(address: Address = None, as_json: AsJson = False) -> None:
             str(seconds),
             escape(row["command"]),
         )
-    Console().print(table if rows else "no jobs yet")
+    make_console().print(table if rows else "no jobs yet")
 
 
 @jobs.command("logs")
@@ -162,7 +163,7 @@ class LogView:
     """Prints a job's log; on a terminal its progress lines become one bar at the bottom."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(soft_wrap=True)
+        self._console = console or make_console(soft_wrap=True)
         self._rest = ""
         columns = (BarColumn(bar_width=20), TaskProgressColumn())
         text = TextColumn("ETA {task.fields[eta]}  {task.fields[text]}", markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar.cli.shared import Settings, console
+from rlcar.cli.shared import Settings, console, number
 from rlcar.errors import UserError
 
 
@@ -27,7 +27,7 @@ def profile(
     world: Annotated[str | None, typer.Option(help="As of rlcar train.")] = None,
     mode: Annotated[str, typer.Option(help="standard or test.")] = "standard",
     set_: Settings = None,
-    blocks: Annotated[int, typer.Option(min=1, max=1000, help="Blocks to look at.")] = 2,
+    blocks: Annotated[int, number(1, 1000, help="Blocks to look at.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the trace.")] = Path("profile"),
 ) -> None:
     """Says where the time goes, and leaves a trace for Perfetto or TensorBoard."""
@@ -46,7 +46,7 @@ def profile(
 def dream(
     run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
     tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
-    horizon: Annotated[int, typer.Option(help="Steps of a dream.")] = 30,
+    horizon: Annotated[int, number(1, 200, help="Steps of a dream.")] = 30,
 ) -> None:
     """Lets a run's world model dream on, beside what happened: dream.json, .png and .gif."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -65,7 +65,7 @@ def play(
         str | None, typer.Option(help="classic, grand-prix or a stage (default: the run's).")
     ] = None,
     track: Annotated[
-        int | None, typer.Option(help="A track's seed (default: test tracks).")
+        int | None, number(0, 2**31 - 1, help="A track's seed (default: test tracks).")
     ] = None,
 ) -> None:
     """Opens a window to drive by hand: arrows, R restarts, N next track, space: policy, Q quits."""
@@ -88,7 +88,7 @@ def render(
     world: Annotated[
         str | None, typer.Option(help="classic, grand-prix or a stage (default: the first run's).")
     ] = None,
-    track: Annotated[int, typer.Option(help="The track's seed.")] = 20_000,
+    track: Annotated[int, number(0, 2**31 - 1, help="The track's seed.")] = 20_000,
     sheet: Annotated[
         str | None, typer.Option(help="Draws all tracks of this set instead, e.g. circuits.")
     ] = None,

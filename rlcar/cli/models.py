@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rlcar.cli.shared import MODELS, Where, console
+from rlcar.cli.shared import MODELS, Where, console, number
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 
 app = typer.Typer(no_args_is_help=True, help="Publishes, compares, promotes and moves models.")
 
@@ -42,11 +42,11 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
             metadata["description"],
         )
         table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
+    make_console().print(table)
     if not versions:
         console.print(f"{opened.place} holds no version", markup=False, highlight=False)
-    for number, sentence in opened.damaged().items():
-        console.print(f"[yellow]version {number} is left out:[/] {escape(sentence)}")
+    for version, sentence in opened.damaged().items():
+        console.print(f"[yellow]version {version} is left out:[/] {escape(sentence)}")
     opened.aliases()  # says so if one cannot be read
 
 
@@ -63,7 +63,7 @@ def show(name: Name, registry: Where = MODELS, as_json: AsJson = False) -> None:
     if tree["metadata"]["laps"]:
         del tree["metadata"]["laps"]["per_track"]
     tree["numbers"] = sum(array.size for array in model.arrays.values())
-    Console().print_json(json.dumps(tree))
+    make_console().print_json(json.dumps(tree))
 
 
 @app.command()
@@ -117,7 +117,7 @@ def diff(one: Name, other: Name, registry: Where = MODELS, as_json: AsJson = Fal
     for name, pair in difference.items():
         if name != "laps.per_track":
             table.add_row(*(escape(str(cell)) for cell in (name, *pair)))
-    Console().print(table)
+    make_console().print(table)
 
 
 @app.command()
@@ -131,8 +131,8 @@ def delete(name: Name, registry: Where = MODELS) -> None:
 
 @app.command()
 def retain(
-    days: Annotated[float, typer.Option(help="What is younger stays.")] = 90.0,
-    newest: Annotated[int, typer.Option(help="So many stay whatever their age.")] = 1,
+    days: Annotated[float, number(0, 36_500, help="What is younger stays.")] = 90.0,
+    newest: Annotated[int, number(1, 1_000_000, help="So many stay whatever their age.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Names them only.")] = False,
     registry: Where = MODELS,
 ) -> None:

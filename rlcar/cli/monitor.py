@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from rlcar.cli.shared import RUNS, import_cluster
+from rlcar.cli.shared import RUNS, import_cluster, number
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 
 _COLOURS = {"running": "green", "finished": "bold green", "frozen": "bold red", "dead": "bold red"}
 _COLOURS |= {"failed": "bold red", "stopped": "yellow", "starting": "cyan"}
@@ -30,7 +31,7 @@ def monitor(
         str | None, typer.Option(help="A cluster's dashboard: its jobs and nodes instead.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 2.0,
+    every: Annotated[float, number(0.2, 86_400, help="Seconds between looks.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs, once.")] = False,
 ) -> None:
     """Shows progress, rates, lag, utilisation and health of runs, and whether one is frozen."""
@@ -40,7 +41,7 @@ def monitor(
             raise UserError("--json looks once: leave out --watch")
         typer.echo(json.dumps(_plain(look()), indent=2))
         return
-    console = Console()
+    console = make_console()
     if not watch:
         console.print(picture(look()))
         return

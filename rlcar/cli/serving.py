@@ -8,14 +8,29 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, print_page
+from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
+from rlcar.user_folders import expanded
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
 
 _Tokens = Annotated[
     Path, typer.Option("--tokens", envvar="RLCAR_TOKENS", help="The file they are kept in.")
 ]
+# Settings that `rlcar serve` takes from an option of their own.
+_OPTION_OF = {
+    "registry": "--registry",
+    "alias": "--alias",
+    "host": "--host",
+    "port": "--port",
+    "auth": "--auth",
+    "tokens": "--tokens",
+    "allow_anonymous": "--allow-anonymous",
+    "is_behind_tls": "--behind-tls",
+    "allowed_hosts": "--allowed-host",
+    "allowed_origins": "--allowed-origin",
+}
 _TOKENS = Path("~/.config/rlcar/tokens.json")
 
 
@@ -30,7 +45,7 @@ def serve(
     alias: Annotated[str, typer.Option(help="The alias that is followed.")] = "champion",
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where to listen.")] = 8000,
+    port: Annotated[int, number(0, 65_535, help="Where to listen.")] = 8000,
     auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
     tokens_: _Tokens = _TOKENS,
     allow_anonymous: Annotated[
@@ -67,17 +82,17 @@ def serve(
     if direct and lane != "realtime":
         raise UserError("--direct applies to the real-time lane: add --lane realtime")
     settings = make_settings(
-        registry=registry if "://" in registry else str(Path(registry).expanduser().resolve()),
+        registry=registry if "://" in registry else str(expanded(registry).resolve()),
         alias=alias,
         host=host,
         port=port,
         auth=auth,
-        tokens=tokens_.expanduser().resolve(),
+        tokens=expanded(tokens_).resolve() if auth else tokens_,
         allow_anonymous=allow_anonymous,
         is_behind_tls=behind_tls,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
-        **dict(_pair(text) for text in set_ or []),
+        **_settings(set_ or []),
     )
     if lane == "realtime":
         from serve.realtime import front_binary
@@ -116,11 +131,12 @@ def drive(
         bool, typer.Option("--websocket", help="WS /v1/drive instead of POST /v1/act.")
     ] = False,
     token: Annotated[str | None, typer.Option(envvar="RLCAR_TOKEN", help="Who asks.")] = None,
-    timeout_ms: Annotated[float, typer.Option(help="Past it a car holds, then brakes.")] = 100.0,
+    timeout_ms: Annotated[
+        float, number(1, 600_000, help="Past it a car holds, then brakes.")
+    ] = 100.0,
 ) -> None:
     """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rich.console import Console
 
     from rlcar.config import make_race_config
     from serve.client import DriveClient
@@ -128,7 +144,7 @@ def drive(
 
     race = None if world is None else make_race_config(world)
     with DriveClient(url, websocket=websocket, token=token, timeout_ms=timeout_ms) as client:
-        print_drive(drive_served(client, tracks, race), Console())
+        print_drive(drive_served(client, tracks, race), make_console())
 
 
 @tokens.command("create")
@@ -153,7 +169,6 @@ def create_token(
 @tokens.command("list")
 def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
     """Lists the tokens, without their secrets."""
-    from rich.console import Console
     from rich.table import Table
 
     from serve.tokens import TokenStore, described
@@ -162,7 +177,7 @@ def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
     with _using(tokens_):
         for token in TokenStore(tokens_).tokens():
             table.add_row(*described(token))
-    Console().print(table)
+    make_console().print(table)
 
 
 @tokens.command("revoke")
@@ -216,6 +231,14 @@ def _require_tokens(path: Path) -> None:
         found = TokenStore(path).tokens()
     if all(token.is_revoked for token in found):
         raise UserError(f"{path} holds no token, so nobody could ask: rlcar tokens create NAME")
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    """Reads `NAME=VALUE`; refuses the settings that have an option of their own."""
+    settings = dict(_pair(text) for text in texts)
+    for name in sorted(_OPTION_OF.keys() & settings.keys()):
+        raise UserError(f"--set {name}={settings[name]}: give it as {_OPTION_OF[name]}")
+    return settings
 
 
 def _pair(text: str) -> tuple[str, str]:

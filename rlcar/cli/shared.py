@@ -2,18 +2,43 @@
 
 import importlib
 import logging
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rlcar import logs
 from rlcar.errors import UserError
+from rlcar.terminal import make_console
 
 RUNS = Path("runs")
 MODELS = "models"
-console = Console(stderr=True, soft_wrap=True, emoji=False)
+console = make_console(stderr=True, soft_wrap=True, emoji=False)
+
+
+def number(low: float, high: float, *names: str, help: str, **more: Any) -> Any:
+    """Declares an option that takes a number from `low` to `high`, both included.
+
+    Every numeric option is declared with it, also where only one end matters: Typer's own `min`
+    and `max` let NaN pass, and a number without an upper end overflows somewhere later.
+    """
+
+    def check(param: typer.CallbackParam, value: float | None) -> float | None:
+        if value is not None and not (math.isfinite(value) and low <= value <= high):
+            given = repr(value) if isinstance(value, float) else _shortened(value)
+            name = param.opts[0]
+            raise UserError(f"{name} {given}: give a number from {low:,} to {high:,}")
+        return value
+
+    help = f"{help} [{low:,} to {high:,}]"
+    return typer.Option(*names, help=help, callback=check, **more)
+
+
+def _shortened(whole: int) -> str:
+    digits = str(whole)
+    return digits if len(digits) <= 24 else f"{digits[:12]}… ({len(digits)} digits)"
+
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting, e.g. training.env_steps=100000.")

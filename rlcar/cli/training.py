@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rlcar import logs
-from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, say
+from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, number, say
 from rlcar.errors import StorageError, UserError
 
 
@@ -74,7 +74,7 @@ def train(
     page: Annotated[
         bool, typer.Option("--page", help="Shows the run live, as rlcar watch does.")
     ] = False,
-    page_port: Annotated[int, typer.Option(min=0, max=65535, help="Of --page.")] = 8001,
+    page_port: Annotated[int, number(0, 65_535, help="Of --page.")] = 8001,
     log_format: Annotated[str, typer.Option(help="text, or json: for programs.")] = "text",
     cluster_set: Annotated[
         list[str] | None,

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from rlcar.cli.shared import Settings, console
+from rlcar.cli.shared import Settings, console, number
 from rlcar.errors import ConfigError, UserError
+from rlcar.terminal import make_console
 
 
 def tune(
     sweep: Annotated[Path, typer.Argument(help="A sweep, e.g. tune_configs/smoke.yaml.")],
     resume: Annotated[bool, typer.Option("--resume", help="Goes on where it stopped.")] = False,
     name: Annotated[str | None, typer.Option(help="Folder below --sweeps.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="In place of budget.trials.")] = None,
+    trials: Annotated[int | None, number(1, 65_536, help="In place of budget.trials.")] = None,
     set_: Settings = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
@@ -47,7 +47,7 @@ def tune(
         folder = new_sweep_folder(sweeps, name or settings.name, settings)
     console.print(f"sweep folder: {folder}", markup=False)
     outcome = run_sweep(settings, folder, address)
-    print_results(settings, outcome.results, Console())
+    print_results(settings, outcome.results, make_console())
     if outcome.interrupted:
         console.print(f"stopped; continue with: rlcar tune {sweep} --resume --name {folder.name}")
         sys.exit(130)

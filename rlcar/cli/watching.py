@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Direct, Where, print_page
+from rlcar.cli.shared import MODELS, RUNS, Direct, Where, number, print_page
 from rlcar.errors import UserError
+from rlcar.user_folders import expanded
 
 _TOKENS = Path("~/.config/rlcar/tokens.json")
 _PORT = 8001
@@ -23,11 +24,13 @@ _BEGINS_S = 120.0  # a training on Ray takes its time until there is a run
 
 def watch(
     run: Annotated[str, typer.Argument(help="A run folder, or latest: the newest below --runs.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = _PORT,
+    port: Annotated[int, number(0, 65_535, help="0 takes any free one.")] = _PORT,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     registry: Where = MODELS,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
-    wait_s: Annotated[float, typer.Option(min=0, help="For the run to begin.")] = 0.0,
+    wait_s: Annotated[
+        float, number(0, 1_000_000, help="Seconds to wait for the run to begin.")
+    ] = 0.0,
     auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
     tokens: Annotated[
         Path, typer.Option(envvar="RLCAR_TOKENS", help="The file they are kept in.")
@@ -54,7 +57,7 @@ def watch(
         host=host,
         port=port,
         auth=auth,
-        tokens=tokens.expanduser().resolve(),
+        tokens=expanded(tokens).resolve() if auth else tokens,
         allow_anonymous=allow_anonymous,
     )
     config = load_config(folder / "config.json")

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from rlcar.config import parse_config
 from rlcar.errors import ConfigError, RegistryError
+from rlcar.limits import Signed, Whole
 from rlcar.race_config import Section
 from rlcar.registry.schema import Entry, schema_of_race
 
@@ -38,16 +39,16 @@ class Laps(Section):
     """How the version drove; figures as in report.json."""
 
     track_set: Text
-    tracks: NonNegativeInt
-    time_limit_steps: NonNegativeInt
-    bound_steps: float  # mean lower bound of a lap
+    tracks: Whole
+    time_limit_steps: Whole
+    bound_steps: Signed  # mean lower bound of a lap
     lap_rate: Share
-    lap_time_steps: float | None  # mean over lapped tracks
-    over_bound_pct: float  # mean over all tracks, those not lapped charged the limit
+    lap_time_steps: Signed | None  # mean over lapped tracks
+    over_bound_pct: Signed  # mean over all tracks, those not lapped charged the limit
     crash_rate: Share
     timeout_rate: Share
-    smoothness: float  # mean change of steering between steps
-    per_track: list[dict[str, float | int | bool | None]] = Field(max_length=10_000)
+    smoothness: Signed  # mean change of steering between steps
+    per_track: list[dict[str, Signed | Whole | bool | None]] = Field(max_length=10_000)
 
 
 class Lineage(Section):
@@ -55,14 +56,16 @@ class Lineage(Section):
 
     run: Text | None
     checkpoint: Text | None
-    env_steps: NonNegativeInt | None
-    train_steps: NonNegativeInt | None
-    seed: int | None
+    env_steps: Whole | None
+    train_steps: Whole | None
+    seed: Whole | None
     commit: Text | None
     trained: Text | None  # ISO 8601
     versions: dict[Text, Text] | None  # of python, rlcar, jax, haiku and numpy in training
-    cost: float | None  # by which training found it best: mean lap time in steps, the limit if none
-    parent: NonNegativeInt | None = None  # the version of the same run before it
+    cost: (
+        Signed | None
+    )  # by which training found it best: mean lap time in steps, the limit if none
+    parent: Whole | None = None  # the version of the same run before it
     imported: Text | None = None  # the file it came in, with its SHA-256
 
 
@@ -74,7 +77,7 @@ class Metadata(Section):
     config: Tree  # the whole tree of rlcar.config
     observation: list[Entry]
     action: list[Entry]
-    normaliser: dict[Literal["epsilon", "limit"], float] | None  # of the arrays moments.*
+    normaliser: dict[Literal["epsilon", "limit"], Signed] | None  # of the arrays moments.*
     laps: Laps | None
     lineage: Lineage
 

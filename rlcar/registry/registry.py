@@ -262,7 +262,7 @@ class Registry:
         Those with an alias, those that an alias can be rolled back to once, and the newest ones
         stay.
         """
-        if newest < 1 or not 0 <= days < 1e6:
+        if newest < 1 or not 0 <= days <= 36_500:
             raise RegistryError(f"retention of {days} days and {newest} newest: both are too few")
         kept = {number for number in self.aliases().values()}
         for alias in self.aliases():

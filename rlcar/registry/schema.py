@@ -3,6 +3,7 @@
 from typing import Any
 
 from rlcar.config import Config
+from rlcar.limits import Float32
 from rlcar.race_config import Section
 from rlcar.types import Spec
 
@@ -18,8 +19,8 @@ class Entry(Section):
 
     name: str
     unit: str  # what 1.0 is
-    low: float | None
-    high: float | None
+    low: Float32 | None
+    high: Float32 | None
 
 
 def schema_of(config: Config, spec: Spec) -> tuple[Schema, Schema]:

@@ -91,7 +91,7 @@ def test_a_damaged_version_is_named_in_the_list(models, run, tmp_path):
         (("export", "1", "model.pkl"), "does not end in .safetensors"),
         (("import", "absent.pkl"), "cannot read absent.pkl"),
         (("import", "absent.safetensors"), "cannot read absent.safetensors"),
-        (("retain", "--newest", "0"), "0 newest"),
+        (("retain", "--newest", "0"), "--newest 0: give a number from 1 to 1,000,000"),
         (("list", "--registry", "gopher://x/y"), "cannot open the registry gopher://x/y"),
     ],
 )

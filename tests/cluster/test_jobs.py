@@ -36,7 +36,7 @@ MONITOR = "rlcar monitor --address head:8265"
 PLAIN = (
     "ray job submit --address http://head:8265 --working-dir . --runtime-env-json "
     """'{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}' -- """
-    "python -m rlcar.cli train --address auto --runs /shared/runs"
+    "python -m rlcar train --address auto --runs /shared/runs"
 )
 
 TOKEN = "a-token-that-no-log-may-show-0123456789"

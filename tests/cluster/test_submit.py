@@ -1,10 +1,18 @@
 """What a job's command becomes."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from ray.job_submission import JobDetails
 
 from cluster.submit import DEFAULT_RUNS, entrypoint_of, exit_code, reason
 from rlcar.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 def entrypoint(*arguments, python="python"):
@@ -13,7 +21,7 @@ def entrypoint(*arguments, python="python"):
 
 def test_a_training_joins_the_cluster_it_is_on_and_keeps_its_run_after_the_job():
     assert entrypoint("train", "--mode", "test") == (
-        f"python -m rlcar.cli train --mode test --address auto --runs {DEFAULT_RUNS}"
+        f"python -m rlcar train --mode test --address auto --runs {DEFAULT_RUNS}"
     )
     assert entrypoint("train", "--runs", "/shared/runs").endswith("--address auto")
     assert entrypoint("train", "--runs=s3://bucket/runs").endswith("--address auto")
@@ -21,7 +29,7 @@ def test_a_training_joins_the_cluster_it_is_on_and_keeps_its_run_after_the_job()
 
 def test_a_sweep_is_kept_after_the_job_and_its_resume_is_no_folder():
     assert entrypoint("tune", "--resume", "tune_configs/smoke.yaml") == (
-        "python -m rlcar.cli tune --resume tune_configs/smoke.yaml --address auto "
+        "python -m rlcar tune --resume tune_configs/smoke.yaml --address auto "
         "--sweeps ~/rlcar-sweeps"
     )
     with pytest.raises(UserError, match="--sweeps sweeps is relative"):
@@ -34,7 +42,7 @@ def test_a_local_training_stays_one_process():
 
 def test_a_command_without_address_gets_none():
     assert entrypoint("evaluate", "/runs/x", python="/opt/python 3") == (
-        "'/opt/python 3' -m rlcar.cli evaluate /runs/x"
+        "'/opt/python 3' -m rlcar evaluate /runs/x"
     )
 
 
@@ -80,3 +88,19 @@ def test_how_a_job_ended_is_its_exit_code_and_why_is_said_where_its_log_does_not
     assert exit_code(job) == code
     assert why in reason(job)
     assert bool(reason(job)) == bool(why)
+
+
+@pytest.mark.parametrize("program", ["rlcar", "rlcar.__main__"])
+@pytest.mark.parametrize("words", [["train", "--mode", "test"], ["doctor", "--json"], ["--help"]])
+def test_a_python_without_the_packages_says_so_in_a_sentence(program, words, tmp_path):
+    """As on a head node whose `python` is not the one that Ray runs with."""
+    command = [sys.executable, "-S", "-m", program, *words]  # -S: nothing that was installed
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: the Python \S+ lacks the package \w+: install .*\n", done.stderr)
+    assert "--python" in done.stderr
+
+
+def test_a_job_starts_the_program_that_says_what_is_missing():
+    assert entrypoint("train").startswith("python -m rlcar train ")

@@ -47,7 +47,7 @@ def test_every_key_of_a_shipped_sweep_exists_and_changes_what_it_names(path):
         ({"budget": {"trials": 4}}, "budget.env_steps: missing"),
         (
             {"budget": {"trials": 0, "env_steps": 4096}},
-            "budget.trials = 0: Input should be greater than 0",
+            "budget.trials = 0: Input should be greater than or equal to 1",
         ),
         (
             {"budget": {"trials": 4, "env_step": 4096}},

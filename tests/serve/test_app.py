@@ -1,5 +1,7 @@
 """The whole application under uvicorn, asked over HTTP."""
 
+import gzip
+import json
 import logging
 import shutil
 import time
@@ -48,6 +50,19 @@ def test_an_answer_is_the_policys_own_action(web, models):
     assert answer["model_version"] == 1
     assert 0.0 <= answer["age_ms"] < 1000.0
     assert "error" not in answer
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP"])
+def test_a_compressed_body_is_an_unsupported_media_type(web, coding):
+    body = gzip.compress(json.dumps({"observation": SEEN}).encode())
+    headers = {"content-type": "application/json", "content-encoding": coding}
+    answer = web.post("/v1/act", content=body, headers=headers)
+    assert answer.status_code == 415
+    assert answer.json()["error"] == f"content-encoding '{coding}': send the body as it is"
+    assert answer.json()["source"] == "fallback"
+    plain = {**headers, "content-encoding": "identity"}
+    content = json.dumps({"observation": SEEN})
+    assert web.post("/v1/act", content=content, headers=plain).status_code == 200
 
 
 def test_a_session_remembers_and_a_stranger_starts_anew(web, models):

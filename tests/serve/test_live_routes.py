@@ -1,7 +1,13 @@
 """The page's routes as the old clients know them, and as an attacker asks them."""
 
 import contextlib
+import gzip
+import json
+import re
+import shutil
+import subprocess
 import time
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -10,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from serve.live import open_live
-from serve.live_routes import live_routes
+from serve.live_routes import PAGE, live_routes
 from serve.live_video import MOST_WATCHING, MOST_WATCHING_EACH
 from tests.serve.live_page import on_a_port, paged
 from tests.serve.served import publish
@@ -37,6 +43,69 @@ def web(page):
 )
 def test_commands_answer_what_they_did(web, path, status):
     assert web.post(path).json() == {"status": status}
+
+
+@pytest.mark.parametrize("path", ["/try", "/track", "/ghost", "/save_model"])
+def test_a_compressed_body_is_an_unsupported_media_type(web, path):
+    answer = web.post(path, content=gzip.compress(b"{}"), headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415
+    assert answer.json() == {"error": "content-encoding 'gzip': send the body as it is"}
+
+
+def test_the_page_works_behind_a_path_prefix(page, web):
+    """As behind a proxy that removes the prefix before it asks the server."""
+    shown_at = "http://host/proxy/8131/"
+
+    def at_the_server(url):
+        assert url.startswith(shown_at), f"{url} is outside of the prefix"
+        return "/" + url.removeprefix(shown_at)
+
+    waiting, loaded = [shown_at], set()
+    while waiting:
+        url = waiting.pop()
+        answer = web.get(at_the_server(url))
+        assert answer.status_code == 200, url
+        loaded.add(url)
+        found = []
+        if "html" in answer.headers["content-type"]:
+            found = re.findall(r"""<(?:script|link)[^>]*(?:src|href)="([^"]+)\"""", answer.text)
+        if "javascript" in answer.headers["content-type"]:
+            found = re.findall(r"""from "(\.[^"]+)\"""", answer.text)
+        waiting += {urljoin(url, one) for one in found} - loaded
+    assert len(loaded) > 12
+    for path in sorted({*re.findall(r"""href="([a-z_]+)\"""", web.get("/").text)}):
+        with web.stream("GET", at_the_server(urljoin(shown_at, path))) as answer:
+            assert answer.status_code == 200, path
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("prefix", ["", "proxy/8131/"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_commands_and_the_stream_go_below_a_path_prefix(scheme, prefix):
+    base = f"{scheme}://host/{prefix}"
+    script = f"""
+        const asked = [];
+        globalThis.document = {{ baseURI: "{base}?a=1#road", cookie: "" }};
+        globalThis.location = new URL(document.baseURI);
+        globalThis.fetch = async (url) =>
+          {{ asked.push(String(url)); return new Response("{{}}"); }};
+        globalThis.WebSocket = class {{ constructor(url) {{ asked.push(String(url)); }} }};
+        const {{ get, post }} = await import("{PAGE}/js/api.js");
+        const {{ Stream }} = await import("{PAGE}/js/stream.js");
+        await post("stop"); await get("list_models"); new Stream({{}});
+        console.log(JSON.stringify(asked));
+    """
+    command = ["node", "--input-type=module", "--no-warnings", "--eval", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    stream = base.replace("http", "ws", 1)
+    assert json.loads(done.stdout) == [f"{base}stop", f"{base}list_models", f"{stream}live"]
+
+
+def test_no_path_of_the_page_begins_at_the_root():
+    for path in [PAGE / "index.html", PAGE / "style.css", *(PAGE / "js").iterdir()]:
+        found = re.findall(r"""["'`(]/[a-z]\w*|location\.(?:host|origin)""", path.read_text())
+        assert found == [], path.name
 
 
 def test_old_clients_may_still_get_and_are_told_that_it_is_deprecated(web):

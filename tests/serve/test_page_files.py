@@ -33,7 +33,7 @@ def test_the_markup_holds_no_script_or_style_of_its_own():
 
 
 def test_everything_that_is_named_is_there():
-    named = re.findall(r'(?:src|href)="/page/([^"]+)"', (PAGE / "index.html").read_text())
+    named = re.findall(r'(?:src|href)="page/([^"]+)"', (PAGE / "index.html").read_text())
     assert named
     for name in named:
         assert (PAGE / name).is_file(), name

@@ -1,9 +1,10 @@
 import json
+import re
 
 import numpy as np
 import pytest
 
-from serve.schema import RACE_RANGE, RequestError, checked, decode_act, encode
+from serve.schema import RACE_RANGE, RequestError, check_range, checked, decode_act, encode
 
 GOOD = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0]
 
@@ -33,6 +34,26 @@ def test_what_is_no_number_in_range_is_refused(value):
     with pytest.raises(RequestError) as caught:
         _ask(observation=[value, *GOOD[1:]])
     assert caught.value.status in (400, 422)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1.0000001, "1.0000001"),
+        (-1e-9, "-1e-09"),
+        (2, "2"),
+        (1.0000000000000002, "1.0000000000000002"),
+    ],
+)
+def test_a_refused_number_is_shown_with_the_digits_that_matter(value, shown):
+    with pytest.raises(RequestError, match=rf"number 0 is {re.escape(shown)}: outside 0 to 1$"):
+        _ask(observation=[value, *GOOD[1:]])
+
+
+def test_a_refused_number_of_a_frame_is_shown_as_float32():
+    seen = np.array([[np.nextafter(np.float32(1), np.float32(2)), *GOOD[1:]]], np.float32)
+    with pytest.raises(RequestError, match=r"number 0 is 1\.0000001: outside 0 to 1$"):
+        check_range(seen, RACE_RANGE)
 
 
 @pytest.mark.parametrize("word", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"nan"])

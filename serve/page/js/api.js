@@ -1,5 +1,8 @@
 // Commands by HTTP; each says in one sentence what is wrong.
 
+// Paths are relative to the page: a proxy may show it below a prefix, such as /proxy/8001/.
+export const addressOf = (path) => new URL(path, document.baseURI);
+
 let viewerKey = "";
 
 export const introduce = (key) => { viewerKey = key; };
@@ -7,10 +10,10 @@ export const introduce = (key) => { viewerKey = key; };
 export async function post(path, body) {
   const headers = { "X-Rlcar-Viewer": viewerKey, "X-CSRF-Token": cookie("rlcar_csrf") };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  return told(await fetch(path, { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) }));
+  return told(await fetch(addressOf(path), { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) }));
 }
 
-export const get = async (path) => told(await fetch(path, { headers: { Accept: "application/json" } }));
+export const get = async (path) => told(await fetch(addressOf(path), { headers: { Accept: "application/json" } }));
 
 async function told(response) {
   const answer = await response.json().catch(() => ({}));

@@ -185,10 +185,10 @@ function drawDream(chosen) {
   write("dream-error", errorAt(live.dream, chosen));
 }
 
-const toggleRunning = command(() => post(live.state?.is_running ? "/stop" : "/start"));
-const toggleManual = command(() => post("/toggle_control"));
-const nextTrack = command(() => post("/track", {}));
-const reset = command(async () => { await post("/reset"); road.forget(); });
+const toggleRunning = command(() => post(live.state?.is_running ? "stop" : "start"));
+const toggleManual = command(() => post("toggle_control"));
+const nextTrack = command(() => post("track", {}));
+const reset = command(async () => { await post("reset"); road.forget(); });
 byId("start").addEventListener("click", toggleRunning);
 byId("overlay-start").addEventListener("click", async () => { await toggleRunning(); byId("start").focus({ preventScroll: true }); });
 byId("manual").addEventListener("click", toggleManual);
@@ -200,7 +200,7 @@ byId("ghost").addEventListener("click", command(async () => {
   return policy ? `${policy} drives along.` : "No ghost any more.";
 }));
 byId("save").addEventListener("click", command(async () => {
-  live.saved = (await post("/save_model", {})).version;
+  live.saved = (await post("save_model", {})).version;
   return `Saved as version ${live.saved}.`;
 }));
 byId("seat-button").addEventListener("click", () => stream.say({ type: isMine() ? "leave" : "take" }));

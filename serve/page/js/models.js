@@ -34,7 +34,7 @@ export class ModelList {
   }
 
   async refresh(run) {
-    const { models, saves, files } = await get("/list_models");
+    const { models, saves, files } = await get("list_models");
     const groups = () => [
       ...(models.length ? [group("Versions", models.map((model) => option(String(model.version), describe(model))))] : []),
       ...(saves.length ? [group(`Saves of ${run}`, saves.map(({ file, env_steps: steps }) =>
@@ -51,9 +51,9 @@ export class ModelList {
     if ([...select.options].some((one) => one.value === chosen)) select.value = chosen;
   }
 
-  load() { return post(`/load_model?file=${encodeURIComponent(this.select.value)}`); }
+  load() { return post(`load_model?file=${encodeURIComponent(this.select.value)}`); }
 
-  haunt() { return post("/ghost", { file: this.ghosts.value || null }); }
+  haunt() { return post("ghost", { file: this.ghosts.value || null }); }
 }
 
 export class Duels {

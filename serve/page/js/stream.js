@@ -1,5 +1,6 @@
 // The WebSocket: tells what comes, says what is to be said, and comes back when it is lost.
 
+import { addressOf } from "./api.js";
 import { decode } from "./wire.js";
 
 const FIRST_WAIT_MS = 300, LONGEST_WAIT_MS = 5000;
@@ -12,8 +13,9 @@ export class Stream {
   }
 
   connect() {
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(`${scheme}//${location.host}/live`);
+    const address = addressOf("live");
+    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(address);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => { this.waitMs = FIRST_WAIT_MS; };
     this.socket.onmessage = ({ data }) =>

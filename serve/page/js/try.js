@@ -37,7 +37,7 @@ export class TryIt {
     while (this.isDue) {
       this.isDue = false;
       try {
-        const answer = await post("/try", { observation: this.sliders.map(({ input }) => Number(input.value)) });
+        const answer = await post("try", { observation: this.sliders.map(({ input }) => Number(input.value)) });
         for (const name of ["steering", "throttle"]) {
           balance(this.outputs[name], answer[name], name);
         }

@@ -1,0 +1,94 @@
+"""The home and temporary folders of this user: missing, read-only or too long in containers."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlcar.errors import UserError
+
+LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of sockaddr_un, less a zero
+_RANDOM_BYTES = 9  # that `tempfile` puts behind a prefix, and a slash
+
+
+def home_folder() -> Path | None:
+    """The home folder; None for a user without HOME and without an entry in the passwd file."""
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):
+        return None
+
+
+def expanded(path: str | Path) -> Path:
+    """Returns the path with `~` replaced; raises UserError where no home folder is known."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, KeyError) as error:
+        raise UserError(
+            f"{path}: ~ stands for a home folder, and that of user {os.getuid()} is not known: "
+            "give the path without ~, or set HOME"
+        ) from error
+
+
+def cache_folder() -> Path | None:
+    """Where programs of this user keep what can be made again; None if there is no such place."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    home = home_folder()
+    if named:
+        folder = Path(named)
+    elif home is not None:
+        folder = home / ".cache"
+    else:
+        return None
+    return folder if folder.is_absolute() and can_be_written(folder) else None
+
+
+@contextlib.contextmanager
+def folder_for_sockets(prefix: str, longest_name: int) -> Iterator[str]:
+    """Makes a temporary folder for sockets whose paths in it have at most so many bytes.
+
+    It is below TMPDIR where the operating system allows paths that long, else below /tmp, and is
+    removed at the end. Raises UserError where neither works.
+    """
+    places = {temporary_folder(): None, "/tmp": None}
+    short = [one for one in places if paths_fit(one, len(prefix) + _RANDOM_BYTES + longest_name)]
+    for place in short:
+        if can_be_written(Path(place)):
+            with tempfile.TemporaryDirectory(
+                prefix=prefix, dir=place, ignore_cleanup_errors=True
+            ) as folder:
+                yield folder
+            return
+    raise UserError(
+        f"{' and '.join(places)} cannot hold sockets, whose whole path may have {LONGEST_SOCKET} "
+        "bytes: set TMPDIR to a folder with a short path that can be written"
+    )
+
+
+def temporary_folder() -> str:
+    """Where temporary files go; raises UserError where no folder can be written."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UserError(
+            "no temporary folder can be written (tried TMPDIR and /tmp): set TMPDIR to one that can"
+        ) from error
+
+
+def paths_fit(folder: str, longest_name: int) -> bool:
+    """Whether sockets may have names of so many bytes in a folder."""
+    return len(os.fsencode(folder)) + 1 + longest_name <= LONGEST_SOCKET
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be made in a folder, or the folder itself where there is none yet."""
+    for place in (folder, *folder.parents):
+        try:
+            is_there = place.exists()
+        except OSError:
+            return False
+        if is_there:
+            return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    return False
