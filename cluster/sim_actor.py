@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import ray
 
-from rlcar import logs
+from rlcar import heartbeat, logs
 from rlcar.agent import make_agent
 from rlcar.arrays import check_finite
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.config import Config
-from rlcar.environment import make_rollout, spec_of
+from rlcar.environment import Driving, make_rollout, spec_of
 from rlcar.rollout import Episodes
 from rlcar.types import Trajectory, Weights
 
@@ -31,22 +31,35 @@ class SimulatorProcess:
         keep_compiled_code()  # one that takes a dead one's place need not compile again
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
-        policy = make_agent(config, spec_of(config)).policy
-        self._rollout = make_rollout(config, policy, index * config.training.cars, epoch)
+        self._config, self._index, self._epoch = config, index, epoch
+        self._rollout: Driving | None = None
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block; two objects, so that the block never passes through the driver.
 
         Raises NonFiniteError: a NaN ends here.
         """
+        if self._rollout is None:  # here, as some renderers may only be used by one thread
+            self._rollout = self._start()
         began_s = time.perf_counter()
         trajectory, episodes = self._rollout.collect(weights)
         check_finite({"observation": trajectory.observation, "reward": trajectory.reward})
         return trajectory, episodes._replace(busy_s=time.perf_counter() - began_s)
 
+    @ray.method(concurrency_group="control")
+    def silent_s(self) -> float:
+        """The time since its last sign of progress: a block of a slow environment takes minutes."""
+        return heartbeat.progress().silent_s
+
+    @ray.method(concurrency_group="control")
     def whereabouts(self) -> Whereabouts:
         """The process to look at, or to end."""
         return whereabouts()
+
+    def _start(self) -> Driving:
+        config = self._config
+        policy = make_agent(config, spec_of(config)).policy
+        return make_rollout(config, policy, self._index * config.training.cars, self._epoch)
 
 
 def whereabouts() -> Whereabouts:
@@ -54,7 +67,9 @@ def whereabouts() -> Whereabouts:
     return Whereabouts(ray.get_runtime_context().get_node_id(), os.getpid())
 
 
-SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(SimulatorProcess)
+SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(
+    SimulatorProcess
+)
 
 SIM_NICENESS = 10
 

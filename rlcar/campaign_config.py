@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rlcar.config import Config, make_config, merge, nearest, read_yaml
 from rlcar.errors import ConfigError
+from rlcar.heartbeat import FROZEN_AFTER_S
 from rlcar.race_config import Section
 
 
@@ -64,6 +65,8 @@ class Campaign(Section):
     retries: NonNegativeInt = 5  # of one job
     backoff_s: PositiveFloat = 10.0  # before the first retry; then it doubles, up to ten minutes
     stop_within_s: PositiveFloat = 60.0  # the time that a job has to save
+    # A job without a sign of life for so long is frozen; stages like compiling have more time.
+    frozen_after_s: PositiveFloat = FROZEN_AFTER_S
     jobs: list[Job] = Field(min_length=1)
 
     @pydantic.model_validator(mode="after")

@@ -18,7 +18,7 @@ from rlcar.errors import CheckpointError
 from rlcar.evaluate import drive, print_table, report, track_seeds, write_json, write_report
 from rlcar.metrics import read_metrics
 from rlcar.pictures import draw_learning_curve
-from rlcar.run import require_run, writing
+from rlcar.run import is_same_folder, require_run, writing
 from rlcar.sim import SPEC
 from rlcar.track import make_tracks
 from rlcar.types import Params
@@ -118,7 +118,7 @@ def load_policy(
     """The named checkpoint's policy; of a run the best, or the newest before any evaluation."""
     state = jax.eval_shape(lambda: agent.learner.init(seed))
     like = agent.learner.policy_params(state)
-    if path == folder:
+    if is_same_folder(path, folder):
         save = checkpoint.latest(folder / "best") or checkpoint.latest(folder / "checkpoints")
     else:
         save = checkpoint.open_save(path)

@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from rlcar import logs
+from rlcar import logs, terminal
 from rlcar.cli import (
     campaign,
     chaos,
@@ -58,6 +58,7 @@ def _about() -> None:
 
 def main() -> None:
     """Runs a verb; a user's mistake is one sentence and exit code 2."""
+    terminal.set_up()
     logs.set_up("text")
     keep_compiled_code()
     try:

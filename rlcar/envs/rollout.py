@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlcar import heartbeat
 from rlcar.config import Config
 from rlcar.envs.adapter import first_line, make_adapter, make_environment
 from rlcar.errors import UserError
@@ -39,7 +40,10 @@ class _Environments:
         self._adapter = make_adapter(config.environment, self._envs[0])
         self.action_size = self._adapter.spec.action_size
         with self._blamed():
-            started = [env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)]
+            started = []
+            for env, seed in zip(self._envs, seeds, strict=True):
+                started.append(env.reset(seed=seed)[0])
+                heartbeat.beat()
         nothing = np.zeros(number, bool)
         self.now = self._time_step(started, np.zeros(number), ~nothing, nothing, nothing)
 
@@ -54,6 +58,7 @@ class _Environments:
         is_first = self.now.is_last.copy()
         observations = []
         for index, env in enumerate(self._envs):
+            heartbeat.beat()  # each step may take as long as all of them in another environment
             with self._blamed():
                 if is_first[index]:
                     observation = env.reset()[0]
@@ -151,10 +156,11 @@ class GymnasiumRollout:
                     np.asarray(self._carry) if self._records_carry else None,
                 )
             )
-            self._carry, action = self._explore(
-                weights.params, weights.version, self._carry, now, key
-            )
-            self._action = np.asarray(action)
+            with heartbeat.stage("driving"):
+                self._carry, action = self._explore(
+                    weights.params, weights.version, self._carry, now, key
+                )
+                self._action = np.asarray(action)
             self._environments.step(self._action)
             after = self._environments.now
             self._reward = np.where(after.is_first, 0.0, self._reward + after.reward)
@@ -206,8 +212,11 @@ def make_environment_evaluator(
                 environments.close()
                 return None
             key, act_key = jax.random.split(key)
-            carry, action = act(params, carry, environments.now, act_key, False)
-            environments.step(np.asarray(action))
+            with heartbeat.stage("evaluating"):
+                carry, action = act(params, carry, environments.now, act_key, False)
+                action = np.asarray(action)
+            with heartbeat.stage(heartbeat.WORKING):  # on Ray the driver may be in a slower one
+                environments.step(action)
             reward += np.where(is_done, 0.0, environments.now.reward)
             steps += ~is_done
             is_done |= environments.now.is_last
