@@ -47,6 +47,11 @@ class _Stream:
         except ValueError:
             return False
 
+    def forget(self) -> None:
+        """Closes what it opened itself."""
+        if self._is_lost:
+            self._stream.close()
+
     def __getattr__(self, name: str) -> Any:  # encoding, buffer, fileno, …
         return getattr(self._stream, name)
 
@@ -67,6 +72,9 @@ class _Stream:
             self._stream = _nowhere()
             sys.exit(EXIT_CODE)
         was_lost, self._is_lost = self._is_lost, True
+        if was_lost:
+            with contextlib.suppress(OSError):
+                self._stream.close()
         self._stream = _open_log(self.logs[-1]) if self.logs and not was_lost else _nowhere()
         reason = getattr(error, "strerror", None) or str(error)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -137,6 +145,8 @@ def outlived(log: Path | None = None) -> Iterator[None]:
         for stream in streams:
             stream.flush()
             del stream.logs[len(stream.logs) - (log is not None) :]
+            if stream not in before:
+                stream.forget()
         sys.stdout, sys.stderr = before
 
 

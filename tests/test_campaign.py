@@ -191,8 +191,6 @@ gymnasium.register("Slow-v0", Slow)
 """
 SLOW = {
     "env": "slow_environment:Slow-v0",
-    "preset": "gymnasium",
-    "algorithm": "ppo",
     "set": {"training.env_steps": 512, "training.evaluate_every_env_steps": 512},
 }
 

@@ -134,17 +134,15 @@ def test_a_container_of_the_same_host_name_and_boot_is_judged_as_another_host(tm
 
 def test_a_holder_that_was_taken_for_dead_writes_nothing_more(tmp_path):
     episodes = Episodes(128, np.array([1.0]), np.array([30]), np.array([True]))
-    with pytest.raises(HeldError, match="was taken over by process 4 of the host gamma"):
-        with Run(tmp_path, CONFIG) as run:
-            run.drove(episodes)
-            run.log(128, 0)
-            number = process_state.read(tmp_path)["lease"]
-            elsewhere(tmp_path, 0.0, host="gamma", pid=4, lease=number + 1)
-            written = (tmp_path / "metrics.jsonl").read_bytes()
-            for write in (run.meta, run.saved, lambda: run.log(256, 1)):
-                with pytest.raises(HeldError):
-                    write()
-            run.log(384, 2)
+    with Run(tmp_path, CONFIG) as run:
+        run.drove(episodes)
+        run.log(128, 0)
+        number = process_state.read(tmp_path)["lease"]
+        elsewhere(tmp_path, 0.0, host="gamma", pid=4, lease=number + 1)
+        written = (tmp_path / "metrics.jsonl").read_bytes()
+        for write in (run.meta, run.saved, lambda: run.log(256, 1)):
+            with pytest.raises(HeldError, match="was taken over by process 4 of the host gamma"):
+                write()
     assert (tmp_path / "metrics.jsonl").read_bytes() == written
     assert process_state.read(tmp_path)["host"] == "gamma"
 
@@ -189,9 +187,8 @@ def test_default_names_of_one_second_are_different_folders(tmp_path):
 
 
 def test_a_named_folder_that_is_held_is_refused_before_it_is_a_run(tmp_path):
-    with held_by(tmp_path / "mine"):
-        with pytest.raises(HeldError, match="or choose another --name"):
-            new_run_folder(tmp_path, "mine", CONFIG)
+    with held_by(tmp_path / "mine"), pytest.raises(HeldError, match="or choose another --name"):
+        new_run_folder(tmp_path, "mine", CONFIG)
 
 
 @needs_unshare
