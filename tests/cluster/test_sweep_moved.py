@@ -59,9 +59,10 @@ def command_after(text, words):
 def test_a_copied_sweep_goes_on_with_the_printed_command_and_leaves_the_original_alone(
     start_rlcar, tmp_path
 ):
-    (tmp_path / "my sweep.yaml").write_text(yaml.safe_dump(SWEEP))
+    (tmp_path / "my files").mkdir()
+    (tmp_path / "my files/sweep.yaml").write_text(yaml.safe_dump(SWEEP))
     folder = tmp_path / "many sweeps/one"
-    arguments = ["tune", "my sweep.yaml", "--sweeps", "many sweeps", "--name", "one"]
+    arguments = ["tune", "my files/sweep.yaml", "--sweeps", "many sweeps", "--name", "one"]
     process, said = start_rlcar(*arguments)
     end_s = time.monotonic() + PATIENCE_S
     while len(rows_of(folder)) < 4:
