@@ -28,10 +28,10 @@ class ClusterConfig(Section):
     # Blocks driven with weights older than so many updates are dropped; None: four times what all
     # blocks in flight amount to.
     max_policy_lag_updates: EnvSteps | None = None
-    simulator_deadline_s: Deadline = 60.0  # silent for longer is replaced
+    simulator_deadline_s: Deadline = 60.0  # without progress for longer is replaced
     start_deadline_s: Deadline = 180.0  # the same, while it still imports and compiles
     learner_deadline_s: Deadline = 60.0  # a learner that answers nothing for longer is hung
-    learn_deadline_s: Deadline = 900.0  # and so is one that works on a single call for longer
+    learn_deadline_s: Deadline = 900.0  # and so is one that makes no progress for longer
     most_restarts_in_a_row: Times = 5  # of one simulator without a block between them,
     # or of the learner without a checkpoint between them
     restart_pause_s: Pause = 1.0  # before the second restart in a row; then it doubles

@@ -1,5 +1,6 @@
 """The simulators: keeps each of them busy, replaces the dead and the silent, grows and shrinks."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -45,9 +46,10 @@ class Simulator:
     epoch: int
     actor: Any = None  # None while it waits to be started
     whereabouts: Any = None  # a ref, then Whereabouts
-    heard_s: float = 0.0  # when it last delivered, or began
+    heard_s: float = 0.0  # when it last made progress, or began
     start_at_s: float = 0.0
     leave_at_s: float | None = None  # it gets no more blocks, and ends then at the latest
+    asked: Any = None  # a ref: the time since its last progress
     in_flight: dict[Any, _InFlight] = dataclasses.field(default_factory=dict)  # by ref of Episodes
     has_delivered: bool = False
     failures: int = 0  # in a row, without a block between them
@@ -200,6 +202,7 @@ class Fleet:
                 if simulator.has_delivered
                 else self._cluster.start_deadline_s
             )
+            _hear(simulator, limit_s)
             silence_s = time.monotonic() - simulator.heard_s
             if simulator.in_flight and silence_s > limit_s:
                 reason = f"silent for {silence_s:.0f} s (limit {limit_s:.0f} s)"
@@ -239,7 +242,7 @@ class Fleet:
         for actor in actors:
             ray.kill(actor)
         for simulator in simulators:
-            simulator.actor = simulator.whereabouts = None
+            simulator.actor = simulator.whereabouts = simulator.asked = None
             simulator.in_flight = {}  # one death, however many of its blocks report it
             simulator.has_delivered = False
 
@@ -287,6 +290,18 @@ def simulator_options(cluster: ClusterConfig, nodes: list[Node]) -> Any:
         runtime_env={"env_vars": SIM_ENVIRONMENT},
         label_selector=selector("sim", nodes),
     )
+
+
+def _hear(simulator: Simulator, limit_s: float) -> None:
+    """Asks one that has delivered nothing for a while when it last made progress."""
+    now_s = time.monotonic()
+    if simulator.asked is not None and ray.wait([simulator.asked], timeout=0)[0]:
+        with contextlib.suppress(RayError):  # its blocks tell
+            simulator.heard_s = max(simulator.heard_s, now_s - ray.get(simulator.asked))
+        simulator.asked = None
+    is_quiet = simulator.in_flight and now_s - simulator.heard_s > limit_s / 4
+    if is_quiet and simulator.asked is None:
+        simulator.asked = simulator.actor.silent_s.remote()
 
 
 def is_lost_object(error: RayError) -> bool:

@@ -198,7 +198,7 @@ class RemoteLearner:
         self._ping = None
         limit_s = self._cluster.learn_deadline_s
         if busy_s is not None and busy_s > limit_s:
-            raise LearnerLostError(f"one call has taken it {busy_s:.0f} s (limit {limit_s:.0f} s)")
+            raise LearnerLostError(f"no progress for {busy_s:.0f} s (limit {limit_s:.0f} s)")
         if busy_s is None and now_s - self._heard_s > self._cluster.simulator_deadline_s:
             logger.warning("%d blocks are given up: their host is cut off", len(self._learning))
             self._count_lost(len(self._learning))

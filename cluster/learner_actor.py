@@ -12,7 +12,7 @@ import ray
 
 from cluster.replay_shards import rings_on
 from cluster.sim_actor import Whereabouts, whereabouts
-from rlcar import checkpoint, logs
+from rlcar import checkpoint, heartbeat, logs
 from rlcar.agent import make_agent
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.config import Config
@@ -94,9 +94,11 @@ class LearnerProcess:
 
     @ray.method(concurrency_group="control")
     def busy_s(self) -> float | None:
-        """For how long it has been at its present call; None while it waits for one."""
+        """For how long its present call has shown no progress; None while it waits for one."""
         since_s = self._busy_since_s
-        return None if since_s is None else time.monotonic() - since_s
+        if since_s is None:
+            return None
+        return min(time.monotonic() - since_s, heartbeat.progress().silent_s)
 
     @ray.method(concurrency_group="control")
     def whereabouts(self) -> Whereabouts:

@@ -9,8 +9,9 @@ from ray.job_submission import JobDetails, JobStatus
 from cluster.dashboard import Dashboard, brief
 from cluster.submit import jobs
 from rlcar.errors import UserError
+from rlcar.heartbeat import FROZEN_AFTER_S, Progress, is_frozen
 from rlcar.metrics import PlainProgress, read_progress_line
-from rlcar.monitor import FROZEN_AT_LEAST_S, Card, RunStatus, status_of_progress
+from rlcar.monitor import Card, RunStatus, status_of_progress
 
 # A plain progress line comes every ten seconds, between whatever else a job says.
 _LINES = 200
@@ -34,11 +35,11 @@ class Node(NamedTuple):
 
 
 class ClusterReader:
-    """Asks the dashboard again and again; remembers when each job last got on."""
+    """Asks the dashboard again and again; remembers when each job last printed its progress."""
 
-    def __init__(self, client: Dashboard):
-        self._client = client
-        self._moved: dict[str, tuple[int, float]] = {}  # job -> (env steps, since when)
+    def __init__(self, client: Dashboard, frozen_after_s: float = FROZEN_AFTER_S):
+        self._client, self._frozen_after_s = client, frozen_after_s
+        self._moved: dict[str, tuple[PlainProgress, float]] = {}  # job -> (line, since when)
 
     def statuses(self) -> list[RunStatus]:
         """The trainings among the jobs, oldest first; raises UserError without an answer."""
@@ -65,13 +66,16 @@ class ClusterReader:
         status = status_of_progress(job_id, state, progress)
         if state != "running" or progress is None:
             return status
-        steps, since_s = self._moved.get(job_id, (-1, 0.0))
-        if steps != progress.env_steps:
+        line, since_s = self._moved.get(job_id, (None, 0.0))
+        if line != progress:
             since_s = time.monotonic()
-            self._moved[job_id] = (progress.env_steps, since_s)
-        silent_s = time.monotonic() - since_s
-        is_frozen = silent_s > FROZEN_AT_LEAST_S
-        return status._replace(silent_s=silent_s, state="frozen" if is_frozen else state)
+            self._moved[job_id] = (progress, since_s)
+        said_ago_s = time.monotonic() - since_s
+        seen = Progress(progress.signs.stage, progress.signs.silent_s + said_ago_s)
+        # Whatever the stage: a process that is alive prints a line every half minute.
+        frozen = said_ago_s > self._frozen_after_s or is_frozen(seen, self._frozen_after_s)
+        new_state = "frozen" if frozen else state
+        return status._replace(silent_s=seen.silent_s, state=new_state, stage=seen.stage)
 
     def _progress(self, job: JobDetails) -> PlainProgress | None:
         file = quote(f"job-driver-{job.submission_id}.log")

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from rlcar import logs
+from rlcar import heartbeat, logs
 from rlcar.agent import make_agent
 from rlcar.arrays import check_finite
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.config import Config
-from rlcar.environment import make_rollout, spec_of
+from rlcar.environment import Driving, make_rollout, spec_of
 from rlcar.rollout import Episodes
 from rlcar.types import Trajectory, Weights
 
@@ -34,9 +34,8 @@ class SimulatorProcess:
         keep_compiled_code()  # one that takes a dead one's place need not compile again
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
-        policy = make_agent(config, spec_of(config)).policy
-        first_car = index * config.training.cars
-        self._rollout = make_rollout(config, policy, first_car, epoch, _is_cancelled)
+        self._config, self._index, self._epoch = config, index, epoch
+        self._rollout: Driving | None = None
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block; two objects, so that the block never passes through the driver.
@@ -44,18 +43,33 @@ class SimulatorProcess:
         Raises NonFiniteError: a NaN ends here. A cancelled call ends at its next step where blocks
         may be long.
         """
+        if self._rollout is None:  # here, as some renderers may only be used by one thread
+            self._rollout = self._start()
         began_s = time.perf_counter()
         trajectory, episodes = self._rollout.collect(weights)
         check_finite({"observation": trajectory.observation, "reward": trajectory.reward})
         return trajectory, episodes._replace(busy_s=time.perf_counter() - began_s)
 
     def close(self) -> None:
-        """Closes the environments."""
-        self._rollout.close()
+        """Closes the environments, if any were made."""
+        if self._rollout is not None:
+            self._rollout.close()
 
+    @ray.method(concurrency_group="control")
+    def silent_s(self) -> float:
+        """The time since its last sign of progress: a block of a slow environment takes minutes."""
+        return heartbeat.progress().silent_s
+
+    @ray.method(concurrency_group="control")
     def whereabouts(self) -> Whereabouts:
         """The process to look at, or to end."""
         return whereabouts()
+
+    def _start(self) -> Driving:
+        config = self._config
+        policy = make_agent(config, spec_of(config)).policy
+        first_car = self._index * config.training.cars
+        return make_rollout(config, policy, first_car, self._epoch, _is_cancelled)
 
 
 def _is_cancelled() -> bool:
@@ -80,7 +94,9 @@ def whereabouts() -> Whereabouts:
     return Whereabouts(ray.get_runtime_context().get_node_id(), os.getpid())
 
 
-SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0)(SimulatorProcess)
+SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(
+    SimulatorProcess
+)
 
 SIM_NICENESS = 10
 _CLOSE_S = 5.0

@@ -31,8 +31,11 @@ from cluster.sweep_history import History, TrialResult, TrialState, ranked
 from cluster.sweep_progress import SchedulerKeeper, SweepProgress, failure_of
 from cluster.sweep_results import write_results
 from cluster.trial import run_trial
+from rlcar import terminal
 from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
+from rlcar.lease import hold, holder
+from rlcar.run_folders import require_plain_name
 from rlcar.settings_file import read_yaml
 
 
@@ -45,12 +48,13 @@ class SweepOutcome(NamedTuple):
 
 def new_sweep_folder(root: Path, name: str, sweep: SweepConfig) -> Path:
     """Makes `<root>/<name>` and writes sweep.yaml; raises UserError when it holds a sweep."""
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise UserError(f"--name {name!r} is not a plain folder name")
+    require_plain_name(name)
     folder = root / name
-    if (folder / "sweep.yaml").exists():
+    why = holder(folder)
+    if why or (folder / "sweep.yaml").exists():
         raise UserError(
-            f"{folder} already holds a sweep: continue it with --resume, or choose another --name"
+            f"{folder} already holds a sweep{f', and {why}' if why else ''}: continue it with "
+            "--resume, or choose another --name"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +81,15 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
     folder = folder.resolve()  # trials have working directories of their own
     largest = tune_parts.largest_trial(sweep)
     runtime = tune_parts.runtime_config(sweep, largest).model_copy(update={"address": address})
-    history = History(folder)
     trainable = tune.with_parameters(run_trial, sweep=sweep, folder=folder)
-    with ray_runtime(runtime), StopRequest() as stop, _tune_in_our_hands():
+    with (
+        hold(folder),
+        terminal.outlived(folder / terminal.LOG),
+        ray_runtime(runtime),
+        StopRequest() as stop,
+        _tune_in_our_hands(),
+    ):
+        history = History(folder)
         tune_parts.warn_if_crowded(sweep, largest)
         scheduler = tune_parts.scheduler(sweep)
         progress = SweepProgress(sweep, history, stop)

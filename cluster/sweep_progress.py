@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from cluster.sweep_config import SweepConfig
 from cluster.sweep_history import History
+from rlcar.console import make_console
 from rlcar.interrupt import StopRequest
 from rlcar.regular_file import read_regular
-from rlcar.terminal import make_console
 from rlcar.when import EverySeconds
 
 _FIGURES = (

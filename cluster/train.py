@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from cluster.ordered_training import OrderedTraining, refuse_what_is_not_determi
 from cluster.prometheus import PrometheusWatcher
 from cluster.runtime import ray_runtime
 from cluster.weights import LagLimit
-from rlcar import checkpoint
+from rlcar import checkpoint, heartbeat, terminal
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation import Evaluation
 from rlcar.interrupt import TRAINING, StopRequest
+from rlcar.lease import hold
 from rlcar.mirror import Mirror
 from rlcar.rollback import roll_back
 from rlcar.run import EvaluationListener, Run
@@ -62,7 +64,13 @@ def train(
         )
     refuse_what_is_not_deterministic(config, cluster)
     epoch = resume.env_steps if resume else 0  # never that of an earlier leg
-    with ray_runtime(cluster), StopRequest(TRAINING) as stop:
+    with (
+        hold(folder),
+        terminal.outlived(folder / terminal.LOG),
+        heartbeat.stage("supervising"),
+        ray_runtime(cluster),
+        StopRequest(TRAINING) as stop,
+    ):
         policy = make_agent(config, spec_of(config)).policy
         evaluate = make_evaluation(config, policy, lambda: bool(stop))
         try:
@@ -80,8 +88,12 @@ def train(
         except RayError as error:
             raise UserError(
                 f"the Ray cluster failed ({type(error).__name__}): continue from the newest "
-                f"checkpoint with --resume {folder}"
+                f"checkpoint with the options of this command and {_resume(folder)}"
             ) from error
+
+
+def _resume(folder: Path) -> str:
+    return shlex.join(["--resume", str(folder)])
 
 
 @dataclasses.dataclass
@@ -171,6 +183,6 @@ class _Training:
         if self.restarts_in_a_row > self.cluster.most_restarts_in_a_row:
             raise UserError(
                 f"the learner died {self.restarts_in_a_row} times without writing a checkpoint; "
-                f"the last time: {death}. Earlier checkpoints are intact: --resume {self.folder}"
+                f"the last time: {death}. Earlier checkpoints are intact: {_resume(self.folder)}"
             ) from death
         logger.warning("the learner is replaced: %s", death)

@@ -1,5 +1,6 @@
 """One trial of a sweep: the loop of `rlcar.train` or `cluster.train`, with reports to Ray Tune."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from ray import tune
 from cluster.sweep_config import SweepConfig
 from rlcar.compile_cache import keep_compiled_code
 from rlcar.errors import NonFiniteError
+from rlcar.lease import WAIT_S, hold
 
 # A number and not an infinity: schedulers interpolate between what trials report.
 _WORST = 1e9
@@ -55,11 +57,10 @@ def run_trial(sample: dict[str, Any], sweep: SweepConfig, folder: Path) -> None:
 
     try:
         stored = tune.get_checkpoint()
-        if stored is None:
-            train(None)
-        else:
-            with stored.as_directory() as path:
-                train(checkpoint.latest(Path(path)))
+        # The process of an earlier attempt may have died with its host a moment ago.
+        with hold(run_folder, WAIT_S), contextlib.ExitStack() as stack:
+            path = None if stored is None else stack.enter_context(stored.as_directory())
+            train(None if path is None else checkpoint.latest(Path(path)))
     except NonFiniteError as error:
         worst = _WORST if sweep.direction == "min" else -_WORST
         reason = {"diverged": True, "reason": str(error)}

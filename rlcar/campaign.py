@@ -12,12 +12,16 @@ from typing import Any
 
 from rlcar.campaign_config import Campaign, Job
 from rlcar.errors import UserError
+from rlcar.heartbeat import patience_s
 from rlcar.interrupt import StopRequest
-from rlcar.monitor import FROZEN_AT_START_S, RunReader, RunStatus
+from rlcar.monitor import RunReader, RunStatus
+from rlcar.process_state import Observer
 
 _TICK_S = 0.2
 _LOOK_EVERY_S = 2.0
 _BACKOFF_AT_MOST_S = 600.0
+# What a run's folder says before the new process has begun to write there.
+_BEFORE = ("dead", "failed", "stopped", "finished", "unknown")
 
 
 @dataclasses.dataclass
@@ -127,16 +131,25 @@ class CampaignRun:
 
     def _look(self, one: JobState) -> None:
         with contextlib.suppress(UserError):  # it has not yet begun
-            one.reader = one.reader or RunReader(self._runs / one.job.name)
+            one.reader = one.reader or RunReader(
+                self._runs / one.job.name, self._campaign.frozen_after_s
+            )
             one.run = one.reader.status()
 
     def _is_frozen(self, one: JobState, now_s: float) -> bool:
-        if one.run is None:  # not even a folder
-            return now_s - one.started_s > FROZEN_AT_START_S
-        return one.run.state == "frozen"
+        if one.run is not None and one.run.state not in _BEFORE:
+            return one.run.state == "frozen"
+        # It has not come as far as a run: it imports, or fetches one from the storage.
+        limit_s = patience_s("starting", self._campaign.frozen_after_s)
+        return self._silent_s(one, now_s) > limit_s
 
     def _silent_s(self, one: JobState, now_s: float) -> float:
-        return (one.run.silent_s if one.run else None) or now_s - one.started_s
+        signs = [now_s - one.started_s]  # what came before this start does not count
+        if one.run is not None and one.run.silent_s is not None:
+            signs.append(one.run.silent_s)
+        elif (signs_of := Observer(self._runs / one.job.name).progress(time.time())) is not None:
+            signs.append(signs_of.silent_s)
+        return min(signs)
 
     def _has_report(self, one: JobState) -> bool:
         return (self._runs / one.job.name / "report.json").exists()

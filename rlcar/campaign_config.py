@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rlcar.config import Config, make_config, merge, nearest
 from rlcar.errors import ConfigError
+from rlcar.heartbeat import FROZEN_AFTER_S
 from rlcar.limits import Deadline, Positive, Seconds, Size, Times
 from rlcar.race_config import Section
 from rlcar.settings_file import read_yaml
@@ -66,6 +67,8 @@ class Campaign(Section):
     retries: Times = 5  # of one job
     backoff_s: Seconds = 10.0  # before the first retry; then it doubles, up to ten minutes
     stop_within_s: Deadline = 60.0  # the time that a job has to save
+    # A job without a sign of life for so long is frozen; stages like compiling have more time.
+    frozen_after_s: Deadline = FROZEN_AFTER_S
     jobs: list[Job] = Field(min_length=1)
 
     @pydantic.model_validator(mode="after")

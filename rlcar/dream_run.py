@@ -12,14 +12,14 @@ from rich.progress import track as progress_bar
 from rlcar import checkpoint, dream_pictures
 from rlcar.agent import Agent, make_agent
 from rlcar.config import Config, load_config
+from rlcar.console import make_console
 from rlcar.dreamer.dream import Dream, make_dreamer
 from rlcar.dreamer.learner import policy_part
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluate import track_seeds, write_json
-from rlcar.run import require_race, require_run, writing
+from rlcar.run import is_same_folder, require_race, require_run, writing
 from rlcar.sim import SPEC, make_race
 from rlcar.sim.sensors import RAYS
-from rlcar.terminal import make_console
 from rlcar.track import make_pool
 from rlcar.types import Params
 
@@ -120,7 +120,7 @@ def _load_params(
     """The learner's running average, decoder and heads included: the newest parameters' noise is
     a fifth of a dream's error.
     """
-    if path == folder or path.parent.name == "best":
+    if is_same_folder(path, folder) or path.resolve().parent.name == "best":
         save = checkpoint.latest(folder / "checkpoints")
     else:
         save = checkpoint.open_save(path)

@@ -1,5 +1,12 @@
 """Errors that are the user's to mend: the CLI prints one as a sentence and exits with code 2."""
 
+import shlex
+
+
+def command(*words: object) -> str:
+    """Returns a command line of `rlcar` for messages, quoted for a shell."""
+    return shlex.join(["rlcar", *map(str, words)])
+
 
 class UserError(Exception):
     """Says what is wrong, with which value, and what to do; never shown as a traceback."""

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rlcar import pictures
+from rlcar import heartbeat, pictures
 from rlcar.config import nearest
 from rlcar.errors import ConfigError
 from rlcar.evaluation import Evaluation
@@ -113,7 +113,8 @@ def make_evaluator(
         ).laps
 
     def evaluate(params: Params) -> Laps:
-        with jax.debug_nans(False):  # lines are NaN after a car's end, on purpose
+        # Lines are NaN after a car's end, on purpose.
+        with jax.debug_nans(False), heartbeat.stage("evaluating"):
             return _finish(jax.device_get(run(params)))
 
     return evaluate

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 from rlcar import checkpoint
 from rlcar.agent import Agent, make_agent
 from rlcar.config import Config, load_config
+from rlcar.console import make_console
 from rlcar.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.environment import make_evaluation, spec_of
 from rlcar.errors import CheckpointError
@@ -19,9 +20,8 @@ from rlcar.evaluate import drive, print_table, report, track_seeds, write_json, 
 from rlcar.metrics import read_metrics
 from rlcar.pictures import draw_learning_curve
 from rlcar.regular_file import read_regular
-from rlcar.run import require_run, writing
+from rlcar.run import is_same_folder, require_run, writing
 from rlcar.sim import SPEC
-from rlcar.terminal import make_console
 from rlcar.track import make_tracks
 from rlcar.types import Params
 
@@ -120,7 +120,7 @@ def load_policy(
     """The named checkpoint's policy; of a run the best, or the newest before any evaluation."""
     state = jax.eval_shape(lambda: agent.learner.init(seed))
     like = agent.learner.policy_params(state)
-    if path == folder:
+    if is_same_folder(path, folder):
         save = checkpoint.latest(folder / "best") or checkpoint.latest(folder / "checkpoints")
     else:
         save = checkpoint.open_save(path)

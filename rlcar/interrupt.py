@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM as a question that a loop can ask, so that it can save before it ends."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -44,5 +45,6 @@ class StopRequest:
             raise KeyboardInterrupt
         if self._answer and not self._asked:
             # Not through a stream, which the signal may have found in the middle of a write.
-            os.write(2, f"\n{self._answer}\n".encode())
+            with contextlib.suppress(OSError):  # the terminal may have gone
+                os.write(2, f"\n{self._answer}\n".encode())
         self._asked = True

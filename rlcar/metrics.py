@@ -20,10 +20,11 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from rlcar import logs
+from rlcar import heartbeat, logs
+from rlcar.console import make_console
 from rlcar.errors import UserError
+from rlcar.heartbeat import Progress as SignsOfLife
 from rlcar.regular_file import read_regular
-from rlcar.terminal import make_console
 from rlcar.when import EverySeconds
 
 logger = logging.getLogger(__name__)
@@ -219,7 +220,13 @@ class ProgressLine:
             disable=not self._console.is_terminal or logs.are_json(),
         )
         self._task = self._progress.add_task("train", total=total_env_steps, text="")
-        self._is_live = self._console.is_terminal and not logs.are_json()
+        self._plain_every_s, self._clock = plain_every_s, clock
+        self._printed_s = clock()
+
+    @property
+    def _is_live(self) -> bool:
+        # Asked each time: a terminal may go away while a training goes on.
+        return self._console.is_terminal and not logs.are_json()
 
     def update(self, env_steps: int, fields: Mapping[str, Any]) -> None:
         """Shows the newest numbers, of the metrics it knows; what is not given keeps its value."""
@@ -232,6 +239,15 @@ class ProgressLine:
             self._progress.update(self._task, completed=env_steps, text=self._text())
         elif self._should_print():
             self._print_line()
+
+    def tell(self, seen: SignsOfLife) -> None:
+        """Prints the line again when it is overdue, so that a log shows that its process lives.
+
+        `seen` is what the process says of itself; a log that nobody writes to shows a dead one.
+        """
+        is_overdue = self._clock() - self._printed_s >= 2 * self._plain_every_s
+        if is_overdue and not self._is_live:
+            self._print_line(seen)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -247,20 +263,25 @@ class ProgressLine:
         if self._is_line_due and not self._is_live:
             self._print_line()
 
-    def _print_line(self) -> None:
-        self._is_line_due = False
+    def _print_line(self, seen: SignsOfLife | None = None) -> None:
+        seen = seen or heartbeat.progress()
+        self._is_line_due, self._printed_s = False, self._clock()
         done = self._env_steps or 0
+        is_waiting = seen.silent_s >= self._plain_every_s
         if logs.are_json():
             counters = {"env_steps": done, "total_env_steps": self._total}
             numbers = {name: value for name, value in self._fields.items() if math.isfinite(value)}
-            logger.info("progress", extra={"fields": counters | numbers})
+            waits = {"stage": seen.stage, "silent_s": round(seen.silent_s)} if is_waiting else {}
+            logger.info("progress", extra={"fields": {**counters, **numbers, **waits}})
             return
         eta = self._eta(self._total - done)
         head = f"{done}/{self._total} env steps ({done / self._total:.0%}), ETA {eta}"
+        parts = [head, self._text()]
+        if is_waiting:
+            parts.append(f"stage {seen.stage}  silent {seen.silent_s:.0f}s")
         # One line a report, however narrow the log is taken to be.
-        self._console.print(
-            "  ".join([head, self._text()]).rstrip(), markup=False, highlight=False, soft_wrap=True
-        )
+        text = "  ".join(part for part in parts if part)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _eta(self, env_steps_left: int) -> str:
         per_s = self._rate.per_s()
@@ -286,6 +307,7 @@ class PlainProgress(NamedTuple):
     eta: str
     text: str  # the rest, as it stands
     metrics: dict[str, float]  # the rest, by the metrics' own names
+    signs: SignsOfLife = SignsOfLife(heartbeat.WORKING, 0.0)  # when the line was printed
 
 
 def read_progress_line(line: str) -> PlainProgress | None:
@@ -296,11 +318,15 @@ def read_progress_line(line: str) -> PlainProgress | None:
     done, total, eta, text = found.groups(default="")
     names = {label: name for name, (label, _) in _FIELDS.items()}
     metrics = {}
+    signs = SignsOfLife(heartbeat.WORKING, 0.0)
+    if waiting := re.search(r"stage (\S+)  silent (\d+)s$", text):
+        signs = SignsOfLife(waiting[1], float(waiting[2]))
+        text = text[: waiting.start()].rstrip()
     for label, value in re.findall(r"(\S+) (\S+)", text):
         if label in names:
             number = float(value.removesuffix("%"))
             metrics[names[label]] = number / 100 if value.endswith("%") else number
-    return PlainProgress(int(done), int(total), eta, text, metrics)
+    return PlainProgress(int(done), int(total), eta, text, metrics, signs)
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:

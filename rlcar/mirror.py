@@ -23,7 +23,7 @@ class Mirror:
 
     def __init__(self, folder: Path, url: str) -> None:
         """Raises StorageError for an address that is none."""
-        self._folder = folder
+        self._folder = folder.resolve()  # the storage calls the run by this name
         self._storage = Storage(url) if url else None
         self._wanted, self._closing = threading.Event(), False
         self._thread = threading.Thread(target=self._serve, daemon=True, name="mirror")

@@ -9,18 +9,21 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlcar import checkpoint, process_state
+from rlcar import checkpoint, heartbeat, process_state
 from rlcar.config import load_config
 from rlcar.errors import UserError
+from rlcar.lease import RENEW_S
 from rlcar.metrics import PlainProgress
 from rlcar.regular_file import open_regular
 from rlcar.run import require_run
 
-# So many log intervals without a row, and at least so long, and a run counts as frozen: an
-# evaluation or a compilation writes none for a while either.
-FROZEN_INTERVALS = 60
-FROZEN_AT_LEAST_S = 60.0
-FROZEN_AT_START_S = 300.0
+# How long runs of versions that show no other signs of life may go without a row.
+_ROWLESS_INTERVALS = 60
+_ROWLESS_AT_LEAST_S = 60.0
+_ROWLESS_AT_START_S = 300.0
+
+# A process that is alive renews its lease; a busy disk may delay that.
+MISSED_RENEWALS_S = 3 * RENEW_S
 
 _MOST_BYTES = 1 << 30  # of a run's metrics
 _TAIL_BYTES = 1 << 20  # of a week's metrics, what is read at first
@@ -53,9 +56,10 @@ class RunStatus(NamedTuple):
     env_steps: int = 0
     total_env_steps: int = 0
     eta_s: float | None = None
-    silent_s: float | None = None  # since the last row
+    silent_s: float | None = None  # since the last sign of life
     checkpoint_age_s: float | None = None
     error: str | None = None
+    stage: str | None = None  # what its process is doing, of `rlcar.heartbeat.STAGES`
     episodes: float | None = None
     reward: float | None = None
     lap_rate: float | None = None
@@ -85,12 +89,15 @@ class Card(NamedTuple):
 class RunReader:
     """Follows one run; each `status` reads only what came since the last."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, frozen_after_s: float = heartbeat.FROZEN_AFTER_S):
+        """`frozen_after_s` is the patience with a process, which slow stages multiply."""
         self.folder = require_run(folder)
         config = load_config(self.folder / "config.json")
         self._total = config.training.env_steps
-        interval_s = FROZEN_INTERVALS * config.training.log_every_s
-        self._frozen_after_s = max(FROZEN_AT_LEAST_S, interval_s)
+        interval_s = _ROWLESS_INTERVALS * config.training.log_every_s
+        self._rowless_s = max(_ROWLESS_AT_LEAST_S, interval_s)
+        self._frozen_after_s = frozen_after_s
+        self._process = process_state.Observer(self.folder)
         self._file_id: tuple[int, int] | None = None
         self._offset = 0
         self._rows: deque[dict[str, Any]] = deque()  # of the rate's window
@@ -102,9 +109,15 @@ class RunReader:
         about = process_state.read(self.folder)
         written_s = self._read()
         env_steps = int(self._latest.get("env_steps", 0))
+        seen = self._process.progress(now_s)
         began_s = max(written_s or 0.0, float(about.get("time_unix_s") or 0.0))
         silent_s = max(0.0, now_s - began_s) if began_s else None
-        state = self._state(about, env_steps, silent_s, written_s is not None)
+        if seen is not None:
+            silent_s, is_frozen = seen.silent_s, self._is_frozen(seen, now_s)
+        else:
+            limit_s = _ROWLESS_AT_START_S if written_s is None else self._rowless_s
+            is_frozen = silent_s is not None and silent_s > limit_s
+        state = self._state(about, env_steps, is_frozen, written_s is not None)
         per_s = self._env_steps_per_s()
         left = max(0, self._total - env_steps)
         return RunStatus(
@@ -116,6 +129,7 @@ class RunReader:
             silent_s=silent_s,
             checkpoint_age_s=self._checkpoint_age_s(now_s),
             error=about.get("error"),
+            stage=seen.stage if seen is not None and state in ("running", "frozen") else None,
             **{shown: self._metric(names) for shown, names in _METRICS.items()},
         )
 
@@ -125,9 +139,7 @@ class RunReader:
             return None if save is None else max(0.0, now_s - save.path.stat().st_mtime)
         return None
 
-    def _state(
-        self, about: dict[str, Any], env_steps: int, silent_s: float | None, has_rows: bool
-    ) -> str:
+    def _state(self, about: dict[str, Any], env_steps: int, is_frozen: bool, has_rows: bool) -> str:
         noted = about.get("state")
         if noted == "ended":
             return "finished" if env_steps >= self._total else "stopped"
@@ -135,10 +147,15 @@ class RunReader:
             return "failed" if noted == "failed" else "unknown"
         if process_state.is_gone(about):
             return "dead"
-        limit_s = self._frozen_after_s if has_rows else FROZEN_AT_START_S
-        if silent_s is not None and silent_s > limit_s:
+        if is_frozen:
             return "frozen"
         return "running" if has_rows else "starting"
+
+    def _is_frozen(self, seen: heartbeat.Progress, now_s: float) -> bool:
+        """Its work stands still, or the whole process: then not even its lease is renewed."""
+        renewed_s = self._process.renewed_ago_s(now_s) or 0.0
+        is_stopped = renewed_s > max(self._frozen_after_s, MISSED_RENEWALS_S)
+        return is_stopped or heartbeat.is_frozen(seen, self._frozen_after_s)
 
     def _read(self) -> float | None:
         """Takes in new rows; returns when the file was last written, None without rows."""
@@ -188,8 +205,8 @@ class RunReader:
 class RunsReader:
     """Follows every run below a folder, those too that begin later."""
 
-    def __init__(self, root: Path):
-        self._root = root
+    def __init__(self, root: Path, frozen_after_s: float = heartbeat.FROZEN_AFTER_S):
+        self._root, self._frozen_after_s = root, frozen_after_s
         self._readers: dict[Path, RunReader] = {}
 
     def statuses(self) -> list[RunStatus]:
@@ -200,7 +217,7 @@ class RunsReader:
             folder = config.parent
             if folder not in self._readers:
                 with contextlib.suppress(UserError):  # one that is only beginning
-                    self._readers[folder] = RunReader(folder)
+                    self._readers[folder] = RunReader(folder, self._frozen_after_s)
         for folder in [folder for folder in self._readers if not folder.is_dir()]:
             del self._readers[folder]
         return [self._readers[folder].status() for folder in sorted(self._readers, key=_began_s)]

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from rlcar.agent import make_agent
 from rlcar.config import Config
+from rlcar.console import make_console
 from rlcar.environment import make_evaluation, make_rollout, spec_of
 from rlcar.errors import UserError
-from rlcar.terminal import make_console
 from rlcar.trainer import Trainer
 
 _TOP_OPERATIONS = 12

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlcar import heartbeat
 from rlcar.config import Config
 from rlcar.errors import CheckpointError
 from rlcar.sim import SPEC, Race, make_race
@@ -83,10 +84,11 @@ class Rollout:
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block `[T, N]`; blocks until it is done."""
-        self.state, trajectory, ended = self.collect_block(
-            weights.params, self.state, weights.version
-        )
-        return jax.tree.map(np.asarray, trajectory), episodes_of(ended)
+        with heartbeat.stage("driving"):
+            self.state, trajectory, ended = self.collect_block(
+                weights.params, self.state, weights.version
+            )
+            return jax.tree.map(np.asarray, trajectory), episodes_of(ended)
 
     def saved(self) -> dict[str, np.ndarray]:
         """The cars' whole state as numbered arrays."""

@@ -10,7 +10,6 @@ runs/<name>/config.json      every setting, resolved
 """
 
 import contextlib
-import glob
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +17,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from rlcar import checkpoint, process_state
+from rlcar import checkpoint, heartbeat
 from rlcar.config import Config, dump_config
-from rlcar.errors import CheckpointError, UserError
+from rlcar.errors import UserError
 from rlcar.evaluation import Evaluation
+from rlcar.lease import hold
 from rlcar.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
 from rlcar.mirror import Mirror
 from rlcar.rollout import Episodes
+from rlcar.run_folders import find_save, is_same_folder, new_run_folder, require_run
 from rlcar.types import Weights
 from rlcar.when import Every, EverySeconds
+
+__all__ = [
+    "Run",
+    "find_save",
+    "is_same_folder",
+    "new_run_folder",
+    "require_race",
+    "require_run",
+    "writing",
+]
 
 STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
 _DETERMINISTIC_ROWS = 1000  # at most, of a whole training
@@ -62,28 +73,25 @@ class Run:
         self.folder, self.config = folder, config
         self._mirror = mirror or Mirror(folder, "")
         resumed_steps = resumed.env_steps if resumed else 0
-        refuse_second(folder)
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / "config.json", dump_config(config))
-            if resumed is None:
-                about = checkpoint.provenance(config.seed)
-                _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
-            # What is later than the save to continue from belongs to a future that is given up.
-            start = resumed or checkpoint.Save(folder, 0, {})
-            checkpoint.rewind(self.checkpoints, start)
-            checkpoint.rewind(folder / "best", start)
-            self._writer = MetricsWriter(folder, resume_env_steps=resumed_steps)
+        self._held = contextlib.ExitStack()
+        self._lease = self._held.enter_context(hold(folder))
+        self._lease.begin()
+        try:
+            with writing(folder):
+                self._writer = _open_folder(folder, config, resumed)
+            best = checkpoint.latest_sound(folder / "best")
+            self._episodes = _episodes_before(folder) if resumed else 0
+        except BaseException:
+            self._held.close()
+            raise
         self._before_s = float(resumed.meta["train_seconds"]) if resumed else 0.0
         self._start_s = time.monotonic()
         self._progress = ProgressLine(config.training.env_steps)
-        best = checkpoint.latest_sound(folder / "best")
         self._best = float(best.meta["metric"]) if best else float("inf")
         self._cost: float | None = None  # of the latest evaluation
         self._watcher = watcher
         self._reward, self._laps = RunningMean(100), RunningMean(100)
         self._episode_steps = RunningMean(100)
-        self._episodes = _episodes_before(folder) if resumed else 0
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
         self._logged = (-1, -1)
@@ -103,8 +111,8 @@ class Run:
         return lambda: is_due(self._driven_env_steps)
 
     def __enter__(self) -> "Run":
-        process_state.write(self.folder, "running")
         self._progress.__enter__()
+        self._lease.listen(self._progress.tell)
         return self
 
     def __exit__(
@@ -113,11 +121,9 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._lease.forget(self._progress.tell)
         self._progress.__exit__(kind, error, trace)
-        if isinstance(error, SystemExit):  # who watches has seen enough: nothing went wrong
-            process_state.write(self.folder, "ended")
-        else:
-            process_state.write(self.folder, "failed" if error else "ended", error)
+        self._held.__exit__(kind, error, trace)
         try:
             with writing(self.folder):
                 self._writer.close()
@@ -136,11 +142,13 @@ class Run:
         return self.folder / "checkpoints"
 
     def meta(self) -> dict[str, Any]:
-        """What each save says of the run."""
+        """What each save says of the run; raises HeldError when another process has taken it."""
+        self._lease.check()
         return {"train_seconds": self.train_seconds, "metric": self._cost}
 
     def drove(self, episodes: Episodes) -> None:
         """Counts new env steps and the episodes that ended in them."""
+        heartbeat.beat()
         self._env_rate.add(episodes.env_steps)
         self._driven_env_steps += episodes.env_steps
         for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
@@ -154,6 +162,7 @@ class Run:
 
     def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Counts train steps and keeps their metrics for the next row."""
+        heartbeat.beat()
         self._train_rate.add(updates)
         self._latest |= metrics
 
@@ -180,25 +189,30 @@ class Run:
 
     def evaluated(self, env_steps: int, weights: Weights, evaluation: Evaluation) -> None:
         """Notes how `weights` drove, and keeps them if they are the best so far."""
+        heartbeat.beat()
         self._cost = evaluation.cost
         self._latest |= evaluation.metrics
         self._write_row(env_steps, evaluation.metrics)
         self._progress.update(env_steps, self._latest)
         if evaluation.cost < self._best:
             self._best = evaluation.cost
-            checkpoint.save(
-                self.folder / "best",
-                env_steps,
-                {"policy": weights.params},
-                config_json=dump_config(self.config),
-                meta={**self.meta(), "train_steps": weights.version, "seed": self.config.seed},
-            )
+            meta = {**self.meta(), "train_steps": weights.version, "seed": self.config.seed}
+            with heartbeat.stage("saving"):
+                checkpoint.save(
+                    self.folder / "best",
+                    env_steps,
+                    {"policy": weights.params},
+                    config_json=dump_config(self.config),
+                    meta=meta,
+                )
             # The best until the newest checkpoint, too: who goes on from there needs it.
             resumable = checkpoint.latest(self.checkpoints)
             checkpoint.keep(self.folder / "best", 1, resumable.env_steps if resumable else None)
 
     def saved(self) -> None:
         """Drops old checkpoints, and sends the new one to the storage if there is one."""
+        heartbeat.beat()
+        self._lease.check()
         with writing(self.folder):
             checkpoint.keep(self.checkpoints, self.config.training.checkpoints_kept)
         self._mirror.push()
@@ -231,98 +245,31 @@ class Run:
         }
 
     def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
+        self._lease.check()
         with writing(self.folder):
             self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
         if self._watcher:
             self._watcher.wrote(env_steps, row)
 
 
+def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) -> MetricsWriter:
+    """Writes what the run is, and drops what is later than the save to continue from.
+
+    That belongs to a future that is given up.
+    """
+    _write(folder / "config.json", dump_config(config))
+    if resumed is None:
+        about = checkpoint.provenance(config.seed)
+        _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+    start = resumed or checkpoint.Save(folder, 0, {})
+    checkpoint.rewind(folder / "checkpoints", start)
+    checkpoint.rewind(folder / "best", start)
+    return MetricsWriter(folder, resume_env_steps=resumed.env_steps if resumed else 0)
+
+
 def _episodes_before(folder: Path) -> int:
     rows = read_metrics(folder / "metrics.jsonl")
     return int(max((row.get("episode/count") or 0 for row in rows), default=0))
-
-
-_NAME_BYTES = 200  # with what is put before it, below what file systems take
-
-
-def new_run_folder(
-    root: Path, name: str | None, config: Config, *, may_restart: bool = False
-) -> Path:
-    """Chooses a folder that does not hold a run yet; raises UserError when `name` does.
-
-    `may_restart` allows a run that was killed before its first checkpoint: nothing is lost.
-    """
-    if name is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        name = f"{config.preset}-seed{config.seed}-{stamp}"
-    _refuse_path(name)
-    folder = root / name
-    is_empty = checkpoint.latest(folder / "checkpoints") is None
-    if (folder / "config.json").exists() and not (may_restart and is_empty):
-        how = f"begin it again with --resume auto --name {name}" if is_empty else ""
-        raise UserError(
-            f"{folder} already holds a run: {how or f'continue it with --resume {folder}'}, "
-            "or choose another --name"
-        )
-    return folder
-
-
-def _refuse_path(name: str) -> None:
-    is_plain = Path(name).name == name and name not in ("", ".", "..") and "\0" not in name
-    if not is_plain or len(name.encode()) > _NAME_BYTES:
-        raise UserError(
-            f"--name {name[:40]!r} is not a plain folder name of at most {_NAME_BYTES} bytes"
-        )
-
-
-def refuse_second(folder: Path) -> None:
-    """Raises UserError while another process of this machine trains the run.
-
-    Two would delete each other's checkpoints: to each the other's are of a future given up.
-    """
-    about = process_state.read(folder)
-    if about.get("state") == "running" and process_state.is_another_here(about):
-        raise UserError(
-            f"{folder} is being trained by process {about['pid']} of this machine: stop that "
-            "first, or watch it with rlcar monitor --watch"
-        )
-
-
-def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
-    """The checkpoint that `--resume` means; None when `auto` finds nothing to continue.
-
-    Raises UserError for a folder that is not a run, and CheckpointError for one without a
-    complete checkpoint.
-    """
-    if resume == "auto":
-        if name is not None:
-            _refuse_path(name)
-        pattern = f"{'*' if name is None else glob.escape(name)}/checkpoints"
-        newest = [checkpoint.latest(folder) for folder in root.glob(pattern)]
-        found = [save for save in newest if save is not None]
-        last = max(found, key=lambda save: save.path.stat().st_mtime, default=None)
-        # Nobody is there to be told that the newest is damaged: the one before it will do.
-        return last and (checkpoint.latest_sound(last.path.parent) or last)
-    folder = require_run(Path(resume))
-    if Path(resume).parent == folder / "best":
-        raise UserError(f"{resume} holds a policy alone: continue its run with --resume {folder}")
-    if folder == Path(resume):
-        save = checkpoint.latest(folder / "checkpoints")
-        if save is None:
-            raise CheckpointError(
-                f"{folder} holds no complete checkpoint yet: begin it again with --resume auto "
-                f"--name {folder.name}"
-            )
-        return save
-    return checkpoint.open_save(Path(resume))
-
-
-def require_run(path: Path) -> Path:
-    """Returns the run that `path` is, or that it is a checkpoint of; else raises UserError."""
-    for folder in (path, path.parent.parent):
-        if (folder / "config.json").exists() and (folder / "run.json").exists():
-            return folder
-    raise UserError(f"{path} is not a run or a checkpoint of one: it has no config.json, run.json")
 
 
 def require_race(folder: Path, config: Config) -> None:

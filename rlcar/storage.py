@@ -9,6 +9,7 @@ What has no DONE is not there: a torn push is never fetched.
 """
 
 import contextlib
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow
 from pyarrow import fs
 
-from rlcar import checkpoint
+from rlcar import checkpoint, heartbeat
 from rlcar.errors import StorageError
+from rlcar.lease import hold
 from rlcar.regular_file import MAX_TEXT_BYTES, open_regular, read_regular
 
 _PART_BYTES = 4 * 2**20
@@ -84,6 +86,7 @@ class Storage:
         self._base = self._location.path
         self._connected: fs.FileSystem | None = None
         self._metrics_sent = 0  # bytes of metrics.jsonl
+        self._is_ours = False  # that the run of our name is ours, once that has been looked up
 
     def check(self) -> None:
         """Writes and removes a file; raises StorageError when that cannot be done."""
@@ -96,8 +99,11 @@ class Storage:
 
     def push(self, folder: Path) -> None:
         """Makes the storage hold what the run's folder holds; raises StorageError."""
-        target = f"{self._base}/{folder.name}"
+        name = folder.resolve().name  # `.` has none
+        target = f"{self._base}/{name}"
         with self._reaching():
+            if not self._is_ours:
+                self._refuse_other_run(folder, name)
             self._files.create_dir(target, recursive=True)
             for name in ("config.json", "run.json"):
                 if (folder / name).exists():
@@ -121,9 +127,12 @@ class Storage:
         return found
 
     def fetch(self, name: str, root: Path) -> checkpoint.Save | None:
-        """Brings a run into `root` with its newest sound checkpoint; None if it has none."""
+        """Brings a run into `root` with its newest sound checkpoint; None if it has none.
+
+        Raises HeldError while another process works in its folder there.
+        """
         source, folder = f"{self._base}/{name}", root / name
-        with self._reaching():
+        with hold(folder), self._reaching():
             for file in ("config.json", "run.json"):
                 self._get([f"{source}/{file}"], folder / file)
             parts = sorted(one.path for one in self._list(f"{source}/metrics"))
@@ -140,21 +149,47 @@ class Storage:
         """Brings what `--resume` means into `root` if it is newer here than there.
 
         `auto` means the run that was written last, of all here and there; else a run's folder.
-        Raises StorageError.
+        Raises StorageError, also for the address of a single run.
         """
         if resume == "auto":
+            self._refuse_run_as_base()
             stored = max(self.runs(name), key=lambda run: run.written, default=None)
-            newest = [checkpoint.latest(one) for one in root.glob(f"{name or '*'}/checkpoints")]
+            pattern = "*" if name is None else glob.escape(name)
+            newest = [checkpoint.latest(one) for one in root.glob(f"{pattern}/checkpoints")]
             there = [save for save in newest if save is not None]
             if stored and any(_is_later(save, stored, root) for save in there):
                 return None
         else:
-            stored = next(iter(self.runs(Path(resume).name)), None)
-            root = Path(resume).parent
-            newest_there = checkpoint.latest(Path(resume) / "checkpoints")
+            folder = Path(resume).resolve()  # `.` and `runs/x/..` have names only then
+            stored = next(iter(self.runs(folder.name)), None)
+            root = folder.parent
+            newest_there = checkpoint.latest(folder / "checkpoints")
             if stored and newest_there and newest_there.env_steps >= stored.env_steps:
                 return None
         return self.fetch(stored.name, root) if stored else None
+
+    def _refuse_run_as_base(self) -> None:
+        """An address one folder too deep would look as if it held no runs."""
+        with self._reaching():
+            is_run = bool(self._saves(f"{self._base}/checkpoints"))
+        if is_run and not self.runs():
+            raise StorageError(
+                f"{self._url} is itself a stored run (it holds checkpoints/): name the folder "
+                "above it with --storage. If it was mirrored there by mistake, move what it holds "
+                "into a folder with the run's name"
+            )
+
+    def _refuse_other_run(self, folder: Path, name: str) -> None:
+        """Two machines may have given two runs the same name: neither overwrites the other."""
+        path = f"{self._base}/{name}/run.json"
+        is_there = self._files.get_file_info(path).type == fs.FileType.File
+        ours = (folder / "run.json").read_bytes() if (folder / "run.json").exists() else b""
+        if is_there and ours and self._read(path) != ours and self.runs(name):
+            raise StorageError(
+                f"{self._url} holds another run that is called {name}: it is left as it is, and "
+                "this one is not mirrored. Stop this one, rename its folder, and continue it"
+            )
+        self._is_ours = bool(ours)
 
     @property
     def _files(self) -> fs.FileSystem:
@@ -252,7 +287,9 @@ class Storage:
         with partial.open("wb") as sink:
             for source in sources:
                 with self._opened(source) as file:
-                    shutil.copyfileobj(file, sink, 2**20)
+                    while data := file.read(2**20):
+                        sink.write(data)
+                        heartbeat.beat()
         partial.replace(target)
 
     def _get_save(self, source: str, target: Path) -> None:
@@ -304,7 +341,7 @@ _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 def _is_later(save: checkpoint.Save, stored: StoredRun, root: Path) -> bool:
     """Says whether a local save makes the stored run the wrong one, or no news, for `auto`."""
-    if save.path.parent.parent == root / stored.name:
+    if save.path.parent.parent.resolve() == (root / stored.name).resolve():
         return save.env_steps >= stored.env_steps
     return save.path.stat().st_mtime > stored.written.timestamp()
 

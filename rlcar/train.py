@@ -4,13 +4,14 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from rlcar import checkpoint, logs
+from rlcar import checkpoint, heartbeat, logs, terminal
 from rlcar.agent import make_agent
 from rlcar.config import Config
 from rlcar.devices import everything_on_cpu
 from rlcar.environment import Driving, make_evaluation, make_rollout, spec_of
 from rlcar.errors import NonFiniteError
 from rlcar.interrupt import TRAINING, StopRequest
+from rlcar.lease import hold
 from rlcar.mirror import Mirror
 from rlcar.rollback import roll_back
 from rlcar.rollout import Rollout
@@ -39,7 +40,13 @@ def train(
     `on_evaluated` raises ends the loop.
     """
     mirrored = Mirror(folder, config.training.storage)
-    with StopRequest(TRAINING) as stop, mirrored as mirror, everything_on_cpu():
+    with (
+        hold(folder),
+        terminal.outlived(folder / terminal.LOG),
+        StopRequest(TRAINING) as stop,
+        mirrored as mirror,
+        everything_on_cpu(),
+    ):
         outcome = None
         while outcome is None:
             try:
@@ -57,14 +64,15 @@ def _train(
     mirror: Mirror,
     on_evaluated: EvaluationListener | None,
 ) -> Outcome:
-    spec = spec_of(config)
-    agent = make_agent(config, spec)
-    memory_lines = check_replay_memory(config, spec, agent)
-    trainer = Trainer(config, spec, agent)
-    evaluate = make_evaluation(config, agent.policy, lambda: bool(stop))
-    if resume is not None:
-        trainer.restore(resume)
-    rollout = _rollout_from(config, agent.policy, resume)
+    with heartbeat.stage("starting"):
+        spec = spec_of(config)
+        agent = make_agent(config, spec)
+        memory_lines = check_replay_memory(config, spec, agent)
+        trainer = Trainer(config, spec, agent)
+        evaluate = make_evaluation(config, agent.policy, lambda: bool(stop))
+        if resume is not None:
+            trainer.restore(resume)
+        rollout = _rollout_from(config, agent.policy, resume)
 
     blocks = config.training.blocks_per_call
     with (

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar import checkpoint
+from rlcar import checkpoint, heartbeat
 from rlcar.agent import Agent
 from rlcar.arrays import Arrays, check_finite, flatten
 from rlcar.config import Config, dump_config, load_config
@@ -92,7 +92,8 @@ class Trainer:
 
     def _wait_for_compiler(self) -> None:
         if self._compiling is not None:
-            self._compiling.join()
+            with heartbeat.stage("compiling"):
+                self._compiling.join()
             self._compiling = None
 
     def _compile_ahead(self) -> None:
@@ -143,11 +144,12 @@ class Trainer:
         else:
             batches = self._replay.sample(self.updates_per_call)
         self._wait_for_compiler()
-        with self._nans_named():
+        with self._nans_named(), heartbeat.stage("learning"):
             self._state, metrics = self._update(self._state, batches)
-        self.train_steps += self.updates_per_call
-        self._limiter.sampled(self.updates_per_call * self._steps_per_update)
-        return self._checked(metrics) | self._replay.metrics(self.train_steps)
+            self.train_steps += self.updates_per_call
+            self._limiter.sampled(self.updates_per_call * self._steps_per_update)
+            # JAX waits here for what it has only been asked for above.
+            return self._checked(metrics) | self._replay.metrics(self.train_steps)
 
     @contextlib.contextmanager
     def _nans_named(self) -> Iterator[None]:
@@ -177,11 +179,11 @@ class Trainer:
         """
         if self._fused is None:
             self._fused = _make_fused(self._learner, rollout.collect_block, blocks)
-        with self._nans_named():
+        with self._nans_named(), heartbeat.stage("learning"):
             self._state, rollout.state, metrics, ended = self._fused(
                 self._state, rollout.state, self.train_steps
             )
-        episodes = episodes_of(ended)
+            episodes = episodes_of(ended)  # JAX waits here
         self.train_steps += blocks
         self.env_steps += episodes.env_steps
         self._limiter.inserted(episodes.env_steps)
@@ -210,19 +212,21 @@ class Trainer:
             extra["replay"] = self._replay.state()
         else:
             extra["replay_since"] = self._replay.state_since(needs[1])
-        save = checkpoint.save(
-            folder,
-            self.env_steps,
-            self._saved(),
-            config_json=dump_config(self._config),
-            meta={
-                **meta,
-                "train_steps": self.train_steps,
-                "seed": self._config.seed,
-                "needs": [needs[0].path.name] if needs else [],
-            },
-            extra_files=extra,
-        )
+        about = {
+            **meta,
+            "train_steps": self.train_steps,
+            "seed": self._config.seed,
+            "needs": [needs[0].path.name] if needs else [],
+        }
+        with heartbeat.stage("saving"):
+            save = checkpoint.save(
+                folder,
+                self.env_steps,
+                self._saved(),
+                config_json=dump_config(self._config),
+                meta=about,
+                extra_files=extra,
+            )
         if needs is None:
             self._whole = (save, self._replay.slots_inserted)
         return save

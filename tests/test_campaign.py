@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlcar import checkpoint, monitor
+from rlcar import checkpoint
 from rlcar.campaign import CampaignRun, end_process
 from rlcar.campaign_config import load_campaign
 from rlcar.errors import ConfigError
@@ -148,9 +148,9 @@ def test_never_more_than_the_slots_run_and_what_fails_again_and_again_is_given_u
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(monitor, "FROZEN_AT_LEAST_S", 8.0)
-    campaign = start(slots=1, backoff_s=0.1, jobs=[{"name": "cold", "set": LONG}])
+def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path):
+    jobs = [{"name": "cold", "set": LONG}]
+    campaign = start(slots=1, backoff_s=0.1, frozen_after_s=8.0, jobs=jobs)
     (job,) = campaign.jobs
     checkpoints = tmp_path / "runs/cold/checkpoints"
     run_until(campaign, lambda: checkpoint.latest(checkpoints) is not None)
@@ -166,6 +166,65 @@ def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path,
     run_until(campaign, lambda: checkpoint.latest(checkpoints).env_steps > reached)
     campaign.stop()
     assert RunReader(tmp_path / "runs/cold").status().state == "stopped"
+
+
+SLOW_ENVIRONMENT = """
+import os, time
+import gymnasium
+import numpy as np
+
+class Slow(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        time.sleep(0.005)
+        while os.path.exists("stuck"):
+            time.sleep(0.1)
+        return np.zeros(3, np.float32), 0.0, False, self.steps >= 250, {}
+
+gymnasium.register("Slow-v0", Slow)
+"""
+SLOW = {
+    "env": "slow_environment:Slow-v0",
+    "set": {"training.env_steps": 512, "training.evaluate_every_env_steps": 512},
+}
+
+
+@pytest.fixture
+def slow_environment(tmp_path, monkeypatch):
+    (tmp_path / "slow_environment.py").write_text(SLOW_ENVIRONMENT)
+    monkeypatch.chdir(tmp_path)
+    paths = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.usefixtures("slow_environment")
+def test_a_slow_evaluation_is_not_frozen_and_an_environment_that_hangs_is(start, tmp_path):
+    """An evaluation takes 20 s, longer than a job may go without a sign of life."""
+    jobs = [{"name": "slow", **SLOW}]
+    campaign = start(slots=1, backoff_s=0.1, retries=0, frozen_after_s=8.0, jobs=jobs)
+    (job,) = campaign.jobs
+    run_until(campaign, campaign.is_over)
+    assert (job.state, job.failures) == ("done", 0), (tmp_path / "runs/logs/slow.log").read_text()
+
+    (tmp_path / "stuck").touch()
+    jobs = [{"name": "stuck", **SLOW}]
+    campaign = start(slots=1, backoff_s=0.1, retries=0, frozen_after_s=8.0, jobs=jobs)
+    (job,) = campaign.jobs
+    run_until(campaign, campaign.is_over)
+    assert job.state == "failed"
+    assert job.reason.startswith("frozen for ")
 
 
 @pytest.mark.long

@@ -116,7 +116,9 @@ def test_a_config_file_that_holds_no_settings_is_refused(rlcar, tmp_path, text):
 def test_a_name_that_is_taken_is_refused_and_the_run_is_left_alone(rlcar, run_folder):
     before = everything_in(run_folder)
     result = rlcar("train", "--local", "--name", "tiny")
-    assert_is_one_sentence(result, "runs/tiny already holds a run: continue it with --resume")
+    assert_is_one_sentence(
+        result, "runs/tiny already holds a run: continue it with: rlcar train --resume"
+    )
     assert everything_in(run_folder) == before
 
 
@@ -222,7 +224,9 @@ def test_a_fresh_machine_goes_on_from_the_storage_and_no_name_in_it_is_taken_twi
     shutil.rmtree(tmp_path / "runs")
     storage = ["--storage", f"file://{stored}"]
     taken = rlcar("train", "--local", "--name", "tiny", *storage)
-    assert_is_one_sentence(taken, "already holds a run tiny: continue it with --resume runs/tiny")
+    assert_is_one_sentence(
+        taken, "already holds a run tiny: continue it with: rlcar train --resume runs/tiny"
+    )
     longer = ["--set", "training.env_steps=896"]
     code, stdout, stderr = rlcar("train", "--local", "--resume", "runs/tiny", *storage, *longer)
     assert code == 0, stderr

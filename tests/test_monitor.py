@@ -13,8 +13,8 @@ from rlcar.errors import UserError
 from rlcar.evaluation import Evaluation
 from rlcar.metrics import MetricsWriter, read_progress_line
 from rlcar.monitor import (
-    FROZEN_AT_LEAST_S,
-    FROZEN_AT_START_S,
+    _ROWLESS_AT_LEAST_S,
+    _ROWLESS_AT_START_S,
     Card,
     RunReader,
     RunsReader,
@@ -71,15 +71,15 @@ def test_a_finished_run_shows_what_its_last_rows_say(run_folder):
 def test_a_run_begins_goes_on_and_freezes(young):
     reader, now_s = RunReader(young), time.time()
     assert reader.status(now_s).state == "starting"
-    assert reader.status(now_s + FROZEN_AT_START_S + 5).state == "frozen"
+    assert reader.status(now_s + _ROWLESS_AT_START_S + 5).state == "frozen"
     written(young, 100, 1.0, **{"episode/reward": 2.0})
     written(young, 200, 1.0, **{"episode/reward": 3.0})
     status = reader.status()
     assert (status.state, status.env_steps, status.reward) == ("running", 200, 3.0)
     assert status.eta_s == pytest.approx(568 / 100)
-    frozen = reader.status(time.time() + FROZEN_AT_LEAST_S + 5)
+    frozen = reader.status(time.time() + _ROWLESS_AT_LEAST_S + 5)
     assert frozen.state == "frozen"
-    assert frozen.silent_s > FROZEN_AT_LEAST_S
+    assert frozen.silent_s > _ROWLESS_AT_LEAST_S
 
 
 def test_a_long_log_interval_is_no_frost(young):

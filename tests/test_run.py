@@ -47,13 +47,15 @@ def test_a_new_run_gets_a_folder_of_its_own(tmp_path):
 
 def test_a_name_that_already_is_a_run_is_refused_with_the_way_to_continue_it(tmp_path):
     make_run(tmp_path / "mine", 5)
-    with pytest.raises(UserError, match=r"already holds a run: continue it with --resume .*mine"):
+    with pytest.raises(
+        UserError, match=r"already holds a run: continue it with: rlcar train --resume .*mine"
+    ):
         new_run_folder(tmp_path, "mine", CONFIG)
 
 
 def test_a_run_that_died_before_its_first_checkpoint_is_begun_again_as_both_messages_say(tmp_path):
     make_run(tmp_path / "mine")
-    again = "begin it again with --resume auto --name mine"
+    again = f"begin it again with: rlcar train --resume auto --name mine --runs {tmp_path}"
     with pytest.raises(UserError, match=f"already holds a run: {again}"):
         new_run_folder(tmp_path, "mine", CONFIG)
     with pytest.raises(CheckpointError, match=again):
@@ -91,7 +93,9 @@ def test_a_damaged_best_policy_costs_that_policy_alone(tmp_path):
 def test_a_best_policy_is_no_checkpoint_to_go_on_from(tmp_path):
     make_run(tmp_path, 256)
     best = save_at(tmp_path / "best", 256, metric=3.0)
-    with pytest.raises(UserError, match="holds a policy alone: continue its run with --resume"):
+    with pytest.raises(
+        UserError, match="holds a policy alone: continue its run with: rlcar train --resume "
+    ):
         find_save(tmp_path, str(best.path), None)
 
 

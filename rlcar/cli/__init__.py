@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 import rlcar.cli.before_numpy  # noqa: F401  comes first: the other modules import NumPy
-from rlcar import logs
+from rlcar import logs, terminal
 from rlcar.cli import (
     campaign,
     chaos,
@@ -26,8 +26,8 @@ from rlcar.cli import (
 )
 from rlcar.cli.shared import console
 from rlcar.compile_cache import keep_compiled_code
+from rlcar.console import accept_any_text
 from rlcar.errors import UserError
-from rlcar.terminal import accept_any_text
 
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _OUT_OF = (errno.EMFILE, errno.ENFILE)
@@ -67,6 +67,7 @@ def _about() -> None:
 def main() -> None:
     """Runs a verb; a user's mistake is one sentence and exit code 2."""
     accept_any_text()
+    terminal.set_up()
     logs.set_up("text")
     keep_compiled_code()
     try:

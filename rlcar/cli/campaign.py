@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from rlcar import terminal
 from rlcar.cli.monitor import picture
 from rlcar.cli.shared import RUNS, number, say
-from rlcar.errors import UserError
-from rlcar.terminal import make_console
+from rlcar.console import make_console
+from rlcar.errors import UserError, command
 from rlcar.when import EverySeconds
 
 
@@ -31,7 +32,7 @@ def campaign(
         settings = settings.model_copy(update={"slots": slots})
     queue = CampaignRun(settings, runs)
     view = _View(make_console(soft_wrap=True))
-    with view.live:
+    with terminal.outlived(runs / "logs" / "campaign.log"), view.live:
         interrupted = run_campaign(queue, view.show)
     count = Counter(one.state for one in queue.jobs)
     out = make_console(soft_wrap=True)
@@ -40,7 +41,9 @@ def campaign(
     failures = sum(one.failures for one in queue.jobs)
     out.print(f"figure failures={failures}", highlight=False)
     if interrupted:
-        say(f"stopped; continue with: rlcar campaign {file} --runs {runs}")
+        words = ["campaign", file, "--runs", runs]
+        words += [] if slots is None else ["--slots", slots]
+        say(f"stopped; continue with: {command(*words)}")
         sys.exit(130)
     lost = [f"{one.job.name} ({one.reason})" for one in queue.jobs if one.state == "failed"]
     if lost:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from rlcar import terminal
 from rlcar.cli.shared import RUNS, Settings, console, number
+from rlcar.console import make_console
 from rlcar.errors import UserError
-from rlcar.terminal import make_console
 
 
 def chaos(
@@ -56,6 +57,7 @@ def chaos(
         from cluster.chaos_report import write_report
         from cluster.chaos_run import against_own_training, against_running_training
         from cluster.config import make_cluster_config
+        from rlcar.run_folders import require_plain_name
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -67,19 +69,21 @@ def chaos(
     plan = Plan(kills, minutes, words, seed)
     cluster = make_cluster_config(address=address, simulators=simulators)
     common: dict[str, Any] = {"window_s": window_s, "say": _say}
-    if run is not None:
-        report = against_running_training(plan, cluster, run, job, **common)
-        written = out or run / "chaos.json"
-    else:
-        folder = runs / (name or f"chaos-{time.strftime('%Y%m%d-%H%M%S')}")
-        arguments = _train_arguments(preset, mode, set_ or [])
-        arguments += ["--cluster", f"simulator_deadline_s={simulator_deadline_s}"]
-        arguments += ["--simulators", str(simulators)] if simulators else []
-        report = against_own_training(plan, cluster, folder, arguments, **common)
-        report |= {"lap_rate": _lap_rate(folder)}
-        written = out or folder / "chaos.json"
-    write_report(written, report)
-    _print_report(report, written)
+    with terminal.outlived():
+        if run is not None:
+            report = against_running_training(plan, cluster, run, job, **common)
+            written = out or run / "chaos.json"
+        else:
+            folder = runs / (name or f"chaos-{time.strftime('%Y%m%d-%H%M%S')}")
+            require_plain_name(folder.name if name is None else name)
+            arguments = _train_arguments(preset, mode, set_ or [])
+            arguments += ["--cluster", f"simulator_deadline_s={simulator_deadline_s}"]
+            arguments += ["--simulators", str(simulators)] if simulators else []
+            report = against_own_training(plan, cluster, folder, arguments, **common)
+            report |= {"lap_rate": _lap_rate(folder)}
+            written = out or folder / "chaos.json"
+        write_report(written, report)
+        _print_report(report, written)
     if not report["completed"] or report["checkpoints_lost"]:
         why = report["failure"] or f"{report['checkpoints_lost']} checkpoints lost"
         raise UserError(f"the training did not survive unharmed ({why}): see {written}")

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from rlcar.cli.shared import RUNS, import_cluster
-from rlcar.terminal import make_console
+from rlcar.console import make_console
 from rlcar.user_folders import expanded
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}

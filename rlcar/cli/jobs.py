@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
+from rlcar import terminal
 from rlcar.cli.shared import console, import_cluster, number
 from rlcar.config import nearest
-from rlcar.errors import UserError
+from rlcar.console import make_console
+from rlcar.errors import UserError, command
 from rlcar.metrics import read_progress_line
-from rlcar.terminal import make_console
 
 Address = Annotated[
     str | None,
@@ -128,6 +129,7 @@ def _check(verb: str, rest: list[str]) -> None:
 
 def _follow(client: Any, job_id: str, address: str | None) -> None:
     job_tools = import_cluster("submit")
+    terminal.end_when_closed()  # the job goes on
     try:
         with LogView() as view:
             job = job_tools.follow(client, job_id, view.show)
@@ -142,8 +144,8 @@ def _follow(client: Any, job_id: str, address: str | None) -> None:
 
 
 def _how_to_come_back(job_id: str, address: str | None) -> str:
-    where = f" --address {address}" if address else ""
-    back, end = f"rlcar jobs logs {job_id}{where}", f"rlcar jobs stop {job_id}{where}"
+    where = ["--address", address] if address else []
+    back, end = command("jobs", "logs", job_id, *where), command("jobs", "stop", job_id, *where)
     return f"Come back with: {back}; end it with: {end}"
 
 

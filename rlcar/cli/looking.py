@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rlcar import terminal
 from rlcar.cli.shared import Settings, console, number
 from rlcar.errors import UserError
 
@@ -18,7 +19,8 @@ def evaluate(
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from rlcar.evaluate_run import evaluate_run
 
-    evaluate_run(run, tracks)
+    with terminal.outlived():
+        evaluate_run(run, tracks)
 
 
 def profile(

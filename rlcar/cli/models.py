@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlcar.cli.shared import MODELS, Where, console, number
+from rlcar.console import make_console
 from rlcar.errors import UserError
-from rlcar.terminal import make_console
 
 app = typer.Typer(no_args_is_help=True, help="Publishes, compares, promotes and moves models.")
 

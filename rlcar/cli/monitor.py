@@ -14,9 +14,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from rlcar import terminal
 from rlcar.cli.shared import RUNS, import_cluster, number
+from rlcar.console import make_console
 from rlcar.errors import UserError
-from rlcar.terminal import make_console
+from rlcar.heartbeat import WORKING
 
 _COLOURS = {"running": "green", "finished": "bold green", "frozen": "bold red", "dead": "bold red"}
 _COLOURS |= {"failed": "bold red", "stopped": "yellow", "starting": "cyan"}
@@ -33,9 +35,20 @@ def monitor(
     watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C.")] = False,
     every: Annotated[float, number(0.2, 86_400, help="Seconds between looks.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="For programs, once.")] = False,
+    frozen_after_s: Annotated[
+        float | None,
+        number(
+            1.0,
+            1e6,
+            help="A run without a sign of life for so many seconds is frozen (default: 60; stages "
+            "that cannot report, such as compiling, may take 15 times as long).",
+        ),
+    ] = None,
 ) -> None:
     """Shows progress, rates, lag, utilisation and health of runs, and whether one is frozen."""
-    look = _local(run, runs) if address is None else _remote(address)
+    terminal.end_when_closed()
+    patience = {} if frozen_after_s is None else {"frozen_after_s": frozen_after_s}
+    look = _local(run, runs, patience) if address is None else _remote(address, patience)
     if as_json:
         if watch:
             raise UserError("--json looks once: leave out --watch")
@@ -46,6 +59,9 @@ def monitor(
         console.print(picture(look()))
         return
     try:
+        while not console.is_terminal:  # only a terminal can show the same place again
+            console.print(picture(look()))
+            time.sleep(every)
         with Live(picture(look()), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(every)
@@ -54,19 +70,22 @@ def monitor(
         return
 
 
-def _local(run: Path | None, runs: Path) -> Callable[[], dict[str, list[Any]]]:
+_Look = Callable[[], dict[str, list[Any]]]
+
+
+def _local(run: Path | None, runs: Path, patience: dict[str, float]) -> _Look:
     from rlcar.monitor import RunReader, RunsReader, cards
 
     if run is not None:
-        reader = RunReader(run)
+        reader = RunReader(run, **patience)
         return lambda: {"runs": [reader.status()], "cards": cards()}
-    readers = RunsReader(runs)
+    readers = RunsReader(runs, **patience)
     return lambda: {"runs": readers.statuses(), "cards": cards()}
 
 
-def _remote(address: str) -> Callable[[], dict[str, list[Any]]]:
+def _remote(address: str, patience: dict[str, float]) -> _Look:
     client = import_cluster("dashboard").connect(address)
-    reader = import_cluster("monitor").ClusterReader(client)
+    reader = import_cluster("monitor").ClusterReader(client, **patience)
     return lambda: {"runs": reader.statuses(), "nodes": reader.nodes()}
 
 
@@ -120,6 +139,7 @@ def _progress(run: Any) -> list[str]:
     lines = [f"{run.env_steps:,} of {run.total_env_steps:,}"] if run.total_env_steps else []
     if run.state in _ALIVE:
         lines += _lines(("ETA {}", run.eta_s, ""), ("silent for {}", run.silent_s, ""))
+        lines += [escape(run.stage)] if run.stage not in (None, WORKING) else []
     return lines + _lines(("saved {} ago", run.checkpoint_age_s, ""))
 
 

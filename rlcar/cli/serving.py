@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page
+from rlcar.console import make_console
 from rlcar.errors import UserError
-from rlcar.terminal import make_console
 from rlcar.user_folders import expanded
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from rlcar import logs
+from rlcar.console import make_console
 from rlcar.errors import UserError
-from rlcar.terminal import make_console
 
 RUNS = Path("runs")
 MODELS = "models"

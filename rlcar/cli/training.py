@@ -1,18 +1,17 @@
 """`rlcar train`: resolves the settings, trains in one process or on Ray, reports."""
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rlcar import logs
+from rlcar import logs, terminal
 from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, number, say
-from rlcar.errors import StorageError, UserError
+from rlcar.errors import StorageError, UserError, command
 
 
 def train(
@@ -95,13 +94,15 @@ def train(
     from rlcar.agent import make_agent
     from rlcar.checkpoint import config_path
     from rlcar.config import load_config, make_config
-    from rlcar.devices import everything_on_cpu
     from rlcar.environment import spec_of
-    from rlcar.evaluate_run import evaluate_run
+    from rlcar.lease import WAIT_S, hold
     from rlcar.run import find_save, new_run_folder, require_run
     from rlcar.trainer import refuse_other_algorithm
 
     announce = _publisher(registry) if publish else _published_nowhere
+    given = {"address": address, "simulators": simulators}
+    parts = [f"{option}={value}" for option, value in given.items() if value is not None]
+    run_training = _training(None if local else [*parts, *(cluster_set or [])])
     settings: dict[str, Any] = {} if seed is None else {"seed": seed}
     if storage is not None:
         set_ = [*(set_ or []), f"training.storage={json.dumps(storage)}"]
@@ -120,12 +121,14 @@ def train(
             environment=env,
             **settings,
         )
+        make_agent(resolved, spec_of(resolved))  # who cannot learn this leaves no folder
         folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
     else:
-        folder = require_run(save.path)
+        folder = require_run(save.path if resume in (None, "auto") else Path(resume))
         as_algorithm = [] if algorithm is None else [f"algorithm={algorithm}"]
         resolved = load_config(config_path(save), overrides=[*as_algorithm, *(set_ or [])])
         refuse_other_algorithm(save, resolved)
+        make_agent(resolved, spec_of(resolved))
         fixed = {
             "--preset": preset,
             "--world": world,
@@ -138,43 +141,97 @@ def train(
         ignored = [option for option, value in fixed.items() if value is not None]
         if ignored:
             say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
-    make_agent(resolved, spec_of(resolved))  # who cannot learn this is told before anything begins
     logs.set_up("json" if log_format == "json" else "text", folder.name)
-    if page:
-        from rlcar.cli.watching import start_page
-
-        start_page(folder, page_port, registry)
+    again = _again(
+        {
+            "--resume": folder,
+            "--local": local,
+            "--address": address,
+            "--simulators": simulators,
+            "--cluster": cluster_set,
+            "--debug-nans": debug_nans,
+            "--publish": publish,
+            "--registry": registry if publish or page else None,
+            "--page": page,
+            "--page-port": page_port if page else None,
+            "--log-format": log_format if log_format != "text" else None,
+        }
+    )
     began = f"run folder: {folder}" + (f", continuing {save.path.name}" if save else "")
-    if local:
-        from rlcar.train import train as run_training
+    if resume == "auto" and save is None:
+        say(_nothing_to_continue(runs, name, resolved.training.storage))
+    with (
+        hold(folder, WAIT_S if resume == "auto" else 0.0) as lease,
+        terminal.outlived(folder / terminal.LOG),
+    ):
+        if page:
+            from rlcar.cli.watching import start_page
 
+            start_page(folder, page_port, registry)
         say(began)
         outcome = run_training(resolved, folder, save)
-    else:
-        from cluster.config import make_cluster_config, parse_cluster_settings
-
-        given = {"address": address, "simulators": simulators}
-        parts = [f"{name}={value}" for name, value in given.items() if value is not None]
-        cluster = make_cluster_config(**parse_cluster_settings([*parts, *(cluster_set or [])]))
-        run_cluster_training = import_cluster("train").train
-        say(began)
-        outcome = run_cluster_training(resolved, cluster, folder, save)
-    if outcome.interrupted:
-        say(f"stopped; continue with: rlcar train --resume {folder}")
-        sys.exit(130)
-    with everything_on_cpu(), _report_later(folder):
-        evaluate_run(folder, resolved.training.evaluate_set, outcome.summary)
-    announce(folder)
+        if outcome.interrupted:
+            say(f"stopped; continue with: {again}")
+            sys.exit(130)
+        _report(folder, resolved, outcome.summary, lease)
+        announce(folder)
 
 
-@contextlib.contextmanager
-def _report_later(folder: Path) -> Iterator[None]:
-    """Ctrl-C after the training costs the report alone."""
+def _again(options: dict[str, Any]) -> str:
+    """The command that continues a training: True stands for a flag, a list for several options."""
+    words: list[object] = []
+    for option, given in options.items():
+        for one in given if isinstance(given, list) else [given]:
+            if one is True:
+                words.append(option)
+            elif one is not None and one is not False:
+                words += [option, one]
+    return command("train", *words)
+
+
+def _training(cluster_settings: list[str] | None) -> Callable[[Any, Path, Any], Any]:
+    """The loop in one process, or with settings on Ray; refuses these before anything begins."""
+    if cluster_settings is None:
+        from rlcar.train import train
+
+        return train
+    from cluster.config import make_cluster_config, parse_cluster_settings
+
+    cluster = make_cluster_config(**parse_cluster_settings(cluster_settings))
+    train_on_ray = import_cluster("train").train
+    return lambda config, folder, save: train_on_ray(config, cluster, folder, save)
+
+
+def _report(folder: Path, config: Any, summary: Any, lease: Any) -> None:
+    """Evaluates the best policy; Ctrl-C after the training costs this report alone."""
+    from rlcar import heartbeat
+    from rlcar.devices import everything_on_cpu
+    from rlcar.evaluate_run import evaluate_run
+    from rlcar.metrics import ProgressLine
+
+    line = ProgressLine(config.training.env_steps)
+    line.update(int(summary["env_steps"]), {})
+    lease.listen(line.tell)  # who follows the log sees that this is alive
+    track_set = config.training.evaluate_set
     try:
-        yield
+        with everything_on_cpu(), heartbeat.stage("reporting"):
+            evaluate_run(folder, track_set, summary)
     except KeyboardInterrupt:
-        say(f"the training is complete; its report is made by: rlcar evaluate {folder}")
+        again = command("evaluate", folder, "--tracks", track_set)
+        say(f"the training is complete; its report is made by: {again}")
         sys.exit(130)
+
+
+def _nothing_to_continue(runs: Path, name: str | None, storage: str) -> str:
+    """Says that `--resume auto` begins something new, and where it has looked."""
+    what = f"a run {name}" if name is not None else "a run with a checkpoint"
+    where = f"below {runs}"
+    if storage:
+        from rlcar.storage import Storage
+
+        there = ", ".join(sorted(run.name for run in Storage(storage).runs())) or "no runs"
+        where += f" or in {storage} (which holds {there})"
+    return f"--resume auto found nothing to continue: there is not {what} {where}; a new run begins"
 
 
 def _refuse_together(local: bool, debug_nans: bool, is_clustered: bool, log_format: str) -> None:
@@ -225,7 +282,7 @@ def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | Non
         return
     storage.check()
     if name is not None and storage.runs(name):
+        again = command("train", "--resume", runs / name, "--storage", url)
         raise UserError(
-            f"{url} already holds a run {name}: continue it with --resume {runs / name}, or choose "
-            "another --name"
+            f"{url} already holds a run {name}: continue it with: {again}; or choose another --name"
         )

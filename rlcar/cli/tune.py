@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar.cli.shared import Settings, console, number
-from rlcar.errors import ConfigError, UserError
-from rlcar.terminal import make_console
+from rlcar.cli.shared import Settings, console, number, say
+from rlcar.console import make_console
+from rlcar.errors import ConfigError, UserError, command
 
 
 def tune(
@@ -40,7 +40,7 @@ def tune(
         ignored = [option for option, value in given.items() if value]
         if ignored:
             console.print(f"a resumed sweep keeps its own settings: {', '.join(ignored)} ignored")
-        folder = sweeps / (name or sweep.stem)
+        folder = sweeps / (name or _name_of(sweep))
         settings = stored_sweep(folder)
     else:
         settings = load_sweep(sweep, trials=trials, overrides=_dotted(set_ or []))
@@ -49,12 +49,22 @@ def tune(
     outcome = run_sweep(settings, folder, address)
     print_results(settings, outcome.results, make_console())
     if outcome.interrupted:
-        console.print(f"stopped; continue with: rlcar tune {sweep} --resume --name {folder.name}")
+        words = ["tune", sweep, "--resume", "--name", folder.name, "--sweeps", sweeps]
+        words += [] if address is None else ["--address", address]
+        say(f"stopped; continue with: {command(*words)}")
         sys.exit(130)
     if not any(result.score for result in outcome.results):
         reason = next((result.reason for result in outcome.results if result.reason), "none said")
         raise UserError(f"no trial of {folder} came to an evaluation; the first reason: {reason}")
     console.print(f"written: {folder}/index.html, best.yaml", markup=False)
+
+
+def _name_of(sweep: Path) -> str:
+    """The folder that a sweep was given when it began: the file may be gone by now."""
+    from rlcar.config import read_yaml
+
+    named = read_yaml(sweep).get("name") if sweep.exists() else None
+    return named if isinstance(named, str) else sweep.stem
 
 
 def _dotted(settings: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rlcar import heartbeat
 from rlcar.config import EnvironmentConfig
 from rlcar.envs.adapter import make_adapter
 from rlcar.envs.faults import FaultError, checked_reset, checked_step
@@ -55,6 +56,7 @@ class Environments:
                 env.action_space.seed(seed)
                 env.observation_space.seed(seed)
                 started.append(checked_reset(env.reset(seed=seed)))
+            heartbeat.beat()
         number = len(seeds)
         nothing = np.zeros(number, bool)
         return self._time_step(started, np.zeros(number), ~nothing, nothing, nothing)
@@ -80,6 +82,7 @@ class Environments:
         is_first = self.now.is_last.copy()
         observations = []
         for index, env in enumerate(self._envs):
+            heartbeat.beat()  # each step may take as long as all of them in another environment
             with self._blamed():
                 if is_first[index]:
                     observation = checked_reset(env.reset())

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlcar import heartbeat
 from rlcar.config import Config
 from rlcar.envs.environments import Environments
 from rlcar.evaluation import Evaluation
@@ -84,10 +85,11 @@ class GymnasiumRollout:
                     np.asarray(self._carry) if self._records_carry else None,
                 )
             )
-            self._carry, action = self._explore(
-                weights.params, weights.version, self._carry, now, key
-            )
-            self._action = np.asarray(action)
+            with heartbeat.stage("driving"):
+                self._carry, action = self._explore(
+                    weights.params, weights.version, self._carry, now, key
+                )
+                self._action = np.asarray(action)
             self._environments.step(self._action)
             after = self._environments.now
             self._reward = np.where(after.is_first, 0.0, self._reward + after.reward)
@@ -141,8 +143,11 @@ def make_environment_evaluator(
             if should_stop():
                 return None
             key, act_key = jax.random.split(key)
-            carry, action = act(params, carry, environments.now, act_key, False)
-            environments.step(np.asarray(action))
+            with heartbeat.stage("evaluating"):
+                carry, action = act(params, carry, environments.now, act_key, False)
+                action = np.asarray(action)
+            with heartbeat.stage(heartbeat.WORKING):  # on Ray the driver may be in a slower one
+                environments.step(action)
             reward += np.where(is_done, 0.0, environments.now.reward)
             steps += ~is_done
             is_done |= environments.now.is_last

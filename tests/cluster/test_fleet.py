@@ -12,9 +12,11 @@ from cluster.fleet import Fleet
 from cluster.weights import Published
 from rlcar.agent import make_agent
 from rlcar.config import make_config
+from rlcar.environment import spec_of
 from rlcar.errors import UserError
 from rlcar.sim import SPEC
 from rlcar.trainer import Trainer
+from tests.cluster.slow_environment import STEP_S
 
 pytestmark = [
     pytest.mark.ray,
@@ -106,6 +108,26 @@ def test_a_stopped_simulator_is_replaced_while_the_other_goes_on(make_fleet, con
     assert len(meanwhile) > 2 * cluster.blocks_in_flight
     assert other == running
     assert fresh != stopped
+
+
+@pytest.mark.slow
+def test_a_simulator_of_a_slow_environment_is_not_taken_for_silent(make_fleet):
+    """A block takes twice as long as a simulator may be without progress."""
+    slow = make_config(
+        mode="test",
+        preset="ppo",
+        environment="tests.cluster.slow_environment:TestSlow-v0",
+        overrides=["training.cars=4", "training.block_length=32"],
+    )
+    block_s = 4 * 32 * STEP_S
+    cluster = ClusterConfig(
+        simulators=1, simulator_deadline_s=block_s / 2, start_deadline_s=PATIENCE_S
+    )
+    spec = spec_of(slow)
+    weights = Published(0, ray.put(Trainer(slow, spec, make_agent(slow, spec)).weights()))
+    fleet = make_fleet(slow, cluster)
+    blocks_until(fleet, weights, lambda found: len(found) >= 4)
+    assert (fleet.restarts, fleet.lost) == (0, 0)
 
 
 def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_often(
