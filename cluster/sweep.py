@@ -102,7 +102,7 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
             config=tune_parts.search_space(sweep),
             num_samples=1 if sweep.search == "grid" else sweep.trials,
             scheduler=scheduler,
-            search_alg=tune_parts.searcher(sweep),
+            search_alg=tune_parts.searcher(sweep, folder),
             checkpoint_config=CheckpointConfig(num_to_keep=tune_parts.checkpoints_kept(sweep)),
             max_failures=sweep.budget.retries,
             raise_on_failed_trial=False,

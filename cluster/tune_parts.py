@@ -2,6 +2,7 @@
 
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,8 +14,9 @@ from ray.tune.schedulers import (
     PopulationBasedTraining,
     TrialScheduler,
 )
-from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter
 
+from cluster import sweep_search
 from cluster.config import ClusterConfig
 from cluster.learner import learner_gpus
 from cluster.nodes import nodes_now, selector
@@ -40,11 +42,11 @@ def domain(sweep: SweepConfig, dimension: Dimension) -> Any:
     return tune.uniform(low, high) if dimension.kind == "uniform" else tune.loguniform(low, high)
 
 
-def searcher(sweep: SweepConfig) -> Any:
-    """What chooses the next trial's settings."""
+def searcher(sweep: SweepConfig, folder: Path) -> Any:
+    """What chooses the next trial's settings; trials lie in `folder`."""
     if sweep.search != "optuna":
-        return BasicVariantGenerator(
-            max_concurrent=sweep.budget.concurrent or 0, random_state=sweep.seed
+        return sweep_search.variants(
+            folder, max_concurrent=sweep.budget.concurrent or 0, random_state=sweep.seed
         )
     import optuna
     from ray.tune.search.optuna import OptunaSearch
@@ -56,7 +58,7 @@ def searcher(sweep: SweepConfig) -> Any:
     )
     search = OptunaSearch(metric=sweep.metric, mode=sweep.direction, sampler=sampler)
     limit = sweep.budget.concurrent
-    return ConcurrencyLimiter(search, limit) if limit else search
+    return sweep_search.search(folder, ConcurrencyLimiter(search, limit) if limit else search)
 
 
 def scheduler(sweep: SweepConfig) -> TrialScheduler:
