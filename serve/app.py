@@ -163,7 +163,10 @@ def build(settings: ServeSettings) -> Any:
     """Returns the application for Ray Serve: `serve run serve.app:build registry=models`."""
     from ray import serve
 
+    from serve.websocket_protocol import bound_ray_websockets
+
     def app() -> Security:
+        bound_ray_websockets(settings)
         return make_app(settings.model_copy(update={"is_behind_haproxy": True}))
 
     deployment = serve.deployment(

@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from rlcar.errors import UserError
 from rlcar.interrupt import StopRequest
 from rlcar.user_folders import folder_for_sockets
 from serve.haproxy import CLIENT_TIMEOUT_S, HEADERS_TIMEOUT_S, KEEP_ALIVE_TIMEOUT_S, listen
@@ -15,6 +17,7 @@ from serve.settings import ServeSettings
 
 APPLICATION = "rlcar"
 _LOGGER = logging.getLogger(__name__)
+_PROXY_PORTS = range(20_000, 32_000)
 _STOPPING = "stopping: open requests are answered first"
 _STILL_STOPPING = "still stopping; Ctrl-C again ends at once"
 _LONGEST_NAME = len("metrics.sock.4194304.tmp")  # of a socket of HAProxy while it binds it
@@ -136,6 +139,13 @@ def _private_proxy(folder: str) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Returns a port that HAProxy can bind later.
+
+    It lies below those that the kernel gives to outgoing connections: one of them could take it
+    before HAProxy starts.
+    """
+    for port in random.sample(_PROXY_PORTS, len(_PROXY_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise UserError(f"no port from {_PROXY_PORTS[0]} to {_PROXY_PORTS[-1]} is free for HAProxy")

@@ -44,8 +44,6 @@ def uvicorn_config(
         uds=None if front_socket is None else str(front_socket),
         http=bounded_http(limits),
         ws=bounded_websocket(settings, limits),
-        ws_max_size=settings.act_body_bytes,
-        ws_per_message_deflate=False,  # A small frame could unfold to a large one.
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,
         lifespan="on",

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import Any
 
+from uvicorn.config import WS_PROTOCOLS, Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from serve.protocol import ConnectionLimits, WriteDeadline
@@ -51,10 +52,13 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
     """One WebSocket within limits; `bounded_websocket` returns the class for some settings."""
 
     frames_per_s: float
+    max_bytes: int  # of a message
     shared_budget: SharedBudget
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, config: Config, *args: Any, **kwargs: Any):
+        config.ws_max_size = self.max_bytes
+        config.ws_per_message_deflate = False  # A small frame could unfold to a large one.
+        super().__init__(config, *args, **kwargs)
         self._input = bytearray()  # Received, not yet parsed.
         self._is_scheduled = False
         self._frames_left = self.frames_per_s
@@ -182,6 +186,16 @@ def bounded_websocket(settings: ServeSettings, limits: ConnectionLimits) -> type
     attributes = {
         "limits": limits,
         "frames_per_s": settings.frames_per_s,
+        "max_bytes": settings.act_body_bytes,
         "shared_budget": SharedBudget(),
     }
     return type("BoundedWebSocketOfSettings", (BoundedWebSocket,), attributes)
+
+
+def bound_ray_websockets(settings: ServeSettings) -> None:
+    """Makes the limits those of the servers that Ray starts in this process.
+
+    Ray has no setting for it: it lets uvicorn choose the protocol by the name `auto`.
+    """
+    limits = ConnectionLimits(settings, settings.connections)
+    WS_PROTOCOLS["auto"] = bounded_websocket(settings, limits)  # type: ignore[assignment]
