@@ -10,18 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rlcar import process_state
 from rlcar.campaign_config import Campaign, Job
 from rlcar.errors import UserError
 from rlcar.heartbeat import patience_s
 from rlcar.interrupt import StopRequest
 from rlcar.monitor import RunReader, RunStatus
-from rlcar.process_state import Observer
 
 _TICK_S = 0.2
 _LOOK_EVERY_S = 2.0
 _BACKOFF_AT_MOST_S = 600.0
-# What a run's folder says before the new process has begun to write there.
-_BEFORE = ("dead", "failed", "stopped", "finished", "unknown")
+# What a run's folder says when its process has nothing left to do but end.
+_AFTER = ("dead", "failed", "stopped", "finished", "unknown")
 
 
 @dataclasses.dataclass
@@ -137,9 +137,12 @@ class CampaignRun:
             one.run = one.reader.status()
 
     def _is_frozen(self, one: JobState, now_s: float) -> bool:
-        if one.run is not None and one.run.state not in _BEFORE:
+        about = process_state.read(self._runs / one.job.name)
+        is_its_own = process_state.was_here(about) and about["pid"] == one.process.pid
+        if one.run is not None and is_its_own and one.run.state not in _AFTER:
             return one.run.state == "frozen"
-        # It has not come as far as a run: it imports, or fetches one from the storage.
+        # What the folder says is of a former process, of another host perhaps: the new one
+        # imports, fetches a run from the storage, or waits for the other one's lease to expire.
         limit_s = patience_s("starting", self._campaign.frozen_after_s)
         return self._silent_s(one, now_s) > limit_s
 
@@ -147,8 +150,8 @@ class CampaignRun:
         signs = [now_s - one.started_s]  # what came before this start does not count
         if one.run is not None and one.run.silent_s is not None:
             signs.append(one.run.silent_s)
-        elif (signs_of := Observer(self._runs / one.job.name).progress(time.time())) is not None:
-            signs.append(signs_of.silent_s)
+        elif seen := process_state.Observer(self._runs / one.job.name).progress(time.time()):
+            signs.append(seen.silent_s)
         return min(signs)
 
     def _has_report(self, one: JobState) -> bool:

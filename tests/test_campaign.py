@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlcar import checkpoint
+from rlcar import checkpoint, process_state
 from rlcar.campaign import CampaignRun, end_process
 from rlcar.campaign_config import load_campaign
+from rlcar.config import make_config
 from rlcar.errors import ConfigError
 from rlcar.monitor import RunReader
+from rlcar.run import Run
 
 COMMAND = "rlcar campaign night.yaml"
 PATIENCE_S = 240.0
@@ -225,6 +227,23 @@ def test_a_slow_evaluation_is_not_frozen_and_an_environment_that_hangs_is(start,
     run_until(campaign, campaign.is_over)
     assert job.state == "failed"
     assert job.reason.startswith("frozen for ")
+
+
+def test_what_a_lost_host_left_is_no_sign_that_the_new_process_is_frozen(start, tmp_path):
+    """The new process may wait for that host's lease to expire: it must not be killed for it."""
+    folder = tmp_path / "runs/job"
+    with Run(folder, make_config(mode="test")):
+        pass
+    about = process_state.describe("running") | {"host": "lost", "lease": 1, "stage": "working"}
+    process_state.put(folder, about | {"silent_s": 500.0})
+    os.utime(folder / "process.json", (1.0, 1.0))
+    campaign = start(slots=1, retries=0, jobs=[{"name": "job"}])
+    (job,) = campaign.jobs
+    campaign.step()
+    assert job.run.state == "frozen", "the folder alone looks like it"
+    campaign._looked_s = 0.0
+    campaign.step()
+    assert (job.state, job.failures) == ("running", 0)
 
 
 @pytest.mark.long
