@@ -5,6 +5,7 @@ process: rich raises SystemExit for a broken pipe.
 """
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -69,13 +70,13 @@ class _Stream:
         """Goes on in the log; if that fails as well, for a full disk say, nowhere."""
         _point_to_nothing(self._stream)
         if self.ends_process:
-            self._stream = _nowhere()
+            self._stream = _Nowhere()
             sys.exit(EXIT_CODE)
         was_lost, self._is_lost = self._is_lost, True
         if was_lost:
             with contextlib.suppress(OSError):
                 self._stream.close()
-        self._stream = _open_log(self.logs[-1]) if self.logs and not was_lost else _nowhere()
+        self._stream = _open_log(self.logs[-1]) if self.logs and not was_lost else _Nowhere()
         reason = getattr(error, "strerror", None) or str(error)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError):
@@ -95,11 +96,16 @@ def _open_log(path: Path) -> Any:
     try:
         return path.open("a", encoding="utf-8", errors="replace", buffering=1)
     except OSError:
-        return _nowhere()
+        return _Nowhere()
 
 
-def _nowhere() -> Any:
-    return open(os.devnull, "w", encoding="utf-8")
+class _Nowhere(io.TextIOBase):
+    """A stream that drops what is written. Unlike /dev/null it need not be closed."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 def set_up() -> None:
@@ -116,7 +122,7 @@ def set_up() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, _Stream):
-            setattr(sys, name, _Stream(_nowhere() if stream is None else stream))
+            setattr(sys, name, _Stream(_Nowhere() if stream is None else stream))
 
 
 def end_when_closed() -> None:

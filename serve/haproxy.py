@@ -27,6 +27,8 @@ HEADERS_TIMEOUT_S = 10
 CLIENT_TIMEOUT_S = 60
 
 _HEALTH_CONNECTIONS = 16
+# After a rush most connections to the application are closed soon.
+_IDLE = "pool-max-conn 64 pool-purge-delay 1s"
 _SEND_BUFFER_BYTES = 64 * 1024
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 3.0
@@ -93,12 +95,12 @@ def front_config(settings: ServeSettings, listener: int, application: Path) -> s
             "",
             "backend policy",
             "    http-reuse always",
-            f"    server application unix@{application} maxconn {settings.connections}",
+            f"    server application unix@{application} maxconn {settings.connections} {_IDLE}",
             "",
             # Probes have connections of their own: they are answered when all others are busy.
             "backend health",
             "    http-reuse always",
-            f"    server application unix@{application} maxconn {_HEALTH_CONNECTIONS}",
+            f"    server application unix@{application} maxconn {_HEALTH_CONNECTIONS} {_IDLE}",
             "",
         ]
     )

@@ -86,7 +86,7 @@ def _status(line):
     [
         {},
         {"trusted_proxies": ("10.0.0.0/8", "fd00::/8", "192.168.1.7")},
-        {"headers_timeout_s": 0.0001, "write_timeout_s": 1e6, "socket_idle_s": 0.1},
+        {"headers_timeout_s": 0.001, "write_timeout_s": 1e6, "socket_idle_s": 0.1},
         {"connections": 1, "front_connections": 1, "connections_per_address": 1},
     ],
 )
