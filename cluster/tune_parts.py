@@ -145,7 +145,7 @@ def _cpus(cluster: ClusterConfig) -> float:
 def runtime_config(sweep: SweepConfig, largest: ClusterConfig | None) -> ClusterConfig:
     """What a Ray of our own must hold: the largest trial, whatever the machine has."""
     if largest is None:
-        return ClusterConfig(learner_cpus=sweep.budget.cpus, simulator_cpus=1e-6)
+        return ClusterConfig(learner_cpus=sweep.budget.cpus, simulator_cpus=1e-4)
     return largest
 
 

@@ -33,8 +33,8 @@ RLCAR = Path(sys.executable).with_name("rlcar")
         (["drive", "http://127.0.0.1:9"], "cannot reach"),
         (["tokens", "create", "a b", "--tokens", "t.json"], "hyphens"),
         (["tokens", "create", "a", "--scope", "fly", "--tokens", "t.json"], "read, act"),
-        (["tokens", "create", "a", "--tokens", "."], "cannot use the file of tokens"),
-        (["tokens", "list", "--tokens", "."], "cannot use the file of tokens"),
+        (["tokens", "create", "a", "--tokens", "."], "it is a folder, not a regular file"),
+        (["tokens", "list", "--tokens", "."], "it is a folder, not a regular file"),
         *(
             (["tokens", "create", "a", "--tokens", "t.json", f"--expires-days={days}"], "36500")
             for days in ("nan", "inf", "-inf", "1e12", "1e999", "-1", "0", "-0.0", "36501")

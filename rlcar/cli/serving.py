@@ -218,9 +218,10 @@ def _using(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        place, reason = error.filename or path, error.strerror or error
         raise UserError(
-            f"cannot use the file of tokens {path} ({error.strerror or error}): name another with "
-            "--tokens, or mend its permissions"
+            f"cannot use the file of tokens {place} ({reason}): name another with --tokens, or "
+            "correct its permissions"
         ) from error
 
 
