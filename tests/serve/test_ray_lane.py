@@ -13,10 +13,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from rlcar.registry import Registry
 from serve.client import DriveClient
 from serve.ray_lane import ENVIRONMENT
+from serve.websocket_protocol import MAX_FRAGMENTS
 from tests.serve.open_loop import ask_open_loop, flips
 from tests.serve.served import publish
 
@@ -120,6 +123,18 @@ def test_each_address_has_its_own_sessions_and_no_header_changes_that(server):
     assert session_steps("127.0.0.2", {}) == 1
     assert session_steps("127.0.0.2", {}) == 2
     assert session_steps("127.0.0.3", {"x-forwarded-for": "127.0.0.2"}) == 1
+
+
+def test_the_limits_of_websockets_hold_in_this_lane_too(server):
+    url = f"ws://127.0.0.1:{server.port}/v1/drive"
+    fragments = [""] * (MAX_FRAGMENTS + 1)
+    for message in (b"x" * 300_000, fragments):
+        with connect(url) as socket:
+            assert socket.response.headers.get("sec-websocket-extensions") is None
+            socket.send(message)
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=20)
+        assert closed.value.rcvd.code == 1009
 
 
 def test_headers_that_drip_are_cut_off(server):
