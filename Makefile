@@ -9,7 +9,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load peers_learning results results_page rllib_loop serving soak timed_start watched_server
+APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load peers_learning results results_page rllib_loop serving processes soak swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -86,10 +86,11 @@ bench-sim: $(STAMP) ## our simulator beside those of others, installed into .ven
 	$(UV) pip install --quiet --python .venv-bench/bin/python -r benchmarks/peers/requirements.txt
 	$(RUN)/python benchmarks/bench_sim.py
 
-bench-serve: $(STAMP) ## both serving lanes beside Starlette, LitServe and BentoML, in some minutes
+bench-serve: $(STAMP) ## the serving lanes beside Starlette, LitServe and BentoML, in some minutes
 	test -x .venv-bench-serve/bin/python || $(UV) venv --quiet .venv-bench-serve
 	$(UV) pip install --quiet --python .venv-bench-serve/bin/python -r benchmarks/peers/serving_requirements.txt
 	RAY_AUTH_MODE=disabled $(RUN)/python benchmarks/serving.py
+	$(RUN)/python benchmarks/swaps.py
 
 attack: $(STAMP) ## honest clients of a server under attack, in half an hour; ARGS="--lane realtime" for one lane
 	$(RUN)/python benchmarks/attack.py $(ARGS)

@@ -26,6 +26,7 @@ from drawn_model import publish_drawn
 from header import print_header
 from load import Load, closed_loop, open_loop, post, sockets_at
 from processes import program
+from watched_server import LANES
 
 ROUNDS, DURATION_S = 3, 2.0
 ROOT = Path(__file__).parent.parent
@@ -98,7 +99,8 @@ def _peer(name: str, models: Path) -> contextlib.AbstractContextManager[Server]:
 def _lane(lane: str, models: Path) -> contextlib.AbstractContextManager[Server]:
     port = _free_port()
     limits = ["--set", "requests_per_s=1e6", "--set", "in_flight=256"]
-    command = [str(RLCAR), "serve", "--lane", lane, "--registry", str(models)]
+    limits += ["--set", "in_flight_per_client=256"]
+    command = [str(RLCAR), "serve", *LANES[lane], "--registry", str(models)]
     return _started(
         "serve" if lane == "ray" else lane, [*command, "--port", str(port), *limits], port
     )
@@ -193,7 +195,7 @@ def _free_port() -> int:
 
 
 def main() -> None:
-    """Measures both lanes with the world model's policy, then, shorter, with a small network."""
+    """Measures all lanes with the world model's policy, then, shorter, with a small network."""
     print_header("ray", "uvicorn", "starlette", "numpy")
     with tempfile.TemporaryDirectory() as folder:
         for preset, suffix, connections in (("nano", "", (1, 8, 64)), ("sac", "_sac", (1,))):
@@ -201,7 +203,7 @@ def main() -> None:
             cost_us = publish_drawn(models, preset)
             print(f"policy {preset}: {cost_us:.0f} us of CPU an action")
             with _bare(models) as base:
-                for lane in ("realtime", "ray"):
+                for lane in LANES:
                     with _lane(lane, models) as ours:
                         _compare(base, ours, connections, suffix)
                         _measure_rate(ours, suffix)

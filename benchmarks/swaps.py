@@ -13,12 +13,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
-from benchmarks.drawn_model import publish_drawn
-from benchmarks.header import print_header
-from benchmarks.load import Load, open_loop, post
-from benchmarks.serving import BODY, HEADERS
-from benchmarks.watched_server import LANES, serving
+from drawn_model import publish_drawn
+from header import print_header
+from load import Load, open_loop, post
+from serving import BODY, HEADERS
+from watched_server import LANES, serving
 
 PER_S, DURATION_S = 100.0, 10.0
 ROUNDS = 3
