@@ -145,4 +145,4 @@ def test_every_console_is_made_in_one_place():
         path for name in ("rlcar", "cluster", "serve") for path in ROOT.glob(f"{name}/**/*.py")
     ]
     made = {path.name for path in sources if re.search(r"(?<!\w)Console\(", path.read_text())}
-    assert made == {"terminal.py"}
+    assert made == {"console.py"}
