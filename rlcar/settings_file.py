@@ -76,15 +76,16 @@ def parse_json(text: str) -> Any:
     """Returns the value that JSON text stands for; raises ConfigError with the reason."""
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates)
-    except DuplicateKeyError:
+    except DuplicateKeyError as error:
+        found: Exception = error
         # The parser of JSON knows no lines. That of YAML does, and reads most of JSON.
         try:
             yaml.compose(text, _Loader)
-        except DuplicateKeyError as found:
-            error = found
+        except DuplicateKeyError as with_lines:
+            found = with_lines
         except _ERRORS:
             pass
-        raise ConfigError(_reason(error)) from error
+        raise ConfigError(_reason(found)) from found
     except (ValueError, RecursionError) as error:
         raise ConfigError(_reason(error)) from error
 

@@ -77,6 +77,7 @@ class Application:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         # Threads load models and act for many cars. At Python's 5 ms the event loop would wait
         # so long for each of them.
+        before_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         await in_thread(self.models.load_first)
         if self.models.current is None:
@@ -86,6 +87,7 @@ class Application:
             )
         following = asyncio.create_task(self.models.follow(self.settings.poll_s))
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(sys.setswitchinterval, before_s)
             stack.callback(self.driver.close)
             stack.callback(following.cancel)
             for running in self._background:

@@ -1,7 +1,6 @@
 """HAProxy as the front end of a lane: its configuration, and the process."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
@@ -9,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,15 +24,16 @@ KEEP_ALIVE_TIMEOUT_S = 75  # Of both lanes: longer than that of common clients a
 HEADERS_TIMEOUT_S = 10
 CLIENT_TIMEOUT_S = 60
 
+APPLICATION_SOCKET = "application"
 _HEALTH_CONNECTIONS = 16
 # After a rush most connections to the application are closed soon.
 _IDLE = "pool-max-conn 64 pool-purge-delay 1s"
+_SERVER = f"    server application unix@{APPLICATION_SOCKET} {_IDLE}"
 _SEND_BUFFER_BYTES = 64 * 1024
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 3.0
 _POLL_S = 0.05
 _RESTART_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
-_UNIX_PATH_BYTES = 100  # The kernel's limit is 107.
 
 
 def find_haproxy() -> str | None:
@@ -47,12 +46,13 @@ def find_haproxy() -> str | None:
         return shutil.which("haproxy")
 
 
-def front_config(settings: ServeSettings, listener: int, application: Path) -> str:
+def front_config(settings: ServeSettings, listener: int) -> str:
     """Returns the configuration of the front end of the real-time lane.
 
-    `listener` is the file descriptor of a bound socket, which HAProxy inherits. `application` is
-    the path of the Unix socket at which uvicorn listens. Every state of a connection has a timeout.
-    An address has a limited number of connections; the application limits requests, by token.
+    `listener` is the file descriptor of a bound socket, which HAProxy inherits. uvicorn listens at
+    the Unix socket `APPLICATION_SOCKET` in the folder in which HAProxy runs. Every state of a
+    connection has a timeout. An address has a limited number of connections; the application
+    limits requests, by token.
     """
     return "\n".join(
         [
@@ -95,12 +95,12 @@ def front_config(settings: ServeSettings, listener: int, application: Path) -> s
             "",
             "backend policy",
             "    http-reuse always",
-            f"    server application unix@{application} maxconn {settings.connections} {_IDLE}",
+            f"{_SERVER} maxconn {settings.connections}",
             "",
             # Probes have connections of their own: they are answered when all others are busy.
             "backend health",
             "    http-reuse always",
-            f"    server application unix@{application} maxconn {_HEALTH_CONNECTIONS} {_IDLE}",
+            f"{_SERVER} maxconn {_HEALTH_CONNECTIONS}",
             "",
         ]
     )
@@ -151,16 +151,6 @@ def _ms(time_s: float) -> str:
     return f"{max(1, round(1e3 * time_s))}ms"
 
 
-@contextlib.contextmanager
-def private_folder() -> Iterator[Path]:
-    """A temporary folder for Unix sockets, which nobody else can enter."""
-    parent = tempfile.gettempdir()
-    if len(os.fsencode(parent)) > _UNIX_PATH_BYTES - 40:
-        parent = "/tmp"  # A path below a long TMPDIR would not fit into a socket's address.
-    with tempfile.TemporaryDirectory(prefix="rlcar-front-", dir=parent) as folder:
-        yield Path(folder)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """Returns a socket bound to the address; raises UserError where that is impossible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -182,13 +172,13 @@ class Front:
 
     def __init__(self, binary: str, settings: ServeSettings, listener: socket.socket, folder: Path):
         """`folder` is private; uvicorn listens at its `application`."""
-        self.application = folder / "application"
+        self.application = folder / APPLICATION_SOCKET
         self.restarts = 0
         self._listener = listener
         self._config = folder / "haproxy.cfg"
-        self._config.write_text(front_config(settings, listener.fileno(), self.application))
+        self._config.write_text(front_config(settings, listener.fileno()))
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
-        self._command = [*launcher, binary, "-db", "-q", "-f", str(self._config)]
+        self._command = [*launcher, binary, "-db", "-q", "-f", self._config.name]
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -201,11 +191,17 @@ class Front:
     async def start(self) -> None:
         """Returns when HAProxy accepts connections; raises UserError when it does not."""
         process = self._spawn()
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            while not await self._is_accepting():
-                if process.poll() is not None:
-                    raise UserError(f"HAProxy does not start: {self._last_words()}")
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                while not await self._is_accepting():
+                    if process.poll() is not None:
+                        raise UserError(f"HAProxy does not start: {self._last_words()}")
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise UserError(
+                f"HAProxy has accepted no connection within {_START_TIMEOUT_S:g} s: "
+                f"{self._last_words()}"
+            ) from None
         self._supervisor = asyncio.create_task(self._supervise(process))
 
     async def stop(self) -> None:
@@ -233,6 +229,7 @@ class Front:
         with (self._folder / "haproxy.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
+                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -258,7 +255,15 @@ class Front:
                 delay_s,
             )
             await asyncio.sleep(delay_s)
-            process = self._spawn()
+            process = await self._spawn_again()
+
+    async def _spawn_again(self) -> subprocess.Popen[bytes]:
+        while True:
+            try:
+                return self._spawn()
+            except OSError as error:  # No memory or no file descriptor is left, for now.
+                _LOGGER.error("HAProxy cannot be started (%s); trying again", error)
+                await asyncio.sleep(_RESTART_DELAYS_S[-1])
 
     async def _is_accepting(self) -> bool:
         host, port = self._listener.getsockname()[:2]
@@ -271,7 +276,10 @@ class Front:
         return True
 
     def _last_words(self) -> str:
-        lines = (self._folder / "haproxy.log").read_text(errors="replace").splitlines()
+        try:
+            lines = (self._folder / "haproxy.log").read_text(errors="replace").splitlines()
+        except OSError as error:
+            return f"its log cannot be read: {error}"
         return lines[-1].strip() if lines else "it said nothing"
 
 

@@ -38,7 +38,9 @@ class ConnectionLimits:
     def _sweep(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
         now_s = loop.time()
         for connection in list(connections):
-            connection.check_deadlines(now_s)
+            # In the Ray lane the HTTP connections are of uvicorn's own class.
+            if isinstance(connection, WriteDeadline):
+                connection.check_deadlines(now_s)
         self._is_sweeping = bool(connections)
         if self._is_sweeping:
             loop.call_later(_SWEEP_S, self._sweep, loop, connections)

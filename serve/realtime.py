@@ -10,8 +10,9 @@ from typing import Any
 import uvicorn
 
 from rlcar.errors import UserError
+from rlcar.user_folders import folder_for_sockets
 from serve.app import Background, make_app
-from serve.haproxy import KEEP_ALIVE_TIMEOUT_S, Front, find_haproxy, listen, private_folder
+from serve.haproxy import APPLICATION_SOCKET, KEEP_ALIVE_TIMEOUT_S, Front, find_haproxy, listen
 from serve.protocol import ConnectionLimits, bounded_http
 from serve.settings import ServeSettings
 from serve.websocket_protocol import bounded_websocket
@@ -77,7 +78,11 @@ class RealtimeServer(uvicorn.Server):
             return
         port = self.config.port
         if self._front is not None:
-            await self._front.start()
+            try:
+                await self._front.start()
+            except BaseException:
+                await self._front.stop()
+                raise
             port = self._front.port
         elif self.config.uds is None:
             port = self.servers[0].sockets[0].getsockname()[1]
@@ -101,8 +106,11 @@ def front_of(settings: ServeSettings, *, is_direct: bool = False) -> Iterator[Fr
     if binary is None:
         yield None
         return
-    with private_folder() as folder, listen(settings.host, settings.port) as listener:
-        yield Front(binary, settings, listener, folder)
+    with (
+        listen(settings.host, settings.port) as listener,
+        folder_for_sockets("rlcar-front-", len(APPLICATION_SOCKET)) as folder,
+    ):
+        yield Front(binary, settings, listener, Path(folder))
 
 
 def front_binary(settings: ServeSettings, *, is_direct: bool = False) -> str | None:

@@ -114,6 +114,8 @@ class Security:
                 self.slots.require(scope["rlcar.identity"].name)
             if is_request:
                 receive = await self._whole_body(scope, headers, receive)
+                if access.scope is not None:  # Others may have taken the slots meanwhile.
+                    self.slots.require(scope["rlcar.identity"].name)
         except RefusedError as refusal:
             self._count(scope.get("method", "WS"), scope["path"], refusal.status)
             await _refuse(scope, receive, send, refusal)
@@ -125,10 +127,16 @@ class Security:
             slot.release()
 
     def _address(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
-        """Returns the client's address: behind HAProxy the last one that was forwarded."""
-        if self._settings.is_behind_haproxy and (told := headers.get(b"x-forwarded-for")):
+        """Returns the client's address: behind HAProxy the last that is no trusted proxy's."""
+        told = headers.get(b"x-forwarded-for")
+        if not self._settings.is_behind_haproxy or not told:
+            return str(scope["client"][0]) if scope.get("client") else "unknown"
+        if not self._settings.trusted_proxies:
             return told.rpartition(b",")[2].strip().decode("latin-1")
-        return str(scope["client"][0]) if scope.get("client") else "unknown"
+        # Each proxy adds the address that it was called from.
+        addresses = [address.strip() for address in told.decode("latin-1").split(",")]
+        untrusted = (one for one in reversed(addresses) if not self._settings.trusts(one))
+        return next(untrusted, addresses[0])
 
     def _check_address(
         self, scope: Scope, headers: dict[bytes, bytes], access: Access | None

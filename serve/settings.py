@@ -108,6 +108,14 @@ class ServeSettings(pydantic.BaseModel):
         except ValueError:
             return False
 
+    def trusts(self, address: str) -> bool:
+        """Whether an address is that of a trusted proxy."""
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in ipaddress.ip_network(network) for network in self.trusted_proxies)
+
     @property
     def host_names(self) -> frozenset[str] | None:
         """The names we answer to, or None for any: against pages that rebind a name to us."""
