@@ -231,7 +231,7 @@ class AsyncDriveClient:
         self.counts.connects += 1
 
     def _notice_fork(self) -> None:
-        """Leaves a parent's connections to it; two processes in one session would mix up its past.
+        """Leaves inherited connections to the parent; two processes must not share a session's memory.
 
         A name that you have chosen is kept, for a process that goes on where its parent ended.
         """
@@ -307,7 +307,7 @@ class DriveClient:
         if thread.is_inherited:
             leave_to_parent(thread)
             return
-        with contextlib.suppress(Exception):  # what hangs or has died needs no farewell
+        with contextlib.suppress(Exception):  # Closing is best effort: it may hang or have ended.
             thread.run(self._client.close, _CLOSE_S)
         thread.stop(_CLOSE_S)
 
@@ -338,4 +338,4 @@ def observed_by(observation: Any, is_first: Any) -> Observed:
 
 _CHECK_S = 15.0
 _CLOSE_S = 3.0
-_GRACE_S = 0.02  # the loop's own timeout comes first, with its connections in order
+_GRACE_S = 0.02  # Lets the loop's own timeout fire first, so that connections stay usable.

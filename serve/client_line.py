@@ -15,15 +15,15 @@ from serve.client_address import ServerAddress, ServerError
 from serve.frames import pack_request, unpack_answer
 from serve.schema import ActAnswer, Observed
 
-# What the first question would import otherwise, in its own time; and a process that is forked
-# while another thread imports them would wait for that thread, which it does not have, for ever.
+# Import now what the first request would import: it would count against the deadline, and a fork
+# during an import deadlocks the child.
 for _name in (
     *("anyio._backends._asyncio", "certifi", "concurrent.futures.thread", "encodings.idna"),
     "httpcore",
 ):
     importlib.import_module(_name)
 
-# For http. It trusts nobody, and it is made here, for OpenSSL's locks do not survive a fork either.
+# Unused TLS context for http. It is made at import, because OpenSSL's locks do not survive a fork.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _CHECK_S = 10.0
 _CLOSE_S = 1.0

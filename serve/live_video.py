@@ -31,7 +31,7 @@ class VideoFeed:
         self._watching: Counter[str] = Counter()
 
     def is_full(self, owner: str) -> bool:
-        """Whether a token or an address may not watch, as too many do."""
+        """Whether the limit of viewers, in total or for this owner, is reached."""
         everybody = self._watching.total()
         return everybody >= MOST_WATCHING or self._watching[owner] >= MOST_WATCHING_EACH
 

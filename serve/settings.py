@@ -61,7 +61,7 @@ class ServeSettings(pydantic.BaseModel):
 
     # Sessions: the recurrent states of cars.
     session_cars: int = Field(16_384, ge=256, le=10_000_000)  # over all; who has most makes room
-    # Of one owner, a token or an address, whose longest unseen sessions make room for its own.
+    # Limit for each owner (token or address); its least recently used sessions are dropped first.
     session_cars_per_owner: int = Field(4096, ge=256, le=10_000_000)
     session_expiry_s: Deadline = 120.0
     replay_steps: int = Field(32, ge=0, le=1024)

@@ -11,7 +11,7 @@ from cluster.sweep_file import load_sweep
 from rlcar.campaign_config import load_campaign
 from rlcar.config import dump_config, load_config, make_config
 from rlcar.errors import ConfigError
-from rlcar.settings_file import LARGEST_FILE_BYTES, parse_json, parse_yaml
+from rlcar.settings_file import LARGEST_FILE_BYTES, parse_json, parse_yaml, read_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -155,3 +155,10 @@ def test_no_other_code_reads_yaml():
         if re.search(r"yaml\.(\w+_)?(load|compose|parse)", path.read_text())
     ]
     assert loads == ["rlcar/settings_file.py"]
+
+
+def test_a_repeated_key_in_json_that_yaml_cannot_read_is_one_sentence(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{\n\t"seed": 1,\n\t"seed": 2\n}')
+    with pytest.raises(ConfigError, match="'seed' appears twice"):
+        read_json(path)

@@ -132,7 +132,7 @@ def drive(
     ] = False,
     token: Annotated[str | None, typer.Option(envvar="RLCAR_TOKEN", help="Who asks.")] = None,
     timeout_ms: Annotated[
-        float, number(1, 600_000, help="Past it a car holds, then brakes.")
+        float, number(1, 60_000, help="Past it a car holds, then brakes.")
     ] = 100.0,
 ) -> None:
     """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
@@ -182,19 +182,19 @@ def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
 
 @tokens.command("revoke")
 def revoke_token(
-    name: Annotated[str, typer.Argument(help="Whose.")], tokens_: _Tokens = _TOKENS
+    name: Annotated[str, typer.Argument(help="The name of the token.")], tokens_: _Tokens = _TOKENS
 ) -> None:
     """Ends a token; servers notice within a second, and close its connections."""
     from serve.tokens import TokenStore
 
     with _using(tokens_):
         TokenStore(tokens_).revoke(name)
-    console.print(f"{name} is nobody any more", highlight=False)
+    console.print(f"Token {name} revoked.", highlight=False)
 
 
 @tokens.command("rotate")
 def rotate_token(
-    name: Annotated[str, typer.Argument(help="Whose.")],
+    name: Annotated[str, typer.Argument(help="The name of the token.")],
     overlap_min: Annotated[
         float, typer.Option(help="The old secret works so much longer; 0: it ends at once.")
     ] = 60.0,

@@ -20,8 +20,8 @@ console = make_console(stderr=True, soft_wrap=True, emoji=False)
 def number(low: float, high: float, *names: str, help: str, **more: Any) -> Any:
     """Declares an option that takes a number from `low` to `high`, both included.
 
-    Every numeric option is declared with it, also where only one end matters: Typer's own `min`
-    and `max` let NaN pass, and a number without an upper end overflows somewhere later.
+    Every numeric option is declared with it, unless the code behind the option checks the number.
+    Typer's own `min` and `max` let NaN pass, and a number without an upper end overflows later.
     """
 
     def check(param: typer.CallbackParam, value: float | None) -> float | None:

@@ -91,7 +91,14 @@ def serving(folder: Path, **settings: Any) -> Iterator[Server]:
 @contextlib.contextmanager
 def serving_settings(settings: ServeSettings, **options: Any) -> Iterator[Server]:
     """As `serving`, of settings that exist already."""
-    server = Server(uvicorn_config(settings, **options))
+    with running(uvicorn_config(settings, **options)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(config: uvicorn.Config) -> Iterator[Server]:
+    """Runs uvicorn in a thread until the block ends."""
+    server = Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_until(lambda: server.started or not thread.is_alive())

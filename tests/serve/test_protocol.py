@@ -8,8 +8,10 @@ import time
 import pytest
 
 from serve.protocol import MAX_HEADERS, MAX_PIPELINED_REQUESTS
+from serve.realtime import uvicorn_config
+from serve.settings import make_settings
 from serve.websocket_protocol import MAX_FRAGMENTS
-from tests.serve.served import publish, serving
+from tests.serve.served import publish, running, serving
 from tests.waiting import wait_until
 
 PATIENCE_S = 30.0
@@ -276,6 +278,20 @@ def test_a_large_message_in_one_frame_is_answered(server):
         line.sendall(_frame(TEXT, ask))
         opcode, answer = _read_frame(line)
         assert answer.count(b"[") == 257
+
+
+def test_the_deadline_of_writes_holds_beside_connections_of_other_classes(tmp_path):
+    """As in the Ray lane, where uvicorn's own class speaks HTTP."""
+    settings = make_settings(registry=str(tmp_path), port=0, write_timeout_s=0.5)
+    config = uvicorn_config(settings)
+    config.http = "httptools"
+    with running(config) as server, _connected(server) as idle:
+        idle.sendall(GET)
+        assert idle.recv(4096).startswith(b"HTTP/1.1 200")
+        with _connected(server, receive_bytes=1024) as line:
+            line.sendall(UPGRADE % (b"/v1/drive", b""))
+            assert b" 101 " in line.recv(4096)
+            assert _send_without_end(line, _frame(PING, b"x" * 125) * 100) > 0
 
 
 def test_a_reader_of_pongs_that_stops_reading_is_cut_off(server):

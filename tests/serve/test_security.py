@@ -256,6 +256,69 @@ def test_too_many_at_once_are_asked_to_come_again():
     assert [one.status_code for one in served] == [200, 200]
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("1.1.1.1", "1.1.1.1"),
+        ("2.2.2.2, 1.1.1.1", "1.1.1.1"),  # whatever a client says comes before
+        ("2.2.2.2, 1.1.1.1, 10.0.0.7", "1.1.1.1"),
+        ("2.2.2.2,1.1.1.1 , 10.0.0.7,fd00::1", "1.1.1.1"),
+        ("10.0.0.8, 10.0.0.7", "10.0.0.8"),
+        ("nonsense, 10.0.0.7", "nonsense"),
+        (None, "9.9.9.9"),
+    ],
+)
+def test_the_client_is_the_last_address_that_is_no_trusted_proxys(forwarded, client):
+    told = []
+
+    async def application(scope, receive, send):
+        told.append(scope["rlcar.identity"].name)
+        await _echo(scope, receive, send)
+
+    trusted = "10.0.0.0/8,fd00::/8"
+    app = Security(application, make_settings(is_behind_haproxy=True, trusted_proxies=trusted))
+    headers = [(b"host", b"localhost")]
+    headers += [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/stats", "headers": headers}
+
+    async def send(message):
+        pass
+
+    asyncio.run(app({**scope, "client": ("9.9.9.9", 1)}, None, send))
+    assert told == [client]
+
+
+def test_bodies_that_arrive_together_do_not_exceed_the_slots():
+    async def statuses():
+        arrived, told = asyncio.Event(), []
+
+        async def works(scope, receive, send):
+            await asyncio.sleep(60.0)
+
+        async def receive():
+            await arrived.wait()
+            return {"type": "http.request", "body": b"x", "more_body": False}
+
+        async def send(message):
+            told.append(message.get("status"))
+
+        app = Security(works, make_settings(in_flight=4))
+        headers = [(b"host", b"localhost"), (b"content-length", b"1")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/act", "client": ("a", 1)}
+        asks = [app({**scope, "headers": headers}, receive, send) for _ in range(40)]
+        tasks = [asyncio.create_task(ask) for ask in asks]
+        await asyncio.sleep(0.01)
+        arrived.set()
+        await asyncio.sleep(0.05)
+        assert app.slots.taken == 4
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return [status for status in told if status is not None]
+
+    assert asyncio.run(statuses()) == [429] * 36
+
+
 def test_a_client_has_a_share_of_the_slots_and_health_needs_none(store):
     """A slot is held until the answer begins, not until a slow client has read it."""
 
