@@ -231,7 +231,7 @@ class AsyncDriveClient:
         self.counts.connects += 1
 
     def _notice_fork(self) -> None:
-        """Leaves inherited connections to the parent; two processes must not share a session's memory.
+        """Leaves inherited connections to the parent: two processes must not share a session.
 
         A name that you have chosen is kept, for a process that goes on where its parent ended.
         """
