@@ -24,6 +24,7 @@ PATIENCE_S = 5.0  # an answer that takes longer counts as refused
 ACTS_PER_S, FRESH_PER_S, CAR_HZ, VIEWERS = 50.0, 5.0, 20.0, 10
 RECOVERED_IN_A_ROW = 20
 _BODY = json.dumps({"observation": [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]}).encode()
+_BINARY = 0x02  # Opcode of a message; a refusal comes as text.
 _SEEN = Observed(np.full((1, 6), 0.5, np.float32), np.zeros(1, bool))
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -204,9 +205,9 @@ class Honest:
                 sent_s = time.perf_counter()
                 async with asyncio.timeout(PATIENCE_S):
                     writer.write(masked(pack_request(_SEEN, step)))
-                    answer = await _read_frame(reader, writer)
+                    opcode, answer = await _read_frame(reader, writer)
                 self.seen.latencies_ms.append(1e3 * (time.perf_counter() - sent_s))
-                if answer.startswith(b"{") or unpack_answer(answer)[1].source != "model":
+                if opcode != _BINARY or unpack_answer(answer)[1].source != "model":
                     self.seen.refused["car: not the policy's action"] += 1
                 due_s = max(due_s + 1.0 / CAR_HZ, time.perf_counter() - 1.0)
                 await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
@@ -274,8 +275,13 @@ def _check(answer: tuple[int, bytes]) -> None:
         raise RefusedError(f"source {source}")
 
 
-async def _read_frame(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Returns the next message of a WebSocket; answers pings, raises RefusedError at its end."""
+async def _read_frame(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> tuple[int, bytes]:
+    """Returns the next message of a WebSocket and its opcode.
+
+    Answers pings; raises RefusedError when the server closes the connection.
+    """
     while True:
         first, length = await reader.readexactly(2)
         if length == 126:
@@ -289,7 +295,7 @@ async def _read_frame(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         if opcode == 0x09:
             writer.write(bytes([0x8A, 0x80 | length]) + bytes(4) + payload)
         else:
-            return payload
+            return opcode, payload
 
 
 def _reason(error: BaseException) -> str:
