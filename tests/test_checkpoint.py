@@ -19,6 +19,7 @@ import safetensors.numpy
 
 from rlcar import checkpoint
 from rlcar.errors import CheckpointError, NonFiniteError
+from tests.support.small_disk import mounted_disk
 
 
 class Moments(NamedTuple):
@@ -386,17 +387,8 @@ def test_a_disk_that_refuses_leaves_the_earlier_saves_and_nothing_partial(tmp_pa
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 64 kB, for root only."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a tmpfs here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted_disk(tmp_path / "disk", size_kb=64) as disk:
+        yield disk
 
 
 def test_a_full_disk_leaves_the_earlier_saves_and_nothing_partial(small_disk):

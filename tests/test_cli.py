@@ -11,6 +11,7 @@ import pytest
 from rlcar import checkpoint
 from rlcar.storage import Storage
 from rlcar.trainer import load_replay
+from tests.support.small_disk import mounted_disk
 from tests.tiny_run import SETTINGS, compiled_once, trained
 
 
@@ -259,12 +260,7 @@ def test_a_full_disk_stops_training_with_the_last_good_checkpoint_named(rlcar, t
         )
         // 1024
     )
-    runs = tmp_path / "disk"
-    runs.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kb * 5 // 2}k", "tmpfs", str(runs)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this root may not mount a tmpfs")
-    try:
+    with mounted_disk(tmp_path / "disk", size_kb * 5 // 2) as runs:
         settings = [part for one in SETTINGS for part in ("--set", one)]
         arguments = ["--local", "--mode", "test", "--runs", runs, "--name", "full", *settings]
         result = rlcar("train", *arguments)
@@ -273,8 +269,6 @@ def test_a_full_disk_stops_training_with_the_last_good_checkpoint_named(rlcar, t
         message = f"No space left on device; the last good checkpoint {last.path} is intact"
         assert_is_one_sentence(result, message, may_have_begun=True)
         assert load_replay(last)
-    finally:
-        subprocess.run(["umount", str(runs)], check=True)
 
 
 @pytest.mark.parametrize(

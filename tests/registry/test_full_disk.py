@@ -1,7 +1,6 @@
 """A full disk and a name that is too long: one sentence, and nothing half-written is left."""
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
+from tests.support.small_disk import mounted_disk
 
 LONG = "n" * 300  # file systems allow 255 bytes
 
@@ -16,17 +16,8 @@ LONG = "n" * 300  # file systems allow 255 bytes
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 256 kB, for root only."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("may not mount a tmpfs here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted_disk(tmp_path / "disk", size_kb=256) as disk:
+        yield disk
 
 
 def _files(folder: Path) -> list[str]:
