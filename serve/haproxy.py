@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,23 +16,28 @@ import msgspec
 
 from rlcar.errors import UserError
 from serve.access import ROUTES
+from serve.limits import MAX_HEADERS
 from serve.settings import ServeSettings
 
 _LOGGER = logging.getLogger(__name__)
 
+GRACEFUL_TIMEOUT_S = 5  # For open requests, when the server stops.
 KEEP_ALIVE_TIMEOUT_S = 75  # Of both lanes: longer than that of common clients and proxies.
 # Of the Ray lane, where Ray writes the configuration and knows no settings of ours.
 HEADERS_TIMEOUT_S = 10
 CLIENT_TIMEOUT_S = 60
 
 APPLICATION_SOCKET = "application"
+ABOVE_LIMIT = 16  # Connections of an address above its limit that are told so.
 _HEALTH_CONNECTIONS = 16
+_OTHER_FILES = 100
 # After a rush most connections to the application are closed soon.
 _IDLE = "pool-max-conn 64 pool-purge-delay 1s"
 _SERVER = f"    server application unix@{APPLICATION_SOCKET} {_IDLE}"
 _SEND_BUFFER_BYTES = 64 * 1024
 _START_TIMEOUT_S = 10.0
-_STOP_TIMEOUT_S = 3.0
+_BACKLOG = 1024
+_STOP_TIMEOUT_S = GRACEFUL_TIMEOUT_S + 1.0  # The application answers open requests before.
 _POLL_S = 0.05
 _RESTART_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
 
@@ -57,10 +63,12 @@ def front_config(settings: ServeSettings, listener: int) -> str:
     return "\n".join(
         [
             "global",
-            f"    maxconn {settings.front_connections}",
+            f"    maxconn {_most_connections(settings)}",
             "    nbthread 1",
             f"    hard-stop-after {_STOP_TIMEOUT_S:.0f}s",
-            "    tune.http.maxhdr 101",
+            f"    tune.http.maxhdr {MAX_HEADERS + 1}",
+            # HAProxy keeps 1 KiB of it free for headers that it adds.
+            f"    tune.bufsize {settings.headers_bytes + 2048}",
             # The kernel would buffer megabytes of answers for a client that does not read them.
             f"    tune.sndbuf.client {_SEND_BUFFER_BYTES}",
             "",
@@ -83,14 +91,16 @@ def front_config(settings: ServeSettings, listener: int) -> str:
             # Without `proto h1` a client could switch to HTTP/2, which has limits of its own.
             f"    bind fd@{listener} proto h1",
             "    stick-table type ipv6 size 100k expire 2m store conn_cur",
+            "    acl has_body req.hdr(content-length) -m found",
+            "    acl has_body req.hdr(transfer-encoding) -m found",
             f"    acl is_health path {_health_paths()}",
             *_address_rules(settings),
             "    http-request deny deny_status 400 if !{ req.ver 1.0 1.1 }",
             # A body that does not come must not occupy a connection of the application.
-            f"    http-request wait-for-body time {_ms(settings.body_timeout_s)} if METH_POST",
+            f"    http-request wait-for-body time {_ms(settings.body_timeout_s)} if has_body",
             "    http-request set-header x-forwarded-for %[src]",
             "    http-request del-header x-forwarded-proto",
-            "    use_backend health if is_health",
+            "    use_backend health if is_health !has_body",
             "    default_backend policy",
             "",
             "backend policy",
@@ -115,9 +125,10 @@ def _address_rules(settings: ServeSettings) -> list[str]:
     unless = " unless is_trusted" if trusted else ""
     return [
         *rules,
-        f"    tcp-request connection track-sc0 src{unless}",
+        # Whoever has one IPv6 address usually has a network of 64 bits.
+        f"    tcp-request connection track-sc0 src,ipmask(32,64){unless}",
         # Health checks are answered above the limit, but no address may open connections for ever.
-        f"    tcp-request connection reject if {{ sc0_conn_cur gt {2 * limit} }}",
+        f"    tcp-request connection reject if {{ sc0_conn_cur gt {limit + ABOVE_LIMIT} }}",
         f"    http-request deny deny_status 429 content-type application/json string {body} "
         f"hdr retry-after 1 hdr connection close if {{ sc0_conn_cur gt {limit} }} !is_health",
         *(["    http-request set-src hdr_ip(x-forwarded-for,-1) if is_trusted"] if trusted else []),
@@ -125,6 +136,7 @@ def _address_rules(settings: ServeSettings) -> list[str]:
 
 
 def _errors() -> Iterator[str]:
+    # HAProxy's connection layer answers late headers and what is not HTTP with pages of its own.
     sentences = {
         400: "this is no valid HTTP/1.1 request",
         408: "the request did not come in time",
@@ -143,6 +155,14 @@ def _json_text(error: str) -> str:
     return f"'{msgspec.json.encode({'error': error}).decode()}'"
 
 
+def _most_connections(settings: ServeSettings) -> int:
+    """Returns how many connections HAProxy accepts: each needs two of the allowed descriptors."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if allowed == resource.RLIM_INFINITY:
+        return settings.front_connections
+    return max(1, min(settings.front_connections, (allowed - _OTHER_FILES) // 2))
+
+
 def _health_paths() -> str:
     return " ".join(path for path, access in ROUTES.items() if access.scope is None)
 
@@ -158,6 +178,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # Two sockets that do not listen yet could share the address.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
@@ -176,9 +198,9 @@ class Front:
         self.restarts = 0
         self._listener = listener
         self._config = folder / "haproxy.cfg"
-        self._config.write_text(front_config(settings, listener.fileno()))
+        self._text = front_config(settings, listener.fileno())
         launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
-        self._command = [*launcher, binary, "-db", "-q", "-f", self._config.name]
+        self._command = [*launcher, binary, "-db", "-f", self._config.name]
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -225,6 +247,8 @@ class Front:
                 self._process.send_signal(signal.SIGUSR1)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        # Whatever cleans up old temporary files may have removed it.
+        self._config.write_text(self._text)
         # Not asyncio's: uvloop forks the process with all its threads.
         with (self._folder / "haproxy.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -269,18 +293,22 @@ class Front:
         host, port = self._listener.getsockname()[:2]
         reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         try:
-            _, writer = await asyncio.open_connection(reachable, port)
+            reader, writer = await asyncio.open_connection(reachable, port)
+            writer.write(b"GET /health/live HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            async with asyncio.timeout(1.0):
+                answer = await reader.read(12)
+            writer.close()
         except OSError:
             return False
-        writer.close()
-        return True
+        return answer.endswith(b" 200")
 
     def _last_words(self) -> str:
         try:
             lines = (self._folder / "haproxy.log").read_text(errors="replace").splitlines()
         except OSError as error:
             return f"its log cannot be read: {error}"
-        return lines[-1].strip() if lines else "it said nothing"
+        alerts = [line for line in lines if "[ALERT]" in line] or lines
+        return alerts[-1].strip() if alerts else "it said nothing"
 
 
 async def _end_of(process: subprocess.Popen[bytes]) -> int:

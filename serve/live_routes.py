@@ -257,6 +257,9 @@ class _VideoResponse(StreamingResponse):
         self._feed, self._owner = feed, owner
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "HEAD":  # Starlette answers it as GET, and this body has no end.
+            await Response(b"", self.status_code, self.headers)(scope, receive, send)
+            return
         with self._feed.watched_by(self._owner):
             await super().__call__(scope, receive, send)
 

@@ -5,15 +5,19 @@ has them here, in their simplest form.
 """
 
 import asyncio
+import contextlib
+import fcntl
+import sys
+import termios
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.haproxy import KEEP_ALIVE_TIMEOUT_S
+from serve.limits import MAX_HEADERS
 from serve.settings import ServeSettings
 
-MAX_HEADERS = 100
 MAX_PIPELINED_REQUESTS = 16
 _SWEEP_S = 0.25
 
@@ -21,9 +25,10 @@ _SWEEP_S = 0.25
 class ConnectionLimits:
     """Limits shared by all connections of a server, and the timer that enforces their deadlines."""
 
-    def __init__(self, settings: ServeSettings, connections: int):
-        """`connections` bounds how many connections are open at once."""
+    def __init__(self, settings: ServeSettings, connections: int, added_headers: int = 0):
+        """`connections` bounds how many are open at once; a front end adds `added_headers`."""
         self.connections = connections
+        self.headers = MAX_HEADERS + added_headers
         self.headers_bytes = settings.headers_bytes
         self.headers_timeout_s = settings.headers_timeout_s
         self.write_timeout_s = settings.write_timeout_s
@@ -54,11 +59,12 @@ class WriteDeadline:
     limits: ConnectionLimits
 
     _write_deadline_s: float | None = None
+    _unsent_bytes = 0  # when the deadline was set
 
     def pause_writing(self) -> None:
         """Starts the deadline: the client does not keep up."""
         super().pause_writing()  # type: ignore[misc]
-        self._write_deadline_s = self.loop.time() + self.limits.write_timeout_s
+        self._set_write_deadline(self.loop.time())
 
     def resume_writing(self) -> None:
         """Clears the deadline: the client has read enough."""
@@ -69,9 +75,29 @@ class WriteDeadline:
         """Aborts the connection if its write deadline has passed."""
         if self._write_deadline_s is None and self.transport.is_closing():
             # `close` waits until the client has read the rest, so that wait needs a deadline too.
-            self._write_deadline_s = now_s + self.limits.write_timeout_s
-        if self._write_deadline_s is not None and now_s > self._write_deadline_s:
+            self._set_write_deadline(now_s)
+        if self._write_deadline_s is None:
+            return
+        if _unsent_bytes(self.transport) < self._unsent_bytes:
+            self._set_write_deadline(now_s)  # It reads slowly, but it reads.
+        elif now_s > self._write_deadline_s:
             self.transport.abort()
+
+    def _set_write_deadline(self, now_s: float) -> None:
+        self._write_deadline_s = now_s + self.limits.write_timeout_s
+        self._unsent_bytes = _unsent_bytes(self.transport)
+
+
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    """Returns how much the client has not acknowledged yet, in our buffer and the kernel's.
+
+    Ours alone shrinks in steps of a megabyte, for which a slow client may need longer.
+    """
+    size = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # It may be closed by now.
+        descriptor = transport.get_extra_info("socket").fileno()
+        size += int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    return size
 
 
 class _LimitError(Exception):
@@ -135,7 +161,7 @@ class BoundedHttp(WriteDeadline, HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes a header or a trailer, unless it is one too many."""
         self._header_count += 1
-        if self._header_count > MAX_HEADERS:
+        if self._header_count > self.limits.headers:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             raise _LimitError
         super().on_header(name, value)

@@ -10,9 +10,17 @@ from typing import Any
 import uvicorn
 
 from rlcar.errors import UserError
+from rlcar.interrupt import StopRequest
 from rlcar.user_folders import folder_for_sockets
 from serve.app import Background, make_app
-from serve.haproxy import APPLICATION_SOCKET, KEEP_ALIVE_TIMEOUT_S, Front, find_haproxy, listen
+from serve.haproxy import (
+    APPLICATION_SOCKET,
+    GRACEFUL_TIMEOUT_S,
+    KEEP_ALIVE_TIMEOUT_S,
+    Front,
+    find_haproxy,
+    listen,
+)
 from serve.protocol import ConnectionLimits, bounded_http
 from serve.settings import ServeSettings
 from serve.websocket_protocol import bounded_websocket
@@ -33,7 +41,8 @@ def uvicorn_config(
     front end, which alone can connect there.
     """
     reserved = 0 if front_socket is None else _RESERVED_CONNECTIONS
-    limits = ConnectionLimits(settings, settings.connections + reserved)
+    added_headers = 0 if front_socket is None else 1  # x-forwarded-for
+    limits = ConnectionLimits(settings, settings.connections + reserved, added_headers)
     return uvicorn.Config(
         make_app(
             settings.model_copy(update={"is_behind_haproxy": front_socket is not None}),
@@ -49,11 +58,12 @@ def uvicorn_config(
         ws_ping_timeout=20.0,
         lifespan="on",
         access_log=False,
+        log_level="error",  # any client could fill the log with warnings about its own requests
         server_header=False,
         proxy_headers=False,  # serve/security.py knows whose header counts
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=GRACEFUL_TIMEOUT_S,
         backlog=1024,
     )
 
@@ -82,6 +92,7 @@ class RealtimeServer(uvicorn.Server):
                 await self._front.start()
             except BaseException:
                 await self._front.stop()
+                await self.lifespan.shutdown()
                 raise
             port = self._front.port
         elif self.config.uds is None:
@@ -147,7 +158,10 @@ def serve_with_front(
     """
     with front_of(settings, is_direct=is_direct) as front:
         config = make_config(None if front is None else front.application)
-        RealtimeServer(config, front, on_ready).run()
+        # uvicorn sends itself the signal again when it has stopped. It must not end the process
+        # before the front end's folder is removed.
+        with StopRequest():
+            RealtimeServer(config, front, on_ready).run()
 
 
 def serve_realtime(

@@ -2,6 +2,8 @@
 
 import base64
 import binascii
+import functools
+import ipaddress
 from collections.abc import MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -26,6 +28,20 @@ def headers_of(scope: MutableMapping[str, Any]) -> dict[bytes, bytes]:
     if b"content-length" in headers and b"transfer-encoding" in headers:
         raise RefusedError(400, "both Content-Length and Transfer-Encoding", CLOSE)
     return headers
+
+
+@functools.lru_cache(maxsize=4096)
+def client_of(address: str) -> str:
+    """Returns what counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if parsed.is_loopback or parsed.ipv4_mapped is not None:
+        return address
+    return str(ipaddress.IPv6Network((parsed, 64), strict=False))
 
 
 def has_body(scope: MutableMapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from serve.limits import (
     Slots,
 )
 from serve.login_watch import STILL_ADMITTED, LoginWatch
-from serve.request_headers import cookie_of, has_body, headers_of, password_of
+from serve.request_headers import client_of, cookie_of, has_body, headers_of, password_of
 from serve.settings import LOOPBACK_NAMES, ServeSettings
 from serve.tokens import SCOPES, Token, TokenStore
 
@@ -112,6 +112,8 @@ class Security:
                 raise RefusedError(404, "there is no such route")
             if is_request and access.scope is not None:  # Health is told at any load.
                 self.slots.require(scope["rlcar.identity"].name)
+            if is_request and access.scope is None and has_body(scope):
+                raise RefusedError(413, "a health check has no body", CLOSE)
             if is_request:
                 receive = await self._whole_body(scope, headers, receive)
                 if access.scope is not None:  # Others may have taken the slots meanwhile.
@@ -130,13 +132,13 @@ class Security:
         """Returns the client's address: behind HAProxy the last that is no trusted proxy's."""
         told = headers.get(b"x-forwarded-for")
         if not self._settings.is_behind_haproxy or not told:
-            return str(scope["client"][0]) if scope.get("client") else "unknown"
+            return client_of(str(scope["client"][0])) if scope.get("client") else "unknown"
         if not self._settings.trusted_proxies:
-            return told.rpartition(b",")[2].strip().decode("latin-1")
+            return client_of(told.rpartition(b",")[2].strip().decode("latin-1"))
         # Each proxy adds the address that it was called from.
         addresses = [address.strip() for address in told.decode("latin-1").split(",")]
         untrusted = (one for one in reversed(addresses) if not self._settings.trusts(one))
-        return next(untrusted, addresses[0])
+        return client_of(next(untrusted, addresses[0]))
 
     def _check_address(
         self, scope: Scope, headers: dict[bytes, bytes], access: Access | None

@@ -45,8 +45,8 @@ class ServeSettings(pydantic.BaseModel):
     headers_bytes: int = Field(16 * 1024, ge=1024, le=2**20)
     headers_timeout_s: Deadline = 10.0
     write_timeout_s: Deadline = 10.0  # until a client reads what was sent to it
-    connections: Size = 512  # that one process serves at once
-    connections_per_address: Size = 256  # enforced by HAProxy
+    connections: Size = 1024  # that one process serves at once
+    connections_per_address: Size = 128  # enforced by HAProxy
     frames_per_s: PerTime = 500.0  # of one WebSocket, control frames included
 
     # The front end: HAProxy before the real-time lane.
@@ -82,6 +82,8 @@ class ServeSettings(pydantic.BaseModel):
     @pydantic.field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any("%" in name for name in value):
+            raise ValueError("a network has no zone (%)")
         return tuple(str(ipaddress.ip_network(name.strip())) for name in value)
 
     @pydantic.model_validator(mode="after")

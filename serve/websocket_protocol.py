@@ -21,6 +21,7 @@ _SLICE_BYTES = 1024  # At most 170 frames, which take about 2 ms to parse.
 _SHARED_TURN_S = 0.002
 _SHARED_PART = 0.25  # Of the event loop's time.
 _MESSAGE_TOO_BIG = 1009
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class SharedBudget:
@@ -127,14 +128,17 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         """Sends a message; after the last one, what the client sends is read and discarded."""
         await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True  # It was refused, which uvicorn would log as an error.
         if self._input:
             self._schedule()
 
     def _receive_handshake(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            # websockets has prepared a refusal, which uvicorn would never send.
-            self.transport.write(b"".join(self.conn.data_to_send()))
+            # websockets may have prepared a refusal, which uvicorn would never send.
+            refusal = b"".join(self.conn.data_to_send())
+            self.transport.write(refusal or _BAD_REQUEST)
             self.transport.close()
 
     def _may_parse(self) -> bool:

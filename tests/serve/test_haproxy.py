@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from rlcar.errors import UserError
 from serve.client import DriveClient
 from serve.haproxy import find_haproxy, front_config, listen
+from serve.limits import MAX_HEADERS
 from serve.realtime import front_of
 from serve.settings import make_settings
 from tests.serve.served import program, publish
@@ -186,6 +188,52 @@ def test_http_2_is_not_spoken(server):
     with _connected(server) as line:
         line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
         assert line.recv(4096)[:12] in (b"HTTP/1.1 400", b"")
+
+
+def test_health_is_answered_while_checks_with_bodies_wait(server):
+    with contextlib.ExitStack() as stack:
+        for number in range(20):
+            method = (b"GET", b"PUT", b"POST")[number % 3]
+            line = stack.enter_context(_connected(server, f"127.0.3.{number + 1}"))
+            line.sendall(_get(b"/health/live", b"Content-Length: 10\r\n").replace(b"GET", method))
+        honest = stack.enter_context(_connected(server))
+        honest.sendall(_get(b"/health/live"))
+        assert _status(honest) == 200
+
+
+def test_as_many_headers_as_allowed_reach_the_application(server):
+    with _connected(server) as line:
+        line.sendall(_get(b"/health/live", b"X-A: a\r\n" * (MAX_HEADERS - 1)))
+        assert _status(line) == 200
+
+
+def test_an_address_is_taken_by_one_server_alone():
+    with listen("127.0.0.1", 0) as taken, pytest.raises(UserError, match="cannot listen"):
+        listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_haproxy_accepts_no_more_connections_than_there_are_descriptors(tmp_path):
+    script = (
+        "from serve.haproxy import front_config; from serve.settings import make_settings;"
+        "print(front_config(make_settings(), 3))"
+    )
+    command = f'ulimit -n 500; exec "{sys.executable}" -c "{script}"'
+    config = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert "maxconn 200\n" in config.stdout
+
+
+def test_a_haproxy_whose_files_were_removed_is_started_again(folder):
+    with program(folder) as server:
+        (before,) = _fronts(server)
+        place = Path(os.readlink(f"/proc/{before}/cwd"))
+        (place / "haproxy.cfg").unlink()
+        (place / "haproxy.log").unlink()
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: _fronts(server) not in ([], [before]))
+        assert httpx.get(f"{server.url}/health/ready").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert not place.exists()
 
 
 def test_haproxy_is_started_again_when_it_dies(server):

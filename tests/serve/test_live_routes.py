@@ -15,6 +15,7 @@ import simplejpeg
 import uvicorn
 from starlette.applications import Starlette
 
+from serve.access import ROUTES
 from serve.live import open_live
 from serve.live_routes import PAGE, live_routes
 from serve.live_video import MOST_WATCHING, MOST_WATCHING_EACH
@@ -200,6 +201,16 @@ def test_the_video_is_a_stream_of_jpegs(page, web):
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     height, width, *_ = simplejpeg.decode_jpeg_header(rest[:length])
     assert (width, height) == (800, 600)
+
+
+@pytest.mark.parametrize("path", [path for path, one in ROUTES.items() if not one.is_socket])
+def test_head_ends_and_takes_no_place(page, path):
+    """A proxy takes the answer for whole after its headers, and uses the connection again."""
+    with httpx.Client(base_url=f"http://{page.address}", timeout=30.0) as web:
+        path = path.replace("{path:path}", "js/main.js").replace("{version}", "1")
+        for _ in range(MOST_WATCHING + 1):
+            assert web.head(path).status_code in (200, 400, 403, 405)
+        assert web.get("/stats").status_code == 200
 
 
 def test_video_watchers_are_limited_and_forgotten_when_they_leave(page):

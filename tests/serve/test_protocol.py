@@ -6,8 +6,10 @@ import struct
 import time
 
 import pytest
+import uvicorn
 
-from serve.protocol import MAX_HEADERS, MAX_PIPELINED_REQUESTS
+from serve.limits import MAX_HEADERS
+from serve.protocol import MAX_PIPELINED_REQUESTS, ConnectionLimits, bounded_http
 from serve.realtime import uvicorn_config
 from serve.settings import make_settings
 from serve.websocket_protocol import MAX_FRAGMENTS
@@ -278,6 +280,45 @@ def test_a_large_message_in_one_frame_is_answered(server):
         line.sendall(_frame(TEXT, ask))
         opcode, answer = _read_frame(line)
         assert answer.count(b"[") == 257
+
+
+def test_a_client_that_reads_slowly_but_steadily_is_not_cut_off():
+    size = 12_000_000
+
+    async def application(scope, receive, send):
+        length = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    limits = ConnectionLimits(make_settings(write_timeout_s=0.5), connections=8)
+    config = uvicorn.Config(
+        application, port=0, http=bounded_http(limits), lifespan="off", log_config=None
+    )
+    with running(config) as server, _connected(server, receive_bytes=65_536) as line:
+        line.sendall(GET)
+        received = 0
+        for _ in range(20):  # Four times as long as the deadline.
+            time.sleep(0.1)
+            received += len(line.recv(300_000))
+        while chunk := line.recv(300_000):
+            received += len(chunk)
+            if received > size:
+                break
+    assert received > size
+
+
+def test_a_health_check_with_a_body_is_refused(server):
+    for body in (b"Content-Length: 10\r\n", b"Transfer-Encoding: chunked\r\n"):
+        with _connected(server) as line:
+            line.sendall(GET[:-2] + body + b"\r\n")
+            assert line.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+def test_an_upgrade_with_a_body_is_refused(server):
+    for body in (b"Content-Length: 10\r\n", b"Transfer-Encoding: chunked\r\n"):
+        with _connected(server) as line:
+            line.sendall(UPGRADE % (b"/v1/drive", body))
+            assert line.recv(4096).startswith(b"HTTP/1.1 400")
 
 
 def test_the_deadline_of_writes_holds_beside_connections_of_other_classes(tmp_path):
