@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.config import ClusterConfig
-from cluster.fleet import Block, reason_of, simulator_options
+from cluster.fleet import ANSWER_S, Block, reason_of, simulator_options
 from cluster.nodes import nodes_now, simulators_that_fit
 from cluster.sim_actor import close_simulators
 from cluster.weights import Published
@@ -18,9 +18,6 @@ from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.metrics import Rate
 from rlcar.rollout import Episodes
-
-
-_ANSWER_S = 5.0  # how long a simulator has to say when it last made progress
 
 
 class SimulatorLostError(Exception):
@@ -136,7 +133,7 @@ class OrderedFleet:
             return
         # A block of a slow environment may take longer: only the simulator knows its progress.
         asked = self._actors[simulator].silent_s.remote()
-        done, _ = ray.wait([asked], timeout=_ANSWER_S)
+        done, _ = ray.wait([asked], timeout=ANSWER_S)
         now_s = time.monotonic()
         if done:
             with contextlib.suppress(RayError):  # without an answer, the time we waited counts

@@ -142,6 +142,22 @@ def test_a_simulator_of_a_slow_environment_is_not_taken_for_silent(make_fleet, s
 
 
 @pytest.mark.slow
+def test_while_the_driver_does_something_else_for_long_nobody_becomes_silent(
+    make_fleet, slow, slow_weights
+):
+    """During an evaluation nobody asks the simulators, and the next look must not judge that."""
+    fleet = make_fleet(slow, SLOW_CLUSTER)
+    blocks_until(fleet, slow_weights, len)
+    fleet.feed(slow_weights)
+    for _ in range(2):
+        list(fleet.blocks(timeout_s=0.0))
+        time.sleep(SLOW_BLOCK_S * 0.7)  # longer than the deadline
+    list(fleet.blocks(timeout_s=0.0))
+    blocks_until(fleet, slow_weights, len)
+    assert (fleet.restarts, fleet.lost) == (0, 0)
+
+
+@pytest.mark.slow
 def test_in_a_fixed_order_a_slow_simulator_is_not_lost_and_a_stopped_one_is(slow, slow_weights):
     with OrderedFleet(slow, SLOW_CLUSTER) as fleet:
 
