@@ -23,6 +23,8 @@ from rlcar.rollout import Episodes
 
 logger = logging.getLogger(__name__)
 
+ANSWER_S = 5.0  # how long a simulator has to say when it last made progress
+
 
 class Block(NamedTuple):
     """A block that was driven, as it travels: its steps by reference."""
@@ -50,6 +52,7 @@ class Simulator:
     start_at_s: float = 0.0
     leave_at_s: float | None = None  # it gets no more blocks, and ends then at the latest
     asked: Any = None  # a ref: the time since its last progress
+    asked_s: float = 0.0  # when
     in_flight: dict[Any, _InFlight] = dataclasses.field(default_factory=dict)  # by ref of Episodes
     has_delivered: bool = False
     failures: int = 0  # in a row, without a block between them
@@ -202,9 +205,9 @@ class Fleet:
                 if simulator.has_delivered
                 else self._cluster.start_deadline_s
             )
-            _hear(simulator, limit_s)
+            is_up_to_date = _hear(simulator, limit_s)
             silence_s = time.monotonic() - simulator.heard_s
-            if simulator.in_flight and silence_s > limit_s:
+            if simulator.in_flight and is_up_to_date and silence_s > limit_s:
                 reason = f"silent for {silence_s:.0f} s (limit {limit_s:.0f} s)"
                 self._replace(simulator, reason, is_hung=True)
 
@@ -292,16 +295,23 @@ def simulator_options(cluster: ClusterConfig, nodes: list[Node]) -> Any:
     )
 
 
-def _hear(simulator: Simulator, limit_s: float) -> None:
-    """Asks one that has delivered nothing for a while when it last made progress."""
+def _hear(simulator: Simulator, limit_s: float) -> bool:
+    """Asks one that has delivered nothing for a while when it last made progress.
+
+    Returns whether `heard_s` can be judged: it answered just now, or had enough time to answer.
+    While the driver evaluates, nobody asks, and `heard_s` says nothing about the simulator.
+    """
     now_s = time.monotonic()
-    if simulator.asked is not None and ray.wait([simulator.asked], timeout=0)[0]:
+    has_answered = simulator.asked is not None and bool(ray.wait([simulator.asked], timeout=0)[0])
+    if has_answered:
         with contextlib.suppress(RayError):  # its blocks tell
             simulator.heard_s = max(simulator.heard_s, now_s - ray.get(simulator.asked))
         simulator.asked = None
+    is_overdue = simulator.asked is not None and now_s - simulator.asked_s > ANSWER_S
     is_quiet = simulator.in_flight and now_s - simulator.heard_s > limit_s / 4
     if is_quiet and simulator.asked is None:
-        simulator.asked = simulator.actor.silent_s.remote()
+        simulator.asked, simulator.asked_s = simulator.actor.silent_s.remote(), now_s
+    return has_answered or is_overdue
 
 
 def is_lost_object(error: RayError) -> bool:

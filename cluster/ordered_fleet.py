@@ -1,5 +1,6 @@
 """Simulators that take turns: the same blocks in the same order in each run."""
 
+import contextlib
 import time
 from collections import deque
 from types import TracebackType
@@ -9,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.config import ClusterConfig
-from cluster.fleet import Block, reason_of, simulator_options
+from cluster.fleet import ANSWER_S, Block, reason_of, simulator_options
 from cluster.nodes import nodes_now, simulators_that_fit
 from cluster.sim_actor import close_simulators
 from cluster.weights import Published
@@ -50,7 +51,7 @@ class OrderedFleet:
         self._actors = [options.remote(config_ref, index, epoch) for index in range(number)]
         self._sent: deque[_Sent] = deque()
         self._next = 0  # simulator to be asked next
-        self._waiting_since_s: float | None = None
+        self._waiting_since_s: float | None = None  # or since its last known progress
         self._has_delivered = [False] * number
         self._busy = Rate()  # seconds of driving
         self.lost = 0
@@ -128,7 +129,16 @@ class OrderedFleet:
             else self._cluster.start_deadline_s
         )
         assert self._waiting_since_s is not None
-        silence_s = time.monotonic() - self._waiting_since_s
+        if time.monotonic() - self._waiting_since_s <= limit_s:
+            return
+        # A block of a slow environment may take longer: only the simulator knows its progress.
+        asked = self._actors[simulator].silent_s.remote()
+        done, _ = ray.wait([asked], timeout=ANSWER_S)
+        now_s = time.monotonic()
+        if done:
+            with contextlib.suppress(RayError):  # without an answer, the time we waited counts
+                self._waiting_since_s = max(self._waiting_since_s, now_s - ray.get(asked))
+        silence_s = now_s - self._waiting_since_s
         if silence_s > limit_s:
             raise SimulatorLostError(
                 f"simulator {simulator}: silent for {silence_s:.0f} s (limit {limit_s:.0f} s)"

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment
 
 # With these Rich takes a file for a terminal: bars and colours would end up in logs.
 _PRETENDING = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
@@ -28,9 +29,19 @@ class _Environment(Mapping[str, str]):
         return sum(1 for _ in self)
 
 
+class _Console(Console):
+    """A console that writes no colours once its terminal has gone.
+
+    Rich looks at the stream each time, but chooses the colours when the console is made.
+    """
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        return super()._render_buffer(buffer if self.is_terminal else Segment.strip_styles(buffer))
+
+
 def make_console(**options: Any) -> Console:
     """Returns a console that draws only where its stream is a terminal; options as of Rich's."""
-    return Console(_environ=_Environment(), **options)
+    return _Console(_environ=_Environment(), **options)
 
 
 def accept_any_text() -> None:

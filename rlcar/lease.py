@@ -33,7 +33,7 @@ class HeldError(UserError):
 
 
 class Lease:
-    """Holds a folder for this process and renews that in a thread; `hold` makes one."""
+    """Holds a folder for this process; a thread renews the lease. Made by `hold`."""
 
     def __init__(self, folder: Path, number: int):
         """`number` is the claim of this process."""
@@ -50,6 +50,8 @@ class Lease:
         self._renew()
         self._thread = threading.Thread(target=self._serve, daemon=True, name="lease")
         self._thread.start()
+        # A thread of its own: a listener that prints waits while a terminal or pipe is full.
+        threading.Thread(target=self._tell, daemon=True, name="lease-listeners").start()
 
     def check(self) -> None:
         """Raises HeldError when another process has taken the folder over: write nothing more."""
@@ -70,7 +72,7 @@ class Lease:
         self._has_begun = True
 
     def listen(self, listener: Callable[[Progress], None]) -> None:
-        """Tells `listener` the progress at each renewal, from another thread."""
+        """Tells `listener` the progress every `RENEW_S`, from another thread; it may block."""
         self._listeners.append(listener)
 
     def forget(self, listener: Callable[[Progress], None]) -> None:
@@ -80,8 +82,10 @@ class Lease:
     def end(self, error: BaseException | None) -> None:
         """Gives the folder back, noting how the work ended; what never began leaves no trace."""
         self._over.set()
-        self._thread.join()
-        # Who sends SystemExit has seen enough: nothing went wrong.
+        self._thread.join(EXPIRES_S)
+        if self._thread.is_alive():
+            return  # the file system does not answer: the lease expires by itself
+        # SystemExit is a deliberate end, not a failure.
         is_failure = error is not None and not isinstance(error, SystemExit)
         self._about |= process_state.describe(
             "failed" if is_failure else "ended", error if is_failure else None
@@ -96,8 +100,11 @@ class Lease:
     def _serve(self) -> None:
         while not self._over.wait(RENEW_S):
             self._renew()
+
+    def _tell(self) -> None:
+        while not self._over.wait(RENEW_S):
             for listener in list(self._listeners):
-                with contextlib.suppress(Exception):  # the lease must not depend on a terminal
+                with contextlib.suppress(Exception):  # one that fails is told the next time again
                     listener(heartbeat.progress())
 
     def _renew(self) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -168,6 +169,31 @@ def test_holding_twice_in_one_process_is_holding_once(tmp_path):
         assert process_state.read(tmp_path)["state"] == "running"
     assert process_state.read(tmp_path)["state"] == "ended"
     assert not list(tmp_path.glob(".*")), "nothing but the file is left"
+
+
+def test_a_listener_that_blocks_delays_neither_the_renewals_nor_the_end(tmp_path, monkeypatch):
+    """As printing does when nobody reads the pipe that standard output is."""
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    is_told, may_return = threading.Event(), threading.Event()
+
+    def block(progress):
+        is_told.set()
+        may_return.wait(120.0)
+
+    def renewed_ns():
+        return (tmp_path / process_state.FILE).stat().st_mtime_ns
+
+    try:
+        with hold(tmp_path) as ours:
+            ours.listen(block)
+            assert is_told.wait(60.0)
+            before_ns = renewed_ns()
+            wait_until(lambda: renewed_ns() > before_ns)
+            began_s = time.monotonic()
+        assert time.monotonic() - began_s < 60.0
+        assert process_state.read(tmp_path)["state"] == "ended"
+    finally:
+        may_return.set()
 
 
 def test_what_never_began_leaves_the_end_of_the_former_process(tmp_path):

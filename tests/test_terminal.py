@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from rlcar import checkpoint, terminal
+from rlcar.console import make_console
 from rlcar.metrics import ProgressLine, read_metrics
 from rlcar.monitor import RunReader
 from tests.waiting import wait_until
@@ -60,6 +61,22 @@ def test_what_nobody_reads_any_more_goes_into_the_log(tmp_path):
     assert "the output was closed (Broken pipe) and goes on here" in text
     assert text.splitlines()[-1] == "the end"
     assert "30/100 env steps" in text
+
+
+def test_what_was_coloured_on_the_terminal_is_plain_in_the_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    log = tmp_path / terminal.LOG
+    main, side = pty.openpty()
+    with os.fdopen(side, "w") as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        with terminal.outlived(log):
+            console = make_console()
+            console.print("[bold red]error:[/] [link=https://x.org]on[/] the terminal")
+            assert b"\x1b[1;31merror:" in os.read(main, 10_000)
+            os.close(main)
+            console.print("[bold red]error:[/] [link=https://x.org]in[/] the log")
+    assert log.read_text().splitlines()[-1] == "error: in the log"
 
 
 def test_without_a_log_or_with_a_disk_that_refuses_it_is_lost_and_nothing_else(tmp_path):

@@ -9,6 +9,7 @@ import ray
 
 from cluster.config import ClusterConfig
 from cluster.fleet import Fleet
+from cluster.ordered_fleet import OrderedFleet, SimulatorLostError
 from cluster.weights import Published
 from rlcar.agent import make_agent
 from rlcar.config import make_config
@@ -110,24 +111,73 @@ def test_a_stopped_simulator_is_replaced_while_the_other_goes_on(make_fleet, con
     assert fresh != stopped
 
 
-@pytest.mark.slow
-def test_a_simulator_of_a_slow_environment_is_not_taken_for_silent(make_fleet):
-    """A block takes twice as long as a simulator may be without progress."""
-    slow = make_config(
+@pytest.fixture(scope="module")
+def slow():
+    """A block takes `SLOW_BLOCK_S`, which is twice as long as `SLOW_CLUSTER` allows silence."""
+    return make_config(
         mode="test",
         preset="ppo",
         environment="tests.cluster.slow_environment:TestSlow-v0",
         overrides=["training.cars=4", "training.block_length=32"],
     )
-    block_s = 4 * 32 * STEP_S
-    cluster = ClusterConfig(
-        simulators=1, simulator_deadline_s=block_s / 2, start_deadline_s=PATIENCE_S
-    )
+
+
+@pytest.fixture(scope="module")
+def slow_weights(embedded_ray, slow):
     spec = spec_of(slow)
-    weights = Published(0, ray.put(Trainer(slow, spec, make_agent(slow, spec)).weights()))
-    fleet = make_fleet(slow, cluster)
-    blocks_until(fleet, weights, lambda found: len(found) >= 4)
+    return Published(0, ray.put(Trainer(slow, spec, make_agent(slow, spec)).weights()))
+
+
+SLOW_BLOCK_S = 4 * 32 * STEP_S
+SLOW_CLUSTER = ClusterConfig(
+    simulators=1, simulator_deadline_s=SLOW_BLOCK_S / 2, start_deadline_s=PATIENCE_S
+)
+
+
+@pytest.mark.slow
+def test_a_simulator_of_a_slow_environment_is_not_taken_for_silent(make_fleet, slow, slow_weights):
+    fleet = make_fleet(slow, SLOW_CLUSTER)
+    blocks_until(fleet, slow_weights, lambda found: len(found) >= 4)
     assert (fleet.restarts, fleet.lost) == (0, 0)
+
+
+@pytest.mark.slow
+def test_while_the_driver_does_something_else_for_long_nobody_becomes_silent(
+    make_fleet, slow, slow_weights
+):
+    """During an evaluation nobody asks the simulators, and the next look must not judge that."""
+    fleet = make_fleet(slow, SLOW_CLUSTER)
+    blocks_until(fleet, slow_weights, len)
+    fleet.feed(slow_weights)
+    for _ in range(2):
+        list(fleet.blocks(timeout_s=0.0))
+        time.sleep(SLOW_BLOCK_S * 0.7)  # longer than the deadline
+    list(fleet.blocks(timeout_s=0.0))
+    blocks_until(fleet, slow_weights, len)
+    assert (fleet.restarts, fleet.lost) == (0, 0)
+
+
+@pytest.mark.slow
+def test_in_a_fixed_order_a_slow_simulator_is_not_lost_and_a_stopped_one_is(slow, slow_weights):
+    with OrderedFleet(slow, SLOW_CLUSTER) as fleet:
+
+        def take(number):
+            end_s = time.monotonic() + PATIENCE_S
+            while number:
+                assert time.monotonic() < end_s, number
+                number -= fleet.take(timeout_s=0.2) is not None
+
+        fleet.fill(slow_weights)
+        fleet.send(slow_weights)
+        take(SLOW_CLUSTER.blocks_in_flight)
+        (actor,) = fleet._actors
+        process = ray.get(actor.whereabouts.remote()).process
+        os.kill(process, signal.SIGSTOP)
+        try:
+            with pytest.raises(SimulatorLostError, match=r"simulator 0: silent for \d+ s"):
+                take(1)
+        finally:
+            os.kill(process, signal.SIGCONT)
 
 
 def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_often(
