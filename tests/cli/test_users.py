@@ -97,7 +97,7 @@ def test_a_training_in_one_process_works(as_nobody, home):
     few = ["--set", "training.env_steps=512", "--set", "training.evaluate_every_env_steps=512"]
     code, out, _ = as_nobody(home, "train", "--local", "--mode", "test", "--name", "a", *few)
     assert code == 0
-    assert "figure env_steps=512" in out
+    assert "\nfigure env_steps=" in out
     assert as_nobody(home, "monitor", "runs/a")[0] == 0
     assert as_nobody(home, "models", "publish", "runs/a")[0] == 0
 
@@ -112,7 +112,7 @@ def test_a_training_on_ray_works_with_a_long_temporary_folder_too(as_nobody, tmp
     words = ["train", "--mode", "test", "--name", "a", "--simulators", "1", *few]
     code, out, _ = as_nobody(home, *words, timeout_s=240, TMPDIR=str(long))
     assert code == 0
-    assert "figure env_steps=512" in out
+    assert "\nfigure env_steps=" in out
 
 
 def test_a_folder_for_sockets_is_short_and_removed(tmp_path, monkeypatch):
