@@ -106,6 +106,8 @@ class RealtimeServer(uvicorn.Server):
         if self._front is not None:
             self._front.stop_listening()
         await super().shutdown(sockets)
+        if self.force_exit:  # After a second Ctrl-C uvicorn leaves this out, and logs a traceback.
+            await self.lifespan.shutdown()
         if self._front is not None:
             await self._front.stop()
 

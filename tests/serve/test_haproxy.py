@@ -266,6 +266,15 @@ def test_the_server_stops_in_time_with_open_connections(folder):
     assert server.process.returncode in (0, -signal.SIGTERM)
 
 
+@pytest.mark.parametrize("options", [[], ["--direct"]])
+def test_a_second_ctrl_c_is_no_traceback(folder, options):
+    with program(folder, *options) as server:  # It looks for one at the end.
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(20) in (0, 130)
+
+
 def test_direct_serves_without_haproxy(folder):
     with program(folder, "--direct") as server:
         assert not _fronts(server)
