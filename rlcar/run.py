@@ -122,14 +122,16 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._lease.forget(self._progress.tell)
-        self._progress.__exit__(kind, error, trace)
-        self._held.__exit__(kind, error, trace)
-        try:
-            with writing(self.folder):
-                self._writer.close()
-        except UserError:
-            if error is None:
-                raise
+        with self._held:  # given back last: another process may then write the same files
+            try:
+                self._progress.__exit__(kind, error, trace)
+                with writing(self.folder):
+                    self._writer.close()
+            except UserError:
+                if error is None:
+                    raise
+            if error is not None:
+                self._held.__exit__(kind, error, trace)  # the lease notes how the work ended
 
     @property
     def train_seconds(self) -> float:
