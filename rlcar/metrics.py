@@ -29,8 +29,9 @@ from rlcar.when import EverySeconds
 
 logger = logging.getLogger(__name__)
 
+MOST_BYTES = 1 << 30  # of a run's metrics
+
 # What the progress line shows of all metrics, in this order: name -> (label, format).
-_MOST_BYTES = 1 << 30  # of a run's metrics
 _FIELDS = {
     "rollout/env_steps_per_s": ("env/s", ".0f"),
     "learner/train_steps_per_s": ("train/s", ".1f"),
@@ -333,7 +334,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Returns each whole line with what it says."""
     if not path.exists():
         return []
-    lines = read_regular(path, _MOST_BYTES).decode(errors="replace").split("\n")
+    lines = read_regular(path, MOST_BYTES).decode(errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
