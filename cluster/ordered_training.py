@@ -52,10 +52,9 @@ class OrderedTraining:
     def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         """Trains until `config.training.env_steps`, or until it is asked to stop."""
         epoch = resume.env_steps if resume else 0  # never that of an earlier leg
-        lost: list[int] = []
         try:
             with (
-                RemoteLearner(config, self.cluster, resume, lost.append) as learner,
+                RemoteLearner(config, self.cluster, resume, lambda blocks: None) as learner,
                 OrderedFleet(config, self.cluster, epoch) as fleet,
             ):
                 learner.begin(lambda is_urgent: None)
