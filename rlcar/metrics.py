@@ -244,7 +244,7 @@ class ProgressLine:
     def tell(self, seen: SignsOfLife) -> None:
         """Prints the line again when it is overdue, so that a log shows that its process lives.
 
-        `seen` is what the process says of itself; a log that nobody writes to shows a dead one.
+        `seen` is the progress to report; a log without new lines means a dead process.
         """
         is_overdue = self._clock() - self._printed_s >= 2 * self._plain_every_s
         if is_overdue and not self._is_live:

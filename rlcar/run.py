@@ -255,9 +255,9 @@ class Run:
 
 
 def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) -> MetricsWriter:
-    """Writes what the run is, and drops what is later than the save to continue from.
+    """Writes what the run is, and opens its metrics.
 
-    That belongs to a future that is given up.
+    Rows and saves later than the checkpoint are dropped, because training repeats them.
     """
     _write(folder / "config.json", dump_config(config))
     if resumed is None:
