@@ -32,7 +32,7 @@ class Report(NamedTuple):
     notes: tuple[str, ...] = ()  # lines for the user, of the first report
 
 
-# So many calls `learner/idle_share` looks back: what it waited at the start is soon forgotten.
+# Averaging window of `learner/idle_share`, in calls.
 IDLE_CALLS = 20
 
 

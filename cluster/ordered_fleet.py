@@ -54,7 +54,6 @@ class OrderedFleet:
         self._waiting_since_s: float | None = None  # or since its last known progress
         self._has_delivered = [False] * number
         self._busy = Rate()  # seconds of driving
-        self.lost = 0
 
     def __enter__(self) -> Self:
         return self
@@ -80,10 +79,6 @@ class OrderedFleet:
             "cluster/simulators_delivering": sum(self._has_delivered),
             "cluster/simulators_busy_share": min(1.0, self._busy.per_s() / len(self)),
         }
-
-    def count_lost(self, blocks: int) -> None:
-        """Counts blocks that were delivered and died on their way."""
-        self.lost += blocks
 
     def fill(self, weights: Published) -> None:
         """Asks for as many blocks as may be under way, all with these weights."""

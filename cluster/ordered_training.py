@@ -1,8 +1,8 @@
 """The deterministic loop on Ray: two runs with equal settings are equal bit for bit.
 
 Simulators take turns, each block is driven with a fixed version of the weights, the learner learns
-from one block at a time, and evaluations come after fixed blocks. Nothing that depends on the clock
-has an influence on what is learned, so whoever is lost cannot be replaced.
+from one block at a time, and evaluations come after fixed blocks. Timing has no influence on what
+is learned; therefore a lost process cannot be replaced.
 """
 
 import contextlib
@@ -52,10 +52,10 @@ class OrderedTraining:
     def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         """Trains until `config.training.env_steps`, or until it is asked to stop."""
         epoch = resume.env_steps if resume else 0  # never that of an earlier leg
-        lost: list[int] = []
         try:
             with (
-                RemoteLearner(config, self.cluster, resume, lost.append) as learner,
+                # A lost block ends the training (`_hear`): there is nothing to count.
+                RemoteLearner(config, self.cluster, resume, lambda blocks: None) as learner,
                 OrderedFleet(config, self.cluster, epoch) as fleet,
             ):
                 learner.begin(lambda is_urgent: None)

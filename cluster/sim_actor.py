@@ -77,9 +77,10 @@ def _is_cancelled() -> bool:
 
 
 def close_simulators(actors: Sequence[Any], in_flight: Sequence[Any]) -> None:
-    """Lets simulators close their environments before they are ended, for at most `_CLOSE_S`.
+    """Lets simulators close their environments before they are ended.
 
-    What is `in_flight` is cancelled. One that is still starting, or hangs, is not waited for.
+    Calls in `in_flight` are cancelled. Simulators that are still starting or hang are killed after
+    `_CLOSE_S`.
     """
     with contextlib.suppress(RayError):
         for ref in in_flight:

@@ -25,7 +25,10 @@ def main() -> None:
 
 
 def _say_what_is_missing(error: ModuleNotFoundError) -> None:
-    """Exits with a sentence for a package of others; one of our own is our own mistake."""
+    """Exits with one sentence if a third-party package is missing.
+
+    Returns if it is a module of rlcar.
+    """
     package = (error.name or "").partition(".")[0]
     if package and package not in _OURS:
         _refuse(f"lacks the package {package}")

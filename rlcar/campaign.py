@@ -15,11 +15,14 @@ from rlcar.campaign_config import Campaign, Job
 from rlcar.errors import UserError
 from rlcar.heartbeat import patience_s
 from rlcar.interrupt import StopRequest
+from rlcar.lease import WAIT_S
 from rlcar.monitor import RunReader, RunStatus
 
 _TICK_S = 0.2
 _LOOK_EVERY_S = 2.0
 _BACKOFF_AT_MOST_S = 600.0
+# A process that is started again imports for up to a minute, then waits for a lost host's lease.
+_MAY_WAIT_S = WAIT_S + 60.0
 # What a run's folder says when its process has nothing left to do but end.
 _AFTER = ("dead", "failed", "stopped", "finished", "unknown")
 
@@ -143,7 +146,7 @@ class CampaignRun:
             return one.run.state == "frozen"
         # What the folder says is of a former process, of another host perhaps: the new one
         # imports, fetches a run from the storage, or waits for the other one's lease to expire.
-        limit_s = patience_s("starting", self._campaign.frozen_after_s)
+        limit_s = max(patience_s("starting", self._campaign.frozen_after_s), _MAY_WAIT_S)
         return self._silent_s(one, now_s) > limit_s
 
     def _silent_s(self, one: JobState, now_s: float) -> float:
@@ -175,12 +178,12 @@ def run_campaign(run: CampaignRun, show: Any) -> bool:
         return bool(stop)
 
 
-def end_process(process: Any, patience_s: float) -> None:
-    """SIGTERM, and after `patience_s` SIGKILL, for a process and all of its group."""
-    if patience_s > 0 and process.poll() is None:
+def end_process(process: Any, grace_s: float) -> None:
+    """SIGTERM, and after `grace_s` SIGKILL, for a process and all of its group."""
+    if grace_s > 0 and process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience_s)
+            process.wait(grace_s)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -2,7 +2,9 @@
 
 Loops call `beat` after each piece of work. Code that works for a long time without returning to
 Python, such as a compiler, declares a `stage` first. `rlcar.lease` writes both into the run's
-folder, actors on Ray answer with them, and every observer judges them by `is_frozen`.
+folder, and those who observe runs (monitors, campaigns) judge them by `is_frozen`. A training on
+Ray has limits of its own for its processes: `Fleet`, `OrderedFleet` and `RemoteLearner` ask them
+for their silence and compare it with the deadlines of `ClusterConfig`.
 """
 
 import contextlib
@@ -84,6 +86,6 @@ def patience_s(stage_name: str, frozen_after_s: float = FROZEN_AFTER_S) -> float
 def is_frozen(seen: Progress, frozen_after_s: float = FROZEN_AFTER_S) -> bool:
     """Says whether a process has been silent for longer than its stage explains.
 
-    This is the only definition of "frozen": for runs, campaigns, simulators and learners.
+    Monitors and campaigns share this definition of "frozen" for runs.
     """
     return seen.silent_s > patience_s(seen.stage, frozen_after_s)

@@ -26,7 +26,7 @@ Times = Annotated[int, Field(ge=0, le=1_000_000)]  # how often something may hap
 # The largest are three hundred years: a usual way to write "never".
 Seconds = Annotated[float, Field(ge=1e-9, le=1e10)]
 Pause = Annotated[float, Field(ge=0.0, le=1e10)]
-# Timers of operating systems count milliseconds in 32 bits, which is 24 days.
+# Below the 24 days at which 32-bit millisecond timers overflow.
 Deadline = Annotated[float, Field(ge=1e-3, le=1e6)]
 
 PerTime = Annotated[float, Field(ge=1e-3, le=1e9)]  # a rate

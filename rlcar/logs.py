@@ -50,7 +50,7 @@ def set_up(log_format: Format, run: str | None = None, actor: str = "driver") ->
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    # Where the home folder cannot be written it uses a temporary one, and says so at length.
+    # matplotlib warns at length when it cannot write to the home folder.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 

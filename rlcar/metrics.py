@@ -29,8 +29,9 @@ from rlcar.when import EverySeconds
 
 logger = logging.getLogger(__name__)
 
+MOST_BYTES = 1 << 30  # of a run's metrics
+
 # What the progress line shows of all metrics, in this order: name -> (label, format).
-_MOST_BYTES = 1 << 30  # of a run's metrics
 _FIELDS = {
     "rollout/env_steps_per_s": ("env/s", ".0f"),
     "learner/train_steps_per_s": ("train/s", ".1f"),
@@ -243,7 +244,7 @@ class ProgressLine:
     def tell(self, seen: SignsOfLife) -> None:
         """Prints the line again when it is overdue, so that a log shows that its process lives.
 
-        `seen` is what the process says of itself; a log that nobody writes to shows a dead one.
+        `seen` is the progress to report; a log without new lines means a dead process.
         """
         is_overdue = self._clock() - self._printed_s >= 2 * self._plain_every_s
         if is_overdue and not self._is_live:
@@ -333,7 +334,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Returns each whole line with what it says."""
     if not path.exists():
         return []
-    lines = read_regular(path, _MOST_BYTES).decode(errors="replace").split("\n")
+    lines = read_regular(path, MOST_BYTES).decode(errors="replace").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

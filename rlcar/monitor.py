@@ -13,7 +13,7 @@ from rlcar import checkpoint, heartbeat, process_state
 from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.lease import RENEW_S
-from rlcar.metrics import PlainProgress
+from rlcar.metrics import MOST_BYTES, PlainProgress
 from rlcar.regular_file import open_regular
 from rlcar.run import require_run
 
@@ -25,7 +25,6 @@ _ROWLESS_AT_START_S = 300.0
 # A process that is alive renews its lease; a busy disk may delay that.
 MISSED_RENEWALS_S = 3 * RENEW_S
 
-_MOST_BYTES = 1 << 30  # of a run's metrics
 _TAIL_BYTES = 1 << 20  # of a week's metrics, what is read at first
 _RATE_WINDOW_S = 300.0
 
@@ -170,7 +169,7 @@ class RunReader:
                     self._rows.clear()
                     self._offset = max(0, about.st_size - _TAIL_BYTES)
                 file.seek(self._offset)
-                text = file.read(_MOST_BYTES)
+                text = file.read(MOST_BYTES)
         except OSError:  # there is none yet, or something else stands in its place
             return None
         whole = text.rpartition(b"\n")[0]

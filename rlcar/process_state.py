@@ -23,7 +23,7 @@ State = Literal["running", "ended", "failed"]
 
 def write(folder: Path, state: State, error: BaseException | None = None) -> None:
     """Notes what this process is doing with the run; a disk that refuses is ignored."""
-    # Metrics and checkpoints say so themselves, and with better words.
+    # Writing metrics and checkpoints reports a full disk with a better message.
     with contextlib.suppress(OSError):
         put(folder, describe(state, error))
 

@@ -56,11 +56,6 @@ def read_regular(
         return file.read(os.fstat(file.fileno()).st_size)
 
 
-def read_regular_text(path: str | Path, limit_bytes: int = MAX_TEXT_BYTES) -> str:
-    """Returns the text of a regular file; raises UnicodeDecodeError when it is not UTF-8."""
-    return read_regular(path, limit_bytes).decode()
-
-
 def _check(path: str | Path, status: os.stat_result, limit_bytes: int | None) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "a special file")

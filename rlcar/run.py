@@ -122,14 +122,16 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._lease.forget(self._progress.tell)
-        self._progress.__exit__(kind, error, trace)
-        self._held.__exit__(kind, error, trace)
-        try:
-            with writing(self.folder):
-                self._writer.close()
-        except UserError:
-            if error is None:
-                raise
+        with self._held:  # given back last: another process may then write the same files
+            try:
+                self._progress.__exit__(kind, error, trace)
+                with writing(self.folder):
+                    self._writer.close()
+            except UserError:
+                if error is None:
+                    raise
+            if error is not None:
+                self._held.__exit__(kind, error, trace)  # the lease notes how the work ended
 
     @property
     def train_seconds(self) -> float:
@@ -253,9 +255,9 @@ class Run:
 
 
 def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) -> MetricsWriter:
-    """Writes what the run is, and drops what is later than the save to continue from.
+    """Writes what the run is, and opens its metrics.
 
-    That belongs to a future that is given up.
+    Rows and saves later than the checkpoint are dropped, because training repeats them.
     """
     _write(folder / "config.json", dump_config(config))
     if resumed is None:

@@ -11,7 +11,8 @@ from rlcar.config import Config
 from rlcar.errors import CheckpointError, UserError, command
 from rlcar.lease import HeldError, holder
 
-_NAME_BYTES = 200  # with what is put before it, below what file systems take
+# Leaves room for the prefixes of temporary files within the 255 bytes of file systems.
+_NAME_BYTES = 200
 
 
 def new_run_folder(

@@ -30,15 +30,15 @@ class _Stream:
         self.ends_process = False
 
     def write(self, text: str) -> int:
-        """As of any stream, but for what has gone."""
+        """Writes as a stream does; a stream that was closed is replaced."""
         return self._safely("write", text) or 0
 
     def writelines(self, lines: Any) -> None:
-        """As of any stream, but for what has gone."""
+        """Writes as a stream does; a stream that was closed is replaced."""
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """As of any stream, but for what has gone."""
+        """Flushes as a stream does; a stream that was closed is replaced."""
         self._safely("flush")
 
     def isatty(self) -> bool:

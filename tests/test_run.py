@@ -12,7 +12,7 @@ from rlcar import checkpoint, process_state
 from rlcar import run as run_module
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluate import Laps, score_laps
-from rlcar.metrics import read_metrics
+from rlcar.metrics import MetricsWriter, read_metrics
 from rlcar.rollout import Episodes
 from rlcar.run import Run, find_save, new_run_folder, require_run
 from rlcar.types import Weights
@@ -325,3 +325,35 @@ def test_a_run_notes_how_its_process_ended(tmp_path):
         raise UserError("no more cars")
     about = process_state.read(tmp_path)
     assert (about["state"], about["error"]) == ("failed", "UserError: no more cars")
+
+
+def test_the_folder_is_given_back_after_the_last_file_is_closed(tmp_path, monkeypatch):
+    states = []
+    close = MetricsWriter.close
+
+    def look_and_close(writer):
+        states.append(process_state.read(tmp_path)["state"])
+        close(writer)
+
+    monkeypatch.setattr(MetricsWriter, "close", look_and_close)
+    with Run(tmp_path, CONFIG):
+        pass
+    with pytest.raises(UserError), Run(tmp_path, CONFIG):
+        raise UserError("no more cars")
+    assert states == ["running", "running"]
+    assert process_state.read(tmp_path)["state"] == "failed"
+
+
+def test_a_disk_that_refuses_the_end_of_the_metrics_is_how_the_process_ended(tmp_path, monkeypatch):
+    close = MetricsWriter.close
+
+    def close_and_refuse(writer):
+        close(writer)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MetricsWriter, "close", close_and_refuse)
+    with pytest.raises(UserError, match="No space left"), Run(tmp_path, CONFIG):
+        pass
+    about = process_state.read(tmp_path)
+    assert about["state"] == "failed"
+    assert "No space left on device" in about["error"]

@@ -121,7 +121,8 @@ def train(
             environment=env,
             **settings,
         )
-        make_agent(resolved, spec_of(resolved))  # who cannot learn this leaves no folder
+        # Fail before a folder is made if the algorithm does not support this environment.
+        make_agent(resolved, spec_of(resolved))
         folder = new_run_folder(runs, name, resolved, may_restart=resume == "auto")
     else:
         folder = require_run(save.path if resume in (None, "auto") else Path(resume))

@@ -7,7 +7,8 @@ sides have at least 16 pixels:
     (height, width, channels)     1 to 12 channels: grey, colour, and up to four stacked frames
     (channels, height, width)     the same, channels first, as PyTorch and stacked frames have it
 
-No shape is both, because no side is as short as 12. Everything else is a vector of numbers.
+The two layouts cannot be confused: sides have at least 16 pixels, and there are at most 12
+channels. Everything else is a vector of numbers.
 """
 
 from typing import Any, NamedTuple

@@ -13,7 +13,8 @@ from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.regular_file import NotRegularError, read_regular
 
 WRITING = ".writing-"  # how the name of an unfinished file begins
-CLAIM = "claim-"  # how the name of a mark begins by which an object store's folders are claimed
+# Prefix of the objects that mark a folder of an object store as claimed.
+CLAIM = "claim-"
 UNREADABLE = ".unreadable"  # listed in place of what is in a folder that may not be listed
 _CHUNK_BYTES = 1 << 20
 

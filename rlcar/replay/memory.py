@@ -31,7 +31,7 @@ class Need(NamedTuple):
 
 
 def replay_need(config: Config, spec: Spec, carry_size: int = 0) -> Need:
-    """Computes it for algorithms that learn from what was driven before."""
+    """Returns the memory that the replay of an off-policy algorithm needs."""
     block_length = config.training.block_length
     row = row_bytes(spec, block_length, carry_size)
     slots = slots_of(config.replay, block_length)

@@ -8,7 +8,6 @@ import pytest
 import typer
 
 from rlcar import cli
-from serve import tokens
 
 IMPOSSIBLE = ("nan", "NaN", "inf", "-inf", "1e308", "-1e308", "-1", str(10**40), "9" * 5000)
 
@@ -51,10 +50,7 @@ def required_arguments(function):
 
 def option_parameters():
     for words, option, arguments in numeric_options():
-        # The store of tokens has the limits of its numbers; without them nothing refuses these.
-        has_none = words[0] == "tokens" and not hasattr(tokens, "MOST_DAYS")
-        marks = [pytest.mark.xfail(reason="tokens have no limits yet")] if has_none else []
-        yield pytest.param(words, option, arguments, id=" ".join((*words, option)), marks=marks)
+        yield pytest.param(words, option, arguments, id=" ".join((*words, option)))
 
 
 @pytest.mark.parametrize(("words", "option", "arguments"), [*option_parameters()])
