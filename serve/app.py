@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -92,6 +93,11 @@ class Application:
             stack.callback(following.cancel)
             for running in self._background:
                 await stack.enter_async_context(running())
+            # What the start has made stays. With JAX in the process, as the live page has it, a
+            # full collection would look through all of it and stop every client for 100 ms.
+            gc.collect()
+            gc.freeze()
+            stack.callback(gc.unfreeze)
             yield
 
     async def _act(self, scope: Scope, receive: Receive, send: Send) -> None:
