@@ -23,6 +23,8 @@ def is_of_another_site(headers: Mapping[bytes, bytes], host: str) -> bool:
     """
     if headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
         return True
+    if b"origin" not in headers and b"referer" not in headers:
+        return False
     pages = [headers[name] for name in (b"origin", b"referer") if name in headers]
     places = [page.decode("latin-1").lower().partition("://")[2] for page in pages]
     return any(place.partition("/")[0] != host.lower() for place in places)

@@ -110,7 +110,6 @@ class BoundedHttp(WriteDeadline, HttpToolsProtocol):
     _is_idle = False  # Between a response and the next request.
     _read_deadline_s: float | None = None
     _unparsed_bytes = 0  # Received since the parser last reported headers or a part of a body.
-    _header_count = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuses a connection over the limit; otherwise waits for a request for a limited time."""
@@ -153,18 +152,12 @@ class BoundedHttp(WriteDeadline, HttpToolsProtocol):
         elif not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
-    def on_message_begin(self) -> None:
-        """Starts to count the headers of a request."""
-        self._header_count = 0
-        super().on_message_begin()
-
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes a header or a trailer, unless it is one too many."""
-        self._header_count += 1
-        if self._header_count > self.limits.headers:
+        super().on_header(name, value)
+        if len(self.headers) > self.limits.headers:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             raise _LimitError
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Starts the application, unless the request exceeds a limit."""

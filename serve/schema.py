@@ -106,9 +106,12 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def require_plain(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises RequestError for a compressed body: it could hold a thousand times its length."""
+    """Raises RequestError for a compressed body: it could hold a thousand times its length.
+
+    Names are in lower case, as ASGI has them.
+    """
     for name, value in headers:
-        if name.lower() == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             coding = value.decode("latin-1")[:40]
             raise RequestError(f"content-encoding {coding!r}: send the body as it is", 415)
 
