@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_LAST_TURNS_S = 0.01
+
 
 class LoopThread:
     """An event loop in a thread; both belong to the process that made them."""
@@ -65,6 +67,8 @@ class LoopThread:
                 task.cancel()
             if left:
                 self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            # Connections that were closed let go of their sockets in the next turns of the loop.
+            self._loop.run_until_complete(asyncio.sleep(_LAST_TURNS_S))
             self._loop.close()
 
 

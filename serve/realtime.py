@@ -2,9 +2,11 @@
 
 import contextlib
 import logging
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -80,6 +82,12 @@ class RealtimeServer(uvicorn.Server):
         """`on_ready` is told the address of the server once it accepts connections."""
         super().__init__(config)
         self._front, self._on_ready = front, on_ready
+        self.is_interrupted = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins to stop, and remembers whether Ctrl-C was the reason."""
+        self.is_interrupted |= sig == signal.SIGINT
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts uvicorn, then the front end."""
@@ -160,10 +168,13 @@ def serve_with_front(
     """
     with front_of(settings, is_direct=is_direct) as front:
         config = make_config(None if front is None else front.application)
+        server = RealtimeServer(config, front, on_ready)
         # uvicorn sends itself the signal again when it has stopped. It must not end the process
         # before the front end's folder is removed.
         with StopRequest():
-            RealtimeServer(config, front, on_ready).run()
+            server.run()
+    if server.is_interrupted:
+        raise KeyboardInterrupt
 
 
 def serve_realtime(
