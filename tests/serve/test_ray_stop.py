@@ -16,7 +16,7 @@ import pytest
 from tests.serve.served import publish
 
 ANSWERS_WITHIN_S = 60.0
-STOPS_WITHIN_S = 20.0  # Kubernetes kills after 30 s; a quiet machine needs 5
+STOPS_WITHIN_S = 20.0  # Kubernetes kills after 30 s
 
 pytestmark = pytest.mark.ray
 
