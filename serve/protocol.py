@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import sys
 import termios
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -45,7 +46,9 @@ class ConnectionLimits:
         for connection in list(connections):
             # In the Ray lane the HTTP connections are of uvicorn's own class.
             if isinstance(connection, WriteDeadline):
-                connection.check_deadlines(now_s)
+                # One that fails must not stop the timer, which all the others depend on.
+                with aborted_if_it_fails(connection, loop):
+                    connection.check_deadlines(now_s)
         self._is_sweeping = bool(connections)
         if self._is_sweeping:
             loop.call_later(_SWEEP_S, self._sweep, loop, connections)
@@ -86,6 +89,19 @@ class WriteDeadline:
     def _set_write_deadline(self, now_s: float) -> None:
         self._write_deadline_s = now_s + self.limits.write_timeout_s
         self._unsent_bytes = _unsent_bytes(self.transport)
+
+
+@contextlib.contextmanager
+def aborted_if_it_fails(
+    connection: WriteDeadline, loop: asyncio.AbstractEventLoop
+) -> Iterator[None]:
+    """Turns an unexpected error of one connection into that connection's end, and logs it."""
+    try:
+        yield
+    except Exception as error:
+        message = "a connection failed and was aborted"
+        loop.call_exception_handler({"message": message, "exception": error})
+        connection.transport.abort()
 
 
 def _unsent_bytes(transport: asyncio.Transport) -> int:

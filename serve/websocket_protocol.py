@@ -13,12 +13,13 @@ from typing import Any
 from uvicorn.config import WS_PROTOCOLS, Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from serve.protocol import ConnectionLimits, WriteDeadline
+from serve.protocol import ConnectionLimits, WriteDeadline, aborted_if_it_fails
 from serve.settings import ServeSettings
 
 MAX_FRAGMENTS = 1024  # Of one message.
 _SLICE_BYTES = 1024  # At most 170 frames, which take about 2 ms to parse.
 _SHARED_TURN_S = 0.002
+_MAX_CHARGED_TURN_S = 0.02
 _SHARED_PART = 0.25  # Of the event loop's time.
 _MESSAGE_TOO_BIG = 1009
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -42,10 +43,15 @@ class SharedBudget:
         start_s = time.perf_counter()
         elapsed_s = 0.0
         while self._waiting and elapsed_s < _SHARED_TURN_S:
-            self._waiting.popleft().parse_slice()
+            connection = self._waiting.popleft()
+            # One that fails must not stop the turns of all the others.
+            with aborted_if_it_fails(connection, loop):
+                connection.parse_slice()
             elapsed_s = time.perf_counter() - start_s
         self._is_running = bool(self._waiting)
         if self._is_running:
+            # A machine that stood still for a while is not the connections' doing.
+            elapsed_s = min(elapsed_s, _MAX_CHARGED_TURN_S)
             loop.call_later(elapsed_s * (1.0 / _SHARED_PART - 1.0), self._take_turn, loop)
 
 

@@ -36,6 +36,15 @@ def server(tmp_path_factory):
         yield server
 
 
+@pytest.fixture
+def server_of_its_own(tmp_path):
+    """What floods of other tests left in `server` would share its budget for some seconds."""
+    publish(tmp_path, seed=1)
+    limits = {"headers_timeout_s": 1.0, "write_timeout_s": 0.5}
+    with serving(tmp_path, frames_per_s=100.0, **limits) as server:
+        yield server
+
+
 def _connected(server, receive_bytes=None):
     line = socket.socket()
     if receive_bytes is not None:
@@ -335,10 +344,39 @@ def test_the_deadline_of_writes_holds_beside_connections_of_other_classes(tmp_pa
             assert _send_without_end(line, _frame(PING, b"x" * 125) * 100) > 0
 
 
-def test_a_reader_of_pongs_that_stops_reading_is_cut_off(server):
-    line = _connected(server, receive_bytes=1024)
-    with line:
+def test_a_reader_of_pongs_that_stops_reading_is_cut_off(server_of_its_own):
+    with _connected(server_of_its_own, receive_bytes=1024) as line:
         line.sendall(UPGRADE % (b"/v1/drive", b""))
         assert b" 101 " in line.recv(4096)
         assert _send_without_end(line, _frame(PING, b"x" * 125) * 100) > 0
-    wait_until(lambda: not _connections(server))
+    wait_until(lambda: not _connections(server_of_its_own))
+
+
+def _broken(*arguments):
+    raise RuntimeError("a mistake in this connection alone")
+
+
+def test_a_connection_that_fails_does_not_stop_the_deadlines_of_others(server_of_its_own):
+    with _connected(server_of_its_own) as first, _connected(server_of_its_own) as other:
+        wait_until(lambda: len(_connections(server_of_its_own)) == 2)
+        port = first.getsockname()[1]
+        broken = next(line for line in _connections(server_of_its_own) if line.client[1] == port)
+        broken.check_deadlines = _broken
+        assert _read_until_closed(first) == b""
+        assert _read_until_closed(other).startswith(b"HTTP/1.1 408")
+    wait_until(lambda: not _connections(server_of_its_own))
+
+
+def test_a_connection_that_fails_does_not_stop_the_shared_turns_of_others(server_of_its_own):
+    with _upgraded(server_of_its_own) as first, _upgraded(server_of_its_own) as other:
+        wait_until(lambda: len(_connections(server_of_its_own)) == 2)
+        port = first.getsockname()[1]
+        broken = next(line for line in _connections(server_of_its_own) if line.client[1] == port)
+        broken.parse_slice = _broken
+        with contextlib.suppress(ConnectionError):
+            first.sendall(_frame(PONG, b"x") * 10_000)
+        assert _read_until_closed(first) == b""
+        other.sendall(_frame(PONG, b"x") * 1_000 + _frame(TEXT, ACT))
+        opcode, answer = _read_frame(other)
+        assert b'"source":"model"' in answer
+    wait_until(lambda: not _connections(server_of_its_own))
