@@ -154,6 +154,7 @@ class AsyncDriveClient:
         """Ends the connections."""
         self.shut()
         self._notice_fork()
+        self._drop_ended()
         line = self._lines.pop(asyncio.get_running_loop(), None)
         if line is not None:
             await line.close()
@@ -221,11 +222,15 @@ class AsyncDriveClient:
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
-            for ended in [one for one in list(self._lines) if one.is_closed()]:
-                self._lines.pop(ended).drop()
+            self._drop_ended()
             line = Line(self._server, self._session, self.timeout_s, self._count_connect)
             self._lines[loop] = line
         return line
+
+    def _drop_ended(self) -> None:
+        """Forgets the connections of event loops that are closed; nothing else could end them."""
+        for ended in [loop for loop in list(self._lines) if loop.is_closed()]:
+            self._lines.pop(ended).drop()
 
     def _count_connect(self) -> None:
         self.counts.connects += 1
