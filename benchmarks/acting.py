@@ -16,14 +16,14 @@ import jax
 import numpy as np
 from header import print_header
 
-from rlcar.agent import make_agent
-from rlcar.arrays import flatten
+from rlcar.agents.agent import make_agent
 from rlcar.config import make_config
 from rlcar.registry import Model, Version
 from rlcar.registry.schema import schema_of_race
 from rlcar.sim import SPEC
+from rlcar.storage.arrays import flatten
 from rlcar.types import TimeStep
-from serve.policy import make_policy
+from serve.policy.policy import make_policy
 
 PRESETS = ("nano", "small", "documented", "recurrent-ppo", "sac")
 CALLS = 2000

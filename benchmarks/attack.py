@@ -45,7 +45,7 @@ from benchmarks.drawn_model import publish_drawn
 from benchmarks.header import origin, print_header
 from benchmarks.honest import Honest
 from benchmarks.watched_server import LANES, MemoryWatch, WatchedServer, serving
-from cluster.chaos_report import write_report
+from cluster.chaos.report import write_report
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "attack.json"

@@ -3,7 +3,7 @@
     python benchmarks/attacks.py NAME --port PORT [--source 127.0.0.2] [--seconds 10]
 
 Runs one attack in a process of its own and prints what it did as one line of JSON. `attack.py` and
-`soak.py` start this program beside honest clients, and so does `tests/serve/test_attacks.py`.
+`soak.py` start this program beside honest clients, and so does `tests/serve/lanes/test_attacks.py`.
 
 An attack is one function that describes what a single hostile connection does. The runner keeps a
 fixed number of such connections open for the whole time, and opens a new one some time after the
@@ -34,8 +34,8 @@ _RETURN_S, _SOONEST_RETURN_S = 1.0 / 600, 0.2
 _TEXT, _CONTINUATION, _PING = 0x01, 0x00, 0x09
 _ESTABLISHED = 1  # TCP's state, in the first byte of TCP_INFO
 _LAST = 0x80  # the first byte's flag of a message's last frame
-_ONE_CAR = struct.pack("<IHHB3x6f", 1, 0, 1, 0, *[0.5] * 6)  # serve/frames.py: REQUEST_HEAD
-_MANY_CARS = json.dumps({"observations": [[0.5] * 6] * 256}).encode()  # serve/schema.py: MAX_CARS
+_ONE_CAR = struct.pack("<IHHB3x6f", 1, 0, 1, 0, *[0.5] * 6)  # serve/api/frames.py: REQUEST_HEAD
+_MANY_CARS = json.dumps({"observations": [[0.5] * 6] * 256}).encode()  # api/schema.py: MAX_CARS
 
 
 @dataclasses.dataclass

@@ -26,19 +26,19 @@ import ray  # noqa: E402
 from header import origin, print_header  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
-from cluster.chaos import KINDS, Plan  # noqa: E402
-from cluster.chaos_driver import TrainingProcess  # noqa: E402
-from cluster.chaos_report import write_report  # noqa: E402
-from cluster.chaos_run import against_own_training  # noqa: E402
+from cluster.chaos.driver import TrainingProcess  # noqa: E402
+from cluster.chaos.kills import KINDS, Plan  # noqa: E402
+from cluster.chaos.report import write_report  # noqa: E402
+from cluster.chaos.run import against_own_training  # noqa: E402
 from cluster.config import ClusterConfig  # noqa: E402
 from cluster.runtime import ray_runtime  # noqa: E402
-from rlcar import checkpoint  # noqa: E402
-from rlcar.agent import make_agent  # noqa: E402
+from rlcar.agents.agent import make_agent  # noqa: E402
 from rlcar.config import load_config  # noqa: E402
-from rlcar.evaluate import drive  # noqa: E402
-from rlcar.evaluate_run import load_policy  # noqa: E402
-from rlcar.metrics import read_metrics  # noqa: E402
+from rlcar.evaluation.laps import drive  # noqa: E402
+from rlcar.evaluation.run_report import load_policy  # noqa: E402
+from rlcar.runs.metrics import read_metrics  # noqa: E402
 from rlcar.sim import SPEC  # noqa: E402
+from rlcar.storage import checkpoint  # noqa: E402
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "chaos.json"

@@ -11,14 +11,14 @@ from pathlib import Path
 import jax
 from header import print_header
 
-from rlcar import checkpoint
-from rlcar.agent import make_agent
+from rlcar.agents.agent import make_agent
 from rlcar.config import make_config
-from rlcar.evaluate import drive
+from rlcar.evaluation.laps import drive
 from rlcar.replay import Replay
 from rlcar.sim import SPEC
-from rlcar.train import train
-from rlcar.trainer import load_replay
+from rlcar.storage import checkpoint
+from rlcar.training.loop import train
+from rlcar.training.trainer import load_replay
 
 LOSSES = ("model/reconstruction_loss", "model/dynamics_loss", "model/reward_loss", "model/loss")
 

@@ -11,7 +11,7 @@ from rlcar.registry import NORMALISER, Registry
 from rlcar.registry.architecture import policy_shapes
 from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC
-from serve.policy import load_policy
+from serve.policy.policy import load_policy
 
 
 def publish_drawn(folder: Path, preset: str) -> float:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rlcar.provenance import provenance
+from rlcar.system.provenance import provenance
 
 
 def machine() -> str:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.load import masked, post, upgrade
-from serve.frames import pack_request, unpack_answer
-from serve.schema import Observed
+from serve.api.frames import pack_request, unpack_answer
+from serve.api.schema import Observed
 
 PATIENCE_S = 5.0  # an answer that takes longer counts as refused
 ACTS_PER_S, FRESH_PER_S, CAR_HZ, VIEWERS = 50.0, 5.0, 20.0, 10

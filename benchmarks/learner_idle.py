@@ -17,7 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from header import print_header  # noqa: E402
 from ray_loop import WARM_UP_ENV_STEPS, measured_rows, ray_rate, undisturbed_config  # noqa: E402
 
-from cluster.learner_actor import IDLE_CALLS  # noqa: E402
+from cluster.training.learner_actor import IDLE_CALLS  # noqa: E402
 
 SIMULATORS = (1, 2)
 

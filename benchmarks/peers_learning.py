@@ -49,8 +49,8 @@ COMPARISONS = {
 def ours(algorithm: str, seed: int) -> Curve:
     """Returns the reward of an episode at every mark."""
     from rlcar.config import make_config
-    from rlcar.metrics import read_metrics
-    from rlcar.train import train
+    from rlcar.runs.metrics import read_metrics
+    from rlcar.training.loop import train
 
     asked = COMPARISONS[algorithm]
     overrides = [f"training.env_steps={asked.env_steps}", "training.log_every_s=1e-9"]

@@ -19,10 +19,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from header import print_header  # noqa: E402
 
 from cluster.config import ClusterConfig  # noqa: E402
-from cluster.train import train as train_on_ray  # noqa: E402
+from cluster.training.loop import train as train_on_ray  # noqa: E402
 from rlcar.config import Config, make_config  # noqa: E402
-from rlcar.metrics import read_metrics  # noqa: E402
-from rlcar.train import train as train_locally  # noqa: E402
+from rlcar.runs.metrics import read_metrics  # noqa: E402
+from rlcar.training.loop import train as train_locally  # noqa: E402
 
 PAIRS = 3
 WARM_UP_ENV_STEPS, WARM_UP_TRAIN_STEPS = 2048, 16

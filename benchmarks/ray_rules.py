@@ -2,9 +2,9 @@
 
     python benchmarks/ray_rules.py [rules, default 120]
 
-Random rules of the family `rlcar.drivers.RayRule` drive 256 training tracks; the best there drives
-the test tracks. Also printed is the best of all on the test tracks, which flatters it. The peers,
-in the same run, are full throttle and the driver who sees the track.
+Random rules of the family `rlcar.evaluation.drivers.RayRule` drive 256 training tracks; the best
+there drives the test tracks. Also printed is the best of all on the test tracks, which flatters it.
+The peers, in the same run, are full throttle and the driver who sees the track.
 """
 
 import os
@@ -17,14 +17,14 @@ import numpy as np  # noqa: E402
 from header import print_header  # noqa: E402
 
 from rlcar.config import make_race_config  # noqa: E402
-from rlcar.drivers import (  # noqa: E402
+from rlcar.evaluation.drivers import (  # noqa: E402
     CAREFUL,
     RayRule,
     careful,
     full_throttle,
     make_reference,
 )
-from rlcar.evaluate import drive  # noqa: E402
+from rlcar.evaluation.laps import drive  # noqa: E402
 from rlcar.track import TRACK_SETS  # noqa: E402
 from rlcar.types import Policy  # noqa: E402
 

@@ -17,8 +17,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from header import print_header  # noqa: E402
 
-from cluster.chaos import KINDS, Plan  # noqa: E402
-from cluster.chaos_run import against_own_training  # noqa: E402
+from cluster.chaos.kills import KINDS, Plan  # noqa: E402
+from cluster.chaos.run import against_own_training  # noqa: E402
 from cluster.config import ClusterConfig  # noqa: E402
 
 SIMULATORS = 2

@@ -17,13 +17,13 @@ import ray
 from header import print_header
 
 from cluster.config import ClusterConfig
-from cluster.replay_shards import ReplayShards, rings_on
+from cluster.training.replay_shards import ReplayShards, rings_on
 from rlcar.config import Config, make_config
-from rlcar.devices import to_learner
-from rlcar.environment import spec_of
+from rlcar.devices.selection import to_learner
+from rlcar.evaluation.environment import spec_of
 from rlcar.replay import Replay, slots_of
 from rlcar.replay.device_rings import DeviceRings
-from rlcar.trainer import UPDATES_PER_CALL
+from rlcar.training.trainer import UPDATES_PER_CALL
 from rlcar.types import Spec, Trajectory
 
 ROUNDS, CARS, ENV_STEPS = 40, 16, 16_384

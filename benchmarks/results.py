@@ -66,17 +66,17 @@ def train_one(options: argparse.Namespace) -> None:
     """Trains until each of the env steps asked for, drives the test tracks, leaves the figures."""
     import numpy as np
     from header import machine
-
-    from rlcar import checkpoint
     from rlcar.agent import make_agent
-    from rlcar.config import make_config
     from rlcar.evaluate import TIME_LIMIT_STEPS, drive
     from rlcar.evaluate_run import load_policy
     from rlcar.metrics import read_metrics
+    from rlcar.train import train
+
+    from rlcar import checkpoint
+    from rlcar.config import make_config
     from rlcar.sim import SPEC
     from rlcar.track import TRACK_SETS, make_tracks
     from rlcar.track.bound import lap_time_bound_steps
-    from rlcar.train import train
 
     folder = RUNS / f"{options.world}-{options.folder or options.name}-{options.seed}"
     for until in options.until:
@@ -180,7 +180,6 @@ def _chosen(wanted: dict[str, Any], only: list[str] | None) -> dict[str, Any]:
 def gather(table: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns one table, "classic" or "grand_prix", out of the figures of its trainings."""
     import numpy as np
-
     from rlcar.statistics import bootstrap_interquartile_mean
 
     cells: dict[str, Any] = {}

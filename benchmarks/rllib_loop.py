@@ -26,11 +26,11 @@ CARS, BLOCK = 16, 128
 
 
 def ours(env_steps: int) -> float:
-    """Env steps a second of `cluster.train` with one simulator."""
+    """Env steps a second of `cluster.training.loop` with one simulator."""
     from cluster.config import ClusterConfig
-    from cluster.train import train
+    from cluster.training.loop import train
     from rlcar.config import make_config
-    from rlcar.metrics import read_metrics
+    from rlcar.runs.metrics import read_metrics
 
     overrides = [f"training.env_steps={env_steps}", "training.log_every_s=0.05"]
     overrides += [f"training.evaluate_every_env_steps={100 * env_steps}"]

@@ -2,11 +2,11 @@
 
     python benchmarks/scale_model.py [--env-steps 6144]
 
-The loop of `cluster.train` as a discrete-event simulation: simulators with two blocks in flight, a
-driver that hands finished blocks on while the learner's queue is short, one learner, one wire into
-its host. The times of a block are measured here first, each part alone; the model is then checked
-against the real loop with one and two simulators on this machine's shared cores, for the preset
-as it is (the learner is the limit) and with so little learning that driving is.
+The loop of `cluster.training.loop` as a discrete-event simulation: simulators with two blocks in
+flight, a driver that hands finished blocks on while the learner's queue is short, one learner, one
+wire into its host. The times of a block are measured here first, each part alone; the model is
+then checked against the real loop with one and two simulators on this machine's shared cores, for
+the preset as it is (the learner is the limit) and with so little learning that driving is.
 """
 
 import argparse
@@ -176,11 +176,11 @@ def measure_drive(preset: str, overrides: list[str]) -> dict[str, float]:
     """A simulator's seconds a block, and the sizes; in a process with a simulator's settings."""
     import numpy as np
 
-    from rlcar.agent import make_agent
+    from rlcar.agents.agent import make_agent
     from rlcar.config import make_config
-    from rlcar.environment import make_rollout
+    from rlcar.evaluation.environment import make_rollout
     from rlcar.sim import SPEC
-    from rlcar.trainer import Trainer
+    from rlcar.training.trainer import Trainer
 
     config = make_config(preset, overrides=overrides)
     agent = make_agent(config, SPEC)
@@ -204,11 +204,11 @@ def measure_drive(preset: str, overrides: list[str]) -> dict[str, float]:
 
 def measure_learn(preset: str, overrides: list[str]) -> dict[str, float]:
     """The learner's seconds a block: storing, the train steps due, and the weights taken out."""
-    from rlcar.agent import make_agent
+    from rlcar.agents.agent import make_agent
     from rlcar.config import make_config
-    from rlcar.environment import make_rollout
+    from rlcar.evaluation.environment import make_rollout
     from rlcar.sim import SPEC
-    from rlcar.trainer import Trainer
+    from rlcar.training.trainer import Trainer
 
     config = make_config(preset, overrides=overrides)
     agent = make_agent(config, SPEC)
@@ -237,7 +237,7 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _measured_alone(part: str, preset: str, overrides: list[str]) -> dict[str, float]:
-    from cluster.sim_actor import SIM_ENVIRONMENT
+    from cluster.training.simulator import SIM_ENVIRONMENT
 
     environment = SIM_ENVIRONMENT if part == "drive" else {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, __file__, "--measure", part, "--preset", preset]

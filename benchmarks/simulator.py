@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from header import print_header  # noqa: E402
 
 from rlcar.config import make_race_config  # noqa: E402
-from rlcar.race_config import RaceConfig  # noqa: E402
+from rlcar.config.race import RaceConfig  # noqa: E402
 from rlcar.sim import make_race  # noqa: E402
 from rlcar.sim.backend import COMPILER_OPTIONS  # noqa: E402
 from rlcar.sim.gym_env import RaceEnv  # noqa: E402

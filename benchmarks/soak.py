@@ -33,8 +33,8 @@ from benchmarks.drawn_model import publish_drawn
 from benchmarks.header import origin, print_header
 from benchmarks.honest import Honest
 from benchmarks.watched_server import LANES, MemoryWatch, WatchedServer, serving
-from cluster.chaos_report import write_report
-from rlcar.interrupt import StopRequest
+from cluster.chaos.report import write_report
+from rlcar.system.interrupt import StopRequest
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 ATTACK_S, PAUSE_S = 10.0, 5.0

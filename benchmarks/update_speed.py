@@ -19,13 +19,13 @@ import jax
 import numpy as np
 from header import print_header
 
-from rlcar.agent import make_agent
+from rlcar.agents.agent import make_agent
+from rlcar.agents.dreamer import layers, step_loss, world_model
 from rlcar.config import Config, make_config
-from rlcar.data_parallel import over_devices
-from rlcar.dreamer import layers, step_loss, world_model
-from rlcar.rollout import Rollout
+from rlcar.devices.data_parallel import over_devices
+from rlcar.rollout.race import Rollout
 from rlcar.sim import SPEC
-from rlcar.trainer import UPDATES_PER_CALL, Trainer
+from rlcar.training.trainer import UPDATES_PER_CALL, Trainer
 from rlcar.types import Batch
 
 ROUNDS = 5

@@ -1,1 +1,1 @@
-"""The loop of `rlcar.train` with processes: simulators and one learner as Ray actors."""
+"""The loop of `rlcar.training.loop` with processes: simulators and one learner as Ray actors."""

@@ -11,12 +11,12 @@ from typing import Any
 
 import ray
 
-from cluster.auth_token import find_token
 from cluster.config import ClusterConfig
-from rlcar import logs
+from cluster.jobs.auth_token import find_token
 from rlcar.envs import making
 from rlcar.errors import UserError
-from rlcar.user_folders import can_be_written, folder_for_sockets, home_folder, paths_fit
+from rlcar.system import logs
+from rlcar.system.user_folders import can_be_written, folder_for_sockets, home_folder, paths_fit
 
 _LONGEST_OF_RAY = len("ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.10")
 

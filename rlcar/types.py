@@ -102,3 +102,10 @@ class Learner(NamedTuple):
     update: Callable[[Any, Batch], tuple[Any, Metrics]]
     policy_params: Callable[[Any], Params]
     is_on_policy: bool = False
+
+
+class Evaluation(NamedTuple):
+    """Named figures of a policy, and the one by which the best policy is chosen."""
+
+    metrics: dict[str, float]  # evaluation/…
+    cost: float  # Lower is better.

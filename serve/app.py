@@ -17,15 +17,15 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry import Registry, Version
-from serve.driver import Driver
-from serve.meter import Meter
-from serve.models import Models
-from serve.openapi import openapi
-from serve.schema import RequestError, checked, decode_act, encode, require_plain
-from serve.security import Receive, Scope, Security, Send
+from serve.api.openapi import openapi
+from serve.api.schema import RequestError, checked, decode_act, encode, require_plain
+from serve.drive_socket import DriveSocket
+from serve.guard.security import Receive, Scope, Security, Send
+from serve.observing.meter import Meter
+from serve.policy.driver import Driver
+from serve.policy.models import Models
+from serve.policy.store_calls import LOOK_S, StoreCalls, in_thread
 from serve.settings import ServeSettings
-from serve.socket import DriveSocket
-from serve.store_calls import LOOK_S, StoreCalls, in_thread
 
 # What runs as long as the application does: `async with background(): …`.
 Background = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
@@ -171,7 +171,7 @@ def build(settings: ServeSettings) -> Any:
     """Returns the application for Ray Serve: `serve run serve.app:build registry=models`."""
     from ray import serve
 
-    from serve.websocket_protocol import bound_ray_websockets
+    from serve.protocols.websocket import bound_ray_websockets
 
     def app() -> Security:
         bound_ray_websockets(settings)

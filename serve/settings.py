@@ -8,7 +8,7 @@ import pydantic
 from pydantic import Field
 
 from rlcar.errors import ConfigError
-from rlcar.limits import Deadline, PerTime, Size
+from rlcar.settings.numbers import Deadline, PerTime, Size
 
 DEFAULT_TOKENS = Path("~/.config/rlcar/tokens.json")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")

@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import jax
 import pytest
 
-import rlcar.devices  # noqa: F401  makes JAX write whole entries, which workers share
+import rlcar.devices.selection  # noqa: F401  makes JAX write whole entries, which workers share
 from rlcar import cli
 from rlcar.config import Config, make_config
 

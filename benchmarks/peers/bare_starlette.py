@@ -11,7 +11,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rlcar.registry import Registry
-from serve.policy import load_policy
+from serve.policy.policy import load_policy
 
 POLICY = load_policy(Registry(sys.argv[1]))
 FIRST = np.ones(1, bool)

@@ -11,7 +11,7 @@ sys.path += os.environ["RLCAR_PEER_PATH"].split(os.pathsep)
 import numpy as np  # noqa: E402
 
 from rlcar.registry import Registry  # noqa: E402
-from serve.policy import load_policy  # noqa: E402
+from serve.policy.policy import load_policy  # noqa: E402
 
 FIRST = np.ones(1, bool)
 

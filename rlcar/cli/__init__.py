@@ -10,7 +10,6 @@ import typer
 from rich.markup import escape
 
 import rlcar.cli.before_numpy  # noqa: F401  comes first: the other modules import NumPy
-from rlcar import logs, terminal
 from rlcar.cli import (
     campaign,
     chaos,
@@ -25,9 +24,10 @@ from rlcar.cli import (
     watching,
 )
 from rlcar.cli.shared import console
-from rlcar.compile_cache import keep_compiled_code
-from rlcar.console import accept_any_text
+from rlcar.devices.compile_cache import keep_compiled_code
 from rlcar.errors import UserError
+from rlcar.system import logs, terminal
+from rlcar.system.console import accept_any_text
 
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _OUT_OF = (errno.EMFILE, errno.ENFILE)

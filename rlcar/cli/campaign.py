@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from rlcar import terminal
 from rlcar.cli.monitor import picture
 from rlcar.cli.shared import RUNS, number, say
-from rlcar.console import make_console
 from rlcar.errors import UserError, command
-from rlcar.when import EverySeconds
+from rlcar.system import terminal
+from rlcar.system.console import make_console
+from rlcar.system.when import EverySeconds
 
 
 def campaign(
@@ -24,8 +24,8 @@ def campaign(
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
 ) -> None:
     """Trains many runs, the longest first; restarts what dies or freezes from its checkpoint."""
-    from rlcar.campaign import CampaignRun, run_campaign
-    from rlcar.campaign_config import load_campaign
+    from rlcar.campaigns.campaign import CampaignRun, run_campaign
+    from rlcar.campaigns.config import load_campaign
 
     settings = load_campaign(file)
     if slots is not None:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar import terminal
 from rlcar.cli.shared import RUNS, Settings, console, number
-from rlcar.console import make_console
 from rlcar.errors import UserError
+from rlcar.system import terminal
+from rlcar.system.console import make_console
 
 
 def chaos(
@@ -53,11 +53,11 @@ def chaos(
     if run is not None and address is None:
         raise UserError("--run is a training that runs in a cluster: name that one with --address")
     try:
-        from cluster.chaos import Plan
-        from cluster.chaos_report import write_report
-        from cluster.chaos_run import against_own_training, against_running_training
+        from cluster.chaos.kills import Plan
+        from cluster.chaos.report import write_report
+        from cluster.chaos.run import against_own_training, against_running_training
         from cluster.config import make_cluster_config
-        from rlcar.run_folders import require_plain_name
+        from rlcar.runs.folders import require_plain_name
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -98,7 +98,7 @@ def _train_arguments(preset: str | None, mode: str, settings: list[str]) -> list
 
 
 def _lap_rate(folder: Path) -> float | None:
-    from rlcar.metrics import read_metrics
+    from rlcar.runs.metrics import read_metrics
 
     seen = [
         row["evaluation/lap_rate"]
@@ -113,7 +113,7 @@ def _say(text: str) -> None:
 
 
 def _print_report(report: dict[str, Any], written: Path) -> None:
-    from cluster.chaos_report import make_table
+    from cluster.chaos.report import make_table
 
     screen = make_console()
     screen.print(make_table(report))

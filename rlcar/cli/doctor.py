@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from rlcar.cli.shared import RUNS, import_cluster
-from rlcar.console import make_console
-from rlcar.user_folders import expanded
+from rlcar.system.console import make_console
+from rlcar.system.user_folders import expanded
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -31,12 +31,12 @@ def doctor(
 
     Exits with code 1 on a problem.
     """
-    tools = import_cluster("doctor")
+    tools = import_cluster("doctor.machine")
     here = tools.examine(expanded(runs))
     parts = {"this machine": here}
     if address is not None:
-        where = str(runs) if runs.is_absolute() else import_cluster("submit").DEFAULT_RUNS
-        examine_cluster = import_cluster("doctor_cluster").examine_cluster
+        where = str(runs) if runs.is_absolute() else import_cluster("jobs.submit").DEFAULT_RUNS
+        examine_cluster = import_cluster("doctor.cluster").examine_cluster
         outside, inside = examine_cluster(address, where, Path.cwd(), python)
         parts |= {"the cluster, from here": outside, "its head node": inside}
     if as_json:

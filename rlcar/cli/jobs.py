@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
-from rlcar import terminal
 from rlcar.cli.shared import console, import_cluster, number
 from rlcar.config import nearest
-from rlcar.console import make_console
 from rlcar.errors import UserError, command
-from rlcar.metrics import read_progress_line
+from rlcar.runs.metrics import read_progress_line
+from rlcar.system import terminal
+from rlcar.system.console import make_console
 
 Address = Annotated[
     str | None,
@@ -48,8 +48,8 @@ def submit(
 ) -> None:
     """Runs a command of rlcar as a job on a Ray cluster and follows its log; Ctrl-C detaches."""
     _check(arguments[0], arguments[1:])
-    job_tools = import_cluster("submit")
-    client = import_cluster("dashboard").connect(address)
+    job_tools = import_cluster("jobs.submit")
+    client = import_cluster("jobs.dashboard").connect(address)
     entrypoint = job_tools.entrypoint_of(arguments, python)
     if kept := job_tools.default_folder(arguments):
         console.print(
@@ -76,7 +76,9 @@ def list_jobs(address: Address = None, as_json: AsJson = False) -> None:
     """Lists the jobs of a cluster, oldest first."""
     rows = [
         _row(job)
-        for job in import_cluster("submit").jobs(import_cluster("dashboard").connect(address))
+        for job in import_cluster("jobs.submit").jobs(
+            import_cluster("jobs.dashboard").connect(address)
+        )
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -102,18 +104,20 @@ def show_logs(
     follow: Annotated[bool, typer.Option(help="Goes on until the job has ended.")] = True,
 ) -> None:
     """Shows what a job has said, and what it says; Ctrl-C leaves it alone."""
-    client = import_cluster("dashboard").connect(address)
-    import_cluster("submit").find_job(client, job)
+    client = import_cluster("jobs.dashboard").connect(address)
+    import_cluster("jobs.submit").find_job(client, job)
     if follow:
         _follow(client, job, address)
     else:
-        typer.echo(import_cluster("submit").logs(client, job), nl=False)
+        typer.echo(import_cluster("jobs.submit").logs(client, job), nl=False)
 
 
 @jobs.command("stop")
 def stop_job(job: JobId, address: Address = None) -> None:
     """Ends a job; a training saves a checkpoint first."""
-    ended = import_cluster("submit").stop(import_cluster("dashboard").connect(address), job)
+    ended = import_cluster("jobs.submit").stop(
+        import_cluster("jobs.dashboard").connect(address), job
+    )
     console.print(f"{job}: {ended.status.lower()}", highlight=False)
 
 
@@ -128,7 +132,7 @@ def _check(verb: str, rest: list[str]) -> None:
 
 
 def _follow(client: Any, job_id: str, address: str | None) -> None:
-    job_tools = import_cluster("submit")
+    job_tools = import_cluster("jobs.submit")
     terminal.end_when_closed()  # the job goes on
     try:
         with LogView() as view:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar import terminal
 from rlcar.cli.shared import Settings, console, number
 from rlcar.errors import UserError
+from rlcar.system import terminal
 
 
 def evaluate(
@@ -17,7 +17,7 @@ def evaluate(
 ) -> None:
     """Drives unseen tracks with a run's best policy and writes report.json and pictures."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rlcar.evaluate_run import evaluate_run
+    from rlcar.evaluation.run_report import evaluate_run
 
     with terminal.outlived():
         evaluate_run(run, tracks)
@@ -34,8 +34,8 @@ def profile(
 ) -> None:
     """Says where the time goes, and leaves a trace for Perfetto or TensorBoard."""
     from rlcar.config import make_config
-    from rlcar.devices import everything_on_cpu
-    from rlcar.profiler import print_profile, profile_sim, profile_train
+    from rlcar.devices.selection import everything_on_cpu
+    from rlcar.training.profiler import print_profile, profile_sim, profile_train
 
     if what not in ("train", "sim"):
         raise UserError(f"cannot profile {what!r}: there are train and sim")
@@ -52,8 +52,8 @@ def dream(
 ) -> None:
     """Lets a run's world model dream on, beside what happened: dream.json, .png and .gif."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rlcar.dream_run import dream_run, print_dream
-    from rlcar.run import require_run
+    from rlcar.runs.run import require_run
+    from rlcar.viewing.dream import dream_run, print_dream
 
     print_dream(dream_run(run, tracks, horizon))
     console.print(f"written: {require_run(run)}/dream.json, dream.png, dream.gif", highlight=False)
@@ -72,8 +72,8 @@ def play(
 ) -> None:
     """Opens a window to drive by hand: arrows, R restarts, N next track, space: policy, Q quits."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rlcar.play import play as play_window
     from rlcar.track import TRACK_SETS
+    from rlcar.viewing.play import play as play_window
 
     race, seats = _seats([] if run is None else [run], world)
     tracks = list(TRACK_SETS["test"]) if track is None else [track]
@@ -97,8 +97,8 @@ def render(
 ) -> None:
     """Films a lap, or draws a sheet of tracks."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rlcar.evaluate import track_seeds
-    from rlcar.render import render_lap, render_tracks, require_format
+    from rlcar.evaluation.laps import track_seeds
+    from rlcar.viewing.render import render_lap, render_tracks, require_format
 
     require_format(out)
     if not runs and sheet is None:
@@ -115,7 +115,7 @@ def render(
 def _seats(runs: list[Path], world: str | None) -> tuple[Any, list[Any]]:
     """Returns the race of `world`, else of the first run, else classic, and each run's policy."""
     from rlcar.config import make_race_config
-    from rlcar.seat import load_seat
+    from rlcar.viewing.seat import load_seat
 
     loaded = [load_seat(run) for run in runs]
     if world is not None or not loaded:

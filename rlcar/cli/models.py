@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rlcar.cli.shared import MODELS, Where, console, number
-from rlcar.console import make_console
 from rlcar.errors import UserError
+from rlcar.system.console import make_console
 
 app = typer.Typer(no_args_is_help=True, help="Publishes, compares, promotes and moves models.")
 
@@ -75,7 +75,7 @@ def publish(
     as_json: AsJson = False,
 ) -> None:
     """Publishes a run's best policy as a new version."""
-    from serve.policy import try_model
+    from serve.policy.policy import try_model
 
     opened = _open(registry)
     version = opened.publish(run, description)
@@ -89,7 +89,7 @@ def promote(
     name: Name, alias: Alias = "champion", registry: Where = MODELS, as_json: AsJson = False
 ) -> None:
     """Lets an alias point at a version that can be served; servers change over within seconds."""
-    from serve.policy import try_model
+    from serve.policy.policy import try_model
 
     _say(_open(registry).promote(name, alias, try_model), f"{alias} now", as_json)
 
@@ -101,7 +101,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Lets an alias point at its sound version before the present one again."""
-    from serve.policy import try_model
+    from serve.policy.policy import try_model
 
     _say(_open(registry).rollback(alias, try_model), f"{alias} again", as_json)
 

@@ -14,11 +14,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from rlcar import terminal
 from rlcar.cli.shared import RUNS, import_cluster, number
-from rlcar.console import make_console
 from rlcar.errors import UserError
-from rlcar.heartbeat import WORKING
+from rlcar.system import terminal
+from rlcar.system.console import make_console
+from rlcar.system.heartbeat import WORKING
 
 _COLOURS = {"running": "green", "finished": "bold green", "frozen": "bold red", "dead": "bold red"}
 _COLOURS |= {"failed": "bold red", "stopped": "yellow", "starting": "cyan"}
@@ -74,7 +74,7 @@ _Look = Callable[[], dict[str, list[Any]]]
 
 
 def _local(run: Path | None, runs: Path, patience: dict[str, float]) -> _Look:
-    from rlcar.monitor import RunReader, RunsReader, cards
+    from rlcar.runs.monitor import RunReader, RunsReader, cards
 
     if run is not None:
         reader = RunReader(run, **patience)
@@ -84,8 +84,8 @@ def _local(run: Path | None, runs: Path, patience: dict[str, float]) -> _Look:
 
 
 def _remote(address: str, patience: dict[str, float]) -> _Look:
-    client = import_cluster("dashboard").connect(address)
-    reader = import_cluster("monitor").ClusterReader(client, **patience)
+    client = import_cluster("jobs.dashboard").connect(address)
+    reader = import_cluster("jobs.monitor").ClusterReader(client, **patience)
     return lambda: {"runs": reader.statuses(), "nodes": reader.nodes()}
 
 

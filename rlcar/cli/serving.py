@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page
-from rlcar.console import make_console
 from rlcar.errors import UserError
-from rlcar.user_folders import expanded
+from rlcar.system.console import make_console
+from rlcar.system.user_folders import expanded
 
 tokens = typer.Typer(no_args_is_help=True, help="Access tokens of the policy server.")
 
@@ -70,7 +70,7 @@ def serve(
     """Serves the champion: POST /v1/act, WS /v1/drive, models, health, metrics."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # publishing a run must leave others the card
     from rlcar.registry import Registry
-    from serve.publishing import publish_for_serving
+    from serve.policy.publishing import publish_for_serving
     from serve.settings import make_settings
 
     if lane not in ("ray", "realtime"):
@@ -95,7 +95,7 @@ def serve(
         **_settings(set_ or []),
     )
     if lane == "realtime":
-        from serve.realtime import front_binary
+        from serve.lanes.realtime import front_binary
 
         front_binary(settings, is_direct=direct)  # Fail before anything is published.
     if auth:
@@ -104,18 +104,18 @@ def serve(
     if published:
         console.print(published, highlight=False)
     if lane == "ray":
-        from serve.ray_lane import serve_on_ray
+        from serve.lanes.ray_serve import serve_on_ray
 
         console.print(f"http://{host}:{port}/v1/act; Ctrl-C stops", highlight=False)
         serve_on_ray(settings, address)
     elif page:
-        from serve.live import open_live
-        from serve.live_app import run_live
+        from serve.live.app import run_live
+        from serve.live.session import open_live
 
         live = open_live(settings.registry)
         run_live(live, settings, print_page, is_direct=direct)
     else:
-        from serve.realtime import serve_realtime
+        from serve.lanes.realtime import serve_realtime
 
         def print_url(url: str) -> None:
             console.print(f"{url}v1/act; Ctrl-C stops", highlight=False)
@@ -139,8 +139,8 @@ def drive(
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
     from rlcar.config import make_race_config
-    from serve.client import DriveClient
-    from serve.drive_run import drive_served, print_drive
+    from serve.client.client import DriveClient
+    from serve.client.closed_loop import drive_served, print_drive
 
     race = None if world is None else make_race_config(world)
     with DriveClient(url, websocket=websocket, token=token, timeout_ms=timeout_ms) as client:
@@ -159,7 +159,7 @@ def create_token(
     tokens_: _Tokens = _TOKENS,
 ) -> None:
     """Makes a token and shows its secret, once."""
-    from serve.tokens import TokenStore
+    from serve.guard.tokens import TokenStore
 
     with _using(tokens_):
         expires_s = None if expires_days is None else expires_days * 86_400.0
@@ -171,7 +171,7 @@ def list_tokens(tokens_: _Tokens = _TOKENS) -> None:
     """Lists the tokens, without their secrets."""
     from rich.table import Table
 
-    from serve.tokens import TokenStore, described
+    from serve.guard.tokens import TokenStore, described
 
     table = Table("name", "scopes", "created", "ends")
     with _using(tokens_):
@@ -185,7 +185,7 @@ def revoke_token(
     name: Annotated[str, typer.Argument(help="The name of the token.")], tokens_: _Tokens = _TOKENS
 ) -> None:
     """Ends a token; servers notice within a second, and close its connections."""
-    from serve.tokens import TokenStore
+    from serve.guard.tokens import TokenStore
 
     with _using(tokens_):
         TokenStore(tokens_).revoke(name)
@@ -201,7 +201,7 @@ def rotate_token(
     tokens_: _Tokens = _TOKENS,
 ) -> None:
     """Gives a token a new secret, and shows it once."""
-    from serve.tokens import TokenStore
+    from serve.guard.tokens import TokenStore
 
     with _using(tokens_):
         _show_secret(TokenStore(tokens_).rotate(name, overlap_min * 60.0))
@@ -226,7 +226,7 @@ def _using(path: Path) -> Iterator[None]:
 
 
 def _require_tokens(path: Path) -> None:
-    from serve.tokens import TokenStore
+    from serve.guard.tokens import TokenStore
 
     with _using(path):
         found = TokenStore(path).tokens()

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar import logs
-from rlcar.console import make_console
 from rlcar.errors import UserError
+from rlcar.system import logs
+from rlcar.system.console import make_console
 
 RUNS = Path("runs")
 MODELS = "models"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar import logs, terminal
 from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, number, say
 from rlcar.errors import StorageError, UserError, command
+from rlcar.system import logs, terminal
 
 
 def train(
@@ -91,13 +91,13 @@ def train(
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rlcar.agent import make_agent
-    from rlcar.checkpoint import config_path
+    from rlcar.agents.agent import make_agent
     from rlcar.config import load_config, make_config
-    from rlcar.environment import spec_of
-    from rlcar.lease import WAIT_S, hold
-    from rlcar.run import find_save, new_run_folder, require_run
-    from rlcar.trainer import refuse_other_algorithm
+    from rlcar.evaluation.environment import spec_of
+    from rlcar.runs.run import find_save, new_run_folder, require_run
+    from rlcar.storage.checkpoint import config_path
+    from rlcar.system.lease import WAIT_S, hold
+    from rlcar.training.trainer import refuse_other_algorithm
 
     announce = _publisher(registry) if publish else _published_nowhere
     given = {"address": address, "simulators": simulators}
@@ -193,22 +193,22 @@ def _again(options: dict[str, Any]) -> str:
 def _training(cluster_settings: list[str] | None) -> Callable[[Any, Path, Any], Any]:
     """The loop in one process, or with settings on Ray; refuses these before anything begins."""
     if cluster_settings is None:
-        from rlcar.train import train
+        from rlcar.training.loop import train
 
         return train
     from cluster.config import make_cluster_config, parse_cluster_settings
 
     cluster = make_cluster_config(**parse_cluster_settings(cluster_settings))
-    train_on_ray = import_cluster("train").train
+    train_on_ray = import_cluster("training.loop").train
     return lambda config, folder, save: train_on_ray(config, cluster, folder, save)
 
 
 def _report(folder: Path, config: Any, summary: Any, lease: Any) -> None:
     """Evaluates the best policy; Ctrl-C after the training costs this report alone."""
-    from rlcar import heartbeat
-    from rlcar.devices import everything_on_cpu
-    from rlcar.evaluate_run import evaluate_run
-    from rlcar.metrics import ProgressLine
+    from rlcar.devices.selection import everything_on_cpu
+    from rlcar.evaluation.run_report import evaluate_run
+    from rlcar.runs.metrics import ProgressLine
+    from rlcar.system import heartbeat
 
     line = ProgressLine(config.training.env_steps)
     line.update(int(summary["env_steps"]), {})
@@ -228,7 +228,7 @@ def _nothing_to_continue(runs: Path, name: str | None, storage: str) -> str:
     what = f"a run {name}" if name is not None else "a run with a checkpoint"
     where = f"below {runs}"
     if storage:
-        from rlcar.storage import Storage
+        from rlcar.storage.runs import Storage
 
         there = ", ".join(sorted(run.name for run in Storage(storage).runs())) or "no runs"
         where += f" or in {storage} (which holds {there})"
@@ -264,8 +264,8 @@ def _published_nowhere(folder: Path) -> None:
 
 def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | None) -> None:
     """Fetches what `--resume` means when it is newer there, or refuses a name that is taken."""
-    from rlcar.run import find_save
-    from rlcar.storage import Storage
+    from rlcar.runs.run import find_save
+    from rlcar.storage.runs import Storage
 
     storage = Storage(url)
     if resume is not None:

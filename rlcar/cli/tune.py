@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from rlcar.cli.shared import Settings, console, number, say
-from rlcar.console import make_console
 from rlcar.errors import ConfigError, UserError, command
+from rlcar.system.console import make_console
 
 
 def tune(
@@ -27,9 +27,9 @@ def tune(
     # Trials decide for themselves; this process only watches, and must leave them the card.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
-        from cluster.sweep import new_sweep_folder, run_sweep, stored_sweep
-        from cluster.sweep_file import load_sweep
-        from cluster.sweep_results import print_results
+        from cluster.sweeps.file import load_sweep
+        from cluster.sweeps.results import print_results
+        from cluster.sweeps.sweep import new_sweep_folder, run_sweep, stored_sweep
     except ModuleNotFoundError as error:
         if error.name not in ("ray", "plotly", "optuna"):
             raise
@@ -61,7 +61,7 @@ def tune(
 
 def _name_of(sweep: Path) -> str:
     """The folder that a sweep was given when it began: the file may be gone by now."""
-    from rlcar.config import read_yaml
+    from rlcar.settings.files import read_yaml
 
     named = read_yaml(sweep).get("name") if sweep.exists() else None
     return named if isinstance(named, str) else sweep.stem

@@ -14,7 +14,7 @@ import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Direct, Where, number, print_page
 from rlcar.errors import UserError
-from rlcar.user_folders import expanded
+from rlcar.system.user_folders import expanded
 
 _TOKENS = Path("~/.config/rlcar/tokens.json")
 _PORT = 8001
@@ -44,11 +44,11 @@ def watch(
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     folder = _await_run(run, runs, wait_s)
     from rlcar.config import load_config
-    from rlcar.run import require_race
+    from rlcar.runs.run import require_race
 
     try:
-        from serve.live import open_live
-        from serve.live_app import run_live
+        from serve.live.app import run_live
+        from serve.live.session import open_live
         from serve.settings import make_settings
     except ModuleNotFoundError as error:
         raise UserError(f"the page needs {error.name}: pip install 'rlcar[serve]'") from error
@@ -89,7 +89,7 @@ def start_page(folder: Path, port: int, registry: str) -> None:
 
 def _await_run(run: str, runs: Path, wait_s: float) -> Path:
     """Returns the run's folder, once there is one; raises UserError when there is none in time."""
-    from rlcar.run import require_run
+    from rlcar.runs.run import require_run
 
     deadline_s = time.monotonic() + wait_s
     while True:

@@ -7,13 +7,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlcar import heartbeat
 from rlcar.config import EnvironmentConfig
 from rlcar.envs.adapter import make_adapter
 from rlcar.envs.faults import FaultError, checked_reset, checked_step
 from rlcar.envs.generators import GlobalGenerators
 from rlcar.envs.making import close_environment, first_line, make_environment
 from rlcar.errors import NonFiniteError, UserError
+from rlcar.system import heartbeat
 from rlcar.types import Spec, TimeStep
 
 

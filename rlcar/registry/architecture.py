@@ -10,7 +10,7 @@ import numpy as np
 
 from rlcar.config import Config, parse_config
 from rlcar.errors import ConfigError, RegistryError
-from rlcar.statistics import impossible_moments
+from rlcar.evaluation.statistics import impossible_moments
 
 Shapes = dict[str, tuple[int, ...]]
 

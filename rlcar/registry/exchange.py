@@ -11,7 +11,7 @@ from rlcar.registry.legacy import MAX_PICKLE_BYTES, read_pickle
 from rlcar.registry.metadata import check_metadata
 from rlcar.registry.model_file import MAX_FILE_BYTES, Arrays, model_bytes, parse_json, parse_model
 from rlcar.registry.version import Model, sha256
-from rlcar.regular_file import read_regular
+from rlcar.system.regular_file import read_regular
 
 _KEY = "rlcar"
 _PICKLE_ENDINGS = (".pkl", ".pickle", ".p")

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from rlcar import checkpoint
 from rlcar.config import load_config
-from rlcar.environment import spec_of
 from rlcar.errors import CheckpointError, RegistryError
+from rlcar.evaluation.environment import spec_of
 from rlcar.registry.model_file import parse_json
 from rlcar.registry.schema import schema_of
 from rlcar.registry.version import NORMALISER
-from rlcar.regular_file import read_regular
-from rlcar.run import require_run
+from rlcar.runs.run import require_run
+from rlcar.storage import checkpoint
+from rlcar.system.regular_file import read_regular
 
 _FIGURES = ("track_set", "tracks", "time_limit_steps", "bound_steps", "lap_rate", "lap_time_steps")
 _SCORES = ("over_bound_pct", "crash_rate", "timeout_rate", "smoothness", "per_track")

@@ -7,10 +7,10 @@ import pydantic
 from pydantic import Field
 
 from rlcar.config import parse_config
+from rlcar.config.race import Section
 from rlcar.errors import ConfigError, RegistryError
-from rlcar.limits import Signed, Whole
-from rlcar.race_config import Section
 from rlcar.registry.schema import Entry, schema_of_race
+from rlcar.settings.numbers import Signed, Whole
 
 
 def _is_printable(text: str) -> str:

@@ -200,7 +200,7 @@ class Registry:
         """Lets an alias point at a version, which must be sound.
 
         `trial` raises RegistryError for a model that must not be promoted; see
-        `serve.policy.try_model`.
+        `serve.policy.policy.try_model`.
         """
         model = self.open(name)
         if trial is not None:

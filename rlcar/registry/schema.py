@@ -3,8 +3,8 @@
 from typing import Any
 
 from rlcar.config import Config
-from rlcar.limits import Float32
-from rlcar.race_config import Section
+from rlcar.config.race import Section
+from rlcar.settings.numbers import Float32
 from rlcar.types import Spec
 
 Schema = list[dict[str, Any]]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from rlcar.durable import sync_folder
 from rlcar.errors import RegistryError, RegistryUnavailableError
-from rlcar.regular_file import NotRegularError, read_regular
+from rlcar.system.durable import sync_folder
+from rlcar.system.regular_file import NotRegularError, read_regular
 
 WRITING = ".writing-"  # how the name of an unfinished file begins
 # Prefix of the objects that mark a folder of an object store as claimed.

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar.arrays import Rows
-from rlcar.devices import to_learner
+from rlcar.devices.selection import to_learner
 from rlcar.errors import ConfigError
 from rlcar.replay.rings import fields_of, row_bytes
+from rlcar.storage.arrays import Rows
 from rlcar.types import Batch, Spec
 
 _ROWS = 256  # that the host reads at once

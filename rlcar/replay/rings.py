@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rlcar.arrays import Arrays, Rows
+from rlcar.storage.arrays import Arrays, Rows
 from rlcar.types import Batch, Spec
 
 # (shape of a step, dtype)

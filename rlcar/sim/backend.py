@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from rlcar.devices import default_platform
+from rlcar.devices.selection import default_platform
 
 # For `jax.jit` of a race: integers do not care how wide the registers are, and XLA uses half of an
 # AVX-512 one unless told. A sixth faster there, the same elsewhere.

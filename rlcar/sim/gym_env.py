@@ -7,8 +7,8 @@ import gymnasium
 import numpy as np
 
 from rlcar.config import make_race_config
+from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import RaceConfig
 from rlcar.sim.packed import PackedRace, pack_race
 from rlcar.sim.race import SPEC, make_race
 from rlcar.track import TRACK_SETS, grid, make_pool, make_track

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlcar.race_config import RaceConfig, Range
+from rlcar.config.race import RaceConfig, Range
 from rlcar.sim.backend import Backend
 from rlcar.sim.fixed import LAP_BITS, SENSE_UNITS_PER_PX
 from rlcar.sim.motion import Pedals, grip_units

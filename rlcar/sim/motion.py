@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlcar.race_config import VehicleConfig
+from rlcar.config.race import VehicleConfig
 from rlcar.sim.backend import Backend
 from rlcar.sim.fixed import (
     ACTION_BITS,

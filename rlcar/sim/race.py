@@ -8,8 +8,8 @@ import jax
 import jax.numpy
 import numpy as np
 
+from rlcar.config.race import RaceConfig, SensorConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import RaceConfig, SensorConfig
 from rlcar.sim.backend import Backend, make_backend, one_kernel
 from rlcar.sim.fixed import (
     COSINE,

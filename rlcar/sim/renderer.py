@@ -9,7 +9,7 @@ os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 import numpy as np
 import pygame
 
-from rlcar.race_config import RaceConfig
+from rlcar.config.race import RaceConfig
 from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG
 from rlcar.track import Track, grid
 

@@ -9,8 +9,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rlcar.config import make_race_config
+from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import RaceConfig
 from rlcar.sim.packed import pack_race
 from rlcar.sim.race import SPEC, TrackChoice, make_race
 from rlcar.track import TRACK_SETS, make_pool

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from rlcar.config.race import TrackConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import TrackConfig
 from rlcar.track import grid
 from rlcar.track.hashing import uniform
 from rlcar.track.shape import Shape, circle_table

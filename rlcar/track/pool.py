@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlcar.config.race import TrackConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import TrackConfig
 from rlcar.track import grid
 from rlcar.track.obstacles import place_obstacles
 from rlcar.track.shape import Shape, gate_window, make_shapes

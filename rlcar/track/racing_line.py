@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from rlcar.race_config import RaceConfig
+from rlcar.config.race import RaceConfig
 from rlcar.track import Track
 
 MARGIN_PX = 8.0  # kept from the road's edges, and beyond the circles

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rlcar.config.race import TrackConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import TrackConfig
 from rlcar.track import grid
 from rlcar.track.circuits import circuit_noise, is_circuit
 from rlcar.track.hashing import uniform

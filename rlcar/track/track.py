@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlcar.race_config import TrackConfig
+from rlcar.config.race import TrackConfig
 from rlcar.track.grid import REACH_UNITS_PER_PX, UNITS_PER_PX, unpack_px
 from rlcar.track.pool import make_pool
 

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.chaos_watch import Watch
+from cluster.chaos.watch import Watch
 from tests.chaos.hosts import RAY_FOLDER
 
 START_S = 180.0

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from cluster.chaos_watch import is_newest_save_sound
-from rlcar import checkpoint
+from cluster.chaos.watch import is_newest_save_sound
+from rlcar.storage import checkpoint
 from tests.chaos.cluster import BACK_S, START_S, Cluster
 from tests.chaos.hosts import Hosts, why_not
 

@@ -7,7 +7,7 @@ import pytest
 
 from rlcar import cli
 from rlcar.registry import Registry
-from tests.untrained_run import untrained
+from tests.support.untrained_run import untrained
 
 
 @pytest.fixture

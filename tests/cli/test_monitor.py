@@ -10,8 +10,8 @@ from rich.console import Console
 from rlcar import cli
 from rlcar.cli.monitor import picture
 from rlcar.config import make_config
-from rlcar.monitor import Card, RunStatus
-from rlcar.run import Run
+from rlcar.runs.monitor import Card, RunStatus
+from rlcar.runs.run import Run
 
 
 def drawn(seen, width=80):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.untrained_run import untrained
+from tests.support.untrained_run import untrained
 
 ROOT = Path(__file__).parents[2]
 LONG = "n" * 300  # file systems allow 255 bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlcar.errors import UserError
-from rlcar.user_folders import cache_folder, expanded, folder_for_sockets
+from rlcar.system.user_folders import cache_folder, expanded, folder_for_sockets
 
 ROOT = Path(__file__).parents[2]
 AS_NOBODY = ["unshare", "-U", "--map-user=12345"]

@@ -6,13 +6,13 @@ import pytest
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.fleet import Fleet
 from cluster.nodes import Node, nodes_now, selector, simulators_that_fit
-from cluster.weights import Published
-from rlcar.agent import make_agent
+from cluster.training.fleet import Fleet
+from cluster.training.weights import Published
+from rlcar.agents.agent import make_agent
 from rlcar.config import make_config
 from rlcar.sim import SPEC
-from rlcar.trainer import Trainer
+from rlcar.training.trainer import Trainer
 
 PATIENCE_S = 120.0
 

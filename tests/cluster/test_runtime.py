@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rlcar import checkpoint
-from rlcar.metrics import read_metrics
-from rlcar.trainer import load_replay
+from rlcar.runs.metrics import read_metrics
+from rlcar.storage import checkpoint
+from rlcar.training.trainer import load_replay
 
 pytestmark = pytest.mark.ray
 

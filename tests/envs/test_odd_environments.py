@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from rlcar.agent import make_agent
+from rlcar.agents.agent import make_agent
 from rlcar.config import EnvironmentConfig, make_config
-from rlcar.environment import make_rollout, spec_of
 from rlcar.envs.actions import action_mapping
 from rlcar.envs.environments import Environments
 from rlcar.envs.making import warn_once
 from rlcar.errors import NonFiniteError, UserError
-from rlcar.evaluate_run import evaluate_run
-from rlcar.profiler import profile_sim
-from rlcar.train import train
+from rlcar.evaluation.environment import make_rollout, spec_of
+from rlcar.evaluation.run_report import evaluate_run
+from rlcar.training.loop import train
+from rlcar.training.profiler import profile_sim
 from tests.support.odd_environments import (
     HUGE,
     IMAGES,

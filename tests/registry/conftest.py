@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlcar.registry import Registry
-from tests.untrained_run import untrained
+from tests.support.untrained_run import untrained
 
 
 @pytest.fixture

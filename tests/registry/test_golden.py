@@ -13,8 +13,8 @@ import pytest
 from rlcar.config import make_config
 from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes
-from serve.policy import NumpyPolicy, load_policy
-from tests.untrained_run import write_run
+from serve.policy.policy import NumpyPolicy, load_policy
+from tests.support.untrained_run import write_run
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL, ACTIONS = GOLDEN / "model.safetensors", GOLDEN / "model_actions.json"

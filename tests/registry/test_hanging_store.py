@@ -10,7 +10,7 @@ from rlcar.registry import Registry
 from rlcar.registry.deadline import DeadlineStore
 from rlcar.registry.store import open_store
 from tests.registry.hanging_store import ENVIRONMENT, hanging_store
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

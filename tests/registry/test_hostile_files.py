@@ -14,7 +14,7 @@ from rlcar.errors import RegistryError
 from rlcar.registry import Registry
 from rlcar.registry.exchange import imported
 from rlcar.registry.legacy import CHILD
-from serve.policy import load_policy
+from serve.policy.policy import load_policy
 from tests.registry.hostile import (
     documented_params,
     executing_pickles,

@@ -7,8 +7,8 @@ import pytest
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
-from serve.meter import Meter
-from serve.models import Models
+from serve.observing.meter import Meter
+from serve.policy.models import Models
 from tests.registry.irregular import KINDS, in_time, open_to_all, replace_with, without_privileges
 from tests.serve.served import publish
 

@@ -8,7 +8,7 @@ import pytest
 from rlcar import cli
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
-from serve.policy import try_model
+from serve.policy.policy import try_model
 from tests.serve.served import damage, publish
 
 

@@ -16,7 +16,7 @@ from rlcar.errors import RegistryError, UserError
 from rlcar.registry import Registry
 from rlcar.registry.version import manifest_bytes
 from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG
-from tests.untrained_run import untrained, write_run
+from tests.support.untrained_run import untrained, write_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def test_a_version_says_where_it_is_from_and_what_it_eats(registry, run):
 
 
 def test_what_is_opened_is_what_the_run_saved(registry, run):
-    from rlcar import checkpoint
+    from rlcar.storage import checkpoint
 
     registry.publish(run)
     stored = checkpoint.load_arrays(run / "best", "policy")
@@ -335,7 +335,7 @@ def test_reading_needs_neither_jax_nor_ray(registry, run):
     registry.publish(run)
     program = (
         "import sys; from rlcar.registry import Registry\n"
-        "from serve.policy import load_policy\n"
+        "from serve.policy.policy import load_policy\n"
         "load_policy(Registry(sys.argv[1]), 'latest')\n"
         "assert not {'jax', 'ray', 'haiku'} & set(sys.modules)"
     )

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlcar import checkpoint
 from rlcar.config import ReplayConfig
 from rlcar.errors import CheckpointError, NonFiniteError
 from rlcar.replay import Replay
+from rlcar.storage import checkpoint
 from rlcar.types import Spec, Trajectory
 
 SPEC = Spec(observation_size=3, action_size=2)

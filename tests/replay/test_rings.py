@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlcar import checkpoint
 from rlcar.config import ReplayConfig
 from rlcar.errors import ConfigError
 from rlcar.replay import Replay, Rings, ShardedRings, slots_of
 from rlcar.replay.device_rings import DeviceRings
 from rlcar.replay.rings import row_bytes
+from rlcar.storage import checkpoint
 from rlcar.types import Spec, Trajectory
 
 SPEC = Spec(observation_size=3, action_size=2, image_shape=(4, 4, 3))

@@ -5,7 +5,7 @@ python -m tests.serve.ray_server REGISTRY PORT
 
 import sys
 
-from serve.ray_lane import APPLICATION, ray_serve
+from serve.lanes.ray_serve import APPLICATION, ray_serve
 from serve.settings import make_settings
 
 

@@ -21,9 +21,9 @@ from rlcar.registry import NORMALISER, Registry
 from rlcar.registry.architecture import policy_shapes
 from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC
-from serve.realtime import uvicorn_config
+from serve.lanes.realtime import uvicorn_config
 from serve.settings import ServeSettings, make_settings
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SMALL = ("dreamer.world_model.recurrent_units=32", "dreamer.world_model.units=32")
 

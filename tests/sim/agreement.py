@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlcar.race_config import RaceConfig, TrackConfig
+from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.sim.backend import make_backend
 from rlcar.sim.race import make_world, observe
 from rlcar.sim.road import locate

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rlcar.config import make_race_config
-from rlcar.race_config import RaceConfig, TrackConfig
+from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.sim import make_race
 from rlcar.sim.backend import make_backend
 from rlcar.sim.race import make_world, race_of

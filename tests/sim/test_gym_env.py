@@ -6,8 +6,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import rlcar.sim
+from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import RaceConfig
 from rlcar.sim import make_race
 from rlcar.sim.gym_env import RaceEnv
 from rlcar.track import CIRCUIT_SEEDS, make_pool, make_track

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import RaceConfig, TrackConfig
 from rlcar.sim import SPEC, make_race
 from rlcar.sim.rewards import LAP_REWARD
 from rlcar.track import TRACK_SETS, make_pool, make_tracks

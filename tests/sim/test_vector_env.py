@@ -6,8 +6,8 @@ import pytest
 from gymnasium.vector import AutoresetMode
 
 import rlcar.sim
+from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import RaceConfig
 from rlcar.sim import make_race
 from rlcar.sim.vector_env import RaceVectorEnv
 from rlcar.track import TRACK_SETS, make_pool

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from rlcar import checkpoint
-from rlcar.arrays import read_arrays
 from rlcar.config import load_config
-from rlcar.environment import spec_of
-from rlcar.metrics import read_metrics
+from rlcar.evaluation.environment import spec_of
 from rlcar.replay import Replay
-from rlcar.trainer import load_replay
+from rlcar.runs.metrics import read_metrics
+from rlcar.storage import checkpoint
+from rlcar.storage.arrays import read_arrays
+from rlcar.training.trainer import load_replay
 
 # What is measured with a clock, and so differs between any two runs.
 CLOCKED = ("_per_s", "/idle_share", "/simulators_busy_share", "run/train_seconds", "mirror/")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlcar.race_config import TrackConfig
+from rlcar.config.race import TrackConfig
 from rlcar.track import Track, make_track
 from rlcar.track.bound import (
     CLASSIC_TOP_SPEED_PX_PER_STEP,

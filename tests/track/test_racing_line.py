@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlcar.config import make_race_config
-from rlcar.race_config import TrackConfig
+from rlcar.config.race import TrackConfig
 from rlcar.track import make_tracks
 from rlcar.track.racing_line import MARGIN_PX, racing_lines
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rlcar.config import make_race_config
+from rlcar.config.race import TrackConfig
 from rlcar.errors import ConfigError
-from rlcar.race_config import TrackConfig
 from rlcar.track import TRACK_SETS, TrackPool, make_pool, make_track, make_tracks
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tracks.json"

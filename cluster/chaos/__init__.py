@@ -1,0 +1,1 @@
+"""Kills parts of a running training and measures the cost."""

@@ -1,0 +1,1 @@
+"""Ray jobs: submitting, listing, following and stopping them."""

@@ -1,0 +1,109 @@
+"""What a cluster is doing, asked of its dashboard: the jobs that train, and its nodes."""
+
+import time
+from typing import NamedTuple
+from urllib.parse import quote
+
+from ray.job_submission import JobDetails, JobStatus
+
+from cluster.jobs.dashboard import Dashboard, brief
+from cluster.jobs.submit import jobs
+from rlcar.errors import UserError
+from rlcar.runs.metrics import PlainProgress, read_progress_line
+from rlcar.runs.monitor import Card, RunStatus, status_of_progress
+from rlcar.system.heartbeat import FROZEN_AFTER_S, Progress, is_frozen
+
+# A plain progress line comes every ten seconds, between whatever else a job says.
+_LINES = 200
+_STATES = {
+    JobStatus.PENDING: "starting",
+    JobStatus.RUNNING: "running",
+    JobStatus.SUCCEEDED: "finished",
+    JobStatus.FAILED: "failed",
+    JobStatus.STOPPED: "stopped",
+}
+
+
+class Node(NamedTuple):
+    """A machine of the cluster."""
+
+    host: str
+    state: str
+    cpu_share: float
+    memory_share: float
+    cards: list[Card]
+
+
+class ClusterReader:
+    """Asks the dashboard again and again; remembers when each job last printed its progress."""
+
+    def __init__(self, client: Dashboard, frozen_after_s: float = FROZEN_AFTER_S):
+        self._client, self._frozen_after_s = client, frozen_after_s
+        self._moved: dict[str, tuple[PlainProgress, float]] = {}  # job -> (line, since when)
+
+    def statuses(self) -> list[RunStatus]:
+        """The trainings among the jobs, oldest first; raises UserError without an answer."""
+        found = []
+        for job in jobs(self._client):
+            command = (job.metadata or {}).get("rlcar", "")
+            if command.startswith("train"):
+                found.append(self._status(job))
+        return found
+
+    def nodes(self) -> list[Node]:
+        """The nodes as Ray's dashboard sees them; raises UserError without an answer."""
+        try:
+            summary = self._client.get_json("/nodes?view=summary")["data"]["summary"]
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._client.url} does not list its nodes: {brief(error)}"
+            ) from error
+        return [_node(about) for about in summary]
+
+    def _status(self, job: JobDetails) -> RunStatus:
+        job_id, state = job.submission_id or "", _STATES[job.status]
+        progress = self._progress(job)
+        status = status_of_progress(job_id, state, progress)
+        if state != "running" or progress is None:
+            return status
+        line, since_s = self._moved.get(job_id, (None, 0.0))
+        if line != progress:
+            since_s = time.monotonic()
+            self._moved[job_id] = (progress, since_s)
+        said_ago_s = time.monotonic() - since_s
+        seen = Progress(progress.signs.stage, progress.signs.silent_s + said_ago_s)
+        # Whatever the stage: a process that is alive prints a line every half minute.
+        frozen = said_ago_s > self._frozen_after_s or is_frozen(seen, self._frozen_after_s)
+        new_state = "frozen" if frozen else state
+        return status._replace(silent_s=seen.silent_s, state=new_state, stage=seen.stage)
+
+    def _progress(self, job: JobDetails) -> PlainProgress | None:
+        file = quote(f"job-driver-{job.submission_id}.log")
+        path = f"/api/v0/logs/file?node_id={job.driver_node_id}&filename={file}&lines={_LINES}"
+        try:
+            text = self._client.get(path).text
+        except (OSError, RuntimeError):
+            return None  # it has said nothing yet, or its node has left
+        lines = (read_progress_line(line) for line in reversed(text.splitlines()))
+        return next((progress for progress in lines if progress), None)
+
+
+def _node(about: dict) -> Node:
+    memory = about.get("mem") or [0, 0, 0]  # total, available, percent, …
+    cards = [
+        Card(
+            int(card.get("index", 0)),
+            str(card.get("name", "")),
+            (card.get("utilizationGpu") or 0.0) / 100,
+            float(card.get("memoryUsed") or 0.0),
+            float(card.get("memoryTotal") or 0.0),
+        )
+        for card in about.get("gpus") or []
+    ]
+    return Node(
+        str(about.get("hostname") or about.get("ip")),
+        str(about.get("raylet", {}).get("state", "unknown")).lower(),
+        float(about.get("cpu") or 0.0) / 100,
+        float(memory[2]) / 100,
+        cards,
+    )

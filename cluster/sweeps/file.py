@@ -1,0 +1,198 @@
+"""Reads a sweep from its file, and refuses whatever would fail later, with what to do."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pydantic
+
+from cluster.config import ClusterConfig
+from cluster.sweeps.config import (
+    ENVIRONMENT_METRICS,
+    RACE_METRICS,
+    AshaScheduler,
+    Budget,
+    NoScheduler,
+    PbtScheduler,
+    SweepConfig,
+)
+from cluster.sweeps.search_space import (
+    Dimension,
+    Sample,
+    Value,
+    corners,
+    dotted_names,
+    require_known,
+)
+from rlcar.config import Config, merge, nearest
+from rlcar.config.race import Section
+from rlcar.errors import ConfigError
+from rlcar.settings.files import read_yaml
+
+# The sweep decides these itself, or a change of them alone means nothing.
+_NOT_SEARCHED = {
+    "training.env_steps": "it is budget.env_steps",
+    "preset": "write one sweep for each",
+    "world": "write one sweep for each",
+    "algorithm": "write one sweep for each",
+}
+_ALGORITHMS: tuple[str, ...] = get_args(Config.model_fields["algorithm"].annotation)
+# A better trial's checkpoint cannot go on with others of these.
+_NOT_POPULATED = ("race.", "environment.", "training.", "replay.capacity_env_steps", "cluster.")
+
+
+def load_sweep(
+    path: Path, *, trials: int | None = None, overrides: Mapping[str, Value] | None = None
+) -> SweepConfig:
+    """Reads and checks a sweep; `trials` and `overrides` (dotted settings) win over the file.
+
+    Raises ConfigError, with the nearest known name, for whatever would fail later.
+    """
+    tree = {"name": path.stem, **read_yaml(path)}
+    if trials is not None:
+        tree = merge(tree, {"budget": {"trials": trials}})
+    if overrides:
+        tree = merge(tree, {"set": dict(overrides)})
+    return parse_sweep(tree)
+
+
+def parse_sweep(tree: Mapping[str, Any]) -> SweepConfig:
+    """Validates a sweep, and that every corner of its space is a training that can run."""
+    try:
+        sweep = SweepConfig.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from error
+    base = sweep.base()
+    _check_metric(sweep, base)
+    _check_search(sweep)
+    _check_budget(sweep, base)
+    cluster_names = [f"cluster.{name}" for name in ClusterConfig.model_fields if name != "address"]
+    known = [*dotted_names(base.model_dump()), *cluster_names]
+    require_known(list(sweep.space), known, base.algorithm)
+    others = set(_ALGORITHMS) - {base.algorithm}
+    for name in sweep.space:
+        if name in _NOT_SEARCHED:
+            raise ConfigError(f"space: {name} cannot be searched: {_NOT_SEARCHED[name]}")
+        if name.partition(".")[0] in others:
+            raise ConfigError(f"space: {name} means nothing to {base.algorithm}, which trains here")
+    for sample in corners(sweep.space):
+        try:
+            sweep.settings(sample)
+        except ConfigError as error:
+            values = ", ".join(f"{name}={value}" for name, value in sample.items())
+            raise ConfigError(f"space: a corner is no valid training ({values}): {error}") from None
+    if isinstance(sweep.scheduler, PbtScheduler):
+        _check_population(sweep)
+    return sweep
+
+
+def _check_metric(sweep: SweepConfig, base: Config) -> None:
+    known = ENVIRONMENT_METRICS if base.environment.id else RACE_METRICS
+    if sweep.metric not in known:
+        raise ConfigError(f"metric: there is no {sweep.metric!r}{nearest(sweep.metric, [*known])}")
+
+
+def _check_search(sweep: SweepConfig) -> None:
+    if isinstance(sweep.scheduler, PbtScheduler) and sweep.search != "random":
+        raise ConfigError(
+            f"search: pbt moves its population by itself; use search: random, not {sweep.search}"
+        )
+    if sweep.search != "grid":
+        if sweep.budget.trials is None:
+            raise ConfigError(f"budget.trials: search {sweep.search} needs a number")
+        return
+    for name, dimension in sweep.space.items():
+        if dimension.choice is None:
+            raise ConfigError(f"space.{name}: a grid needs choice, not {dimension.kind}")
+    if sweep.budget.trials not in (None, sweep.points()):
+        raise ConfigError(
+            f"budget.trials = {sweep.budget.trials}: this grid has {sweep.points()} points; leave "
+            "trials out, or use search: random"
+        )
+
+
+def _check_budget(sweep: SweepConfig, base: Config) -> None:
+    every, limit = base.training.evaluate_every_env_steps, sweep.budget.env_steps
+    if every > limit:
+        raise ConfigError(
+            f"budget.env_steps = {limit}: a trial would end before its first evaluation; raise it, "
+            f"or lower training.evaluate_every_env_steps ({every})"
+        )
+    if isinstance(sweep.scheduler, AshaScheduler):
+        grace = sweep.scheduler.grace_env_steps
+        if grace is not None and not every <= grace <= limit:
+            raise ConfigError(
+                f"scheduler.grace_env_steps = {grace}: it lies between the first evaluation "
+                f"({every}) and budget.env_steps ({limit})"
+            )
+    if isinstance(sweep.scheduler, PbtScheduler):
+        interval = sweep.scheduler.perturb_every_env_steps
+        if not every <= interval < limit:
+            raise ConfigError(
+                f"scheduler.perturb_every_env_steps = {interval}: it lies between the first "
+                f"evaluation ({every}) and budget.env_steps ({limit})"
+            )
+        if sweep.trials < 2:
+            raise ConfigError("budget.trials = 1: pbt needs a population of at least 2")
+        if sweep.budget.concurrent is not None:
+            raise ConfigError(
+                "budget.concurrent: a population takes turns by itself; leave it out, or give each "
+                "trial more of the machine with budget.cpus"
+            )
+
+
+def _check_population(sweep: SweepConfig) -> None:
+    """Raises ConfigError for a setting with which a checkpoint of another trial does not fit."""
+    import jax  # a second to import, and this scheduler alone needs it
+
+    from rlcar.agents.agent import make_agent
+    from rlcar.evaluation.environment import spec_of
+
+    def shapes(sample: Sample) -> Any:
+        config, _ = sweep.settings(sample)
+        state = jax.eval_shape(lambda: make_agent(config, spec_of(config)).learner.init(0))
+        return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), state)
+
+    first = {name: dimension.extremes()[0] for name, dimension in sweep.space.items()}
+    expected = shapes(first)
+    for name, dimension in sweep.space.items():
+        changes = any(shapes(first | {name: one}) != expected for one in dimension.extremes()[1:])
+        if changes or name.startswith(_NOT_POPULATED):
+            raise ConfigError(
+                f"space: {name} cannot change within a training, so a population cannot search it: "
+                "use scheduler: asha"
+            )
+
+
+def _explain(error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    # Pydantic names the chosen kind of scheduler as if it were a setting.
+    location = [part for part in location if part not in ("none", "asha", "pbt")]
+    dotted = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        known = _fields(location[:-1], error)
+        return f"unknown setting {dotted!r}{nearest(location[-1], known)}"
+    if error["type"] == "missing":
+        return f"{dotted}: missing"
+    value = error["input"]
+    said = "" if isinstance(value, Mapping) else f" = {value!r}"
+    return f"{dotted}{said}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _fields(location: Sequence[str], error: Any) -> list[str]:
+    """The names that a section of a sweep knows."""
+    if not location:
+        return list(SweepConfig.model_fields)
+    sections: dict[str, tuple[type[Section], ...]] = {
+        "budget": (Budget,),
+        "cluster": (ClusterConfig,),
+        "space": (Dimension,),
+        "scheduler": tuple(
+            one
+            for one in (NoScheduler, AshaScheduler, PbtScheduler)
+            if one.model_fields["type"].annotation == Literal[error["loc"][1]]
+        ),
+    }
+    fields = [one.model_fields for one in sections[location[0]]]
+    return list(itertools.chain.from_iterable(fields))

@@ -1,0 +1,127 @@
+"""What the trials of a sweep reported: one line each, kept over interruptions; and their ranks."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from cluster.sweeps.config import Goal, SweepConfig
+from rlcar.runs.metrics import read_metrics
+
+Row = dict[str, Any]  # trial, settings, and the figures of an evaluation
+
+
+class Score(NamedTuple):
+    """A trial's best evaluation: a run keeps the policy of that one."""
+
+    value: float
+    env_steps: int
+    settings: dict[str, Any]
+
+
+class TrialResult(NamedTuple):
+    """One trial as the results show it."""
+
+    name: str
+    status: str  # done, stopped (by the scheduler), diverged, failed or unfinished
+    score: Score | None
+    settings: dict[str, Any]  # of the score, else those it has now
+    env_steps: int
+    train_seconds: float
+    failures: int  # of its processes; most were made good by a retry
+    reason: str  # of the last failure
+    curve: list[Row]
+
+
+class TrialState(NamedTuple):
+    """What Tune knows of a trial."""
+
+    status: str
+    failures: int = 0
+    reason: str = ""
+    settings: Mapping[str, Any] = MappingProxyType({})  # those it has now
+
+
+class History:
+    """Appends to `<folder>/history.jsonl`; a torn last line is what a killed sweep was writing."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / "history.jsonl"
+        kept = read_metrics(self._path) if self._path.exists() else []
+        partial = self._path.with_name(".history.jsonl")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial.replace(self._path)
+        self.curves: dict[str, list[Row]] = {}
+        for row in kept:
+            self._take(row)
+
+    def add(self, trial: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        """Notes one report, on disk before anything else."""
+        numbers = {
+            name: value if not isinstance(value, float) or math.isfinite(value) else None
+            for name, value in figures.items()
+        }
+        row = {"trial": trial, "settings": dict(settings), **numbers}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._take(row)
+
+    def score(self, trial: str, metric: str, goal: Goal) -> Score | None:
+        """The best that a trial has reported; None before its first evaluation."""
+        rows = [
+            row
+            for row in self.curves.get(trial, [])
+            if not row.get("diverged") and row.get(metric) is not None
+        ]
+        if not rows:
+            return None
+        choose = min if goal == "min" else max
+        best = choose(rows, key=lambda row: row[metric])
+        return Score(float(best[metric]), int(best["env_steps"]), best["settings"])
+
+    def _take(self, row: Row) -> None:
+        # A trial that went back to a checkpoint gave up the future that it had reported.
+        curve = self.curves.setdefault(row["trial"], [])
+        while curve and curve[-1]["env_steps"] >= row["env_steps"] and not row.get("diverged"):
+            curve.pop()
+        curve.append(row)
+
+
+def ranked(
+    sweep: SweepConfig, history: History, states: Mapping[str, TrialState]
+) -> list[TrialResult]:
+    """Every trial, the best first."""
+    results = [_result(sweep, history, name, state) for name, state in states.items()]
+    sign = 1.0 if sweep.direction == "min" else -1.0
+
+    def rank(result: TrialResult) -> tuple[bool, float, str]:
+        return result.score is None, sign * result.score.value if result.score else 0.0, result.name
+
+    return sorted(results, key=rank)
+
+
+def _result(sweep: SweepConfig, history: History, name: str, state: TrialState) -> TrialResult:
+    curve = history.curves.get(name, [])
+    last: Row = curve[-1] if curve else {}
+    env_steps = int(last.get("env_steps", 0))
+    every = sweep.base().training.evaluate_every_env_steps
+    last_evaluation = sweep.budget.env_steps // every * every
+    if state.status == "TERMINATED":
+        status = "done" if env_steps >= last_evaluation else "stopped"
+        status = "diverged" if last.get("diverged") else status
+    else:
+        status = "failed" if state.status == "ERROR" else "unfinished"
+    score = history.score(name, sweep.metric, sweep.direction)
+    return TrialResult(
+        name=name,
+        status=status,
+        score=score,
+        settings=score.settings if score else dict(state.settings),
+        env_steps=env_steps,
+        train_seconds=max((row.get("run/train_seconds") or 0.0 for row in curve), default=0.0),
+        failures=state.failures,
+        reason=str(last.get("reason") or state.reason),
+        curve=[row for row in curve if not row.get("diverged")],
+    )

@@ -1,0 +1,1 @@
+"""The training loop with simulators and the learner as Ray actors."""

@@ -1,0 +1,128 @@
+"""The deterministic loop on Ray: two runs with equal settings are equal bit for bit.
+
+Simulators take turns, each block is driven with a fixed version of the weights, the learner learns
+from one block at a time, and evaluations come after fixed blocks. Timing has no influence on what
+is learned; therefore a lost process cannot be replaced.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.config import ClusterConfig
+from cluster.training.learner import LearnerLostError, RemoteLearner
+from cluster.training.ordered_fleet import OrderedFleet, SimulatorLostError
+from cluster.training.prometheus import PrometheusWatcher
+from rlcar.config import Config
+from rlcar.errors import NonFiniteError, UserError
+from rlcar.runs.run import EvaluationListener, Run
+from rlcar.storage import checkpoint
+from rlcar.storage.mirror import Mirror
+from rlcar.system.interrupt import StopRequest
+from rlcar.training.loop import Outcome
+from rlcar.training.rollback import roll_back
+from rlcar.types import Evaluation, Params
+
+# How long the driver waits for a block before it looks at the stop request again.
+_TICK_S = 0.2
+
+
+def refuse_what_is_not_deterministic(config: Config, cluster: ClusterConfig) -> None:
+    """Raises UserError for settings with which no two runs are equal."""
+    if config.training.deterministic and cluster.simulators == "auto":
+        raise UserError(
+            "training.deterministic needs a fixed number of simulators, and with --simulators auto "
+            "it follows the nodes: give a number"
+        )
+
+
+@dataclasses.dataclass
+class OrderedTraining:
+    """One deterministic training, from its start or a checkpoint to its end."""
+
+    cluster: ClusterConfig
+    folder: Path
+    evaluate: Callable[[Params], Evaluation | None]
+    stop: StopRequest
+    mirror: Mirror
+    on_evaluated: EvaluationListener | None
+
+    def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+        """Trains until `config.training.env_steps`, or until it is asked to stop."""
+        epoch = resume.env_steps if resume else 0  # never that of an earlier leg
+        try:
+            with (
+                # A lost block ends the training (`_hear`): there is nothing to count.
+                RemoteLearner(config, self.cluster, resume, lambda blocks: None) as learner,
+                OrderedFleet(config, self.cluster, epoch) as fleet,
+            ):
+                learner.begin(lambda is_urgent: None)
+                watcher = PrometheusWatcher(self.folder.name)
+                with Run(self.folder, config, resume, self.mirror, watcher) as run:
+                    try:
+                        self._learn(config, learner, fleet, run)
+                    except SimulatorLostError as loss:
+                        with contextlib.suppress(LearnerLostError):
+                            self._save(learner, run)
+                        raise UserError(self._stopped(str(loss))) from loss
+                    run.log(learner.env_steps, learner.train_steps)
+                    self._save(learner, run)
+                    return Outcome(run.summary(learner.env_steps), bool(self.stop))
+        except NonFiniteError as error:
+            roll_back(error, config, self.folder / "checkpoints")  # raises, with the reason
+            raise
+        except LearnerLostError as death:
+            raise UserError(self._stopped(f"the learner: {death}")) from death
+
+    def _stopped(self, reason: str) -> str:
+        return (
+            f"the training stopped because a process was lost ({reason}). With "
+            "training.deterministic nothing is replaced, as a replacement would not repeat the "
+            f"same run: continue from the last checkpoint with --resume {self.folder}"
+        )
+
+    def _learn(self, config: Config, learner: RemoteLearner, fleet: OrderedFleet, run: Run) -> None:
+        fleet.fill(learner.weights)
+        while learner.env_steps < config.training.env_steps and not self.stop:
+            block = fleet.take(_TICK_S)
+            if block is None:
+                continue
+            run.drove(block.episodes)
+            learner.learn(block)
+            self._hear(learner, fleet, run)
+            fleet.send(learner.weights)
+            if run.should_log():
+                run.log(learner.env_steps, learner.train_steps)
+            if run.should_evaluate(learner.env_steps) and not self._look(learner, run):
+                return
+            if run.should_save():
+                learner.begin_save(run.checkpoints.resolve(), run.meta())
+
+    def _hear(self, learner: RemoteLearner, fleet: OrderedFleet, run: Run) -> None:
+        """Waits until the block in hand has been learned from."""
+        has_heard = False
+        while learner.is_busy():
+            for report in learner.reports(_TICK_S):
+                has_heard = True
+                run.trained(report.updates, report.metrics | fleet.metrics())
+        if not has_heard:
+            raise SimulatorLostError("a block was lost on its way to the learner")
+        if learner.has_saved():
+            run.saved()
+
+    def _look(self, learner: RemoteLearner, run: Run) -> bool:
+        """Evaluates the newest weights; False when asked to stop meanwhile."""
+        weights = learner.fetch_weights()
+        evaluation = self.evaluate(weights.params)
+        if evaluation is None:
+            return False
+        run.evaluated(learner.env_steps, weights, evaluation)
+        if self.on_evaluated is not None:
+            self._save(learner, run)
+            self.on_evaluated(run.figures(learner.env_steps))
+        return True
+
+    def _save(self, learner: RemoteLearner, run: Run) -> None:
+        learner.save(run.checkpoints.resolve(), run.meta())
+        run.saved()

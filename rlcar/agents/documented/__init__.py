@@ -1,0 +1,1 @@
+"""The plain documented agent: five small networks, without recurrence."""

@@ -1,0 +1,120 @@
+"""Recurrent state-space model: one step of dynamics, posterior and prior (Haiku modules)."""
+
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from rlcar.agents.dreamer.distributions import sample_one_hot, straight_through, unimix
+from rlcar.agents.dreamer.layers import BlockGru, Linear, NormedLinear
+from rlcar.config.algorithms import WorldModelConfig
+from rlcar.devices.data_parallel import drawn
+from rlcar.types import Params
+
+_POSTERIOR_IN = "rssm/~posterior/posterior_in"
+
+
+class RssmState(NamedTuple):
+    """What the model believes about each car."""
+
+    recurrent: jax.Array  # [N, D] deterministic, h
+    latent: jax.Array  # [N, S * K] stochastic, z: S one-hot vectors side by side
+
+
+def initial_state(config: WorldModelConfig, number: int) -> RssmState:
+    """The belief before anything was seen."""
+    latent_size = config.latent_groups * config.latent_classes
+    return RssmState(jnp.zeros((number, config.recurrent_units)), jnp.zeros((number, latent_size)))
+
+
+def feature_size(config: WorldModelConfig) -> int:
+    """F, the width of recurrent state and latent together, which every head looks at."""
+    return config.recurrent_units + config.latent_groups * config.latent_classes
+
+
+def remembered(config: WorldModelConfig, recurrent: jax.Array) -> jax.Array:
+    """The recurrent state that a belief keeps: none without memory."""
+    return recurrent if config.has_memory else jnp.zeros_like(recurrent)
+
+
+class Rssm(hk.Module):
+    """h' = f(h, z, a);  z ~ q(z | h, x) with an observation, z ~ p(z | h) without  (Eq. 1, 3)."""
+
+    def __init__(self, config: WorldModelConfig):
+        super().__init__(name="rssm")
+        self._config = config
+
+    @hk.experimental.name_like(
+        "advance"
+    )  # where its parameters have been since they were first saved
+    def encode_action(self, action: jax.Array) -> jax.Array:
+        """What `advance` looks at `[N, hidden]` in place of an `action [N, A]`."""
+        # The environment clips its actions; the model must see what the car saw.
+        return NormedLinear(self._config.hidden_units, "action_in")(jnp.clip(action, -1.0, 1.0))
+
+    def advance(self, state: RssmState, encoded_action: jax.Array) -> jax.Array:
+        """Returns the next recurrent state `[N, D]`."""
+        hidden = self._config.hidden_units
+        shared = jnp.concatenate(
+            [
+                NormedLinear(hidden, "recurrent_in")(state.recurrent),
+                NormedLinear(hidden, "latent_in")(state.latent),
+                encoded_action,
+            ],
+            axis=-1,
+        )
+        gru = BlockGru(self._config.recurrent_units, self._config.recurrent_blocks, "gru")
+        return gru(state.recurrent, shared)
+
+    def posterior(
+        self, recurrent: jax.Array, *embedding: jax.Array, entry: jax.Array | None = None
+    ) -> jax.Array:
+        """Log-probabilities `[N, S, K]` of z given the observation's `embedding [N, E]`; or given
+        `entry [N, hidden]`, what the first layer's weights make of that: see `split_posterior`.
+        """
+        layer = NormedLinear(self._config.hidden_units, "posterior_in")
+        return self._logits(layer(recurrent, *embedding, entry=entry), "posterior_out")
+
+    def prior(self, recurrent: jax.Array) -> jax.Array:
+        """Log-probabilities `[N, S, K]` of z without an observation."""
+        hidden = NormedLinear(self._config.hidden_units, "prior_in")(recurrent)
+        hidden = NormedLinear(self._config.hidden_units, "prior_hidden")(hidden)
+        return self._logits(hidden, "prior_out")
+
+    def _logits(self, hidden: jax.Array, name: str) -> jax.Array:
+        groups, classes = self._config.latent_groups, self._config.latent_classes
+        logits = Linear(groups * classes, name)(hidden).reshape(-1, groups, classes)
+        return unimix(logits, self._config.unimix)
+
+
+def split_posterior(params: Params, recurrent_units: int) -> tuple[Params, jax.Array]:
+    """Takes the weights `[E, hidden]` on the embedding out of a posterior's parameters.
+
+    What they make of the embeddings is known before a filter starts, for all of its steps at once.
+    """
+    layer = params[_POSTERIOR_IN]
+    own, seen = jnp.split(layer["w"], [recurrent_units], axis=0)
+    return params | {_POSTERIOR_IN: layer | {"w": own}}, seen
+
+
+def latent_noise(key: jax.Array, groups: int, rows: tuple[int, ...]) -> jax.Array:
+    """What the latents of `rows [..., B]` are drawn with: a uniform `[..., B, S]` a group."""
+    return drawn(lambda rows: jax.random.uniform(key, (*rows, groups)), rows)
+
+
+def draw_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+    """One latent `[N, S * K]` from `[N, S, K]` and one uniform `[N, S]` a group."""
+    return sample_one_hot(log_probabilities, uniform).reshape(uniform.shape[0], -1)
+
+
+def sample_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+    """`draw_latent`, differentiable."""
+    sample = straight_through(sample_one_hot(log_probabilities, uniform), log_probabilities)
+    return sample.reshape(sample.shape[0], -1)
+
+
+def most_likely_latent(log_probabilities: jax.Array) -> jax.Array:
+    """The mode of each group, `[N, S, K]` to `[N, S * K]`."""
+    one_hot = jax.nn.one_hot(jnp.argmax(log_probabilities, -1), log_probabilities.shape[-1])
+    return one_hot.reshape(one_hot.shape[0], -1)

@@ -1,0 +1,105 @@
+"""Policy and value, each a small network, behind a shared GRU if the agent is to remember."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from rlcar.config.algorithms import PpoConfig
+from rlcar.types import Params, Spec
+
+
+class Output(NamedTuple):
+    """What the networks say of N observations."""
+
+    head: jax.Array  # [N, A] mean of the action, or its logits
+    log_deviation: jax.Array  # [A], unused where actions are discrete
+    value: jax.Array  # [N]
+
+
+class Networks(NamedTuple):
+    """Pure functions of one `params`; the memory is `[N, recurrent_units]`, which may be 0."""
+
+    init: Callable  # (key) -> params
+    initial_memory: Callable  # (number) -> memory
+    step: Callable  # (params, memory, observation [N, O], is_first [N]) -> (memory, Output)
+
+
+def make_networks(config: PpoConfig, spec: Spec) -> Networks:
+    """Builds them; orthogonal weights, as SB3 starts with."""
+    units, memory_units = config.hidden_units, config.recurrent_units
+
+    def tower(x: jax.Array, size: int, gain: float, name: str) -> jax.Array:
+        for layer in range(2):
+            linear = hk.Linear(units, w_init=_orthogonal(2**0.5), name=f"{name}_{layer}")
+            x = jnp.tanh(linear(x))
+        return hk.Linear(size, w_init=_orthogonal(gain), name=f"{name}_out")(x)
+
+    def forward(
+        memory: jax.Array, observation: jax.Array, is_first: jax.Array
+    ) -> tuple[jax.Array, Output]:
+        x = observation
+        if memory_units:
+            embedded = jnp.tanh(hk.Linear(units, w_init=_orthogonal(2**0.5), name="embed")(x))
+            memory = jnp.where(is_first[:, None], 0.0, memory)
+            remembered, memory = hk.GRU(memory_units, name="gru")(embedded, memory)
+            x = jnp.concatenate([remembered, observation], axis=-1)
+        first = hk.initializers.Constant(config.initial_log_deviation)
+        log_deviation = hk.get_parameter("log_deviation", [spec.action_size], init=first)
+        head = tower(x, spec.action_size, 0.01, "policy")
+        return memory, Output(head, log_deviation, tower(x, 1, 1.0, "value")[..., 0])
+
+    transformed = hk.without_apply_rng(hk.transform(forward))
+
+    def initial_memory(number: int) -> jax.Array:
+        return jnp.zeros((number, memory_units))
+
+    def init(key: jax.Array) -> Params:
+        observation = jnp.zeros((1, spec.observation_size))
+        return transformed.init(key, initial_memory(1), observation, jnp.zeros(1, bool))
+
+    return Networks(init, initial_memory, transformed.apply)
+
+
+class Distribution(NamedTuple):
+    """Pure functions of an `Output`."""
+
+    sample: Callable  # (output, key) -> action [N, A]
+    mode: Callable  # (output) -> action [N, A]
+    log_prob: Callable  # (output, action) -> [N]
+    entropy: Callable  # (output) -> [N]
+
+
+def make_distribution(spec: Spec) -> Distribution:
+    """A normal whose deviation is the same in every state, or one-hot actions."""
+    if spec.is_discrete:
+        return Distribution(
+            lambda out, key: jax.nn.one_hot(
+                jax.random.categorical(key, out.head), spec.action_size
+            ),
+            lambda out: jax.nn.one_hot(jnp.argmax(out.head, axis=-1), spec.action_size),
+            lambda out, action: jnp.sum(jax.nn.log_softmax(out.head) * action, axis=-1),
+            lambda out: -jnp.sum(jax.nn.softmax(out.head) * jax.nn.log_softmax(out.head), axis=-1),
+        )
+
+    def everywhere(out: Output) -> jax.Array:
+        return jnp.broadcast_to(out.log_deviation, out.head.shape)
+
+    def sample(out: Output, key: jax.Array) -> jax.Array:
+        return out.head + jnp.exp(everywhere(out)) * jax.random.normal(key, out.head.shape)
+
+    def log_prob(out: Output, action: jax.Array) -> jax.Array:
+        z = (action - out.head) * jnp.exp(-everywhere(out))
+        return jnp.sum(-0.5 * jnp.square(z) - everywhere(out) - 0.918938533, axis=-1)
+
+    def entropy(out: Output) -> jax.Array:
+        return jnp.sum(everywhere(out) + 1.418938533, axis=-1)
+
+    return Distribution(sample, lambda out: out.head, log_prob, entropy)
+
+
+def _orthogonal(gain: float) -> Callable:
+    make = jax.nn.initializers.orthogonal(gain)
+    return lambda shape, dtype: make(hk.next_rng_key(), shape, dtype)

@@ -1,0 +1,34 @@
+"""Acting: the normalised observation, the memory, the policy network.
+
+The carry `[N, recurrent_units + 1]` is the memory and the log-probability of the action chosen with
+it. Learning reads both: a block begins within an episode, and may have been driven with older
+parameters than those it teaches.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rlcar.agents.normaliser import normalise
+from rlcar.agents.ppo.networks import make_distribution, make_networks
+from rlcar.config.algorithms import PpoConfig
+from rlcar.types import Array, Params, Policy, Spec, TimeStep
+
+
+def make_policy(config: PpoConfig, spec: Spec) -> Policy:
+    """Builds `Policy`; the environment clips what it samples, as learning must know the sample."""
+    networks = make_networks(config, spec)
+    distribution = make_distribution(spec)
+
+    def act(
+        params: Params, carry: jax.Array, time_step: TimeStep, key: jax.Array, explore: bool
+    ) -> tuple[jax.Array, Array]:
+        observation = normalise(params["moments"], time_step.observation)
+        memory, output = networks.step(
+            params["networks"], carry[:, :-1], observation, time_step.is_first
+        )
+        action = distribution.sample(output, key) if explore else distribution.mode(output)
+        log_prob = distribution.log_prob(output, action)
+        return jnp.concatenate([memory, log_prob[:, None]], axis=1), action
+
+    size = config.recurrent_units + 1
+    return Policy(lambda number: jnp.zeros((number, size)), act, carry_size=size)

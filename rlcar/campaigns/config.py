@@ -1,0 +1,120 @@
+"""A campaign's file: many trainings, a few at a time."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import Field
+
+from rlcar.config import Config, make_config, merge, nearest
+from rlcar.config.race import Section
+from rlcar.errors import ConfigError
+from rlcar.settings.files import read_yaml
+from rlcar.settings.numbers import Deadline, Positive, Seconds, Size, Times
+from rlcar.system.heartbeat import FROZEN_AFTER_S
+
+
+class Job(Section):
+    """One training: what `rlcar train` is told."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    preset: str | None = None
+    algorithm: str | None = None
+    world: str | None = None
+    env: str | None = None
+    mode: str = "standard"
+    config: str | None = None  # a YAML file of settings
+    set: dict[str, bool | int | float | str | None] = {}
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    local: bool = True  # one process; else on Ray
+    simulators: Size | None = None
+    address: str | None = None  # of a running Ray cluster
+    hours: Positive | None = None  # how long it takes, for the order; None: by its env steps
+
+    def options(self) -> list[str]:
+        """The command line of it, but for the folder."""
+        words = ["--local"] if self.local else []
+        for name in ("preset", "algorithm", "world", "env", "mode", "config", "seed"):
+            value = getattr(self, name)
+            words += [] if value is None else [f"--{name}", str(value)]
+        for name in ("simulators", "address"):
+            value = getattr(self, name)
+            words += [] if value is None or self.local else [f"--{name}", str(value)]
+        for name, value in self.set.items():
+            words += ["--set", f"{name}={json.dumps(value)}"]
+        return words
+
+    def resolved(self) -> Config:
+        """Its settings; raises ConfigError for what `rlcar train` would refuse."""
+        return make_config(
+            self.preset,
+            self.mode,
+            None if self.config is None else Path(self.config),
+            [f"{name}={json.dumps(value)}" for name, value in self.set.items()],
+            world=self.world,
+            algorithm=self.algorithm,
+            environment=self.env,
+            **({} if self.seed is None else {"seed": self.seed}),
+        )
+
+
+class Campaign(Section):
+    """Jobs, and how many run at once."""
+
+    slots: Size = 1
+    retries: Times = 5  # of one job
+    backoff_s: Seconds = 10.0  # before the first retry; then it doubles, up to ten minutes
+    stop_within_s: Deadline = 60.0  # the time that a job has to save
+    # A job without a sign of life for so long is frozen; stages like compiling have more time.
+    frozen_after_s: Deadline = FROZEN_AFTER_S
+    jobs: list[Job] = Field(min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _names_differ(self) -> "Campaign":
+        names = [job.name for job in self.jobs]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two jobs are called {name!r}")
+        return self
+
+    def longest_first(self) -> list[Job]:
+        """The order in which slots go round; jobs that say their hours come before the others."""
+
+        def length(job: Job) -> tuple[float, int]:
+            return job.hours or 0.0, job.resolved().training.env_steps
+
+        return sorted(self.jobs, key=length, reverse=True)
+
+
+def load_campaign(path: Path) -> Campaign:
+    """Reads a campaign; `defaults` are laid under every job.
+
+    Raises ConfigError, naming the job, for whatever `rlcar train` would refuse.
+    """
+    tree = read_yaml(path)
+    defaults = tree.pop("defaults", None) or {}
+    jobs = tree.get("jobs")
+    if isinstance(jobs, list) and isinstance(defaults, Mapping):
+        tree["jobs"] = [merge(defaults, job) if isinstance(job, Mapping) else job for job in jobs]
+    try:
+        campaign = Campaign.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(map(_explain, error.errors()))) from error
+    for job in campaign.jobs:
+        try:
+            job.resolved()
+        except ConfigError as error:
+            raise ConfigError(f"{path}: job {job.name}: {error}") from error
+    return campaign
+
+
+def _explain(error: Any) -> str:
+    dotted = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = Job if "jobs" in error["loc"] else Campaign
+        return f"unknown setting {dotted!r}{nearest(str(error['loc'][-1]), [*known.model_fields])}"
+    value = error["input"]
+    said = "" if isinstance(value, Mapping) else f" = {value!r}"
+    return f"{dotted}{said}: {error['msg'].removeprefix('Value error, ')}".removeprefix(": ")

@@ -1,0 +1,122 @@
+"""Settings of the racing world: track, car, sensors, rival, rules."""
+
+from typing import Literal
+
+import pydantic
+from pydantic import Field
+
+from rlcar.settings.numbers import NonNegative, Pixels
+
+
+class Section(pydantic.BaseModel):
+    """A group of settings: frozen, unknown names refused, NaN and infinities refused."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, validate_default=True
+    )
+
+
+class Range(Section):
+    """A number that each car draws anew for each episode, evenly from low to high."""
+
+    low: NonNegative
+    high: NonNegative
+
+    @pydantic.model_validator(mode="after")
+    def _low_is_lower(self) -> "Range":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+
+class TrackConfig(Section):
+    """Shape of the closed road; the defaults are the `classic` world."""
+
+    points: int = Field(100, ge=16, le=400)
+    base_radius_px: Pixels = 210.0
+    noise_amplitude: float = Field(0.3, ge=0.0, lt=1.0)
+    noise_harmonics: int = Field(4, ge=1, le=16)  # more make sharper bends
+    half_width_px: float = Field(40.0, ge=10.0, le=60.0)
+    # Each track draws its own half-width down to this one; None: all are as wide.
+    half_width_low_px: float | None = Field(None, ge=10.0, le=60.0)
+    obstacles: int = Field(5, ge=0, le=16)
+    obstacle_radius_px: Pixels = 10.0
+    obstacle_placement: Literal["infield", "road"] = "infield"
+    obstacle_gap_px: Pixels = 30.0  # of road that every obstacle leaves on one side
+
+    @pydantic.model_validator(mode="after")
+    def _widths_fit(self) -> "TrackConfig":
+        low_px = self.half_width_low_px
+        if low_px is not None and low_px > self.half_width_px:
+            raise ValueError(
+                f"half_width_low_px {low_px} is above half_width_px {self.half_width_px}"
+            )
+        narrowest_px = self.half_width_px if low_px is None else low_px
+        on_road = self.obstacle_placement == "road" and self.obstacles > 0
+        if on_road and self.obstacle_gap_px > 2 * narrowest_px - self.obstacle_radius_px:
+            raise ValueError(
+                f"an obstacle of radius {self.obstacle_radius_px} px leaves no gap of "
+                f"{self.obstacle_gap_px} px on a road of half-width {narrowest_px} px: use a "
+                "smaller obstacle_radius_px or obstacle_gap_px, or a wider road"
+            )
+        return self
+
+
+class VehicleConfig(Section):
+    """How a car answers; the defaults are the `classic` world."""
+
+    # classic turns on the spot; single_track steers by its front axle and has a grip limit.
+    model: Literal["classic", "single_track"] = "classic"
+    top_speed_px_per_step: float = Field(5.0, ge=1.0, le=8.0)
+    # The most speed x yaw rate of a single-track car; past it, it understeers.
+    grip_px_per_step2: Range = Range(low=0.5, high=0.5)
+    delay_steps: Range = Range(low=0.0, high=0.0)  # whole steps from the action to its effect
+
+    @pydantic.model_validator(mode="after")
+    def _is_drivable(self) -> "VehicleConfig":
+        if self.model == "classic" and self.top_speed_px_per_step != 5.0:
+            raise ValueError("the classic car's top speed is 5 px/step; single_track may have more")
+        if not 0.05 <= self.grip_px_per_step2.low <= self.grip_px_per_step2.high <= 0.7:
+            raise ValueError("grip_px_per_step2 lies in 0.05..0.7")
+        if self.delay_steps.high > 3 or self.delay_steps.low % 1 or self.delay_steps.high % 1:
+            raise ValueError("delay_steps are whole numbers in 0..3")
+        return self
+
+
+class SensorConfig(Section):
+    """What is wrong with the readings of the rays; nothing, by default."""
+
+    noise_px: Range = Range(low=0.0, high=0.0)  # half the width of an even distribution
+    dropout: Range = Range(low=0.0, high=0.0)  # probability that a ray reads "nothing in range"
+
+    @pydantic.model_validator(mode="after")
+    def _are_small(self) -> "SensorConfig":
+        if self.noise_px.high > 50 or self.dropout.high > 0.9:
+            raise ValueError("noise_px lies in 0..50 and dropout in 0..0.9")
+        return self
+
+
+class RivalConfig(Section):
+    """A second car that drives on as if it were alone: a moving obstacle."""
+
+    radius_px: float = Field(8.0, ge=1e-3, le=30.0)
+    pace_px_per_step: float = Field(2.0, ge=1e-6, le=5.0)  # of the scripted one
+    head_start_laps: Range = Range(low=0.2, high=0.8)
+
+    @pydantic.model_validator(mode="after")
+    def _starts_ahead(self) -> "RivalConfig":
+        if not 0.05 <= self.head_start_laps.low <= self.head_start_laps.high <= 0.95:
+            raise ValueError("head_start_laps lies in 0.05..0.95: the rival may not stand on you")
+        return self
+
+
+class RaceConfig(Section):
+    """Rules of the race and what it pays."""
+
+    track: TrackConfig = TrackConfig()
+    vehicle: VehicleConfig = VehicleConfig()
+    sensors: SensorConfig = SensorConfig()
+    rival: RivalConfig | None = None
+    reward: Literal["progress", "documented"] = "progress"
+    laps: int = Field(1, ge=1, le=1000)
+    time_limit_steps: int = Field(1000, ge=1, le=1_000_000)

@@ -1,0 +1,278 @@
+"""Every learning knob in one validated, immutable tree; dotted overrides."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pydantic
+from pydantic import Field
+
+from rlcar.config.algorithms import (
+    DocumentedConfig,
+    DreamerConfig,
+    PpoConfig,
+    SacConfig,
+    Td3Config,
+)
+from rlcar.config.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
+from rlcar.config.race import RaceConfig, Section
+from rlcar.errors import ConfigError
+from rlcar.settings.files import parse_yaml, read_json, read_yaml
+from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times
+
+
+class ReplayConfig(Section):
+    """Memory of past driving and how often it is used."""
+
+    capacity_env_steps: EnvSteps = 500_000
+    min_env_steps: EnvSteps = 1024  # before the first train step
+    batch_size: Size = 16  # B
+    batch_length: int = Field(32, ge=2, le=65_536)  # T
+    samples_per_insert: float = Field(16.0, ge=1e-6, le=1e6)  # replayed steps for each new env step
+    # Its steps lie in the learner's device, all the capacity from the start; batches are cut there.
+    on_device: bool = False
+
+
+class EnvironmentConfig(Section):
+    """An environment of Gymnasium in place of the race."""
+
+    id: str = ""  # as of gymnasium.make, or module:id; empty: the race
+    # Images are resized to squares of it; None: as they come if they are such squares, else 64.
+    image_size_px: Literal[16, 32, 64] | None = None
+    time_limit_steps: EnvSteps | None = None  # None: the environment's own
+    # Stands in for bounds of actions that are infinite or beyond 1e12: [-1, 1] of the policy is
+    # mapped to it. None: an environment with such bounds is refused.
+    action_limit: float | None = Field(None, gt=0.0, le=1e12)
+
+
+class TrainingConfig(Section):
+    """How long, how wide, and when to look."""
+
+    env_steps: EnvSteps = 60_000
+    cars: Size = 16  # in each simulator
+    block_length: Size = 64  # T of a Trajectory
+    # More than one, and an on-policy learner drives and learns from so many blocks in one compiled
+    # call, in one process.
+    blocks_per_call: Size = 1
+    learner_devices: Size = 1  # of its host, that share each batch
+    evaluate_every_env_steps: EnvSteps = 2048
+    evaluate_set: Literal["train", "validation"] = "validation"
+    log_every_s: Seconds = 1.0
+    checkpoint_every_s: Seconds = 60.0
+    checkpoints_kept: Size = 3
+    # How often a checkpoint holds the whole replay; those between hold what came since.
+    replay_every_s: Seconds = 300.0
+    rollbacks: Times = 0  # how often a NaN has halved the learning rate: the loop counts
+    storage: str = ""  # s3://bucket/prefix, file:///… or /nfs/path that mirrors the run
+    # Two runs with equal settings and simulators are equal bit for bit, also on Ray, which then
+    # learns from blocks in a fixed order. Slower; a lost process or a NaN ends the training.
+    deterministic: bool = False
+
+
+class Config(Section):
+    """One run."""
+
+    preset: str = "nano"
+    world: str = "classic"  # what `race` began as
+    seed: int = Field(0, ge=0, lt=2**31)
+    race: RaceConfig = RaceConfig()
+    environment: EnvironmentConfig = EnvironmentConfig()
+    algorithm: Literal["dreamer", "documented", "ppo", "sac", "td3"] = "dreamer"
+    dreamer: DreamerConfig = DreamerConfig()
+    documented: DocumentedConfig = DocumentedConfig()
+    ppo: PpoConfig = PpoConfig()
+    sac: SacConfig = SacConfig()
+    td3: Td3Config = Td3Config()
+    replay: ReplayConfig = ReplayConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        if self.replay.batch_length > self.training.block_length:
+            raise ValueError(
+                f"replay.batch_length {self.replay.batch_length} is longer than "
+                f"training.block_length {self.training.block_length}: windows are cut out of blocks"
+            )
+        block_env_steps = self.training.block_length * self.training.cars
+        if self.replay.capacity_env_steps < block_env_steps and self.algorithm != "ppo":
+            raise ValueError(
+                f"replay.capacity_env_steps {self.replay.capacity_env_steps} is less than a block "
+                f"of training.block_length x training.cars = {block_env_steps}: raise it"
+            )
+        if self.training.blocks_per_call > 1 and (self.algorithm != "ppo" or self.environment.id):
+            raise ValueError(
+                f"training.blocks_per_call {self.training.blocks_per_call} is for ppo on the race "
+                "alone: others learn from what was driven before, or cannot be compiled"
+            )
+        _check_devices(self)
+        world_model = self.dreamer.world_model
+        if world_model.recurrent_units % world_model.recurrent_blocks:
+            raise ValueError(
+                f"dreamer.world_model.recurrent_units {world_model.recurrent_units} is not a "
+                f"multiple of recurrent_blocks {world_model.recurrent_blocks}"
+            )
+        return self
+
+
+def _check_devices(config: Config) -> None:
+    devices = config.training.learner_devices
+    if devices > 1 and config.training.blocks_per_call > 1:
+        raise ValueError(
+            f"training.learner_devices {devices}: with training.blocks_per_call > 1 cars and "
+            "learner are one program, for one device"
+        )
+    is_on_policy = config.algorithm == "ppo"
+    if config.replay.on_device and (is_on_policy or devices > 1):
+        raise ValueError(
+            "replay.on_device is for one device (training.learner_devices 1) and for algorithms "
+            f"that learn from what was driven before, not for {config.algorithm} on {devices}"
+        )
+    name = "training.cars" if is_on_policy else "replay.batch_size"
+    size = config.training.cars if is_on_policy else config.replay.batch_size
+    if size % devices:
+        raise ValueError(f"{name} {size} is not a multiple of training.learner_devices {devices}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Returns `; did you mean 'x'?`, or the list of what there is when nothing is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(sorted(known))}"
+
+
+def make_config(
+    preset: str | None = None,
+    mode: str = "standard",
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    world: str | None = None,
+    algorithm: str | None = None,
+    environment: str | None = None,
+    **settings: Any,
+) -> Config:
+    """Builds a config from preset, world, mode, a YAML file, `a.b=c` overrides, keywords.
+
+    Later ones win; `environment` is the id of one of Gymnasium. A preset or world that is not given
+    is the file's, else classic and the algorithm's own preset; that of dreamer, which is meant
+    where no algorithm is given, depends on the world.
+    Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
+    """
+    tree: Tree = {}
+    from_file = read_yaml(file) if file is not None else {}
+    changes = [from_file, *(parse_override(override) for override in overrides)]
+
+    def chosen(kind: str, given: str | None, default: str | None) -> Any:
+        named = (one[kind] for one in reversed(changes) if kind in one)
+        return given if given is not None else next(named, default)
+
+    algorithm = chosen("algorithm", algorithm, "")
+    if algorithm != "" and not (isinstance(algorithm, str) and algorithm in PRESET_OF):
+        hint = nearest(str(algorithm), list(PRESET_OF))
+        raise ConfigError(f"unknown algorithm {algorithm!r}{hint}")
+    world = chosen("world", world, "classic")
+    if environment == "":
+        raise ConfigError("--env is empty: name an environment of Gymnasium, or leave it out")
+    if environment:
+        changes.append({"environment": {"id": environment}})
+    sections = [one.get("environment") for one in changes]
+    is_race = not any(isinstance(one, Mapping) and one.get("id") for one in sections)
+    preset = chosen("preset", preset, _default_preset(algorithm, world, is_race))
+    kinds = (("preset", preset, PRESETS), ("world", world, WORLDS), ("mode", mode, MODES))
+    for kind, name, known in kinds:
+        if not isinstance(name, str) or name not in known:
+            raise ConfigError(f"unknown {kind} {name!r}{nearest(str(name), list(known))}")
+        tree = merge(tree, known[name])
+    for change in changes:
+        tree = merge(tree, change)
+    config = parse_config(merge(tree, {"preset": preset, "world": world, **settings}))
+    if algorithm not in ("", config.algorithm):
+        raise ConfigError(
+            f"preset {preset!r} trains {config.algorithm}, not {algorithm}: leave out one of both"
+        )
+    return config
+
+
+def _default_preset(algorithm: str, world: Any, is_race: bool) -> str:
+    if algorithm not in ("", "dreamer"):
+        return PRESET_OF[algorithm]
+    if not is_race:
+        return "gymnasium"
+    is_grand_prix = isinstance(world, str) and world.startswith("grand-prix")
+    return "nano-grand-prix" if is_grand_prix else "nano"
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """Validates a whole tree; raises ConfigError with the dotted name, the value and the reason."""
+    try:
+        return Config.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from error
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads what `dump_config` wrote, with overrides laid over it."""
+    tree = read_json(path)
+    for override in overrides:
+        change = parse_override(override)
+        for name in {"preset", "world"} & change.keys():
+            if change[name] != tree.get(name):
+                raise ConfigError(f"a run's {name} is what it began as: leave out {override}")
+        tree = merge(tree, change)
+    return parse_config(tree)
+
+
+def dump_config(config: Config) -> str:
+    """The resolved tree as JSON text."""
+    return config.model_dump_json(indent=2) + "\n"
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
+    """Returns `base` with `change` laid over it, section by section."""
+    result = dict(base)
+    for name, value in change.items():
+        if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+            result[name] = merge(result[name], value)
+        else:
+            result[name] = value
+    return result
+
+
+def parse_override(text: str) -> Tree:
+    """Returns the tree that `a.b=c` stands for; raises ConfigError when it is not of that form."""
+    dotted, equals, value = text.partition("=")
+    if not equals or not all(dotted.split(".")):
+        raise ConfigError(f"override {text!r} is not of the form section.name=value")
+    try:
+        tree: Any = parse_yaml(value)
+    except ConfigError as error:
+        raise ConfigError(f"override {text[:80]!r}: the value is not YAML: {error}") from error
+    for name in reversed(dotted.split(".")):
+        tree = {name: tree}
+    return dict(tree)
+
+
+def _explain(error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    dotted = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in location[:-1]:
+            annotation = section.model_fields[part].annotation
+            kinds = (annotation, *get_args(annotation))  # of one that may be null, the section
+            section = next(kind for kind in kinds if hasattr(kind, "model_fields"))
+        return f"unknown setting {dotted!r}{nearest(location[-1], list(section.model_fields))}"
+    value = error["input"]
+    said = "" if isinstance(value, Mapping) else f" = {value!r}"
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"{dotted}{said}: {reason}" if dotted else reason
+
+
+def make_race_config(world: str = "classic", **changes: Any) -> RaceConfig:
+    """Returns a world's race with changes laid over it, section by section.
+
+    Raises ConfigError for an unknown world and whatever `parse_config` refuses.
+    """
+    if world not in WORLDS:
+        raise ConfigError(f"unknown world {world!r}{nearest(world, list(WORLDS))}")
+    return parse_config(merge(WORLDS[world], {"race": changes})).race

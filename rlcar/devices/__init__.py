@@ -1,0 +1,1 @@
+"""Accelerators: their selection, data parallelism and the compilation cache."""

@@ -1,0 +1,1 @@
+"""Scores a policy on fixed tracks: laps, reports, pictures and baselines."""

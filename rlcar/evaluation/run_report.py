@@ -1,0 +1,139 @@
+"""A run's best policy on unseen tracks: the report, its pictures and its figures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+from rlcar.agents.agent import Agent, make_agent
+from rlcar.config import Config, load_config
+from rlcar.errors import CheckpointError
+from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
+from rlcar.evaluation.environment import make_evaluation, spec_of
+from rlcar.evaluation.laps import drive, print_table, report, track_seeds, write_json, write_report
+from rlcar.evaluation.pictures import draw_learning_curve
+from rlcar.runs.metrics import read_metrics
+from rlcar.runs.run import is_same_folder, require_run, writing
+from rlcar.sim import SPEC
+from rlcar.storage import checkpoint
+from rlcar.system.console import make_console
+from rlcar.system.regular_file import read_regular
+from rlcar.track import make_tracks
+from rlcar.types import Params
+
+FIGURES = (
+    "lap_rate",
+    "over_bound_pct",
+    "env_steps",
+    "train_seconds",
+    "env_steps_to_90",
+    "seconds_to_90",
+)
+
+
+def evaluate_run(
+    path: Path, track_set: str, summary: Mapping[str, float | None] | None = None
+) -> Path:
+    """Drives a run's best policy, or the checkpoint that `path` names; returns the report's path.
+
+    `summary` is what training says of itself; without it the one in an earlier report stays.
+    """
+    folder = require_run(path)
+    config = load_config(folder / "config.json")
+    if config.environment.id:
+        return _evaluate_environment(folder, path, config, summary)
+    seeds = track_seeds(track_set)
+    agent = make_agent(config, SPEC)
+    save, params = load_policy(folder, path, agent, config.seed)
+    tracks = make_tracks(seeds, config.race.track)
+    drivers = {**DRIVERS, REFERENCE: make_reference(seeds, config.race)}
+    with _showing_progress("drivers") as progress:
+        task = progress.add_task("", total=1 + len(drivers))
+        laps = {config.preset: drive(agent.policy, params, config.race, seeds)}
+        for name, policy in drivers.items():
+            progress.advance(task)
+            laps[name] = drive(policy, None, config.race, seeds)
+    result = report(laps, tracks, config.race, track_set=track_set)
+    result |= _earlier_summary(folder) if summary is None else summary
+    result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
+    result |= {"provenance": checkpoint.provenance(config.seed)}
+    rows = read_metrics(folder / "metrics.jsonl")
+    with writing(folder):
+        written = write_report(folder, result, laps[config.preset], tracks, rows)
+    console = make_console()
+    print_table(result, console)
+    _print_figures(console, folder, result, FIGURES)
+    return written
+
+
+def _evaluate_environment(
+    folder: Path, path: Path, config: Config, summary: Mapping[str, float | None] | None
+) -> Path:
+    agent = make_agent(config, spec_of(config))
+    save, params = load_policy(folder, path, agent, config.seed)
+    with _showing_progress("episodes") as progress:
+        task = progress.add_task("", total=1.0)
+        evaluate = make_evaluation(
+            config,
+            agent.policy,
+            on_share=lambda share: progress.update(task, completed=share),
+        )
+        evaluation = evaluate(params)
+    assert evaluation is not None  # nothing stops it
+    result: dict[str, Any] = {"environment": config.environment.id}
+    result |= {name.partition("/")[2]: value for name, value in evaluation.metrics.items()}
+    result |= _earlier_summary(folder) if summary is None else summary
+    result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
+    result |= {"provenance": checkpoint.provenance(config.seed)}
+    written = folder / "report.json"
+    with writing(folder):
+        draw_learning_curve(folder / "learning_curve.png", read_metrics(folder / "metrics.jsonl"))
+        write_json(written, result)
+    figures = ("episode_reward", "episode_steps", "env_steps", "train_seconds")
+    _print_figures(make_console(), folder, result, figures)
+    return written
+
+
+def _showing_progress(what: str) -> Progress:
+    console = make_console(stderr=True)
+    columns = BarColumn(bar_width=20), TaskProgressColumn(), f"of the {what}", TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _print_figures(
+    console: Console, folder: Path, result: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    console.print(f"report and pictures: {folder}", highlight=False)
+    for name in names:
+        value = result.get(name)
+        text = "none" if value is None else f"{value:.6g}"
+        console.print(f"figure {name}={text}", highlight=False)
+
+
+def load_policy(
+    folder: Path, path: Path, agent: Agent, seed: int
+) -> tuple[checkpoint.Save, Params]:
+    """The named checkpoint's policy; of a run the best, or the newest before any evaluation."""
+    state = jax.eval_shape(lambda: agent.learner.init(seed))
+    like = agent.learner.policy_params(state)
+    if is_same_folder(path, folder):
+        save = checkpoint.latest(folder / "best") or checkpoint.latest(folder / "checkpoints")
+    else:
+        save = checkpoint.open_save(path)
+    if save is None:
+        raise CheckpointError(f"{folder} holds no complete checkpoint yet: train it first")
+    return save, checkpoint.load(save, like, part="policy")
+
+
+def _earlier_summary(folder: Path) -> dict[str, float | None]:
+    try:
+        earlier = json.loads(read_regular(folder / "report.json"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(earlier, dict):
+        return {}
+    return {name: earlier[name] for name in FIGURES[2:] if name in earlier}

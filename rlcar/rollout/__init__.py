@@ -1,0 +1,1 @@
+"""Environment and policy make trajectories."""

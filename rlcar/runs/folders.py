@@ -1,0 +1,135 @@
+"""Which folder a run has: makes new ones, finds those that are to be continued."""
+
+import glob
+import itertools
+import secrets
+import time
+from pathlib import Path
+
+from rlcar.config import Config
+from rlcar.errors import CheckpointError, UserError, command
+from rlcar.storage import checkpoint
+from rlcar.system.lease import HeldError, holder
+
+# Leaves room for the prefixes of temporary files within the 255 bytes of file systems.
+_NAME_BYTES = 200
+
+
+def new_run_folder(
+    root: Path, name: str | None, config: Config, *, may_restart: bool = False
+) -> Path:
+    """Makes a folder for a new run; raises UserError when `name` is a run already.
+
+    Making it is what decides between processes that choose the same name at the same moment: a
+    default name then gets a number at its end. `may_restart` allows a run that was killed before
+    its first checkpoint: nothing is lost.
+    """
+    if name is None:
+        return _new_default_folder(root, config)
+    require_plain_name(name)
+    folder = root / name
+    if _make_folder(folder):
+        return folder
+    why = holder(folder)
+    if why:
+        raise HeldError(f"{folder} already holds a run, and {why}; or choose another --name")
+    is_empty = checkpoint.latest(folder / "checkpoints") is None
+    if (folder / "config.json").exists() and not (may_restart and is_empty):
+        how = f"continue it with: {command('train', '--resume', folder)}"
+        if is_empty:
+            how = f"begin it again with: {_again(root, name)}"
+        raise UserError(f"{folder} already holds a run: {how}; or choose another --name")
+    return folder
+
+
+def _new_default_folder(root: Path, config: Config) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    # Hosts that share only a storage cannot see each other's folders.
+    own = f"-{secrets.token_hex(3)}" if config.training.storage else ""
+    first = root / f"{config.preset}-seed{config.seed}-{stamp}{own}"
+    folder = first
+    for number in itertools.count(2):
+        if _make_folder(folder):
+            return folder
+        folder = first.with_name(f"{first.name}-{number}")
+    raise AssertionError("itertools.count does not end")
+
+
+def _make_folder(folder: Path) -> bool:
+    """Makes a folder; returns False when it exists, raises UserError when it cannot be made."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except OSError as error:
+        if isinstance(error, FileExistsError) and folder.is_dir():
+            return False
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    return True
+
+
+def require_plain_name(name: str) -> None:
+    """Raises UserError for a `--name` that is not the name of a folder and nothing else."""
+    is_plain = Path(name).name == name and name not in ("", ".", "..") and "\0" not in name
+    if not is_plain or len(name.encode()) > _NAME_BYTES:
+        raise UserError(
+            f"--name {name[:40]!r} is not a plain folder name of at most {_NAME_BYTES} bytes"
+        )
+
+
+def _again(root: Path, name: str) -> str:
+    return command("train", "--resume", "auto", "--name", name, "--runs", root)
+
+
+def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
+    """The checkpoint that `--resume` means; None when `auto` finds nothing to continue.
+
+    Raises UserError for a folder that is not a run, and CheckpointError for one without a
+    complete checkpoint.
+    """
+    if resume == "auto":
+        if name is not None:
+            require_plain_name(name)
+        pattern = f"{'*' if name is None else glob.escape(name)}/checkpoints"
+        newest = [checkpoint.latest(folder) for folder in root.glob(pattern)]
+        found = [save for save in newest if save is not None]
+        last = max(found, key=lambda save: save.path.stat().st_mtime, default=None)
+        # Nobody is there to be told that the newest is damaged: the one before it will do.
+        return last and (checkpoint.latest_sound(last.path.parent) or last)
+    folder = require_run(Path(resume))
+    if Path(resume).resolve().parent == (folder / "best").resolve():
+        raise UserError(
+            f"{resume} holds a policy alone: continue its run with: "
+            f"{command('train', '--resume', folder)}"
+        )
+    if is_same_folder(Path(resume), folder):
+        save = checkpoint.latest(folder / "checkpoints")
+        if save is None:
+            raise CheckpointError(
+                f"{folder} holds no complete checkpoint yet: begin it again with: "
+                f"{_again(folder.parent, folder.name)}"
+            )
+        return save
+    return checkpoint.open_save(Path(resume))
+
+
+def require_run(path: Path) -> Path:
+    """Returns the run that `path` is, or that it is a checkpoint of; else raises UserError.
+
+    The path that it returns ends in the run's own name, even for `.`, `runs/x/..` or a link.
+    """
+    place = path.resolve()
+    for folder in (place, place.parent.parent):
+        if (folder / "config.json").exists() and (folder / "run.json").exists():
+            return folder if path.is_absolute() else _from_here(folder)
+    raise UserError(f"{path} is not a run or a checkpoint of one: it has no config.json, run.json")
+
+
+def is_same_folder(one: Path, other: Path) -> bool:
+    """Says whether two paths mean the same folder, however they are written."""
+    return one.resolve() == other.resolve()
+
+
+def _from_here(folder: Path) -> Path:
+    """Shortens a path below the current folder."""
+    here = Path.cwd()
+    return folder.relative_to(here) if here in folder.parents else folder

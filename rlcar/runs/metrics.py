@@ -1,0 +1,369 @@
+"""Running means and rates; where metrics go: metrics.jsonl, TensorBoard and the terminal."""
+
+import json
+import logging
+import math
+import os
+import re
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
+
+from rlcar.errors import UserError
+from rlcar.system import heartbeat, logs
+from rlcar.system.console import make_console
+from rlcar.system.heartbeat import Progress as SignsOfLife
+from rlcar.system.regular_file import read_regular
+from rlcar.system.when import EverySeconds
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 1 << 30  # of a run's metrics
+
+# What the progress line shows of all metrics, in this order: name -> (label, format).
+_FIELDS = {
+    "rollout/env_steps_per_s": ("env/s", ".0f"),
+    "learner/train_steps_per_s": ("train/s", ".1f"),
+    "episode/reward": ("reward", ".2f"),
+    "episode/lap_rate": ("laps", ".0%"),
+    "model/loss": ("model", ".3g"),
+    "actor/loss": ("actor", ".3g"),
+    "critic/loss": ("value", ".3g"),
+    "rollout/weights_lag_updates": ("lag", ".1f"),
+}
+
+_PLAIN_LINE = re.compile(r"(\d+)/(\d+) env steps \(\d+%\), ETA (\S+)(?:  (.*))?")
+
+
+class RunningMean:
+    """The mean of the last `window` values."""
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ValueError(f"RunningMean needs a window of at least 1 value, not {window}")
+        self._values: deque[float] = deque(maxlen=window)
+
+    def add(self, value: float) -> None:
+        """Takes in one more value."""
+        self._values.append(float(value))
+
+    def mean(self) -> float:
+        """Returns the mean; NaN before the first value."""
+        return math.fsum(self._values) / len(self._values) if self._values else math.nan
+
+
+class Rate:
+    """Counts per second over the last `window_s` seconds, or since the start when that is less."""
+
+    def __init__(self, window_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        if not window_s > 0.0:
+            raise ValueError(f"Rate needs a window longer than 0 s, not {window_s}")
+        self._window_s = window_s
+        self._clock = clock
+        self._started_s = clock()
+        self._events: deque[tuple[float, float]] = deque()  # (when, count)
+
+    def add(self, count: float) -> None:
+        """Counts that something happened `count` times since the last call."""
+        self._events.append((self._clock(), count))
+        self._forget(self._events[-1][0])
+
+    def per_s(self) -> float:
+        """Returns the rate now; 0 before any time has passed."""
+        now_s = self._clock()
+        self._forget(now_s)
+        elapsed_s = min(self._window_s, now_s - self._started_s)
+        return sum(count for _, count in self._events) / elapsed_s if elapsed_s > 0.0 else 0.0
+
+    def _forget(self, now_s: float) -> None:
+        while self._events and self._events[0][0] <= now_s - self._window_s:
+            self._events.popleft()
+
+
+def first_non_finite(metrics: Mapping[str, Any]) -> str | None:
+    """Returns the name of the first metric that is NaN or infinite."""
+    return next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads metrics.jsonl; a torn last line is dropped, any other bad line raises UserError."""
+    return [row for _, row in _rows(Path(path))]
+
+
+class MetricsWriter:
+    """Writes one row at a time to `<folder>/metrics.jsonl` and `<folder>/tensorboard`.
+
+    `time_s` counts on from the last row kept. With `resume_env_steps`, rows past it are dropped
+    first, so that no counter ever goes back; without, rows are appended.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        resume_env_steps: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "metrics.jsonl"
+        last_s = _drop_rows_after(path, resume_env_steps) if path.exists() else 0.0
+        self._clock = clock
+        self._started_s = clock() - last_s
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = _EventFile(folder / "tensorboard")
+        if resume_env_steps is not None:  # TensorBoard then hides what an earlier file has past it
+            start = SessionLog(status=SessionLog.START)
+            self._tensorboard.write(Event(step=resume_env_steps + 1, session_log=start))
+
+    def write(self, env_steps: int, metrics: Mapping[str, Any]) -> None:
+        """Writes a row of scalars; what is not finite becomes null and is not drawn."""
+        row: dict[str, Any] = {
+            "env_steps": int(env_steps),
+            "time_s": round(self._clock() - self._started_s, 3),
+        }
+        taken = row.keys() & metrics.keys()
+        if taken:
+            raise ValueError(f"a metric cannot be called {min(taken)!r}: each row has one already")
+        drawn = []
+        for name, value in metrics.items():
+            scalar = float(value)
+            row[name] = scalar if math.isfinite(scalar) else None
+            if math.isfinite(scalar):
+                drawn.append(Summary.Value(tag=name, simple_value=scalar))
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        self._tensorboard.write(Event(step=int(env_steps), summary=Summary(value=drawn)))
+
+    def close(self) -> None:
+        """Flushes and closes both files; may be called twice."""
+        try:
+            self._file.close()
+        finally:
+            self._tensorboard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _EventFile:
+    """What TensorBoard reads: records of length, event, and a check sum of each; written at once.
+
+    `tensorboardX.SummaryWriter` hands events to a thread: when a full disk has ended that thread,
+    the training waits for it for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        # TensorBoard reads files in the order of their names, also those of one second.
+        self._file = (
+            folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+        ).open("xb")
+        self.write(Event(file_version="brain.Event:2"))
+
+    def write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + _check_sum(length) + data + _check_sum(data))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _check_sum(data: bytes) -> bytes:
+    return struct.pack("<I", masked_crc32c(data))
+
+
+class ProgressLine:
+    """A bar with what matters beside it; on anything but a terminal, a plain line now and then."""
+
+    def __init__(
+        self,
+        total_env_steps: int,
+        *,
+        console: Console | None = None,
+        plain_every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console or make_console()
+        self._total = total_env_steps
+        self._env_steps: int | None = None  # until the first update: a resumed run starts high
+        self._rate = Rate(window_s=60.0, clock=clock)
+        self._should_print = EverySeconds(plain_every_s, clock)
+        self._fields: dict[str, float] = {}
+        self._is_line_due = False
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=self._console,
+            disable=not self._console.is_terminal or logs.are_json(),
+        )
+        self._task = self._progress.add_task("train", total=total_env_steps, text="")
+        self._plain_every_s, self._clock = plain_every_s, clock
+        self._printed_s = clock()
+
+    @property
+    def _is_live(self) -> bool:
+        # Asked each time: a terminal may go away while a training goes on.
+        return self._console.is_terminal and not logs.are_json()
+
+    def update(self, env_steps: int, fields: Mapping[str, Any]) -> None:
+        """Shows the newest numbers, of the metrics it knows; what is not given keeps its value."""
+        if self._env_steps is not None:
+            self._rate.add(env_steps - self._env_steps)
+        self._env_steps = env_steps
+        self._fields |= {name: float(fields[name]) for name in _FIELDS if name in fields}
+        self._is_line_due = True
+        if self._is_live:
+            self._progress.update(self._task, completed=env_steps, text=self._text())
+        elif self._should_print():
+            self._print_line()
+
+    def tell(self, seen: SignsOfLife) -> None:
+        """Prints the line again when it is overdue, so that a log shows that its process lives.
+
+        `seen` is the progress to report; a log without new lines means a dead process.
+        """
+        is_overdue = self._clock() - self._printed_s >= 2 * self._plain_every_s
+        if is_overdue and not self._is_live:
+            self._print_line(seen)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        if self._is_line_due and not self._is_live:
+            self._print_line()
+
+    def _print_line(self, seen: SignsOfLife | None = None) -> None:
+        seen = seen or heartbeat.progress()
+        self._is_line_due, self._printed_s = False, self._clock()
+        done = self._env_steps or 0
+        is_waiting = seen.silent_s >= self._plain_every_s
+        if logs.are_json():
+            counters = {"env_steps": done, "total_env_steps": self._total}
+            numbers = {name: value for name, value in self._fields.items() if math.isfinite(value)}
+            waits = {"stage": seen.stage, "silent_s": round(seen.silent_s)} if is_waiting else {}
+            logger.info("progress", extra={"fields": {**counters, **numbers, **waits}})
+            return
+        eta = self._eta(self._total - done)
+        head = f"{done}/{self._total} env steps ({done / self._total:.0%}), ETA {eta}"
+        parts = [head, self._text()]
+        if is_waiting:
+            parts.append(f"stage {seen.stage}  silent {seen.silent_s:.0f}s")
+        # One line a report, however narrow the log is taken to be.
+        text = "  ".join(part for part in parts if part)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _eta(self, env_steps_left: int) -> str:
+        per_s = self._rate.per_s()
+        if per_s <= 0.0:
+            return "-:--:--"
+        minutes, seconds = divmod(round(max(0, env_steps_left) / per_s), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+    def _text(self) -> str:
+        parts = []
+        for name, (label, form) in _FIELDS.items():
+            value = self._fields.get(name, math.nan)
+            if not math.isnan(value):
+                parts.append(f"{label} {value:{form}}")
+        return "  ".join(parts)
+
+
+class PlainProgress(NamedTuple):
+    """What a plain progress line says."""
+
+    env_steps: int
+    total_env_steps: int
+    eta: str
+    text: str  # the rest, as it stands
+    metrics: dict[str, float]  # the rest, by the metrics' own names
+    signs: SignsOfLife = SignsOfLife(heartbeat.WORKING, 0.0)  # when the line was printed
+
+
+def read_progress_line(line: str) -> PlainProgress | None:
+    """Reads what ProgressLine prints where there is no terminal; None for any other line."""
+    found = _PLAIN_LINE.fullmatch(line.rstrip())
+    if found is None:
+        return None
+    done, total, eta, text = found.groups(default="")
+    names = {label: name for name, (label, _) in _FIELDS.items()}
+    metrics = {}
+    signs = SignsOfLife(heartbeat.WORKING, 0.0)
+    if waiting := re.search(r"stage (\S+)  silent (\d+)s$", text):
+        signs = SignsOfLife(waiting[1], float(waiting[2]))
+        text = text[: waiting.start()].rstrip()
+    for label, value in re.findall(r"(\S+) (\S+)", text):
+        if label in names:
+            number = float(value.removesuffix("%"))
+            metrics[names[label]] = number / 100 if value.endswith("%") else number
+    return PlainProgress(int(done), int(total), eta, text, metrics, signs)
+
+
+def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Returns each whole line with what it says."""
+    if not path.exists():
+        return []
+    lines = read_regular(path, MOST_BYTES).decode(errors="replace").split("\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line else None
+            if line and not isinstance(row, dict):
+                raise ValueError("not an object")
+            if row and not isinstance(row.get("env_steps", 0), int | float):
+                raise ValueError("its env_steps are not a number")
+        except ValueError as error:
+            if number == len(lines):
+                break  # what a killed process was writing
+            raise UserError(
+                f"{path}, line {number} is not a row of metrics ({error}): repair or move the file"
+            ) from error
+        if row is not None:
+            rows.append((line, row))
+    return rows
+
+
+def _drop_rows_after(path: Path, env_steps: int | None) -> float:
+    """Rewrites the file without later rows and without a torn one; returns the last time_s."""
+    kept = [
+        (line, row) for line, row in _rows(path) if env_steps is None or _steps(row) <= env_steps
+    ]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
+    os.replace(partial, path)
+    return float(kept[-1][1].get("time_s") or 0.0) if kept else 0.0
+
+
+def _steps(row: Mapping[str, Any]) -> int:
+    return int(row.get("env_steps", 0))

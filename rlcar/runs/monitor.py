@@ -1,0 +1,273 @@
+"""What runs are doing, read from their folders while others write them."""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlcar.config import load_config
+from rlcar.errors import UserError
+from rlcar.runs.metrics import MOST_BYTES, PlainProgress
+from rlcar.runs.run import require_run
+from rlcar.storage import checkpoint
+from rlcar.system import heartbeat, process_state
+from rlcar.system.lease import RENEW_S
+from rlcar.system.regular_file import open_regular
+
+# How long runs of versions that show no other signs of life may go without a row.
+_ROWLESS_INTERVALS = 60
+_ROWLESS_AT_LEAST_S = 60.0
+_ROWLESS_AT_START_S = 300.0
+
+# A process that is alive renews its lease; a busy disk may delay that.
+MISSED_RENEWALS_S = 3 * RENEW_S
+
+_TAIL_BYTES = 1 << 20  # of a week's metrics, what is read at first
+_RATE_WINDOW_S = 300.0
+
+# Shown name -> names of the metric, the first that a run has.
+_METRICS = {
+    "episodes": ("episode/count",),
+    "reward": ("episode/reward",),
+    "lap_rate": ("episode/lap_rate",),
+    "evaluation_lap_rate": ("evaluation/lap_rate",),
+    "env_steps_per_s": ("rollout/env_steps_per_s",),
+    "train_steps_per_s": ("learner/train_steps_per_s",),
+    "weights_lag_updates": ("rollout/weights_lag_updates",),
+    "learner_idle_share": ("learner/idle_share",),
+    "simulators_busy_share": ("cluster/simulators_busy_share",),
+    "simulators": ("cluster/simulators_delivering",),
+    "simulator_restarts": ("cluster/simulator_restarts",),
+    "learner_restarts": ("cluster/learner_restarts",),
+    "storage_failures": ("storage/failures",),
+    "rollbacks": ("learner/rollbacks",),
+}
+
+
+class RunStatus(NamedTuple):
+    """A run as an operator wants to see it; None is what it does not tell."""
+
+    name: str
+    state: str  # starting, running, frozen, dead, failed, stopped, finished, unknown
+    env_steps: int = 0
+    total_env_steps: int = 0
+    eta_s: float | None = None
+    silent_s: float | None = None  # since the last sign of life
+    checkpoint_age_s: float | None = None
+    error: str | None = None
+    stage: str | None = None  # what its process is doing, of `rlcar.system.heartbeat.STAGES`
+    episodes: float | None = None
+    reward: float | None = None
+    lap_rate: float | None = None
+    evaluation_lap_rate: float | None = None
+    env_steps_per_s: float | None = None
+    train_steps_per_s: float | None = None
+    weights_lag_updates: float | None = None
+    learner_idle_share: float | None = None
+    simulators_busy_share: float | None = None
+    simulators: float | None = None
+    simulator_restarts: float | None = None
+    learner_restarts: float | None = None
+    storage_failures: float | None = None
+    rollbacks: float | None = None
+
+
+class Card(NamedTuple):
+    """A GPU of this machine."""
+
+    number: int
+    name: str
+    utilisation: float  # 0 to 1
+    memory_used_mb: float
+    memory_total_mb: float
+
+
+class RunReader:
+    """Follows one run; each `status` reads only what came since the last."""
+
+    def __init__(self, folder: Path, frozen_after_s: float = heartbeat.FROZEN_AFTER_S):
+        """`frozen_after_s` is the patience with a process, which slow stages multiply."""
+        self.folder = require_run(folder)
+        config = load_config(self.folder / "config.json")
+        self._total = config.training.env_steps
+        interval_s = _ROWLESS_INTERVALS * config.training.log_every_s
+        self._rowless_s = max(_ROWLESS_AT_LEAST_S, interval_s)
+        self._frozen_after_s = frozen_after_s
+        self._process = process_state.Observer(self.folder)
+        self._file_id: tuple[int, int] | None = None
+        self._offset = 0
+        self._rows: deque[dict[str, Any]] = deque()  # of the rate's window
+        self._latest: dict[str, Any] = {}
+
+    def status(self, now_s: float | None = None) -> RunStatus:
+        """Reads on; `now_s` is Unix time."""
+        now_s = time.time() if now_s is None else now_s
+        about = process_state.read(self.folder)
+        written_s = self._read()
+        env_steps = int(self._latest.get("env_steps", 0))
+        seen = self._process.progress(now_s)
+        began_s = max(written_s or 0.0, float(about.get("time_unix_s") or 0.0))
+        silent_s = max(0.0, now_s - began_s) if began_s else None
+        if seen is not None:
+            silent_s, is_frozen = seen.silent_s, self._is_frozen(seen, now_s)
+        else:
+            limit_s = _ROWLESS_AT_START_S if written_s is None else self._rowless_s
+            is_frozen = silent_s is not None and silent_s > limit_s
+        state = self._state(about, env_steps, is_frozen, written_s is not None)
+        per_s = self._env_steps_per_s()
+        left = max(0, self._total - env_steps)
+        return RunStatus(
+            self.folder.name,
+            state,
+            env_steps,
+            self._total,
+            eta_s=left / per_s if per_s and state in ("running", "frozen") else None,
+            silent_s=silent_s,
+            checkpoint_age_s=self._checkpoint_age_s(now_s),
+            error=about.get("error"),
+            stage=seen.stage if seen is not None and state in ("running", "frozen") else None,
+            **{shown: self._metric(names) for shown, names in _METRICS.items()},
+        )
+
+    def _checkpoint_age_s(self, now_s: float) -> float | None:
+        save = checkpoint.latest(self.folder / "checkpoints")
+        with contextlib.suppress(FileNotFoundError):  # old ones are deleted while we look
+            return None if save is None else max(0.0, now_s - save.path.stat().st_mtime)
+        return None
+
+    def _state(self, about: dict[str, Any], env_steps: int, is_frozen: bool, has_rows: bool) -> str:
+        noted = about.get("state")
+        if noted == "ended":
+            return "finished" if env_steps >= self._total else "stopped"
+        if noted != "running":
+            return "failed" if noted == "failed" else "unknown"
+        if process_state.is_gone(about):
+            return "dead"
+        if is_frozen:
+            return "frozen"
+        return "running" if has_rows else "starting"
+
+    def _is_frozen(self, seen: heartbeat.Progress, now_s: float) -> bool:
+        """Its work stands still, or the whole process: then not even its lease is renewed."""
+        renewed_s = self._process.renewed_ago_s(now_s) or 0.0
+        is_stopped = renewed_s > max(self._frozen_after_s, MISSED_RENEWALS_S)
+        return is_stopped or heartbeat.is_frozen(seen, self._frozen_after_s)
+
+    def _read(self) -> float | None:
+        """Takes in new rows; returns when the file was last written, None without rows."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            with open_regular(path) as file:
+                about = os.fstat(file.fileno())
+                identity = (about.st_dev, about.st_ino)
+                if identity != self._file_id or about.st_size < self._offset:
+                    # A resumed run writes the file anew, without what is given up.
+                    self._file_id, self._latest = identity, {}
+                    self._rows.clear()
+                    self._offset = max(0, about.st_size - _TAIL_BYTES)
+                file.seek(self._offset)
+                text = file.read(MOST_BYTES)
+        except OSError:  # there is none yet, or something else stands in its place
+            return None
+        whole = text.rpartition(b"\n")[0]
+        self._offset += len(whole) + 1 if whole else 0
+        for line in whole.split(b"\n"):
+            self._take(line)
+        return about.st_mtime if self._latest else None
+
+    def _take(self, line: bytes) -> None:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return  # the first of a tail is usually torn
+        if not isinstance(row, dict) or "env_steps" not in row:
+            return
+        self._latest |= {name: value for name, value in row.items() if value is not None}
+        self._rows.append(row)
+        while row["time_s"] - self._rows[0]["time_s"] > _RATE_WINDOW_S:
+            self._rows.popleft()
+
+    def _env_steps_per_s(self) -> float | None:
+        if len(self._rows) < 2:
+            return None
+        first, last = self._rows[0], self._rows[-1]
+        seconds = last["time_s"] - first["time_s"]
+        return (last["env_steps"] - first["env_steps"]) / seconds if seconds > 0 else None
+
+    def _metric(self, names: tuple[str, ...]) -> float | None:
+        return next((self._latest[name] for name in names if name in self._latest), None)
+
+
+class RunsReader:
+    """Follows every run below a folder, those too that begin later."""
+
+    def __init__(self, root: Path, frozen_after_s: float = heartbeat.FROZEN_AFTER_S):
+        self._root, self._frozen_after_s = root, frozen_after_s
+        self._readers: dict[Path, RunReader] = {}
+
+    def statuses(self) -> list[RunStatus]:
+        """Oldest run first; raises UserError for a folder that is none."""
+        if not self._root.is_dir():
+            raise UserError(f"{self._root} is no folder of runs")
+        for config in self._root.glob("*/config.json"):
+            folder = config.parent
+            if folder not in self._readers:
+                with contextlib.suppress(UserError):  # one that is only beginning
+                    self._readers[folder] = RunReader(folder, self._frozen_after_s)
+        for folder in [folder for folder in self._readers if not folder.is_dir()]:
+            del self._readers[folder]
+        return [self._readers[folder].status() for folder in sorted(self._readers, key=_began_s)]
+
+
+def _began_s(folder: Path) -> float:
+    try:
+        return (folder / "run.json").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0  # being deleted
+
+
+def status_of_progress(name: str, state: str, progress: PlainProgress | None) -> RunStatus:
+    """What a log's newest progress line says of a run whose folder cannot be seen."""
+    if progress is None:
+        return RunStatus(name, "starting" if state == "running" else state)
+    metrics: dict[str, Any] = {
+        shown: value
+        for shown, names in _METRICS.items()
+        if (value := next((progress.metrics[n] for n in names if n in progress.metrics), None))
+        is not None
+    }
+    hours, *rest = (progress.eta if progress.eta[0].isdigit() else "").split(":")
+    eta_s = int(hours) * 3600.0 + int(rest[0]) * 60 + int(rest[1]) if rest else None
+    return RunStatus(
+        name,
+        state,
+        progress.env_steps,
+        progress.total_env_steps,
+        eta_s=eta_s if state == "running" else None,
+        **metrics,
+    )
+
+
+def cards() -> list[Card]:
+    """The GPUs of this machine, by nvidia-smi; none where it is not."""
+    fields = "index,name,utilization.gpu,memory.used,memory.total"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return read_cards(done.stdout)
+
+
+def read_cards(csv: str) -> list[Card]:
+    """Reads what nvidia-smi prints; what a card does not support counts as 0."""
+    found = []
+    for line in csv.splitlines():
+        index, name, *numbers = (part.strip() for part in line.split(","))
+        values = [float(n) if n.replace(".", "").isdigit() else 0.0 for n in numbers]
+        found.append(Card(int(index), name, values[0] / 100, values[1], values[2]))
+    return found

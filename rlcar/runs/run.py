@@ -1,0 +1,297 @@
+"""The folder of one run and its bookkeeping: metrics, best policy, progress, when to do what.
+
+runs/<name>/config.json      every setting, resolved
+            run.json         seed, commit, versions, start
+            process.json     which process trains it, or how the last one ended
+            metrics.jsonl    one row a log (and tensorboard/)
+            checkpoints/     resumable saves
+            best/            the policy that drove best so far
+            report.json      and its pictures, at the end
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from rlcar.config import Config, dump_config
+from rlcar.errors import UserError
+from rlcar.rollout.race import Episodes
+from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
+from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
+from rlcar.storage import checkpoint
+from rlcar.storage.mirror import Mirror
+from rlcar.system import heartbeat
+from rlcar.system.lease import hold
+from rlcar.system.when import Every, EverySeconds
+from rlcar.types import Evaluation, Weights
+
+__all__ = [
+    "Run",
+    "find_save",
+    "is_same_folder",
+    "new_run_folder",
+    "require_race",
+    "require_run",
+    "writing",
+]
+
+STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
+_DETERMINISTIC_ROWS = 1000  # at most, of a whole training
+
+# Hears the figures of a training after each evaluation, when its checkpoint is complete.
+EvaluationListener = Callable[[dict[str, float]], None]
+
+
+class Watcher(Protocol):
+    """Hears what a run hears and writes, at once."""
+
+    def drove(self, episodes: Episodes) -> None:
+        """Episodes ended."""
+
+    def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """A row went into metrics.jsonl."""
+
+    def saved(self) -> None:
+        """A checkpoint is complete."""
+
+
+class Run:
+    """Open while training; both loops report to it what happened and ask it what is due."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        resumed: checkpoint.Save | None = None,
+        mirror: Mirror | None = None,
+        watcher: Watcher | None = None,
+    ):
+        self.folder, self.config = folder, config
+        self._mirror = mirror or Mirror(folder, "")
+        resumed_steps = resumed.env_steps if resumed else 0
+        self._held = contextlib.ExitStack()
+        self._lease = self._held.enter_context(hold(folder))
+        self._lease.begin()
+        try:
+            with writing(folder):
+                self._writer = _open_folder(folder, config, resumed)
+            best = checkpoint.latest_sound(folder / "best")
+            self._episodes = _episodes_before(folder) if resumed else 0
+        except BaseException:
+            self._held.close()
+            raise
+        self._before_s = float(resumed.meta["train_seconds"]) if resumed else 0.0
+        self._start_s = time.monotonic()
+        self._progress = ProgressLine(config.training.env_steps)
+        self._best = float(best.meta["metric"]) if best else float("inf")
+        self._cost: float | None = None  # of the latest evaluation
+        self._watcher = watcher
+        self._reward, self._laps = RunningMean(100), RunningMean(100)
+        self._episode_steps = RunningMean(100)
+        self._env_rate, self._train_rate = Rate(), Rate()
+        self._latest: dict[str, float] = {}
+        self._logged = (-1, -1)
+        self._driven_env_steps = resumed_steps
+        self.should_log = self._log_cadence()
+        self.should_save = EverySeconds(config.training.checkpoint_every_s)
+        every = config.training.evaluate_every_env_steps
+        self.should_evaluate = Every(every, next_at=(resumed_steps // every + 1) * every)
+
+    def _log_cadence(self) -> Callable[[], bool]:
+        """By the clock; by env steps where two runs must write the same rows."""
+        training = self.config.training
+        if not training.deterministic:
+            return EverySeconds(training.log_every_s)
+        period = max(1, training.env_steps // _DETERMINISTIC_ROWS)
+        is_due = Every(period, next_at=(self._driven_env_steps // period + 1) * period)
+        return lambda: is_due(self._driven_env_steps)
+
+    def __enter__(self) -> "Run":
+        self._progress.__enter__()
+        self._lease.listen(self._progress.tell)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lease.forget(self._progress.tell)
+        with self._held:  # given back last: another process may then write the same files
+            try:
+                self._progress.__exit__(kind, error, trace)
+                with writing(self.folder):
+                    self._writer.close()
+            except UserError:
+                if error is None:
+                    raise
+            if error is not None:
+                self._held.__exit__(kind, error, trace)  # the lease notes how the work ended
+
+    @property
+    def train_seconds(self) -> float:
+        """Wall time spent in training, earlier legs of a resumed run included."""
+        return self._before_s + time.monotonic() - self._start_s
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where resumable saves go."""
+        return self.folder / "checkpoints"
+
+    def meta(self) -> dict[str, Any]:
+        """What each save says of the run; raises HeldError when another process has taken it."""
+        self._lease.check()
+        return {"train_seconds": self.train_seconds, "metric": self._cost}
+
+    def drove(self, episodes: Episodes) -> None:
+        """Counts new env steps and the episodes that ended in them."""
+        heartbeat.beat()
+        self._env_rate.add(episodes.env_steps)
+        self._driven_env_steps += episodes.env_steps
+        for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
+            self._reward.add(float(reward))
+            self._laps.add(float(is_lap))
+        self._episodes += len(episodes.reward)
+        for steps in episodes.steps:
+            self._episode_steps.add(float(steps))
+        if self._watcher:
+            self._watcher.drove(episodes)
+
+    def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
+        """Counts train steps and keeps their metrics for the next row."""
+        heartbeat.beat()
+        self._train_rate.add(updates)
+        self._latest |= metrics
+
+    def log(self, env_steps: int, train_steps: int) -> None:
+        """Writes one row and moves the progress line."""
+        self._latest |= {
+            "episode/reward": self._reward.mean(),
+            "episode/lap_rate": self._laps.mean(),
+            "episode/length_env_steps": self._episode_steps.mean(),
+            "episode/count": self._episodes,
+            "rollout/env_steps_per_s": self._env_rate.per_s(),
+            "learner/train_steps_per_s": self._train_rate.per_s(),
+            "learner/train_steps": train_steps,
+            "learner/rollbacks": self.config.training.rollbacks,
+            **self._mirror.metrics(),
+        }
+        self._progress.update(env_steps, self._latest)
+        if self._logged == (env_steps, train_steps):
+            return  # nothing new; a week of waiting must not fill the disk
+        self._logged = (env_steps, train_steps)
+        # An evaluation has a row of its own, so that each stands in the file once.
+        row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
+        self._write_row(env_steps, row)
+
+    def evaluated(self, env_steps: int, weights: Weights, evaluation: Evaluation) -> None:
+        """Notes how `weights` drove, and keeps them if they are the best so far."""
+        heartbeat.beat()
+        self._cost = evaluation.cost
+        self._latest |= evaluation.metrics
+        self._write_row(env_steps, evaluation.metrics)
+        self._progress.update(env_steps, self._latest)
+        if evaluation.cost < self._best:
+            self._best = evaluation.cost
+            meta = {**self.meta(), "train_steps": weights.version, "seed": self.config.seed}
+            with heartbeat.stage("saving"):
+                checkpoint.save(
+                    self.folder / "best",
+                    env_steps,
+                    {"policy": weights.params},
+                    config_json=dump_config(self.config),
+                    meta=meta,
+                )
+            # The best until the newest checkpoint, too: who goes on from there needs it.
+            resumable = checkpoint.latest(self.checkpoints)
+            checkpoint.keep(self.folder / "best", 1, resumable.env_steps if resumable else None)
+
+    def saved(self) -> None:
+        """Drops old checkpoints, and sends the new one to the storage if there is one."""
+        heartbeat.beat()
+        self._lease.check()
+        with writing(self.folder):
+            checkpoint.keep(self.checkpoints, self.config.training.checkpoints_kept)
+        self._mirror.push()
+        if self._watcher:
+            self._watcher.saved()
+
+    def figures(self, env_steps: int) -> dict[str, float]:
+        """What the latest evaluation said, how fast training is and how long it took."""
+        said = {name: value for name, value in self._latest.items() if "evaluation/" in name}
+        return {
+            **said,
+            "env_steps": env_steps,
+            "rollout/env_steps_per_s": self._env_rate.per_s(),
+            "learner/train_steps_per_s": self._train_rate.per_s(),
+            "run/train_seconds": self.train_seconds,
+        }
+
+    def summary(self, env_steps: int) -> dict[str, float | None]:
+        """The figures of the whole training; `*_to_90` counts from when it stays above."""
+        since: Mapping[str, Any] | None = None
+        for row in read_metrics(self.folder / "metrics.jsonl"):
+            if "evaluation/lap_rate" in row:
+                stays = row["evaluation/lap_rate"] >= STAYS_ABOVE
+                since = (since or row) if stays else None
+        return {
+            "env_steps": env_steps,
+            "train_seconds": round(self.train_seconds, 1),
+            "env_steps_to_90": since["env_steps"] if since else None,
+            "seconds_to_90": round(since["run/train_seconds"], 1) if since else None,
+        }
+
+    def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
+        self._lease.check()
+        with writing(self.folder):
+            self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
+        if self._watcher:
+            self._watcher.wrote(env_steps, row)
+
+
+def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) -> MetricsWriter:
+    """Writes what the run is, and opens its metrics.
+
+    Rows and saves later than the checkpoint are dropped, because training repeats them.
+    """
+    _write(folder / "config.json", dump_config(config))
+    if resumed is None:
+        about = checkpoint.provenance(config.seed)
+        _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+    start = resumed or checkpoint.Save(folder, 0, {})
+    checkpoint.rewind(folder / "checkpoints", start)
+    checkpoint.rewind(folder / "best", start)
+    return MetricsWriter(folder, resume_env_steps=resumed.env_steps if resumed else 0)
+
+
+def _episodes_before(folder: Path) -> int:
+    rows = read_metrics(folder / "metrics.jsonl")
+    return int(max((row.get("episode/count") or 0 for row in rows), default=0))
+
+
+def require_race(folder: Path, config: Config) -> None:
+    """Raises UserError for a run of another environment: there are no tracks to drive."""
+    if config.environment.id:
+        raise UserError(f"{folder} is a run of {config.environment.id}, which has no tracks")
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """A disk that refuses becomes a UserError that names what is intact."""
+    try:
+        yield
+    except OSError as error:
+        last = checkpoint.latest(folder / "checkpoints")
+        rest = f"the last good checkpoint {last.path} is intact" if last else "no checkpoint exists"
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; {rest}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

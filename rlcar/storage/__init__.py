@@ -1,0 +1,1 @@
+"""Arrays on disk, checkpoints, object stores and the mirror of a run."""

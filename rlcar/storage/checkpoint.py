@@ -1,0 +1,394 @@
+"""One folder per save, complete or absent.
+
+    <folder>/step-000012000/
+        state.safetensors             everything that training needs to go on
+        replay.safetensors            and any other extra file
+        config.json
+        meta.json                     counters, versions, checksums, the tree of arrays;
+                                      `needs` names the earlier saves that this one builds on
+        DONE                          written last; holds the checksum of meta.json
+
+A save is written under the name `.saving-…` and then renamed, so a killed one is never seen.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlcar.errors import CheckpointError
+from rlcar.storage.arrays import (
+    Arrays,
+    Rows,
+    as_like,
+    check_finite,
+    first_difference,
+    flatten,
+    leaf_name,
+    map_arrays,
+    most_bytes,
+    read_arrays,
+    safetensors_bytes,
+    storable_array,
+)
+from rlcar.system import durable
+from rlcar.system.provenance import provenance
+from rlcar.system.regular_file import MAX_TEXT_BYTES, read_regular
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+_SAVING = ".saving-"
+_REPLACED = ".replaced-"  # the former save of the same env_steps, until the new one is in its place
+_DELETED = ".deleted-"
+_STEP_NAME = re.compile(r"step-(\d{9,})")
+
+
+class Save(NamedTuple):
+    """A complete save on disk; `meta` is empty when meta.json cannot be read."""
+
+    path: Path
+    env_steps: int
+    meta: dict[str, Any]
+
+
+def save(
+    folder: Path,
+    env_steps: int,
+    state: Mapping[str, Any],
+    *,
+    config_json: str,
+    meta: Mapping[str, Any],
+    extra_files: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Save:
+    """Writes a save, or leaves nothing of it; a former save of the same `env_steps` is replaced.
+
+    `state` is a pytree of arrays, ints, floats and bools; `meta` may hold train_steps, metric,
+    seed, needs and any JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
+    Raises NonFiniteError, CheckpointError for a full disk, TypeError for what cannot be stored.
+    """
+    arrays = flatten(state)
+    check_finite(arrays)
+    trees: dict[str, Mapping[str, Any]] = {"state": arrays}
+    for name, extra in (extra_files or {}).items():
+        if name == "state" or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(f"an extra file cannot be called {name!r}")
+        trees[name] = {
+            key: value if isinstance(value, Rows) else storable_array(key, value)
+            for key, value in extra.items()
+        }
+    target = Path(folder) / f"step-{env_steps:09d}"
+    with _all_or_nothing(target) as partial:
+        checksums = {"config.json": durable.write(partial / "config.json", [config_json.encode()])}
+        for name, tree in trees.items():
+            file = f"{name}.safetensors"
+            checksums[file] = durable.write(partial / file, safetensors_bytes(tree))
+        text = json.dumps(_meta(env_steps, meta, checksums, trees), indent=2, allow_nan=False)
+        meta_checksum = durable.write(partial / "meta.json", [text.encode()])
+        durable.sync_folder(partial)
+        durable.write(partial / "DONE", [meta_checksum.encode()])
+        durable.sync_folder(partial)
+        _put_in_place(partial, target)
+    return Save(target, env_steps, json.loads(text))
+
+
+def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) -> Any:
+    """Reads a save's state into the structure of `like`, each leaf of the kind found there.
+
+    `part` reads one top-level entry of the state alone. `like` may hold
+    `jax.ShapeDtypeStruct`s. Raises CheckpointError for an absent or damaged save
+    (naming the newest earlier one that is sound) and for another architecture (naming the array).
+    """
+    one = open_save(save_or_path)
+    _check(one, ["config.json", "state.safetensors"])
+    stored = read_arrays(one.path / "state.safetensors")
+    if part is not None:
+        like = {part: like}
+        stored = {name: stored[name] for name in stored if name.split(".")[0] == part}
+    paths, structure = jax.tree_util.tree_flatten_with_path(like)
+    wanted = {leaf_name(path): leaf for path, leaf in paths}
+    difference = first_difference(wanted, stored)
+    if difference:
+        raise CheckpointError(
+            f"{one.path} was trained with another architecture (see {one.path / 'config.json'}): "
+            f"{difference}"
+        )
+    leaves = [as_like(leaf, stored[name]) for name, leaf in wanted.items()]
+    tree = jax.tree_util.tree_unflatten(structure, leaves)
+    return tree if part is None else tree[part]
+
+
+def load_arrays(save_or_path: Save | Path | str, part: str) -> Arrays:
+    """Reads one top-level entry of a save's state as it is stored, by names within that entry.
+
+    Raises CheckpointError for an absent or damaged save.
+    """
+    one = open_save(save_or_path)
+    _check(one, ["config.json", "state.safetensors"])
+    stored = read_arrays(one.path / "state.safetensors")
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
+
+
+def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
+    """Reads `<name>.safetensors`; raises CheckpointError when it is absent or damaged."""
+    return read_arrays(_extra(save_or_path, name))
+
+
+def map_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
+    """Maps `<name>.safetensors`, for what is too large to hold twice; raises CheckpointError."""
+    return map_arrays(_extra(save_or_path, name))
+
+
+def _extra(save_or_path: Save | Path | str, name: str) -> Path:
+    one = open_save(save_or_path)
+    file = f"{name}.safetensors"
+    _check(one, [])
+    if file not in one.meta["sha256"]:
+        raise CheckpointError(f"{one.path} was saved without {file}")
+    _check(one, [file])
+    return one.path / file
+
+
+def config_path(one: Save) -> Path:
+    """Where a save keeps its settings; raises CheckpointError when they are damaged."""
+    _check(one, ["config.json"])
+    return one.path / "config.json"
+
+
+def saves(folder: Path) -> list[Save]:
+    """Lists the complete saves, oldest first."""
+    found = {}
+    if Path(folder).is_dir():
+        for name in {path.name.removeprefix(_REPLACED) for path in Path(folder).iterdir()}:
+            one = _find(Path(folder), name)
+            if one is not None:
+                found[one.env_steps] = one
+    return [found[env_steps] for env_steps in sorted(found)]
+
+
+def latest(folder: Path) -> Save | None:
+    """Returns the newest complete save."""
+    found = saves(folder)
+    return found[-1] if found else None
+
+
+def open_save(save_or_path: Save | Path | str) -> Save:
+    """Finds the save at a path; a folder of saves stands for its newest one.
+
+    Raises CheckpointError when there is no complete save, naming the newest earlier one.
+    """
+    path = save_or_path.path if isinstance(save_or_path, Save) else Path(save_or_path).resolve()
+    one = _find(path.parent, path.name.removeprefix(_REPLACED)) or latest(path)
+    if one is None:
+        why = "it holds no DONE" if path.is_dir() else "there is no such folder"
+        raise CheckpointError(f"{path} is not a complete save: {why}; {_fallback(path)}")
+    return one
+
+
+def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> None:
+    """Deletes all saves but the newest ones and those that these need.
+
+    With `at_most_env_steps`, the newest that is not later stays as well. Raises ValueError below 1.
+    """
+    if newest < 1:
+        raise ValueError(f"keep(newest={newest}) would delete every save; keep at least 1")
+    there = saves(folder)
+    kept = there[-newest:]
+    if at_most_env_steps is not None:
+        kept += [one for one in there if one.env_steps <= at_most_env_steps][-1:]
+    names = {_name(one) for one in kept} | {name for one in kept for name in needs(one)}
+    for one in there:
+        if _name(one) not in names:
+            _delete(one)
+
+
+def is_save_name(name: str) -> bool:
+    """Says whether a folder of that name is a save, if it is complete."""
+    return _STEP_NAME.fullmatch(name) is not None
+
+
+def needs(one: Save) -> list[str]:
+    """Names the saves beside this one without which it is not whole."""
+    return list(one.meta.get("needs") or [])
+
+
+def latest_sound(folder: Path) -> Save | None:
+    """Returns the newest save of which every file, also of those it needs, is as written.
+
+    Warns of each newer one that is not.
+    """
+    for one in reversed(saves(folder)):
+        why = damage(one)
+        if not why:
+            return one
+        logger.warning("%s is passed over: it is damaged (%s)", one.path, why)
+    return None
+
+
+def damage(one: Save) -> str:
+    """Names the first file of a save, or of one it needs, that is not as written; or nothing."""
+    for name in needs(one):
+        needed = _find(one.path.parent, name)
+        if needed is None:
+            return f"{name}, which it needs, is gone"
+        found = _damage(needed)
+        if found:
+            return f"{name}, which it needs: {found}"
+    return _damage(one)
+
+
+def rewind(folder: Path, to: Save) -> None:
+    """Deletes the saves later than `to`: what an abandoned, or damaged, future has left.
+
+    Without it they would stay `latest`, and `keep` would prefer them to the new saves.
+    """
+    for one in saves(folder):
+        if one.env_steps > to.env_steps:
+            _delete(one)
+
+
+def _name(one: Save) -> str:
+    return f"step-{one.env_steps:09d}"
+
+
+def _delete(one: Save) -> None:
+    # Renamed first: a half-deleted folder must not look like a damaged save.
+    grave = one.path.with_name(_DELETED + one.path.name)
+    shutil.rmtree(grave, ignore_errors=True)
+    os.replace(one.path, grave)
+    shutil.rmtree(grave, ignore_errors=True)
+
+
+def _find(folder: Path, name: str) -> Save | None:
+    """Returns the complete save of that name; one that was being replaced still counts."""
+    match = _STEP_NAME.fullmatch(name)
+    if match is None:
+        return None
+    for path in (folder / name, folder / (_REPLACED + name)):
+        if (path / "DONE").is_file():
+            try:
+                meta = json.loads(read_regular(path / "meta.json"))
+            except (OSError, ValueError):
+                meta = {}
+            return Save(path, int(match[1]), meta if isinstance(meta, dict) else {})
+    return None
+
+
+def _check(one: Save, files: list[str]) -> None:
+    """Raises CheckpointError unless meta.json and these files are what was written."""
+    damage = _damage(one, files)
+    if damage:
+        raise CheckpointError(f"{one.path} is damaged ({damage}); {_fallback(one.path)}")
+    if one.meta["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{one.path} has format version {one.meta['format_version']}; this rlcar reads "
+            f"{FORMAT_VERSION}: install the version that wrote it, {one.meta['versions']['rlcar']}"
+        )
+
+
+def _damage(one: Save, files: list[str] | None = None) -> str:
+    """Names the first file that is not what was written; looks at all of them by default."""
+    try:
+        done = read_regular(one.path / "DONE").decode(errors="replace")
+        if durable.checksum(one.path / "meta.json", MAX_TEXT_BYTES) != done:
+            return "meta.json: checksum differs"
+        for file in one.meta["sha256"] if files is None else files:
+            limit = most_bytes(one.meta.get("arrays", {}).get(file))
+            if durable.checksum(one.path / file, limit) != one.meta["sha256"][file]:
+                return f"{file}: checksum differs"
+    except OSError as error:
+        return f"{Path(error.filename or one.path).name}: {error.strerror}"
+    return ""
+
+
+def _fallback(path: Path) -> str:
+    match = _STEP_NAME.fullmatch(path.name.removeprefix(_REPLACED))
+    for one in reversed(saves(path.parent) if match else []):
+        if match and one.env_steps < int(match[1]) and not damage(one):
+            return f"the previous complete one is {one.path}: resume with --resume {one.path}"
+    return "there is no earlier complete one"
+
+
+@contextlib.contextmanager
+def _all_or_nothing(target: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; removes it, and names what is intact, when that fails."""
+    partial = target.with_name(_SAVING + target.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clean(target.parent)
+        partial.mkdir()
+        yield partial
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        last = latest(target.parent)
+        rest = f"the last good checkpoint {last.path} is intact" if last else "there is no other"
+        raise CheckpointError(f"cannot save {target}: {error.strerror or error}; {rest}") from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _clean(folder: Path) -> None:
+    """Removes what a killed process left, and brings back a save it had only moved aside."""
+    for path in folder.iterdir():
+        target = path.with_name(path.name.removeprefix(_REPLACED))
+        if path.name.startswith(_REPLACED) and not target.exists():
+            os.replace(path, target)
+        elif path.name.startswith((_SAVING, _REPLACED, _DELETED)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    aside = target.with_name(_REPLACED + target.name)
+    if target.exists():
+        os.replace(target, aside)
+    try:
+        os.replace(partial, target)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, target)
+        raise
+    durable.sync_folder(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _meta(
+    env_steps: int,
+    given: Mapping[str, Any],
+    checksums: Mapping[str, str],
+    trees: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "train_steps": None,
+        "metric": None,
+        **{name: _json_value(value) for name, value in given.items()},
+        **provenance(_json_value(given.get("seed"))),
+        "env_steps": env_steps,
+        "sha256": checksums,
+        "arrays": {
+            f"{file}.safetensors": {
+                name: {"shape": list(array.shape), "dtype": str(array.dtype)}
+                for name, array in arrays.items()
+            }
+            for file, arrays in trees.items()
+        },
+    }
+
+
+def _json_value(value: Any) -> Any:
+    """Makes JSON of 0-d arrays; a NaN or an infinity, which JSON lacks, becomes null."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = np.asarray(value).tolist()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,368 @@
+"""Runs in an object store or on another disk: pushed after each save, fetched by a fresh machine.
+
+<storage>/<run>/config.json, run.json
+          <run>/metrics/00000.jsonl       parts of metrics.jsonl, so that a push sends the end alone
+          <run>/checkpoints/step-…/       as in the run's folder; DONE is sent last
+          <run>/best/step-…/
+
+What has no DONE is not there: a torn push is never fetched.
+"""
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow
+from pyarrow import fs
+
+from rlcar.errors import StorageError
+from rlcar.storage import checkpoint
+from rlcar.system import heartbeat
+from rlcar.system.lease import hold
+from rlcar.system.regular_file import MAX_TEXT_BYTES, open_regular, read_regular
+
+_PART_BYTES = 4 * 2**20
+_CONNECT_S, _REQUEST_S, _ATTEMPTS = 5.0, 20.0, 2
+_S3_OPTIONS = ("endpoint_override", "region", "scheme")
+_FETCHING = ".saving-"  # as a save that is being written, which the next one cleans up
+
+
+class Location(NamedTuple):
+    """A parsed storage address."""
+
+    is_s3: bool
+    path: str  # bucket/prefix, or an absolute folder
+    options: dict[str, str]
+
+
+class StoredRun(NamedTuple):
+    """A run in the storage that can be continued."""
+
+    name: str
+    env_steps: int
+    written: datetime
+
+
+def parse_storage(url: str) -> Location:
+    """Reads s3://bucket/prefix, file:///folder or /folder; raises StorageError for anything else.
+
+    s3 takes ?endpoint_override=host:port&scheme=http&region=…; credentials are never in an address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("", "file") and parts.path.startswith("/") and not parts.netloc:
+        return Location(False, parts.path.rstrip("/") or "/", {})
+    if parts.scheme != "s3":
+        raise StorageError(
+            f"--storage {url!r} is not an address of storage: give s3://bucket/prefix, "
+            "file:///folder or /folder"
+        )
+    if "@" in parts.netloc:
+        raise StorageError(
+            "--storage holds credentials, which would be written into the run: give them as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    options = dict(parse_qsl(parts.query))
+    unknown = sorted(set(options) - set(_S3_OPTIONS))
+    if not parts.netloc or unknown:
+        what = f"the unknown option {unknown[0]!r}" if unknown else "no bucket"
+        raise StorageError(
+            f"--storage {url!r} has {what}: give s3://bucket/prefix, then ? and any of "
+            f"{', '.join(_S3_OPTIONS)}"
+        )
+    return Location(True, f"{parts.netloc}{parts.path}".rstrip("/"), options)
+
+
+class Storage:
+    """The runs at one address; not for use by two threads at once."""
+
+    def __init__(self, url: str) -> None:
+        """Raises StorageError for an address that is none; speaks to nobody yet."""
+        self._url, self._location = url, parse_storage(url)
+        self._base = self._location.path
+        self._connected: fs.FileSystem | None = None
+        self._metrics_sent = 0  # bytes of metrics.jsonl
+        self._is_ours = False  # that the run of our name is ours, once that has been looked up
+
+    def check(self) -> None:
+        """Writes and removes a file; raises StorageError when that cannot be done."""
+        probe = f"{self._base}/.probe-{os.getpid()}"
+        with self._reaching():
+            self._files.create_dir(self._base, recursive=True)
+            with self._files.open_output_stream(probe) as file:
+                file.write(b"rlcar")
+            self._files.delete_file(probe)
+
+    def push(self, folder: Path) -> None:
+        """Makes the storage hold what the run's folder holds; raises StorageError."""
+        name = folder.resolve().name  # `.` has none
+        target = f"{self._base}/{name}"
+        with self._reaching():
+            if not self._is_ours:
+                self._refuse_other_run(folder, name)
+            self._files.create_dir(target, recursive=True)
+            for name in ("config.json", "run.json"):
+                if (folder / name).exists():
+                    with open_regular(folder / name) as file:
+                        self._put(file, f"{target}/{name}")
+            self._push_metrics(folder / "metrics.jsonl", f"{target}/metrics")
+            for part in ("best", "checkpoints"):
+                self._push_saves(folder / part, f"{target}/{part}")
+
+    def runs(self, name: str | None = None) -> list[StoredRun]:
+        """Lists the runs with a complete checkpoint, of that name alone if one is given."""
+        found = []
+        with self._reaching():
+            for one in self._list(self._base):
+                if one.type == fs.FileType.Directory and name in (None, one.base_name):
+                    saves = self._saves(f"{one.path}/checkpoints")
+                    if saves:
+                        newest = max(saves, key=_env_steps)
+                        run = StoredRun(one.base_name, _env_steps(newest), saves[newest].mtime)
+                        found.append(run)
+        return found
+
+    def fetch(self, name: str, root: Path) -> checkpoint.Save | None:
+        """Brings a run into `root` with its newest sound checkpoint; None if it has none.
+
+        Raises HeldError while another process works in its folder there.
+        """
+        source, folder = f"{self._base}/{name}", root / name
+        with hold(folder), self._reaching():
+            for file in ("config.json", "run.json"):
+                self._get([f"{source}/{file}"], folder / file)
+            parts = sorted(one.path for one in self._list(f"{source}/metrics"))
+            self._get(parts, folder / "metrics.jsonl")
+            for best in sorted(self._saves(f"{source}/best")):
+                self._get_save(f"{source}/best/{best}", folder / "best" / best)
+            for one in sorted(self._saves(f"{source}/checkpoints"), reverse=True):
+                save = self._fetch_checkpoint(f"{source}/checkpoints", one, folder / "checkpoints")
+                if save is not None:
+                    return save
+        return None
+
+    def fetch_newer(self, root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
+        """Brings what `--resume` means into `root` if it is newer here than there.
+
+        `auto` means the run that was written last, of all here and there; else a run's folder.
+        Raises StorageError, also for the address of a single run.
+        """
+        if resume == "auto":
+            self._refuse_run_as_base()
+            stored = max(self.runs(name), key=lambda run: run.written, default=None)
+            pattern = "*" if name is None else glob.escape(name)
+            newest = [checkpoint.latest(one) for one in root.glob(f"{pattern}/checkpoints")]
+            there = [save for save in newest if save is not None]
+            if stored and any(_is_later(save, stored, root) for save in there):
+                return None
+        else:
+            folder = Path(resume).resolve()  # `.` and `runs/x/..` have names only then
+            stored = next(iter(self.runs(folder.name)), None)
+            root = folder.parent
+            newest_there = checkpoint.latest(folder / "checkpoints")
+            if stored and newest_there and newest_there.env_steps >= stored.env_steps:
+                return None
+        return self.fetch(stored.name, root) if stored else None
+
+    def _refuse_run_as_base(self) -> None:
+        """An address one folder too deep would look as if it held no runs."""
+        with self._reaching():
+            is_run = bool(self._saves(f"{self._base}/checkpoints"))
+        if is_run and not self.runs():
+            raise StorageError(
+                f"{self._url} is itself a stored run (it holds checkpoints/): name the folder "
+                "above it with --storage. If it was mirrored there by mistake, move what it holds "
+                "into a folder with the run's name"
+            )
+
+    def _refuse_other_run(self, folder: Path, name: str) -> None:
+        """Two machines may have given two runs the same name: neither overwrites the other."""
+        path = f"{self._base}/{name}/run.json"
+        is_there = self._files.get_file_info(path).type == fs.FileType.File
+        ours = (folder / "run.json").read_bytes() if (folder / "run.json").exists() else b""
+        if is_there and ours and self._read(path) != ours and self.runs(name):
+            raise StorageError(
+                f"{self._url} holds another run that is called {name}: it is left as it is, and "
+                "this one is not mirrored. Stop this one, rename its folder, and continue it"
+            )
+        self._is_ours = bool(ours)
+
+    @property
+    def _files(self) -> fs.FileSystem:
+        if self._connected is None:
+            self._connected = _connect(self._location)
+        return self._connected
+
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pyarrow.ArrowException) as error:
+            raise StorageError(_explain(self._url, self._location, error)) from error
+
+    def _list(self, path: str) -> list[Any]:
+        return self._files.get_file_info(fs.FileSelector(path, allow_not_found=True))
+
+    def _saves(self, path: str) -> dict[str, Any]:
+        """Maps each complete save's name to the file info of its DONE."""
+        names = [
+            one.base_name for one in self._list(path) if checkpoint.is_save_name(one.base_name)
+        ]
+        done = self._files.get_file_info([f"{path}/{name}/DONE" for name in names])
+        there = zip(names, done, strict=True)
+        return {name: one for name, one in there if one.type == fs.FileType.File}
+
+    def _push_saves(self, folder: Path, target: str) -> None:
+        local = [one.path for one in checkpoint.saves(folder)]
+        complete = self._saves(target)
+        for path in local:  # oldest first: what a save needs goes before it
+            try:
+                done = read_regular(path / "DONE")
+                if path.name in complete and self._read(f"{target}/{path.name}/DONE") == done:
+                    continue
+                self._push_save(path, f"{target}/{path.name}", path.name in complete)
+            except FileNotFoundError:
+                if path.exists():
+                    raise  # the storage's, then
+        names = {path.name for path in local}
+        for one in self._list(target):
+            if names and one.base_name not in names and checkpoint.is_save_name(one.base_name):
+                self._delete_save(one.path, one.base_name in complete)
+
+    def _push_save(self, path: Path, target: str, replaces: bool) -> None:
+        if replaces:
+            self._files.delete_file(f"{target}/DONE")
+        self._files.create_dir(target, recursive=True)
+        for file in sorted(path.iterdir(), key=lambda file: file.name == "DONE"):  # DONE is last
+            with (
+                open_regular(file) as data,
+                self._files.open_output_stream(f"{target}/{file.name}") as sink,
+            ):
+                shutil.copyfileobj(data, sink, 2**20)
+
+    def _delete_save(self, path: str, is_complete: bool) -> None:
+        if is_complete:
+            self._files.delete_file(f"{path}/DONE")
+        self._files.delete_dir(path)
+
+    def _push_metrics(self, path: Path, target: str) -> None:
+        if not path.exists():
+            return
+        self._files.create_dir(target, recursive=True)
+        size = path.stat().st_size
+        first = min(self._metrics_sent, size) // _PART_BYTES
+        parts = range(first, -(-size // _PART_BYTES))
+        with open_regular(path) as file:
+            for index in parts:
+                file.seek(index * _PART_BYTES)
+                self._put(file, f"{target}/{index:05d}.jsonl", _PART_BYTES)
+        if size < self._metrics_sent:  # a future was given up
+            for one in self._list(target):
+                if int(one.base_name.partition(".")[0]) >= -(-size // _PART_BYTES):
+                    self._files.delete_file(one.path)
+        self._metrics_sent = size
+
+    def _put(self, file: BinaryIO, target: str, size: int = -1) -> None:
+        partial = f"{target}.partial"
+        with self._files.open_output_stream(partial) as sink:
+            sink.write(file.read(size))
+        self._files.move(partial, target)
+
+    def _read(self, path: str) -> bytes:
+        with self._opened(path) as file:
+            return file.read(MAX_TEXT_BYTES)
+
+    def _opened(self, path: str) -> Any:
+        """Opens a file for reading; on a disk, only a regular one."""
+        return self._files.open_input_stream(path) if self._location.is_s3 else open_regular(path)
+
+    def _get(self, sources: list[str], target: Path) -> None:
+        """Writes several files behind one another, under a temporary name first."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(_FETCHING + target.name)
+        with partial.open("wb") as sink:
+            for source in sources:
+                with self._opened(source) as file:
+                    while data := file.read(2**20):
+                        sink.write(data)
+                        heartbeat.beat()
+        partial.replace(target)
+
+    def _get_save(self, source: str, target: Path) -> None:
+        if (target / "DONE").exists():
+            return
+        partial = target.with_name(_FETCHING + target.name)
+        shutil.rmtree(partial, ignore_errors=True)
+        for one in self._list(source):
+            self._get([one.path], partial / one.base_name)
+        partial.rename(target)
+
+    def _fetch_checkpoint(self, source: str, name: str, folder: Path) -> checkpoint.Save | None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._get_save(f"{source}/{name}", folder / name)
+        save = checkpoint.open_save(folder / name)
+        try:
+            for needed in checkpoint.needs(save):
+                self._get_save(f"{source}/{needed}", folder / needed)
+        except FileNotFoundError:
+            pass  # `damage` says so
+        return None if checkpoint.damage(save) else save
+
+
+def _connect(location: Location) -> fs.FileSystem:
+    if not location.is_s3:
+        return fs.LocalFileSystem()
+    endpoint = location.options.get("endpoint_override") or next(
+        (os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), ""
+    )
+    scheme, _, host = endpoint.rpartition("://")
+    region = location.options.get("region") or next(
+        (os.environ[name] for name in _REGIONS if os.environ.get(name)), None
+    )
+    if region is None and not endpoint:
+        region = fs.resolve_s3_region(location.path.partition("/")[0])
+    return fs.S3FileSystem(
+        region=region,
+        scheme=location.options.get("scheme") or scheme or "https",
+        endpoint_override=host or None,
+        connect_timeout=_CONNECT_S,
+        request_timeout=_REQUEST_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    )
+
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+
+
+def _is_later(save: checkpoint.Save, stored: StoredRun, root: Path) -> bool:
+    """Says whether a local save makes the stored run the wrong one, or no news, for `auto`."""
+    if save.path.parent.parent.resolve() == (root / stored.name).resolve():
+        return save.env_steps >= stored.env_steps
+    return save.path.stat().st_mtime > stored.written.timestamp()
+
+
+def _env_steps(name: str) -> int:
+    return int(name.partition("-")[2])
+
+
+def _explain(url: str, location: Location, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    advice = "is it there, and may this user write to it?"
+    if location.is_s3:
+        bucket = location.path.partition("/")[0]
+        advice = "is the address right, and the network up?"
+        # First the key: about a wrong one a server says that it "does not exist", too.
+        if any(word in reason for word in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE", "403")):
+            advice = (
+                "give credentials that may write there, as AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY or in ~/.aws/credentials"
+            )
+        elif any(word in reason for word in ("NO_SUCH_BUCKET", "not found", "does not exist")):
+            advice = f"create the bucket {bucket!r} first"
+    return f"cannot reach the storage {url}: {reason}; {advice}"

@@ -1,0 +1,263 @@
+"""One process at a time works in a folder, also where several hosts share it.
+
+    <folder>/process.json           who holds the folder, since when; renewed every `RENEW_S`
+             .claim-000000007       made exclusively by the process that became the seventh holder
+
+A holder on this machine is alive while its process is. A holder elsewhere is alive until it has not
+renewed process.json for `EXPIRES_S`. Whoever takes over an expired lease claims the next number:
+only one process can make that file. A holder that finds a higher number has lost the folder.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rlcar.errors import UserError
+from rlcar.system import heartbeat, process_state
+from rlcar.system.heartbeat import Progress
+
+RENEW_S = 5.0
+EXPIRES_S = 60.0
+WAIT_S = EXPIRES_S + 3 * RENEW_S  # long enough for the lease of a host that died a moment ago
+_POLL_S = 0.5
+
+
+class HeldError(UserError):
+    """Another process holds the folder, or has taken it over."""
+
+
+class Lease:
+    """Holds a folder for this process; a thread renews the lease. Made by `hold`."""
+
+    def __init__(self, folder: Path, number: int):
+        """`number` is the claim of this process."""
+        self.folder, self.process = folder, os.getpid()
+        self._number = number
+        self._before = process_state.read(folder)
+        self._has_begun = False
+        self._about = process_state.describe("running") | {"lease": number}
+        self._lost: dict[str, Any] | None = None
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._listeners: list[Callable[[Progress], None]] = []
+        self._renewed_unix_s = 0.0
+        self._renew()
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="lease")
+        self._thread.start()
+        # A thread of its own: a listener that prints waits while a terminal or pipe is full.
+        threading.Thread(target=self._tell, daemon=True, name="lease-listeners").start()
+
+    def check(self) -> None:
+        """Raises HeldError when another process has taken the folder over: write nothing more."""
+        if time.time() - self._renewed_unix_s > EXPIRES_S / 2:  # the process was stopped, say
+            self._renew()
+        there = process_state.read(self.folder)
+        if _number(there) > self._number:
+            self._lost = there
+        if self._lost is not None:
+            raise HeldError(
+                f"{self.folder} was taken over by {_who(self._lost)}, because this process had "
+                f"shown no sign of life for {EXPIRES_S:.0f} s: this process ends and leaves the "
+                "folder to the other one"
+            )
+
+    def begin(self) -> None:
+        """Notes that the folder's content is about to change: from now on its end is noted."""
+        self._has_begun = True
+
+    def listen(self, listener: Callable[[Progress], None]) -> None:
+        """Tells `listener` the progress every `RENEW_S`, from another thread; it may block."""
+        self._listeners.append(listener)
+
+    def forget(self, listener: Callable[[Progress], None]) -> None:
+        """Takes back `listen`."""
+        self._listeners.remove(listener)
+
+    def end(self, error: BaseException | None) -> None:
+        """Gives the folder back, noting how the work ended; what never began leaves no trace."""
+        self._over.set()
+        self._thread.join(EXPIRES_S)
+        if self._thread.is_alive():
+            return  # the file system does not answer: the lease expires by itself
+        # SystemExit is a deliberate end, not a failure.
+        is_failure = error is not None and not isinstance(error, SystemExit)
+        self._about |= process_state.describe(
+            "failed" if is_failure else "ended", error if is_failure else None
+        )
+        self._renew()
+        is_untouched = not self._has_begun and self._before.get("state") in ("ended", "failed")
+        with contextlib.suppress(OSError):
+            if is_untouched and self._lost is None:
+                process_state.put(self.folder, self._before)
+            _claim_path(self.folder, self._number).unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        while not self._over.wait(RENEW_S):
+            self._renew()
+
+    def _tell(self) -> None:
+        while not self._over.wait(RENEW_S):
+            for listener in list(self._listeners):
+                with contextlib.suppress(Exception):  # one that fails is told the next time again
+                    listener(heartbeat.progress())
+
+    def _renew(self) -> None:
+        with self._lock:
+            if self._lost is not None:
+                return
+            there = process_state.read(self.folder)
+            if _number(there) > self._number:
+                self._lost = there
+                return
+            stage, silent_s = heartbeat.progress()
+            about = self._about | {"stage": stage, "silent_s": round(silent_s, 1)}
+            self._renewed_unix_s = time.time()
+            try:
+                process_state.put(self.folder, about)
+            except OSError:  # the disk is full, say: metrics and checkpoints will tell
+                with contextlib.suppress(OSError):
+                    os.utime(self.folder / process_state.FILE)
+
+
+_held: dict[Path, Lease] = {}
+
+
+@contextlib.contextmanager
+def hold(folder: Path, wait_s: float = 0.0) -> Iterator[Lease]:
+    """Holds `folder`, which it makes, for this process; inside another `hold` of it, does nothing.
+
+    Raises HeldError, with who holds it and what to do, unless the folder becomes free within
+    `wait_s`; raises UserError for a folder that cannot be written.
+    """
+    place = folder.resolve()
+    outer = _held.get(place)
+    if outer is not None and outer.process == os.getpid():
+        yield outer
+        return
+    lease = _held[place] = _take(folder, wait_s)
+    error: BaseException | None = None
+    try:
+        yield lease
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        del _held[place]
+        lease.end(error)
+
+
+def holder(folder: Path) -> str | None:
+    """Says who else holds a folder, since when and what to do; None when it is free."""
+    about = process_state.read(folder)
+    if about.get("state") != "running":
+        return None
+    if process_state.was_here(about):
+        if not process_state.is_another_here(about):
+            return None
+        return (
+            f"it is being trained by {_who(about)}: stop that first (kill {about['pid']}), or "
+            "watch it with rlcar monitor --watch"
+        )
+    return _holder_elsewhere(folder, about)
+
+
+def _holder_elsewhere(folder: Path, about: dict[str, Any]) -> str | None:
+    try:
+        silent_s = _now_s(folder) - (folder / process_state.FILE).stat().st_mtime
+    except FileNotFoundError:
+        return None
+    if "lease" not in about or silent_s > EXPIRES_S:  # versions without leases renewed nothing
+        return None
+    return (
+        f"it is being trained by {_who(about)}, which showed its last sign of life "
+        f"{max(0.0, silent_s):.0f} s ago: stop it there first; if that host is down, try again in "
+        f"{EXPIRES_S - silent_s + 1:.0f} s, when its lease has expired"
+    )
+
+
+def _take(folder: Path, wait_s: float) -> Lease:
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            why = holder(folder)
+            number = None if why else _claim(folder)
+        except OSError as error:
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        if number is not None:
+            return Lease(folder, number)
+        if time.monotonic() >= deadline_s:
+            busy = "another process is about to begin in it: try again in a minute"
+            raise HeldError(f"{folder} is not free: {why or busy}")
+        time.sleep(_POLL_S)
+
+
+def _claim(folder: Path) -> int | None:
+    """Becomes the next holder; returns its number, or None when another process was faster."""
+    number = _number(process_state.read(folder)) + 1
+    while not _make_claim(path := _claim_path(folder, number)):
+        if _is_claim_alive(folder, path):
+            return None
+        number += 1
+    if _number(process_state.read(folder)) >= number:
+        path.unlink(missing_ok=True)
+        return None  # that holder has come and gone while we looked
+    for old in folder.glob(".claim-*"):
+        if old.name < path.name:
+            old.unlink(missing_ok=True)
+    return number
+
+
+def _claim_path(folder: Path, number: int) -> Path:
+    return folder / f".claim-{number:09d}"
+
+
+def _make_claim(path: Path) -> bool:
+    try:
+        with path.open("x") as file:
+            file.write(json.dumps(process_state.describe("running")) + "\n")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_claim_alive(folder: Path, path: Path) -> bool:
+    """Whether the process that made a claim may still be about to write process.json."""
+    about = process_state.parse(path)
+    if process_state.is_gone(about) or about.get("pid") == os.getpid():
+        return False
+    try:
+        return _now_s(folder) - path.stat().st_mtime <= EXPIRES_S
+    except FileNotFoundError:
+        return True  # removed this moment: look again
+
+
+def _number(about: dict[str, Any]) -> int:
+    number = about.get("lease")
+    return number if isinstance(number, int) else 0
+
+
+def _now_s(folder: Path) -> float:
+    """The time by the clock that stamps the folder's files, which may be a file server's."""
+    probe = folder / f".clock-{os.getpid()}-{threading.get_ident()}"
+    try:
+        probe.touch()
+        os.utime(probe)
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _who(about: dict[str, Any]) -> str:
+    since_s = about.get("time_unix_s")
+    since = ""
+    if isinstance(since_s, int | float):
+        since = f" since {datetime.fromtimestamp(since_s).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    where = "this machine" if process_state.was_here(about) else f"the host {about.get('host')}"
+    return f"process {about.get('pid')} of {where}{since}"

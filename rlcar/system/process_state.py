@@ -1,0 +1,156 @@
+"""`process.json` in a run's folder: which process trains it, or how the last one ended.
+
+The process renews the file every few seconds, so that its modification time is a sign of life for
+observers on other machines; `stage` and `silent_s` say how the work itself gets on.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from rlcar.system.heartbeat import Progress
+from rlcar.system.regular_file import read_regular
+
+FILE = "process.json"
+
+State = Literal["running", "ended", "failed"]
+
+
+def write(folder: Path, state: State, error: BaseException | None = None) -> None:
+    """Notes what this process is doing with the run; a disk that refuses is ignored."""
+    # Writing metrics and checkpoints reports a full disk with a better message.
+    with contextlib.suppress(OSError):
+        put(folder, describe(state, error))
+
+
+def describe(state: State, error: BaseException | None = None) -> dict[str, Any]:
+    """Returns what is noted of this process."""
+    return {
+        "state": state,
+        **_machine(),
+        "pid": os.getpid(),
+        "start_ticks": _start_ticks(os.getpid()),
+        "time_unix_s": round(time.time(), 3),
+        "error": None if error is None else f"{type(error).__name__}: {error}".split("\n")[0],
+    }
+
+
+def put(folder: Path, about: dict[str, Any]) -> None:
+    """Writes process.json, complete or as it was; raises OSError."""
+    # Not one name for all: two hosts that share the folder may write at the same moment.
+    temporary = folder / f".{FILE}.{socket.gethostname()[:40].replace('/', '_')}-{os.getpid()}"
+    try:
+        temporary.write_text(json.dumps(about) + "\n")
+        temporary.replace(folder / FILE)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What was noted last; empty for a run that notes nothing."""
+    return parse(folder / FILE)
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """Reads a file of this form; empty when there is none, or when it is damaged."""
+    try:
+        about = json.loads(read_regular(path))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def is_another_here(about: dict[str, Any]) -> bool:
+    """Whether it is a process of this machine that runs, and not this one."""
+    return was_here(about) and about["pid"] != os.getpid() and not is_gone(about)
+
+
+def is_gone(about: dict[str, Any]) -> bool:
+    """Whether the process was on this machine and is no more; never true of another machine's."""
+    if not was_here(about):
+        return False
+    try:
+        os.kill(about["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return _start_ticks(about["pid"]) != about.get("start_ticks")  # its number was given away
+
+
+def was_here(about: dict[str, Any]) -> bool:
+    """Whether the process ran where this one could see it by its number.
+
+    That needs the same host name, boot and process namespace: containers share some of them.
+    """
+    if not isinstance(about.get("pid"), int):
+        return False
+    machine = _machine()
+    return about.get("host") == machine["host"] and all(
+        about.get(name) in (None, machine[name]) for name in ("boot_id", "pid_namespace")
+    )
+
+
+class Observer:
+    """Follows the signs of life of the process that writes a folder's process.json."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._renewed_s: float | None = None
+        self._seen_s: float | None = None  # when we saw it change, by our own clock
+
+    def renewed_ago_s(self, now_s: float) -> float | None:
+        """The time since the file was renewed; None without one. `now_s` is Unix time."""
+        try:
+            renewed_s = (self._folder / FILE).stat().st_mtime
+        except OSError:
+            return None
+        if renewed_s != self._renewed_s:
+            self._seen_s = None if self._renewed_s is None else now_s
+            self._renewed_s = renewed_s
+        ago_s = now_s - renewed_s
+        # Clocks differ between machines: a change that we saw ourselves counts as well.
+        return max(0.0, ago_s if self._seen_s is None else min(ago_s, now_s - self._seen_s))
+
+    def progress(self, now_s: float) -> Progress | None:
+        """What the process says of itself; None for a file that does not tell its stage."""
+        about, ago_s = read(self._folder), self.renewed_ago_s(now_s)
+        if ago_s is None or not isinstance(about.get("stage"), str):
+            return None
+        silent_s = about.get("silent_s")
+        before_s = silent_s if isinstance(silent_s, int | float) else 0.0
+        return Progress(about["stage"], ago_s + before_s)
+
+
+@functools.cache
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _machine() -> dict[str, str | None]:
+    """What tells machines, and containers of one machine, apart."""
+    try:
+        namespace: str | None = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = None
+    return {"host": socket.gethostname(), "boot_id": _boot_id(), "pid_namespace": namespace}
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process began, in ticks since the machine did; None where /proc does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state == "Z" else int(rest[18])  # a zombie has ended: nobody has asked how

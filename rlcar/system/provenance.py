@@ -1,0 +1,37 @@
+"""What is running: seed, commit, versions, time."""
+
+import functools
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rlcar import __version__
+
+
+def provenance(seed: int | None) -> dict[str, Any]:
+    """Says what is running: seed, commit (None outside a checkout), versions, the UTC time."""
+    packages = {"jax": "jax", "haiku": "dm-haiku", "numpy": "numpy"}
+    installed = {name: importlib.metadata.version(package) for name, package in packages.items()}
+    return {
+        "seed": seed,
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), "rlcar": __version__, **installed},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@functools.cache
+def _commit() -> str | None:
+    """Asks git, but only in a checkout of our own: an installed package has no commit."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,143 @@
+"""The whole loop in one process: drive, insert, train, evaluate, save."""
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+from rlcar.agents.agent import make_agent
+from rlcar.config import Config
+from rlcar.devices.selection import everything_on_cpu
+from rlcar.errors import NonFiniteError
+from rlcar.evaluation.environment import Driving, make_evaluation, make_rollout, spec_of
+from rlcar.rollout.race import Rollout
+from rlcar.runs.run import EvaluationListener, Run
+from rlcar.storage import checkpoint
+from rlcar.storage.mirror import Mirror
+from rlcar.system import heartbeat, logs, terminal
+from rlcar.system.interrupt import TRAINING, StopRequest
+from rlcar.system.lease import hold
+from rlcar.training.rollback import roll_back
+from rlcar.training.trainer import Trainer, check_replay_memory
+from rlcar.types import Policy
+
+
+class Outcome(NamedTuple):
+    """What a training left behind."""
+
+    summary: dict[str, float | None]
+    interrupted: bool
+
+
+def train(
+    config: Config,
+    folder: Path,
+    resume: checkpoint.Save | None = None,
+    on_evaluated: EvaluationListener | None = None,
+) -> Outcome:
+    """Trains until `config.training.env_steps`, or until it is asked to stop.
+
+    Ctrl-C and SIGTERM end the loop after the train steps in hand, with a checkpoint. Raises
+    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever
+    `on_evaluated` raises ends the loop.
+    """
+    mirrored = Mirror(folder, config.training.storage)
+    with (
+        hold(folder),
+        terminal.outlived(folder / terminal.LOG),
+        StopRequest(TRAINING) as stop,
+        mirrored as mirror,
+        everything_on_cpu(),
+    ):
+        outcome = None
+        while outcome is None:
+            try:
+                outcome = _train(config, folder, resume, stop, mirror, on_evaluated)
+            except NonFiniteError as error:
+                config, resume = roll_back(error, config, folder / "checkpoints")
+    return outcome._replace(interrupted=bool(stop))  # the mirror may have been long in closing
+
+
+def _train(
+    config: Config,
+    folder: Path,
+    resume: checkpoint.Save | None,
+    stop: StopRequest,
+    mirror: Mirror,
+    on_evaluated: EvaluationListener | None,
+) -> Outcome:
+    with heartbeat.stage("starting"):
+        spec = spec_of(config)
+        agent = make_agent(config, spec)
+        memory_lines = check_replay_memory(config, spec, agent)
+        trainer = Trainer(config, spec, agent)
+        evaluate = make_evaluation(config, agent.policy, lambda: bool(stop))
+        if resume is not None:
+            trainer.restore(resume)
+        rollout = _rollout_from(config, agent.policy, resume)
+
+    blocks = config.training.blocks_per_call
+    with (
+        contextlib.closing(rollout),
+        trainer.compiling_ahead(),
+        Run(folder, config, resume, mirror) as run,
+    ):
+        for line in memory_lines:
+            logs.announce(line)
+        _learn(trainer, run, {}, stop)  # what was still due when `resume` was written
+        weights = trainer.weights()
+        while trainer.env_steps < config.training.env_steps and not stop:
+            if blocks > 1:
+                assert isinstance(rollout, Rollout)  # the config sees to it
+                metrics, episodes = trainer.drive_and_train(rollout, blocks)
+                run.drove(episodes)
+                run.trained(blocks, metrics)
+            else:
+                trajectory, episodes = rollout.collect(weights)
+                run.drove(episodes)
+                _learn(trainer, run, trainer.insert(trajectory), stop)
+            if run.should_log():
+                run.log(trainer.env_steps, trainer.train_steps)
+            weights = trainer.weights()
+            if run.should_evaluate(trainer.env_steps):
+                evaluation = evaluate(weights.params)
+                if evaluation is None:  # asked to stop
+                    break
+                run.evaluated(trainer.env_steps, weights, evaluation)
+                if on_evaluated is not None:
+                    _save(trainer, rollout, run)
+                    on_evaluated(run.figures(trainer.env_steps))
+            if run.should_save():
+                _save(trainer, rollout, run)
+        run.log(trainer.env_steps, trainer.train_steps)
+        _save(trainer, rollout, run)
+        return Outcome(run.summary(trainer.env_steps), bool(stop))
+
+
+def _save(trainer: Trainer, rollout: Driving, run: Run) -> None:
+    trainer.save(run.checkpoints, run.meta(), rollout.saved())
+    run.saved()
+
+
+def _learn(trainer: Trainer, run: Run, metrics: dict[str, float], stop: StopRequest) -> None:
+    """Runs the train steps that are due, as far as nobody asks to stop."""
+    for _ in range(trainer.calls_due()):
+        if stop:
+            return
+        run.trained(trainer.updates_per_call, trainer.train() | metrics)
+        if run.should_log():
+            run.log(trainer.env_steps, trainer.train_steps)
+
+
+def _rollout_from(config: Config, policy: Policy, resume: checkpoint.Save | None) -> Driving:
+    """The cars where `resume` left them; at new starts when it has none, as those of Ray."""
+    if resume is None:
+        return make_rollout(config, policy)
+    # Counting epochs by env steps, no two resumed legs drive the same races.
+    rollout = make_rollout(config, policy, epoch=resume.env_steps)
+    try:
+        if "rollout.safetensors" in resume.meta["sha256"]:
+            rollout.restore(checkpoint.load_extra(resume, "rollout"))
+    except BaseException:
+        rollout.close()
+        raise
+    return rollout

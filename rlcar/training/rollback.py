@@ -1,0 +1,70 @@
+"""What follows a NaN: back to the last good checkpoint with a lower learning rate, twice."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rlcar.config import Config, parse_config
+from rlcar.errors import NonFiniteError
+from rlcar.storage import checkpoint
+
+MOST_ROLLBACKS = 2
+FACTOR = 0.5
+
+logger = logging.getLogger(__name__)
+
+_LEARNING_RATE = {
+    "dreamer": ("dreamer", "optimizer", "learning_rate"),
+    **{name: (name, "learning_rate") for name in ("documented", "ppo", "sac", "td3")},
+}
+
+
+def roll_back(
+    error: NonFiniteError, config: Config, checkpoints: Path
+) -> tuple[Config, checkpoint.Save | None]:
+    """Returns the settings and the save to go on with, None for the beginning.
+
+    Raises NonFiniteError with what to do once `MOST_ROLLBACKS` did not help, and at once when NaNs
+    are being looked for.
+    """
+    dotted = ".".join(_LEARNING_RATE[config.algorithm])
+    done = config.training.rollbacks
+    is_looking_for_nans = jax.config.jax_debug_nans  # type: ignore[attr-defined]
+    if done >= MOST_ROLLBACKS or is_looking_for_nans:
+        tried = f" after {done} returns to the last good checkpoint with half the {dotted}"
+        raise NonFiniteError(
+            f"{error}: training stopped{tried if done else ''}, no checkpoint was touched; resume "
+            f"with a lower {dotted} and training.rollbacks=0. If that does not help, look for very "
+            "large observations or rewards, and scale them in the environment"
+        ) from error
+    if config.training.deterministic:
+        raise NonFiniteError(
+            f"{error}: training stopped, no checkpoint was touched. With training.deterministic "
+            "there is no automatic return to a checkpoint, as the clock decides which one is the "
+            f"newest; resume with a lower {dotted}"
+        ) from error
+    save = checkpoint.latest_sound(checkpoints)
+    lower = with_lower_learning_rate(config)
+    logger.warning(
+        "%s: back to %s with half the %s (%d of %d)",
+        error,
+        save.path.name if save else "the beginning",
+        dotted,
+        done + 1,
+        MOST_ROLLBACKS,
+    )
+    return lower, save
+
+
+def with_lower_learning_rate(config: Config) -> Config:
+    """Halves the algorithm's learning rate and counts it."""
+    tree = config.model_dump()
+    *sections, name = _LEARNING_RATE[config.algorithm]
+    section: dict[str, Any] = tree
+    for one in sections:
+        section = section[one]
+    section[name] *= FACTOR
+    tree["training"]["rollbacks"] += 1
+    return parse_config(tree)

@@ -1,0 +1,319 @@
+"""Replay, limiter and learner together: trajectories in, better weights out."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlcar.agents.agent import Agent
+from rlcar.config import Config, dump_config, load_config
+from rlcar.devices.data_parallel import over_devices
+from rlcar.devices.selection import to_learner
+from rlcar.errors import CheckpointError, NonFiniteError
+from rlcar.evaluation.statistics import impossible_moments
+from rlcar.replay import (
+    Replay,
+    SamplesPerInsert,
+    Slots,
+    check_memory,
+    fields_of,
+    host_memory,
+    replay_need,
+    slots_of,
+)
+from rlcar.replay.device_rings import DeviceRings
+from rlcar.rollout.race import Episodes, Rollout, episodes_of
+from rlcar.runs.metrics import first_non_finite
+from rlcar.storage import checkpoint
+from rlcar.storage.arrays import Arrays, check_finite, flatten
+from rlcar.system import heartbeat
+from rlcar.system.when import EverySeconds
+from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
+
+# One dispatch runs so many train steps; fewer would be paid in Python, more in reaction time.
+UPDATES_PER_CALL = 8
+
+
+class Trainer:
+    """Holds everything that learning remembers; saves and restores all of it."""
+
+    def __init__(self, config: Config, spec: Spec, agent: Agent, slots: Slots | None = None):
+        """`slots` is where the replay's steps lie, by default where the config says."""
+        self._config = config
+        self._learner = agent.learner
+        # One program that drives and learns does both where the cars are; a mesh places by itself.
+        is_apart = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
+        self._place = to_learner if is_apart else lambda state: state
+        self._state = self._place(agent.learner.init(config.seed))
+        self._update: Any = over_devices(agent.learner.update, config.training.learner_devices)
+        replay, block_env_steps = config.replay, config.training.block_length * config.training.cars
+        if agent.learner.is_on_policy:  # the memory is the newest block, used once
+            replay = replay.model_copy(update={"capacity_env_steps": block_env_steps})
+            self._steps_per_update, self.updates_per_call = block_env_steps, 1
+            ratio, first = 1.0, 0
+        else:
+            self._steps_per_update = replay.batch_size * replay.batch_length
+            # Inside a loop XLA's convolutions are 20 times slower on a CPU; a single train step
+            # needs none.
+            self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
+            ratio, first = replay.samples_per_insert, replay.min_env_steps
+        block_length = config.training.block_length
+        if slots is None and replay.on_device:
+            slots = DeviceRings(spec, block_length, slots_of(replay, block_length))
+        self._replay = Replay(
+            replay, spec, block_length, config.seed, slots, agent.policy.carry_size
+        )
+        self._limiter = SamplesPerInsert(ratio, first)
+        self._spec = spec
+        self._compiling: threading.Thread | None = None
+        self._fused: Any = None
+        self._whole_replay_is_due = EverySeconds(config.training.replay_every_s)
+        self._whole: tuple[checkpoint.Save, int] | None = None  # newest such save, its mark
+        self.env_steps = 0
+        self.train_steps = 0
+
+    @contextlib.contextmanager
+    def compiling_ahead(self) -> Iterator[None]:
+        """Compiles the train steps in a thread, which the first `train` waits for.
+
+        So the first cars need not wait for it. For the one-device replay learners of a CPU: their
+        programs are known before the first batch and its placement are. The end waits as well: a
+        process that exits with a compiler at work is aborted.
+        """
+        self._compile_ahead()
+        try:
+            yield
+        finally:
+            self._wait_for_compiler()
+
+    def _wait_for_compiler(self) -> None:
+        if self._compiling is not None:
+            with heartbeat.stage("compiling"):
+                self._compiling.join()
+            self._compiling = None
+
+    def _compile_ahead(self) -> None:
+        config = self._config
+        is_one = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
+        is_on_cpu = jax.local_devices()[0].platform == "cpu"
+        will_train = config.training.env_steps >= config.replay.min_env_steps
+        if self._learner.is_on_policy or not (is_one and is_on_cpu and will_train):
+            return
+        windows = self.updates_per_call, config.replay.batch_size, config.replay.batch_length
+        batches = Batch(
+            **{
+                name: jax.ShapeDtypeStruct((*windows, *shape), dtype)
+                for name, (shape, dtype) in fields_of(self._spec).items()
+                if name in Batch._fields
+            }
+        )
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._state)
+
+        def compile_them() -> None:
+            with contextlib.suppress(Exception):  # `train` will meet the same, in front of the user
+                self._update.lower(state, batches).compile()  # JAX keeps it
+
+        self._compiling = threading.Thread(target=compile_them, name="compiling")
+        self._compiling.start()
+
+    def insert(self, trajectory: Trajectory) -> dict[str, float]:
+        """Stores a block `[T, N]`; returns how old its policy was."""
+        self._replay.insert(trajectory)
+        count = trajectory.reward.size
+        self.env_steps += count
+        self._limiter.inserted(count)
+        # Below zero after a return to a checkpoint: weights of a future that was given up.
+        lag = max(0.0, self.train_steps - float(np.mean(trajectory.weights_version)))
+        return {"rollout/weights_lag_updates": lag}
+
+    def calls_due(self) -> int:
+        """How often `train` may be called now, by the samples-per-insert limit."""
+        return self._limiter.updates_due(self._steps_per_update * self.updates_per_call)
+
+    def train(self) -> dict[str, float]:
+        """Runs `updates_per_call` train steps.
+
+        Raises NonFiniteError, naming the first metric that is not a finite number.
+        """
+        if self._learner.is_on_policy:
+            batches = self._replay.everything()
+        else:
+            batches = self._replay.sample(self.updates_per_call)
+        self._wait_for_compiler()
+        with self._nans_named(), heartbeat.stage("learning"):
+            self._state, metrics = self._update(self._state, batches)
+            self.train_steps += self.updates_per_call
+            self._limiter.sampled(self.updates_per_call * self._steps_per_update)
+            # JAX waits here for what it has only been asked for above.
+            return self._checked(metrics) | self._replay.metrics(self.train_steps)
+
+    @contextlib.contextmanager
+    def _nans_named(self) -> Iterator[None]:
+        """Makes a sentence of what JAX raises with --debug-nans, and only then."""
+        try:
+            yield
+        except FloatingPointError as error:
+            first_line = str(error).partition("\n")[0].rstrip(". ")
+            raise NonFiniteError(
+                f"{first_line} in the train steps after {self.train_steps}"
+            ) from error
+
+    def _checked(self, on_device: Metrics) -> dict[str, float]:
+        metrics = {name: float(value) for name, value in jax.device_get(on_device).items()}
+        bad = first_non_finite(metrics)
+        if bad is not None:
+            raise NonFiniteError(
+                f"{bad} is {metrics[bad]} after {self.train_steps} train steps and "
+                f"{self.env_steps} env steps"
+            )
+        return metrics
+
+    def drive_and_train(self, rollout: Rollout, blocks: int) -> tuple[dict[str, float], Episodes]:
+        """Drives and learns from several blocks in one compiled call, for on-policy learners.
+
+        Raises NonFiniteError as `train` does.
+        """
+        if self._fused is None:
+            self._fused = _make_fused(self._learner, rollout.collect_block, blocks)
+        with self._nans_named(), heartbeat.stage("learning"):
+            self._state, rollout.state, metrics, ended = self._fused(
+                self._state, rollout.state, self.train_steps
+            )
+            episodes = episodes_of(ended)  # JAX waits here
+        self.train_steps += blocks
+        self.env_steps += episodes.env_steps
+        self._limiter.inserted(episodes.env_steps)
+        self._limiter.sampled(episodes.env_steps)
+        return self._checked(metrics), episodes
+
+    def weights(self) -> Weights:
+        """The policy's part of the newest parameters, as NumPy arrays.
+
+        Raises NonFiniteError: nobody drives with a NaN.
+        """
+        params = jax.device_get(self._learner.policy_params(self._state))
+        check_finite(flatten(params))
+        return Weights(self.train_steps, params)
+
+    def save(
+        self, folder: Path, meta: dict[str, Any], rollout: dict[str, np.ndarray] | None = None
+    ) -> checkpoint.Save:
+        """Writes one complete checkpoint; earlier ones stay whole whatever happens.
+
+        Raises NonFiniteError and CheckpointError.
+        """
+        extra = {"rollout": rollout} if rollout else {}
+        needs = self._replay_to_build_on(folder)
+        if needs is None:
+            extra["replay"] = self._replay.state()
+        else:
+            extra["replay_since"] = self._replay.state_since(needs[1])
+        about = {
+            **meta,
+            "train_steps": self.train_steps,
+            "seed": self._config.seed,
+            "needs": [needs[0].path.name] if needs else [],
+        }
+        with heartbeat.stage("saving"):
+            save = checkpoint.save(
+                folder,
+                self.env_steps,
+                self._saved(),
+                config_json=dump_config(self._config),
+                meta=about,
+                extra_files=extra,
+            )
+        if needs is None:
+            self._whole = (save, self._replay.slots_inserted)
+        return save
+
+    def _replay_to_build_on(self, folder: Path) -> tuple[checkpoint.Save, int] | None:
+        """The save whose replay need not be written again, with its mark; None when it must."""
+        if self._whole is None or self._whole_replay_is_due():
+            return None
+        save, mark = self._whole
+        is_there = save.path.parent == folder and save.path.is_dir()
+        is_earlier = save.env_steps < self.env_steps
+        fresh_env_steps = (self._replay.slots_inserted - mark) * self._config.training.block_length
+        is_worth_it = 2 * fresh_env_steps <= self._replay.env_steps_stored
+        return self._whole if is_there and is_earlier and is_worth_it else None
+
+    def restore(self, save: checkpoint.Save) -> None:
+        """Continues exactly where `save` was written; raises CheckpointError if it does not fit."""
+        refuse_other_algorithm(save, self._config)
+        saved = checkpoint.load(save, self._saved())
+        impossible = impossible_moments(flatten(saved["learner"]))
+        if impossible:
+            raise CheckpointError(f"{save.path}: {impossible}")
+        self._state = self._place(saved["learner"])
+        self._limiter.restore(saved["limiter"])
+        self._replay.restore(*load_replay(save))
+        self._whole = None
+        self.env_steps, self.train_steps = save.env_steps, int(save.meta["train_steps"])
+
+    def _saved(self) -> dict[str, Any]:
+        # The policy's part once more under its own name: serving and evaluation read only that.
+        return {
+            "learner": self._state,
+            "limiter": self._limiter.state(),
+            "policy": self._learner.policy_params(self._state),
+        }
+
+
+def check_replay_memory(
+    config: Config, spec: Spec, agent: Agent, where: str = "this host"
+) -> list[str]:
+    """Returns lines about the replay's size beside the memory of this host, for the user.
+
+    Raises ConfigError where it can never fit. Nothing is said of one that lies in a device, which
+    refuses by itself, or that holds a single block.
+    """
+    if agent.learner.is_on_policy or config.replay.on_device:
+        return []
+    need = replay_need(config, spec, agent.policy.carry_size)
+    return check_memory(config, need, host_memory(), where)
+
+
+def refuse_other_algorithm(save: checkpoint.Save, config: Config) -> None:
+    """Raises CheckpointError where another algorithm than the config's has written the save."""
+    trained = load_config(checkpoint.config_path(save)).algorithm
+    if trained != config.algorithm:
+        raise CheckpointError(
+            f"{save.path} is a checkpoint of {trained}, with which {config.algorithm} cannot go "
+            f"on: resume it as {trained}, or start a run of its own without --resume"
+        )
+
+
+def load_replay(save: checkpoint.Save) -> tuple[Arrays, Arrays | None]:
+    """A save's whole replay; or that of the save it needs, and what came since."""
+    if not checkpoint.needs(save):
+        return checkpoint.map_extra(save, "replay"), None
+    (whole,) = checkpoint.needs(save)
+    return (
+        checkpoint.map_extra(save.path.parent / whole, "replay"),
+        checkpoint.map_extra(save, "replay_since"),
+    )
+
+
+def _make_fused(learner: Learner, collect_block: Any, blocks: int) -> Any:
+    def run(state: Any, drive: Any, version: jax.Array) -> tuple:
+        def block(carry: tuple, _: None) -> tuple[tuple, tuple]:
+            state, drive, version = carry
+            params = learner.policy_params(state)
+            drive, trajectory, ended = collect_block(params, drive, version)
+            fields = (name for name in Batch._fields if getattr(trajectory, name) is not None)
+            by_car = {name: jnp.swapaxes(getattr(trajectory, name), 0, 1)[None] for name in fields}
+            state, metrics = learner.update(state, Batch(**by_car))
+            return (state, drive, version + 1), (metrics, ended)
+
+        (state, drive, _), (metrics, ended) = jax.lax.scan(
+            block, (state, drive, version), None, length=blocks
+        )
+        return state, drive, jax.tree.map(jnp.mean, metrics), ended
+
+    return jax.jit(run, donate_argnums=(0, 1))

@@ -1,0 +1,1 @@
+"""Local viewing: play, render and dream."""

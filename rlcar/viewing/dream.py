@@ -1,0 +1,206 @@
+"""A run's dreams beside what really happened: error by horizon, a picture and a film."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import track as progress_bar
+
+from rlcar.agents.agent import Agent, make_agent
+from rlcar.agents.dreamer.dream import Dream, make_dreamer
+from rlcar.agents.dreamer.learner import policy_part
+from rlcar.config import Config, load_config
+from rlcar.errors import CheckpointError, UserError
+from rlcar.evaluation.laps import track_seeds, write_json
+from rlcar.runs.run import is_same_folder, require_race, require_run, writing
+from rlcar.sim import SPEC, make_race
+from rlcar.sim.sensors import RAYS
+from rlcar.storage import checkpoint
+from rlcar.system.console import make_console
+from rlcar.track import make_pool
+from rlcar.types import Params
+from rlcar.viewing import dream_pictures
+
+_PREFIX_STEPS = 15  # seen before the first dream
+_EVERY_STEPS = 10  # from one dream to the next
+_DRIVE_STEPS = 320  # more than a lap of a good policy
+_DRAWS = 8  # dreams from one belief; what the model expects is their mean
+
+
+class Driven(NamedTuple):
+    """One drive of N cars over T steps, what the model believed at each, and what followed."""
+
+    observation: Any  # [T, N, O]
+    reward: Any  # [T, N], for arriving there
+    is_first: Any  # [T, N]
+    is_last: Any  # [T, N]
+    is_terminal: Any  # [T, N]
+    action: Any  # [T, N, A], taken there
+    belief: Any  # RssmState, leaves [T, N, ...]
+
+
+def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
+    """Writes dream.json, dream.png and dream.gif into a run's folder; returns the first.
+
+    The policy drives the set's tracks; every few steps the model dreams `horizon` steps on from
+    what it has seen, under the actions that were really taken. Raises UserError for a run whose
+    algorithm has no world model.
+    """
+    if not 1 <= horizon <= 200:
+        raise UserError(f"--horizon {horizon}: a dream has 1 to 200 steps")
+    folder = require_run(path)
+    config = load_config(folder / "config.json")
+    require_race(folder, config)
+    if config.algorithm != "dreamer":
+        raise UserError(f"{folder} trained {config.algorithm}, which has no world model to dream")
+    agent = make_agent(config, SPEC)
+    save, params = _load_params(folder, path, agent, config.seed)
+    seeds = track_seeds(track_set)
+    driven = jax.tree.map(np.asarray, _drive(config, agent, policy_part(params), seeds))
+    starts = np.arange(_PREFIX_STEPS, driven.reward.shape[0] - horizon, _EVERY_STEPS)
+    dreamer = make_dreamer(config.dreamer, SPEC)
+    dreams = []
+    for start in progress_bar(
+        starts, "dreaming", console=make_console(stderr=True), transient=True
+    ):
+        state, action = jax.tree.map(
+            lambda x: jnp.repeat(jnp.asarray(x), _DRAWS, axis=-2),
+            (
+                jax.tree.map(lambda x, start=start: x[start], driven.belief),
+                driven.action[start : start + horizon],
+            ),
+        )
+        dream = dreamer.follow(params, state, action, jax.random.PRNGKey(int(start)))
+        dreams.append(jax.tree.map(_mean_of_draws, dream))
+    report = {
+        **_errors(driven, dreams, starts, horizon),
+        "horizon_steps": horizon,
+        "track_set": track_set,
+        "tracks": len(seeds),
+        "prefix_steps": _PREFIX_STEPS,
+        "draws": _DRAWS,
+        "checkpoint": save.path.name,
+        "checkpoint_env_steps": save.env_steps,
+        "provenance": checkpoint.provenance(config.seed),
+    }
+    with writing(folder):
+        dream_pictures.draw_errors(folder / "dream.png", report)
+        chosen = _longest(driven, starts, horizon)
+        dream_pictures.film(
+            folder / "dream.gif",
+            [
+                (
+                    driven.observation[starts[index] + 1 : starts[index] + 1 + horizon, car],
+                    dreams[index].observation[:, car],
+                    f"track {seeds[car]}, after {starts[index]} steps",
+                )
+                for index, car in chosen
+            ],
+        )
+        write_json(folder / "dream.json", report)
+    return report
+
+
+def print_dream(report: Mapping[str, Any]) -> None:
+    """Prints the errors at a few horizons, and what of the ends was foreseen."""
+    console = make_console()
+    for name in ("rays", "speed"):
+        for step in (1, 5, 15, 30):
+            if step <= report["horizon_steps"]:
+                value = report[f"{name}_error_pct"][step - 1]
+                console.print(f"figure {name}_error_pct_at_{step}={value}", highlight=False)
+    console.print(f"figure end_foreseen_share={report['end_foreseen_share']}", highlight=False)
+
+
+def _load_params(
+    folder: Path, path: Path, agent: Agent, seed: int
+) -> tuple[checkpoint.Save, Params]:
+    """The learner's running average, decoder and heads included: the newest parameters' noise is
+    a fifth of a dream's error.
+    """
+    if is_same_folder(path, folder) or path.resolve().parent.name == "best":
+        save = checkpoint.latest(folder / "checkpoints")
+    else:
+        save = checkpoint.open_save(path)
+    if save is None:
+        raise CheckpointError(f"{folder} holds no complete checkpoint yet: train it first")
+    state = jax.eval_shape(lambda: agent.learner.init(seed))
+    return save, checkpoint.load(save, state, part="learner").average
+
+
+def _drive(config: Config, agent: Agent, params: Params, seeds: tuple) -> Driven:
+    """Drives every track; a car that crashes or finishes starts anew."""
+    race = make_race(config.race, make_pool(seeds, config.race.track), track_choice="fixed")
+    number = len(seeds)
+
+    def step(carry: tuple, key: jax.Array) -> tuple[tuple, Driven]:
+        race_state, now, policy = carry
+        policy, action = agent.policy.act(params, policy, now, key, False)
+        race_state, after, _ = race.step(race_state, action)
+        seen = now.observation, now.reward, now.is_first, now.is_last, now.is_terminal
+        return (race_state, after, policy), Driven(*seen, action, policy.state)
+
+    @jax.jit
+    def run() -> Driven:
+        race_state, now = race.reset(jnp.arange(number, dtype=jnp.int32), 0)
+        carry = race_state, now, agent.policy.initial(number)
+        return jax.lax.scan(step, carry, jax.random.split(jax.random.PRNGKey(0), _DRIVE_STEPS))[1]
+
+    return run()
+
+
+def _mean_of_draws(x: jax.Array) -> np.ndarray:
+    """`[H, N * draws, ...]` to `[H, N, ...]`."""
+    drawn = np.asarray(x)
+    return drawn.reshape(drawn.shape[0], -1, _DRAWS, *drawn.shape[2:]).mean(axis=2)
+
+
+def _errors(
+    driven: Driven, dreams: list[Dream], starts: np.ndarray, horizon: int
+) -> dict[str, list[float] | float | int]:
+    """Errors by horizon, over the steps of dreams whose episode was still the same one."""
+    real = {
+        name: np.stack([getattr(driven, name)[s + 1 : s + 1 + horizon] for s in starts])
+        for name in ("observation", "reward", "is_first", "is_terminal")
+    }
+    same = ~np.maximum.accumulate(real["is_first"], axis=1)  # [starts, H, N]
+    dreamt = {
+        name: np.stack([getattr(one, name) for one in dreams])
+        for name in ("observation", "reward", "continues")
+    }
+    last_seen = np.stack([driven.observation[s] for s in starts])[:, None]
+
+    def mean(values: np.ndarray) -> list[float]:
+        total = np.where(same, values, 0.0).sum(axis=(0, 2)) / np.maximum(same.sum((0, 2)), 1)
+        return [round(float(value), 4) for value in total]
+
+    off = 100 * np.abs(dreamt["observation"] - real["observation"])
+    stale = 100 * np.abs(last_seen - real["observation"])
+    survives = np.cumprod(dreamt["continues"], axis=1)[:, -1]
+    ends = (real["is_terminal"] & same).any(axis=1)
+    return {
+        "rays_error_pct": mean(off[..., :RAYS].mean(axis=-1)),
+        "speed_error_pct": mean(off[..., RAYS]),
+        "reward_error": mean(np.abs(dreamt["reward"] - real["reward"])),
+        "continue_error": mean(np.abs(dreamt["continues"] - ~real["is_terminal"])),
+        # What the eye must beat: nothing changes from the last observation on.
+        "rays_stale_error_pct": mean(stale[..., :RAYS].mean(axis=-1)),
+        "speed_stale_error_pct": mean(stale[..., RAYS]),
+        "dreams": int(same[:, 0].sum()),
+        "end_foreseen_share": round(float((survives[ends] < 0.5).mean()), 4) if ends.any() else 0.0,
+        "ends": int(ends.sum()),
+    }
+
+
+def _longest(driven: Driven, starts: np.ndarray, horizon: int) -> list[tuple[int, int]]:
+    """A few (start, car) whose episode lasts as long as the dream, spread over the drive."""
+    chosen = []
+    for index in np.linspace(0, len(starts) - 1, 5).astype(int)[:4]:
+        window = driven.is_first[starts[index] + 1 : starts[index] + 1 + horizon]
+        cars = np.flatnonzero(~window.any(axis=0))
+        if len(cars):
+            chosen.append((int(index), int(cars[index % len(cars)])))
+    return chosen

@@ -1,0 +1,78 @@
+"""One car, one step at a time: a policy at its wheel, for people who watch or take over."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from rlcar.agents.agent import make_agent
+from rlcar.config import Config, load_config
+from rlcar.config.race import RaceConfig
+from rlcar.evaluation.run_report import load_policy
+from rlcar.runs.run import require_race, require_run
+from rlcar.sim import SPEC, CarView, make_race
+from rlcar.track import make_pool
+from rlcar.types import Params, Policy, TimeStep
+
+
+class Seat:
+    """A policy that drives one car without exploring."""
+
+    def __init__(
+        self, policy: Policy, params: Params, name: str = "policy", latent_groups: int = 1
+    ):
+        self.name, self._latent_groups = name, latent_groups
+        self._policy, self._params = policy, params
+        self._act = jax.jit(policy.act, static_argnums=4)
+        self._key = jax.random.key(0)
+        self._carry = policy.initial(1)
+
+    def act(self, time_step: TimeStep) -> np.ndarray:
+        """Returns the action `[1, A]`; `time_step.is_first` forgets what came before."""
+        self._key, key = jax.random.split(self._key)
+        self._carry, action = self._act(self._params, self._carry, time_step, key, False)
+        return np.asarray(action)
+
+    @property
+    def latent(self) -> np.ndarray | None:
+        """The world model's latent state `[S, K]`, when the policy has one."""
+        state = getattr(self._carry, "state", None)
+        if state is None:
+            return None
+        return np.asarray(state.latent)[0].reshape(self._latent_groups, -1)
+
+
+class Moment(NamedTuple):
+    """One car at one step, as it is drawn."""
+
+    time_step: TimeStep
+    view: CarView
+    is_crash: bool
+    lap_time_steps: int
+    latent: np.ndarray | None
+
+
+def load_seat(path: Path) -> tuple[Config, Seat]:
+    """Loads the policy of a run, or of one checkpoint of it."""
+    folder = require_run(path)
+    config = load_config(folder / "config.json")
+    require_race(folder, config)
+    agent = make_agent(config, SPEC)
+    _, params = load_policy(folder, path, agent, config.seed)
+    groups = config.dreamer.world_model.latent_groups
+    return config, Seat(agent.policy, params, folder.name, groups)
+
+
+def drive_once(seat: Seat, race_config: RaceConfig, track_seed: int) -> Iterator[Moment]:
+    """Drives one episode on one track; the first moment is the start."""
+    pool = make_pool([track_seed], race_config.track)
+    race = make_race(race_config, pool, xp=np, track_choice="fixed")
+    state, time_step = race.reset(np.zeros(1, np.int32), 0)
+    yield Moment(time_step, race.view(state), False, 0, seat.latent)
+    while not time_step.is_last[0]:
+        state, time_step, events = race.step(state, seat.act(time_step))
+        lap_time_steps = int(events.lap_time_steps[0])
+        crash = bool(events.is_crash[0])
+        yield Moment(time_step, race.view(state), crash, lap_time_steps, seat.latent)

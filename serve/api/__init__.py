@@ -1,0 +1,1 @@
+"""Requests and answers: schema, binary frames, WebSocket and the OpenAPI document."""

@@ -1,0 +1,92 @@
+"""A served policy drives the simulator in closed loop, over the network, as evaluation does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import io_callback
+from rich.console import Console
+from rich.table import Table
+
+from rlcar.config import parse_config
+from rlcar.config.race import RaceConfig
+from rlcar.evaluation.laps import Laps, drive, track_seeds
+from rlcar.sim import SPEC
+from rlcar.types import Array, Params, Policy, TimeStep
+from serve.client.client import DriveClient
+
+
+def drive_served(
+    client: DriveClient, track_set: str | Sequence[int] = "test", race: RaceConfig | None = None
+) -> dict[str, Any]:
+    """Drives every track of the set at once; returns laps, latencies and how often it fell back.
+
+    The race is the one that the served model was trained for, unless another one is given.
+    """
+    shown = client.check()
+    rules = race or parse_config(shown["config"]).race
+    seeds = track_seeds(track_set)
+    laps = drive(_remote(client), None, rules, seeds)
+    counts = client.counts
+    return {
+        "model_version": shown["version"],
+        "tracks": len(seeds),
+        "track_set": track_set if isinstance(track_set, str) else "given",
+        **_lap_figures(laps),
+        "requests": sum(counts.sources.values()),
+        "latency_p50_ms": counts.latency_ms(50.0),
+        "latency_p99_ms": counts.latency_ms(99.0),
+        "holds": counts.sources["hold"],
+        "fallbacks": counts.sources["fallback"],
+        "timeouts": counts.timeouts,
+        "reconnects": max(0, counts.connects - 1),
+    }
+
+
+def print_drive(result: dict[str, Any], console: Console) -> None:
+    """Prints the result as a table, then as figures."""
+    table = Table(title=f"version {result['model_version']} on the {result['track_set']} tracks")
+    for name in ("laps", "lap time", "crashes", "p50", "p99", "holds", "fallbacks"):
+        table.add_column(name, justify="right")
+    time_steps = result["lap_time_steps"]
+    table.add_row(
+        f"{100 * result['lap_rate']:.1f} % of {result['tracks']}",
+        "none" if time_steps is None else f"{time_steps:.1f} steps",
+        f"{100 * result['crash_rate']:.1f} %",
+        f"{result['latency_p50_ms']:.2f} ms",
+        f"{result['latency_p99_ms']:.2f} ms",
+        str(result["holds"]),
+        str(result["fallbacks"]),
+    )
+    console.print(table)
+    for name, value in result.items():
+        if isinstance(value, int | float):
+            console.print(f"figure {name}={value:.6g}", highlight=False)
+
+
+def _remote(client: DriveClient) -> Policy:
+    """A policy whose every step is a request; in the simulator's loop like any other."""
+
+    def ask(observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+        reply = client.act(np.asarray(observation), np.asarray(is_first))
+        return reply.action.astype(np.float32)
+
+    def act(
+        params: Params, carry: Array, time_step: TimeStep, key: Array, explore: bool
+    ) -> tuple[Array, Array]:
+        shape = jax.ShapeDtypeStruct((len(carry), SPEC.action_size), np.float32)
+        seen = time_step.observation, time_step.is_first
+        return carry, io_callback(ask, shape, *seen, ordered=True)
+
+    return Policy(initial=lambda cars: np.zeros((cars, 0), np.float32), act=act)
+
+
+def _lap_figures(laps: Laps) -> dict[str, Any]:
+    is_lap = laps.lap_time_steps > 0
+    return {
+        "lap_rate": float(is_lap.mean()),
+        "lap_time_steps": float(laps.lap_time_steps[is_lap].mean()) if is_lap.any() else None,
+        "crash_rate": float(laps.is_crash.mean()),
+        "progress": float(laps.progress.mean()),
+    }

@@ -1,0 +1,136 @@
+"""The connections of one client to its server, in one process and one event loop."""
+
+import asyncio
+import contextlib
+import importlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+
+from serve.api.frames import pack_request, unpack_answer
+from serve.api.schema import ActAnswer, Observed
+from serve.client.address import ServerAddress, ServerError
+
+# Import now what the first request would import: it would count against the deadline, and a fork
+# during an import deadlocks the child.
+for _name in (
+    *("anyio._backends._asyncio", "certifi", "concurrent.futures.thread", "encodings.idna"),
+    "httpcore",
+):
+    importlib.import_module(_name)
+
+# Unused TLS context for http. It is made at import, because OpenSSL's locks do not survive a fork.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_CHECK_S = 10.0
+_CLOSE_S = 1.0
+_ANSWERS = msgspec.json.Decoder(ActAnswer)
+
+
+class _Connect(connect):
+    """Follows no redirect: a token is for the server that the user has named."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class Line:
+    """Asks one question at a time. Belongs to the loop and the process that it was made in."""
+
+    def __init__(
+        self,
+        server: ServerAddress,
+        session: str,
+        timeout_s: float,
+        on_connect: Callable[[], None],
+    ):
+        """`on_connect` hears of every WebSocket that is opened."""
+        self._server, self._session, self._timeout_s = server, session, timeout_s
+        self._on_connect = on_connect
+        self._headers = server.headers(session)
+        # A session's observations have an order, so its questions have one too.
+        self.lock = asyncio.Lock()
+        self._socket: ClientConnection | None = None
+        self._web = httpx.AsyncClient(
+            headers=self._headers,
+            timeout=timeout_s,
+            verify=server.tls or _NO_TLS,
+            trust_env=False,
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._web.aclose()
+        if self._socket is not None:
+            await self._socket.close()
+
+    def drop(self) -> None:
+        """Ends the socket without a word; the next question opens another."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                socket.transport.abort()
+
+    async def look(self) -> dict[str, Any]:
+        """The model that would drive, with its settings; raises ServerError when none can."""
+        url = self._server.url
+        try:
+            answer = await self._web.get(f"{url}/v1/models/serving", timeout=_CHECK_S)
+        except (httpx.HTTPError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise ServerError(f"cannot reach {url}: {reason}") from error
+        if answer.status_code != 200:
+            raise ServerError(f"{url} answers {answer.status_code}: {answer.text[:200]}")
+        try:
+            return dict(answer.json())
+        except (TypeError, ValueError) as error:
+            raise ServerError(f"{url} is no policy server: {answer.text[:200]}") from error
+
+    async def ask_http(self, observed: Observed, step: int, version: int | None) -> ActAnswer:
+        """Asks over HTTP; a refusal is an answer too."""
+        body = {
+            "observations": observed.observation.astype(float).tolist(),
+            "is_first": observed.is_first.tolist(),
+            "session": self._session,
+            "step": step,
+            "deadline_ms": self._deadline_ms,
+        }
+        if version is not None:
+            body["model_version"] = version
+        headers = {"content-type": "application/json"}
+        content = msgspec.json.encode(body)
+        url = f"{self._server.url}/v1/act"
+        answer = await self._web.post(url, content=content, headers=headers)
+        if answer.status_code == 200:
+            return _ANSWERS.decode(answer.content)
+        return ActAnswer("fallback", None, 0.0, error=f"{answer.status_code}: {answer.text[:200]}")
+
+    async def ask_socket(self, observed: Observed, step: int) -> ActAnswer:
+        """Asks over the socket, which is opened if need be."""
+        if self._socket is None:
+            self._socket = await _Connect(
+                self._server.socket_url(self._session),
+                additional_headers=self._headers,
+                compression=None,
+                proxy=None,
+                close_timeout=_CLOSE_S,
+                ssl=self._server.tls,
+            )
+            self._on_connect()
+        await self._socket.send(pack_request(observed, step, int(self._deadline_ms)))
+        while True:
+            frame = await self._socket.recv()
+            if isinstance(frame, str):
+                return _ANSWERS.decode(frame)
+            answered, answer = unpack_answer(frame)
+            # What comes late was asked about a moment that has passed.
+            if answered == step:
+                return answer
+
+    @property
+    def _deadline_ms(self) -> float:
+        return min(1000.0, max(1.0, self._timeout_s * 1e3))

@@ -1,0 +1,1 @@
+"""The two ways to serve: Ray Serve, and uvicorn behind HAProxy."""

@@ -1,0 +1,91 @@
+"""The dream beside the road: what a run's world model expects of the next steps."""
+
+import jax
+import numpy as np
+
+from rlcar.agents.dreamer.dream import make_dreamer
+from rlcar.agents.dreamer.learner import make_learner, policy_part
+from rlcar.agents.dreamer.policy import make_policy
+from rlcar.config import load_config
+from rlcar.config.algorithms import DreamerConfig
+from rlcar.sim import SPEC
+from rlcar.sim.sensors import RAYS
+from rlcar.storage import checkpoint
+from rlcar.types import Params, TimeStep
+from serve.live.car import Car
+from serve.live.follow import RunFollower
+from serve.live.wire import DREAM_COLUMNS
+
+DREAM_STEPS = 30
+
+
+class DreamEye:
+    """Watches a car through one world model, whoever drives, and dreams on from what it saw."""
+
+    def __init__(self, config: DreamerConfig, params: Params):
+        self.config = config
+        policy = make_policy(config, SPEC)
+        self._act = jax.jit(policy.act, static_argnums=4)
+        self._imagine = make_dreamer(config, SPEC).imagine
+        self._carry = policy.initial(1)
+        self._key = jax.random.PRNGKey(0)
+        self.change(params)
+
+    def change(self, params: Params) -> None:
+        """Goes on with newer parameters of the same world model."""
+        params = jax.tree.map(jax.numpy.asarray, params)
+        self._params, self._seeing = params, policy_part(params)
+
+    def see(self, time_step: TimeStep) -> None:
+        """Takes in an observation."""
+        self._carry, _ = self._act(self._seeing, self._carry, time_step, self._key, False)
+
+    def took(self, action: np.ndarray) -> None:
+        """Notes what was really done."""
+        self._carry = self._carry._replace(action=np.asarray(action, np.float32)[None])
+
+    def dream(self, car: Car) -> np.ndarray:
+        """Dreams from here on; `[DREAM_STEPS, DREAM_COLUMNS]`, as `live_wire` lists them.
+
+        The model dreams readings, not places. Where the dreamt actions would really lead, and what
+        would be read there, is the simulator's answer, so that both can be drawn on the road.
+        """
+        told = self._imagine(self._params, self._carry.state, DREAM_STEPS, None)
+        observation, reward, goes_on, action = (np.asarray(part)[:, 0] for part in told)
+        rows = np.full((DREAM_STEPS, DREAM_COLUMNS), np.nan, np.float32)
+        real = car.follow(action)
+        rows[:, :3], rows[:, 3 + RAYS : 3 + 2 * RAYS] = real[:, :3], real[:, 3:]
+        rows[:, 3 : 3 + RAYS] = np.clip(observation[:, :RAYS], 0.0, 1.0)
+        rows[:, -3] = np.clip(observation[:, RAYS], 0.0, 1.0)
+        rows[:, -2], rows[:, -1] = reward, np.cumprod(goes_on)
+        return rows
+
+
+class RunDreams:
+    """Finds the newest world model of a run; its method blocks on the disk."""
+
+    def __init__(self, follower: RunFollower):
+        self._follower = follower
+        self._env_steps = -1
+
+    def newest(self) -> tuple[DreamerConfig, Params] | None:
+        """Returns a world model that is newer than the last one returned, if there is one."""
+        save = self._follower.latest("checkpoints")
+        if save is None or save.env_steps <= self._env_steps:
+            return None
+        config = load_config(checkpoint.config_path(save))
+        self._env_steps = save.env_steps
+        if config.algorithm != "dreamer" or config.environment.id:
+            return None
+        learner = make_learner(config.dreamer, SPEC)
+        like = jax.eval_shape(lambda: learner.init(config.seed))
+        return config.dreamer, checkpoint.load(save, like, part="learner").average
+
+
+def open_eye(config: DreamerConfig, params: Params, car: Car) -> DreamEye:
+    """Makes an eye and lets it dream once, so that everything is compiled. Blocks for seconds."""
+    eye = DreamEye(config, params)
+    eye.see(car.time_step)
+    eye.took(np.zeros(2))
+    eye.dream(car)
+    return eye

@@ -1,0 +1,73 @@
+"""What the live session says of itself: the road, who drives what, the figures."""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from rlcar.track import make_track
+from serve.live.car import Car
+from serve.live.drive import Drive
+from serve.live.follow import RunFollower
+from serve.live.seat import DriverSeat
+from serve.live.viewers import Viewers
+
+
+def report_track(car: Car, seeds: range) -> dict[str, Any]:
+    """Describes the road that a car is on, in px; told once for each track."""
+    config = car.course.config
+    track = make_track(car.track_seed, config.track)
+
+    def line(points: Any) -> list[list[float]]:
+        return [[round(float(x), 2), round(float(y), 2)] for x, y in points]
+
+    return {
+        "seed": track.seed,
+        "first_seed": seeds[0],
+        "last_seed": seeds[-1],
+        "inner_px": line(track.inner_px),
+        "outer_px": line(track.outer_px),
+        "centre_px": line(track.centre_px),
+        "obstacles_px": line(track.obstacles_px),
+        "obstacles_are_solid": config.track.obstacle_placement == "road",
+        "obstacle_radius_px": track.obstacle_radius_px,
+        "top_speed_px_per_step": config.vehicle.top_speed_px_per_step,
+    }
+
+
+def report_state(drive: Drive, seat: DriverSeat, viewers: Viewers) -> dict[str, Any]:
+    """Says who drives what; changes seldom."""
+    viewer = None if seat.holder is None else viewers.find(seat.holder)
+    brain = None if drive.wheel is None else drive.wheel.brain
+    return {
+        "is_running": drive.is_running,
+        "is_manual": drive.is_manual,
+        "driver": None if seat.holder is None else viewer.id if viewer else "request",
+        "policy": None if brain is None else brain.label,
+        "version": None if brain is None else brain.version,
+        "policy_env_steps": None if brain is None else brain.env_steps,
+        "ghost": None if drive.ghost is None else drive.ghost.brain.label,
+        "dreams": drive.eye is not None,
+    }
+
+
+def report_stats(drive: Drive, follower: RunFollower | None) -> dict[str, Any]:
+    """The figures of the car, and the losses of the run where one is followed."""
+    losses = [] if follower is None else follower.losses(100)
+    explores = None if follower is None else follower.last("actor/exploration_probability")
+    return {
+        "episode_rewards": list(drive.rewards),
+        "losses": losses,
+        "episode_reward_mean": _mean(drive.rewards),
+        "loss_mean": _mean(losses),
+        # A policy on the page takes its likeliest action; only a run in training explores.
+        "exploration_rate": explores or 0.0,
+        "episodes": drive.episodes,
+        "laps": drive.laps,
+        "steps": drive.steps,
+        "manual_control": drive.is_manual,
+        "running": drive.is_running,
+    }
+
+
+def _mean(values: Collection[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

@@ -1,0 +1,99 @@
+"""Motion JPEG of the drive, for clients that show nothing but pictures."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import simplejpeg
+
+from rlcar.sim.renderer import SIZE_PX, Car, Renderer, Scene
+from rlcar.track import make_track
+from serve.live.session import LiveSession
+
+BOUNDARY = "frame"
+VIDEO_FRAMES_PER_S = 30.0
+JPEG_QUALITY = 70
+MOST_WATCHING = 16
+MOST_WATCHING_EACH = 8  # Of one token or address.
+
+
+class VideoFeed:
+    """Draws and encodes each frame once, however many watch; nothing while nobody does."""
+
+    def __init__(self, live: LiveSession, quality: int = JPEG_QUALITY):
+        self._live, self._quality = live, quality
+        self._renderer: tuple[tuple[int, object], Renderer] | None = None
+        self._frame = b""
+        self._news = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._watching: Counter[str] = Counter()
+
+    def is_full(self, owner: str) -> bool:
+        """Whether the limit of viewers, in total or for this owner, is reached."""
+        everybody = self._watching.total()
+        return everybody >= MOST_WATCHING or self._watching[owner] >= MOST_WATCHING_EACH
+
+    @contextlib.contextmanager
+    def watched_by(self, owner: str) -> Iterator[None]:
+        """Counts one client, and draws as long as there is any."""
+        self._watching[owner] += 1
+        if self._task is None:
+            self._task = asyncio.create_task(self._draw())
+        try:
+            yield
+        finally:
+            self._watching[owner] -= 1
+            self._watching += Counter()  # Forgets owners without clients.
+            if not self._watching and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yields the stream's parts without end."""
+        while True:
+            async with self._news:
+                await self._news.wait()
+                frame = self._frame
+            yield frame
+
+    async def _draw(self) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        while True:
+            jpeg = await asyncio.to_thread(self.picture)
+            head = (
+                f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            )
+            async with self._news:
+                self._frame = head.encode() + jpeg + b"\r\n"
+                self._news.notify_all()
+            due_s = max(due_s + 1.0 / VIDEO_FRAMES_PER_S, loop.time())
+            await asyncio.sleep(due_s - loop.time())
+
+    def picture(self) -> bytes:
+        """Draws the drive as it is now, 800x600, as a JPEG."""
+        drive = self._live.drive
+        car, tick = drive.car, drive.tick()
+        key = (car.track_seed, car.course.config)
+        if self._renderer is None or self._renderer[0] != key:
+            track = make_track(car.track_seed, car.course.config.track)
+            self._renderer = key, Renderer(track)
+        renderer = self._renderer[1]
+        policy = "no policy yet" if drive.wheel is None else drive.wheel.brain.label
+        pose, ghost = tick.pose, tick.ghost
+        surface = renderer.draw(
+            Scene(
+                Car(pose.x_px, pose.y_px, pose.heading_deg, pose.speed_px_per_step),
+                rays=tick.rays,
+                rival=tick.rival,
+                ghosts=() if ghost is None else [Car(ghost.x_px, ghost.y_px, ghost.heading_deg)],
+                progress=pose.progress,
+                mode="by hand" if drive.is_manual else policy,
+                latent=None if drive.is_manual else drive.latent,
+            )
+        )
+        pixels = np.frombuffer(surface.get_buffer().raw, np.uint8)
+        pixels = pixels.reshape(SIZE_PX[1], SIZE_PX[0], 4)
+        return simplejpeg.encode_jpeg(pixels, quality=self._quality, colorspace="BGRX")

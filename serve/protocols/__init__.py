@@ -1,0 +1,1 @@
+"""Connections within limits: uvicorn protocols for HTTP and WebSockets."""

@@ -1,0 +1,291 @@
+"""A queue of trainings with processes that die, freeze, fail and are asked to stop."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlcar.campaigns.campaign import CampaignRun, end_process
+from rlcar.campaigns.config import load_campaign
+from rlcar.config import make_config
+from rlcar.errors import ConfigError
+from rlcar.runs.monitor import RunReader
+from rlcar.runs.run import Run
+from rlcar.storage import checkpoint
+from rlcar.system import lease, process_state
+
+COMMAND = "rlcar campaign night.yaml"
+PATIENCE_S = 240.0
+TINY = {
+    "preset": "ppo",
+    "mode": "test",
+    "set": {
+        "training.env_steps": 1024,
+        "training.block_length": 32,
+        "training.evaluate_every_env_steps": 4096,
+        "training.checkpoint_every_s": 1e-6,
+        "training.log_every_s": 1e-6,
+        "ppo.epochs": 1,
+    },
+}
+LONG = {"training.env_steps": 2_000_000}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**tree):
+        path = tmp_path / "night.yaml"
+        path.write_text(yaml.safe_dump({"defaults": TINY, **tree}))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"jobs": []}, "jobs = []: List should have at least 1 item"),
+        ({"jobs": [{"name": "a"}], "slot": 2}, "unknown setting 'slot'; did you mean 'slots'?"),
+        (
+            {"jobs": [{"name": "a"}], "slots": 0},
+            "slots = 0: Input should be greater than or equal to 1",
+        ),
+        ({"jobs": [{"name": "a"}, {"name": "a"}]}, "two jobs are called 'a'"),
+        ({"jobs": [{"name": "../a"}]}, "jobs.0.name = '../a'"),
+        (
+            {"jobs": [{"name": "a", "presets": "nano"}]},
+            "unknown setting 'jobs.0.presets'; did you mean 'preset'?",
+        ),
+        ({"jobs": [{"name": "a", "preset": "nona"}]}, "job a: unknown preset 'nona'"),
+        ({"jobs": [{"name": "a", "set": {"ppo.epoch": 1}}]}, "unknown setting 'ppo.epoch'"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_starts(write, tree, said):
+    with pytest.raises(ConfigError) as caught:
+        load_campaign(write(**tree))
+    assert said in str(caught.value)
+
+
+def test_the_longest_job_comes_first_and_says_what_train_is_told(write):
+    steps = {"short": 512, "long": 4096, "middle": 1024}
+    jobs = [
+        {"name": name, "seed": 7, "set": {"training.env_steps": number}}
+        for name, number in steps.items()
+    ]
+    queue = load_campaign(write(jobs=[*jobs, {"name": "said", "hours": 3.0}])).longest_first()
+    assert [job.name for job in queue] == ["said", "long", "middle", "short"]
+    words = queue[1].options()
+    assert words[:5] == ["--local", "--preset", "ppo", "--mode", "test"]
+    assert words[words.index("--seed") + 1] == "7"
+    assert "training.env_steps=4096" in words
+
+
+def test_the_example_of_the_documentation_is_a_campaign(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "night.yaml").write_text(example)
+    queue = load_campaign(tmp_path / "night.yaml").longest_first()
+    assert queue[0].name == "wide"
+    assert queue[1].name == "far"
+    assert {"--simulators", "--address"} < set(queue[1].options())
+    assert "--local" not in queue[1].options()
+    assert re.findall(r"^rlcar campaign.*", page, re.MULTILINE) == [COMMAND]
+
+
+def run_until(campaign, question):
+    """Steps on until `question()` is true; every process ends with the test."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not question():
+        assert time.monotonic() < end_s, [(one.job.name, one.state) for one in campaign.jobs]
+        campaign.step()
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start(write, tmp_path):
+    started = []
+
+    def start(**tree):
+        started.append(CampaignRun(load_campaign(write(**tree)), tmp_path / "runs"))
+        return started[-1]
+
+    yield start
+    for campaign in started:
+        for one in campaign.jobs:
+            if one.process is not None:
+                end_process(one.process, 0.0)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_never_more_than_the_slots_run_and_what_fails_again_and_again_is_given_up(start, tmp_path):
+    campaign = start(
+        slots=1,
+        retries=1,
+        backoff_s=0.1,
+        jobs=[{"name": "good"}, {"name": "bad", "env": "rlcar/NoSuch-v0", "hours": 1.0}],
+    )
+    most = 0
+
+    def is_over():
+        nonlocal most
+        most = max(most, sum(one.state == "running" for one in campaign.jobs))
+        return campaign.is_over()
+
+    run_until(campaign, is_over)
+    assert most == 1
+    states = {one.job.name: (one.state, one.failures, one.reason) for one in campaign.jobs}
+    assert states == {"bad": ("failed", 2, "exit code 2"), "good": ("done", 0, "")}
+    assert "NoSuch" in (tmp_path / "runs/logs/bad.log").read_text()
+    assert (tmp_path / "runs/good/report.json").exists()
+    again = start(slots=1, jobs=[{"name": "good"}])
+    assert again.is_over(), "what is done is not done again"
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path):
+    jobs = [{"name": "cold", "set": LONG}]
+    campaign = start(slots=1, backoff_s=0.1, frozen_after_s=8.0, jobs=jobs)
+    (job,) = campaign.jobs
+    checkpoints = tmp_path / "runs/cold/checkpoints"
+    run_until(campaign, lambda: checkpoint.latest(checkpoints) is not None)
+    frozen = job.process.pid
+    os.kill(frozen, signal.SIGSTOP)
+    reached = checkpoint.latest(checkpoints).env_steps
+    run_until(campaign, lambda: job.failures == 1)
+    assert job.reason.startswith("frozen for ")
+    with pytest.raises(ProcessLookupError):
+        os.kill(frozen, 0)
+    run_until(campaign, lambda: job.state == "running")
+    assert job.process.pid != frozen
+    run_until(campaign, lambda: checkpoint.latest(checkpoints).env_steps > reached)
+    campaign.stop()
+    assert RunReader(tmp_path / "runs/cold").status().state == "stopped"
+
+
+SLOW_ENVIRONMENT = """
+import os, time
+import gymnasium
+import numpy as np
+
+class Slow(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        time.sleep(0.005)
+        while os.path.exists("stuck"):
+            time.sleep(0.1)
+        return np.zeros(3, np.float32), 0.0, False, self.steps >= 250, {}
+
+gymnasium.register("Slow-v0", Slow)
+"""
+SLOW = {
+    "env": "slow_environment:Slow-v0",
+    "set": {"training.env_steps": 512, "training.evaluate_every_env_steps": 512},
+}
+
+
+@pytest.fixture
+def slow_environment(tmp_path, monkeypatch):
+    (tmp_path / "slow_environment.py").write_text(SLOW_ENVIRONMENT)
+    monkeypatch.chdir(tmp_path)
+    paths = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.usefixtures("slow_environment")
+def test_a_slow_evaluation_is_not_frozen_and_an_environment_that_hangs_is(start, tmp_path):
+    """An evaluation takes 20 s, longer than a job may go without a sign of life."""
+    jobs = [{"name": "slow", **SLOW}]
+    campaign = start(slots=1, backoff_s=0.1, retries=0, frozen_after_s=8.0, jobs=jobs)
+    (job,) = campaign.jobs
+    run_until(campaign, campaign.is_over)
+    assert (job.state, job.failures) == ("done", 0), (tmp_path / "runs/logs/slow.log").read_text()
+
+    (tmp_path / "stuck").touch()
+    jobs = [{"name": "stuck", **SLOW}]
+    campaign = start(slots=1, backoff_s=0.1, retries=0, frozen_after_s=8.0, jobs=jobs)
+    (job,) = campaign.jobs
+    run_until(campaign, campaign.is_over)
+    assert job.state == "failed"
+    assert job.reason.startswith("frozen for ")
+
+
+def test_what_a_lost_host_left_is_no_sign_that_the_new_process_is_frozen(start, tmp_path):
+    """The new process may wait for that host's lease to expire: it must not be killed for it."""
+    folder = tmp_path / "runs/job"
+    with Run(folder, make_config(mode="test")):
+        pass
+    about = process_state.describe("running") | {"host": "lost", "lease": 1, "stage": "working"}
+    process_state.put(folder, about | {"silent_s": 500.0})
+    os.utime(folder / "process.json", (1.0, 1.0))
+    campaign = start(slots=1, retries=0, frozen_after_s=1.0, jobs=[{"name": "job"}])
+    (job,) = campaign.jobs
+    campaign.step()
+    assert job.run.state == "frozen", "the folder alone looks like it"
+    # However soon a job of this campaign counts as frozen, the lease takes its time to expire.
+    for waited_s in (0.0, lease.WAIT_S):
+        job.started_s -= waited_s
+        campaign._looked_s = 0.0
+        campaign.step()
+        assert (job.state, job.failures) == ("running", 0)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_killed_job_goes_on_and_ctrl_c_saves_all(write, tmp_path):
+    runs = tmp_path / "runs"
+    write(slots=2, backoff_s=0.1, jobs=[{"name": "a", "set": LONG}, {"name": "b", "set": LONG}])
+    command = [sys.executable, "-m", "rlcar.cli", *COMMAND.split()[1:]]
+    said = tmp_path / "said"
+    with said.open("w") as file:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    try:
+
+        def has_saved(name, after=0):
+            end_s = time.monotonic() + PATIENCE_S
+            while True:
+                save = checkpoint.latest(runs / name / "checkpoints")
+                if save is not None and save.env_steps > after:
+                    return save.env_steps
+                assert time.monotonic() < end_s, said.read_text()
+                assert process.poll() is None, said.read_text()
+                time.sleep(0.05)
+
+        has_saved("b")
+        has_saved("a")
+        about = yaml.safe_load((runs / "a/process.json").read_text())
+        os.kill(about["pid"], signal.SIGKILL)
+        before = checkpoint.latest(runs / "a/checkpoints").env_steps
+        has_saved("a", after=before)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130, said.read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
+    text = said.read_text()
+    assert "soon again: a (signal 9)" in text or "figure failures=1" in text
+    assert "figure failures=1" in text
+    assert f"continue with: {COMMAND}" in text
+    for name in ("a", "b"):
+        assert RunReader(runs / name).status().state == "stopped"

@@ -1,0 +1,67 @@
+"""Who has a card learns on it, and drives on the CPU."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from rlcar.devices.selection import default_platform, everything_on_cpu, to_learner
+
+PROGRAM = """
+import json, jax
+from rlcar.agents.agent import make_agent
+from rlcar.config import make_config
+from rlcar.devices.selection import everything_on_cpu
+from rlcar.rollout.race import Rollout
+from rlcar.sim import SPEC
+from rlcar.training.trainer import Trainer
+
+config = make_config(mode="test")
+with everything_on_cpu():
+    agent = make_agent(config, SPEC)
+    trainer, rollout = Trainer(config, SPEC, agent), Rollout(config, agent.policy)
+    while not trainer.train_steps:
+        trainer.insert(rollout.collect(trainer.weights())[0])
+        for _ in range(trainer.calls_due()):
+            trainer.train()
+
+def platforms(tree):
+    return sorted({device.platform for leaf in jax.tree.leaves(tree) for device in leaf.devices()})
+
+print(json.dumps([platforms(trainer._state), platforms(rollout.state)]))
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not shutil.which("nvidia-smi"), reason="needs a card")
+def test_a_card_learns_and_the_cpu_drives():
+    environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
+    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == [["gpu"], ["cpu"]]
+
+
+def test_without_a_card_nothing_is_moved():
+    state = {"w": jax.numpy.ones(3)}
+    with everything_on_cpu():
+        assert to_learner(state) is state
+        assert default_platform() == "cpu"
+
+
+def test_the_platform_is_that_of_the_default_device():
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert default_platform() == "cpu"
+    with jax.default_device("tpu"):  # by name alone: nothing is run there
+        assert default_platform() == "tpu"

@@ -1,0 +1,59 @@
+"""The document is true: 500 requests made from it, good and bad, under every check there is."""
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, assume, settings
+
+from serve.api.openapi import openapi
+from serve.api.schema import RACE_RANGE
+from serve.settings import make_settings
+from tests.serve.served import publish, serving
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("registry") / "models"
+    publish(folder, seed=1)
+    default = make_settings().deadline_ms  # which the document tells
+    with serving(folder, requests_per_s=1e6, deadline_ms=default) as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+def test_the_served_document_is_the_one_that_is_tested(url):
+    assert httpx.get(f"{url}/openapi.json").json() == openapi(RACE_RANGE, make_settings())
+
+
+def test_ranges_stand_in_the_document():
+    request = openapi(RACE_RANGE, make_settings())["components"]["schemas"]["ActRequest"]
+    observation = request["oneOf"][0]["properties"]["observation"]
+    assert observation["items"] == {"type": "number", "minimum": 0.0, "maximum": 1.0}
+    assert observation["minItems"] == observation["maxItems"] == 6
+
+
+schema = schemathesis.openapi.from_dict(openapi(RACE_RANGE, make_settings()))
+
+
+def _test_of(operation):
+    @schema.include(path=operation.path, method=operation.method.upper()).parametrize()
+    @settings(
+        max_examples=500,
+        deadline=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def every_request_is_answered_as_the_document_says(case, url):
+        body = case.body if isinstance(case.body, dict) else {}
+        if isinstance(body.get("is_first"), list):
+            # That two lists are as long is what a schema cannot say.
+            cars = body.get("observations", [None])
+            assume(not isinstance(cars, list) or len(body["is_first"]) == len(cars))
+        case.call_and_validate(base_url=url)
+
+    return every_request_is_answered_as_the_document_says
+
+
+# A function for each: the tests of one function share an id, of which pytest-xdist runs one.
+for one in schema.get_all_operations():
+    globals()[f"test_{one.ok().label}"] = _test_of(one.ok())

@@ -1,0 +1,74 @@
+"""A run that was begun and saved but not trained, and the live page on a port of this machine."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import uvicorn
+
+from rlcar.runs.run import Run
+from rlcar.sim import SPEC
+from rlcar.training.trainer import Trainer
+from serve.live.app import live_config
+from serve.live.session import LiveSession, open_live
+from serve.settings import make_settings
+from tests.serve.served import Server
+from tests.support.tiny_run import make_tiny_config, tiny_agent
+from tests.support.waiting import wait_until
+
+
+def save_run(folder: Path, env_steps: int = 128) -> Path:
+    """Leaves what a training leaves that was stopped at its first step, or adds another save."""
+    config = make_tiny_config()
+    trainer = Trainer(config, SPEC, tiny_agent(config))
+    trainer.env_steps = env_steps
+    if (folder / "config.json").exists():
+        trainer.save(folder / "checkpoints", {"train_seconds": 1.0, "metric": None})
+        return folder
+    with Run(folder, config) as run:
+        trainer.save(run.checkpoints, run.meta())
+        run.log(env_steps, 0)
+    return folder
+
+
+class Page(NamedTuple):
+    """The page's server, and a client of it."""
+
+    server: Server
+    live: LiveSession
+    web: httpx.Client
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, without a scheme."""
+        return f"127.0.0.1:{self.server.port}"
+
+
+@contextlib.contextmanager
+def paged(registry: Path, run: Path | None = None, **settings: Any) -> Iterator[Page]:
+    """Runs the page as `rlcar watch` does, until the block ends."""
+    live = open_live(registry, run)
+    config = live_config(live, make_settings(registry=str(registry), port=0, **settings))
+    with on_a_port(live, config) as page:
+        yield page
+
+
+@contextlib.contextmanager
+def on_a_port(live: LiveSession, config: uvicorn.Config) -> Iterator[Page]:
+    """Runs what uvicorn is to run in a thread, until the block ends."""
+    server = Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started or not thread.is_alive())
+    assert server.started, "uvicorn did not start"
+    server.port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30.0) as web:
+            yield Page(server, live, web)
+    finally:
+        server.should_exit = True
+        thread.join(20.0)
+        assert not thread.is_alive(), "uvicorn did not stop"

@@ -1,0 +1,322 @@
+"""The page as a person uses it: Debian's Chromium, keys, fingers, clicks."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from serve.guard.tokens import TokenStore
+from serve.live.models import one_step
+from serve.live.wire import RUNNING
+from tests.serve.live.live_page import paged, save_run
+from tests.serve.served import publish
+from tests.support.waiting import wait_until
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium"),
+]
+# Where screenshots are left for a person to look at, if anywhere.
+SHOTS = os.environ.get("RLCAR_SCREENSHOTS")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser")
+    run = save_run(folder / "runs" / "begun", 128)
+    for seed in range(2):
+        publish(folder / "models", seed)
+    with paged(folder / "models", run) as page:
+        wait_until(lambda: page.live.drive.eye is not None)
+        yield page
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, page):
+    """Opens the page in a browser of its own; complains of whatever the console says."""
+    contexts, complaints = [], []
+
+    def open_it(gamepad=None, **options):
+        options = {"viewport": {"width": 1280, "height": 900}, **options}
+        context = chromium.new_context(**options)
+        contexts.append(context)
+        tab = context.new_page()
+        if gamepad:
+            tab.add_init_script(gamepad)
+        tab.on("console", lambda said: complaints.append(said.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda asked: _is_ours(asked.url, page) or complaints.append(asked.url))
+        tab.goto(f"http://{page.address}/")
+        until(tab, "document.querySelector('#track-seed').textContent !== '–'")
+        return tab
+
+    page.live.drive.is_running = page.live.drive.is_manual = False
+    page.live.tell_state()
+    yield open_it
+    for context in contexts:
+        context.close()
+    wait_until(lambda: page.live.seat.holder is None)
+    assert complaints == []
+
+
+def _is_ours(url, page):
+    return url.startswith((f"http://{page.address}/", "data:"))
+
+
+def until(tab, expression):
+    """Waits for JavaScript to be true; Playwright's own way would need eval, which is forbidden."""
+    wait_until(lambda: tab.evaluate(expression))
+
+
+def _shot(tab, name):
+    if SHOTS:
+        tab.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
+
+
+def test_a_person_drives_with_the_arrow_keys(open_page, page):
+    tab = open_page()
+    tab.get_by_role("button", name="Drive by hand").click()
+    tab.locator("#overlay-start").click()
+    tab.get_by_text("You have the wheel").wait_for()
+    tab.keyboard.down("ArrowUp")
+    wait_until(lambda: page.live.drive.car.pose.speed_px_per_step > 1.0)
+    wait_until(lambda: page.live.drive.car.action.tolist() == [0.0, 1.0])
+    tab.keyboard.down("ArrowLeft")  # several at once
+    wait_until(lambda: page.live.drive.car.action.tolist() == [1.0, 1.0])
+    until(tab, "Number(document.querySelector('#speed').textContent) > 0.5")
+    tab.keyboard.up("ArrowUp")
+    tab.keyboard.up("ArrowLeft")
+    wait_until(lambda: page.live.drive.car.action.tolist() == [0.0, 0.0])
+    _shot(tab, "by-hand-1280")
+
+
+def test_the_policy_drives_dreams_and_is_watched_at_the_screens_own_pace(open_page, page):
+    tab = open_page()
+    tab.locator("#overlay-start").click()
+    wait_until(lambda: page.live.drive.tick().flags & RUNNING and page.live.drive.car.steps > 10)
+    assert tab.locator("#policy").text_content() == "begun at 128 env steps"
+    until(tab, "document.querySelector('#dream-error').textContent !== ''")
+    tab.locator("#ahead").fill("30")
+    until(tab, "document.querySelector('#ahead-value').textContent === '30'")
+    for canvas in ("#road", "#fan", "#strip", "#latent"):
+        wait_until(lambda canvas=canvas: tab.evaluate(_COLOURS, canvas) > 2)
+    until(tab, "Number(document.querySelector('#road').dataset.framesPerS) > 10")
+    assert tab.evaluate(_REWRITTEN) == 0
+    tab.get_by_role("button", name="Drive by hand").click()
+    tab.get_by_role("button", name="Let the policy drive").click()
+    wait_until(lambda: not page.live.drive.is_manual)
+    tab.locator("#start").click()
+    wait_until(lambda: not page.live.drive.is_running)
+
+
+# How often the chip of the wheel is written in 20 frames in which nobody takes it.
+_REWRITTEN = """() => new Promise((done) => {
+  let writes = 0, frames = 0;
+  new MutationObserver((all) => { writes += all.length; })
+    .observe(document.querySelector("#seat"), { attributes: true, childList: true });
+  const count = () => ++frames < 20 ? requestAnimationFrame(count) : done(writes);
+  requestAnimationFrame(count);
+})"""
+_COLOURS = """(canvas) => {
+  const place = document.querySelector(canvas);
+  const pixels = place.getContext("2d").getImageData(0, 0, place.width, place.height).data;
+  return new Set(new Uint32Array(pixels.buffer)).size;
+}"""
+
+
+def test_versions_are_saved_loaded_and_raced_against(open_page, page):
+    tab = open_page()
+    tab.get_by_role("button", name="Save as a new version").click()
+    tab.get_by_text("Saved as version 3").wait_for()
+    tab.locator("#versions option[value='3']").wait_for(state="attached")
+    tab.evaluate(_OBSERVE, "#message")
+    for newest in (3, 4):
+        page.live.viewers.tell("versions", newest=newest)
+    until(tab, "window.said.includes('Version 4 was published.')")
+    assert "Version 3 was published." not in tab.evaluate("window.said")  # who saved it was told
+    _load(tab, "1")
+    assert page.live.state()["version"] == 1
+    tab.locator("#ghosts").select_option("2")
+    tab.get_by_role("button", name="Set", exact=True).click()
+    tab.get_by_text("version 2 drives along").wait_for()
+    tab.locator("#overlay-start").click()
+    tab.locator("#duels tbody tr").first.wait_for(timeout=60_000)
+    assert "version 2" in tab.locator("#duels").text_content()
+    _shot(tab, "duel-1280")
+    tab.locator("#ghosts").select_option("")
+    tab.get_by_role("button", name="Set", exact=True).click()
+    _load(tab, "live")
+    wait_until(lambda: page.live.follows)
+
+
+def _load(tab, file):
+    tab.locator(f"#versions option[value='{file}']").wait_for(state="attached")
+    tab.locator("#versions").select_option(file)
+    tab.get_by_role("button", name="Load", exact=True).click()
+    tab.get_by_text("is at the wheel").wait_for()
+
+
+def test_moving_an_observation_moves_the_action(open_page, page):
+    tab = open_page()
+    _load(tab, "1")
+    for left, right in ((0.05, 1.0), (1.0, 0.05)):
+        tab.get_by_role("slider", name="Ray 45° left").fill(str(left))
+        tab.get_by_role("slider", name="Ray 45° right").fill(str(right))
+        seen = [right, 0.7, 1.0, 0.7, left, 0.6]
+        steering, throttle = one_step(page.live.drive.wheel.brain, seen)
+        wanted = f"{'right' if steering < 0 else 'left'} {abs(steering):.2f}"
+        until(tab, f"document.querySelector('#try-steering output').textContent === '{wanted}'")
+        wanted = f"{'go' if throttle >= 0 else 'brake'} {abs(throttle):.2f}"
+        until(tab, f"document.querySelector('#try-throttle output').textContent === '{wanted}'")
+    _load(tab, "live")
+
+
+def test_a_second_page_watches_until_the_wheel_is_free(open_page, page):
+    ann, bob = open_page(), open_page()
+    ann.get_by_role("button", name="Take the wheel").click()
+    ann.get_by_text("You have the wheel").wait_for()
+    bob.get_by_text("Watching: somebody else drives").wait_for()
+    assert bob.locator("#start").is_disabled()
+    ann.get_by_role("button", name="Give it back").click()
+    bob.get_by_role("button", name="Take the wheel").click()
+    bob.get_by_text("You have the wheel").wait_for()
+
+
+def test_a_gamepad_steers_by_its_stick_and_drives_by_its_triggers(open_page, page):
+    tab = open_page(gamepad=_GAMEPAD)
+    tab.get_by_role("button", name="Drive by hand").click()
+    tab.locator("#overlay-start").click()
+    wait_until(lambda: page.live.drive.car.action.tolist() == [-0.5, 0.75])
+
+
+# No machine of the tests has one: what the browser would say of a stick half to the right and of
+# triggers pressed by three quarters.
+_GAMEPAD = """navigator.getGamepads = () => [null, {
+  axes: [0.5, 0.02], buttons: [0, 0, 0, 0, 0, 0, 0, 0.75].map((value) => ({ value })),
+}]"""
+
+
+def test_everything_is_reached_by_the_keyboard_alone_in_a_sensible_order(open_page, page):
+    tab = open_page()
+    reached = []
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.id || document.activeElement.tagName"))
+    order = [
+        *("seat-button", "overlay-start", "start", "reset", "manual", "next-track"),
+        *("try-now", "versions", "load", "ghosts", "ghost", "save", "ahead"),
+    ]
+    places = [reached.index(name) for name in order]
+    assert places == sorted(places), reached
+    assert tab.evaluate(_NAMELESS) == []
+    tab.locator("#start").focus()
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Stop").wait_for()
+    tab.keyboard.press("m")
+    wait_until(lambda: page.live.drive.is_manual)
+    tab.keyboard.press("p")
+    wait_until(lambda: not page.live.drive.is_running)
+
+
+# Controls that a screen reader could not name.
+_NAMELESS = """() => [...document.querySelectorAll("button, input, select, canvas, [role=meter]")]
+  .filter((one) => !one.ariaLabel && !one.textContent.trim() && !one.labels?.length)
+  .map((one) => one.outerHTML)"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_cut_off_and_a_thumb_drives(open_page, page, scheme):
+    tab = open_page(
+        viewport={"width": 360, "height": 740}, color_scheme=scheme, has_touch=True, is_mobile=True
+    )
+    tab.locator("#manual").click()
+    tab.locator("#overlay-start").click()
+    gas = tab.get_by_role("button", name="Accelerate")
+    gas.dispatch_event("pointerdown", {"pointerId": 1})
+    wait_until(lambda: page.live.drive.car.action[1] == 1.0)
+    gas.dispatch_event("pointerup", {"pointerId": 1})
+    wait_until(lambda: page.live.drive.car.action[1] <= 0.0)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+    assert tab.evaluate(_CUT_OFF) == []
+    _shot(tab, f"phone-{scheme}")
+
+
+# Elements whose text does not fit into them, and those that stand beside the screen.
+_CUT_OFF = """() => [...document.querySelectorAll("button, dd, dt, p, h1, h2, label, td, th")]
+  .filter((one) => one.offsetParent && !["skip", "unseen"].includes(one.className))
+  .filter((one) => one.scrollWidth > one.clientWidth + 1
+    || one.getBoundingClientRect().right > innerWidth + 1)
+  .map((one) => one.outerHTML.slice(0, 120))"""
+
+
+def test_a_lost_connection_is_said_and_comes_back(open_page, page):
+    tab = open_page()
+    tab.evaluate(_OBSERVE, "#seat")
+    for viewer in list(page.live.viewers._all.values()):
+        viewer.is_gone = True
+        viewer.tell("{}")
+    until(tab, "window.said.length >= 2")
+    lost, *_, back = tab.evaluate("window.said")
+    assert lost == "Connection lost, trying again"
+    assert back == "The wheel is free"
+
+
+def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
+    """What was clicked before the server said under which name would be a stranger's command."""
+    page.live.drive.is_running = page.live.drive.is_manual = False
+    with chromium.new_context() as context:
+        tab = context.new_page()
+        tab.add_init_script("window.WebSocket = class {};")
+        tab.goto(f"http://{page.address}/")
+        assert tab.locator("#seat").text_content() == "Connecting"
+        tab.keyboard.press("m")
+        for button in ("start", "overlay-start", "manual", "save"):
+            assert tab.locator(f"#{button}").is_disabled()
+        assert not page.live.drive.is_manual
+
+
+# Keeps every text that stood in a place.
+_OBSERVE = """(place) => {
+  window.said = [];
+  const seen = document.querySelector(place);
+  new MutationObserver(() => window.said.push(seen.textContent))
+    .observe(seen, { childList: true, characterData: true });
+}"""
+
+
+def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
+    store = TokenStore(tmp_path / "tokens.json")
+    driver, watcher = store.create("ann", ["admin"]), store.create("bob", ["read"])
+    publish(tmp_path / "models", 1)
+    with paged(tmp_path / "models", auth=True, tokens=tmp_path / "tokens.json") as page:
+        assert page.web.get("/").status_code == 401
+        for name, secret in (("ann", driver), ("bob", watcher)):
+            login = {"username": name, "password": secret}
+            context = chromium.new_context(http_credentials=login)
+            tab = context.new_page()
+            tab.goto(f"http://{page.address}/")
+            tab.get_by_role("button", name="Drive by hand").click()
+            if name == "bob":
+                tab.get_by_text("this token lacks the scope drive").wait_for()
+                assert not page.live.drive.is_manual
+            else:
+                tab.get_by_text("You have the wheel").wait_for()
+                tab.get_by_role("button", name="Let the policy drive").click()
+                wait_until(lambda: not page.live.drive.is_manual)
+                tab.get_by_role("button", name="Save as a new version").click()
+                tab.get_by_text("Saved as version 2").wait_for()
+            context.close()
+            wait_until(lambda: page.live.seat.holder is None)

@@ -1,0 +1,161 @@
+"""The policy in NumPy does what the one in JAX does, over whole races."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlcar.agents.agent import make_agent
+from rlcar.agents.normaliser import Moments, normalise
+from rlcar.config import Config, make_config
+from rlcar.errors import RegistryError
+from rlcar.registry import NORMALISER, Model, Registry, Version
+from rlcar.registry.architecture import policy_shapes
+from rlcar.registry.schema import schema_of
+from rlcar.sim import SPEC, make_race
+from rlcar.storage.arrays import flatten, leaf_name
+from rlcar.track import make_pool
+from serve.policy.policy import load_policy, make_policy, rows, stack
+from tests.support.untrained_run import write_run
+
+CARS, STEPS = 4, 400
+PRESETS = ("nano", "small", "documented", "ppo", "recurrent-ppo", "sac", "td3")
+_WITHOUT_MEMORY = "dreamer.world_model.has_memory=false"
+CONFIGS = {
+    **{preset: make_config(preset) for preset in PRESETS},
+    "no-memory": make_config("nano", overrides=[_WITHOUT_MEMORY]),
+}
+
+
+def _trained_like(config: Config, seed: int = 0) -> Any:
+    """Parameters as large as trained ones: no layer is near zero, no normaliser the identity."""
+    agent = make_agent(config, SPEC)
+    like = jax.eval_shape(lambda: agent.learner.policy_params(agent.learner.init(0)))
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        if leaf_name(path).endswith(".b"):
+            return (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
+        if len(leaf.shape) < 2:
+            return (0.5 + rng.random(leaf.shape)).astype(np.float32)
+        return (rng.normal(size=leaf.shape) * 1.5 / leaf.shape[-2] ** 0.5).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, like)
+
+
+def _model(config: Config, params: Any) -> Model:
+    observation, action = schema_of(config, SPEC)
+    metadata = {"config": config.model_dump(), "observation": observation, "action": action}
+    return Model(Version(1, "", metadata, {}), flatten(params))
+
+
+@pytest.fixture(scope="module")
+def race():
+    """Short races of CARS cars, compiled once for all policies."""
+    rules = make_config().race.model_copy(update={"time_limit_steps": 150})
+    race = make_race(rules, make_pool(range(CARS), rules.track))
+    return race._replace(step=jax.jit(race.step))
+
+
+def _races(race: Any, config: Config, params: Any) -> Iterator[tuple[Any, np.ndarray, Any]]:
+    """What CARS cars saw, did and believed; new races begin as the old ones end."""
+    policy = make_agent(config, SPEC).policy
+    act = jax.jit(policy.act, static_argnums=4)
+    state, time_step = race.reset(jnp.arange(CARS, dtype=jnp.int32), 0)
+    memory = policy.initial(CARS)
+    for _ in range(STEPS):
+        memory, action = act(params, memory, time_step, jax.random.key(0), False)
+        yield time_step, np.asarray(action), getattr(memory, "state", None)
+        # Forward in any case: drawn parameters like to stand still.
+        forward = np.abs(action) * [0, 1] + np.asarray(action) * [1, 0]
+        state, time_step, _ = race.step(state, forward.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_numpy_acts_like_jax_over_whole_races(name, race):
+    config = CONFIGS[name]
+    params = _trained_like(config)
+    policy = make_policy(_model(config, params))
+    state, starts, actions = policy.initial_state(CARS), 0, []
+    for time_step, wanted, belief in _races(race, config, params):
+        is_first = np.asarray(time_step.is_first)
+        action, state = policy.act(state, np.asarray(time_step.observation), is_first)
+        np.testing.assert_allclose(action, np.clip(wanted, -1.0, 1.0), rtol=0, atol=1e-5)
+        latent = policy.latent(state)
+        if latent is not None:
+            np.testing.assert_array_equal(latent.reshape(CARS, -1), belief.latent)
+        starts += is_first.sum()
+        actions.append(action)
+    assert starts > 2 * CARS
+    assert np.ptp(actions) > 0.5
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_arrays_of_a_policy_are_those_that_its_config_implies(name):
+    config = CONFIGS[name]
+    shapes = {key: array.shape for key, array in flatten(_trained_like(config)).items()}
+    assert shapes == policy_shapes(config)
+
+
+def test_the_normaliser_is_that_of_training():
+    moments = Moments(jnp.zeros(2), jnp.array([0.0, 1.0]), jnp.asarray(1.0))
+    scaled = normalise(moments, jnp.array([[1e-4, 1e9]]))
+    wanted = [1e-4 / NORMALISER["epsilon"] ** 0.5, NORMALISER["limit"]]
+    np.testing.assert_allclose(scaled[0], wanted, rtol=1e-5)
+
+
+def test_cars_act_together_as_they_do_apart():
+    policy = make_policy(_model(CONFIGS["nano"], _trained_like(CONFIGS["nano"])))
+    rng, apart = np.random.default_rng(0), [policy.initial_state(1) for _ in range(3)]
+    for step in range(20):
+        seen, is_first = rng.random((3, 6), np.float32), np.array([step == 0, step == 7, False])
+        together, state = policy.act(stack(apart), seen, is_first)
+        for car, own in enumerate(apart):
+            one = slice(car, car + 1)
+            action, _ = policy.act(own, seen[one], is_first[one])
+            np.testing.assert_allclose(action, together[one], rtol=0, atol=1e-5)
+        apart = rows(state, 3)
+
+
+def test_actions_stay_in_range_whatever_is_seen():
+    rng = np.random.default_rng(1)
+    for config in CONFIGS.values():
+        policy = make_policy(_model(config, _trained_like(config)))
+        state = policy.initial_state(64)
+        for scale in (0.0, 1e-30, 1.0, 1e3, 1e6):
+            seen = (rng.normal(size=(64, 6)) * scale).astype(np.float32)
+            action, state = policy.act(state, seen, np.zeros(64, bool))
+            assert action.dtype == np.float32
+            assert np.abs(action).max() <= 1.0
+        with pytest.raises(FloatingPointError, match="not finite"):
+            policy.act(state, np.full((64, 6), np.nan, np.float32), np.zeros(64, bool))
+
+
+def test_a_model_that_overflows_is_refused_before_it_drives():
+    params = _trained_like(CONFIGS["td3"])
+    huge = jax.tree.map(lambda leaf: leaf * np.float32(1e37), params)
+    with pytest.raises(RegistryError, match="cannot be served"):
+        make_policy(_model(CONFIGS["td3"], huge))
+
+
+def test_a_policy_of_another_environment_is_published_but_not_served(tmp_path):
+    config = make_config("ppo", "test", environment="CartPole-v1")
+    registry = Registry(tmp_path / "models")
+    version = registry.publish(write_run(tmp_path / "pole", config))
+    assert [entry["high"] for entry in version.metadata["action"]] == [1.0] * 2
+    with pytest.raises(RegistryError, match=r"acts in CartPole-v1: only policies of the race"):
+        load_policy(registry, 1)
+
+
+def test_a_policy_that_sees_images_is_refused():
+    config = make_config(environment="rlcar/Catch-v0")
+    with pytest.raises(RegistryError, match=r"acts in rlcar/Catch-v0: .* sees numbers, no images"):
+        make_policy(_model(config, {}))
+
+
+def test_a_version_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RegistryError, match="no alias 'champion'"):
+        load_policy(Registry(tmp_path))

@@ -1,0 +1,51 @@
+"""Swapping the model under load: nobody notices but by the version number, which only grows."""
+
+import asyncio
+import threading
+
+from rlcar.registry import Registry
+from tests.serve.open_loop import ask_open_loop, flips
+from tests.serve.served import publish, serving
+from tests.support.waiting import wait_until
+
+CARS = 10
+SWAPS = 20
+
+
+def test_20_swaps_under_50_requests_a_second_cost_no_request(tmp_path):
+    folder = tmp_path / "models"
+    publish(folder, seed=0)
+    later = [publish(folder, seed=1 + swap, alias=None) for swap in range(SWAPS)]
+    over, told = threading.Event(), []
+
+    def swap():
+        registry = Registry(folder)
+        try:
+            for number in (1, *later):
+                registry.promote(number)
+                wait_until(lambda number=number: len(_cars_on(told, number)) == CARS)
+        finally:
+            over.set()
+
+    with serving(folder, poll_s=0.05) as server:
+        swapping = threading.Thread(target=swap)
+        swapping.start()
+        url = f"http://127.0.0.1:{server.port}"
+        asyncio.run(ask_open_loop(url, 50.0, CARS, over.is_set, told))
+        swapping.join()
+        meter = server.config.app.app.meter
+    # That each version drove every car is what `swap` waits for.
+    assert {one.status for one in told} == {200}
+    assert {one.source for one in told} == {"model"}
+    assert not flips(told)
+    assert {one.version for one in told} == {1, *later}
+    assert meter.swaps == SWAPS
+    assert meter.migrations == CARS * SWAPS
+    # Memory came along: each session's count of observations never began anew.
+    for session in {one.session for one in told}:
+        steps = sorted(one.steps for one in told if one.session == session)
+        assert steps == list(range(1, len(steps) + 1))
+
+
+def _cars_on(told, version):
+    return {one.session for one in told if one.version == version}

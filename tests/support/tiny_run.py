@@ -1,0 +1,66 @@
+"""A trained run, made once a process, and an agent that compiles once for all of these tests."""
+
+import atexit
+import contextlib
+import functools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from rlcar.agents.agent import Agent, make_agent
+from rlcar.config import Config, make_config
+from rlcar.config.race import Section
+from rlcar.evaluation import run_report as evaluate_run_module
+from rlcar.sim import SPEC
+from rlcar.training import loop as train_module
+from rlcar.training.loop import Outcome, train
+
+BLOCK = 128  # env steps
+SETTINGS = (
+    "training.cars=4",
+    "training.block_length=32",
+    "training.env_steps=768",
+    "training.evaluate_every_env_steps=512",
+    "training.checkpoint_every_s=1e-9",
+    "training.checkpoints_kept=9",
+    "training.log_every_s=1e-9",
+    "replay.min_env_steps=256",
+)
+
+
+def make_tiny_config(*overrides: str) -> Config:
+    return make_config(mode="test", overrides=[*SETTINGS, *overrides])
+
+
+@functools.cache
+def _agent(algorithm: str, settings: Section) -> Agent:
+    return make_agent(
+        make_config().model_copy(update={"algorithm": algorithm, algorithm: settings}), SPEC
+    )
+
+
+def tiny_agent(config: Config, spec: object = SPEC) -> Agent:
+    """What `make_agent` returns, compiled once for all configs with the same agent."""
+    return _agent(config.algorithm, getattr(config, config.algorithm))
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Lets train and evaluate share compiled code; nothing else about them changes."""
+    with (
+        mock.patch.object(train_module, "make_agent", tiny_agent),
+        mock.patch.object(evaluate_run_module, "make_agent", tiny_agent),
+    ):
+        yield
+
+
+@functools.cache
+def trained() -> tuple[Path, Outcome]:
+    """The folder of a whole run, which no test may change, and its outcome."""
+    root = tempfile.mkdtemp(prefix="rlcar-test-")
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    folder = Path(root) / "tiny"
+    with compiled_once():
+        return folder, train(make_tiny_config(), folder)

@@ -1,0 +1,32 @@
+"""Runs as training leaves them, without the training: a folder, its settings, its best policy."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+
+from rlcar.agents.agent import make_agent
+from rlcar.config import Config, make_config
+from rlcar.evaluation.environment import spec_of
+from rlcar.runs.run import Run
+from rlcar.types import Evaluation, Weights
+
+
+def write_run(folder: Path, config: Config, env_steps: int = 1000) -> Path:
+    """Writes the run of a policy that has learnt nothing yet; returns its folder."""
+    agent = make_agent(config, spec_of(config))
+    params = jax.device_get(agent.learner.policy_params(agent.learner.init(config.seed)))
+    with Run(folder, config) as run:
+        run.evaluated(env_steps, Weights(7, params), Evaluation({"evaluation/lap_rate": 0.5}, 9))
+    return folder
+
+
+@functools.cache
+def untrained(preset: str = "documented", name: str = "first") -> Path:
+    """The folder of such a run, made once a process, which no test may change."""
+    root = tempfile.mkdtemp(prefix="rlcar-test-")
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return write_run(Path(root) / name, make_config(preset, "test"))
