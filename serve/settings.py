@@ -19,7 +19,8 @@ class ServeSettings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # The model: which registry, which alias, how soon a moved alias is noticed.
+    # The model: which registry, which alias, how soon a moved alias is noticed. A version's number
+    # in place of an alias serves that version alone.
     registry: str = "models"
     alias: str = "champion"
     poll_s: float = Field(0.5, ge=0.05, le=2.0)

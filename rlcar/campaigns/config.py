@@ -28,20 +28,29 @@ class Job(Section):
     config: str | None = None  # a YAML file of settings
     set: dict[str, bool | int | float | str | None] = {}
     seed: int | None = Field(None, ge=0, lt=2**31)
-    local: bool = True  # one process; else on Ray
+    # In one process, or on Ray. None: as `rlcar train` on Ray, unless the settings forbid that.
+    local: bool | None = None
     simulators: Size | None = None
     address: str | None = None  # of a running Ray cluster
     hours: Positive | None = None  # how long it takes, for the order; None: by its env steps
 
+    @property
+    def is_local(self) -> bool:
+        """Whether this job trains in one process, without Ray."""
+        if self.local is not None:
+            return self.local
+        return self.resolved().training.blocks_per_call > 1
+
     def options(self) -> list[str]:
-        """The command line of it, but for the folder."""
-        words = ["--local"] if self.local else []
+        """Returns the options of `rlcar train` for this job, without those that name its folder."""
+        is_local = self.is_local
+        words = ["--local"] if is_local else []
         for name in ("preset", "algorithm", "world", "env", "mode", "config", "seed"):
             value = getattr(self, name)
             words += [] if value is None else [f"--{name}", str(value)]
         for name in ("simulators", "address"):
             value = getattr(self, name)
-            words += [] if value is None or self.local else [f"--{name}", str(value)]
+            words += [] if value is None or is_local else [f"--{name}", str(value)]
         for name, value in self.set.items():
             words += ["--set", f"{name}={json.dumps(value)}"]
         return words
