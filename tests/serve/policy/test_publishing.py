@@ -3,8 +3,8 @@
 import pytest
 
 from rlcar.registry import Registry
-from serve.observing.meter import Meter
-from serve.policy.models import Models
+from serve.observing.metrics import ServerMetrics
+from serve.policy.alias_follower import AliasFollower
 from serve.policy.publishing import publish_for_serving
 from tests.serve.live.live_page import save_run
 from tests.serve.served import publish
@@ -21,9 +21,9 @@ def registry(tmp_path):
 
 
 def served_version(registry, follow):
-    models = Models(registry, follow, Meter())
-    models.load_first()
-    return models.current.number
+    follower = AliasFollower(registry, follow, ServerMetrics())
+    follower.load_first()
+    return follower.current.number
 
 
 def test_the_first_run_becomes_the_champion(registry, run):
@@ -61,6 +61,6 @@ def test_without_a_run_the_newest_is_published_only_into_an_empty_registry(regis
 
 def test_a_server_that_follows_a_number_takes_no_other_version(tmp_path):
     publish(tmp_path / "models")
-    models = Models(Registry(tmp_path / "models"), "7", Meter())
-    models.load_first()
-    assert models.current is None
+    follower = AliasFollower(Registry(tmp_path / "models"), "7", ServerMetrics())
+    follower.load_first()
+    assert follower.current is None
