@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page, say
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 from rlcar.system.console import make_console
 from rlcar.system.user_folders import expanded
 
@@ -225,7 +225,7 @@ def _using(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place, reason = error.filename or path, error.strerror or error
+        place, reason = error.filename or path, reason_of(error)
         raise UserError(
             f"cannot use the file of tokens {place} ({reason}): name another with --tokens, or "
             "correct its permissions"

@@ -9,6 +9,7 @@ from pathlib import Path
 from rlcar.config import Config
 from rlcar.errors import CheckpointError, UserError, command
 from rlcar.storage import checkpoint
+from rlcar.system.durable import explaining_write_errors
 from rlcar.system.lease import HeldError, holder
 
 # Leaves room for the prefixes of temporary files within the 255 bytes of file systems.
@@ -57,13 +58,14 @@ def _new_default_folder(root: Path, config: Config) -> Path:
 
 def _make_folder(folder: Path) -> bool:
     """Makes a folder; returns False when it exists, raises UserError when it cannot be made."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-    except OSError as error:
-        if isinstance(error, FileExistsError) and folder.is_dir():
-            return False
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    with explaining_write_errors(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            if folder.is_dir():
+                return False
+            raise
     return True
 
 

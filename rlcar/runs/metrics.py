@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import re
 import socket
 import struct
@@ -21,7 +20,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
 from rlcar.errors import UserError
-from rlcar.system import heartbeat, logs
+from rlcar.system import durable, heartbeat, logs
 from rlcar.system.console import make_console
 from rlcar.system.heartbeat import Progress as SignsOfLife
 from rlcar.system.regular_file import read_regular
@@ -359,9 +358,7 @@ def _drop_rows_after(path: Path, env_steps: int | None) -> float:
     kept = [
         (line, row) for line, row in _rows(path) if env_steps is None or _steps(row) <= env_steps
     ]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
-    os.replace(partial, path)
+    durable.replace_text(path, "".join(line + "\n" for line, _ in kept))
     return float(kept[-1][1].get("time_s") or 0.0) if kept else 0.0
 
 
