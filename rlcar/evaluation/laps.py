@@ -180,7 +180,8 @@ def write_report(
     `laps` are those of the driver under test; without metrics rows there is no learning curve.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    title = f"{report['driver']}: {_percent(report['lap_rate'])} of {len(tracks)} tracks lapped"
+    name = f"{report['track_set']} tracks" if report["track_set"] else "tracks"
+    title = f"{report['driver']}: {_percent(report['lap_rate'])} of {len(tracks)} {name} lapped"
     if report["lap_time_steps"] is not None:
         title += f", {report['lap_time_steps']:.1f} steps a lap"
     pictures.draw_laps(folder / "laps.png", tracks, laps, title)
