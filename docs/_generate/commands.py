@@ -1,5 +1,6 @@
 """Reference of the command line: every verb with its arguments and options."""
 
+import typing
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path
@@ -79,7 +80,9 @@ def _value(parameter: Any) -> str:
     if parameter.metavar:
         return str(parameter.metavar)
     kinds = {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}
-    return kinds.get(parameter.type_descriptor.annotation, "VALUE")
+    annotation = parameter.type_descriptor.annotation
+    kind = next((one for one in (*typing.get_args(annotation), annotation) if one in kinds), str)
+    return f"{kinds[kind]} …" if parameter.multiple else kinds[kind]
 
 
 def _default(parameter: Any) -> str:
@@ -96,7 +99,7 @@ def _default(parameter: Any) -> str:
 def _render(verb: Verb) -> str:
     anchor = verb.name.replace(" ", "-")
     text = f"\n({anchor})=\n" + markdown.heading(2, markdown.code(verb.name))
-    text += f"\n{verb.meaning}\n\n```text\n{_usage(verb)}\n```\n\n"
+    text += f"\n{markdown.escape(verb.meaning)}\n\n```text\n{_usage(verb)}\n```\n\n"
     if not verb.options:
         return text
     rows = []
@@ -104,7 +107,9 @@ def _render(verb: Verb) -> str:
         typed = ", ".join(markdown.code(name) for name in option.names)
         value = f" {markdown.code(option.value)}" if option.value else ""
         variable = f" Environment variable: `{option.variable}`." if option.variable else ""
-        rows.append((typed + value, _shown(option.default), option.meaning + variable))
+        rows.append(
+            (typed + value, _shown(option.default), markdown.escape(option.meaning) + variable)
+        )
     columns = ("Argument or option", "Default", "Meaning")
     return text + markdown.table(columns, rows, "options")
 

@@ -1,11 +1,17 @@
 """Small pieces of Markdown: tables that survive any text in their cells."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 
 def code(text: str) -> str:
     """Returns text in code style."""
     return f"`{text}`" if text else ""
+
+
+def escape(text: str) -> str:
+    """Returns plain text as Markdown that shows it as it is."""
+    return re.sub(r"([\\*_<>\[\]{}`#])", r"\\\1", text)
 
 
 def anchored(text: str, anchor: str) -> str:

@@ -41,13 +41,11 @@ def routes() -> Iterator[Described]:
 
 def document() -> dict[str, Any]:
     """Returns the OpenAPI document of a server of the race that asks for tokens."""
-    import numpy as np
-
     from serve.api.openapi import openapi
-    from serve.api.schema import ObservationRange
+    from serve.api.schema import RACE_RANGE
     from serve.settings import make_settings
 
-    return openapi(ObservationRange(np.zeros(6), np.ones(6)), make_settings(auth=True))
+    return openapi(RACE_RANGE, make_settings(auth=True))
 
 
 def render() -> str:
