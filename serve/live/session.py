@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcar.config.race import RaceConfig
+from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import UserError
 from rlcar.track import TRACK_SETS
 from serve.live.car import open_course
@@ -279,4 +280,5 @@ def open_live(
     registry: str | Path, run: Path | None = None, race: RaceConfig | None = None
 ) -> LiveSession:
     """Makes a session; `race` is the world until a policy brings its own. Blocks for seconds."""
+    disable_async_dispatch()
     return LiveSession(open_models(registry, run), race or RaceConfig())
