@@ -72,7 +72,7 @@ def train_one(options: argparse.Namespace) -> None:
     from rlcar.config import make_config
     from rlcar.evaluation.laps import TIME_LIMIT_STEPS, drive
     from rlcar.evaluation.run_report import load_policy
-    from rlcar.runs.metrics import read_metrics
+    from rlcar.runs.metrics_file import read_metrics
     from rlcar.sim import SPEC
     from rlcar.storage import checkpoint
     from rlcar.track import TRACK_SETS, make_tracks

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cluster.sweeps.config import Goal, SweepConfig
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.system.durable import replace_text
 
 Row = dict[str, Any]  # trial, settings, and the figures of an evaluation

@@ -16,7 +16,7 @@ from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import make_evaluation, spec_of
 from rlcar.evaluation.laps import drive, print_table, report, track_seeds, write_json, write_report
 from rlcar.evaluation.pictures import draw_learning_curve
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import is_same_folder, require_run, writing
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint

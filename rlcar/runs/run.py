@@ -21,7 +21,8 @@ from rlcar.config import Config, dump_config
 from rlcar.errors import UserError, reason_of
 from rlcar.rollout.race import Episodes
 from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
-from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
+from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system import durable, heartbeat

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rlcar.errors import UserError, command
 from rlcar.registry import Registry
+from rlcar.runs.folders import newest_first
 from rlcar.storage import checkpoint
 from serve.policy.policy import try_model
 
@@ -28,7 +29,7 @@ def publish_for_serving(
     if run is None:
         if registry.versions():
             return None
-        run = _newest(runs)
+        run = next(filter(_has_policy, newest_first(runs)), None)
         if run is None:
             raise UserError(
                 f"{registry.place} holds no model and {runs} no run: train one (rlcar train), "
@@ -51,11 +52,5 @@ def publish_for_serving(
     )
 
 
-def _newest(runs: Path) -> Path | None:
-    """Returns the run whose best policy is the newest."""
-    times = {
-        save.path.stat().st_mtime: folder
-        for folder in runs.glob("*")
-        if (save := checkpoint.latest(folder / "best") or checkpoint.latest(folder / "checkpoints"))
-    }
-    return times[max(times)] if times else None
+def _has_policy(run: Path) -> bool:
+    return any(checkpoint.latest(run / kind) for kind in ("best", "checkpoints"))

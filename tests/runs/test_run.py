@@ -12,7 +12,8 @@ from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.laps import Laps, score_laps
 from rlcar.rollout.race import Episodes
 from rlcar.runs import run as run_module
-from rlcar.runs.metrics import MetricsWriter, read_metrics
+from rlcar.runs.metrics import MetricsWriter
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import Run, find_save, new_run_folder, require_run
 from rlcar.storage import checkpoint
 from rlcar.system import process_state
