@@ -1,13 +1,12 @@
 """The persistent compilation cache: a second process reuses what an earlier one has compiled."""
 
-import contextlib
 import hashlib
 import os
 import platform
 import sys
-import uuid
 from pathlib import Path
 
+from rlcar.system.durable import replacing
 from rlcar.system.user_folders import cache_folder
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
@@ -70,14 +69,8 @@ def write_cache_entries_atomically() -> None:
             return
         # Also replace an existing entry: JAX compiles again if it cannot read the entry.
         folder = Path(self.path)
-        unfinished = folder / f".{key}-{uuid.uuid4().hex}"
-        try:
-            unfinished.write_bytes(value)
-            os.replace(unfinished, folder / f"{key}{_CACHE_SUFFIX}")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
+        with replacing(folder / f"{key}{_CACHE_SUFFIX}") as temporary:
+            temporary.write_bytes(value)
 
     LRUCache.put = put  # type: ignore[method-assign]
 

@@ -1,6 +1,6 @@
 """Imports every module of the three packages and prints what that changed in the process.
 
-A program of its own, run by `tests/test_imports.py`: only a fresh process shows what an import does.
+This is a program of its own (see `tests/test_imports.py`): only a fresh process shows the changes.
 """
 
 import ast
