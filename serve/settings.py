@@ -23,7 +23,8 @@ class ServeSettings(pydantic.BaseModel):
     registry: str = "models"
     """Model registry: a folder, or a URL such as `s3://bucket/models`."""
     alias: str = "champion"
-    """Alias whose version acts; the server follows it when it moves."""
+    """Alias whose version acts; the server follows it when it moves. The number of a version serves
+    that version alone."""
     poll_s: float = Field(0.5, ge=0.05, le=2.0)
     """Time between two looks at the alias."""
 

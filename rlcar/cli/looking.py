@@ -13,7 +13,7 @@ from rlcar.system import terminal
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
-    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
 ) -> None:
     """Drives unseen tracks with a run's best policy and writes report.json and pictures."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")

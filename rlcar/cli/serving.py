@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page
-from rlcar.errors import UserError
+from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page, say
+from rlcar.errors import UserError, reason_of
 from rlcar.system.console import make_console
 from rlcar.system.user_folders import expanded
 
@@ -43,6 +43,10 @@ def serve(
     ] = "ray",
     registry: Where = MODELS,
     alias: Annotated[str, typer.Option(help="The alias that is followed.")] = "champion",
+    promote: Annotated[
+        bool,
+        typer.Option("--promote", help="Moves the alias to RUN even if it names another version."),
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, number(0, 65_535, help="Where to listen.")] = 8000,
@@ -100,9 +104,12 @@ def serve(
         front_binary(settings, is_direct=direct)  # Fail before anything is published.
     if auth:
         _require_tokens(settings.tokens)
-    published = publish_for_serving(Registry(settings.registry), run, runs, alias)
-    if published:
-        console.print(published, highlight=False)
+    published = publish_for_serving(
+        Registry(settings.registry), run, runs, alias, should_promote=promote
+    )
+    if published is not None:
+        say(published.message)
+        settings = settings.model_copy(update={"alias": published.follow})
     if lane == "ray":
         from serve.lanes.ray_serve import serve_on_ray
 
@@ -112,7 +119,7 @@ def serve(
         from serve.live.app import run_live
         from serve.live.session import open_live
 
-        live = open_live(settings.registry)
+        live = open_live(settings.registry, preferred=settings.alias)
         run_live(live, settings, print_page, is_direct=direct)
     else:
         from serve.lanes.realtime import serve_realtime
@@ -218,7 +225,7 @@ def _using(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place, reason = error.filename or path, error.strerror or error
+        place, reason = error.filename or path, reason_of(error)
         raise UserError(
             f"cannot use the file of tokens {place} ({reason}): name another with --tokens, or "
             "correct its permissions"

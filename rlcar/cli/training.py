@@ -213,13 +213,11 @@ def _report(folder: Path, config: Any, summary: Any, lease: Any) -> None:
     line = ProgressLine(config.training.env_steps)
     line.update(int(summary["env_steps"]), {})
     lease.listen(line.tell)  # who follows the log sees that this is alive
-    track_set = config.training.evaluate_set
     try:
         with everything_on_cpu(), heartbeat.stage("reporting"):
-            evaluate_run(folder, track_set, summary)
+            evaluate_run(folder, summary=summary)
     except KeyboardInterrupt:
-        again = command("evaluate", folder, "--tracks", track_set)
-        say(f"the training is complete; its report is made by: {again}")
+        say(f"the training is complete; its report is made by: {command('evaluate', folder)}")
         sys.exit(130)
 
 

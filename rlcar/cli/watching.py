@@ -23,7 +23,9 @@ _BEGINS_S = 120.0  # a training on Ray takes its time until there is a run
 
 
 def watch(
-    run: Annotated[str, typer.Argument(help="A run folder, or latest: the newest below --runs.")],
+    run: Annotated[
+        str, typer.Argument(help="Run folder, or latest: the run below --runs that saved last.")
+    ],
     port: Annotated[int, number(0, 65_535, help="0 takes any free one.")] = _PORT,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     registry: Where = MODELS,
@@ -102,7 +104,9 @@ def _await_run(run: str, runs: Path, wait_s: float) -> Path:
 
 
 def _newest(runs: Path) -> Path:
-    found = {path.parent: path.stat().st_mtime for path in runs.glob("*/run.json")}
-    if not found:
-        raise UserError(f"there is no run below {runs} yet: rlcar train begins one")
-    return max(found, key=lambda folder: found[folder])
+    from rlcar.runs.folders import newest_first
+
+    for folder in newest_first(runs):
+        if (folder / "run.json").exists():
+            return folder
+    raise UserError(f"there is no run below {runs} yet: start one with rlcar train")

@@ -1,13 +1,12 @@
 """Keeps what JAX has compiled between processes: a second start need not compile again."""
 
-import contextlib
 import hashlib
 import os
 import platform
 import sys
-import uuid
 from pathlib import Path
 
+from rlcar.system.durable import replacing
 from rlcar.system.user_folders import cache_folder
 
 
@@ -52,14 +51,8 @@ def write_entries_whole() -> None:
             return
         # Not only where there is none: JAX compiles when it finds none or cannot read it.
         folder = Path(self.path)
-        unfinished = folder / f".{key}-{uuid.uuid4().hex}"
-        try:
-            unfinished.write_bytes(value)
-            os.replace(unfinished, folder / f"{key}{_CACHE_SUFFIX}")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
+        with replacing(folder / f"{key}{_CACHE_SUFFIX}") as temporary:
+            temporary.write_bytes(value)
 
     LRUCache.put = put  # type: ignore[method-assign]
 

@@ -279,7 +279,14 @@ class LiveSession:
 
 
 def open_live(
-    registry: str | Path, run: Path | None = None, race: RaceConfig | None = None
+    registry: str | Path,
+    run: Path | None = None,
+    race: RaceConfig | None = None,
+    *,
+    preferred: str = "champion",
 ) -> LiveSession:
-    """Makes a session; `race` is the world until a policy brings its own. Blocks for seconds."""
-    return LiveSession(open_catalog(registry, run), race or RaceConfig())
+    """Makes a session; `race` is the world until a policy brings its own. Blocks for seconds.
+
+    Without a run, the version with the alias or number `preferred` drives first.
+    """
+    return LiveSession(open_catalog(registry, run, preferred), race or RaceConfig())
