@@ -100,4 +100,4 @@ def _is_tagged(kind: Any, tag: int | str) -> bool:
     if not (isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)):
         return False
     field = kind.model_fields.get("type")
-    return kind.__name__ == tag or (field is not None and field.annotation == Literal[tag])  # type: ignore[valid-type]
+    return kind.__name__ == tag or (field is not None and field.annotation == Literal[tag])

@@ -17,7 +17,7 @@ from rlcar.errors import UserError
 from rlcar.evaluation.environment import spec_of
 from rlcar.sim import SPEC
 from rlcar.training.trainer import Trainer
-from tests.cluster.training.slow_environment import STEP_S
+from tests.support.slow_environment import STEP_S
 
 pytestmark = [
     pytest.mark.ray,
@@ -117,7 +117,7 @@ def slow():
     return make_config(
         mode="test",
         preset="ppo",
-        environment="tests.cluster.training.slow_environment:TestSlow-v0",
+        environment="tests.support.slow_environment:TestSlow-v0",
         overrides=["training.cars=4", "training.block_length=32"],
     )
 
