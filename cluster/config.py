@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from rlcar.config import nearest
 from rlcar.config.race import Section
@@ -15,85 +15,56 @@ from rlcar.settings.numbers import Cores, Deadline, Devices, EnvSteps, Pause, Pr
 class ClusterConfig(Section):
     """How a training is spread over a Ray cluster."""
 
-    address: str | None = Field(
-        None,
-        description="Address of the Ray cluster to join. By default, the command starts Ray on "
-        "this machine and stops it at the end.",
-    )
-    simulators: Size | Literal["auto"] | None = Field(
-        None,
-        description="Number of simulator processes. By default, one for each core that the learner "
-        "leaves free at the start. `auto` also follows nodes that join and leave later.",
-    )
-    simulator_cpus: Cores = Field(1.0, description="CPU cores that each simulator reserves in Ray.")
-    learner_cpus: Cores = Field(1.0, description="CPU cores that the learner reserves in Ray.")
-    learner_gpus: Devices | None = Field(
-        None,
-        description="GPUs that the learner reserves in Ray. By default, one for each of "
-        "`training.learner_devices`, as far as the cluster has GPUs.",
-    )
-    blocks_in_flight: Size = Field(
-        2,
-        description="Blocks requested from each simulator and not yet received. With 2, a "
-        "simulator drives one block while the next request waits, so that it is never idle.",
-    )
-    learner_queue: Size = Field(
-        3,
-        description="Blocks that may wait for the learner. The simulators pause when the queue is "
-        "full.",
-    )
-    replay_shards: Processes = Field(
-        0,
-        description="Number of processes that hold the replay buffer, on any nodes with enough "
-        "memory. With 0, the learner holds it.",
-    )
-    max_policy_lag_updates: EnvSteps | None = Field(
-        None,
-        description="Drop a block if the learner has made more than this many train steps since "
-        "the weights that drove it. By default, four times the train steps that all blocks in "
-        "flight allow.",
-    )
-    simulator_deadline_s: Deadline = Field(
-        60.0,
-        description="Replace a simulator that has delivered a block before and then shows no "
-        "progress for this long, in seconds. The same limit applies to the last block of a "
-        "simulator whose node leaves, and to blocks that do not reach an idle learner.",
-    )
-    start_deadline_s: Deadline = Field(
-        180.0,
-        description="Replace a simulator or a learner that has not started within this time, in "
-        "seconds. A start includes imports and compilation; for a simulator it ends with its first "
-        "block.",
-    )
-    learner_deadline_s: Deadline = Field(
-        60.0,
-        description="Replace the learner if it leaves a ping unanswered for this long, in seconds. "
-        "The learner applies the same limit to each call of a replay shard.",
-    )
-    learn_deadline_s: Deadline = Field(
-        900.0,
-        description="Replace the learner if it answers pings but its current call shows no "
-        "progress for this long, in seconds.",
-    )
-    most_restarts_in_a_row: Times = Field(
-        5,
-        description="Stop the training when one simulator, or the learner, has failed more often "
-        "than this without success in between. Every delivered block resets the count of a "
-        "simulator, and every checkpoint that of the learner. A simulator that fails again and "
-        "again but delivers blocks in between is therefore replaced without limit: the log names "
-        "its node, and the metric `cluster/simulator_restarts` counts it. With `simulators=auto`, "
-        "failures of one simulator stop the training only if no other one delivers blocks.",
-    )
-    restart_pause_s: Pause = Field(
-        1.0,
-        description="Pause before a simulator is restarted after its second failure without a "
-        "delivered block in between, in seconds. The pause doubles with each further failure, up "
-        "to 64 times; the first restart comes at once.",
-    )
-    connect_timeout_s: Deadline = Field(
-        20.0,
-        description="How long to try to connect to the Ray cluster at `address`, in seconds.",
-    )
+    address: str | None = None
+    """Address of the Ray cluster to join. By default, the command starts Ray on this machine and
+    stops it at the end."""
+    simulators: Size | Literal["auto"] | None = None
+    """Number of simulator processes. By default, one for each core that the learner leaves free at
+    the start. `auto` also follows nodes that join and leave later."""
+    simulator_cpus: Cores = 1.0
+    """CPU cores that each simulator reserves in Ray."""
+    learner_cpus: Cores = 1.0
+    """CPU cores that the learner reserves in Ray."""
+    learner_gpus: Devices | None = None
+    """GPUs that the learner reserves in Ray. By default, one for each of
+    `training.learner_devices`, as far as the cluster has GPUs."""
+    blocks_in_flight: Size = 2
+    """Blocks requested from each simulator and not yet received. With 2, a simulator drives one
+    block while the next request waits, so that it is never idle."""
+    learner_queue: Size = 3
+    """Blocks that may wait for the learner. The simulators pause when the queue is full."""
+    replay_shards: Processes = 0
+    """Number of processes that hold the replay buffer, on any nodes with enough memory. With 0,
+    the learner holds it."""
+    max_policy_lag_updates: EnvSteps | None = None
+    """Drop a block if the learner has made more than this many train steps since the weights that
+    drove it. By default, four times the train steps that all blocks in flight allow."""
+    simulator_deadline_s: Deadline = 60.0
+    """Replace a simulator that has delivered a block before and then shows no progress for this
+    long, in seconds. The same limit applies to the last block of a simulator whose node leaves,
+    and to blocks that do not reach an idle learner."""
+    start_deadline_s: Deadline = 180.0
+    """Replace a simulator or a learner that has not started within this time, in seconds. A start
+    includes imports and compilation; for a simulator it ends with its first block."""
+    learner_deadline_s: Deadline = 60.0
+    """Replace the learner if it leaves a ping unanswered for this long, in seconds. The learner
+    applies the same limit to each call of a replay shard."""
+    learn_deadline_s: Deadline = 900.0
+    """Replace the learner if it answers pings but its current call shows no progress for this
+    long, in seconds."""
+    most_restarts_in_a_row: Times = 5
+    """Stop the training when one simulator, or the learner, has failed more often than this
+    without success in between. Every delivered block resets the count of a simulator, and every
+    checkpoint that of the learner. A simulator that fails again and again but delivers blocks in
+    between is therefore replaced without limit: the log names its node, and the metric
+    `cluster/simulator_restarts` counts it. With `simulators=auto`, failures of one simulator stop
+    the training only if no other one delivers blocks."""
+    restart_pause_s: Pause = 1.0
+    """Pause before a simulator is restarted after its second failure without a delivered block in
+    between, in seconds. It doubles with each further failure, to at most 64 times this value. The
+    first restart comes at once."""
+    connect_timeout_s: Deadline = 20.0
+    """How long to try to connect to the Ray cluster at `address`, in seconds."""
 
 
 def parse_cluster_settings(texts: Sequence[str]) -> dict[str, str | int | float]:

@@ -16,7 +16,7 @@ from cluster.training.replay_shards import RemoteReplayShard, rings_on
 from cluster.training.simulator import ProcessLocation, this_location
 from rlcar.agents.agent import make_agent
 from rlcar.config import Config
-from rlcar.devices.compile_cache import keep_compiled_code
+from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import spec_of
 from rlcar.runs.metrics import RunningMean
 from rlcar.storage import checkpoint
@@ -53,7 +53,7 @@ class LearnerProcess:
     ):
         _reset_niceness()
         logs.take_over("learner")
-        keep_compiled_code()  # a replacement need not compile again
+        prepare_jax()  # a replacement need not compile again
         self._config, self._shards, self._shard_deadline_s = config, shards, shard_deadline_s
         self._trainer: Trainer  # set by `start`
         self._is_draining = threading.Event()

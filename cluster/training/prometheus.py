@@ -7,91 +7,70 @@ from typing import NamedTuple
 
 from ray.util.metrics import Gauge, Histogram
 
-from cluster.training.learner_actor import IDLE_CALLS
 from rlcar.rollout.race import Episodes
+from rlcar.runs.metric_table import METRICS
 
 REWARD_BOUNDS = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 LENGTH_BOUNDS = [25.0, 50.0, 100.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1000.0, 2000.0, 5000.0]
 
 
 class Exported(NamedTuple):
-    """A metric of ours under its Prometheus name, to which Ray adds the prefix `ray_`."""
+    """The name of a metric for Prometheus, to which Ray prefixes `ray_`, and its description.
+
+    Several metrics may share a name if their `part` differs, or if no agent has more than one.
+    """
 
     name: str
     description: str
-    part: str = ""  # value of the label `part`; empty: the metric has no such label
+    part: str = ""
 
 
-_LOSS = "Loss of the world model, the actor or the critic."
-_ENTROPY = "Entropy of the policy, in nats."
+_NAMES = {
+    "episode/reward": "rlcar_episode_reward_mean",
+    "episode/lap_rate": "rlcar_lap_rate",
+    "evaluation/lap_rate": "rlcar_evaluation_lap_rate",
+    "actor/exploration_probability": "rlcar_exploration_rate",
+    "critic/value": "rlcar_value_estimate",
+    "optimizer/gradient_norm": "rlcar_gradient_norm",
+    "rollout/env_steps_per_s": "rlcar_env_steps_per_second",
+    "learner/train_steps_per_s": "rlcar_train_steps_per_second",
+    "learner/train_steps": "rlcar_train_steps",
+    "learner/rollbacks": "rlcar_rollbacks",
+    "replay/size_env_steps": "rlcar_replay_size_env_steps",
+    "replay/age_updates": "rlcar_replay_age_updates",
+    "rollout/weights_lag_updates": "rlcar_weights_lag_updates",
+    "cluster/simulator_restarts": "rlcar_simulator_restarts",
+    "cluster/learner_restarts": "rlcar_learner_restarts",
+    "cluster/blocks_lost": "rlcar_blocks_lost",
+    "storage/failures": "rlcar_storage_failures",
+    "cluster/simulators": "rlcar_simulators",
+    "cluster/simulators_delivering": "rlcar_simulators_delivering",
+    "learner/idle_share": "rlcar_learner_idle_share",
+    "cluster/simulators_busy_share": "rlcar_simulators_busy_share",
+}
+_ENTROPY = Exported("rlcar_policy_entropy_nats", "Mean entropy of the policy.")
+_LOSS = "Loss of a part of the agent."
+
+# metric of a row -> how it is exported
 EXPORTED = {
-    "episode/reward": Exported(
-        "rlcar_episode_reward_mean", "Mean reward of the last 100 episodes."
-    ),
-    "episode/lap_rate": Exported(
-        "rlcar_lap_rate", "Share of the last 100 episodes that completed the lap."
-    ),
-    "evaluation/lap_rate": Exported(
-        "rlcar_evaluation_lap_rate", "Share of the evaluation tracks that were lapped."
-    ),
-    "actor/exploration_probability": Exported(
-        "rlcar_exploration_rate", "Probability of a random action."
-    ),
-    "actor/entropy_nats": Exported("rlcar_policy_entropy_nats", _ENTROPY),
-    "actor/entropy": Exported("rlcar_policy_entropy_nats", _ENTROPY),
-    "critic/value": Exported(
-        "rlcar_value_estimate", "Mean value of the states in the newest train step."
-    ),
+    **{metric: Exported(name, METRICS[metric].meaning) for metric, name in _NAMES.items()},
+    "actor/entropy_nats": _ENTROPY,
+    "actor/entropy": _ENTROPY,
     "model/loss": Exported("rlcar_loss", _LOSS, "model"),
     "actor/loss": Exported("rlcar_loss", _LOSS, "actor"),
     "critic/loss": Exported("rlcar_loss", _LOSS, "critic"),
-    "optimizer/gradient_norm": Exported(
-        "rlcar_gradient_norm", "Norm of the gradient before clipping."
-    ),
-    "rollout/env_steps_per_s": Exported(
-        "rlcar_env_steps_per_second", "Env steps that the simulators drive per second."
-    ),
-    "learner/train_steps_per_s": Exported(
-        "rlcar_train_steps_per_second", "Train steps of the learner per second."
-    ),
-    "learner/train_steps": Exported("rlcar_train_steps", "Train steps since the run began."),
-    "learner/rollbacks": Exported(
-        "rlcar_rollbacks", "Returns to a checkpoint with a lower learning rate after a NaN."
-    ),
-    "replay/size_env_steps": Exported(
-        "rlcar_replay_size_env_steps", "Env steps in the replay buffer."
-    ),
-    "replay/age_updates": Exported(
-        "rlcar_replay_age_updates", "Train steps since the sampled data was driven."
-    ),
-    "rollout/weights_lag_updates": Exported(
-        "rlcar_weights_lag_updates",
-        "Train steps between the weights of the newest block and the learner at its arrival.",
-    ),
-    "cluster/simulator_restarts": Exported(
-        "rlcar_simulator_restarts", "Simulators that failed and were replaced, since the command."
-    ),
-    "cluster/learner_restarts": Exported(
-        "rlcar_learner_restarts", "Learners that failed and were replaced, since the command."
-    ),
-    "cluster/blocks_lost": Exported(
-        "rlcar_blocks_lost", "Blocks that died with a process or a node, since the command."
-    ),
-    "storage/failures": Exported(
-        "rlcar_storage_failures", "Failed attempts to update the object store, since the command."
-    ),
-    "cluster/simulators": Exported("rlcar_simulators", "Simulators that should be running."),
-    "cluster/simulators_delivering": Exported(
-        "rlcar_simulators_delivering", "Simulators that have delivered a block since their start."
-    ),
-    "learner/idle_share": Exported(
-        "rlcar_learner_idle_share",
-        f"Share of time that the learner waited for blocks, over its last {IDLE_CALLS} calls.",
-    ),
-    "cluster/simulators_busy_share": Exported(
-        "rlcar_simulators_busy_share", "Share of the last 10 s that the simulators drove."
-    ),
 }
+ENV_STEPS = Exported("rlcar_env_steps", METRICS["env_steps"].meaning)
+LAST_ROW = Exported("rlcar_last_row_timestamp_seconds", "Unix time of the newest row of metrics.")
+LAST_CHECKPOINT = Exported(
+    "rlcar_last_checkpoint_timestamp_seconds", "Unix time of the newest complete checkpoint."
+)
+EPISODE_REWARD = Exported(
+    "rlcar_episode_reward", "Histogram of the rewards of episodes; a negative one counts as 0."
+)
+EPISODE_LENGTH = Exported("rlcar_episode_length_env_steps", "Histogram of the lengths of episodes.")
+# The metrics that are not in a row.
+OTHERS = (ENV_STEPS, LAST_ROW, LAST_CHECKPOINT, EPISODE_REWARD, EPISODE_LENGTH)
 
 
 class PrometheusWatcher:
@@ -102,26 +81,13 @@ class PrometheusWatcher:
 
     def __init__(self, run: str):
         self._tags = {"run": run}
-        self._gauges: dict[str, Gauge] = {}
-        for exported in EXPORTED.values():
-            keys = ("run", "part") if exported.part else ("run",)
-            if exported.name not in self._gauges:
-                self._gauges[exported.name] = self._gauge(exported.name, exported.description, keys)
-        self._env_steps = self._gauge("rlcar_env_steps", "Env steps since the run began.")
-        self._written = self._gauge(
-            "rlcar_last_row_timestamp_seconds",
-            "Unix time of the newest row of metrics.jsonl, in seconds.",
-        )
-        self._saved = self._gauge(
-            "rlcar_last_checkpoint_timestamp_seconds",
-            "Unix time at which the newest checkpoint was complete, in seconds.",
-        )
-        self._reward = self._histogram(
-            "rlcar_episode_reward", "Reward of an episode; below 0 counts as 0.", REWARD_BOUNDS
-        )
-        self._length = self._histogram(
-            "rlcar_episode_length_env_steps", "Length of an episode, in env steps.", LENGTH_BOUNDS
-        )
+        by_name = {exported.name: exported for exported in EXPORTED.values()}
+        self._gauges = {name: self._gauge(exported) for name, exported in by_name.items()}
+        self._env_steps = self._gauge(ENV_STEPS)
+        self._written = self._gauge(LAST_ROW)
+        self._saved = self._gauge(LAST_CHECKPOINT)
+        self._reward = self._histogram(EPISODE_REWARD, REWARD_BOUNDS)
+        self._length = self._histogram(EPISODE_LENGTH, LENGTH_BOUNDS)
 
     def drove(self, episodes: Episodes) -> None:
         """Adds the episodes that ended to the histograms."""
@@ -144,12 +110,13 @@ class PrometheusWatcher:
         """Exports the time at which the newest checkpoint was complete."""
         self._saved.set(time.time())
 
-    def _gauge(self, name: str, description: str, keys: tuple[str, ...] = ("run",)) -> Gauge:
-        gauge = Gauge(name, description, keys)
+    def _gauge(self, exported: Exported) -> Gauge:
+        keys = ("run", "part") if exported.part else ("run",)
+        gauge = Gauge(exported.name, exported.description, keys)
         gauge.set_default_tags(self._tags)
         return gauge
 
-    def _histogram(self, name: str, description: str, bounds: list[float]) -> Histogram:
-        histogram = Histogram(name, description, bounds, ("run",))
+    def _histogram(self, exported: Exported, bounds: list[float]) -> Histogram:
+        histogram = Histogram(exported.name, exported.description, bounds, ("run",))
         histogram.set_default_tags(self._tags)
         return histogram

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from cluster.training.ray_calls import RemoteMethod, RemotePairMethod
 from rlcar.agents.agent import make_agent
 from rlcar.config import Config
-from rlcar.devices.compile_cache import keep_compiled_code
+from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import Driving, make_rollout, spec_of
 from rlcar.rollout.race import Episodes
 from rlcar.storage.arrays import check_finite
@@ -53,7 +53,7 @@ class SimulatorProcess:
 
     def __init__(self, config: Config, index: int, epoch: int):
         logs.take_over(f"simulator-{index}.{epoch}")
-        keep_compiled_code()  # a replacement need not compile again
+        prepare_jax()  # a replacement need not compile again
         os.nice(max(0, SIMULATOR_NICENESS - os.nice(0)))
         self._config, self._index, self._epoch = config, index, epoch
         self._rollout: Driving | None = None

@@ -19,7 +19,7 @@ from serve.live.wire import DREAM_COLUMNS
 DREAM_STEPS = 30
 
 
-class DreamEye:
+class LiveDreamer:
     """Watches a car through one world model, whoever drives, and dreams on from what it saw."""
 
     def __init__(self, config: DreamerConfig, params: Params):
@@ -82,9 +82,9 @@ class RunDreams:
         return config.dreamer, checkpoint.load(save, like, part="learner").average
 
 
-def open_eye(config: DreamerConfig, params: Params, car: Car) -> DreamEye:
+def open_dreamer(config: DreamerConfig, params: Params, car: Car) -> LiveDreamer:
     """Makes an eye and lets it dream once, so that everything is compiled. Blocks for seconds."""
-    eye = DreamEye(config, params)
+    eye = LiveDreamer(config, params)
     eye.see(car.time_step)
     eye.took(np.zeros(2))
     eye.dream(car)

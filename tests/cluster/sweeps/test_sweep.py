@@ -17,7 +17,7 @@ from cluster.sweeps.sweep import new_sweep_folder, run_sweep, stored_sweep
 from rlcar.agents.agent import make_agent
 from rlcar.config import make_config
 from rlcar.errors import UserError
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import read_arrays
@@ -124,7 +124,8 @@ def test_a_sweep_finishes_though_one_trial_is_killed_twice(rlcar, tmp_path):
 
 
 def test_every_command_about_sweeps_in_the_documentation_is_run_here():
-    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]
+    folders = ("docs/*.md", "docs/how-to/*.md", "*/README.md")
+    pages = [ROOT / "README.md", *(page for folder in folders for page in ROOT.glob(folder))]
     lines = [
         line.split("  #")[0].strip()
         for page in pages
