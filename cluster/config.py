@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from rlcar.config import nearest
 from rlcar.config.race import Section
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import nearest, problems
 from rlcar.settings.numbers import Cores, Deadline, Devices, EnvSteps, Pause, Processes, Size, Times
 
 
@@ -90,7 +90,5 @@ def make_cluster_config(**settings: Any) -> ClusterConfig:
     try:
         return ClusterConfig(**settings)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(
-            f"--{problem['loc'][0]} {problem['input']!r}: {problem['msg']}"
-        ) from error
+        first = problems(error, ClusterConfig)[0]
+        raise ConfigError(f"--{first.name} {first.value!r}: {first.reason}") from error
