@@ -192,7 +192,7 @@ def test_ctrl_c_detaches_and_the_job_is_listed_watched_and_stopped_with_a_save(h
     assert [run["state"] for run in seen["runs"] if run["name"] == job] == ["running"]
     assert [node["state"] for node in seen["nodes"]] == ["alive"]
 
-    assert_is_one_sentence(done(laptop(STOP, job="nosuch", **token)), "knows no job 'nosuch'")
+    assert_is_one_sentence(done(laptop(STOP, job="nosuch", **token)), "has no job 'nosuch'")
     code, _, stderr = done(laptop(STOP, job=job, **token))
     assert (code, stderr) == (0, f"{job}: stopped\n")
     assert checkpoint.latest(home / "endless" / "checkpoints") is not None
