@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from rlcar.config import nearest
-from rlcar.config.race import Section
 from rlcar.errors import ConfigError
 from rlcar.settings.numbers import Cores, Deadline, Devices, EnvSteps, Pause, Processes, Size, Times
+from rlcar.settings.section import Section
 
 
 class ClusterConfig(Section):

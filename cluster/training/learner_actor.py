@@ -12,7 +12,7 @@ import ray
 
 from cluster.training.replay_shards import rings_on
 from cluster.training.simulator import Whereabouts, whereabouts
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import keep_compiled_code
 from rlcar.evaluation.environment import spec_of

@@ -15,7 +15,7 @@ from cluster.training.learner import LearnerLostError, RemoteLearner
 from cluster.training.ordered_loop import OrderedTraining, refuse_what_is_not_deterministic
 from cluster.training.prometheus import PrometheusWatcher
 from cluster.training.weights import LagLimit
-from rlcar.agents.agent import make_agent
+from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
@@ -52,10 +52,10 @@ def train(
             f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
             "cars and learner: train with --local, or set it to 1"
         )
-    if cluster.replay_shards and config.algorithm == "ppo":
+    if cluster.replay_shards and algorithm_of(config).is_on_policy:
         raise UserError(
-            f"--cluster replay_shards={cluster.replay_shards}: ppo remembers one block alone, so "
-            "there is nothing to spread"
+            f"--cluster replay_shards={cluster.replay_shards}: the on-policy algorithm "
+            f"{config.algorithm} keeps only one block, which cannot be spread; set it to 0"
         )
     if cluster.replay_shards and config.replay.on_device:
         raise UserError(

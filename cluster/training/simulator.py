@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import keep_compiled_code
 from rlcar.evaluation.environment import Driving, make_rollout, spec_of

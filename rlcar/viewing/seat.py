@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import Config, load_config
 from rlcar.config.race import RaceConfig
 from rlcar.evaluation.run_report import load_policy

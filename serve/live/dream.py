@@ -3,11 +3,8 @@
 import jax
 import numpy as np
 
-from rlcar.agents.dreamer.dream import make_dreamer
-from rlcar.agents.dreamer.learner import make_learner, policy_part
-from rlcar.agents.dreamer.policy import make_policy
+from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import load_config
-from rlcar.config.algorithms import DreamerConfig
 from rlcar.sim import SPEC
 from rlcar.sim.sensors import RAYS
 from rlcar.storage import checkpoint

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.config import make_cluster_config
 from cluster.training.loop import train as train_on_ray
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
 from rlcar.rollout.race import Rollout

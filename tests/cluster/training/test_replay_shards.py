@@ -14,7 +14,7 @@ from cluster.config import ClusterConfig
 from cluster.training.learner import RemoteLearner
 from cluster.training.loop import train
 from cluster.training.replay_shards import ReplayShards, rings_on
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
 from rlcar.evaluation.environment import make_rollout

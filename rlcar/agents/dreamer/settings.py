@@ -1,15 +1,12 @@
-"""Settings of the algorithms."""
+"""Settings of the world-model agent."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
+import pydantic
 from pydantic import Field
 
-from rlcar.config.race import Section
-from rlcar.settings.numbers import EnvSteps, NonNegative, Positive, Signed, Size
-
-Units = Annotated[int, Field(ge=1, le=16_384)]
-Layers = Annotated[int, Field(ge=1, le=32)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+from rlcar.settings.numbers import Layers, NonNegative, Positive, Probability, Size, Units
+from rlcar.settings.section import Section
 
 
 class WorldModelConfig(Section):
@@ -40,6 +37,15 @@ class WorldModelConfig(Section):
     open_loop_scale: NonNegative = 0.0
     open_loop_dynamics_scale: NonNegative = 0.0
     open_loop_length: Size = 15
+
+    @pydantic.model_validator(mode="after")
+    def _blocks_fit(self) -> "WorldModelConfig":
+        if self.recurrent_units % self.recurrent_blocks:
+            raise ValueError(
+                f"recurrent_units {self.recurrent_units} is not a multiple of recurrent_blocks "
+                f"{self.recurrent_blocks}"
+            )
+        return self
 
 
 class ActorCriticConfig(Section):
@@ -78,62 +84,3 @@ class DreamerConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     # What train steps multiply matrices in: bfloat16 pays on GPUs, and on CPUs with AMX most.
     precision: Literal["float32", "bfloat16"] = "float32"
-
-
-class DocumentedConfig(Section):
-    """The plain networks of the first product: no recurrence, no distributions."""
-
-    latent_units: Units = 32
-    hidden_units: Units = 64
-    learning_rate: Positive = 1e-3
-    imagination_length: Size = 15
-    discount: float = Field(0.97, gt=0.0, lt=1.0)
-    exploration_noise: Positive = 0.2
-    exploration_start: Probability = 1.0
-    exploration_end: Probability = 0.1
-    exploration_decay: float = Field(0.999, gt=0.0, lt=1.0)  # per train step
-
-
-class PpoConfig(Section):
-    """Proximal policy optimisation (Schulman et al. 2017); defaults of Stable-Baselines3."""
-
-    hidden_units: Units = 64  # two layers of them, for the policy and for the value
-    # Of a GRU before them, for what is hidden; 0: none.
-    recurrent_units: int = Field(0, ge=0, le=16_384)
-    # Of the actions' deviation; less explores less, and drives finer.
-    initial_log_deviation: float = Field(0.0, ge=-5.0, le=2.0)
-    learning_rate: Positive = 3e-4
-    epochs: Size = 10
-    minibatch_size: EnvSteps = 64
-    discount: float = Field(0.99, gt=0.0, lt=1.0)
-    lambda_: Probability = 0.95
-    clip_ratio: Positive = 0.2
-    entropy_scale: NonNegative = 0.0
-    value_scale: NonNegative = 0.5
-    gradient_norm: Positive = 0.5
-
-
-class QLearningConfig(Section):
-    """What SAC and TD3 share: two critics, slow copies of them, one update for each env step."""
-
-    hidden_units: Units = 256  # two layers of them, in every network
-    learning_rate: Positive = 3e-4
-    discount: float = Field(0.99, gt=0.0, lt=1.0)
-    slow_rate: Probability = 0.005
-    reward_scale: Positive = 1.0
-
-
-class SacConfig(QLearningConfig):
-    """Soft actor-critic (Haarnoja et al. 2018) with a learnt temperature."""
-
-    target_entropy: Signed | None = None  # None: minus the number of actions
-    initial_temperature: Positive = 1.0
-
-
-class Td3Config(QLearningConfig):
-    """Twin delayed deterministic policy gradient (Fujimoto et al. 2018)."""
-
-    policy_delay: Size = 2  # updates of the critics for one of the actor
-    target_noise: NonNegative = 0.2
-    target_noise_limit: NonNegative = 0.5
-    exploration_noise: NonNegative = 0.1

@@ -1,0 +1,11 @@
+"""Settings of SAC."""
+
+from rlcar.agents.q_learning.settings import QLearningConfig
+from rlcar.settings.numbers import Positive, Signed
+
+
+class SacConfig(QLearningConfig):
+    """Soft actor-critic (Haarnoja et al. 2018) with a learnt temperature."""
+
+    target_entropy: Signed | None = None  # None: minus the number of actions
+    initial_temperature: Positive = 1.0

@@ -1,0 +1,11 @@
+"""The base class of all settings models."""
+
+import pydantic
+
+
+class Section(pydantic.BaseModel):
+    """A group of settings: immutable; unknown names, NaN and infinities are refused."""
+
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, validate_default=True
+    )
