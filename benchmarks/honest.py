@@ -18,14 +18,14 @@ import numpy as np
 
 from benchmarks.load import masked, post, upgrade
 from serve.api.frames import pack_request, unpack_answer
-from serve.api.schema import Observed
+from serve.api.schema import ObservationBatch
 
 PATIENCE_S = 5.0  # an answer that takes longer counts as refused
 ACTS_PER_S, FRESH_PER_S, CAR_HZ, VIEWERS = 50.0, 5.0, 20.0, 10
 RECOVERED_IN_A_ROW = 20
 _BODY = json.dumps({"observation": [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]}).encode()
 _BINARY = 0x02  # Opcode of a message; a refusal comes as text.
-_SEEN = Observed(np.full((1, 6), 0.5, np.float32), np.zeros(1, bool))
+_SEEN = ObservationBatch(np.full((1, 6), 0.5, np.float32), np.zeros(1, bool))
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

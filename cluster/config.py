@@ -15,27 +15,46 @@ from rlcar.settings.section import Section
 class ClusterConfig(Section):
     """How a training is spread over a Ray cluster."""
 
-    address: str | None = None  # None starts Ray on this machine for this run alone
-    # None: one for each core that the learner leaves free; auto: so too while nodes come and go.
+    address: str | None = None
+    """Address of a running Ray cluster. null starts Ray on this machine for this training alone."""
     simulators: Size | Literal["auto"] | None = None
+    """Number of simulator processes. null takes one for each core that the learner leaves free;
+    `auto` does so too and follows nodes that come and go."""
     simulator_cpus: Cores = 1.0
+    """CPU cores that Ray reserves for each simulator."""
     learner_cpus: Cores = 1.0
-    learner_gpus: Devices | None = None  # None: one a device, if the cluster has any
-    blocks_in_flight: Size = 2  # for each simulator: one driving, one waiting
-    learner_queue: Size = 3  # blocks handed to the learner and not yet learned from
-    # The replay in so many processes of their own, on any nodes with the memory; 0: in the learner.
+    """CPU cores that Ray reserves for the learner."""
+    learner_gpus: Devices | None = None
+    """GPUs that Ray reserves for the learner. null takes one for each learner device if the
+    cluster has any."""
+    blocks_in_flight: Size = 2
+    """Number of blocks requested from each simulator at once: one that it drives, and others
+    that wait."""
+    learner_queue: Size = 3
+    """Number of blocks handed to the learner that it has not learned from yet."""
     replay_shards: Processes = 0
-    # Blocks driven with weights older than so many updates are dropped; None: four times what all
-    # blocks in flight amount to.
+    """Number of processes, on any nodes with enough memory, that hold the replay buffer in place
+    of the learner. 0 keeps it in the learner."""
     max_policy_lag_updates: EnvSteps | None = None
-    simulator_deadline_s: Deadline = 60.0  # without progress for longer is replaced
-    start_deadline_s: Deadline = 180.0  # the same, while it still imports and compiles
-    learner_deadline_s: Deadline = 60.0  # a learner that answers nothing for longer is hung
-    learn_deadline_s: Deadline = 900.0  # and so is one that makes no progress for longer
-    most_restarts_in_a_row: Times = 5  # of one simulator without a block between them,
-    # or of the learner without a checkpoint between them
-    restart_pause_s: Pause = 1.0  # before the second restart in a row; then it doubles
+    """Drop blocks that were driven with weights older than this number of train steps. null
+    means four times the train steps that all blocks in flight amount to."""
+    simulator_deadline_s: Deadline = 60.0
+    """Replace a simulator that has made no progress for this long."""
+    start_deadline_s: Deadline = 180.0
+    """Replace a simulator that has made no progress for this long and has not yet delivered a
+    block, while it imports and compiles."""
+    learner_deadline_s: Deadline = 60.0
+    """Restart a learner that has not answered for this long."""
+    learn_deadline_s: Deadline = 900.0
+    """Restart a learner that answers but has made no progress for this long."""
+    most_restarts_in_a_row: Times = 5
+    """Stop the training after more than this number of failures of one simulator without a block
+    between them, or of the learner without a checkpoint between them. Every delivered block
+    resets the count, so a simulator that fails now and then never reaches it."""
+    restart_pause_s: Pause = 1.0
+    """Pause before the second restart in a row of a process; it doubles with each further one."""
     connect_timeout_s: Deadline = 20.0
+    """Longest time to wait for a connection to the cluster."""
 
 
 def parse_cluster_settings(texts: Sequence[str]) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry import Registry, Version
 from serve.api.openapi import openapi
-from serve.api.schema import RequestError, checked, decode_act, encode, require_plain
+from serve.api.schema import RequestError, checked, decode_act, encode, require_uncompressed
 from serve.drive_socket import DriveSocket
 from serve.guard.security import Receive, Scope, Security, Send
-from serve.observing.meter import Meter
-from serve.policy.driver import Driver
-from serve.policy.models import Models
-from serve.policy.store_calls import LOOK_S, StoreCalls, in_thread
+from serve.observing.metrics import ServerMetrics
+from serve.policy.action_service import ActionService
+from serve.policy.alias_follower import AliasFollower
+from serve.policy.registry_calls import READ_TIMEOUT_S, RegistryCalls, run_in_daemon_thread
 from serve.settings import ServeSettings
 
 # What runs as long as the application does: `async with background(): …`.
@@ -48,10 +48,12 @@ class Application:
         """`routes` and what runs behind them are the live page's, guarded like our own."""
         self.settings = settings
         self._background = background
-        self.meter = Meter()
-        self.models = Models(Registry(settings.registry), settings.alias, self.meter)
-        self.driver = Driver(settings, self.models, self.meter)
-        self.store_calls = StoreCalls()
+        self.metrics = ServerMetrics()
+        self.alias_follower = AliasFollower(
+            Registry(settings.registry), settings.alias, self.metrics
+        )
+        self.action_service = ActionService(settings, self.alias_follower, self.metrics)
+        self.registry_calls = RegistryCalls()
         own: list[BaseRoute] = [
             Route("/v1/models", self._list_models),
             Route("/v1/models/{version}", self._show_model),
@@ -59,7 +61,7 @@ class Application:
             Route("/health/ready", self._ready),
             Route("/metrics", self._metrics),
             Route("/openapi.json", self._openapi),
-            WebSocketRoute("/v1/drive", DriveSocket(self.driver, settings).drive),
+            WebSocketRoute("/v1/drive", DriveSocket(self.action_service, settings).drive),
         ]
         self._others = Starlette(
             routes=[*own, *routes],
@@ -80,16 +82,16 @@ class Application:
         # so long for each of them.
         before_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        await in_thread(self.models.load_first)
-        if self.models.current is None:
+        await run_in_daemon_thread(self.alias_follower.load_first)
+        if self.alias_follower.current is None:
             _LOGGER.warning(
                 "%s holds no version: cars brake until one is published",
-                self.models.registry.place,
+                self.alias_follower.registry.place,
             )
-        following = asyncio.create_task(self.models.follow(self.settings.poll_s))
+        following = asyncio.create_task(self.alias_follower.follow(self.settings.poll_s))
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(sys.setswitchinterval, before_s)
-            stack.callback(self.driver.close)
+            stack.callback(self.action_service.close)
             stack.callback(following.cancel)
             for running in self._background:
                 await stack.enter_async_context(running())
@@ -109,49 +111,53 @@ class Application:
         try:
             if not _is_json(scope):
                 raise RequestError("the content type must be application/json", 415)
-            require_plain(scope["headers"])
+            require_uncompressed(scope["headers"])
             body = (await receive()).get("body", b"")
-            asked = checked(decode_act(body), self.driver.allowed)
-            answer = await self.driver.act(asked, scope["rlcar.identity"].name, received_s)
+            asked = checked(decode_act(body), self.action_service.allowed)
+            answer = await self.action_service.act(asked, scope["rlcar.identity"].name, received_s)
         except RequestError as error:
-            status, answer = error.status, self.driver.refused(str(error), received_s)
+            status, answer = error.status, self.action_service.refused(str(error), received_s)
         await _send(send, status, encode(answer))
 
     async def _list_models(self, request: Request) -> Response:
-        versions = await self.store_calls.run(LOOK_S, self.models.registry.versions)
-        current = self.models.current
+        versions = await self.registry_calls.run(
+            READ_TIMEOUT_S, self.alias_follower.registry.versions
+        )
+        current = self.alias_follower.current
         serving = None if current is None else current.number
         return _answer({"serving": serving, "models": [_summary(version) for version in versions]})
 
     async def _show_model(self, request: Request) -> Response:
         name = request.path_params["version"]
         if name == "serving":
-            if self.models.current is None:
+            if self.alias_follower.current is None:
                 raise HTTPException(404, "no version is served")
-            name = str(self.models.current.number)
-        version = await self.store_calls.run(LOOK_S, self.models.registry.version, name)
+            name = str(self.alias_follower.current.number)
+        version = await self.registry_calls.run(
+            READ_TIMEOUT_S, self.alias_follower.registry.version, name
+        )
         return _answer(_summary(version) | version.metadata)
 
     async def _live(self, request: Request) -> Response:
         return _answer({"status": "live"})
 
     async def _ready(self, request: Request) -> Response:
-        current = self.models.current
+        current = self.alias_follower.current
         if current is None:
             return _answer({"status": "no model", "model_version": None}, 503)
         return _answer({"status": "ready", "model_version": current.number})
 
     async def _metrics(self, request: Request) -> Response:
-        gauges = self.meter.gauges
-        gauges["rlcar_sessions"] = ("Sessions remembered.", len(self.driver.sessions))
-        gauges["rlcar_session_cars"] = ("Cars remembered.", self.driver.sessions.cars)
-        if (current := self.models.current) is not None:
+        gauges = self.metrics.gauges
+        gauges["rlcar_sessions"] = ("Sessions remembered.", len(self.action_service.sessions))
+        gauges["rlcar_session_cars"] = ("Cars remembered.", self.action_service.sessions.cars)
+        if (current := self.alias_follower.current) is not None:
             gauges["rlcar_model_version"] = ("The version that acts.", current.number)
         text = "text/plain; version=0.0.4; charset=utf-8"
-        return Response(self.meter.text(), media_type=text)
+        return Response(self.metrics.render(), media_type=text)
 
     async def _openapi(self, request: Request) -> Response:
-        return _answer(openapi(self.driver.allowed, self.settings))
+        return _answer(openapi(self.action_service.allowed, self.settings))
 
 
 def make_app(
@@ -164,7 +170,7 @@ def make_app(
     `routes` are added to our own; each of `background` is entered before the first request.
     """
     application = Application(settings, routes, background)
-    return Security(application, settings, application.meter.count)
+    return Security(application, settings, application.metrics.count)
 
 
 def build(settings: ServeSettings) -> Any:

@@ -14,15 +14,15 @@ from serve.api.schema import (
 )
 from serve.guard.limits import RateLimit
 from serve.guard.security import Identity
-from serve.policy.driver import Driver
+from serve.policy.action_service import ActionService
 from serve.settings import ServeSettings
 
 
 class DriveSocket:
     """Answers one connection's frames, each in its own format, in their order."""
 
-    def __init__(self, driver: Driver, settings: ServeSettings):
-        self._driver = driver
+    def __init__(self, action_service: ActionService, settings: ServeSettings):
+        self._action_service = action_service
         self._settings = settings
         self._frames = RateLimit(settings.requests_per_s, 2 * settings.requests_per_s)
 
@@ -51,19 +51,19 @@ class DriveSocket:
             return
         finally:
             if name is None:
-                self._driver.sessions.close(identity.name, own)
+                self._action_service.sessions.close(identity.name, own)
 
     async def _answer(self, socket: WebSocket, message: Any, owner: str, session: str) -> bool:
         """Answers a frame; False if it was none."""
-        received_s = self._driver.now_s()
+        received_s = self._action_service.now_s()
         if wait_s := self._frames.wait_s(owner, received_s):
             # Reading no further is what slows a sender down.
             await asyncio.sleep(min(wait_s, 1.0))
         binary, text = message.get("bytes"), message.get("text")
         try:
             if binary is not None:
-                asked = unpack_request(binary, self._driver.allowed, session)
-                answer = await self._driver.act(asked, owner, received_s)
+                asked = unpack_request(binary, self._action_service.allowed, session)
+                answer = await self._action_service.act(asked, owner, received_s)
                 await socket.send_bytes(pack_answer(asked.step or 0, answer))
                 return True
             data = (text or "").encode()
@@ -73,11 +73,11 @@ class DriveSocket:
             if request.session:
                 raise RequestError("a connection names its session once: /v1/drive?session=…")
             request.session = session
-            asked = checked(request, self._driver.allowed)
-            answer = await self._driver.act(asked, owner, received_s)
+            asked = checked(request, self._action_service.allowed)
+            answer = await self._action_service.act(asked, owner, received_s)
             await socket.send_text(encode(answer).decode())
             return True
         except RequestError as error:
-            refused = self._driver.refused(str(error), received_s)
+            refused = self._action_service.refused(str(error), received_s)
             await socket.send_text(encode(refused).decode())
             return False

@@ -21,57 +21,100 @@ class ServeSettings(pydantic.BaseModel):
 
     # The model: which registry, which alias, how soon a moved alias is noticed.
     registry: str = "models"
+    """Model registry: a folder, or a URL such as `s3://bucket/models`."""
     alias: str = "champion"
+    """Alias whose version acts; the server follows it when it moves."""
     poll_s: float = Field(0.5, ge=0.05, le=2.0)
+    """Time between two looks at the alias."""
 
-    # Where it listens, and who may ask.
+    # Where the server listens, and who may ask.
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
     auth: bool = False
+    """Whether every request needs a token."""
     tokens: Path = DEFAULT_TOKENS
-    allow_anonymous: bool = False  # outside loopback without auth: only when asked for
-    allowed_hosts: tuple[str, ...] = ()  # names beside loopback's that a browser may call us by
-    allowed_origins: tuple[str, ...] = ()  # other sites whose pages may talk to us
-    is_behind_tls: bool = False  # cookies are then sent over https alone
+    """File that holds the hashes of the tokens."""
+    allow_anonymous: bool = False
+    """Whether other machines may ask without a token. It must be set to listen outside loopback
+    without `auth`."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, beside those of loopback, by which browsers may address the server."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of other sites whose pages may send requests."""
+    is_behind_tls: bool = False
+    """Whether a proxy in front speaks HTTPS; cookies are then sent over HTTPS alone."""
     cookie_s: float = Field(12 * 3600.0, ge=60.0, le=1e9)
+    """Time for which a browser stays logged in."""
 
     # Deadlines and bounds. A request over a bound is refused before it is parsed.
     deadline_ms: float = Field(100.0, ge=1.0, le=1000.0)
+    """Time in which a request is answered with the policy's action; after it the answer is the
+    safe action. A request may ask for another deadline."""
     in_flight: Size = 128
-    in_flight_per_client: Size = 64  # so that no client takes all of them
+    """Largest number of requests at once; more are refused with 429."""
+    in_flight_per_client: Size = 64
+    """Largest number of requests of one client at once, so that no client takes all."""
     body_bytes: int = Field(4 * 1024, ge=256, le=2**30)
+    """Largest body of a request, except for `/v1/act`."""
     act_body_bytes: int = Field(256 * 1024, ge=1024, le=2**30)
+    """Largest body of `/v1/act`, and largest message of `/v1/drive`."""
     body_timeout_s: Deadline = 5.0
+    """Time in which the body of a request must arrive."""
     headers_bytes: int = Field(16 * 1024, ge=1024, le=2**20)
+    """Largest size of all headers of a request."""
     headers_timeout_s: Deadline = 10.0
-    write_timeout_s: Deadline = 10.0  # until a client reads what was sent to it
-    connections: Size = 1024  # that one process serves at once
-    connections_per_address: Size = 128  # enforced by HAProxy
-    frames_per_s: PerTime = 500.0  # of one WebSocket, control frames included
+    """Time in which the headers of a request must arrive."""
+    write_timeout_s: Deadline = 10.0
+    """Time in which a client must read what was sent to it."""
+    connections: Size = 1024
+    """Largest number of connections that one process serves at once."""
+    connections_per_address: Size = 128
+    """Largest number of connections from one address; HAProxy enforces it."""
+    frames_per_s: PerTime = 500.0
+    """Largest rate of frames on one WebSocket, control frames included."""
 
     # The front end: HAProxy before the real-time lane.
-    is_behind_haproxy: bool = False  # set by the lanes: it forwards the client's address
-    front_connections: Size = 2048  # open at once, idle ones included
-    trusted_proxies: tuple[str, ...] = ()  # addresses or networks whose X-Forwarded-For counts
+    is_behind_haproxy: bool = False
+    """Whether our HAProxy forwards requests with the client's address. The lanes set it."""
+    front_connections: Size = 2048
+    """Largest number of connections open at once at HAProxy, idle ones included."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose `X-Forwarded-For` header is believed."""
 
     # Token buckets, one for each client: a token's name, or an address.
     requests_per_s: PerTime = 2000.0
+    """Largest rate of requests of one client: a token's name, or an address."""
     changes_per_s: PerTime = 60.0
+    """Largest rate of requests of one client that change something."""
     failed_logins_per_min: PerTime = 20.0
+    """Largest rate of failed logins of one client."""
 
     # Sessions: the recurrent states of cars.
-    session_cars: int = Field(16_384, ge=256, le=10_000_000)  # over all; who has most makes room
-    # Limit for each owner (token or address); its least recently used sessions are dropped first.
+    session_cars: int = Field(16_384, ge=256, le=10_000_000)
+    """Number of cars whose recurrent states are kept over all sessions. When it is reached,
+    sessions of the owner with the most cars are dropped."""
     session_cars_per_owner: int = Field(4096, ge=256, le=10_000_000)
+    """Number of cars whose recurrent states are kept for each owner (token or address). Its
+    least recently used sessions are dropped first."""
     session_expiry_s: Deadline = 120.0
+    """Time after its last request at which a session is dropped."""
     replay_steps: int = Field(32, ge=0, le=1024)
+    """Number of last observations kept for each session, from which a new version rebuilds the
+    recurrent state."""
     socket_idle_s: Deadline = 60.0
-    bad_frames: int = Field(16, ge=1, le=1_000_000)  # a socket may send so many before it is closed
+    """Time without a message after which a WebSocket is closed."""
+    bad_frames: int = Field(16, ge=1, le=1_000_000)
+    """Number of invalid frames after which a WebSocket is closed."""
 
-    # Under Ray Serve: replicas, and how many requests at once are worth one more of them.
+    # Ray Serve: replicas and when to add one.
     min_replicas: Size = 1
+    """Smallest number of Ray Serve replicas."""
     max_replicas: Size = 1
+    """Largest number of Ray Serve replicas."""
     target_ongoing_requests: float = Field(16.0, ge=0.01, le=1e6)
+    """Number of requests at once for each replica at which Ray Serve scales."""
 
     @pydantic.field_validator("trusted_proxies", mode="before")
     @classmethod

@@ -42,36 +42,49 @@ ENVIRONMENT_METRICS: dict[str, Goal] = {
 class Budget(Section):
     """How much a sweep may cost."""
 
-    env_steps: EnvSteps  # of each trial
-    trials: Size | None = None  # None: as many as a grid has points
-    concurrent: Size | None = None  # None: as many as the machines hold
-    retries: Times = 3  # of one trial whose processes died
-    # Of a trial that is one process; `cluster` says it of the others.
+    env_steps: EnvSteps
+    """Number of env steps of each trial."""
+    trials: Size | None = None
+    """Number of trials. null means as many as the grid has points."""
+    concurrent: Size | None = None
+    """Number of trials at once. null means as many as the machines hold."""
+    retries: Times = 3
+    """Number of retries of a trial whose processes died."""
     cpus: Cores = 1.0
+    """CPU cores of a trial that is one process; `cluster` sets those of other trials."""
     gpus: Devices = 0.0
+    """GPUs of a trial that is one process; `cluster` sets those of other trials."""
 
 
 class NoScheduler(Section):
     """Lets every trial use its whole budget."""
 
     type: Literal["none"]
+    """Every trial uses its whole budget."""
 
 
 class AshaScheduler(Section):
     """Asynchronous successive halving (Li et al. 2020): stops what is behind at each rung."""
 
     type: Literal["asha"]
-    grace_env_steps: EnvSteps | None = None  # the first rung; None: the first evaluation
-    reduction_factor: float = Field(3.0, ge=1.01, le=1e6)  # one in so many goes on
+    """Asynchronous successive halving."""
+    grace_env_steps: EnvSteps | None = None
+    """Number of env steps before a trial may be stopped. null means the first evaluation."""
+    reduction_factor: float = Field(3.0, ge=1.01, le=1e6)
+    """One in this number of trials continues at each rung."""
 
 
 class PbtScheduler(Section):
     """Population-based training (Jaderberg et al. 2017): the worst continue from the best."""
 
     type: Literal["pbt"]
+    """Population-based training."""
     perturb_every_env_steps: EnvSteps
-    quantile: float = Field(0.25, ge=1e-6, le=0.5)  # that is replaced, and that replaces it
-    resample_probability: float = Field(0.25, ge=0.0, le=1.0)  # else a setting changes by 20 %
+    """Number of env steps between two exchanges."""
+    quantile: float = Field(0.25, ge=1e-6, le=0.5)
+    """Share of the trials that is replaced, and share that replaces them."""
+    resample_probability: float = Field(0.25, ge=0.0, le=1.0)
+    """Probability that a setting is drawn anew; otherwise it changes by 20 %."""
 
 
 Scheduler = Annotated[NoScheduler | AshaScheduler | PbtScheduler, Field(discriminator="type")]
@@ -81,21 +94,36 @@ class SweepConfig(Section):
     """Many trainings that differ in a few settings."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the sweep and of its folder below `sweeps/`."""
     preset: str | None = None
+    """Preset of every trial, as of `rlcar train --preset`."""
     algorithm: str | None = None
+    """Algorithm of every trial, as of `rlcar train --algorithm`."""
     world: str | None = None
-    environment: str | None = None  # of Gymnasium, in place of the race
+    """World of every trial, as of `rlcar train --world`."""
+    environment: str | None = None
+    """Gymnasium environment in place of the race."""
     mode: str = "standard"
-    set: dict[str, Value] = {}  # settings of every trial
+    """Mode of every trial: `standard`, or `test` for tiny ones."""
+    set: dict[str, Value] = {}
+    """Settings of every trial, by dotted name."""
     metric: str = "evaluation/charged_lap_steps"
-    goal: Goal | None = None  # None: the metric's own
+    """Metric that is optimised."""
+    goal: Goal | None = None
+    """Whether a lower or a higher metric is better; null means the metric's own direction."""
     scheduler: Scheduler = NoScheduler(type="none")
+    """Scheduler that stops or replaces trials."""
     search: Literal["random", "grid", "optuna"] = "random"
-    seed: int = Field(0, ge=0, lt=2**31)  # of the search, not of the trainings
+    """How settings are chosen: random draws, the points of a grid, or Optuna's TPE sampler."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the search, not of the trainings."""
     budget: Budget
-    # None: a trial is one process; else it has a learner and simulators of its own.
+    """How much the sweep may cost."""
     cluster: ClusterConfig | None = None
+    """Cluster settings of trials with a learner and simulators of their own; null makes each
+    trial one process."""
     space: dict[str, Dimension] = Field(min_length=1)
+    """Values that each searched setting may take, by dotted name."""
 
     @pydantic.field_validator("scheduler", mode="before")
     @classmethod

@@ -22,9 +22,13 @@ class Dimension(Section):
     """The values that one setting may take; exactly one of the four kinds is given."""
 
     uniform: list[float] | None = Field(None, min_length=2, max_length=2)
+    """Lower and upper end of a uniform distribution."""
     loguniform: list[float] | None = Field(None, min_length=2, max_length=2)
-    integer: list[int] | None = Field(None, min_length=2, max_length=2)  # both ends included
+    """Lower and upper end, both above 0, of a distribution that is uniform in the logarithm."""
+    integer: list[int] | None = Field(None, min_length=2, max_length=2)
+    """Lowest and highest whole number, both included."""
     choice: list[Value] | None = Field(None, min_length=1)
+    """The possible values."""
 
     @pydantic.model_validator(mode="after")
     def _is_one_kind(self) -> "Dimension":

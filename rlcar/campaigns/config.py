@@ -20,18 +20,31 @@ class Job(Section):
     """One training: what `rlcar train` is told."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the run and of its folder."""
     preset: str | None = None
+    """Preset, as of `rlcar train --preset`."""
     algorithm: str | None = None
+    """Algorithm, as of `rlcar train --algorithm`."""
     world: str | None = None
+    """World, as of `rlcar train --world`."""
     env: str | None = None
+    """Gymnasium environment in place of the race."""
     mode: str = "standard"
-    config: str | None = None  # a YAML file of settings
+    """Mode: `standard`, or `test` for a tiny training."""
+    config: str | None = None
+    """YAML file of settings."""
     set: dict[str, bool | int | float | str | None] = {}
+    """Settings by dotted name, as of `rlcar train --set`."""
     seed: int | None = Field(None, ge=0, lt=2**31)
-    local: bool = True  # one process; else on Ray
+    """Seed of everything random; null means that of the settings."""
+    local: bool = True
+    """Whether the training runs in one process; otherwise it runs on Ray."""
     simulators: Size | None = None
-    address: str | None = None  # of a running Ray cluster
-    hours: Positive | None = None  # how long it takes, for the order; None: by its env steps
+    """Number of simulator processes on Ray."""
+    address: str | None = None
+    """Address of a running Ray cluster."""
+    hours: Positive | None = None
+    """Expected duration in hours, which only decides the order. null orders by env steps."""
 
     def options(self) -> list[str]:
         """The command line of it, but for the folder."""
@@ -64,12 +77,18 @@ class Campaign(Section):
     """Jobs, and how many run at once."""
 
     slots: Size = 1
-    retries: Times = 5  # of one job
-    backoff_s: Seconds = 10.0  # before the first retry; then it doubles, up to ten minutes
-    stop_within_s: Deadline = 60.0  # the time that a job has to save
-    # A job without a sign of life for so long is frozen; stages like compiling have more time.
+    """Number of jobs at once."""
+    retries: Times = 5
+    """Number of retries of each job."""
+    backoff_s: Seconds = 10.0
+    """Pause before the first retry of a job; it doubles up to ten minutes."""
+    stop_within_s: Deadline = 60.0
+    """Time that a job has to save when the campaign is stopped."""
     frozen_after_s: Deadline = FROZEN_AFTER_S
+    """Restart a job that has shown no sign of life for this long; stages like compiling have
+    more time."""
     jobs: list[Job] = Field(min_length=1)
+    """The trainings."""
 
     @pydantic.model_validator(mode="after")
     def _names_differ(self) -> "Campaign":

@@ -13,7 +13,9 @@ class Range(Section):
     """A number that each car draws anew for each episode, evenly from low to high."""
 
     low: NonNegative
+    """Lowest value that may be drawn."""
     high: NonNegative
+    """Highest value that may be drawn."""
 
     @pydantic.model_validator(mode="after")
     def _low_is_lower(self) -> "Range":
@@ -26,16 +28,27 @@ class TrackConfig(Section):
     """Shape of the closed road; the defaults are the `classic` world."""
 
     points: int = Field(100, ge=16, le=400)
+    """Number of points of the centre line."""
     base_radius_px: Pixels = 210.0
+    """Mean radius of the closed road."""
     noise_amplitude: float = Field(0.3, ge=0.0, lt=1.0)
-    noise_harmonics: int = Field(4, ge=1, le=16)  # more make sharper bends
+    """Strength of the random changes of the radius, relative to it; 0 gives a circle."""
+    noise_harmonics: int = Field(4, ge=1, le=16)
+    """Number of harmonics of the random radius; more make sharper bends."""
     half_width_px: float = Field(40.0, ge=10.0, le=60.0)
-    # Each track draws its own half-width down to this one; None: all are as wide.
+    """Half the width of the road."""
     half_width_low_px: float | None = Field(None, ge=10.0, le=60.0)
+    """Lower end of the half-width, if each track draws its own between it and `half_width_px`.
+    null gives all tracks the same width."""
     obstacles: int = Field(5, ge=0, le=16)
+    """Number of circular obstacles."""
     obstacle_radius_px: Pixels = 10.0
+    """Radius of an obstacle."""
     obstacle_placement: Literal["infield", "road"] = "infield"
-    obstacle_gap_px: Pixels = 30.0  # of road that every obstacle leaves on one side
+    """Where obstacles lie: on the road, or on the infield, where only cars that leave the road
+    meet them."""
+    obstacle_gap_px: Pixels = 30.0
+    """Width of road that every obstacle on it leaves free on one side."""
 
     @pydantic.model_validator(mode="after")
     def _widths_fit(self) -> "TrackConfig":
@@ -58,12 +71,16 @@ class TrackConfig(Section):
 class VehicleConfig(Section):
     """How a car answers; the defaults are the `classic` world."""
 
-    # classic turns on the spot; single_track steers by its front axle and has a grip limit.
     model: Literal["classic", "single_track"] = "classic"
+    """Model of the car: `classic` turns on the spot; `single_track` steers with its front axle
+    and has a grip limit."""
     top_speed_px_per_step: float = Field(5.0, ge=1.0, le=8.0)
-    # The most speed x yaw rate of a single-track car; past it, it understeers.
+    """Top speed. The classic car has 5."""
     grip_px_per_step2: Range = Range(low=0.5, high=0.5)
-    delay_steps: Range = Range(low=0.0, high=0.0)  # whole steps from the action to its effect
+    """Largest product of speed and yaw rate of a single-track car, in 0.05 to 0.7; beyond it the
+    car understeers."""
+    delay_steps: Range = Range(low=0.0, high=0.0)
+    """Whole number of env steps, 0 to 3, from an action to its effect."""
 
     @pydantic.model_validator(mode="after")
     def _is_drivable(self) -> "VehicleConfig":
@@ -79,8 +96,10 @@ class VehicleConfig(Section):
 class SensorConfig(Section):
     """What is wrong with the readings of the rays; nothing, by default."""
 
-    noise_px: Range = Range(low=0.0, high=0.0)  # half the width of an even distribution
-    dropout: Range = Range(low=0.0, high=0.0)  # probability that a ray reads "nothing in range"
+    noise_px: Range = Range(low=0.0, high=0.0)
+    """Half the width of the uniform noise on ray distances, in 0 to 50."""
+    dropout: Range = Range(low=0.0, high=0.0)
+    """Probability, in 0 to 0.9, that a ray reports "nothing in range"."""
 
     @pydantic.model_validator(mode="after")
     def _are_small(self) -> "SensorConfig":
@@ -93,8 +112,11 @@ class RivalConfig(Section):
     """A second car that drives on as if it were alone: a moving obstacle."""
 
     radius_px: float = Field(8.0, ge=1e-3, le=30.0)
-    pace_px_per_step: float = Field(2.0, ge=1e-6, le=5.0)  # of the scripted one
+    """Radius of the second car."""
+    pace_px_per_step: float = Field(2.0, ge=1e-6, le=5.0)
+    """Speed of a scripted second car."""
     head_start_laps: Range = Range(low=0.2, high=0.8)
+    """Distance by which the second car starts ahead, in 0.05 to 0.95."""
 
     @pydantic.model_validator(mode="after")
     def _starts_ahead(self) -> "RivalConfig":
@@ -107,9 +129,18 @@ class RaceConfig(Section):
     """Rules of the race and what it pays."""
 
     track: TrackConfig = TrackConfig()
+    """Shape of the road."""
     vehicle: VehicleConfig = VehicleConfig()
+    """Dynamics of the car."""
     sensors: SensorConfig = SensorConfig()
+    """Errors of the ray sensors."""
     rival: RivalConfig | None = None
+    """A second car on the road; null means none."""
     reward: Literal["progress", "documented"] = "progress"
+    """Reward function: `progress` pays 1,000 for a lap, charges 0.1 for each env step and 10 for
+    a crash; `documented` is that of the first product, which pays speed, 0.1 on the road and a
+    bonus at checkpoints, and charges 10 for a crash."""
     laps: int = Field(1, ge=1, le=1000)
+    """Number of laps after which a car has finished."""
     time_limit_steps: int = Field(1000, ge=1, le=1_000_000)
+    """Number of env steps after which an episode is cut off."""

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import Field
 
 from rlcar.agents import ALGORITHMS, DEFAULT_ALGORITHM, AlgorithmName
-from rlcar.agents.algorithm import Tree
+from rlcar.agents.algorithm import Algorithm, Tree
 from rlcar.config.presets import MODES, PRESETS, WORLDS
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
@@ -22,57 +22,96 @@ class ReplayConfig(Section):
     """Memory of past driving and how often it is used."""
 
     capacity_env_steps: EnvSteps = 500_000
-    min_env_steps: EnvSteps = 1024  # before the first train step
-    batch_size: Size = 16  # B
-    batch_length: int = Field(32, ge=2, le=65_536)  # T
-    samples_per_insert: float = Field(16.0, ge=1e-6, le=1e6)  # replayed steps for each new env step
-    # Its steps lie in the learner's device, all the capacity from the start; batches are cut there.
+    """Number of env steps that the replay buffer holds; the oldest are overwritten."""
+    min_env_steps: EnvSteps = 1024
+    """Number of env steps in the buffer before the first train step."""
+    batch_size: Size = 16
+    """Number of windows in a batch (B)."""
+    batch_length: int = Field(32, ge=2, le=65_536)
+    """Number of env steps in each window of a batch (T), at most `training.block_length`."""
+    samples_per_insert: float = Field(16.0, ge=1e-6, le=1e6)
+    """Number of replayed env steps for each new env step: the train ratio."""
     on_device: bool = False
+    """Whether the buffer lies in the memory of the learner's device, where batches are then cut.
+    The whole capacity is allocated at the start."""
 
 
 class EnvironmentConfig(Section):
     """An environment of Gymnasium in place of the race."""
 
-    id: str = ""  # as of gymnasium.make, or module:id; empty: the race
-    # Images are resized to squares of it; None: as they come if they are such squares, else 64.
+    id: str = ""
+    """Gymnasium environment to train on, as `gymnasium.make` takes it, or `module:id`. Empty
+    means the race."""
     image_size_px: Literal[16, 32, 64] | None = None
-    time_limit_steps: EnvSteps | None = None  # None: the environment's own
-    # Stands in for bounds of actions that are infinite or beyond 1e12: [-1, 1] of the policy is
-    # mapped to it. None: an environment with such bounds is refused.
+    """Side of the square to which images are resized. null keeps images that are squares of such
+    a size, and resizes others to 64."""
+    time_limit_steps: EnvSteps | None = None
+    """Number of env steps after which an episode is cut off; null means the environment's own
+    limit."""
     action_limit: float | None = Field(None, gt=0.0, le=1e12)
+    """Bound that replaces action bounds which are infinite or beyond 1e12: the policy's range
+    [-1, 1] is mapped to it. null refuses environments with such bounds."""
 
 
 class TrainingConfig(Section):
     """How long, how wide, and when to look."""
 
     env_steps: EnvSteps = 60_000
-    cars: Size = 16  # in each simulator
-    block_length: Size = 64  # T of a Trajectory
-    # More than one, and an on-policy learner drives and learns from so many blocks in one compiled
-    # call, in one process.
+    """Number of env steps after which the training ends, over all cars."""
+    cars: Size = 16
+    """Number of cars that each simulator drives at once (N)."""
+    block_length: Size = 64
+    """Number of env steps of each car in a block, the unit in which trajectories travel (T)."""
     blocks_per_call: Size = 1
-    learner_devices: Size = 1  # of its host, that share each batch
+    """Number of blocks that an on-policy learner drives and learns from in one compiled call, if
+    more than 1. This needs ppo, the race and one process."""
+    learner_devices: Size = 1
+    """Number of devices of the learner's host that share each batch."""
     evaluate_every_env_steps: EnvSteps = 2048
+    """Number of env steps between evaluations."""
     evaluate_set: Literal["train", "validation"] = "validation"
+    """Set of tracks on which evaluations drive while training; the best policy is chosen by
+    them."""
     log_every_s: Seconds = 1.0
+    """Time between two rows of `metrics.jsonl`."""
     checkpoint_every_s: Seconds = 60.0
+    """Time between two checkpoints."""
     checkpoints_kept: Size = 3
-    # How often a checkpoint holds the whole replay; those between hold what came since.
+    """Number of newest checkpoints that are kept."""
     replay_every_s: Seconds = 300.0
-    rollbacks: Times = 0  # how often a NaN has halved the learning rate: the loop counts
-    storage: str = ""  # s3://bucket/prefix, file:///… or /nfs/path that mirrors the run
-    # Two runs with equal settings and simulators are equal bit for bit, also on Ray, which then
-    # learns from blocks in a fixed order. Slower; a lost process or a NaN ends the training.
+    """Time between two checkpoints that hold the whole replay buffer; those between hold only
+    what was added since."""
+    rollbacks: Times = 0
+    """Number of times that a NaN has halved the learning rate. The training loop counts here;
+    leave it at 0."""
+    storage: str = ""
+    """Object store or folder that mirrors the run: `s3://bucket/prefix`, `file:///folder` or a
+    path. Empty means none."""
     deterministic: bool = False
+    """Whether two runs with equal settings and simulators are equal bit for bit, also on Ray,
+    where the learner then takes blocks in a fixed order. It is slower, and a lost process or a
+    NaN ends the training."""
 
 
 class _RunConfig(Section):
+    # The sections of the algorithms and the rest of `Config` follow below, in the order of files.
     preset: str = "nano"
-    world: str = "classic"  # what `race` began as
+    """Named set of settings that this training began with."""
+    world: str = "classic"
+    """Named world that the settings of `race` began with."""
     seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of everything random in a training."""
     race: RaceConfig = RaceConfig()
+    """The racing world."""
     environment: EnvironmentConfig = EnvironmentConfig()
+    """A Gymnasium environment in place of the race."""
     algorithm: AlgorithmName = DEFAULT_ALGORITHM
+    """Algorithm that learns."""
+
+
+def _algorithm_section(algorithm: Algorithm[Any]) -> tuple[type[Section], Any]:
+    description = f"Settings of the algorithm `{algorithm.name}`."
+    return algorithm.settings, Field(algorithm.settings(), description=description)
 
 
 if TYPE_CHECKING:
@@ -81,7 +120,7 @@ else:  # one section for each algorithm, named after it
     _WithAlgorithms = pydantic.create_model(
         "_WithAlgorithms",
         __base__=_RunConfig,
-        **{name: (one.settings, one.settings()) for name, one in ALGORITHMS.items()},
+        **{name: _algorithm_section(algorithm) for name, algorithm in ALGORITHMS.items()},
     )
 
 
@@ -89,7 +128,9 @@ class Config(_WithAlgorithms):
     """The settings of one run."""
 
     replay: ReplayConfig = ReplayConfig()
+    """The replay buffer."""
     training: TrainingConfig = TrainingConfig()
+    """Length, size and rhythm of the training."""
 
     @property
     def algorithm_settings(self) -> Section:

@@ -7,9 +7,9 @@ import numpy as np
 from serve.api.schema import (
     MAX_CARS,
     ActAnswer,
-    Asked,
+    CheckedRequest,
+    ObservationBatch,
     ObservationRange,
-    Observed,
     RequestError,
     check_range,
 )
@@ -24,7 +24,7 @@ ANSWER_HEAD = struct.Struct("<IIfIHB5x")
 SOURCES = ("model", "hold", "fallback")
 
 
-def pack_request(observed: Observed, step: int, deadline_ms: int = 0) -> bytes:
+def pack_request(observed: ObservationBatch, step: int, deadline_ms: int = 0) -> bytes:
     """The frame of a request; `deadline_ms` 0 leaves it to the server."""
     cars = len(observed.observation)
     head = REQUEST_HEAD.pack(step, deadline_ms, cars, FLAGS_FOLLOW)
@@ -32,7 +32,7 @@ def pack_request(observed: Observed, step: int, deadline_ms: int = 0) -> bytes:
     return head + body + observed.is_first.astype(np.uint8).tobytes()
 
 
-def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> Asked:
+def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> CheckedRequest:
     """Takes a frame apart; raises RequestError unless all of it is as it says."""
     if len(frame) < REQUEST_HEAD.size:
         raise RequestError(f"a frame of {len(frame)} bytes: its head alone has {REQUEST_HEAD.size}")
@@ -50,8 +50,13 @@ def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> Ask
         is_first = np.frombuffer(frame, np.uint8, cars, REQUEST_HEAD.size + numbers) > 0
     else:
         is_first = np.full(cars, bool(flags & ALL_FIRST))
-    return Asked(
-        Observed(observation, is_first), False, session, step, float(deadline_ms) or None, None
+    return CheckedRequest(
+        ObservationBatch(observation, is_first),
+        False,
+        session,
+        step,
+        float(deadline_ms) or None,
+        None,
     )
 
 

@@ -64,17 +64,17 @@ class ActAnswer(msgspec.Struct, omit_defaults=True):
     error: str | None = None
 
 
-class Observed(NamedTuple):
+class ObservationBatch(NamedTuple):
     """What N cars saw."""
 
     observation: np.ndarray  # [N, O] float32
     is_first: np.ndarray  # [N] bool
 
 
-class Asked(NamedTuple):
+class CheckedRequest(NamedTuple):
     """A request that has passed every check."""
 
-    observed: Observed
+    observed: ObservationBatch
     is_one: bool  # asked about one car, outside a list
     session: str | None
     step: int | None
@@ -105,7 +105,7 @@ _DECODER = msgspec.json.Decoder(ActRequest, strict=True)
 _ENCODER = msgspec.json.Encoder()
 
 
-def require_plain(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def require_uncompressed(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raises RequestError for a compressed body: it could hold a thousand times its length.
 
     Names are in lower case, as ASGI has them.
@@ -134,7 +134,7 @@ def encode(answer: Any) -> bytes:
     return _ENCODER.encode(answer)
 
 
-def checked(request: ActRequest, allowed: ObservationRange) -> Asked:
+def checked(request: ActRequest, allowed: ObservationRange) -> CheckedRequest:
     """Returns the request with its arrays; raises RequestError for a wrong size or range."""
     is_one = request.observation is not UNSET
     rows: Any = [request.observation] if is_one else request.observations
@@ -150,15 +150,15 @@ def checked(request: ActRequest, allowed: ObservationRange) -> Asked:
         for number, (low, high) in zip(rows[0], allowed.bounds, strict=True):
             if not low <= number <= high:
                 check_range(np.array(rows, np.float64), allowed)
-        observed = Observed(np.array(rows, np.float32), _ONE[first])
+        observed = ObservationBatch(np.array(rows, np.float32), _ONE[first])
     else:
         exact = np.array(rows, np.float64)
         check_range(exact, allowed)
         is_first = np.full(len(rows), first) if isinstance(first, bool) else np.array(first)
         if len(is_first) != len(rows):
             raise RequestError(f"is_first has {len(is_first)} entries for {len(rows)} observations")
-        observed = Observed(exact.astype(np.float32), is_first)
-    return Asked(
+        observed = ObservationBatch(exact.astype(np.float32), is_first)
+    return CheckedRequest(
         observed,
         is_one,
         request.session or None,

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple, Self
 import httpx
 import numpy as np
 
-from serve.api.schema import ActAnswer, Observed
+from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerError, check_session, check_timeout, parse_address
 from serve.client.connection import Line
 from serve.client.loop_thread import LoopThread, leave_to_parent, starting
 
-__all__ = ["AsyncDriveClient", "Counts", "DriveClient", "Reflex", "Reply", "ServerError"]
+__all__ = ["AsyncDriveClient", "Counts", "DriveClient", "FallbackPolicy", "Reply", "ServerError"]
 
 HOLD_TICKS = 3
 SAFE_ACTION = (0.0, -1.0)  # wheels straight, full brake
@@ -43,7 +43,7 @@ class Reply(NamedTuple):
     error: str | None = None  # why it is not the model's
 
 
-class Reflex:
+class FallbackPolicy:
     """What the cars do without an answer: the last action for a few ticks, then the brake."""
 
     def __init__(self, hold_ticks: int = HOLD_TICKS):
@@ -122,7 +122,7 @@ class AsyncDriveClient:
         self._is_named = session is not None
         self.counts = Counts()
         self._is_websocket = websocket
-        self._reflex = Reflex()
+        self._reflex = FallbackPolicy()
         self._steps = itertools.count(1)
         self._version: int | None = None
         self._is_closed = False
@@ -171,9 +171,9 @@ class AsyncDriveClient:
         Raises ValueError or TypeError for observations that are no numbers in rows, and nothing
         else. One that is NaN or out of range is refused by the server: the cars hold, then brake.
         """
-        return await self.decide(observed_by(observation, is_first), time.perf_counter())
+        return await self.decide(make_batch(observation, is_first), time.perf_counter())
 
-    async def decide(self, observed: Observed, sent_s: float) -> Reply:
+    async def decide(self, observed: ObservationBatch, sent_s: float) -> Reply:
         """`act` for an observation that was looked at already, by `time.perf_counter`."""
         cars = len(observed.observation)
         if self._is_closed:
@@ -209,7 +209,7 @@ class AsyncDriveClient:
         self.counts.timeouts += 1
         return self.missed(cars, sent_s, "no answer in time")
 
-    async def _ask(self, line: Line, observed: Observed) -> ActAnswer:
+    async def _ask(self, line: Line, observed: ObservationBatch) -> ActAnswer:
         async with line.lock:
             step = next(self._steps)
             if self._is_websocket:
@@ -288,7 +288,7 @@ class DriveClient:
 
         Raises as `AsyncDriveClient.act` does.
         """
-        observed = observed_by(observation, is_first)
+        observed = make_batch(observation, is_first)
         sent_s = time.perf_counter()
         cars = len(observed.observation)
         client = self._client
@@ -332,13 +332,13 @@ class DriveClient:
             return thread
 
 
-def observed_by(observation: Any, is_first: Any) -> Observed:
+def make_batch(observation: Any, is_first: Any) -> ObservationBatch:
     """Rows of numbers; raises ValueError or TypeError for what is none."""
     with np.errstate(over="ignore"):  # too large a number is infinite, which the server refuses
         seen = np.atleast_2d(np.asarray(observation, np.float32))
     if seen.ndim != 2 or not seen.size:
         raise ValueError(f"an observation is [O] or [N, O] numbers, not {list(seen.shape)}")
-    return Observed(seen, np.broadcast_to(np.asarray(is_first, bool), len(seen)))
+    return ObservationBatch(seen, np.broadcast_to(np.asarray(is_first, bool), len(seen)))
 
 
 _CHECK_S = 15.0

@@ -12,7 +12,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from serve.api.frames import pack_request, unpack_answer
-from serve.api.schema import ActAnswer, Observed
+from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerAddress, ServerError
 
 # Import now what the first request would import: it would count against the deadline, and a fork
@@ -90,7 +90,9 @@ class Line:
         except (TypeError, ValueError) as error:
             raise ServerError(f"{url} is no policy server: {answer.text[:200]}") from error
 
-    async def ask_http(self, observed: Observed, step: int, version: int | None) -> ActAnswer:
+    async def ask_http(
+        self, observed: ObservationBatch, step: int, version: int | None
+    ) -> ActAnswer:
         """Asks over HTTP; a refusal is an answer too."""
         body = {
             "observations": observed.observation.astype(float).tolist(),
@@ -109,7 +111,7 @@ class Line:
             return _ANSWERS.decode(answer.content)
         return ActAnswer("fallback", None, 0.0, error=f"{answer.status_code}: {answer.text[:200]}")
 
-    async def ask_socket(self, observed: Observed, step: int) -> ActAnswer:
+    async def ask_socket(self, observed: ObservationBatch, step: int) -> ActAnswer:
         """Asks over the socket, which is opened if need be."""
         if self._socket is None:
             self._socket = await _Connect(

@@ -92,7 +92,7 @@ class Slot:
             self._slots.give_back(client)
 
 
-class BodyReading:
+class BodyReader:
     """Waits for parts of bodies, for none of them longer than so many seconds.
 
     One timer looks after all of them: one each would cost more than reading.

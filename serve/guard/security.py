@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from serve.guard.access import Access, UnprintableError, find_access
-from serve.guard.cross_site import host_name, is_of_another_site
 from serve.guard.limits import (
     CLOSE,
-    BodyReading,
+    BodyReader,
     Headers,
     Message,
     RateLimit,
@@ -26,8 +25,9 @@ from serve.guard.limits import (
     Slot,
     Slots,
 )
-from serve.guard.login_watch import STILL_ADMITTED, LoginWatch
+from serve.guard.origin_check import host_name, is_cross_origin
 from serve.guard.request_headers import client_of, cookie_of, has_body, headers_of, password_of
+from serve.guard.revocation import STILL_ADMITTED, RevocationMonitor
 from serve.guard.tokens import SCOPES, Token, TokenStore
 from serve.settings import LOOPBACK_NAMES, ServeSettings
 
@@ -78,7 +78,7 @@ class Security:
     ):
         """`count` hears of every answer: method, path, status."""
         self.app = app
-        self._watched = LoginWatch(app)
+        self._watched = RevocationMonitor(app)
         self._settings = settings
         self._count = count
         self._clock = clock
@@ -88,7 +88,7 @@ class Security:
         self._changes = RateLimit(settings.changes_per_s, 2 * settings.changes_per_s)
         failures = settings.failed_logins_per_min
         self._failures = RateLimit(failures / 60.0, failures)
-        self._reading = BodyReading(settings.body_timeout_s)
+        self._reading = BodyReader(settings.body_timeout_s)
         self.slots = Slots(settings.in_flight, settings.in_flight_per_client)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,7 +162,7 @@ class Security:
         is_changing = access is not None and access.is_changing
         if is_get and not is_changing:
             return None
-        if is_of_another_site(headers, host):
+        if is_cross_origin(headers, host):
             raise RefusedError(403, "another site's page may not do that (--allowed-origin)")
         if is_get and not self._can_tell_sites_apart(name):
             # The request for an image of another site's page would look like a program's.

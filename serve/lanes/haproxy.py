@@ -188,7 +188,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class Front:
+class FrontEnd:
     """A running HAProxy. It is restarted if it ends by itself."""
 
     def __init__(self, binary: str, settings: ServeSettings, listener: socket.socket, folder: Path):

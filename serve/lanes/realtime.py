@@ -19,7 +19,7 @@ from serve.guard.limits import KEEP_ALIVE_TIMEOUT_S
 from serve.lanes.haproxy import (
     APPLICATION_SOCKET,
     GRACEFUL_TIMEOUT_S,
-    Front,
+    FrontEnd,
     find_haproxy,
     listen,
 )
@@ -76,7 +76,7 @@ class RealtimeServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        front: Front | None = None,
+        front: FrontEnd | None = None,
         on_ready: Callable[[str], None] | None = None,
     ):
         """`on_ready` is told the address of the server once it accepts connections."""
@@ -121,7 +121,9 @@ class RealtimeServer(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def front_of(settings: ServeSettings, *, is_direct: bool = False) -> Iterator[Front | None]:
+def open_front_end(
+    settings: ServeSettings, *, is_direct: bool = False
+) -> Iterator[FrontEnd | None]:
     """Prepares the front end, or None where the application serves its clients directly."""
     binary = front_binary(settings, is_direct=is_direct)
     if binary is None:
@@ -131,7 +133,7 @@ def front_of(settings: ServeSettings, *, is_direct: bool = False) -> Iterator[Fr
         listen(settings.host, settings.port) as listener,
         folder_for_sockets("rlcar-front-", len(APPLICATION_SOCKET)) as folder,
     ):
-        yield Front(binary, settings, listener, Path(folder))
+        yield FrontEnd(binary, settings, listener, Path(folder))
 
 
 def front_binary(settings: ServeSettings, *, is_direct: bool = False) -> str | None:
@@ -166,7 +168,7 @@ def serve_with_front(
     `make_config` is given the Unix socket at which the front end expects uvicorn, or None where
     there is no front end.
     """
-    with front_of(settings, is_direct=is_direct) as front:
+    with open_front_end(settings, is_direct=is_direct) as front:
         config = make_config(None if front is None else front.application)
         server = RealtimeServer(config, front, on_ready)
         # uvicorn sends itself the signal again when it has stopped. It must not end the process

@@ -20,7 +20,7 @@ def live_config(
     routes = live_routes(live, legacy_get=not settings.auth)
     config = uvicorn_config(settings, routes, [live.running], front_socket)
     guard: Any = config.app
-    guard.app.meter.also(LiveCollector(live))
+    guard.app.metrics.register(LiveCollector(live))
     return config
 
 

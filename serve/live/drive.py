@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from serve.live.car import Car, Course
-from serve.live.dream import DREAM_STEPS, DreamEye
-from serve.live.models import Brain, Wheel
-from serve.live.seat import DriverSeat
+from serve.live.dream import DREAM_STEPS, LiveDreamer
+from serve.live.manual_control import ManualControl
+from serve.live.policies import LoadedPolicy, StatefulPolicy
 from serve.live.wire import BRAKING, ENDED, MANUAL, RUNNING, Tick
 
 STEPS_PER_S = 30.0  # real time, by the contract of the world
@@ -22,12 +22,12 @@ assert DREAM_STEPS <= 255
 class Drive:
     """Advances the car; pure simulation, no clock and no network."""
 
-    def __init__(self, course: Course, seat: DriverSeat):
-        self.seat = seat
+    def __init__(self, course: Course, control: ManualControl):
+        self.manual_control = control
         self.is_running, self.is_manual = False, False
-        self.wheel: Wheel | None = None
-        self.ghost: Wheel | None = None
-        self.eye: DreamEye | None = None
+        self.policy: StatefulPolicy | None = None
+        self.ghost: StatefulPolicy | None = None
+        self.dreamer: LiveDreamer | None = None
         self.episodes, self.laps, self.steps = 0, 0, 0
         self.rewards: deque[float] = deque(maxlen=100)
         self.dream: np.ndarray | None = None
@@ -65,18 +65,18 @@ class Drive:
         self._share -= 1.0
         return self._step()
 
-    def change(self, brain: Brain) -> None:
+    def change(self, loaded: LoadedPolicy) -> None:
         """Puts a policy at the wheel; it takes over where the last one was."""
-        if self.wheel is None:
-            self.wheel = Wheel(brain)
+        if self.policy is None:
+            self.policy = StatefulPolicy(loaded)
         else:
-            self.wheel.change(brain)
+            self.policy.change(loaded)
 
     def tick(self) -> Tick:
         """Says how things stand between the last two steps."""
         car, share = self.car, self._share if self.is_running else 1.0
         flags = RUNNING * self.is_running + MANUAL * self.is_manual + ENDED * car.is_ended
-        flags += BRAKING * (self.is_manual and self.is_running and self.seat.is_braking)
+        flags += BRAKING * (self.is_manual and self.is_running and self.manual_control.is_braking)
         steering, throttle = car.action.tolist()
         return Tick(
             flags=flags,
@@ -94,7 +94,7 @@ class Drive:
     @property
     def latent(self) -> np.ndarray | None:
         """The driving policy's latent state `[S, K]`, where it has one."""
-        return None if self.wheel is None else self.wheel.latent
+        return None if self.policy is None else self.policy.latent
 
     def _step(self) -> dict[str, Any] | None:
         self.steps += 1
@@ -103,23 +103,23 @@ class Drive:
             return self._wait()
         self._look()
         action = np.zeros(2, np.float32)
-        if self.wheel is not None:
-            action = self.wheel.act(self.car.time_step)
+        if self.policy is not None:
+            action = self.policy.act(self.car.time_step)
         if self.is_manual:
-            action = self.seat.action()
+            action = self.manual_control.action()
         self.car.drive(action)
-        for memory in (self.wheel, self.eye):
+        for memory in (self.policy, self.dreamer):
             if memory is not None:
                 memory.took(action)
         return self._ended() if self.car.is_ended else None
 
     def _look(self) -> None:
         """Lets the world model see, and dream now and then."""
-        if self.eye is None:
+        if self.dreamer is None:
             return
-        self.eye.see(self.car.time_step)
+        self.dreamer.see(self.car.time_step)
         if self.car.steps % _DREAM_EVERY_STEPS == 0:
-            self.dream = self.eye.dream(self.car)
+            self.dream = self.dreamer.dream(self.car)
 
     def _drive_ghost(self) -> None:
         if self.ghost is not None and not self.ghost_car.is_ended:
@@ -137,7 +137,7 @@ class Drive:
         return {"kind": "episode", "reward": round(car.reward_sum, 3), **self._result()}
 
     def _result(self) -> dict[str, Any]:
-        name = "nobody" if self.wheel is None else self.wheel.brain.label
+        name = "nobody" if self.policy is None else self.policy.loaded.label
         return _result(self.car, "by hand" if self.is_manual else name)
 
     def _wait(self) -> dict[str, Any] | None:
@@ -150,7 +150,7 @@ class Drive:
             return None
         duel = None
         if self.ghost is not None:
-            ghost = _result(self.ghost_car, self.ghost.brain.label)
+            ghost = _result(self.ghost_car, self.ghost.loaded.label)
             duel = {"kind": "duel", "car": self._result(), "ghost": ghost}
         if self.car.lap_time_steps or not self.is_manual:
             self.next_track()

@@ -8,7 +8,7 @@ from rlcar.track import make_track
 from serve.live.car import Car
 from serve.live.drive import Drive
 from serve.live.follow import RunFollower
-from serve.live.seat import DriverSeat
+from serve.live.manual_control import ManualControl
 from serve.live.viewers import Viewers
 
 
@@ -34,19 +34,19 @@ def report_track(car: Car, seeds: range) -> dict[str, Any]:
     }
 
 
-def report_state(drive: Drive, seat: DriverSeat, viewers: Viewers) -> dict[str, Any]:
+def report_state(drive: Drive, control: ManualControl, viewers: Viewers) -> dict[str, Any]:
     """Says who drives what; changes seldom."""
-    viewer = None if seat.holder is None else viewers.find(seat.holder)
-    brain = None if drive.wheel is None else drive.wheel.brain
+    viewer = None if control.driver is None else viewers.find(control.driver)
+    loaded = None if drive.policy is None else drive.policy.loaded
     return {
         "is_running": drive.is_running,
         "is_manual": drive.is_manual,
-        "driver": None if seat.holder is None else viewer.id if viewer else "request",
-        "policy": None if brain is None else brain.label,
-        "version": None if brain is None else brain.version,
-        "policy_env_steps": None if brain is None else brain.env_steps,
-        "ghost": None if drive.ghost is None else drive.ghost.brain.label,
-        "dreams": drive.eye is not None,
+        "driver": None if control.driver is None else viewer.id if viewer else "request",
+        "policy": None if loaded is None else loaded.label,
+        "version": None if loaded is None else loaded.version,
+        "policy_env_steps": None if loaded is None else loaded.env_steps,
+        "ghost": None if drive.ghost is None else drive.ghost.loaded.label,
+        "dreams": drive.dreamer is not None,
     }
 
 

@@ -17,14 +17,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from rlcar.errors import RegistryUnavailableError, UserError
-from serve.api.schema import RequestError, require_plain
+from serve.api.schema import RequestError, require_uncompressed
 from serve.guard.access import legacy_methods
+from serve.live.manual_control import ControlTakenError
 from serve.live.metrics import metrics_text
-from serve.live.models import one_step
-from serve.live.seat import TakenError
+from serve.live.policies import first_action
 from serve.live.session import LiveSession
-from serve.live.socket import talk
 from serve.live.video import BOUNDARY, MOST_WATCHING, MOST_WATCHING_EACH, VideoFeed
+from serve.live.viewer_socket import talk
 
 PAGE = Path(__file__).with_name("page")
 VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello gave this page
@@ -134,7 +134,7 @@ async def _toggle(live: LiveSession, request: Request) -> dict[str, Any]:
 
 async def _control(live: LiveSession, request: Request) -> dict[str, Any]:
     pedals = await _body(request, Pedals)
-    live.seat.steer(pedals.steering, pedals.throttle)
+    live.manual_control.steer(pedals.steering, pedals.throttle)
     return {"status": "ok"}
 
 
@@ -164,11 +164,11 @@ async def _load(live: LiveSession, request: Request) -> dict[str, Any]:
 
 async def _try(live: LiveSession, request: Request) -> dict[str, Any]:
     question = await _body(request, Question)
-    wheel = live.drive.wheel
+    wheel = live.drive.policy
     if wheel is None:
         raise UserError("there is no policy yet: wait for the run's first save, or load one")
-    steering, throttle = one_step(wheel.brain, question.observation)
-    return {"steering": steering, "throttle": throttle, "policy": wheel.brain.label}
+    steering, throttle = first_action(wheel.loaded, question.observation)
+    return {"steering": steering, "throttle": throttle, "policy": wheel.loaded.label}
 
 
 async def _stats(live: LiveSession, request: Request) -> dict[str, Any]:
@@ -193,9 +193,9 @@ def _answering(live: LiveSession, answer: Answer) -> Callable[[Request], Awaitab
         headers = _DEPRECATED if request.method == "GET" and answer in _CHANGES else {}
         try:
             if answer in _CHANGES:
-                live.take_seat(_client(live, request))
+                live.take_control(_client(live, request))
             return JSONResponse(await answer(live, request), headers=headers)
-        except TakenError as error:
+        except ControlTakenError as error:
             return JSONResponse({"error": str(error)}, 409, headers)
         except _TooLargeError as error:
             return JSONResponse({"error": str(error)}, 413, {**headers, "Connection": "close"})
@@ -233,7 +233,7 @@ class _TooLargeError(UserError):
 
 async def _body(request: Request, kind: type[Any]) -> Any:
     """Reads a small JSON body strictly; an empty one is `{}`. Raises UserError for any other."""
-    require_plain(request.headers.raw)
+    require_uncompressed(request.headers.raw)
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) > _MOST_BODY_BYTES:
         raise _TooLargeError(f"a body here has at most {_MOST_BODY_BYTES} bytes")

@@ -13,14 +13,14 @@ from rlcar.config.race import RaceConfig
 from rlcar.errors import UserError
 from rlcar.track import TRACK_SETS
 from serve.live.car import open_course
-from serve.live.dream import RunDreams, open_eye
+from serve.live.dream import RunDreams, open_dreamer
 from serve.live.drive import FRAMES_PER_S, Drive
-from serve.live.models import LIVE, Brain, Models, Wheel, open_models
+from serve.live.manual_control import ManualControl
+from serve.live.policies import LIVE, LoadedPolicy, PolicyCatalog, StatefulPolicy, open_catalog
 from serve.live.report import report_state, report_stats, report_track
-from serve.live.seat import DriverSeat
 from serve.live.viewers import Viewer, Viewers, sentence
 from serve.live.wire import pack_dream, pack_latent, pack_tick
-from serve.policy.store_calls import CHANGE_S, LOOK_S, StoreCalls
+from serve.policy.registry_calls import CHANGE_TIMEOUT_S, READ_TIMEOUT_S, RegistryCalls
 
 _LATE_S = 0.25  # a loop so far behind drops frames instead of hurrying
 _STILL_EVERY = 30  # frames; of a car that stands, an occasional one is enough
@@ -34,22 +34,22 @@ class LiveSession:
     `async with session.running()` starts it. What blocks (the disk, compiling) runs in a thread.
     """
 
-    def __init__(self, models: Models, race: RaceConfig, track_set: str = "validation"):
-        self.models, self.viewers, self.seat = models, Viewers(), DriverSeat()
+    def __init__(self, catalog: PolicyCatalog, race: RaceConfig, track_set: str = "validation"):
+        self.catalog, self.viewers, self.manual_control = catalog, Viewers(), ManualControl()
         self._seeds = TRACK_SETS[track_set]
-        self.drive = Drive(open_course(race, self._seeds), self.seat)
-        self.follows = models.follower is not None
-        self._dreams = RunDreams(models.follower) if models.follower else None
+        self.drive = Drive(open_course(race, self._seeds), self.manual_control)
+        self.follows = catalog.follower is not None
+        self._dreams = RunDreams(catalog.follower) if catalog.follower else None
         self._started_s, self._count = time.monotonic(), 0
         self._steps: deque[tuple[float, int]] = deque(maxlen=6)  # (when, how many), a second apart
-        self._lock, self._store_calls = asyncio.Lock(), StoreCalls()
+        self._lock, self._registry_calls = asyncio.Lock(), RegistryCalls()
         self.late_frames = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Runs the car and follows the run until the block ends."""
         with contextlib.suppress(UserError):  # a champion that is damaged must not stop the page
-            await self._put(await self._store_calls.run(CHANGE_S, self.models.first))
+            await self._put(await self._registry_calls.run(CHANGE_TIMEOUT_S, self.catalog.first))
         tasks = [asyncio.create_task(one) for one in (self._frames(), self._news())]
         try:
             yield
@@ -61,36 +61,36 @@ class LiveSession:
     def greet(self, viewer: Viewer) -> None:
         """Tells a new viewer all that it must know."""
         self.viewers.add(viewer)
-        follower = self.models.follower
+        follower = self.catalog.follower
         rows = [] if follower is None else follower.rows[-_ROWS_TOLD:]
         run = None if follower is None else follower.folder.name
         viewer.tell(sentence("hello", id=viewer.id, key=viewer.key, run=run))
         viewer.tell(sentence("track", **report_track(self.drive.car, self._seeds)))
         viewer.tell(sentence("rows", is_anew=True, rows=rows))
         viewer.tell(sentence("stats", **self.stats()))
-        self.tell_state()
+        self.broadcast_state()
         viewer.show(self._tick())
 
     def part(self, viewer: Viewer) -> None:
-        """Forgets a viewer, and frees the seat if it had it."""
+        """Forgets a viewer, and frees the control if it had it."""
         self.viewers.remove(viewer)
-        if self.seat.leave(viewer.key):
-            self.tell_state()
+        if self.manual_control.leave(viewer.key):
+            self.broadcast_state()
 
-    def take_seat(self, client: str) -> None:
-        """Gives a client the wheel; raises TakenError while somebody else has it."""
-        if self.seat.take(client, is_connected=self.viewers.find(client) is not None):
-            self.tell_state()
+    def take_control(self, client: str) -> None:
+        """Gives a client the wheel; raises ControlTakenError while somebody else has it."""
+        if self.manual_control.take(client, is_connected=self.viewers.find(client) is not None):
+            self.broadcast_state()
 
     def start(self) -> None:
         """Lets the car drive."""
         self.drive.is_running = True
-        self.tell_state()
+        self.broadcast_state()
 
     def stop(self) -> None:
         """Pauses it; the episode is kept."""
         self.drive.is_running = False
-        self.tell_state()
+        self.broadcast_state()
 
     def reset(self) -> None:
         """Begins the episode again."""
@@ -100,7 +100,7 @@ class LiveSession:
     def toggle_control(self) -> bool:
         """Hands the wheel from the policy to the driver, or back; says whether it is manual now."""
         self.drive.is_manual = not self.drive.is_manual
-        self.tell_state()
+        self.broadcast_state()
         return self.drive.is_manual
 
     def go_to_track(self, seed: int | None) -> int:
@@ -118,50 +118,53 @@ class LiveSession:
 
     async def load(self, file: str) -> str:
         """Puts a version, a save or the run's newest policy at the wheel; returns its label."""
-        if file == LIVE and self.models.follower is None:
+        if file == LIVE and self.catalog.follower is None:
             raise UserError("no run is followed here: load a version, e.g. file=champion")
         async with self._lock:
-            load = self.models.newest if file == LIVE else lambda: self.models.load(file)
-            brain = await self._store_calls.run(CHANGE_S, load)
+            load = self.catalog.newest if file == LIVE else lambda: self.catalog.load(file)
+            loaded = await self._registry_calls.run(CHANGE_TIMEOUT_S, load)
             self.follows = file == LIVE
-            await self._put(brain)
-        self.tell_state()
-        return "nobody" if brain is None else brain.label
+            await self._put(loaded)
+        self.broadcast_state()
+        return "nobody" if loaded is None else loaded.label
 
     async def list_models(self) -> dict[str, Any]:
         """Describes every version and the saves of the run, newest first, and other files."""
-        models = self.models
-        lists = {"models": models.entries, "saves": models.saves, "files": models.files}
-        return {name: await self._store_calls.run(LOOK_S, look) for name, look in lists.items()}
+        catalog, run = self.catalog, self._registry_calls.run
+        lists = {"models": catalog.entries, "saves": catalog.saves, "files": catalog.files}
+        return {name: await run(READ_TIMEOUT_S, read) for name, read in lists.items()}
 
     async def save(self, description: str) -> int:
         """Publishes the policy at the wheel; returns its new number."""
-        wheel = self.drive.wheel
+        wheel = self.drive.policy
         if wheel is None:
             raise UserError("there is no policy yet: wait for the run's first save, or load one")
-        number = await self._store_calls.run(
-            CHANGE_S, self.models.publish, wheel.brain, description
+        number = await self._registry_calls.run(
+            CHANGE_TIMEOUT_S, self.catalog.publish, wheel.loaded, description
         )
         self.viewers.tell("versions", newest=number)
         return number
 
     async def set_ghost(self, file: str | None) -> str | None:
         """Lets another policy drive along, or nobody; the episode begins again for both."""
-        load = self._store_calls.run
-        brain = None if file is None else await load(CHANGE_S, self.models.load, file)
-        self.drive.ghost = None if brain is None else Wheel(brain)
+        load = self._registry_calls.run
+        loaded = None if file is None else await load(CHANGE_TIMEOUT_S, self.catalog.load, file)
+        self.drive.ghost = None if loaded is None else StatefulPolicy(loaded)
         self.drive.begin()
-        self.tell_state()
-        return None if brain is None else brain.label
+        self.broadcast_state()
+        return None if loaded is None else loaded.label
 
     def state(self) -> dict[str, Any]:
         """Says who drives what; changes seldom."""
-        return {**report_state(self.drive, self.seat, self.viewers), "follows": self.follows}
+        return {
+            **report_state(self.drive, self.manual_control, self.viewers),
+            "follows": self.follows,
+        }
 
     def stats(self) -> dict[str, Any]:
         """The figures of `/stats`."""
         return {
-            **report_stats(self.drive, self.models.follower),
+            **report_stats(self.drive, self.catalog.follower),
             "steps_per_s": round(self.steps_per_s(), 2),
             "uptime_s": round(self.uptime_s, 1),
             "viewers": len(self.viewers),
@@ -179,7 +182,7 @@ class LiveSession:
         (then_s, before), (now_s, after) = self._steps[0], self._steps[-1]
         return (after - before) / (now_s - then_s)
 
-    def tell_state(self) -> None:
+    def broadcast_state(self) -> None:
         """Tells everybody who drives what."""
         self.viewers.tell("state", **self.state())
 
@@ -234,15 +237,15 @@ class LiveSession:
                 _LOG.info("following the run: %s", error)
             except Exception:
                 _LOG.exception("following the run")
-            if self.seat.holder is not None and self.seat.is_idle():
-                self.seat.leave(self.seat.holder)
-                self.tell_state()
+            if self.manual_control.driver is not None and self.manual_control.is_idle():
+                self.manual_control.leave(self.manual_control.driver)
+                self.broadcast_state()
             self._steps.append((time.monotonic(), self.drive.steps))
             self.viewers.tell("stats", **self.stats())
             await asyncio.sleep(1.0)
 
     async def _follow(self) -> None:
-        follower = self.models.follower
+        follower = self.catalog.follower
         if follower is None or self._dreams is None:
             return
         is_anew, rows = await asyncio.to_thread(follower.read)
@@ -251,32 +254,32 @@ class LiveSession:
             self.viewers.tell("rows", is_anew=is_anew, rows=told)
         async with self._lock:
             if self.follows:
-                now = -1 if self.drive.wheel is None else self.drive.wheel.brain.env_steps or -1
-                await self._put(await asyncio.to_thread(self.models.newest, now))
+                now = -1 if self.drive.policy is None else self.drive.policy.loaded.env_steps or -1
+                await self._put(await asyncio.to_thread(self.catalog.newest, now))
         model = await asyncio.to_thread(self._dreams.newest)
         if model is not None:
-            eye = self.drive.eye
+            eye = self.drive.dreamer
             if eye is not None and eye.config == model[0]:
                 eye.change(model[1])
             else:
                 car = type(self.drive.car)(self.drive.car.course)
-                self.drive.eye = await asyncio.to_thread(open_eye, *model, car)
-            self.tell_state()
+                self.drive.dreamer = await asyncio.to_thread(open_dreamer, *model, car)
+            self.broadcast_state()
 
-    async def _put(self, brain: Brain | None) -> None:
+    async def _put(self, loaded: LoadedPolicy | None) -> None:
         """Puts a policy at the wheel, in its own world."""
-        if brain is None:
+        if loaded is None:
             return
-        if brain.race != self.drive.car.course.config:
-            course = await asyncio.to_thread(open_course, brain.race, self._seeds)
+        if loaded.race != self.drive.car.course.config:
+            course = await asyncio.to_thread(open_course, loaded.race, self._seeds)
             self.drive.enter(course)
             self._tell_track()
-        self.drive.change(brain)
-        self.tell_state()
+        self.drive.change(loaded)
+        self.broadcast_state()
 
 
 def open_live(
     registry: str | Path, run: Path | None = None, race: RaceConfig | None = None
 ) -> LiveSession:
     """Makes a session; `race` is the world until a policy brings its own. Blocks for seconds."""
-    return LiveSession(open_models(registry, run), race or RaceConfig())
+    return LiveSession(open_catalog(registry, run), race or RaceConfig())

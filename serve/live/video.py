@@ -81,7 +81,7 @@ class VideoFeed:
             track = make_track(car.track_seed, car.course.config.track)
             self._renderer = key, Renderer(track)
         renderer = self._renderer[1]
-        policy = "no policy yet" if drive.wheel is None else drive.wheel.brain.label
+        policy = "no policy yet" if drive.policy is None else drive.policy.loaded.label
         pose, ghost = tick.pose, tick.ghost
         surface = renderer.draw(
             Scene(

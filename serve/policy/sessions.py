@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from serve.api.schema import Observed, RequestError
-from serve.policy.models import ServedModel
+from serve.api.schema import ObservationBatch, RequestError
+from serve.policy.alias_follower import ServedModel
 
 
 class LastAnswer(NamedTuple):
@@ -33,19 +33,21 @@ class Session:
         self.seen_s = 0.0
         self.is_acting = False
         self.migration: asyncio.Task[None] | None = None
-        self.history: deque[Observed] = deque(maxlen=replay_steps)
+        self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
 
-    def act(self, observed: Observed) -> np.ndarray:
+    def act(self, observed: ObservationBatch) -> np.ndarray:
         """Takes in one observation and returns the actions `[N, A]`."""
         first = observed.is_first if self.steps else np.ones(self.cars, bool)
         self.steps += 1
         if first.all():
             self.history.clear()
-        self.history.append(Observed(observed.observation, first))
+        self.history.append(ObservationBatch(observed.observation, first))
         action, self.state = self.model.policy.act(self.state, observed.observation, first)
         return action
 
-    def replayed(self, model: ServedModel, history: list[Observed], state: Any = None) -> Any:
+    def replayed(
+        self, model: ServedModel, history: list[ObservationBatch], state: Any = None
+    ) -> Any:
         """The state that another model has after the same observations, or these after `state`."""
         is_beginning = state is None
         if is_beginning:

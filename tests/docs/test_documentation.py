@@ -21,7 +21,12 @@ import pytest
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("*/README.md")]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/how-to/*.md")),
+    *ROOT.glob("*/README.md"),
+]
 RLCAR = Path(sys.executable).with_name("rlcar")
 # A run so short that it only drives; what the loop does with more is tested elsewhere.
 TINY = "--mode test --set training.env_steps=256 --local"

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from serve.policy.follower import AliasFollower
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
-from serve.observing.meter import Meter
-from serve.policy.models import Models
+from serve.observing.metrics import ServerMetrics
 from tests.registry.irregular import KINDS, in_time, open_to_all, replace_with, without_privileges
 from tests.serve.served import publish
 
@@ -73,11 +73,11 @@ def test_every_verb_ends_in_time(broken):
 
 def test_a_server_starts_with_a_sound_version(broken):
     registry, file = broken
-    models = Models(registry, "champion", Meter())
-    in_time(models.load_first)
-    assert models.current is not None
+    follower = AliasFollower(registry, "champion", ServerMetrics())
+    in_time(follower.load_first)
+    assert follower.current is not None
     # Whose last move is lost has its value before that one; whose moves cannot be read has none.
-    assert models.current.number == 1 or (file == "alias" and models.current.number == 2)
+    assert follower.current.number == 1 or (file == "alias" and follower.current.number == 2)
 
 
 def test_a_folder_that_may_not_be_listed_is_a_damaged_version(sound):

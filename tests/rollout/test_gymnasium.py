@@ -126,7 +126,7 @@ def test_vectors_of_other_sizes_are_learnt_from_too(tmp_path, algorithm, environ
 @pytest.mark.parametrize(
     ("algorithm", "environment", "words"),
     [
-        ("ppo", "rlcar/Catch-v0", "gives images, and ppo sees vectors alone"),
+        ("ppo", "rlcar/Catch-v0", "observations are images, which ppo cannot use"),
         ("sac", "CartPole-v1", "sac cannot choose among discrete actions"),
         ("td3", "CartPole-v1", "td3 cannot choose among discrete actions"),
         ("documented", "CartPole-v1", "documented cannot choose among discrete actions"),

@@ -115,7 +115,7 @@ def test_a_session_of_other_cars_is_a_conflict(web):
 def test_past_the_deadline_the_cars_brake(models):
     with serving(models) as server:
         application = server.config.app.app
-        policy = application.models.current.policy
+        policy = application.alias_follower.current.policy
         slow = type(policy).act
 
         def act(*arguments):
@@ -232,12 +232,12 @@ def test_a_policy_that_fails_makes_the_cars_brake_and_is_counted(models, error):
         def act(*arguments):
             raise error
 
-        application.models.current.policy.act = act
+        application.alias_follower.current.policy.act = act
         with _client(server) as web:
             answer = _act(web)
             assert answer.status_code == 200
             assert answer.json()["source"] == "fallback"
-        assert application.meter.policy_errors == 1
+        assert application.metrics.policy_errors == 1
 
 
 def test_no_secret_stands_in_a_log(models, tmp_path, caplog):

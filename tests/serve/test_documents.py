@@ -1,4 +1,4 @@
-"""What docs/serving.md and serve/config.yaml say to other programs is what those understand."""
+"""What docs/how-to/serving.md and serve/config.yaml say to other programs is what those understand."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from serve.api.schema import ActRequest
 from serve.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/serving.md").read_text()
+PAGE = (ROOT / "docs/how-to/serving.md").read_text()
 
 
 def test_haproxy_takes_the_configuration_of_the_page(tmp_path):

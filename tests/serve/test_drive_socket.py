@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from serve.api.frames import REQUEST_HEAD, pack_request, unpack_answer
-from serve.api.schema import RACE_RANGE, Observed, RequestError
+from serve.api.schema import RACE_RANGE, ObservationBatch, RequestError
 from serve.guard.tokens import TokenStore
 from tests.serve.served import publish, serving
 from tests.support.waiting import wait_until
@@ -47,7 +47,7 @@ def _frame(step=1, cars=1, flags=0, deadline_ms=0, body=None):
 
 def test_binary_and_json_frames_drive_the_same_car(server):
     with _connect(server) as line:
-        line.send(pack_request(Observed(SEEN, FIRST), 1))
+        line.send(pack_request(ObservationBatch(SEEN, FIRST), 1))
         step, binary = unpack_answer(line.recv(PATIENCE_S))
         line.send(json.dumps(TEXT | {"is_first": True, "step": 2}))
         text = json.loads(line.recv(PATIENCE_S))
@@ -80,12 +80,12 @@ def test_a_named_session_outlives_its_connection(server):
 
 
 def test_an_unnamed_session_does_not(server):
-    before = len(server.config.app.app.driver.sessions)
+    before = len(server.config.app.app.action_service.sessions)
     with _connect(server) as line:
         line.send(_frame())
         line.recv(PATIENCE_S)
-        assert len(server.config.app.app.driver.sessions) == before + 1
-    wait_until(lambda: len(server.config.app.app.driver.sessions) == before)
+        assert len(server.config.app.app.action_service.sessions) == before + 1
+    wait_until(lambda: len(server.config.app.app.action_service.sessions) == before)
 
 
 def test_256_cars_drive_over_one_connection(server):
@@ -269,7 +269,7 @@ def test_frames_round_trip():
     from serve.api.frames import unpack_request
 
     rng = np.random.default_rng(0)
-    observed = Observed(rng.random((5, 6), np.float32), np.array([1, 0, 0, 1, 0], bool))
+    observed = ObservationBatch(rng.random((5, 6), np.float32), np.array([1, 0, 0, 1, 0], bool))
     asked = unpack_request(pack_request(observed, 9, 50), RACE_RANGE, "a")
     np.testing.assert_array_equal(asked.observed.observation, observed.observation)
     np.testing.assert_array_equal(asked.observed.is_first, observed.is_first)

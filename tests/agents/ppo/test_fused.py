@@ -61,7 +61,7 @@ def test_a_fused_training_resumes_bit_for_bit(tmp_path):
 
 def test_who_cannot_be_fused_is_told(tmp_path):
     for algorithm in ("sac", "dreamer"):
-        with pytest.raises(ConfigError, match="blocks_per_call 2 is for ppo"):
+        with pytest.raises(ConfigError, match="blocks_per_call 2 needs an on-policy algorithm"):
             make_config(algorithm=algorithm, overrides=["training.blocks_per_call=2"])
     with pytest.raises(UserError, match="train with --local"):
         train_on_ray(make_config("fused-ppo"), make_cluster_config(), tmp_path)

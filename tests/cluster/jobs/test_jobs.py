@@ -24,7 +24,7 @@ from rlcar.storage import checkpoint
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/how-to/*.md")]
 # As they stand on the pages.
 DOCTOR = "rlcar doctor --address head:8265"
 SUBMIT = "rlcar submit --address head:8265 -- train --mode test"

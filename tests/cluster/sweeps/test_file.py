@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_the_example_of_the_documentation_is_a_sweep():
-    page = (Path(__file__).parents[3] / "docs/tuning.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/how-to/tuning.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     sweep = parse_sweep({"name": "example", **yaml.safe_load(example)})
     assert {one.kind for one in sweep.space.values()} == {

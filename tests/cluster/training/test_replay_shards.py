@@ -101,7 +101,7 @@ def test_a_shard_that_dies_costs_what_came_after_the_checkpoint_and_no_more(tmp_
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("algorithm=ppo", "ppo remembers one block alone"),
+        ("algorithm=ppo", "ppo keeps only one block"),
         ("replay.on_device=true", "lies in the learner's device; leave one of the two out"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from rlcar.registry import Registry
 from serve.api.schema import ActAnswer
-from serve.client.client import AsyncDriveClient, DriveClient, Reflex, ServerError
+from serve.client.client import AsyncDriveClient, DriveClient, FallbackPolicy, ServerError
 from serve.guard.tokens import TokenStore
 from serve.policy.policy import load_policy
 from serve.settings import make_settings
@@ -59,7 +59,7 @@ def test_the_async_client_drives_as_well(url, websocket):
 
 
 def test_three_ticks_are_held_and_then_it_brakes():
-    reflex = Reflex()
+    reflex = FallbackPolicy()
     took = reflex.took(ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter())
     missed = [reflex.missed(1, time.perf_counter(), "no answer") for _ in range(5)]
     assert [one.source for one in missed] == ["hold"] * 3 + ["fallback"] * 2
@@ -71,7 +71,7 @@ def test_three_ticks_are_held_and_then_it_brakes():
 
 
 def test_other_cars_are_not_given_what_these_did():
-    reflex = Reflex()
+    reflex = FallbackPolicy()
     reflex.took(ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter())
     assert reflex.missed(2, time.perf_counter(), "no answer").action.tolist() == BRAKE * 2
 

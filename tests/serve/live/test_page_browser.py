@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serve.guard.tokens import TokenStore
-from serve.live.models import one_step
+from serve.live.policies import first_action
 from serve.live.wire import RUNNING
 from tests.serve.live.live_page import paged, save_run
 from tests.serve.served import publish
@@ -28,7 +28,7 @@ def page(tmp_path_factory):
     for seed in range(2):
         publish(folder / "models", seed)
     with paged(folder / "models", run) as page:
-        wait_until(lambda: page.live.drive.eye is not None)
+        wait_until(lambda: page.live.drive.dreamer is not None)
         yield page
 
 
@@ -64,11 +64,11 @@ def open_page(chromium, page):
         return tab
 
     page.live.drive.is_running = page.live.drive.is_manual = False
-    page.live.tell_state()
+    page.live.broadcast_state()
     yield open_it
     for context in contexts:
         context.close()
-    wait_until(lambda: page.live.seat.holder is None)
+    wait_until(lambda: page.live.manual_control.driver is None)
     assert complaints == []
 
 
@@ -176,7 +176,7 @@ def test_moving_an_observation_moves_the_action(open_page, page):
         tab.get_by_role("slider", name="Ray 45° left").fill(str(left))
         tab.get_by_role("slider", name="Ray 45° right").fill(str(right))
         seen = [right, 0.7, 1.0, 0.7, left, 0.6]
-        steering, throttle = one_step(page.live.drive.wheel.brain, seen)
+        steering, throttle = first_action(page.live.drive.policy.loaded, seen)
         wanted = f"{'right' if steering < 0 else 'left'} {abs(steering):.2f}"
         until(tab, f"document.querySelector('#try-steering output').textContent === '{wanted}'")
         wanted = f"{'go' if throttle >= 0 else 'brake'} {abs(throttle):.2f}"
@@ -319,4 +319,4 @@ def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
                 tab.get_by_role("button", name="Save as a new version").click()
                 tab.get_by_text("Saved as version 2").wait_for()
             context.close()
-            wait_until(lambda: page.live.seat.holder is None)
+            wait_until(lambda: page.live.manual_control.driver is None)

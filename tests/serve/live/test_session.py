@@ -57,7 +57,7 @@ def test_a_row_that_training_writes_is_told_to_who_watches(page, run):
 
 
 def test_its_world_model_dreams_beside_the_drive(page):
-    wait_until(lambda: page.live.drive.eye is not None)
+    wait_until(lambda: page.live.drive.dreamer is not None)
     page.web.post("/start")
     seen = {}
     for message in _messages(page):

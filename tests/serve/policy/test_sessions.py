@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rlcar.registry import Registry
-from serve.api.schema import Asked, Observed, RequestError
+from serve.api.schema import CheckedRequest, ObservationBatch, RequestError
 from serve.guard.tokens import TokenStore
-from serve.observing.meter import Meter
-from serve.policy.driver import Driver
-from serve.policy.models import Models, warmed
+from serve.observing.metrics import ServerMetrics
+from serve.policy.action_service import ActionService
+from serve.policy.alias_follower import AliasFollower, warm_up
 from serve.policy.policy import load_policy
 from serve.policy.sessions import Sessions
 from serve.settings import make_settings
@@ -34,24 +34,24 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def versions(folder):
-    return [warmed(load_policy(Registry(folder), number)) for number in (1, 2)]
+    return [warm_up(load_policy(Registry(folder), number)) for number in (1, 2)]
 
 
-def _driver(folder, **settings):
+def _service(folder, **settings):
     settings = make_settings(registry=str(folder), replay_steps=REPLAY, **settings)
-    meter = Meter()
-    models = Models(Registry(folder), "champion", meter)
-    models.load_first()
-    return Driver(settings, models, meter)
+    metrics = ServerMetrics()
+    follower = AliasFollower(Registry(folder), "champion", metrics)
+    follower.load_first()
+    return ActionService(settings, follower, metrics)
 
 
 def _ask(seen, session="a", step=None, is_first=False, deadline_ms=1000.0):
     first = np.full(len(seen), is_first)
-    return Asked(Observed(seen, first), False, session, step, deadline_ms, None)
+    return CheckedRequest(ObservationBatch(seen, first), False, session, step, deadline_ms, None)
 
 
-async def _act(driver, seen, **options):
-    return await driver.act(_ask(seen, **options), "me", driver.now_s())
+async def _act(service, seen, **options):
+    return await service.act(_ask(seen, **options), "me", service.now_s())
 
 
 def _seen(steps, cars, seed=0):
@@ -148,7 +148,7 @@ def test_over_the_network_a_flood_evicts_none_of_anothers(folder, tmp_path):
             for number in range(30):
                 assert steps("flood", f"car-{number}", 100) == 1
             assert steps("me", "car", 1) == 2
-            assert server.config.app.app.driver.sessions.cars == 301
+            assert server.config.app.app.action_service.sessions.cars == 301
 
 
 def test_sessions_end_when_nobody_asks(versions):
@@ -174,26 +174,26 @@ def test_a_name_is_its_owners_alone(versions):
 @pytest.mark.parametrize("cars", [1, 256])
 def test_a_new_version_knows_what_the_old_one_saw_last(folder, versions, cars):
     """Small sessions move on at once, large ones while the old version drives on."""
-    driver = _driver(folder)
+    service = _service(folder)
     old, new = versions
     if cars == 256:  # as on a machine where it takes longer
         old = old._replace(cost_s=(0.01, 0.01, 0.01))
         new = new._replace(cost_s=(0.01, 0.01, 0.01))
-    driver.models.current = old
+    service.alias_follower.current = old
     seen = _seen(30, cars)
 
     async def drive():
         answers = []
         for step in range(20):
-            answers.append(await _act(driver, seen[step]))
-        driver.models.current = new
+            answers.append(await _act(service, seen[step]))
+        service.alias_follower.current = new
         for step in range(20, 30):
-            answers.append(await _act(driver, seen[step]))
+            answers.append(await _act(service, seen[step]))
             await asyncio.sleep(0.05)
         return answers
 
     answers = asyncio.run(drive())
-    driver.close()
+    service.close()
     numbers = [answer.model_version for answer in answers]
     assert {answer.source for answer in answers} == {"model"}
     assert numbers == sorted(numbers)
@@ -209,21 +209,21 @@ def test_a_new_version_knows_what_the_old_one_saw_last(folder, versions, cars):
 
 
 def test_replaying_stops_at_the_episodes_beginning(folder, versions):
-    driver = _driver(folder)
+    service = _service(folder)
     old, new = versions
-    driver.models.current = old
+    service.alias_follower.current = old
     seen = _seen(10, 2)
 
     async def drive():
         for step in range(5):
-            await _act(driver, seen[step])
+            await _act(service, seen[step])
         for step in range(5, 8):
-            await _act(driver, seen[step], is_first=step == 5)
-        driver.models.current = new
-        return await _act(driver, seen[8])
+            await _act(service, seen[step], is_first=step == 5)
+        service.alias_follower.current = new
+        return await _act(service, seen[8])
 
     answer = asyncio.run(drive())
-    driver.close()
+    service.close()
     state = new.policy.initial_state(2)
     for step in range(5, 9):
         wanted, state = new.policy.act(state, seen[step], np.full(2, step == 5))
@@ -231,7 +231,7 @@ def test_replaying_stops_at_the_episodes_beginning(folder, versions):
 
 
 def test_a_slow_batch_is_answered_by_the_brake_in_time_and_remembered(folder, versions):
-    driver = _driver(folder)
+    service = _service(folder)
     policy = load_policy(Registry(folder), 1)
     quick = policy.act
 
@@ -240,18 +240,18 @@ def test_a_slow_batch_is_answered_by_the_brake_in_time_and_remembered(folder, ve
         return quick(*arguments)
 
     policy.act = slow
-    driver.models.current = versions[0]._replace(policy=policy, cost_s=(SLOW_S,) * 3)
+    service.alias_follower.current = versions[0]._replace(policy=policy, cost_s=(SLOW_S,) * 3)
 
     async def drive():
         began_s = time.perf_counter()
-        late = await _act(driver, _seen(1, 3)[0], deadline_ms=20.0)
+        late = await _act(service, _seen(1, 3)[0], deadline_ms=20.0)
         took_s = time.perf_counter() - began_s
-        busy = await _act(driver, _seen(1, 3)[0])
+        busy = await _act(service, _seen(1, 3)[0])
         await asyncio.sleep(1.5 * SLOW_S)
-        return late, took_s, busy, await _act(driver, _seen(1, 3)[0])
+        return late, took_s, busy, await _act(service, _seen(1, 3)[0])
 
     late, took_s, busy, later = asyncio.run(drive())
-    driver.close()
+    service.close()
     assert late.source == "fallback"
     assert late.actions == [[0.0, -1.0]] * 3
     assert took_s < SLOW_S
@@ -261,50 +261,50 @@ def test_a_slow_batch_is_answered_by_the_brake_in_time_and_remembered(folder, ve
 
 
 def test_a_car_from_another_replica_may_know_of_a_newer_version(folder):
-    driver = _driver(folder)
-    assert driver.models.current.number == 1
+    service = _service(folder)
+    assert service.alias_follower.current.number == 1
     registry = Registry(folder)
     registry.promote(2)
 
     async def drive():
         asked = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
-        first = await driver.act(asked, "me", driver.now_s())
+        first = await service.act(asked, "me", service.now_s())
         for _ in range(1000):  # the look goes on without anybody who waits for it
-            if driver.models.current.number == 2:
+            if service.alias_follower.current.number == 2:
                 break
             await asyncio.sleep(0.01)
         again = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
-        return first, await driver.act(again, "me", driver.now_s())
+        return first, await service.act(again, "me", service.now_s())
 
     try:
         first, later = asyncio.run(drive())
         assert (first.source, first.model_version) == ("model", 1)
         assert (later.source, later.model_version) == ("model", 2)
     finally:
-        driver.close()
+        service.close()
         registry.promote(1)
 
 
 def test_cars_that_name_a_newer_version_share_one_look_at_the_registry(tmp_path):
     publish(tmp_path / "models")
     now_s = [1000.0]
-    meter = Meter()
-    models = Models(Registry(tmp_path / "models"), "champion", meter, lambda: now_s[0])
-    models.load_first()
-    driver = Driver(make_settings(registry=str(tmp_path / "models")), models, meter)
+    metrics = ServerMetrics()
+    follower = AliasFollower(Registry(tmp_path / "models"), "champion", metrics, lambda: now_s[0])
+    follower.load_first()
+    service = ActionService(make_settings(registry=str(tmp_path / "models")), follower, metrics)
     shutil.rmtree(tmp_path / "models" / "aliases")  # so that each look is counted as an error
 
     async def ask_many():
         for car in range(50):
             asked = _ask(_seen(1, 1)[0], session=str(car))._replace(model_version=2)
-            assert (await driver.act(asked, "me", driver.now_s())).model_version == 1
-        await asyncio.wait_for(models._refresh, 60.0)
+            assert (await service.act(asked, "me", service.now_s())).model_version == 1
+        await asyncio.wait_for(follower._refresh, 60.0)
 
     try:
         asyncio.run(ask_many())
-        assert meter.registry_errors == 1
+        assert metrics.registry_errors == 1
         now_s[0] += 1.0
         asyncio.run(ask_many())
-        assert meter.registry_errors == 2
+        assert metrics.registry_errors == 2
     finally:
-        driver.close()
+        service.close()

@@ -33,14 +33,14 @@ def test_20_swaps_under_50_requests_a_second_cost_no_request(tmp_path):
         url = f"http://127.0.0.1:{server.port}"
         asyncio.run(ask_open_loop(url, 50.0, CARS, over.is_set, told))
         swapping.join()
-        meter = server.config.app.app.meter
+        metrics = server.config.app.app.metrics
     # That each version drove every car is what `swap` waits for.
     assert {one.status for one in told} == {200}
     assert {one.source for one in told} == {"model"}
     assert not flips(told)
     assert {one.version for one in told} == {1, *later}
-    assert meter.swaps == SWAPS
-    assert meter.migrations == CARS * SWAPS
+    assert metrics.swaps == SWAPS
+    assert metrics.migrations == CARS * SWAPS
     # Memory came along: each session's count of observations never began anew.
     for session in {one.session for one in told}:
         steps = sorted(one.steps for one in told if one.session == session)

@@ -47,7 +47,7 @@ def test_a_flood_of_takes_and_leaves_disconnects_nobody(page):
         for viewer in viewers:
             viewer.sentence("state", lambda said: said["driver"] == flood.hello["id"])
             viewer.sentence("stats")
-    wait_until(lambda: page.live.seat.holder is None)
+    wait_until(lambda: page.live.manual_control.driver is None)
 
 
 def test_viewers_that_come_at_once_do_not_exceed_the_limit(page):

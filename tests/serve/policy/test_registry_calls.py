@@ -6,14 +6,14 @@ import threading
 import pytest
 
 from rlcar.errors import RegistryUnavailableError
-from serve.policy.store_calls import StoreCalls, in_thread
+from serve.policy.registry_calls import RegistryCalls, run_in_daemon_thread
 
 
 def test_what_does_not_answer_in_time_is_given_up_and_few_wait_at_once():
     over = threading.Event()
 
     async def ask():
-        calls = StoreCalls(most_at_once=2)
+        calls = RegistryCalls(most_at_once=2)
         try:
             for _ in range(2):
                 with pytest.raises(RegistryUnavailableError, match="did not answer within 0.05 s"):
@@ -37,14 +37,14 @@ def test_what_fails_says_why():
         raise ValueError("the reason")
 
     with pytest.raises(ValueError, match="the reason"):
-        asyncio.run(StoreCalls().run(60.0, fail))
+        asyncio.run(RegistryCalls().run(60.0, fail))
 
 
 def test_work_that_hangs_does_not_keep_the_loop_from_ending():
     over = threading.Event()
 
     async def leave():
-        waiting = asyncio.ensure_future(in_thread(over.wait))
+        waiting = asyncio.ensure_future(run_in_daemon_thread(over.wait))
         await asyncio.sleep(0)
         waiting.cancel()
 

@@ -24,7 +24,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.(safetensors|pkl|pickle)"
 _SAVE = re.compile(r"(best|checkpoints)/step-\d{9,15}")
 
 
-class Brain(NamedTuple):
+class LoadedPolicy(NamedTuple):
     """A loaded policy, and what it takes to publish it."""
 
     label: str
@@ -44,16 +44,16 @@ class Brain(NamedTuple):
         return self.model.version.metadata["lineage"].get("env_steps")
 
 
-class Wheel:
+class StatefulPolicy:
     """A policy at the wheel of one car, which remembers what that car saw and did."""
 
-    def __init__(self, brain: Brain):
-        self.brain = brain
-        self._state = brain.policy.initial_state(1)
+    def __init__(self, loaded: LoadedPolicy):
+        self.loaded = loaded
+        self._state = loaded.policy.initial_state(1)
 
     def act(self, time_step: TimeStep) -> np.ndarray:
         """Returns the action `[2]`; `time_step.is_first` forgets what came before."""
-        action, self._state = self.brain.policy.act(
+        action, self._state = self.loaded.policy.act(
             self._state, time_step.observation, time_step.is_first
         )
         return action[0]
@@ -63,21 +63,21 @@ class Wheel:
         if self.latent is not None:  # the world model's belief: recurrent, latent, last action
             self._state = (*self._state[:2], np.asarray(action, np.float32)[None])
 
-    def change(self, brain: Brain) -> None:
+    def change(self, loaded: LoadedPolicy) -> None:
         """Goes on with another policy; what was seen is kept where both remember alike."""
-        fresh = brain.policy.initial_state(1)
+        fresh = loaded.policy.initial_state(1)
         if [part.shape for part in fresh] != [part.shape for part in self._state]:
             self._state = fresh
-        self.brain = brain
+        self.loaded = loaded
 
     @property
     def latent(self) -> np.ndarray | None:
         """The world model's latent state `[S, K]`, where there is one."""
-        latent = self.brain.policy.latent(self._state)
+        latent = self.loaded.policy.latent(self._state)
         return None if latent is None else latent[0]
 
 
-class Models:
+class PolicyCatalog:
     """Lists, loads and publishes; all its methods block on the disk or the store."""
 
     def __init__(self, location: str | Path, follower: RunFollower | None):
@@ -104,7 +104,7 @@ class Models:
         names = (path.name for path in self._folder.iterdir() if not path.is_symlink())
         return sorted(name for name in names if _FILE.fullmatch(name))
 
-    def first(self) -> Brain | None:
+    def first(self) -> LoadedPolicy | None:
         """Returns what drives to begin with: the run's newest, else the champion, else any."""
         if self.follower is not None:
             return self.newest()
@@ -114,12 +114,12 @@ class Models:
         champion = [one.number for one in versions if "champion" in one.aliases]
         return self.load(str((champion or [versions[0].number])[0]))
 
-    def newest(self, than: int = -1) -> Brain | None:
+    def newest(self, than: int = -1) -> LoadedPolicy | None:
         """Returns the run's newest policy, if it is newer than a number of env steps."""
         save = self.follower.newest() if self.follower else None
         return self._of_save(save) if save is not None and save.env_steps > than else None
 
-    def load(self, file: str) -> Brain:
+    def load(self, file: str) -> LoadedPolicy:
         """Loads a version by number or alias, a file of its folder, or a save of the run.
 
         Raises UserError for anything else, and for what is damaged.
@@ -131,46 +131,46 @@ class Models:
         match = _VERSION_FILE.fullmatch(file)
         model = self.registry.open(match[1] if match else file)
         number = model.version.number
-        return Brain(f"version {number}", number, make_policy(model), model)
+        return LoadedPolicy(f"version {number}", number, make_policy(model), model)
 
-    def publish(self, brain: Brain, description: str) -> int:
+    def publish(self, loaded: LoadedPolicy, description: str) -> int:
         """Publishes a policy as a new version; returns its number."""
-        metadata = brain.model.version.metadata | {"description": description}
-        return self.registry.add(brain.model.arrays, metadata, brain.report).number
+        metadata = loaded.model.version.metadata | {"description": description}
+        return self.registry.add(loaded.model.arrays, metadata, loaded.report).number
 
-    def _of_save(self, save: checkpoint.Save) -> Brain:
+    def _of_save(self, save: checkpoint.Save) -> LoadedPolicy:
         assert self.follower is not None
         arrays, metadata, report = content_of_run(save.path, "")
         model = Model(Version(0, save.meta.get("created") or _now(), metadata, {}), arrays)
         label = f"{self.follower.folder.name} at {save.env_steps:,} env steps"
-        return Brain(label, None, make_policy(model), model, report)
+        return LoadedPolicy(label, None, make_policy(model), model, report)
 
 
-def open_models(registry: str | Path, run: Path | None) -> Models:
+def open_catalog(registry: str | Path, run: Path | None) -> PolicyCatalog:
     """Opens a registry, which need not exist yet, and a run to follow."""
-    return Models(registry, None if run is None else RunFollower(run))
+    return PolicyCatalog(registry, None if run is None else RunFollower(run))
 
 
-def _of_file(path: Path) -> Brain:
+def _of_file(path: Path) -> LoadedPolicy:
     arrays, metadata, report = imported(path, "")
     check_arrays(metadata["config"], arrays, path.name)
     model = Model(Version(0, _now(), metadata, {}), arrays)
-    return Brain(path.name, None, make_policy(model), model, report)
+    return LoadedPolicy(path.name, None, make_policy(model), model, report)
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def one_step(brain: Brain, observation: list[float]) -> list[float]:
+def first_action(loaded: LoadedPolicy, observation: list[float]) -> list[float]:
     """Asks a policy that has seen nothing before what it does at one observation.
 
     Raises UserError where the observation has another size.
     """
-    policy = brain.policy
+    policy = loaded.policy
     if len(observation) != policy.observation_size:
         raise UserError(
-            f"observation has {len(observation)} numbers; {brain.label} sees "
+            f"observation has {len(observation)} numbers; {loaded.label} sees "
             f"{policy.observation_size}"
         )
     seen = np.array([observation], np.float32)

@@ -8,7 +8,7 @@ import pytest
 from rlcar.errors import UserError
 from rlcar.registry.exchange import exported_bytes
 from rlcar.types import TimeStep
-from serve.live.models import Wheel, one_step, open_models
+from serve.live.policies import StatefulPolicy, first_action, open_catalog
 from tests.serve.live.live_page import save_run
 from tests.serve.served import damage, publish
 
@@ -35,7 +35,7 @@ def _time_step(is_first):
 
 
 def test_versions_are_listed_by_number_the_newest_first(registry):
-    numbers = [entry["version"] for entry in open_models(registry, None).entries()]
+    numbers = [entry["version"] for entry in open_catalog(registry, None).entries()]
     assert numbers == list(range(11, 0, -1))
 
 
@@ -43,8 +43,8 @@ def test_versions_are_listed_by_number_the_newest_first(registry):
     "file", ["2", "champion", "versions/00000002", "versions/00000002/policy.safetensors"]
 )
 def test_a_version_is_loaded_by_number_alias_or_file(registry, file):
-    brain = open_models(registry, None).load(file)
-    assert (brain.version, brain.label) == (2, "version 2")
+    loaded = open_catalog(registry, None).load(file)
+    assert (loaded.version, loaded.label) == (2, "version 2")
 
 
 @pytest.mark.parametrize(
@@ -66,18 +66,18 @@ def test_a_version_is_loaded_by_number_alias_or_file(registry, file):
 )
 def test_nothing_else_is_loaded(registry, file):
     with pytest.raises(UserError):
-        open_models(registry, None).load(file)
+        open_catalog(registry, None).load(file)
 
 
 def test_without_a_run_the_champion_drives_first(registry):
-    assert open_models(registry, None).first().version == 2
+    assert open_catalog(registry, None).first().version == 2
 
 
 def test_with_a_run_its_newest_save_drives_first_and_each_can_be_loaded(registry, run):
-    models = open_models(registry, run)
-    brain = models.first()
-    assert (brain.env_steps, brain.version) == (128, None)
-    assert brain.label == "begun at 128 env steps"
+    models = open_catalog(registry, run)
+    loaded = models.first()
+    assert (loaded.env_steps, loaded.version) == (128, None)
+    assert loaded.label == "begun at 128 env steps"
     assert models.newest(than=128) is None
     assert models.saves()[0]["file"] == "checkpoints/step-000000128"
     assert models.load("checkpoints/step-000000128").env_steps == 128
@@ -86,26 +86,26 @@ def test_with_a_run_its_newest_save_drives_first_and_each_can_be_loaded(registry
 
 
 def test_a_published_policy_is_the_one_at_the_wheel(tmp_path, run):
-    models = open_models(tmp_path / "models", run)
-    brain = models.first()
-    number = models.publish(brain, "from the page")
+    models = open_catalog(tmp_path / "models", run)
+    loaded = models.first()
+    number = models.publish(loaded, "from the page")
     again = models.load(str(number))
-    assert one_step(again, SEEN) == one_step(brain, SEEN)
+    assert first_action(again, SEEN) == first_action(loaded, SEEN)
     assert models.entries()[0]["description"] == "from the page"
     assert models.entries()[0]["run"] == "begun"
 
 
 def test_an_exported_file_of_the_model_folder_is_loaded_and_others_are_refused(tmp_path):
     publish(tmp_path, 1)
-    models = open_models(tmp_path, None)
+    models = open_catalog(tmp_path, None)
     model = models.load("1").model
     (tmp_path / "mine.safetensors").write_bytes(exported_bytes(model, None))
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(print))
     (tmp_path / "link.safetensors").symlink_to("/etc/passwd")
     assert models.files() == ["evil.pkl", "mine.safetensors"]
-    brain = models.load("mine.safetensors")
-    assert (brain.label, brain.version) == ("mine.safetensors", None)
-    assert one_step(brain, SEEN) == one_step(models.load("1"), SEEN)
+    loaded = models.load("mine.safetensors")
+    assert (loaded.label, loaded.version) == ("mine.safetensors", None)
+    assert first_action(loaded, SEEN) == first_action(models.load("1"), SEEN)
     for file in ("evil.pkl", "link.safetensors", "none.safetensors", "../mine.safetensors"):
         with pytest.raises(UserError):
             models.load(file)
@@ -115,14 +115,14 @@ def test_a_damaged_version_is_not_put_at_the_wheel(tmp_path):
     publish(tmp_path, 1)
     damage(tmp_path, 1)
     with pytest.raises(UserError, match="damaged"):
-        open_models(tmp_path, None).load("1")
+        open_catalog(tmp_path, None).load("1")
 
 
 def test_a_policy_that_watches_remembers_what_the_person_did(registry):
-    brain = open_models(registry, None).load("1")
+    loaded = open_catalog(registry, None).load("1")
 
     def second_action(done):
-        wheel = Wheel(brain)
+        wheel = StatefulPolicy(loaded)
         wheel.act(_time_step(True))
         wheel.took(np.float32(done))
         return wheel.act(_time_step(False))
@@ -131,8 +131,8 @@ def test_a_policy_that_watches_remembers_what_the_person_did(registry):
 
 
 def test_a_change_of_policy_keeps_the_memory_of_one_that_remembers_alike(registry):
-    models = open_models(registry, None)
-    kept, fresh = Wheel(models.load("1")), Wheel(models.load("3"))
+    models = open_catalog(registry, None)
+    kept, fresh = StatefulPolicy(models.load("1")), StatefulPolicy(models.load("3"))
     for step in range(5):
         kept.act(_time_step(step == 0))
     kept.change(models.load("3"))
@@ -142,4 +142,4 @@ def test_a_change_of_policy_keeps_the_memory_of_one_that_remembers_alike(registr
 
 def test_an_observation_of_another_size_is_one_sentence(registry):
     with pytest.raises(UserError, match="3 numbers; version 1 sees 6"):
-        one_step(open_models(registry, None).load("1"), [0.0, 0.0, 0.0])
+        first_action(open_catalog(registry, None).load("1"), [0.0, 0.0, 0.0])

@@ -8,14 +8,17 @@ from typing import Any, ParamSpec, TypeVar
 
 from rlcar.errors import RegistryUnavailableError
 
-LOOK_S, CHANGE_S = 5.0, 15.0  # how long a request waits for the registry: to list, to load or save
+READ_TIMEOUT_S, CHANGE_TIMEOUT_S = (
+    5.0,
+    15.0,
+)  # how long a request waits for the registry: to list, to load or save
 _MOST_AT_ONCE = 4
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_daemon_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Runs blocking work in a daemon thread of its own.
 
     `asyncio.to_thread` has few threads, which everything else shares, and a process waits for them
@@ -45,7 +48,7 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return await done
 
 
-class StoreCalls:
+class RegistryCalls:
     """Runs the registry's part of requests: few at once, and each answered in time.
 
     Raises RegistryUnavailableError, which becomes status 503, when the registry does not answer in
@@ -65,7 +68,7 @@ class StoreCalls:
                 "later"
             )
         self._running += 1
-        call = asyncio.ensure_future(in_thread(work, *args, **kwargs))
+        call = asyncio.ensure_future(run_in_daemon_thread(work, *args, **kwargs))
         call.add_done_callback(self._ended)
         try:
             return await asyncio.wait_for(asyncio.shield(call), deadline_s)

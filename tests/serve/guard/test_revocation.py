@@ -11,16 +11,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from serve.api.frames import pack_request, unpack_answer
-from serve.api.schema import Observed
+from serve.api.schema import ObservationBatch
 from serve.guard.access import ROUTES
-from serve.guard.login_watch import PERIOD_S
+from serve.guard.revocation import PERIOD_S
 from serve.guard.tokens import REFRESH_S, TokenStore
 from tests.serve.live.live_page import paged
 from tests.serve.served import publish
 from tests.support.waiting import wait_until
 
 PATIENCE_S = 30.0
-SEEN = Observed(np.full((1, 6), 0.5, np.float32), np.array([True]))
+SEEN = ObservationBatch(np.full((1, 6), 0.5, np.float32), np.array([True]))
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +151,11 @@ def test_a_viewer_who_lost_the_wheels_scope_loses_the_wheel(page, store, make):
     name, secret = make("read", "drive")
     with _open(page, "/live", secret) as line:
         line.send('{"type": "take"}')
-        wait_until(lambda: page.live.seat.holder is not None)
+        wait_until(lambda: page.live.manual_control.driver is not None)
         with store._changing() as file:
             next(token for token in file.tokens if token.name == name).scopes = ["read"]
         assert _close_code(line) == 1008
-    wait_until(lambda: page.live.seat.holder is None)
+    wait_until(lambda: page.live.manual_control.driver is None)
 
 
 def test_a_cookies_end_ends_its_socket(page, store, clock, make):

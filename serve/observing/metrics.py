@@ -55,7 +55,7 @@ class VersionCounts:
                 counts[index] += int(count)
 
 
-class Meter:
+class ServerMetrics:
     """Counts of one process; `text()` is what `/metrics` answers."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Meter:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def of(self, version: int | None) -> VersionCounts:
+    def for_version(self, version: int | None) -> VersionCounts:
         """The counts of one version (0: no model at all)."""
         counts = self.versions.get(version or 0)
         if counts is None:
@@ -84,11 +84,11 @@ class Meter:
         method = method if method in _METHODS else "other"
         self.statuses[method, route_of(path) or "other", status] += 1
 
-    def text(self) -> bytes:
+    def render(self) -> bytes:
         """Prometheus's text format."""
         return generate_latest(self._registry)
 
-    def also(self, collector: Any) -> None:
+    def register(self, collector: Any) -> None:
         """Lets `/metrics` tell of something else too: a collector of prometheus_client."""
         self._registry.register(collector)
 

@@ -4,13 +4,13 @@ import asyncio
 
 import numpy as np
 
-from serve.policy.models import ServedModel
+from serve.policy.alias_follower import ServedModel
 
 # More than so many in one act, and the first would wait noticeably for the last.
 _MOST = 64
 
 
-class Together:
+class SingleCarBatcher:
     """Gathers what comes in one turn of the event loop; with 64 cars an act costs each a tenth."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Together:
         if model is None:
             return
         try:
-            actions = act_alone(model, np.concatenate([seen for _, seen in waiting]))
+            actions = act_without_memory(model, np.concatenate([seen for _, seen in waiting]))
         except Exception as error:
             if len(waiting) == 1:
                 _give(waiting[0][0], error)
@@ -50,7 +50,7 @@ class Together:
             _give(answer, actions[index : index + 1])
 
 
-def act_alone(model: ServedModel, observation: np.ndarray) -> np.ndarray:
+def act_without_memory(model: ServedModel, observation: np.ndarray) -> np.ndarray:
     """Actions `[N, A]` for N cars that remember nothing."""
     cars = len(observation)
     return model.policy.act(model.policy.initial_state(cars), observation, np.ones(cars, bool))[0]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rlcar.registry import Registry
-from serve.policy.models import warmed
+from serve.policy.alias_follower import warm_up
+from serve.policy.batching import SingleCarBatcher, act_without_memory
 from serve.policy.policy import load_policy
-from serve.policy.together import Together, act_alone
 from tests.serve.served import publish
 
 
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def models(folder):
-    loaded = [warmed(load_policy(Registry(folder), number)) for number in (1, 2)]
+    loaded = [warm_up(load_policy(Registry(folder), number)) for number in (1, 2)]
     return [model._replace(policy=Recorded(model.policy)) for model in loaded]
 
 
@@ -48,7 +48,7 @@ def ask_at_once(asked):
     """Asks `(model, observation)` each in one turn of the loop; returns answers or errors."""
 
     async def ask():
-        together = Together()
+        together = SingleCarBatcher()
         return await asyncio.gather(*(together.act(*one) for one in asked), return_exceptions=True)
 
     return asyncio.run(ask())
@@ -60,12 +60,12 @@ def test_each_gets_its_own_action_and_the_policy_acts_once_for_64(models):
     assert model.policy.cars == [64, 36]
     for observation, answer in zip(observations, answers, strict=True):
         assert answer.shape == (1, 2)
-        np.testing.assert_allclose(answer, act_alone(model, observation), atol=1e-5)
+        np.testing.assert_allclose(answer, act_without_memory(model, observation), atol=1e-5)
 
 
 def test_who_asks_later_is_not_waited_for(models):
     async def ask():
-        together = Together()
+        together = SingleCarBatcher()
         for observation in seen(3):
             await together.act(models[0], observation)
 
@@ -77,7 +77,7 @@ def test_versions_are_never_mixed(models):
     observations = seen(6)
     asked = [(models[index % 2], one) for index, one in enumerate(observations)]
     for (model, observation), answer in zip(asked, ask_at_once(asked), strict=True):
-        np.testing.assert_allclose(answer, act_alone(model, observation), atol=1e-5)
+        np.testing.assert_allclose(answer, act_without_memory(model, observation), atol=1e-5)
 
 
 def test_an_observation_that_no_policy_takes_is_its_sender_s_error_alone(models):
@@ -90,7 +90,7 @@ def test_an_observation_that_no_policy_takes_is_its_sender_s_error_alone(models)
 
 def test_a_client_that_hangs_up_leaves_the_others_theirs(models):
     async def ask():
-        together = Together()
+        together = SingleCarBatcher()
         tasks = [asyncio.create_task(together.act(models[0], one)) for one in seen(3)]
         await asyncio.sleep(0)  # all of them wait now
         tasks[1].cancel()

@@ -92,13 +92,13 @@ def _obey(live: LiveSession, viewer: Viewer, message: str | bytes) -> None:
         raise msgspec.ValidationError(f"it has more than {_MOST_BYTES} bytes")
     said = _DECODER.decode(message)
     if isinstance(said, _Leave):
-        if live.seat.leave(viewer.key):
-            live.tell_state()
+        if live.manual_control.leave(viewer.key):
+            live.broadcast_state()
         return
     if not viewer.may_drive:
         raise UserError("your login may watch, not drive")
     if isinstance(said, _Take):
-        live.take_seat(viewer.key)
-    elif live.seat.holder == viewer.key:  # a spectator's pedals are connected to nothing
-        live.take_seat(viewer.key)
-        live.seat.steer(said.steering, said.throttle)
+        live.take_control(viewer.key)
+    elif live.manual_control.driver == viewer.key:  # a spectator's pedals are connected to nothing
+        live.take_control(viewer.key)
+        live.manual_control.steer(said.steering, said.throttle)

@@ -11,7 +11,7 @@ import numpy as np
 from rlcar.errors import UserError
 from rlcar.registry import Registry
 from serve.api.schema import ObservationRange, make_range
-from serve.observing.meter import Meter
+from serve.observing.metrics import ServerMetrics
 from serve.policy.policy import (
     BATCH_SIZES,
     WARM_STEPS,
@@ -19,7 +19,7 @@ from serve.policy.policy import (
     load_policy,
     observations_over_range,
 )
-from serve.policy.store_calls import in_thread
+from serve.policy.registry_calls import run_in_daemon_thread
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_S = 10.0
@@ -28,7 +28,7 @@ _MOST_WAIT_S, _MOST_DOUBLINGS = 5.0, 8  # between two looks at a registry that f
 
 
 class ServedModel(NamedTuple):
-    """A version that was read, checked and warmed."""
+    """A version that was read, checked and warm_up."""
 
     number: int
     policy: NumpyPolicy
@@ -45,7 +45,7 @@ class ServedModel(NamedTuple):
         return many_s * cars / BATCH_SIZES[2]
 
 
-class Models:
+class AliasFollower:
     """The current version, and the task that keeps it so.
 
     A version that cannot be read or that acts badly is never swapped in: the one before acts on.
@@ -55,13 +55,13 @@ class Models:
         self,
         registry: Registry,
         alias: str,
-        meter: Meter,
+        metrics: ServerMetrics,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.registry = registry
         self.current: ServedModel | None = None
         self._alias = alias
-        self._meter = meter
+        self._metrics = metrics
         self._clock = clock
         self._bad: dict[int, float] = {}  # version -> when it may be tried again
         self._refusals: dict[int, str] = {}  # version -> why it was not used, as logged
@@ -85,18 +85,18 @@ class Models:
                 return
             self._looked_s = self._clock()
             if self.current is None:
-                await in_thread(self.load_first)
+                await run_in_daemon_thread(self.load_first)
                 return
-            number = await in_thread(self._wanted)
+            number = await run_in_daemon_thread(self._wanted)
             if number is None or number == self.current.number:
                 return
             if self._is_bad(number):
                 return
-            model = await in_thread(self._try, number)
+            model = await run_in_daemon_thread(self._try, number)
             if model is not None:
                 _LOGGER.info("version %d acts now, before it %d", number, self.current.number)
                 self.current = model
-                self._meter.swaps += 1
+                self._metrics.swaps += 1
 
     def refresh_soon(self) -> None:
         """Starts a look at the alias that nobody waits for; one at a time, and not too often."""
@@ -150,8 +150,8 @@ class Models:
     def _failed(self, error: UserError) -> None:
         """Counts a look that failed; logs the first of several that fail for the same reason."""
         self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
-        self._meter.registry_errors += 1
-        self._meter.is_registry_readable = False
+        self._metrics.registry_errors += 1
+        self._metrics.is_registry_readable = False
         if self._failures == 1:
             acting = "cars brake" if self.current is None else f"version {self.current.number} acts"
             _LOGGER.error("the registry cannot be read, %s meanwhile: %s", acting, error)
@@ -160,11 +160,11 @@ class Models:
         if self._failures:
             _LOGGER.warning("the registry can be read again: %s", self.registry.place)
         self._failures = 0
-        self._meter.is_registry_readable = True
+        self._metrics.is_registry_readable = True
 
     def _try(self, number: int) -> ServedModel | None:
         try:
-            model = warmed(load_policy(self.registry, number))
+            model = warm_up(load_policy(self.registry, number))
         except (UserError, FloatingPointError) as error:
             self._is_refused(number, str(error))
             return None
@@ -176,14 +176,14 @@ class Models:
         return model
 
     def _is_refused(self, number: int, reason: str) -> None:
-        self._meter.failed_loads += 1
+        self._metrics.failed_loads += 1
         self._bad[number] = self._clock() + _RETRY_S
         if self._refusals.get(number) != reason:  # it is tried again and again
             _LOGGER.error("version %d is not used: %s", number, reason)
         self._refusals[number] = reason
 
 
-def warmed(policy: NumpyPolicy) -> ServedModel:
+def warm_up(policy: NumpyPolicy) -> ServedModel:
     """Acts on the whole range of observations, so that the first request finds a warm policy."""
     metadata = policy.version.metadata
     allowed = make_range(*(_bounds(metadata["observation"], end) for end in ("low", "high")))

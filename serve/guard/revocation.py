@@ -16,7 +16,7 @@ _LOGGER = logging.getLogger(__name__)
 STILL_ADMITTED = "rlcar.is_still_admitted"
 
 
-class LoginWatch:
+class RevocationMonitor:
     """An ASGI application around another one; one timer looks after all endless connections.
 
     The guard leaves a question in the scope under `STILL_ADMITTED`, which tells whether the login

@@ -14,7 +14,7 @@ def host_name(host: str) -> str | None:
     return match[1].lower().strip("[]") if match else None
 
 
-def is_of_another_site(headers: Mapping[bytes, bytes], host: str) -> bool:
+def is_cross_origin(headers: Mapping[bytes, bytes], host: str) -> bool:
     """Returns whether a browser says that a page of another origin asks.
 
     Sec-Fetch-Site is `none` when the browser's user asked, by the address bar or a bookmark. A

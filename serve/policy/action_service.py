@@ -11,15 +11,15 @@ import numpy as np
 from serve.api.schema import (
     RACE_RANGE,
     ActAnswer,
-    Asked,
+    CheckedRequest,
+    ObservationBatch,
     ObservationRange,
-    Observed,
     Source,
 )
-from serve.observing.meter import Meter
-from serve.policy.models import Models, ServedModel
+from serve.observing.metrics import ServerMetrics
+from serve.policy.alias_follower import AliasFollower, ServedModel
+from serve.policy.batching import SingleCarBatcher, act_without_memory
 from serve.policy.sessions import LastAnswer, Session, Sessions
-from serve.policy.together import Together, act_alone
 from serve.settings import ServeSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -29,18 +29,18 @@ _INLINE_ACT_S = 0.0005
 _INLINE_MIGRATION_S = 0.002
 
 
-class Driver:
+class ActionService:
     """Answers every request that is understood; owns the sessions and a thread for batches."""
 
     def __init__(
         self,
         settings: ServeSettings,
-        models: Models,
-        meter: Meter,
+        alias_follower: AliasFollower,
+        metrics: ServerMetrics,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.models = models
-        self.meter = meter
+        self.alias_follower = alias_follower
+        self.metrics = metrics
         self.sessions = Sessions(
             settings.session_cars,
             settings.session_expiry_s,
@@ -50,7 +50,7 @@ class Driver:
         )
         self._deadline_ms = settings.deadline_ms
         self._clock = clock
-        self._together = Together()
+        self._together = SingleCarBatcher()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rlcar-act")
 
     def close(self) -> None:
@@ -64,14 +64,18 @@ class Driver:
     @property
     def allowed(self) -> ObservationRange:
         """What an observation can be now."""
-        return RACE_RANGE if self.models.current is None else self.models.current.allowed
+        return (
+            RACE_RANGE
+            if self.alias_follower.current is None
+            else self.alias_follower.current.allowed
+        )
 
-    async def act(self, asked: Asked, owner: str, received_s: float) -> ActAnswer:
+    async def act(self, asked: CheckedRequest, owner: str, received_s: float) -> ActAnswer:
         """Answers within the deadline; raises RequestError for a session of other cars."""
         deadline_s = received_s + (asked.deadline_ms or self._deadline_ms) / 1e3
         if asked.model_version is not None:
             self._catch_up(asked, owner)
-        model = self.models.current
+        model = self.alias_follower.current
         if model is None:
             return self._braking(asked, None, received_s)
         session = None
@@ -88,7 +92,7 @@ class Driver:
             action = await self._decide(model, session, asked.observed, deadline_s)
         except Exception:
             # Whatever is wrong with a policy, a car that asks must be told something.
-            self.meter.policy_errors += 1
+            self.metrics.policy_errors += 1
             _LOGGER.exception("version %d failed: the cars brake", model.number)
             action = None
         if action is None or self._clock() > deadline_s:
@@ -101,18 +105,20 @@ class Driver:
         """What is said to a request that cannot be right: even then there is an action."""
         return ActAnswer(
             source="fallback",
-            model_version=None if self.models.current is None else self.models.current.number,
+            model_version=None
+            if self.alias_follower.current is None
+            else self.alias_follower.current.number,
             age_ms=round((self._clock() - received_s) * 1e3, 3),
             action=list(SAFE_ACTION),
             error=error,
         )
 
-    def _catch_up(self, asked: Asked, owner: str) -> None:
+    def _catch_up(self, asked: CheckedRequest, owner: str) -> None:
         """Looks for the version that a car has heard of from another replica.
 
         The answer does not wait for that: the registry may be slow, and the current policy is good.
         """
-        current = self.models.current
+        current = self.alias_follower.current
         if current is not None and asked.model_version == current.number:
             return
         if asked.session is None:
@@ -120,13 +126,13 @@ class Driver:
         session = self.sessions.look(owner, asked.session)
         if session is not None and session.model.number == asked.model_version:
             return
-        self.models.refresh_soon()
+        self.alias_follower.refresh_soon()
 
     def _model_for(self, session: Session, model: ServedModel) -> ServedModel:
         """The session's own version; a session of an older one moves on with its memory."""
         if session.model is model or session.migration is not None:
             return session.model
-        self.meter.migrations += 1
+        self.metrics.migrations += 1
         if model.cost_of(session.cars) * len(session.history) < _INLINE_MIGRATION_S:
             session.state = session.replayed(model, list(session.history))
             session.model = model
@@ -161,7 +167,7 @@ class Driver:
         self,
         model: ServedModel,
         session: Session | None,
-        observed: Observed,
+        observed: ObservationBatch,
         deadline_s: float,
     ) -> np.ndarray | None:
         """Returns the actions `[N, A]`, or None when the deadline came first."""
@@ -182,7 +188,7 @@ class Driver:
         await asyncio.wait({work}, timeout=max(0.0, deadline_s - self._clock()))
         return work.result() if work.done() else None
 
-    def _holding(self, asked: Asked, session: Session, received_s: float) -> ActAnswer:
+    def _holding(self, asked: CheckedRequest, session: Session, received_s: float) -> ActAnswer:
         last = session.last
         if last is None:
             return self._braking(asked, session.model.number, received_s, session)
@@ -191,7 +197,7 @@ class Driver:
 
     def _braking(
         self,
-        asked: Asked,
+        asked: CheckedRequest,
         version: int | None,
         received_s: float,
         session: Session | None = None,
@@ -202,7 +208,7 @@ class Driver:
 
     def _answer(
         self,
-        asked: Asked,
+        asked: CheckedRequest,
         source: Source,
         version: int | None,
         times_s: tuple[float, float],
@@ -212,7 +218,7 @@ class Driver:
         """`times_s`: when the observation behind the action came, and when the request did."""
         now_s = self._clock()
         rows = action.tolist()
-        self.meter.of(version).add(source, now_s - times_s[1], rows)
+        self.metrics.for_version(version).add(source, now_s - times_s[1], rows)
         return ActAnswer(
             source=source,
             model_version=version,
@@ -223,7 +229,7 @@ class Driver:
         )
 
 
-def _is_repeated(session: Session, asked: Asked) -> bool:
+def _is_repeated(session: Session, asked: CheckedRequest) -> bool:
     """A session takes one observation at a time, and each of them once."""
     if session.is_acting:
         return True
@@ -231,7 +237,7 @@ def _is_repeated(session: Session, asked: Asked) -> bool:
     return is_old and not bool(asked.observed.is_first.all())
 
 
-def _acted(model: ServedModel, session: Session | None, observed: Observed) -> np.ndarray:
+def _acted(model: ServedModel, session: Session | None, observed: ObservationBatch) -> np.ndarray:
     if session is not None:
         return session.act(observed)
-    return act_alone(model, observed.observation)
+    return act_without_memory(model, observed.observation)

@@ -13,16 +13,16 @@ _REQUEST_IDLE_S = 5.0  # so may a client without a connection, which cannot say 
 _BRAKE = (0.0, -1.0)  # straight on: it stops, and never drives backwards
 
 
-class TakenError(UserError):
+class ControlTakenError(UserError):
     """Somebody else drives."""
 
 
-class DriverSeat:
+class ManualControl:
     """Holds the driver's name, what it last asked for, and when."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
-        self.holder: str | None = None
+        self.driver: str | None = None
         self._is_connected = False
         self._seen_s = self._input_s = -np.inf
         self._pedals = _BRAKE
@@ -30,15 +30,17 @@ class DriverSeat:
     def take(self, client: str, *, is_connected: bool) -> bool:
         """Seats a client, or keeps it seated; says whether the driver changed.
 
-        Raises TakenError while somebody else drives.
+        Raises ControlTakenError while somebody else drives.
         """
         now_s = self._clock()
-        if self.holder not in (None, client) and not self.is_idle():
-            raise TakenError("somebody else drives: watch, and take the wheel when it is free")
-        is_new = self.holder != client
+        if self.driver not in (None, client) and not self.is_idle():
+            raise ControlTakenError(
+                "somebody else drives: watch, and take the wheel when it is free"
+            )
+        is_new = self.driver != client
         if is_new:
             self._input_s, self._pedals = -np.inf, _BRAKE
-        self.holder, self._seen_s, self._is_connected = client, now_s, is_connected
+        self.driver, self._seen_s, self._is_connected = client, now_s, is_connected
         return is_new
 
     def is_idle(self) -> bool:
@@ -47,10 +49,10 @@ class DriverSeat:
         return self._clock() - self._seen_s > limit_s
 
     def leave(self, client: str) -> bool:
-        """Frees the seat if this client had it; says whether it did."""
-        had = self.holder == client
+        """Frees the control if this client had it; says whether it did."""
+        had = self.driver == client
         if had:
-            self.holder, self._pedals = None, _BRAKE
+            self.driver, self._pedals = None, _BRAKE
         return had
 
     def steer(self, steering: float, throttle: float) -> None:
