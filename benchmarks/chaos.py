@@ -36,7 +36,7 @@ from rlcar.agents import make_agent  # noqa: E402
 from rlcar.config import load_config  # noqa: E402
 from rlcar.evaluation.laps import drive  # noqa: E402
 from rlcar.evaluation.run_report import load_policy  # noqa: E402
-from rlcar.runs.metrics import read_metrics  # noqa: E402
+from rlcar.runs.metrics_file import read_metrics  # noqa: E402
 from rlcar.sim import SPEC  # noqa: E402
 from rlcar.storage import checkpoint  # noqa: E402
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from rlcar.config import nearest
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import nearest, problems
 from rlcar.settings.numbers import Cores, Deadline, Devices, EnvSteps, Pause, Processes, Size, Times
 from rlcar.settings.section import Section
 
@@ -77,5 +77,5 @@ def make_cluster_config(**settings: Any) -> ClusterConfig:
     try:
         return ClusterConfig(**settings)
     except ValidationError as error:
-        one = error.errors()[0]
-        raise ConfigError(f"--{one['loc'][0]} {one['input']!r}: {one['msg']}") from error
+        first = problems(error, ClusterConfig)[0]
+        raise ConfigError(f"--{first.name} {first.value!r}: {first.reason}") from error

@@ -149,10 +149,10 @@ class Application:
 
     async def _metrics(self, request: Request) -> Response:
         gauges = self.metrics.gauges
-        gauges["rlcar_sessions"] = ("Sessions remembered.", len(self.action_service.sessions))
-        gauges["rlcar_session_cars"] = ("Cars remembered.", self.action_service.sessions.cars)
+        gauges["rlcar_sessions"] = len(self.action_service.sessions)
+        gauges["rlcar_session_cars"] = self.action_service.sessions.cars
         if (current := self.alias_follower.current) is not None:
-            gauges["rlcar_model_version"] = ("The version that acts.", current.number)
+            gauges["rlcar_model_version"] = current.number
         text = "text/plain; version=0.0.4; charset=utf-8"
         return Response(self.metrics.render(), media_type=text)
 

@@ -15,8 +15,8 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from cluster.jobs.dashboard import Dashboard, brief
 from cluster.jobs.package import Package, pack
-from rlcar.config import nearest
 from rlcar.errors import UserError
+from rlcar.settings.explain import nearest
 
 # A training told to stop saves first, which may take it 20 s; Ray's own patience is 3 s.
 STOP_WAIT_S = 30

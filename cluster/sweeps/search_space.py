@@ -8,8 +8,8 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
-from rlcar.config import nearest
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import nearest
 from rlcar.settings.section import Section
 
 Value = bool | int | float | str | None

@@ -14,7 +14,7 @@ from cluster.training.replay_shards import rings_on
 from cluster.training.simulator import Whereabouts, whereabouts
 from rlcar.agents import make_agent
 from rlcar.config import Config
-from rlcar.devices.compile_cache import keep_compiled_code
+from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import spec_of
 from rlcar.runs.metrics import RunningMean
 from rlcar.storage import checkpoint
@@ -43,7 +43,7 @@ class LearnerProcess:
     def __init__(self, config: Config, shards: Sequence[Any] = (), shard_deadline_s: float = 60.0):
         _step_forward()
         logs.take_over("learner")
-        keep_compiled_code()  # one that takes a dead one's place need not compile again
+        prepare_jax()  # one that takes a dead one's place need not compile again
         self._config, self._shards, self._shard_deadline_s = config, shards, shard_deadline_s
         self._trainer: Trainer  # from `start` on
         self._is_draining = threading.Event()

@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 
 from rlcar.agents import make_agent
 from rlcar.config import Config
-from rlcar.devices.compile_cache import keep_compiled_code
+from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import Driving, make_rollout, spec_of
 from rlcar.rollout.race import Episodes
 from rlcar.storage.arrays import check_finite
@@ -31,7 +31,7 @@ class SimulatorProcess:
 
     def __init__(self, config: Config, index: int, epoch: int):
         logs.take_over(f"simulator-{index}.{epoch}")
-        keep_compiled_code()  # one that takes a dead one's place need not compile again
+        prepare_jax()  # one that takes a dead one's place need not compile again
         # The learner sets the pace: where cores are scarce it goes first.
         os.nice(max(0, SIM_NICENESS - os.nice(0)))
         self._config, self._index, self._epoch = config, index, epoch

@@ -18,6 +18,7 @@ from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.evaluation.environment import make_evaluation, make_rollout, spec_of
 from rlcar.system.console import make_console
+from rlcar.system.durable import explaining_write_errors, replacing
 from rlcar.training.trainer import Trainer
 
 _TOP_OPERATIONS = 12
@@ -162,15 +163,13 @@ def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # its million lines would drown the rest
     clock.seconds.clear()
-    try:
+    with explaining_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with jax.profiler.trace(str(out), profiler_options=options):
             started = time.perf_counter()
             work()
             wall_s = time.perf_counter() - started
         trace, text = _for_perfetto(out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     events = json.loads(text)["traceEvents"]
     operations = [one for one in events if "hlo_op" in one.get("args", {})]
     return trace, wall_s, operations
@@ -185,9 +184,9 @@ def _for_perfetto(out: Path) -> tuple[Path, bytes]:
     folder, text = written.parent, gzip.decompress(written.read_bytes())
     # "Perfetto doesn't like the `metadata` field", says JAX, which leaves it out as well.
     text = re.sub(rb'"metadata":\{[^{}]*\},', b"", text, count=1)
-    trace, unfinished = folder / "perfetto_trace.json.gz", folder / ".perfetto_trace.json.gz"
-    unfinished.write_bytes(gzip.compress(text, compresslevel=1))
-    unfinished.replace(trace)
+    trace = folder / "perfetto_trace.json.gz"
+    with replacing(trace) as temporary:
+        temporary.write_bytes(gzip.compress(text, compresslevel=1))
     return trace, text
 
 

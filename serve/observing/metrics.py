@@ -25,6 +25,12 @@ LATENCY_BUCKETS_S = (
 ACTION_BINS = 20  # of -1 to 1; what is exactly -1 is counted apart, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
 _ACTION_NAMES = ("steering", "throttle")
+# What is measured when somebody asks; the others are counted in `ServerMetrics`.
+GAUGES = {
+    "rlcar_sessions": "Sessions whose recurrent states are kept.",
+    "rlcar_session_cars": "Cars whose recurrent states are kept, over all sessions.",
+    "rlcar_model_version": "Number of the model version that acts; absent while none does.",
+}
 
 
 class VersionCounts:
@@ -61,7 +67,7 @@ class ServerMetrics:
     def __init__(self) -> None:
         self.versions: dict[int, VersionCounts] = {}
         self.statuses: Counter[tuple[str, str, int]] = Counter()  # (method, route, status)
-        self.gauges: dict[str, tuple[str, float]] = {}
+        self.gauges: dict[str, float] = {}  # by the names of `GAUGES`
         self.swaps = 0
         self.failed_loads = 0
         self.registry_errors = 0
@@ -97,35 +103,57 @@ class ServerMetrics:
         yield from self._answers()
         yield from self._actions()
         requests = CounterMetricFamily(
-            "rlcar_http_requests", "HTTP answers.", labels=("method", "route", "status")
+            "rlcar_http_requests", "HTTP responses.", labels=("method", "route", "status")
         )
         for (method, route, status), count in self.statuses.items():
             requests.add_metric((method, route, str(status)), count)
         yield requests
         for name, help_text, count in (
-            ("rlcar_model_swaps", "Model versions swapped in.", self.swaps),
-            ("rlcar_model_load_failures", "Versions that could not be used.", self.failed_loads),
-            ("rlcar_registry_errors", "Looks at the registry that failed.", self.registry_errors),
-            ("rlcar_session_migrations", "Sessions moved to another version.", self.migrations),
-            ("rlcar_policy_errors", "Times a policy failed and cars braked.", self.policy_errors),
+            ("rlcar_model_swaps", "Changes of the model version that acts.", self.swaps),
+            (
+                "rlcar_model_load_failures",
+                "Model versions that could not be loaded.",
+                self.failed_loads,
+            ),
+            (
+                "rlcar_registry_errors",
+                "Failed attempts to read the registry.",
+                self.registry_errors,
+            ),
+            (
+                "rlcar_session_migrations",
+                "Sessions that moved to another model version.",
+                self.migrations,
+            ),
+            (
+                "rlcar_policy_errors",
+                "Failures of a policy, after which cars brake.",
+                self.policy_errors,
+            ),
         ):
             yield CounterMetricFamily(name, help_text, value=count)
-        for name, (help_text, value) in self.gauges.items():
-            yield GaugeMetricFamily(name, help_text, value=value)
+        for name, value in self.gauges.items():
+            yield GaugeMetricFamily(name, GAUGES[name], value=value)
         readable = float(self.is_registry_readable)
-        help_text = "1 if the last look at the registry succeeded, else 0."
+        help_text = "1 if the registry could be read at the last attempt, else 0."
         yield GaugeMetricFamily("rlcar_registry_readable", help_text, value=readable)
         uptime_s = time.time() - self._started_s
-        yield GaugeMetricFamily("rlcar_uptime_seconds", "Since the start.", value=uptime_s)
+        yield GaugeMetricFamily(
+            "rlcar_uptime_seconds", "Time since the process started.", value=uptime_s
+        )
 
     def _answers(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(
-            "rlcar_act_answers", "Answers with actions.", labels=("model_version", "source")
+            "rlcar_act_answers",
+            "Answers with actions, by their source.",
+            labels=("model_version", "source"),
         )
-        cars = CounterMetricFamily("rlcar_act_cars", "Cars answered.", labels=("model_version",))
+        cars = CounterMetricFamily(
+            "rlcar_act_cars", "Cars that got an action.", labels=("model_version",)
+        )
         latency = HistogramMetricFamily(
             "rlcar_act_latency_seconds",
-            "From the request's arrival to its answer.",
+            "Time from the arrival of a request to its answer.",
             labels=("model_version",),
         )
         for version, counts in self.versions.items():
@@ -141,7 +169,9 @@ class ServerMetrics:
 
     def _actions(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(
-            "rlcar_act_action", "Actions answered.", labels=("model_version", "action")
+            "rlcar_act_action",
+            "Histogram of the actions in answers.",
+            labels=("model_version", "action"),
         )
         for version, counts in self.versions.items():
             for index, values in enumerate(counts.action_counts):

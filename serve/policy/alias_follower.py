@@ -130,7 +130,13 @@ class AliasFollower:
         return number
 
     def _candidates(self) -> list[int]:
-        """The alias's values, the present one first, then every version, newest first."""
+        """The alias's values, the present one first, then every version, newest first.
+
+        A server that follows the number of a version considers that version alone.
+        """
+        if self._alias.isdecimal():
+            number = self._wanted()
+            return [] if number is None else [number]
         numbers: list[int | None] = []
         problems: list[UserError] = []
         try:

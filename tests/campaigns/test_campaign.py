@@ -24,6 +24,7 @@ from rlcar.system import lease, process_state
 COMMAND = "rlcar campaign night.yaml"
 PATIENCE_S = 240.0
 TINY = {
+    "local": True,
     "preset": "ppo",
     "mode": "test",
     "set": {
@@ -85,6 +86,23 @@ def test_the_longest_job_comes_first_and_says_what_train_is_told(write):
     assert words[:5] == ["--local", "--preset", "ppo", "--mode", "test"]
     assert words[words.index("--seed") + 1] == "7"
     assert "training.env_steps=4096" in words
+
+
+@pytest.mark.parametrize(
+    ("job", "is_local"),
+    [
+        ({}, False),
+        ({"local": True}, True),
+        ({"local": False}, False),
+        ({"preset": "fused-ppo", "mode": "standard"}, True),
+    ],
+)
+def test_a_job_trains_on_ray_unless_it_says_otherwise_or_needs_one_process(tmp_path, job, is_local):
+    path = tmp_path / "night.yaml"
+    path.write_text(yaml.safe_dump({"jobs": [{"name": "a", "simulators": 2, **job}]}))
+    (loaded,) = load_campaign(path).jobs
+    assert ("--local" in loaded.options()) == is_local
+    assert ("--simulators" in loaded.options()) != is_local
 
 
 def test_the_example_of_the_documentation_is_a_campaign(tmp_path):

@@ -1,4 +1,4 @@
-"""What docs/how-to/serving.md and serve/config.yaml say to other programs is what those understand."""
+"""What docs/how-to/serving.md and serve/config.yaml say is what other programs understand."""
 
 import re
 import subprocess

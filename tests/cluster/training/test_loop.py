@@ -19,7 +19,7 @@ from cluster.training.learner import RemoteLearner
 from cluster.training.loop import train
 from rlcar.config import load_config, make_config
 from rlcar.errors import CheckpointError, ConfigError, NonFiniteError, UserError
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 
 pytestmark = [

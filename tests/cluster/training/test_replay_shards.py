@@ -19,7 +19,7 @@ from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
 from rlcar.evaluation.environment import make_rollout
 from rlcar.replay import Replay
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.training.loop import train as train_locally
