@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import pydantic
 
@@ -100,4 +100,4 @@ def _is_tagged(kind: Any, tag: int | str) -> bool:
     if not (isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)):
         return False
     field = kind.model_fields.get("type")
-    return kind.__name__ == tag or (field is not None and get_args(field.annotation) == (tag,))
+    return kind.__name__ == tag or (field is not None and field.annotation == Literal[tag])
