@@ -11,7 +11,7 @@ from cluster.jobs.submit import jobs
 from rlcar.errors import UserError
 from rlcar.runs.metrics import PlainProgress, read_progress_line
 from rlcar.runs.monitor import Card, RunStatus, status_of_progress
-from rlcar.system.heartbeat import FROZEN_AFTER_S, Progress, is_frozen
+from rlcar.system.heartbeat import FROZEN_AFTER_S, SignOfLife, is_frozen
 
 # A plain progress line comes every ten seconds, between whatever else a job says.
 _LINES = 200
@@ -71,7 +71,7 @@ class ClusterReader:
             since_s = time.monotonic()
             self._moved[job_id] = (progress, since_s)
         said_ago_s = time.monotonic() - since_s
-        seen = Progress(progress.signs.stage, progress.signs.silent_s + said_ago_s)
+        seen = SignOfLife(progress.signs.stage, progress.signs.silent_s + said_ago_s)
         # Whatever the stage: a process that is alive prints a line every half minute.
         frozen = said_ago_s > self._frozen_after_s or is_frozen(seen, self._frozen_after_s)
         new_state = "frozen" if frozen else state
