@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page, say
+from rlcar.devices import compile_cache
 from rlcar.errors import UserError, reason_of
 from rlcar.system.console import make_console
 from rlcar.system.user_folders import expanded
@@ -85,6 +86,8 @@ def serve(
         raise UserError("the page lives in one process: add --lane realtime, or leave out --page")
     if direct and lane != "realtime":
         raise UserError("--direct applies to the real-time lane: add --lane realtime")
+    if page:
+        compile_cache.prepare_jax()
     settings = make_settings(
         registry=registry if "://" in registry else str(expanded(registry).resolve()),
         alias=alias,
@@ -144,7 +147,7 @@ def drive(
 ) -> None:
     """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
+    compile_cache.prepare_jax()
     from rlcar.config import make_race_config
     from serve.client.client import DriveClient
     from serve.client.closed_loop import drive_served, print_drive

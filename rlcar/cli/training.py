@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, number, say
+from rlcar.devices import compile_cache
 from rlcar.errors import StorageError, UserError, command
 from rlcar.system import logs, terminal
 
@@ -91,6 +92,7 @@ def train(
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    compile_cache.prepare_jax()
     from rlcar.agents.agent import make_agent
     from rlcar.config import load_config, make_config
     from rlcar.evaluation.environment import spec_of

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Direct, Where, number, print_page
+from rlcar.devices import compile_cache
 from rlcar.errors import UserError
 from rlcar.system.user_folders import expanded
 
@@ -48,6 +49,7 @@ def watch(
     from rlcar.config import load_config
     from rlcar.runs.run import require_race
 
+    compile_cache.prepare_jax()
     try:
         from serve.live.app import run_live
         from serve.live.session import open_live

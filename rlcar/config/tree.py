@@ -1,9 +1,8 @@
 """Every learning knob in one validated, immutable tree; dotted overrides."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -18,6 +17,7 @@ from rlcar.config.algorithms import (
 from rlcar.config.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
 from rlcar.config.race import RaceConfig, Section
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import parse_yaml, read_json, read_yaml
 from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times
 
@@ -174,12 +174,6 @@ def _check_devices(config: Config) -> None:
         raise ValueError(f"{name} {size} is not a multiple of training.learner_devices {devices}")
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns `; did you mean 'x'?`, or the list of what there is when nothing is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(sorted(known))}"
-
-
 def make_config(
     preset: str | None = None,
     mode: str = "standard",
@@ -247,7 +241,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from error
+        raise ConfigError(explain(error, Config)) from error
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -290,22 +284,6 @@ def parse_override(text: str) -> Tree:
     for name in reversed(dotted.split(".")):
         tree = {name: tree}
     return dict(tree)
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    dotted = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in location[:-1]:
-            annotation = section.model_fields[part].annotation
-            kinds = (annotation, *get_args(annotation))  # of one that may be null, the section
-            section = next(kind for kind in kinds if hasattr(kind, "model_fields"))
-        return f"unknown setting {dotted!r}{nearest(location[-1], list(section.model_fields))}"
-    value = error["input"]
-    said = "" if isinstance(value, Mapping) else f" = {value!r}"
-    reason = error["msg"].removeprefix("Value error, ")
-    return f"{dotted}{said}: {reason}" if dotted else reason
 
 
 def make_race_config(world: str = "classic", **changes: Any) -> RaceConfig:

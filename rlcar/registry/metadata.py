@@ -10,6 +10,7 @@ from rlcar.config import parse_config
 from rlcar.config.race import Section
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.registry.schema import Entry, schema_of_race
+from rlcar.settings.explain import problems
 from rlcar.settings.numbers import Signed, Whole
 
 
@@ -88,10 +89,8 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         checked = Metadata.model_validate(metadata)
         config = parse_config(checked.config)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])[:80]
-        reason = first["msg"].removeprefix("Value error, ")
-        raise RegistryError(f"{name}: {where}: {reason}") from None
+        first = problems(error, Metadata)[0]
+        raise RegistryError(f"{name}: {first.name[:80]}: {first.reason}") from None
     except ConfigError as error:
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from None
     if config.algorithm != checked.algorithm:

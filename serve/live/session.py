@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcar.config.race import RaceConfig
+from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import UserError
 from rlcar.track import TRACK_SETS
 from serve.live.car import open_course
@@ -289,4 +290,5 @@ def open_live(
 
     Without a run, the version with the alias or number `preferred` drives first.
     """
+    disable_async_dispatch()
     return LiveSession(open_catalog(registry, run, preferred), race or RaceConfig())
