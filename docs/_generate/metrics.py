@@ -64,7 +64,7 @@ def cluster_metrics() -> Iterator[Exported]:
             continue  # named by its first part already
         kind = "histogram" if one in (EPISODE_LENGTH, EPISODE_REWARD) else "gauge"
         labels = ("run", "part") if one.part else ("run",)
-        yield Exported(f"ray_{one.name}", kind, labels, one.about)
+        yield Exported(f"ray_{one.name}", kind, labels, one.description)
 
 
 def server_metrics() -> Iterator[Exported]:
