@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rlcar.agents.observation_scaling import NORMALISER
-
-_LIMIT, _EPSILON = NORMALISER["limit"], NORMALISER["epsilon"]
+_LIMIT = 10.0
+_EPSILON = 1e-8
 
 
 class Moments(NamedTuple):

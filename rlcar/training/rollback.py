@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from rlcar.agents import algorithm_of
 from rlcar.config import Config, parse_config
 from rlcar.errors import NonFiniteError
 from rlcar.storage import checkpoint
@@ -15,6 +14,11 @@ MOST_ROLLBACKS = 2
 FACTOR = 0.5
 
 logger = logging.getLogger(__name__)
+
+_LEARNING_RATE = {
+    "dreamer": ("dreamer", "optimizer", "learning_rate"),
+    **{name: (name, "learning_rate") for name in ("documented", "ppo", "sac", "td3")},
+}
 
 
 def roll_back(
@@ -25,7 +29,7 @@ def roll_back(
     Raises NonFiniteError with what to do once `MOST_ROLLBACKS` did not help, and at once when NaNs
     are being looked for.
     """
-    dotted = algorithm_of(config).learning_rate_name
+    dotted = ".".join(_LEARNING_RATE[config.algorithm])
     done = config.training.rollbacks
     is_looking_for_nans = jax.config.jax_debug_nans  # type: ignore[attr-defined]
     if done >= MOST_ROLLBACKS or is_looking_for_nans:
@@ -57,10 +61,10 @@ def roll_back(
 def with_lower_learning_rate(config: Config) -> Config:
     """Halves the algorithm's learning rate and counts it."""
     tree = config.model_dump()
-    *sections, name = algorithm_of(config).learning_rate_name.split(".")
+    *sections, name = _LEARNING_RATE[config.algorithm]
     section: dict[str, Any] = tree
-    for part in sections:
-        section = section[part]
+    for one in sections:
+        section = section[one]
     section[name] *= FACTOR
     tree["training"]["rollbacks"] += 1
     return parse_config(tree)
