@@ -15,10 +15,10 @@ from cluster.sweeps.search_space import (
     nested,
 )
 from rlcar.config import Config, make_config, merge, parse_config
-from rlcar.config.race import Section
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain
 from rlcar.settings.numbers import Cores, Devices, EnvSteps, Size, Times
+from rlcar.settings.section import Section
 
 Goal = Literal["min", "max"]
 

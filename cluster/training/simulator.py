@@ -13,7 +13,7 @@ from ray.actor import ActorClass
 from ray.exceptions import RayError
 
 from cluster.training.ray_calls import RemoteMethod, RemotePairMethod
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import Driving, make_rollout, spec_of

@@ -158,7 +158,11 @@ def meaning_of(model: Model, field: str, info: FieldInfo) -> str:
 def _attribute_docstrings(model: type) -> Mapping[str, str]:
     if model.__module__.partition(".")[0] not in ("rlcar", "cluster", "serve"):
         return {}
-    tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(model)))
+    try:
+        source = inspect.getsource(model)
+    except OSError:  # pydantic has created it; its fields have descriptions of their own
+        return {}
+    tree = ast.parse(inspect.cleandoc("\n" + source))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
     return {
         field.target.id: inspect.cleandoc(text.value.value)

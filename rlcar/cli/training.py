@@ -93,7 +93,7 @@ def train(
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     compile_cache.prepare_jax()
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.config import load_config, make_config
     from rlcar.evaluation.environment import spec_of
     from rlcar.runs.run import find_save, new_run_folder, require_run

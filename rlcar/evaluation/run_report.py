@@ -9,7 +9,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from rlcar.agents.agent import Agent, make_agent
+from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference

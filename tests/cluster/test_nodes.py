@@ -9,7 +9,7 @@ from cluster.config import ClusterConfig
 from cluster.nodes import Node, nodes_now, selector, simulators_that_fit
 from cluster.training.fleet import Fleet
 from cluster.training.weights import PublishedWeights
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.sim import SPEC
 from rlcar.training.trainer import Trainer

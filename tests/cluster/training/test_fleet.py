@@ -11,7 +11,7 @@ from cluster.config import ClusterConfig
 from cluster.training.fleet import Fleet
 from cluster.training.ordered_fleet import OrderedFleet, SimulatorLostError
 from cluster.training.weights import PublishedWeights
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import UserError
 from rlcar.evaluation.environment import spec_of
