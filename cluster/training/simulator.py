@@ -48,14 +48,14 @@ class ProcessLocation(NamedTuple):
 class SimulatorProcess:
     """Drives N cars.
 
-    `epoch` distinguishes a replacement from its predecessor, so that it drives other races.
+    `restart_id` distinguishes a replacement from its predecessor, so that it drives other races.
     """
 
-    def __init__(self, config: Config, index: int, epoch: int):
-        logs.take_over(f"simulator-{index}.{epoch}")
+    def __init__(self, config: Config, index: int, restart_id: int):
+        logs.take_over(f"simulator-{index}.{restart_id}")
         prepare_jax()  # a replacement need not compile again
         os.nice(max(0, SIMULATOR_NICENESS - os.nice(0)))
-        self._config, self._index, self._epoch = config, index, epoch
+        self._config, self._index, self._restart_id = config, index, restart_id
         self._rollout: Driving | None = None
 
     @ray.method(num_returns=2)
@@ -91,7 +91,7 @@ class SimulatorProcess:
         config = self._config
         policy = make_agent(config, spec_of(config)).policy
         first_car = self._index * config.training.cars
-        return make_rollout(config, policy, first_car, self._epoch, _is_cancelled)
+        return make_rollout(config, policy, first_car, self._restart_id, _is_cancelled)
 
 
 class RemoteSimulator(Protocol):

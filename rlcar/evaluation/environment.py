@@ -32,7 +32,7 @@ def make_rollout(
     config: Config,
     policy: Policy,
     first_car: int = 0,
-    epoch: int = 0,
+    restart_id: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Driving:
     """Puts `config.training.cars` of them at their starts; the caller has to close the result.
@@ -41,8 +41,8 @@ def make_rollout(
     RolloutStoppedError.
     """
     if config.environment.id:
-        return GymnasiumRollout(config, policy, first_car, epoch, should_stop)
-    return Rollout(config, policy, first_car, epoch)
+        return GymnasiumRollout(config, policy, first_car, restart_id, should_stop)
+    return Rollout(config, policy, first_car, restart_id)
 
 
 def make_evaluation(

@@ -35,12 +35,12 @@ class GymnasiumRollout:
         config: Config,
         policy: Policy,
         first_car: int = 0,
-        epoch: int = 0,
+        restart_id: int = 0,
         should_stop: Callable[[], bool] = lambda: False,
     ):
         self._should_stop = should_stop
         cars = config.training.cars
-        seed = (config.seed + 7919 * epoch) % 2**31
+        seed = (config.seed + 7919 * restart_id) % 2**31
         # Hashed: those of neighbouring seeds would share all but one.
         seeds = [np.random.SeedSequence([seed, first_car + i]) for i in range(cars)]
         self._environments = Environments(

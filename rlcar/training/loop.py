@@ -132,8 +132,8 @@ def _rollout_from(config: Config, policy: Policy, resume: checkpoint.Save | None
     """The cars where `resume` left them; at new starts when it has none, as those of Ray."""
     if resume is None:
         return make_rollout(config, policy)
-    # Counting epochs by env steps, no two resumed legs drive the same races.
-    rollout = make_rollout(config, policy, epoch=resume.env_steps)
+    # Env steps differ between all checkpoints, so no two resumed trainings drive the same races.
+    rollout = make_rollout(config, policy, restart_id=resume.env_steps)
     try:
         if "rollout.safetensors" in resume.meta["sha256"]:
             rollout.restore(checkpoint.load_extra(resume, "rollout"))
