@@ -193,7 +193,7 @@ def test_a_new_version_knows_what_the_old_one_saw_last(folder, versions, cars):
         # A busy machine may take longer to move a large session.
         deadline_s = time.monotonic() + 60.0
         while answers[-1].model_version == 1 and time.monotonic() < deadline_s:
-            answers.append(await _act(driver, seen[-1]))
+            answers.append(await _act(service, seen[-1]))
             await asyncio.sleep(0.05)
         return answers
 
