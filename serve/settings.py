@@ -8,6 +8,7 @@ import pydantic
 from pydantic import Field
 
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import problems
 from rlcar.settings.numbers import Deadline, PerTime, Size
 
 DEFAULT_TOKENS = Path("~/.config/rlcar/tokens.json")
@@ -175,9 +176,6 @@ def make_settings(**settings: object) -> ServeSettings:
     try:
         return ServeSettings.model_validate(settings)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"serve setting {name}={first['input']!r}: {message}" if name else message
-        ) from error
+        first = problems(error, ServeSettings)[0]
+        setting = f"serve setting {first.name}={first.value!r}: " if first.name else ""
+        raise ConfigError(f"{setting}{first.reason}") from error

@@ -133,7 +133,7 @@ def _resume(state: Path) -> ResumeConfig | None:
     """Goes on with what is unfinished or failed, if Tune had time to write its state."""
     if not any(state.glob("experiment_state-*.json")):
         return None
-    return ResumeConfig(errored=ResumeConfig.ResumeType.RESUME)
+    return ResumeConfig(errored=ResumeConfig.ResumeType.RESUME)  # type: ignore[arg-type]  # its own enum
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
-"""A training's numbers for Prometheus, through the metrics endpoint of Ray's nodes."""
+"""Exports the metrics of a training to Prometheus, through the metrics endpoint of Ray's nodes."""
 
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ray.util.metrics import Gauge, Histogram
 
@@ -17,11 +17,11 @@ LENGTH_BOUNDS = [25.0, 50.0, 100.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1000.0, 2
 class Exported(NamedTuple):
     """The name of a metric for Prometheus, to which Ray prefixes `ray_`, and its description.
 
-    Several metrics may share a name: by their `part`, or because no agent has more than one.
+    Several metrics may share a name if their `part` differs, or if no agent has more than one.
     """
 
     name: str
-    about: str
+    description: str
     part: str = ""
 
 
@@ -69,52 +69,54 @@ EPISODE_REWARD = Exported(
     "rlcar_episode_reward", "Histogram of the rewards of episodes; a negative one counts as 0."
 )
 EPISODE_LENGTH = Exported("rlcar_episode_length_env_steps", "Histogram of the lengths of episodes.")
-# Those that are not a metric of a row.
+# The metrics that are not in a row.
 OTHERS = (ENV_STEPS, LAST_ROW, LAST_CHECKPOINT, EPISODE_REWARD, EPISODE_LENGTH)
 
 
 class PrometheusWatcher:
-    """Exports what a Run writes into metrics.jsonl, and each episode; needs Ray to be running."""
+    """Exports the rows of metrics.jsonl as a Run writes them, and each episode.
+
+    Ray must be running.
+    """
 
     def __init__(self, run: str):
-        tags = {"run": run}
-        described = {one.name: one for one in EXPORTED.values()}
-        self._gauges: dict[str, Any] = {}
-        for name, one in described.items():
-            keys = ("run", "part") if one.part else ("run",)
-            self._gauges[name] = Gauge(name, one.about, keys).set_default_tags(tags)
-        self._env_steps = self._gauge(ENV_STEPS, tags)
-        self._written = self._gauge(LAST_ROW, tags)
-        self._saved = self._gauge(LAST_CHECKPOINT, tags)
-        self._reward = self._histogram(EPISODE_REWARD, REWARD_BOUNDS, tags)
-        self._length = self._histogram(EPISODE_LENGTH, LENGTH_BOUNDS, tags)
+        self._tags = {"run": run}
+        by_name = {exported.name: exported for exported in EXPORTED.values()}
+        self._gauges = {name: self._gauge(exported) for name, exported in by_name.items()}
+        self._env_steps = self._gauge(ENV_STEPS)
+        self._written = self._gauge(LAST_ROW)
+        self._saved = self._gauge(LAST_CHECKPOINT)
+        self._reward = self._histogram(EPISODE_REWARD, REWARD_BOUNDS)
+        self._length = self._histogram(EPISODE_LENGTH, LENGTH_BOUNDS)
 
     def drove(self, episodes: Episodes) -> None:
-        """Counts the episodes that ended."""
-        for reward, steps in zip(episodes.reward, episodes.steps, strict=True):
-            # Ray takes no bounds below 0 and silently drops whatever is negative.
+        """Adds the episodes that ended to the histograms."""
+        for reward, env_steps in zip(episodes.reward, episodes.steps, strict=True):
+            # Ray accepts no bounds below 0 and silently drops negative values.
             self._reward.observe(max(0.0, float(reward)))
-            self._length.observe(float(steps))
+            self._length.observe(float(env_steps))
 
     def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
-        """Exports a row; what is not finite keeps its last value."""
+        """Exports a row; a metric that is not finite keeps its last value."""
         self._env_steps.set(env_steps)
         self._written.set(time.time())
         for name, value in row.items():
             exported = EXPORTED.get(name)
             if exported is not None and math.isfinite(value):
-                tags = {"part": exported.part} if exported.part else None
+                tags = {"part": exported.part} if exported.part else {}
                 self._gauges[exported.name].set(float(value), tags)
 
     def saved(self) -> None:
-        """Exports when the newest checkpoint was complete."""
+        """Exports the time at which the newest checkpoint was complete."""
         self._saved.set(time.time())
 
-    @staticmethod
-    def _gauge(exported: Exported, tags: dict[str, str]) -> Any:
-        return Gauge(exported.name, exported.about, ("run",)).set_default_tags(tags)
+    def _gauge(self, exported: Exported) -> Gauge:
+        keys = ("run", "part") if exported.part else ("run",)
+        gauge = Gauge(exported.name, exported.description, keys)
+        gauge.set_default_tags(self._tags)
+        return gauge
 
-    @staticmethod
-    def _histogram(exported: Exported, bounds: list[float], tags: dict[str, str]) -> Any:
-        histogram = Histogram(exported.name, exported.about, bounds, ("run",))
-        return histogram.set_default_tags(tags)
+    def _histogram(self, exported: Exported, bounds: list[float]) -> Histogram:
+        histogram = Histogram(exported.name, exported.description, bounds, ("run",))
+        histogram.set_default_tags(self._tags)
+        return histogram

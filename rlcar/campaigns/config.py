@@ -3,16 +3,16 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from pydantic import Field
 
-from rlcar.config import Config, make_config, merge, nearest
-from rlcar.config.race import Section
+from rlcar.config import Config, make_config, merge
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import explain
 from rlcar.settings.files import read_yaml
 from rlcar.settings.numbers import Deadline, Positive, Seconds, Size, Times
+from rlcar.settings.section import Section
 from rlcar.system.heartbeat import FROZEN_AFTER_S
 
 
@@ -97,7 +97,7 @@ class Campaign(Section):
     """Restart a job that has shown no sign of life for this long; stages like compiling have
     more time."""
     jobs: list[Job] = Field(min_length=1)
-    """The trainings."""
+    """The trainings of the campaign."""
 
     @pydantic.model_validator(mode="after")
     def _names_differ(self) -> "Campaign":
@@ -129,20 +129,10 @@ def load_campaign(path: Path) -> Campaign:
     try:
         campaign = Campaign.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(map(_explain, error.errors()))) from error
+        raise ConfigError(f"{path}: {explain(error, Campaign)}") from error
     for job in campaign.jobs:
         try:
             job.resolved()
         except ConfigError as error:
             raise ConfigError(f"{path}: job {job.name}: {error}") from error
     return campaign
-
-
-def _explain(error: Any) -> str:
-    dotted = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = Job if "jobs" in error["loc"] else Campaign
-        return f"unknown setting {dotted!r}{nearest(str(error['loc'][-1]), [*known.model_fields])}"
-    value = error["input"]
-    said = "" if isinstance(value, Mapping) else f" = {value!r}"
-    return f"{dotted}{said}: {error['msg'].removeprefix('Value error, ')}".removeprefix(": ")

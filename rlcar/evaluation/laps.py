@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rlcar.config import nearest
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
 from rlcar.evaluation import pictures
+from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
 from rlcar.system import durable, heartbeat
 from rlcar.track import TRACK_SETS, Track, make_pool

@@ -23,10 +23,6 @@ from tests.support.equal_runs import assert_equal_runs, learned
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("embedded_ray"),
-    # Ray announces a future default; nothing here asks for a GPU.
-    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-    # Ray never waits for the processes that it has ended.
-    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
 ]
 
 TWO = ClusterConfig(simulators=2)
@@ -84,8 +80,8 @@ def test_a_lost_simulator_ends_the_training_with_a_checkpoint_and_a_sentence(tmp
         if killed:
             return
         killed.append(1)
-        where = ray.get(actors[1].whereabouts.remote(), timeout=60)
-        os.kill(where.process, signal.SIGKILL)
+        where = ray.get(actors[1].location.remote(), timeout=60)
+        os.kill(where.pid, signal.SIGKILL)
 
     monkeypatch.setattr(OrderedFleet, "__init__", record)
     config = config_of("ppo", "training.env_steps=1000000")
