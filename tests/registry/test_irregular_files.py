@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from serve.policy.follower import AliasFollower
+from serve.policy.alias_follower import AliasFollower
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
