@@ -68,7 +68,7 @@ def train_one(options: argparse.Namespace) -> None:
     import numpy as np
     from header import machine
 
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.config import make_config
     from rlcar.evaluation.laps import TIME_LIMIT_STEPS, drive
     from rlcar.evaluation.run_report import load_policy

@@ -176,7 +176,7 @@ def measure_drive(preset: str, overrides: list[str]) -> dict[str, float]:
     """A simulator's seconds a block, and the sizes; in a process with a simulator's settings."""
     import numpy as np
 
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.config import make_config
     from rlcar.evaluation.environment import make_rollout
     from rlcar.sim import SPEC
@@ -204,7 +204,7 @@ def measure_drive(preset: str, overrides: list[str]) -> dict[str, float]:
 
 def measure_learn(preset: str, overrides: list[str]) -> dict[str, float]:
     """The learner's seconds a block: storing, the train steps due, and the weights taken out."""
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.config import make_config
     from rlcar.evaluation.environment import make_rollout
     from rlcar.sim import SPEC

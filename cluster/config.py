@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from rlcar.config.race import Section
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import nearest, problems
 from rlcar.settings.numbers import Cores, Deadline, Devices, EnvSteps, Pause, Processes, Size, Times
+from rlcar.settings.section import Section
 
 
 class ClusterConfig(Section):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
 
@@ -21,6 +21,7 @@ from cluster.sweeps.search_space import (
     dotted_names,
     require_known,
 )
+from rlcar.agents import ALGORITHMS
 from rlcar.config import Config, merge
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain, nearest
@@ -33,7 +34,6 @@ _NOT_SEARCHED = {
     "world": "write one sweep for each",
     "algorithm": "write one sweep for each",
 }
-_ALGORITHMS: tuple[str, ...] = get_args(Config.model_fields["algorithm"].annotation)
 # A better trial's checkpoint cannot go on with others of these.
 _NOT_POPULATED = ("race.", "environment.", "training.", "replay.capacity_env_steps", "cluster.")
 
@@ -66,7 +66,7 @@ def parse_sweep(tree: Mapping[str, Any]) -> SweepConfig:
     cluster_names = [f"cluster.{name}" for name in ClusterConfig.model_fields if name != "address"]
     known = [*dotted_names(base.model_dump()), *cluster_names]
     require_known(list(sweep.space), known, base.algorithm)
-    others = set(_ALGORITHMS) - {base.algorithm}
+    others = set(ALGORITHMS) - {base.algorithm}
     for name in sweep.space:
         if name in _NOT_SEARCHED:
             raise ConfigError(f"space: {name} cannot be searched: {_NOT_SEARCHED[name]}")
@@ -84,7 +84,7 @@ def parse_sweep(tree: Mapping[str, Any]) -> SweepConfig:
 
 
 def _check_metric(sweep: SweepConfig, base: Config) -> None:
-    known = ENVIRONMENT_METRICS if base.environment.id else RACE_METRICS
+    known = RACE_METRICS if base.is_race else ENVIRONMENT_METRICS
     if sweep.metric not in known:
         raise ConfigError(f"metric: there is no {sweep.metric!r}{nearest(sweep.metric, [*known])}")
 
@@ -142,7 +142,7 @@ def _check_population(sweep: SweepConfig) -> None:
     """Raises ConfigError for a setting with which a checkpoint of another trial does not fit."""
     import jax  # a second to import, and this scheduler alone needs it
 
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.evaluation.environment import spec_of
 
     def shapes(sample: Sample) -> Any:

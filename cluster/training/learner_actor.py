@@ -14,7 +14,7 @@ from ray.actor import ActorClass
 from cluster.training.ray_calls import RemoteMethod, RemotePairMethod
 from cluster.training.replay_shards import RemoteReplayShard, rings_on
 from cluster.training.simulator import ProcessLocation, this_location
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import spec_of

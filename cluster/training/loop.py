@@ -15,7 +15,7 @@ from cluster.training.learner_handle import LearnerHandle, LearnerLostError
 from cluster.training.ordered_loop import OrderedTraining, check_deterministic
 from cluster.training.prometheus import PrometheusWatcher
 from cluster.training.weights import LagLimit
-from rlcar.agents.agent import make_agent
+from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
@@ -49,7 +49,7 @@ def train(
     what the user can correct; earlier checkpoints stay as they were.
     """
     _check_supported(config, cluster)
-    epoch = resume.env_steps if resume else 0  # differs from that of every earlier command
+    restart_id = resume.env_steps if resume else 0  # differs from that of every earlier command
     with (
         hold(folder),
         terminal.outlived(folder / terminal.LOG),
@@ -64,7 +64,7 @@ def train(
                 if config.training.deterministic:
                     ordered = OrderedTraining(cluster, folder, evaluate, stop, mirror, on_evaluated)
                     return ordered.run(config, resume)
-                with Fleet(config, cluster, epoch) as fleet:
+                with Fleet(config, cluster, restart_id) as fleet:
                     training = _FleetTraining(
                         cluster, folder, evaluate, stop, mirror, on_evaluated, fleet
                     )
@@ -84,10 +84,10 @@ def _check_supported(config: Config, cluster: ClusterConfig) -> None:
             "learner into one program, which cannot run as separate processes: train with --local, "
             "or set it to 1"
         )
-    if cluster.replay_shards and config.algorithm == "ppo":
+    if cluster.replay_shards and algorithm_of(config).is_on_policy:
         raise UserError(
-            f"--cluster replay_shards={cluster.replay_shards}: ppo has no replay buffer to spread, "
-            "as it learns from each block once: leave this setting out"
+            f"--cluster replay_shards={cluster.replay_shards}: {config.algorithm} has no replay "
+            "buffer to spread, as it learns from each block once: leave this setting out"
         )
     if cluster.replay_shards and config.replay.on_device:
         raise UserError(

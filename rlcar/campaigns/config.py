@@ -8,11 +8,11 @@ import pydantic
 from pydantic import Field
 
 from rlcar.config import Config, make_config, merge
-from rlcar.config.race import Section
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain
 from rlcar.settings.files import read_yaml
 from rlcar.settings.numbers import Deadline, Positive, Seconds, Size, Times
+from rlcar.settings.section import Section
 from rlcar.system.heartbeat import FROZEN_AFTER_S
 
 
@@ -97,7 +97,7 @@ class Campaign(Section):
     """Restart a job that has shown no sign of life for this long; stages like compiling have
     more time."""
     jobs: list[Job] = Field(min_length=1)
-    """The trainings."""
+    """The trainings of the campaign."""
 
     @pydantic.model_validator(mode="after")
     def _names_differ(self) -> "Campaign":

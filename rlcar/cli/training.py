@@ -21,7 +21,10 @@ def train(
         typer.Option(help="nano, nano-grand-prix, small, medium, gymnasium, fused-ppo, …"),
     ] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help="dreamer (the default), documented, ppo, sac or td3.")
+        str | None,
+        typer.Option(
+            help="Learning algorithm (default: that of the preset); an unknown name lists all."
+        ),
     ] = None,
     world: Annotated[
         str | None, typer.Option(help="classic (the default), grand-prix, or a stage grand-prix-1.")
@@ -93,7 +96,7 @@ def train(
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     compile_cache.prepare_jax()
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.config import load_config, make_config
     from rlcar.evaluation.environment import spec_of
     from rlcar.runs.run import find_save, new_run_folder, require_run

@@ -9,7 +9,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from rlcar.agents.agent import Agent, make_agent
+from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
@@ -49,7 +49,7 @@ def evaluate_run(
     """
     folder = require_run(path)
     config = load_config(folder / "config.json")
-    if config.environment.id:
+    if not config.is_race:
         return _evaluate_environment(folder, path, config, summary)
     seeds = track_seeds(track_set)
     agent = make_agent(config, SPEC)

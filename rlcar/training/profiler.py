@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.table import Table
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.evaluation.environment import make_evaluation, make_rollout, spec_of
@@ -45,10 +45,12 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
             f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
             "all stages, with none to tell apart: profile with --set training.blocks_per_call=1"
         )
-    if config.replay.min_env_steps > config.training.env_steps and config.algorithm != "ppo":
+    starts_after = 0 if algorithm_of(config).is_on_policy else config.replay.min_env_steps
+    if starts_after > config.training.env_steps:
         raise UserError(
             f"replay.min_env_steps = {config.replay.min_env_steps} is more than "
-            f"training.env_steps = {config.training.env_steps}: no train step would come to be seen"
+            f"training.env_steps = {config.training.env_steps}: no train step would be profiled. "
+            "Lower the first or raise the second"
         )
     spec = spec_of(config)
     agent = make_agent(config, spec)

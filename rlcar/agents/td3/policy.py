@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.agents.q_learning.networks import make_actor
-from rlcar.config.algorithms import Td3Config
+from rlcar.agents.td3.settings import Td3Config
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 
@@ -23,4 +23,4 @@ def make_policy(config: Td3Config, spec: Spec) -> Policy:
             action = jnp.clip(action + noise, -1.0, 1.0)
         return carry, action
 
-    return Policy(lambda number: (), act, starts_by_chance=True)
+    return Policy(lambda number: (), act, starts_with_random_actions=True)

@@ -159,7 +159,9 @@ def test_a_training_needs_only_the_address_and_the_token(head, laptop, tmp_path)
 
 def test_a_missing_and_a_wrong_token_are_one_sentence_each(laptop):
     missing, wrong = laptop(SUBMIT), laptop(SUBMIT, RAY_AUTH_TOKEN="wrong" * 8)
-    assert_is_one_sentence(done(missing), "requires a token and there is none here: set RAY_AUTH_TOK")
+    assert_is_one_sentence(
+        done(missing), "requires a token and there is none here: set RAY_AUTH_TOK"
+    )
     assert_is_one_sentence(done(wrong), "refuses the token of RAY_AUTH_TOKEN: replace it")
 
 

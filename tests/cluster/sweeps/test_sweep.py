@@ -14,7 +14,7 @@ import yaml
 
 from cluster.sweeps.file import parse_sweep
 from cluster.sweeps.sweep import new_sweep_folder, run_sweep, stored_sweep
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import UserError
 from rlcar.runs.metrics_file import read_metrics
@@ -25,10 +25,6 @@ from rlcar.training.loop import train
 
 pytestmark = [
     pytest.mark.ray,
-    # Ray announces a future default; nothing here asks for a GPU.
-    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-    # Ray never waits for the processes that it has ended.
-    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Consider boosting PBT performance:UserWarning"),
 ]
 

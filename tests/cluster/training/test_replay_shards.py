@@ -14,7 +14,7 @@ from cluster.config import ClusterConfig
 from cluster.training.learner_handle import LearnerHandle
 from cluster.training.loop import train
 from cluster.training.replay_shards import ReplayShards, rings_on
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
 from rlcar.evaluation.environment import make_rollout
@@ -28,8 +28,6 @@ from rlcar.training.trainer import Trainer
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("embedded_ray"),
-    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
 ]
 TWO = ClusterConfig(simulators=1, replay_shards=2)
 
@@ -101,7 +99,7 @@ def test_a_shard_that_dies_costs_what_came_after_the_checkpoint_and_no_more(tmp_
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("algorithm=ppo", "ppo remembers one block alone"),
+        ("algorithm=ppo", "ppo has no replay buffer to spread"),
         ("replay.on_device=true", "lies in the learner's device; leave one of the two out"),
     ],
 )
