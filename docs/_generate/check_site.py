@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from docs._generate import links
 
-# Files of Markdown that are read in the repository alone.
-OUTSIDE = ("README.md", "benchmarks/README.md", "cluster/README.md")
+# The pages of Markdown that are read in the repository.
+OUTSIDE = ("README.md", *(name for name in links.PAGE_OF if "#" not in name))
 _FETCHED_BY_CSS = re.compile(r"(?:url\(|@import)\s*['\"]?(?:https?:)?//")
 
 

@@ -32,6 +32,7 @@ _LANGUAGES = {
     ".sh": "bash",
     ".cfg": "cfg",
 }
+_SHORT = 24  # characters, which fit into the narrowest screens
 _LARGEST_BYTES = 300_000  # of a file that gets a page
 
 
@@ -42,6 +43,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", _read_source)
     app.connect("html-collect-pages", _source_pages)
     app.connect("autodoc-process-docstring", to_restructured_text)
+    app.connect("doctree-read", _mark_short_code)
     app.connect("env-purge-doc", _forget)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
 
@@ -87,13 +89,23 @@ def _read_source(app: Sphinx, document: str, content: list[str]) -> None:
 
     included = _INCLUDED.search(text)
     if included:
-        source = links.ROOT / included[1]
+        name, _, slug = included[1].partition("#")
+        source = links.ROOT / name
         app.env.note_dependency(str(source), docname=document)
         if not source.exists():
             report(f"{included[1]}, which is to be included, does not exist")
             return
-        text = _INCLUDED.sub(lambda _: source.read_text(), text)
+        whole = source.read_text()
+        part = links.section(whole, slug) if slug else whole
+        text = _INCLUDED.sub(lambda _: part, text)
     content[0] = pages.expand(links.rewrite(text, source, document, report))
+
+
+def _mark_short_code(app: Sphinx, tree: nodes.document) -> None:
+    """Lets the style keep short code on one line: an option would break after its hyphens."""
+    for literal in tree.findall(nodes.literal):
+        if len(literal.astext()) <= _SHORT:
+            literal["classes"].append("short")
 
 
 def _source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:

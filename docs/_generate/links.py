@@ -7,6 +7,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+# Files outside docs/, and sections of them, that pages of the site include.
+PAGE_OF = {
+    "README.md#where-to-change-what": "where-to-change-what.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "cluster/README.md": "cluster.md",
+}
+_PICTURES = (".png", ".gif", ".svg", ".jpg", ".mp4")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 
@@ -27,12 +36,32 @@ def rewrite(text: str, source: Path, document: str, report: Callable[[str], None
         if not target.exists():
             report(f"{source.relative_to(ROOT)} links to {link}, which does not exist")
             return label
-        if is_of_the_site(target) or picture:
+        name = target.relative_to(ROOT).as_posix()
+        if f"{name}{hash_}{fragment}" in PAGE_OF:
+            target = DOCS / PAGE_OF[f"{name}{hash_}{fragment}"]
+            hash_ = fragment = ""
+        elif name in PAGE_OF:
+            target = DOCS / PAGE_OF[name]
+        if is_of_the_site(target) or target.suffix in _PICTURES:
             relative = os.path.relpath(target, (DOCS / document).parent)
             return f"{picture}[{label}]({Path(relative).as_posix()}{hash_}{fragment})"
-        return f"{{source}}`{label.strip('`')} <{target.relative_to(ROOT).as_posix()}>`"
+        return f"{{source}}`{label.strip('`')} <{name}>`"
 
     return "".join(part if is_code else _LINK.sub(replace, part) for is_code, part in _parts(text))
+
+
+def section(text: str, slug: str) -> str:
+    """Returns the section of Markdown whose heading has a slug, as a page of its own.
+
+    Raises KeyError where there is none.
+    """
+    for found in re.finditer(r"^(##+) (.+)$", text, re.MULTILINE):
+        level, title = found.groups()
+        if re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) == slug:
+            end = re.search(rf"^#{{2,{len(level)}}} ", text[found.end() :], re.MULTILINE)
+            body = text[found.start() : found.end() + end.start() if end else None]
+            return re.sub(rf"^#{{{len(level) - 1}}}(?=#+ )", "", body, flags=re.MULTILINE)
+    raise KeyError(slug)
 
 
 def links_in(text: str) -> Iterator[str]:
