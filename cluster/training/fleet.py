@@ -33,6 +33,7 @@ from cluster.training.simulator_handle import SimulatorHandle
 from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError
+from rlcar.evaluation.environment import kind_of
 from rlcar.rollout.race import Episodes
 from rlcar.runs.metrics import Rate
 from rlcar.types import Trajectory
@@ -58,7 +59,7 @@ class Fleet:
         """`restart_id` is that of the first simulators; each replacement counts it up."""
         self._cluster, self._restart_id = cluster, restart_id
         self._config_ref = ray.put(config)
-        self._must_close = bool(config.environment.id)  # the race has nothing to close
+        self._must_close = kind_of(config).must_close
         self._watch = NodeWatch()
         self._simulators: list[SimulatorHandle] = []
         self._next_restart_ids: dict[

@@ -16,7 +16,7 @@ from cluster.training.ray_calls import RemoteMethod, RemotePairMethod
 from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import prepare_jax
-from rlcar.evaluation.environment import Driving, make_rollout, spec_of
+from rlcar.evaluation.environment import EnvironmentRollout, make_rollout, spec_of
 from rlcar.rollout.race import Episodes
 from rlcar.storage.arrays import check_finite
 from rlcar.system import heartbeat, logs
@@ -56,7 +56,7 @@ class SimulatorProcess:
         prepare_jax()  # a replacement need not compile again
         os.nice(max(0, SIMULATOR_NICENESS - os.nice(0)))
         self._config, self._index, self._restart_id = config, index, restart_id
-        self._rollout: Driving | None = None
+        self._rollout: EnvironmentRollout | None = None
 
     @ray.method(num_returns=2)
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
@@ -87,7 +87,7 @@ class SimulatorProcess:
         """Returns where this process runs."""
         return this_location()
 
-    def _start(self) -> Driving:
+    def _start(self) -> EnvironmentRollout:
         config = self._config
         policy = make_agent(config, spec_of(config)).policy
         first_car = self._index * config.training.cars
