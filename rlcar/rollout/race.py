@@ -49,7 +49,7 @@ def explore(
 ) -> tuple[Any, Array]:
     """Returns carry and action `[N, A]` to learn from; `version` is that of the weights, `[]`."""
     carry, action = policy.act(params, carry, time_step, key, explore=True)
-    if policy.starts_by_chance:
+    if policy.starts_with_random_actions:
         # An untrained actor's one habit and a little noise would fill the replay with the same.
         by_chance = jax.random.uniform(jax.random.fold_in(key, 1), action.shape, minval=-1.0)
         action = jnp.where(version == 0, by_chance, action)

@@ -74,7 +74,7 @@ class Car:
             if self.is_ended:
                 break
             packed = self.course.race.step(packed, action)
-            said = self.course.race.told(packed)
+            said = self.course.race.output(packed)
             seen, words = said[: SPEC.observation_size], said[SPEC.observation_size :]
             told[row] = [words[4], words[5], words[7], *seen[:RAYS]]
             if words[1] > 0:
@@ -98,7 +98,7 @@ class Car:
         return [float(ray) for ray in self.observation[:RAYS]]
 
     def _take(self, *, is_first: bool) -> None:
-        told = self.course.race.told(self._packed)
+        told = self.course.race.output(self._packed)
         self.observation = told[: SPEC.observation_size].copy()
         words = told[SPEC.observation_size :].tolist()
         self._reward, is_last, is_terminal, lap_time, x, y, speed, heading, progress = words
