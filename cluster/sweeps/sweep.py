@@ -28,6 +28,7 @@ from cluster.sweeps import tune_parts
 from cluster.sweeps.config import SweepConfig
 from cluster.sweeps.file import parse_sweep
 from cluster.sweeps.history import History, TrialResult, TrialState, ranked
+from cluster.sweeps.old_modules import old_module_names
 from cluster.sweeps.progress import SchedulerKeeper, SweepProgress, failure_of
 from cluster.sweeps.results import write_results
 from cluster.sweeps.trial import run_trial
@@ -79,6 +80,7 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
     folder = folder.resolve()  # trials have working directories of their own
     largest = tune_parts.largest_trial(sweep)
     runtime = tune_parts.runtime_config(sweep, largest).model_copy(update={"address": address})
+    resume = _resume(folder / "tune")
     trainable = tune.with_parameters(run_trial, sweep=sweep, folder=folder)
     with (
         hold(folder),
@@ -86,6 +88,7 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
         ray_runtime(runtime),
         StopRequest() as stop,
         _quiet_tune(),
+        old_module_names() if resume else contextlib.nullcontext(),
     ):
         history = History(folder)
         tune_parts.warn_if_crowded(sweep, largest)
@@ -107,7 +110,7 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
             callbacks=[progress, keeper],
-            resume_config=_resume(folder / "tune"),
+            resume_config=resume,
             verbose=0,
         )
         states = {
@@ -124,6 +127,7 @@ def run_sweep(sweep: SweepConfig, folder: Path, address: str | None = None) -> S
         return SweepOutcome(results, bool(stop))
 
 
+# The stored state of a sweep refers to this function by its name: see `old_modules`.
 def _trial_name(trial: Trial) -> str:
     """Returns the number of the trial with three digits; Tune's tag of a trial begins with it."""
     return f"{int(re.split('[^0-9]', trial.experiment_tag, maxsplit=1)[0]):03d}"
