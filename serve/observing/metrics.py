@@ -1,11 +1,10 @@
-"""What the server counts, for each model version, and how Prometheus reads it."""
+"""The server's metrics, by model version, in Prometheus's format."""
 
 import bisect
 import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,6 +14,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.registry import Collector
 
 from serve.guard.access import route_of
 
@@ -22,13 +22,13 @@ LATENCY_BUCKETS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
-ACTION_BINS = 20  # of -1 to 1; what is exactly -1 is counted apart, below them
+ACTION_BINS = 20  # from -1 to 1; values of exactly -1 have one more bin, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
 _ACTION_NAMES = ("steering", "throttle")
 
 
 class VersionCounts:
-    """One model version's answers; plain numbers, so that counting costs a microsecond."""
+    """Counts the answers of one model version; plain numbers, so counting costs a microsecond."""
 
     def __init__(self) -> None:
         self.sources: Counter[str] = Counter()
@@ -55,8 +55,8 @@ class VersionCounts:
                 counts[index] += int(count)
 
 
-class ServerMetrics:
-    """Counts of one process; `text()` is what `/metrics` answers."""
+class ServerMetrics(Collector):
+    """Counts of one process; `render()` is the answer of `/metrics`."""
 
     def __init__(self) -> None:
         self.versions: dict[int, VersionCounts] = {}
@@ -65,7 +65,7 @@ class ServerMetrics:
         self.swaps = 0
         self.failed_loads = 0
         self.registry_errors = 0
-        self.is_registry_readable = True  # at the last look
+        self.is_registry_readable = True  # at the last read
         self.migrations = 0
         self.policy_errors = 0
         self._started_s = time.time()
@@ -73,59 +73,66 @@ class ServerMetrics:
         self._registry.register(self)
 
     def for_version(self, version: int | None) -> VersionCounts:
-        """The counts of one version (0: no model at all)."""
+        """Returns the counts of one version; None stands for no model, as version 0."""
         counts = self.versions.get(version or 0)
         if counts is None:
             counts = self.versions[version or 0] = VersionCounts()
         return counts
 
     def count(self, method: str, path: str, status: int) -> None:
-        """Counts an HTTP answer; what anybody may make up is counted as `other`."""
+        """Counts an HTTP answer; unknown methods and routes are counted as `other`."""
         method = method if method in _METHODS else "other"
         self.statuses[method, route_of(path) or "other", status] += 1
 
     def render(self) -> bytes:
-        """Prometheus's text format."""
+        """Returns all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
-    def register(self, collector: Any) -> None:
-        """Lets `/metrics` tell of something else too: a collector of prometheus_client."""
+    def register(self, collector: Collector) -> None:
+        """Adds the metrics of another collector to `/metrics`."""
         self._registry.register(collector)
 
     def collect(self) -> Iterator[Metric]:
-        """Yields every family; called by prometheus_client."""
+        """Yields every family of metrics; called by prometheus_client."""
         yield from self._answers()
         yield from self._actions()
         requests = CounterMetricFamily(
-            "rlcar_http_requests", "HTTP answers.", labels=("method", "route", "status")
+            "rlcar_http_requests",
+            "HTTP requests answered.",
+            labels=("method", "route", "status"),
         )
         for (method, route, status), count in self.statuses.items():
             requests.add_metric((method, route, str(status)), count)
         yield requests
         for name, help_text, count in (
             ("rlcar_model_swaps", "Model versions swapped in.", self.swaps),
-            ("rlcar_model_load_failures", "Versions that could not be used.", self.failed_loads),
-            ("rlcar_registry_errors", "Looks at the registry that failed.", self.registry_errors),
+            ("rlcar_model_load_failures", "Model versions refused.", self.failed_loads),
+            ("rlcar_registry_errors", "Failed reads of the registry.", self.registry_errors),
             ("rlcar_session_migrations", "Sessions moved to another version.", self.migrations),
-            ("rlcar_policy_errors", "Times a policy failed and cars braked.", self.policy_errors),
+            ("rlcar_policy_errors", "Errors of a policy; the cars braked.", self.policy_errors),
         ):
             yield CounterMetricFamily(name, help_text, value=count)
         for name, (help_text, value) in self.gauges.items():
             yield GaugeMetricFamily(name, help_text, value=value)
         readable = float(self.is_registry_readable)
-        help_text = "1 if the last look at the registry succeeded, else 0."
+        help_text = "1 if the last read of the registry succeeded, else 0."
         yield GaugeMetricFamily("rlcar_registry_readable", help_text, value=readable)
         uptime_s = time.time() - self._started_s
-        yield GaugeMetricFamily("rlcar_uptime_seconds", "Since the start.", value=uptime_s)
+        help_text = "Seconds since the server started."
+        yield GaugeMetricFamily("rlcar_uptime_seconds", help_text, value=uptime_s)
 
     def _answers(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(
-            "rlcar_act_answers", "Answers with actions.", labels=("model_version", "source")
+            "rlcar_act_answers",
+            "Answers to requests for actions, by source.",
+            labels=("model_version", "source"),
         )
-        cars = CounterMetricFamily("rlcar_act_cars", "Cars answered.", labels=("model_version",))
+        cars = CounterMetricFamily(
+            "rlcar_act_cars", "Cars that received an action.", labels=("model_version",)
+        )
         latency = HistogramMetricFamily(
             "rlcar_act_latency_seconds",
-            "From the request's arrival to its answer.",
+            "Time from a request's arrival to its answer.",
             labels=("model_version",),
         )
         for version, counts in self.versions.items():
@@ -141,7 +148,9 @@ class ServerMetrics:
 
     def _actions(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(
-            "rlcar_act_action", "Actions answered.", labels=("model_version", "action")
+            "rlcar_act_action",
+            "Distribution of the actions that were sent.",
+            labels=("model_version", "action"),
         )
         for version, counts in self.versions.items():
             for index, values in enumerate(counts.action_counts):
@@ -149,6 +158,6 @@ class ServerMetrics:
                 edges = [f"{2 * edge / ACTION_BINS - 1:.1f}" for edge in range(ACTION_BINS)]
                 totals = np.cumsum(values).tolist()
                 buckets = list(zip([*edges, "+Inf"], totals, strict=True))
-                # Prometheus knows no sum of numbers that may be negative.
+                # Prometheus requires that a histogram with negative values has no sum.
                 family.add_metric((str(version), action), buckets, sum_value=None)
         yield family
