@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from header import print_header
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.registry import Model, Version
 from rlcar.registry.schema import schema_of_race

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from benchmarks.attacks import ATTACKS
+from rlcar.system.durable import replacing
 
 NONE, PAGE_NONE = "none", "page_none"  # the names of no attack at all, without and with the page
 
@@ -100,10 +101,9 @@ def write_picture(path: Path, results: dict[str, dict[str, Any]]) -> None:
     axes[0].invert_yaxis()
     axes[0].legend(loc="upper right")
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format="png")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     pyplot.close(figure)
-    temporary.replace(path)
 
 
 def line_of(found: dict[str, Any]) -> str:

@@ -32,11 +32,11 @@ from cluster.chaos.report import write_report  # noqa: E402
 from cluster.chaos.run import against_own_training  # noqa: E402
 from cluster.config import ClusterConfig  # noqa: E402
 from cluster.runtime import ray_runtime  # noqa: E402
-from rlcar.agents.agent import make_agent  # noqa: E402
+from rlcar.agents import make_agent  # noqa: E402
 from rlcar.config import load_config  # noqa: E402
 from rlcar.evaluation.laps import drive  # noqa: E402
 from rlcar.evaluation.run_report import load_policy  # noqa: E402
-from rlcar.runs.metrics import read_metrics  # noqa: E402
+from rlcar.runs.metrics_file import read_metrics  # noqa: E402
 from rlcar.sim import SPEC  # noqa: E402
 from rlcar.storage import checkpoint  # noqa: E402
 

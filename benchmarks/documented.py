@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 from header import print_header
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.evaluation.laps import drive
 from rlcar.replay import Replay

@@ -3,15 +3,36 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rlcar.config import make_config
+from rlcar.config import Config, make_config
 from rlcar.registry import NORMALISER, Registry
 from rlcar.registry.architecture import policy_shapes
 from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC
 from serve.policy.policy import load_policy
+
+_LINEAGE = (
+    *("run", "checkpoint", "env_steps", "train_steps", "seed", "commit", "trained", "versions"),
+    "cost",
+)
+
+
+def untrained_metadata(config: Config, description: str) -> dict[str, Any]:
+    """Returns the metadata of a version that no training has made."""
+    observation, action = schema_of(config, SPEC)
+    return {
+        "description": description,
+        "algorithm": config.algorithm,
+        "config": json.loads(config.model_dump_json()),
+        "observation": observation,
+        "action": action,
+        "normaliser": NORMALISER if config.algorithm == "ppo" else None,
+        "laps": None,
+        "lineage": dict.fromkeys(_LINEAGE),
+    }
 
 
 def publish_drawn(folder: Path, preset: str) -> float:
@@ -22,18 +43,7 @@ def publish_drawn(folder: Path, preset: str) -> float:
         name: (0.1 + 0.1 * rng.random(shape)).astype(np.float32)
         for name, shape in policy_shapes(config).items()
     }
-    observation, action = schema_of(config, SPEC)
-    names = ("run", "checkpoint", "env_steps", "train_steps", "seed", "commit", "trained")
-    metadata = {
-        "description": f"{preset} with drawn weights",
-        "algorithm": config.algorithm,
-        "config": json.loads(config.model_dump_json()),
-        "observation": observation,
-        "action": action,
-        "normaliser": NORMALISER if config.algorithm == "ppo" else None,
-        "laps": None,
-        "lineage": {**dict.fromkeys(names), "versions": None, "cost": None},
-    }
+    metadata = untrained_metadata(config, f"{preset} with drawn weights")
     registry = Registry(folder)
     registry.promote(registry.add(arrays, metadata).number)
     policy = load_policy(registry)

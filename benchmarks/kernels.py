@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 from header import print_header  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
-from rlcar.agents.agent import make_agent  # noqa: E402
+from rlcar.agents import make_agent  # noqa: E402
 from rlcar.config import Config, make_config  # noqa: E402
 from rlcar.sim import SPEC  # noqa: E402
 from rlcar.types import Batch  # noqa: E402

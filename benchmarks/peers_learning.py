@@ -49,7 +49,7 @@ COMPARISONS = {
 def ours(algorithm: str, seed: int) -> Curve:
     """Returns the reward of an episode at every mark."""
     from rlcar.config import make_config
-    from rlcar.runs.metrics import read_metrics
+    from rlcar.runs.metrics_file import read_metrics
     from rlcar.training.loop import train
 
     asked = COMPARISONS[algorithm]

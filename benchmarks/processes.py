@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,44 @@ _MARK = "RLCAR_BENCHMARK_MARK"
 _GONE_WITHIN_S = 20.0
 
 
+# Below those that the kernel gives to outgoing connections, one of which could take the port before
+# its server starts; above those of Ray's workers.
+_PORTS = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """Returns a port of this host that a server can bind."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError(f"no port from {_PORTS[0]} to {_PORTS[-1]} is free")
+
+
+class Program(subprocess.Popen[Any]):
+    """A process that can tell which processes belong to it; made by `program`."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None, **options: Any):
+        self.mark = uuid.uuid4().hex
+        environment = {**(env or os.environ), _MARK: self.mark}
+        # Ctrl-C is for this process, which ends the program in order.
+        super().__init__(command, env=environment, start_new_session=True, **options)
+
+    def pids(self) -> list[int]:
+        """Returns this process, its descendants, and all that carry its mark.
+
+        HAProxy and Ray's processes do not always stay below the process that started them.
+        """
+        parents: dict[int, int] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parent = path.read_text().rpartition(")")[2].split()[1]
+                parents[int(path.parent.name)] = int(parent)
+        found = {self.pid, *started_by(self.mark)}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return sorted(found)
+
+
 @contextlib.contextmanager
 def program(
     command: Sequence[str],
@@ -23,16 +63,13 @@ def program(
     stop: signal.Signals = signal.SIGTERM,
     within_s: float = 60.0,
     **options: Any,
-) -> Iterator[subprocess.Popen[Any]]:
+) -> Iterator[Program]:
     """Runs a program until the block ends, however it ends; then nothing of it is left.
 
     It is asked to end with `stop`; what is still there after `within_s` is killed. Raises
     RuntimeError if something is left even then. Options are those of Popen.
     """
-    mark = uuid.uuid4().hex
-    environment = {**(options.pop("env", None) or os.environ), _MARK: mark}
-    # Ctrl-C is for this process, which ends the program in order.
-    process = subprocess.Popen(command, env=environment, start_new_session=True, **options)
+    process = Program(command, options.pop("env", None), **options)
     try:
         yield process
     finally:
@@ -42,7 +79,7 @@ def program(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(within_s)
         finally:  # also after a second Ctrl-C
-            _kill_all(mark, process)
+            _kill_all(process)
 
 
 def started_by(mark: str) -> list[int]:
@@ -55,9 +92,9 @@ def started_by(mark: str) -> list[int]:
     return found
 
 
-def _kill_all(mark: str, process: subprocess.Popen[Any]) -> None:
+def _kill_all(process: Program) -> None:
     end_s = time.monotonic() + _GONE_WITHIN_S
-    while left := started_by(mark):
+    while left := started_by(process.mark):
         if time.monotonic() > end_s:
             raise RuntimeError(f"processes {left} of {process.args} cannot be ended")
         for pid in left:

@@ -21,7 +21,7 @@ from header import print_header  # noqa: E402
 from cluster.config import ClusterConfig  # noqa: E402
 from cluster.training.loop import train as train_on_ray  # noqa: E402
 from rlcar.config import Config, make_config  # noqa: E402
-from rlcar.runs.metrics import read_metrics  # noqa: E402
+from rlcar.runs.metrics_file import read_metrics  # noqa: E402
 from rlcar.training.loop import train as train_locally  # noqa: E402
 
 PAIRS = 3

@@ -10,7 +10,6 @@ on from its checkpoint where it was stopped. `train` (one training) is what the 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from results_page import draw, markdown, runs_of
+
+from rlcar.system.durable import replace_text
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "results"
@@ -66,17 +67,17 @@ def train_one(options: argparse.Namespace) -> None:
     """Trains until each of the env steps asked for, drives the test tracks, leaves the figures."""
     import numpy as np
     from header import machine
-    from rlcar.agent import make_agent
-    from rlcar.evaluate import TIME_LIMIT_STEPS, drive
-    from rlcar.evaluate_run import load_policy
-    from rlcar.metrics import read_metrics
-    from rlcar.train import train
 
-    from rlcar import checkpoint
+    from rlcar.agents import make_agent
     from rlcar.config import make_config
+    from rlcar.evaluation.laps import TIME_LIMIT_STEPS, drive
+    from rlcar.evaluation.run_report import load_policy
+    from rlcar.runs.metrics_file import read_metrics
     from rlcar.sim import SPEC
+    from rlcar.storage import checkpoint
     from rlcar.track import TRACK_SETS, make_tracks
     from rlcar.track.bound import lap_time_bound_steps
+    from rlcar.training.loop import train
 
     folder = RUNS / f"{options.world}-{options.folder or options.name}-{options.seed}"
     for until in options.until:
@@ -180,7 +181,8 @@ def _chosen(wanted: dict[str, Any], only: list[str] | None) -> dict[str, Any]:
 def gather(table: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns one table, "classic" or "grand_prix", out of the figures of its trainings."""
     import numpy as np
-    from rlcar.statistics import bootstrap_interquartile_mean
+
+    from rlcar.evaluation.statistics import bootstrap_interquartile_mean
 
     cells: dict[str, Any] = {}
     for run in runs:
@@ -225,9 +227,7 @@ def render() -> None:
 
 
 def _write(path: Path, content: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    replace_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _update(world: str) -> None:

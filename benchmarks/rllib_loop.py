@@ -30,7 +30,7 @@ def ours(env_steps: int) -> float:
     from cluster.config import ClusterConfig
     from cluster.training.loop import train
     from rlcar.config import make_config
-    from rlcar.runs.metrics import read_metrics
+    from rlcar.runs.metrics_file import read_metrics
 
     overrides = [f"training.env_steps={env_steps}", "training.log_every_s=0.05"]
     overrides += [f"training.evaluate_every_env_steps={100 * env_steps}"]

@@ -176,7 +176,7 @@ def measure_drive(preset: str, overrides: list[str]) -> dict[str, float]:
     """A simulator's seconds a block, and the sizes; in a process with a simulator's settings."""
     import numpy as np
 
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.config import make_config
     from rlcar.evaluation.environment import make_rollout
     from rlcar.sim import SPEC
@@ -204,7 +204,7 @@ def measure_drive(preset: str, overrides: list[str]) -> dict[str, float]:
 
 def measure_learn(preset: str, overrides: list[str]) -> dict[str, float]:
     """The learner's seconds a block: storing, the train steps due, and the weights taken out."""
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.config import make_config
     from rlcar.evaluation.environment import make_rollout
     from rlcar.sim import SPEC
@@ -237,9 +237,9 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _measured_alone(part: str, preset: str, overrides: list[str]) -> dict[str, float]:
-    from cluster.training.simulator import SIM_ENVIRONMENT
+    from cluster.training.simulator import SIMULATOR_ENVIRONMENT
 
-    environment = SIM_ENVIRONMENT if part == "drive" else {"JAX_PLATFORMS": "cpu"}
+    environment = SIMULATOR_ENVIRONMENT if part == "drive" else {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, __file__, "--measure", part, "--preset", preset]
     command += [word for override in overrides for word in ("--set", override)]
     said = subprocess.run(

@@ -9,7 +9,6 @@ median over rounds in which both sides were measured one after the other.
 import contextlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import numpy as np
 from drawn_model import publish_drawn
 from header import print_header
 from load import Load, closed_loop, open_loop, post, sockets_at
-from processes import program
+from processes import free_port, program
 from watched_server import LANES
 
 ROUNDS, DURATION_S = 3, 2.0
@@ -76,14 +75,14 @@ def _started(name: str, command: list[str], port: int) -> Iterator[Server]:
 
 
 def _bare(models: Path) -> contextlib.AbstractContextManager[Server]:
-    port = _free_port()
+    port = free_port()
     script = str(ROOT / "benchmarks/peers/bare_starlette.py")
     return _started("starlette", [sys.executable, script, str(models), str(port)], port)
 
 
 def _peer(name: str, models: Path) -> contextlib.AbstractContextManager[Server]:
     """Another server of Python policies, with one worker; in an environment of its own."""
-    port = _free_port()
+    port = free_port()
     os.environ["RLCAR_PEER_MODELS"] = str(models)
     os.environ["RLCAR_PEER_PATH"] = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
     if name == "litserve":
@@ -97,7 +96,7 @@ def _peer(name: str, models: Path) -> contextlib.AbstractContextManager[Server]:
 
 
 def _lane(lane: str, models: Path) -> contextlib.AbstractContextManager[Server]:
-    port = _free_port()
+    port = free_port()
     limits = ["--set", "requests_per_s=1e6", "--set", "in_flight=256"]
     limits += ["--set", "in_flight_per_client=256"]
     command = [str(RLCAR), "serve", *LANES[lane], "--registry", str(models)]
@@ -186,12 +185,6 @@ def _refuse_errors(loads: list[Load]) -> None:
     errors = sum(load.errors for load in loads)
     if errors:
         raise RuntimeError(f"{errors} answers were no 200: nothing was measured")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from benchmarks.header import origin, print_header
 from benchmarks.honest import Honest
 from benchmarks.watched_server import LANES, MemoryWatch, WatchedServer, serving
 from cluster.chaos.report import write_report
+from rlcar.system.durable import replacing
 from rlcar.system.interrupt import StopRequest
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
@@ -173,10 +174,9 @@ def write_picture(path: Path, samples: list[Sample], title: str) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format="png")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     pyplot.close(figure)
-    temporary.replace(path)
 
 
 def main() -> int:

@@ -1,6 +1,5 @@
 """From the start of `rlcar train --local` until a row of its metrics says what is waited for."""
 
-import json
 import os
 import signal
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from processes import program
+
+from rlcar.runs.metrics_file import read_metrics
 
 COMMAND = [sys.executable, "-m", "rlcar.cli", "train", "--local"]
 LIMIT_S = 300.0
@@ -39,12 +40,7 @@ def seconds_until(
         ) as run,
     ):
         while time.perf_counter() - started < limit_s and run.poll() is None:
-            if metrics.exists() and any(map(is_there, _rows(metrics))):
+            if any(map(is_there, read_metrics(metrics))):
                 return time.perf_counter() - started
             time.sleep(0.05)
     raise SystemExit(f"it ended, or took {limit_s} s:\n{(root / f'{name}.log').read_text()}")
-
-
-def _rows(metrics: Path) -> list[dict[str, Any]]:
-    """Leaves out the beginning of a row that is still being written."""
-    return [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]

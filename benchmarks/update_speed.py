@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from header import print_header
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.agents.dreamer import layers, step_loss, world_model
 from rlcar.config import Config, make_config
 from rlcar.devices.data_parallel import over_devices

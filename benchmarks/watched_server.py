@@ -2,10 +2,7 @@
 
 import contextlib
 import os
-import secrets
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,15 +12,16 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.processes import Program, free_port, program
+
 LANES = {
     "realtime": ("--lane", "realtime"),
     "direct": ("--lane", "realtime", "--direct"),
     "ray": ("--lane", "ray"),
 }
-START_S, STOP_S = 180.0, 60.0
+START_S = 180.0
 SETTLE_S = {"ray": 5.0}  # Ray's HAProxy hangs up while it takes its last configuration in
 SAMPLE_S = 0.1
-_MARK = "RLCAR_WATCHED_SERVER"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LISTEN = "0A"  # a state in /proc/net/tcp
 
@@ -31,29 +29,12 @@ _LISTEN = "0A"  # a state in /proc/net/tcp
 class WatchedServer:
     """A running server; its figures are sums over its process and all that it has started."""
 
-    def __init__(self, port: int, process: "subprocess.Popen[bytes]", mark: str):
-        self.port, self._process, self._mark = port, process, mark
+    def __init__(self, port: int, process: Program):
+        self.port, self._process = port, process
 
     def pids(self) -> list[int]:
-        """The server's processes.
-
-        A process belongs to the server when it descends from it, or carries the mark of its
-        environment: HAProxy and Ray's processes do not always stay below the process that
-        started them.
-        """
-        parents: dict[int, int] = {}
-        found = {self._process.pid}
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                stat = Path(f"/proc/{entry}/stat").read_text()
-                parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-                if self._mark.encode() in Path(f"/proc/{entry}/environ").read_bytes():
-                    found.add(int(entry))
-        while more := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= more
-        return sorted(found)
+        """The server's processes."""
+        return self._process.pids()
 
     def memory_mb(self, pids: list[int]) -> float:
         """Resident memory."""
@@ -90,14 +71,6 @@ class WatchedServer:
         for pid in self.pids():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Ends the server as a service manager would."""
-        self._process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_S)
-        self.kill()
-        self._process.wait()
 
 
 class MemoryWatch(threading.Thread):
@@ -139,28 +112,21 @@ def serving(lane: str, models: Path, *options: str) -> Iterator[WatchedServer]:
 
     Raises RuntimeError with the server's last words when it does not start.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    mark = secrets.token_hex(8)
+    port = free_port()
     command = [sys.executable, "-m", "rlcar.cli", "serve", *LANES[lane], "--port", str(port)]
     command += ["--registry", str(models), *options]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled", _MARK: mark}
-    with tempfile.TemporaryFile() as said:
-        # In a session of its own: Ctrl-C is for the benchmark, which then stops the server.
-        process = subprocess.Popen(
-            command, env=environment, stdout=said, stderr=said, start_new_session=True
-        )
-        server = WatchedServer(port, process, f"{_MARK}={mark}")
-        try:
-            if not _is_ready(server):
-                said.seek(0)
-                words = said.read().decode(errors="replace")[-2000:]
-                raise RuntimeError(f"the lane {lane} does not start: {' '.join(command)}\n{words}")
-            time.sleep(SETTLE_S.get(lane, 0.0))
-            yield server
-        finally:
-            server.stop()
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    with (
+        tempfile.TemporaryFile() as output,
+        program(command, env=environment, stdout=output, stderr=output) as process,
+    ):
+        server = WatchedServer(port, process)
+        if not _is_ready(server):
+            output.seek(0)
+            words = output.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"the lane {lane} does not start: {' '.join(command)}\n{words}")
+        time.sleep(SETTLE_S.get(lane, 0.0))
+        yield server
 
 
 def _is_ready(server: WatchedServer) -> bool:

@@ -19,7 +19,7 @@ from header import print_header  # noqa: E402
 
 from cluster.config import ClusterConfig  # noqa: E402
 from cluster.runtime import ray_runtime  # noqa: E402
-from rlcar.agents.agent import make_agent  # noqa: E402
+from rlcar.agents import make_agent  # noqa: E402
 from rlcar.config import make_config  # noqa: E402
 from rlcar.sim import SPEC  # noqa: E402
 from rlcar.types import Weights  # noqa: E402

@@ -8,6 +8,11 @@ def command(*words: object) -> str:
     return shlex.join(["rlcar", *map(str, words)])
 
 
+def reason_of(error: OSError) -> str:
+    """Returns what the operating system says, without the error number and the path."""
+    return error.strerror or str(error) or type(error).__name__
+
+
 class UserError(Exception):
     """Says what is wrong, with which value, and what to do; never shown as a traceback."""
 

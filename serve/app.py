@@ -161,10 +161,10 @@ class Application:
     async def _metrics(self, request: Request) -> Response:
         gauges = self.metrics.gauges
         sessions = self.action_service.sessions
-        gauges["rlcar_sessions"] = ("Sessions in memory.", len(sessions))
-        gauges["rlcar_session_cars"] = ("Cars of all sessions in memory.", sessions.cars)
+        gauges["rlcar_sessions"] = len(sessions)
+        gauges["rlcar_session_cars"] = sessions.cars
         if (current := self.alias_follower.current) is not None:
-            gauges["rlcar_model_version"] = ("Model version that acts.", current.number)
+            gauges["rlcar_model_version"] = current.number
         text = "text/plain; version=0.0.4; charset=utf-8"
         return Response(self.metrics.render(), media_type=text)
 

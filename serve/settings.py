@@ -8,6 +8,7 @@ import pydantic
 from pydantic import Field
 
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import problems
 from rlcar.settings.numbers import Deadline, PerTime, Size
 
 DEFAULT_TOKENS = Path("~/.config/rlcar/tokens.json")
@@ -23,7 +24,8 @@ class ServeSettings(pydantic.BaseModel):
     registry: str = "models"
     """Model registry: a folder, or a URL such as `s3://bucket/models`."""
     alias: str = "champion"
-    """Alias whose version acts; the server follows it when it moves."""
+    """Alias whose version acts; the server follows it when it moves. The number of a version serves
+    that version alone."""
     poll_s: float = Field(0.5, ge=0.05, le=2.0)
     """Time between two looks at the alias."""
 
@@ -174,9 +176,6 @@ def make_settings(**settings: object) -> ServeSettings:
     try:
         return ServeSettings.model_validate(settings)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"serve setting {name}={first['input']!r}: {message}" if name else message
-        ) from error
+        first = problems(error, ServeSettings)[0]
+        setting = f"serve setting {first.name}={first.value!r}: " if first.name else ""
+        raise ConfigError(f"{setting}{first.reason}") from error

@@ -26,10 +26,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import jax
 import pytest
 
-import rlcar.devices.selection  # noqa: F401  makes JAX write whole entries, which workers share
 from rlcar import cli
 from rlcar.config import Config, make_config
+from rlcar.devices.compile_cache import prepare_jax
 
+prepare_jax()  # The processes of pytest-xdist share the cache.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from rlcar.system.durable import replace_text
+
 
 @dataclasses.dataclass
 class Kill:
@@ -60,9 +62,7 @@ def make_report(
 def write_report(path: Path, report: dict[str, Any]) -> None:
     """Writes the report as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    replace_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def make_table(report: dict[str, Any]) -> Table:

@@ -1,12 +1,11 @@
 """A training seen from outside: its progress and its checkpoints, through the files of its run."""
 
 import bisect
-import json
 import statistics
 from collections import deque
 from pathlib import Path
-from typing import Any
 
+from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.storage import checkpoint
 
 # A window counts as full rate at this share of the usual one: a second's rate varies by blocks.
@@ -101,19 +100,8 @@ def is_newest_save_sound(folder: Path) -> bool:
     return True
 
 
-def _last_row(path: Path) -> dict[str, Any] | None:
-    """Reads the last whole row of training; None while there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return None
-    for line in reversed(lines[:-1]):  # what follows the last newline is being written
-        try:
-            row = json.loads(line)
-            if "cluster/simulators_delivering" in row:
-                return dict(row)
-        except ValueError:
-            continue  # the first of them, cut in two
-    return None
+def _last_row(path: Path) -> Row | None:
+    """Reads the last complete row that says how many simulators deliver; None without one."""
+    end = MetricsFollower(path, _TAIL_BYTES).read()
+    rows = [] if end is None else end.rows
+    return next((row for row in reversed(rows) if "cluster/simulators_delivering" in row), None)

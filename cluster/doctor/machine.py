@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 import rlcar
 from cluster.jobs.auth_token import find_token, token_path
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 
 _GB = 1e9
 _PORTS = {"control service (GCS)": 6379, "dashboard": 8265, "Serve": 8000}
@@ -189,7 +189,7 @@ def _storage(runs: Path) -> Iterator[Finding]:
             os.fsync(file.fileno())
     except OSError as error:
         yield Finding(
-            "run folder", "problem", f"{runs}: {error.strerror}", "choose another with --runs"
+            "run folder", "problem", f"{runs}: {reason_of(error)}", "choose another with --runs"
         )
         return
     found = f"{runs.absolute()} can be written, {free_gb:.0f} GB free"

@@ -20,10 +20,8 @@ from cluster.jobs.auth_token import Token, find_token, token_path
 from rlcar.errors import UserError
 
 DEFAULT_PORT = 8265
-# At INFO they tell each request.
-for _name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-
+# Loggers of Ray's client, which log every request at INFO.
+_CLIENT_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 _ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 _AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the certificates that Ray's client goes by
 
@@ -57,6 +55,8 @@ class Dashboard(JobSubmissionClient):
 
     def __init__(self, url: str, token: Token | None, timeout_s: float):
         self.url, self.token, self._timeout_s = url, token, timeout_s
+        for name in _CLIENT_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         headers = {"Authorization": f"Bearer {token.value}"} if token else {}
         with _our_address(url):
             super().__init__(url, headers=headers, verify=os.environ.get(_AUTHORITIES) or True)

@@ -11,7 +11,7 @@ from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
 import cluster
 import rlcar
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 
 PACKAGES = ("rlcar", "cluster", "serve")
 LIMIT_BYTES = DASHBOARD_CLIENT_MAX_SIZE
@@ -60,7 +60,7 @@ def pack(folder: Path, arguments: Sequence[str], target: Path) -> Package:
                 info.external_attr = (files[name].stat().st_mode & 0xFFFF) << 16
                 archive.writestr(info, files[name].read_bytes())
     except OSError as error:
-        raise UserError(f"cannot pack {error.filename or target}: {error.strerror}") from error
+        raise UserError(f"cannot pack {error.filename or target}: {reason_of(error)}") from error
     return Package(target, len(files), target.stat().st_size, source)
 
 

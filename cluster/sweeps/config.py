@@ -15,9 +15,10 @@ from cluster.sweeps.search_space import (
     nested,
 )
 from rlcar.config import Config, make_config, merge, parse_config
-from rlcar.config.race import Section
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import explain
 from rlcar.settings.numbers import Cores, Devices, EnvSteps, Size, Times
+from rlcar.settings.section import Section
 
 Goal = Literal["min", "max"]
 
@@ -180,9 +181,7 @@ def _cluster_settings(base: ClusterConfig | None, changes: Mapping[str, Any]) ->
     try:
         config = ClusterConfig.model_validate(tree)
     except pydantic.ValidationError as error:
-        one = error.errors()[0]
-        name = f"cluster.{one['loc'][0]}"  # what follows is which of several types it is not
-        raise ConfigError(f"{name} = {one['input']!r}: {one['msg']}") from error
+        raise ConfigError(explain(error, ClusterConfig, "cluster.")) from error
     if not isinstance(config.simulators, int):  # none, or auto
         raise ConfigError("cluster.simulators: a trial must say how many it needs")
     if config.address is not None:

@@ -1,9 +1,8 @@
 """Reads a sweep from its file, and refuses whatever would fail later, with what to do."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pydantic
 
@@ -12,22 +11,20 @@ from cluster.sweeps.config import (
     ENVIRONMENT_METRICS,
     RACE_METRICS,
     AshaScheduler,
-    Budget,
-    NoScheduler,
     PbtScheduler,
     SweepConfig,
 )
 from cluster.sweeps.search_space import (
-    Dimension,
     Sample,
     Value,
     corners,
     dotted_names,
     require_known,
 )
-from rlcar.config import Config, merge, nearest
-from rlcar.config.race import Section
+from rlcar.agents import ALGORITHMS
+from rlcar.config import Config, merge
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import read_yaml
 
 # The sweep decides these itself, or a change of them alone means nothing.
@@ -37,7 +34,6 @@ _NOT_SEARCHED = {
     "world": "write one sweep for each",
     "algorithm": "write one sweep for each",
 }
-_ALGORITHMS: tuple[str, ...] = get_args(Config.model_fields["algorithm"].annotation)
 # A better trial's checkpoint cannot go on with others of these.
 _NOT_POPULATED = ("race.", "environment.", "training.", "replay.capacity_env_steps", "cluster.")
 
@@ -62,7 +58,7 @@ def parse_sweep(tree: Mapping[str, Any]) -> SweepConfig:
     try:
         sweep = SweepConfig.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from error
+        raise ConfigError(explain(error, SweepConfig)) from error
     base = sweep.base()
     _check_metric(sweep, base)
     _check_search(sweep)
@@ -70,7 +66,7 @@ def parse_sweep(tree: Mapping[str, Any]) -> SweepConfig:
     cluster_names = [f"cluster.{name}" for name in ClusterConfig.model_fields if name != "address"]
     known = [*dotted_names(base.model_dump()), *cluster_names]
     require_known(list(sweep.space), known, base.algorithm)
-    others = set(_ALGORITHMS) - {base.algorithm}
+    others = set(ALGORITHMS) - {base.algorithm}
     for name in sweep.space:
         if name in _NOT_SEARCHED:
             raise ConfigError(f"space: {name} cannot be searched: {_NOT_SEARCHED[name]}")
@@ -146,7 +142,7 @@ def _check_population(sweep: SweepConfig) -> None:
     """Raises ConfigError for a setting with which a checkpoint of another trial does not fit."""
     import jax  # a second to import, and this scheduler alone needs it
 
-    from rlcar.agents.agent import make_agent
+    from rlcar.agents import make_agent
     from rlcar.evaluation.environment import spec_of
 
     def shapes(sample: Sample) -> Any:
@@ -163,36 +159,3 @@ def _check_population(sweep: SweepConfig) -> None:
                 f"space: {name} cannot change within a training, so a population cannot search it: "
                 "use scheduler: asha"
             )
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    # Pydantic names the chosen kind of scheduler as if it were a setting.
-    location = [part for part in location if part not in ("none", "asha", "pbt")]
-    dotted = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        known = _fields(location[:-1], error)
-        return f"unknown setting {dotted!r}{nearest(location[-1], known)}"
-    if error["type"] == "missing":
-        return f"{dotted}: missing"
-    value = error["input"]
-    said = "" if isinstance(value, Mapping) else f" = {value!r}"
-    return f"{dotted}{said}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _fields(location: Sequence[str], error: Any) -> list[str]:
-    """The names that a section of a sweep knows."""
-    if not location:
-        return list(SweepConfig.model_fields)
-    sections: dict[str, tuple[type[Section], ...]] = {
-        "budget": (Budget,),
-        "cluster": (ClusterConfig,),
-        "space": (Dimension,),
-        "scheduler": tuple(
-            one
-            for one in (NoScheduler, AshaScheduler, PbtScheduler)
-            if one.model_fields["type"].annotation == Literal[error["loc"][1]]
-        ),
-    }
-    fields = [one.model_fields for one in sections[location[0]]]
-    return list(itertools.chain.from_iterable(fields))

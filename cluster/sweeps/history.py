@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cluster.sweeps.config import Goal, SweepConfig
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
+from rlcar.system.durable import replace_text
 
 Row = dict[str, Any]  # trial, settings, and the figures of an evaluation
 
@@ -50,9 +51,7 @@ class History:
     def __init__(self, folder: Path):
         self._path = folder / "history.jsonl"
         kept = read_metrics(self._path) if self._path.exists() else []
-        partial = self._path.with_name(".history.jsonl")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        partial.replace(self._path)
+        replace_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self.curves: dict[str, list[Row]] = {}
         for row in kept:
             self._take(row)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from cluster.sweeps.config import SweepConfig
 from cluster.sweeps.history import History
 from rlcar.system.console import make_console
+from rlcar.system.durable import replacing
 from rlcar.system.interrupt import StopRequest
 from rlcar.system.regular_file import read_regular
 from rlcar.system.when import EverySeconds
@@ -181,9 +182,8 @@ class SchedulerKeeper(tune.Callback):
     ) -> None:
         """Writes it down after each decision."""
         if self._can_keep:
-            partial = self._path.with_name(f".{self._path.name}")
-            self._scheduler.save(str(partial))
-            partial.replace(self._path)
+            with replacing(self._path) as temporary:
+                self._scheduler.save(str(temporary))
 
 
 def failure_of(trial: Trial) -> str:

@@ -15,8 +15,8 @@ from cluster.sweeps.config import SweepConfig
 from cluster.sweeps.history import TrialResult
 from cluster.sweeps.pages import curves_page, index_page, parallel_page, shown
 from rlcar.config import Config
-from rlcar.errors import UserError
 from rlcar.evaluation.laps import write_json
+from rlcar.system.durable import explaining_write_errors, replace_text
 
 
 def write_results(sweep: SweepConfig, folder: Path, results: Sequence[TrialResult]) -> None:
@@ -29,14 +29,10 @@ def write_results(sweep: SweepConfig, folder: Path, results: Sequence[TrialResul
     }
     if results and results[0].score:
         pages["best.yaml"] = best_yaml(sweep, results[0])
-    try:
+    with explaining_write_errors(folder):
         write_json(folder / "results.json", _json(sweep, results))
         for name, text in pages.items():
-            partial = folder / f".{name}"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(folder / name)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+            replace_text(folder / name, text)
 
 
 def best_yaml(sweep: SweepConfig, result: TrialResult) -> str:

@@ -21,6 +21,7 @@ class _TrialsHere:
         """Returns the next trial, if there is one."""
         trial: Trial | None = super().next_trial()  # type: ignore[misc]
         if trial is not None:
+            assert trial.storage is not None, trial
             here = copy.copy(trial.storage)
             here.storage_fs_path = self.folder.as_posix()
             trial.set_storage(here)

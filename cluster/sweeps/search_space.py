@@ -8,9 +8,9 @@ from typing import Any
 import pydantic
 from pydantic import Field
 
-from rlcar.config import nearest
-from rlcar.config.race import Section
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import nearest
+from rlcar.settings.section import Section
 
 Value = bool | int | float | str | None
 Sample = dict[str, Any]  # dotted setting -> value

@@ -35,6 +35,7 @@ from rlcar.errors import UserError
 from rlcar.runs.folders import require_plain_name
 from rlcar.settings.files import read_yaml
 from rlcar.system import terminal
+from rlcar.system.durable import explaining_write_errors, replace_text
 from rlcar.system.interrupt import StopRequest
 from rlcar.system.lease import hold, holder
 
@@ -56,13 +57,10 @@ def new_sweep_folder(root: Path, name: str, sweep: SweepConfig) -> Path:
             f"{folder} already holds a sweep{f', and {why}' if why else ''}: continue it with "
             "--resume, or choose another --name"
         )
-    try:
+    with explaining_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / ".sweep.yaml"
-        partial.write_text(yaml.safe_dump(sweep.model_dump(exclude_unset=True), sort_keys=False))
-        partial.replace(folder / "sweep.yaml")
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        text = yaml.safe_dump(sweep.model_dump(exclude_unset=True), sort_keys=False)
+        replace_text(folder / "sweep.yaml", text)
     return folder
 
 
@@ -135,7 +133,7 @@ def _resume(state: Path) -> ResumeConfig | None:
     """Goes on with what is unfinished or failed, if Tune had time to write its state."""
     if not any(state.glob("experiment_state-*.json")):
         return None
-    return ResumeConfig(errored=ResumeConfig.ResumeType.RESUME)
+    return ResumeConfig(errored=ResumeConfig.ResumeType.RESUME)  # type: ignore[arg-type]  # its own enum
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import ray
 from ray import tune
 
 from cluster.sweeps.config import SweepConfig
-from rlcar.devices.compile_cache import keep_compiled_code
+from rlcar.devices.compile_cache import prepare_jax
 from rlcar.errors import NonFiniteError
 from rlcar.system.lease import WAIT_S, hold
 
@@ -30,7 +30,7 @@ def run_trial(sample: dict[str, Any], sweep: SweepConfig, folder: Path) -> None:
     else:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # trials share a card
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
-    keep_compiled_code()
+    prepare_jax()
     from rlcar.storage import checkpoint
 
     run_folder = folder / "trials" / str(tune.get_context().get_trial_name())

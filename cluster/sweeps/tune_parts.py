@@ -21,7 +21,7 @@ from cluster.nodes import nodes_now, selector
 from cluster.sweeps import search as sweep_search
 from cluster.sweeps.config import AshaScheduler, PbtScheduler, SweepConfig
 from cluster.sweeps.search_space import Dimension, Sample, corners
-from cluster.training.learner import learner_gpus
+from cluster.training.learner_handle import learner_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -118,10 +118,11 @@ def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
     learner = {"CPU": cluster.learner_cpus} | ({"GPU": gpus} if gpus else {})
     number, nodes = _simulators(cluster), nodes_now()
     labels = [selector("learner", nodes), *[selector("sim", nodes)] * number]
+    label_options: dict[str, Any] = {"bundle_label_selector": labels} if any(labels) else {}
     # The first is the trial's own: it passes on refs and evaluates, and mostly waits.
     return PlacementGroupFactory(
         [{}, learner, *[{"CPU": cluster.simulator_cpus}] * number],
-        **({"bundle_label_selector": labels} if any(labels) else {}),
+        **label_options,
     )
 
 

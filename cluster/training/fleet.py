@@ -1,76 +1,70 @@
-"""The simulators: keeps each of them busy, replaces the dead and the silent, grows and shrinks."""
+"""All simulators of a training: keeps them busy, replaces failed ones, grows and shrinks."""
 
-import contextlib
-import dataclasses
+import collections
 import itertools
 import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import ray
-from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray import ObjectRef
+from ray.actor import ActorClass
+from ray.exceptions import RayError
 
 from cluster.config import ClusterConfig
 from cluster.nodes import Node, NodeWatch, selector, simulators_that_fit
-from cluster.training.simulator import SIM_ENVIRONMENT, SimActor, Whereabouts, close_simulators
-from cluster.training.weights import Published
+from cluster.training.ray_calls import (
+    is_lost_object,
+    kill_actor,
+    ready_refs,
+    reason_of,
+    start_actor,
+)
+from cluster.training.simulator import (
+    SIMULATOR_ENVIRONMENT,
+    ProcessLocation,
+    SimulatorActor,
+    SimulatorProcess,
+    close_simulators,
+)
+from cluster.training.simulator_handle import SimulatorHandle
+from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.rollout.race import Episodes
 from rlcar.runs.metrics import Rate
+from rlcar.types import Trajectory
 
 logger = logging.getLogger(__name__)
 
-ANSWER_S = 5.0  # how long a simulator has to say when it last made progress
+# The pause before a restart doubles at most so often.
+_MOST_DOUBLINGS = 6
 
 
 class Block(NamedTuple):
-    """A block that was driven, as it travels: its steps by reference."""
+    """A block that a simulator drove; its steps stay in Ray's object store."""
 
-    trajectory: Any  # ref
+    trajectory: ObjectRef[Trajectory]
     episodes: Episodes
-    version: int  # of the weights that drove it
-
-
-class _InFlight(NamedTuple):
-    trajectory: Any  # ref
-    version: int
-    order: int
-
-
-@dataclasses.dataclass
-class Simulator:
-    """One simulator as the driver sees it."""
-
-    index: int
-    epoch: int
-    actor: Any = None  # None while it waits to be started
-    whereabouts: Any = None  # a ref, then Whereabouts
-    heard_s: float = 0.0  # when it last made progress, or began
-    start_at_s: float = 0.0
-    leave_at_s: float | None = None  # it gets no more blocks, and ends then at the latest
-    asked: Any = None  # a ref: the time since its last progress
-    asked_s: float = 0.0  # when
-    in_flight: dict[Any, _InFlight] = dataclasses.field(default_factory=dict)  # by ref of Episodes
-    has_delivered: bool = False
-    failures: int = 0  # in a row, without a block between them
+    weights_version: int
 
 
 class Fleet:
-    """Holds N simulators; `blocks` yields what they finished and never waits for a straggler."""
+    """Holds N simulators. `take_blocks` yields finished blocks and never waits for a slow one."""
 
     def __init__(self, config: Config, cluster: ClusterConfig, epoch: int = 0):
-        """`epoch` to begin with: a resumed training gives another one, and so drives new races."""
+        """`epoch` is the first one: a resumed training gives another, so it drives new races."""
         self._cluster, self._epoch = cluster, epoch
         self._config_ref = ray.put(config)
         self._must_close = bool(config.environment.id)  # the race has nothing to close
         self._watch = NodeWatch()
-        self._simulators: list[Simulator] = []
-        self._epochs: dict[int, int] = {}  # index -> the next epoch of such a simulator
+        self._simulators: list[SimulatorHandle] = []
+        self._epochs: dict[int, int] = {}  # index -> epoch of the next simulator with that index
         self._order = itertools.count()
         self.restarts = self.lost = 0
+        self._restarts_by_node: collections.Counter[str] = collections.Counter()
         self._busy = Rate()  # seconds of driving
 
     def __enter__(self) -> Self:
@@ -87,21 +81,22 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._simulators)
 
-    def whereabouts(self) -> list[Whereabouts]:
-        """Of each simulator, for an operator (or a test) to look at; waits until they all run."""
-        there = [one.whereabouts for one in self._simulators if one.actor is not None]
-        return [one if isinstance(one, Whereabouts) else ray.get(one) for one in there]
+    def locations(self) -> list[ProcessLocation]:
+        """Returns where each simulator runs; waits until all of them have started."""
+        return [
+            simulator.location() for simulator in self._simulators if simulator.actor is not None
+        ]
 
-    def room(self) -> int:
-        """How many blocks may be in flight at once."""
+    def max_in_flight(self) -> int:
+        """Returns how many blocks may be in flight at once."""
         return len(self) * self._cluster.blocks_in_flight
 
     def delivering(self) -> int:
-        """How many simulators have delivered a block since they were started."""
+        """Returns how many simulators have delivered a block since they were started."""
         return sum(simulator.has_delivered for simulator in self._simulators)
 
     def metrics(self) -> dict[str, float]:
-        """What an operator wants to know of the simulators."""
+        """Returns the metrics of the simulators."""
         return {
             "cluster/simulators": len(self),
             "cluster/simulators_delivering": self.delivering(),
@@ -111,112 +106,100 @@ class Fleet:
         }
 
     def count_lost(self, blocks: int) -> None:
-        """Counts blocks that were delivered and died on their way."""
+        """Counts blocks that were delivered but died on their way to the learner."""
         self.lost += blocks
 
     def start(self) -> None:
-        """Starts those that should run and do not; adds and drops them as the nodes allow."""
-        self._fit()
+        """Starts every simulator that should run; adds and removes simulators as nodes allow."""
+        self._follow_nodes()
         now_s = time.monotonic()
         for simulator in self._simulators:
             if simulator.actor is None and now_s >= simulator.start_at_s:
                 self._start(simulator)
 
-    def feed(self, weights: Published) -> None:
-        """Tops every simulator up to its blocks in flight, with the newest weights."""
+    def request_blocks(self, weights: PublishedWeights) -> None:
+        """Requests blocks up to the limit in flight from every simulator, with these weights."""
         self.start()
         for simulator in self._simulators:
             if simulator.actor is None or simulator.leave_at_s is not None:
                 continue
             while len(simulator.in_flight) < self._cluster.blocks_in_flight:
-                if not simulator.in_flight:
-                    simulator.heard_s = time.monotonic()
-                collect = simulator.actor.collect.options(num_returns=2)
-                trajectory, episodes = collect.remote(weights.ref)
-                simulator.in_flight[episodes] = _InFlight(
-                    trajectory, weights.version, next(self._order)
-                )
+                simulator.request_block(weights, next(self._order))
 
-    def blocks(self, timeout_s: float, most: int | None = None) -> Iterator[Block]:
-        """Yields at most so many blocks that are done within `timeout_s`, the oldest first."""
-        owner = {ref: one for one in self._simulators for ref in one.in_flight}
-        refs = list(owner)
-        if not refs:
+    def take_blocks(self, timeout_s: float, most: int | None = None) -> Iterator[Block]:
+        """Yields at most so many blocks that are finished within `timeout_s`, the oldest first."""
+        owners = {ref: simulator for simulator in self._simulators for ref in simulator.in_flight}
+        if not owners:
             time.sleep(timeout_s)
             return
-        done, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
-        if done:  # whatever else is ready by now comes along
-            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        ready = ready_refs(list(owners), timeout_s)
         now_s = time.monotonic()
-        for ref in done:  # also those that are not taken yet
-            owner[ref].heard_s = now_s
-        done.sort(key=lambda ref: owner[ref].in_flight[ref].order)
-        for ref in done[:most]:
-            block = self._take(owner[ref], ref)
+        for ref in ready:  # also those that are not taken yet
+            owners[ref].last_progress_s = now_s
+        ready.sort(key=lambda ref: owners[ref].in_flight[ref].order)
+        for ref in ready[:most]:
+            block = self._take(owners[ref], ref)
             if block is not None:
                 yield block
         self._replace_silent()
 
-    def step_back(self) -> None:
-        """Ends those that have not delivered yet: a learner that restarts takes cores first."""
-        self._end(*(one for one in self._simulators if not one.has_delivered))
+    def stop_starting(self) -> None:
+        """Kills simulators that have not delivered yet: a restarting learner takes cores first."""
+        self._end(*(simulator for simulator in self._simulators if not simulator.has_delivered))
 
-    def make_room(self, is_urgent: bool = False) -> None:
-        """Ends at once those that are to go, for a learner that waits for a core.
+    def free_cores(self, is_urgent: bool = False) -> None:
+        """Kills simulators that are leaving, for a learner that waits for a core.
 
-        When it `is_urgent` and none are, the youngest of several gives up its own.
+        If it `is_urgent` and none is leaving, the newest of several simulators is removed.
         """
-        self._fit()
-        leaving = [one for one in self._simulators if one.leave_at_s is not None]
+        self._follow_nodes()
+        leaving = [simulator for simulator in self._simulators if simulator.leave_at_s is not None]
         if is_urgent and not leaving and len(self._simulators) > 1:
-            leaving = [max(self._simulators, key=lambda one: one.index)]
-            logger.warning("simulator %d gives its core to the learner", leaving[0].index)
+            leaving = [max(self._simulators, key=lambda simulator: simulator.index)]
+            logger.warning(
+                "simulator %d is removed to free a core for the learner", leaving[0].index
+            )
         self._end(*leaving)
         for simulator in leaving:
             self._simulators.remove(simulator)
 
     def stop(self) -> None:
-        """Ends every simulator; what they were driving is lost."""
+        """Ends every simulator; the blocks that they were driving are lost."""
         self._watch.stop()
         self._end(*self._simulators)
         self._simulators = []
 
-    def _take(self, simulator: Simulator, ref: Any) -> Block | None:
-        flight = simulator.in_flight.pop(ref, None)
-        if flight is None:
+    def _take(self, simulator: SimulatorHandle, ref: ObjectRef[Episodes]) -> Block | None:
+        request = simulator.in_flight.pop(ref, None)
+        if request is None:
             return None  # its simulator was replaced a moment ago
         try:
             episodes = ray.get(ref)
         except RayError as error:
-            if is_lost_object(error):  # the weights died with their host; the learner tells
+            if is_lost_object(error):  # the weights died with the learner, which is replaced
                 self.lost += 1
             else:
                 self._replace(simulator, reason_of(error))
             return None
         self._busy.add(episodes.busy_s)
         simulator.has_delivered, simulator.failures = True, 0
-        return Block(flight.trajectory, episodes, flight.version)
+        return Block(request.trajectory, episodes, request.weights_version)
 
     def _replace_silent(self) -> None:
-        # Ray says nothing for a minute when a host is cut off: our own clock decides.
+        # Ray reports nothing for a minute when a node is cut off: our own clock decides.
         for simulator in self._simulators:
-            limit_s = (
-                self._cluster.simulator_deadline_s
-                if simulator.has_delivered
-                else self._cluster.start_deadline_s
-            )
-            is_up_to_date = _hear(simulator, limit_s)
-            silence_s = time.monotonic() - simulator.heard_s
-            if simulator.in_flight and is_up_to_date and silence_s > limit_s:
+            limit_s = progress_limit_s(self._cluster, simulator.has_delivered)
+            silence_s = simulator.silent_too_long_s(limit_s)
+            if silence_s is not None:
                 reason = f"silent for {silence_s:.0f} s (limit {limit_s:.0f} s)"
                 self._replace(simulator, reason, is_hung=True)
 
-    def _replace(self, simulator: Simulator, reason: str, is_hung: bool = False) -> None:
-        logger.warning("simulator %d is replaced: %s", simulator.index, reason)
+    def _replace(self, simulator: SimulatorHandle, reason: str, is_hung: bool = False) -> None:
         self.restarts += 1
+        self._log_restart(simulator, reason)
         self.lost += len(simulator.in_flight)
         failures = simulator.failures + 1
-        # Where nodes come and go, one that finds no room is no reason to stop the others.
+        # Where nodes come and go, one simulator without a place must not stop the others.
         if failures > self._cluster.most_restarts_in_a_row and not (
             self._cluster.simulators == "auto" and self.delivering() > simulator.has_delivered
         ):
@@ -226,49 +209,55 @@ class Fleet:
             )
         self._end(simulator, at_once=is_hung)
         simulator.failures = failures
-        pause_s = self._cluster.restart_pause_s * 2 ** min(failures - 2, 6) if failures > 1 else 0.0
+        pause_s = 0.0
+        if failures > 1:
+            pause_s = self._cluster.restart_pause_s * 2 ** min(failures - 2, _MOST_DOUBLINGS)
         simulator.start_at_s = time.monotonic() + pause_s
 
-    def _start(self, simulator: Simulator) -> None:
+    def _log_restart(self, simulator: SimulatorHandle, reason: str) -> None:
+        """Names the node, and how often simulators failed there: a bad node shows by its number."""
+        location = simulator.known_location()
+        if location is None:
+            logger.warning("simulator %d is replaced: %s", simulator.index, reason)
+            return
+        self._restarts_by_node[location.node_id] += 1
+        logger.warning(
+            "simulator %d on %s is replaced: %s; failures of simulators on this node: %d",
+            simulator.index,
+            location,
+            reason,
+            self._restarts_by_node[location.node_id],
+        )
+
+    def _start(self, simulator: SimulatorHandle) -> None:
         simulator.epoch = self._epochs.get(simulator.index, self._epoch)
         self._epochs[simulator.index] = simulator.epoch + 1
-        simulator.actor = simulator_options(self._cluster, self._watch.nodes).remote(
-            self._config_ref, simulator.index, simulator.epoch
-        )
-        simulator.whereabouts = simulator.actor.whereabouts.remote()
-        simulator.heard_s = time.monotonic()
+        actor_class = simulator_class(self._cluster, self._watch.nodes)
+        arguments = (self._config_ref, simulator.index, simulator.epoch)
+        simulator.started(start_actor(actor_class, *arguments))
 
-    def _end(self, *simulators: Simulator, at_once: bool = False) -> None:
-        actors = [one.actor for one in simulators if one.actor is not None]
+    def _end(self, *simulators: SimulatorHandle, at_once: bool = False) -> None:
+        actors = [simulator.actor for simulator in simulators if simulator.actor is not None]
         if self._must_close and not at_once:
-            close_simulators(actors, [ref for one in simulators for ref in one.in_flight])
+            close_simulators(
+                actors, [ref for simulator in simulators for ref in simulator.in_flight]
+            )
         for actor in actors:
-            ray.kill(actor)
+            kill_actor(actor)
         for simulator in simulators:
-            simulator.actor = simulator.whereabouts = simulator.asked = None
-            simulator.in_flight = {}  # one death, however many of its blocks report it
-            simulator.has_delivered = False
+            simulator.ended()
 
-    def _fit(self) -> None:
-        """Adds simulators where there is room; those beyond it, or on a node that leaves, go."""
-        staying = [one for one in self._simulators if one.leave_at_s is None]
+    def _follow_nodes(self) -> None:
+        """Adds simulators where there is room; dismisses those beyond it or on a leaving node."""
         if self._cluster.simulators == "auto":
-            nodes = {node.id for node in self._watch.nodes}
-            for simulator in staying:
-                node = _node_of(simulator)
-                if node is not None and node not in nodes:
+            node_ids = {node.id for node in self._watch.nodes}
+            for simulator in self._staying():
+                location = simulator.known_location()
+                if location is not None and location.node_id not in node_ids:
                     self._dismiss(simulator, "its node leaves")
-        staying = [one for one in self._simulators if one.leave_at_s is None]
-        wanted = self._wanted() if self._cluster.simulators == "auto" or not staying else None
-        if wanted is not None:
-            # First those that do not run yet, then the youngest.
-            spare = sorted(staying, key=lambda one: (one.has_delivered, -one.index))
-            for simulator in spare[: max(0, len(staying) - wanted)]:
-                self._dismiss(simulator, f"there is room for {wanted}")
-            taken = {one.index for one in self._simulators}
-            free = (index for index in itertools.count() if index not in taken)
-            for index in itertools.islice(free, max(0, wanted - len(staying))):
-                self._simulators.append(Simulator(index, 0))
+        staying = self._staying()
+        if self._cluster.simulators == "auto" or not staying:
+            self._resize(staying, self._wanted())
         now_s = time.monotonic()
         for simulator in list(self._simulators):
             leave_at_s = simulator.leave_at_s
@@ -276,68 +265,40 @@ class Fleet:
                 self._end(simulator)
                 self._simulators.remove(simulator)
 
+    def _staying(self) -> list[SimulatorHandle]:
+        return [simulator for simulator in self._simulators if simulator.leave_at_s is None]
+
+    def _resize(self, staying: list[SimulatorHandle], wanted: int) -> None:
+        # Simulators that do not deliver yet leave first, then the newest.
+        removable = sorted(
+            staying, key=lambda simulator: (simulator.has_delivered, -simulator.index)
+        )
+        for simulator in removable[: max(0, len(staying) - wanted)]:
+            self._dismiss(simulator, f"there is room for {wanted}")
+        used = {simulator.index for simulator in self._simulators}
+        free = (index for index in itertools.count() if index not in used)
+        for index in itertools.islice(free, max(0, wanted - len(staying))):
+            self._simulators.append(SimulatorHandle(index))
+
     def _wanted(self) -> int:
         if isinstance(self._cluster.simulators, int):
             return self._cluster.simulators
         return max(1, simulators_that_fit(self._watch.nodes, self._cluster))
 
-    def _dismiss(self, simulator: Simulator, reason: str) -> None:
-        logger.info("simulator %d goes: %s", simulator.index, reason)
+    def _dismiss(self, simulator: SimulatorHandle, reason: str) -> None:
+        logger.info("simulator %d is dismissed: %s", simulator.index, reason)
         simulator.leave_at_s = time.monotonic() + self._cluster.simulator_deadline_s
 
 
-def simulator_options(cluster: ClusterConfig, nodes: list[Node]) -> Any:
-    """The actor class of simulators with what each of them asks for."""
-    return SimActor.options(
+def simulator_class(cluster: ClusterConfig, nodes: list[Node]) -> ActorClass[SimulatorProcess]:
+    """Returns the actor class of simulators with the resources that each of them asks for."""
+    return SimulatorActor.options(
         num_cpus=cluster.simulator_cpus,
-        runtime_env={"env_vars": SIM_ENVIRONMENT},
+        runtime_env={"env_vars": SIMULATOR_ENVIRONMENT},
         label_selector=selector("sim", nodes),
     )
 
 
-def _hear(simulator: Simulator, limit_s: float) -> bool:
-    """Asks one that has delivered nothing for a while when it last made progress.
-
-    Returns whether `heard_s` can be judged: it answered just now, or had enough time to answer.
-    While the driver evaluates, nobody asks, and `heard_s` says nothing about the simulator.
-    """
-    now_s = time.monotonic()
-    has_answered = simulator.asked is not None and bool(ray.wait([simulator.asked], timeout=0)[0])
-    if has_answered:
-        with contextlib.suppress(RayError):  # its blocks tell
-            simulator.heard_s = max(simulator.heard_s, now_s - ray.get(simulator.asked))
-        simulator.asked = None
-    is_overdue = simulator.asked is not None and now_s - simulator.asked_s > ANSWER_S
-    is_quiet = simulator.in_flight and now_s - simulator.heard_s > limit_s / 4
-    if is_quiet and simulator.asked is None:
-        simulator.asked, simulator.asked_s = simulator.actor.silent_s.remote(), now_s
-    return has_answered or is_overdue
-
-
-def is_lost_object(error: RayError) -> bool:
-    """Says whether it was an object that died, and nobody's own doing."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return isinstance(cause, ObjectLostError)
-
-
-def reason_of(error: RayError) -> str:
-    """One line that says what happened to an actor."""
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {error.cause}"
-    if getattr(error, "actor_init_failed", False):  # its cause comes as the end of a traceback
-        return str(error).strip().splitlines()[-1]
-    return type(error).__name__
-
-
-def _node_of(simulator: Simulator) -> str | None:
-    where = simulator.whereabouts
-    if where is None or isinstance(where, Whereabouts):
-        return where and where.node
-    done, _ = ray.wait([where], timeout=0)
-    if not done:
-        return None
-    try:
-        simulator.whereabouts = ray.get(where)
-    except RayError:
-        return None  # its blocks tell
-    return simulator.whereabouts.node
+def progress_limit_s(cluster: ClusterConfig, has_delivered: bool) -> float:
+    """Returns how long a simulator may show no progress; its start includes compilation."""
+    return cluster.simulator_deadline_s if has_delivered else cluster.start_deadline_s

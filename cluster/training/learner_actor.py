@@ -1,4 +1,4 @@
-"""The learner in a process of its own: a shell around `rlcar.training.trainer`."""
+"""The learner in its own process: a shell around `rlcar.training.trainer`."""
 
 import contextlib
 import os
@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import ray
+from ray.actor import ActorClass
 
-from cluster.training.replay_shards import rings_on
-from cluster.training.simulator import Whereabouts, whereabouts
-from rlcar.agents.agent import make_agent
+from cluster.training.ray_calls import RemoteMethod, RemotePairMethod
+from cluster.training.replay_shards import RemoteReplayShard, rings_on
+from cluster.training.simulator import ProcessLocation, this_location
+from rlcar.agents import make_agent
 from rlcar.config import Config
-from rlcar.devices.compile_cache import keep_compiled_code
+from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import spec_of
 from rlcar.runs.metrics import RunningMean
 from rlcar.storage import checkpoint
@@ -23,14 +25,14 @@ from rlcar.training.trainer import Trainer, check_replay_memory
 from rlcar.types import Trajectory, Weights
 
 
-class Report(NamedTuple):
-    """What the learner says after each call."""
+class LearnerReport(NamedTuple):
+    """The first result of each call to the learner."""
 
     env_steps: int
     train_steps: int
-    updates: int  # of this call
+    updates: int  # train steps of this call
     metrics: dict[str, float]
-    notes: tuple[str, ...] = ()  # lines for the user, of the first report
+    notes: tuple[str, ...] = ()  # lines to show to the user; only in the first report
 
 
 # Averaging window of `learner/idle_share`, in calls.
@@ -38,22 +40,35 @@ IDLE_CALLS = 20
 
 
 class LearnerProcess:
-    """Holds replay and parameters. Work goes one call at a time; `control` answers beside it."""
+    """Holds the replay buffer and the training state.
 
-    def __init__(self, config: Config, shards: Sequence[Any] = (), shard_deadline_s: float = 60.0):
-        _step_forward()
+    Calls that work run one at a time; those of the concurrency group `control` run beside them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        shards: Sequence[RemoteReplayShard] = (),
+        shard_deadline_s: float = 60.0,
+    ):
+        _reset_niceness()
         logs.take_over("learner")
-        keep_compiled_code()  # one that takes a dead one's place need not compile again
+        prepare_jax()  # a replacement need not compile again
         self._config, self._shards, self._shard_deadline_s = config, shards, shard_deadline_s
-        self._trainer: Trainer  # from `start` on
+        self._trainer: Trainer  # set by `start`
         self._is_draining = threading.Event()
         self._busy_since_s: float | None = None
         self._idle_since_s: float | None = None
-        self._idle, self._whole = RunningMean(IDLE_CALLS), RunningMean(IDLE_CALLS)  # seconds a call
+        # seconds a call: waiting for it, and waiting plus working
+        self._idle, self._whole = RunningMean(IDLE_CALLS), RunningMean(IDLE_CALLS)
 
-    def start(self, resume: checkpoint.Save | None) -> tuple[Report, Weights]:
-        """What to begin with; all that may fail is here: in `__init__` Ray calls it a death."""
-        ray.get([shard.whereabouts.remote() for shard in self._shards])
+    @ray.method(num_returns=2)
+    def start(self, resume: checkpoint.Save | None) -> tuple[LearnerReport, Weights]:
+        """Builds the trainer, and restores a checkpoint if one is given.
+
+        All that may fail happens here: Ray reports an error in `__init__` as a dead actor.
+        """
+        ray.get([shard.location.remote() for shard in self._shards])
         with self._working():
             spec = spec_of(self._config)
             agent = make_agent(self._config, spec)
@@ -67,10 +82,12 @@ class LearnerProcess:
             report = self._report(0, {})._replace(notes=tuple(notes))
             return report, self._trainer.weights()
 
-    def learn(self, trajectory: Trajectory) -> tuple[Report, Weights | None]:
-        """Stores a block, runs the train steps that are due; two objects, the second for all.
+    @ray.method(num_returns=2)
+    def learn(self, trajectory: Trajectory) -> tuple[LearnerReport, Weights | None]:
+        """Stores a block and runs the train steps that are due, none of them while it drains.
 
-        It is None when there is nothing new. Once it drains, train steps are left for later.
+        Returns two objects: the driver reads the report, and every simulator the weights, which
+        are None if there was no train step.
         """
         with self._working():
             metrics = self._trainer.insert(trajectory)
@@ -90,21 +107,21 @@ class LearnerProcess:
 
     @ray.method(concurrency_group="control")
     def drain(self) -> None:
-        """From now on blocks are only stored: the end is near."""
+        """From now on `learn` only stores blocks, because the training is about to end."""
         self._is_draining.set()
 
     @ray.method(concurrency_group="control")
     def busy_s(self) -> float | None:
-        """For how long its present call has shown no progress; None while it waits for one."""
+        """Returns for how long the current call has shown no progress; None between calls."""
         since_s = self._busy_since_s
         if since_s is None:
             return None
         return min(time.monotonic() - since_s, heartbeat.progress().silent_s)
 
     @ray.method(concurrency_group="control")
-    def whereabouts(self) -> Whereabouts:
-        """The process to look at, or to end."""
-        return whereabouts()
+    def location(self) -> ProcessLocation:
+        """Returns where this process runs."""
+        return this_location()
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
@@ -122,21 +139,32 @@ class LearnerProcess:
         whole_s = self._whole.mean()
         return {"learner/idle_share": self._idle.mean() / whole_s} if whole_s > 0.0 else {}
 
-    def _report(self, updates: int, metrics: dict[str, float]) -> Report:
-        return Report(self._trainer.env_steps, self._trainer.train_steps, updates, metrics)
+    def _report(self, updates: int, metrics: dict[str, float]) -> LearnerReport:
+        return LearnerReport(self._trainer.env_steps, self._trainer.train_steps, updates, metrics)
 
 
-def _step_forward() -> None:
-    """Leaves the niceness that Ray gives its workers, where the kernel allows it."""
+class RemoteLearner(Protocol):
+    """The methods of `LearnerProcess` as the driver calls them."""
+
+    start: RemotePairMethod[LearnerReport, Weights]
+    learn: RemotePairMethod[LearnerReport, Weights]  # the second is None without train steps
+    save: RemoteMethod[None]
+    drain: RemoteMethod[None]
+    busy_s: RemoteMethod[float | None]
+    location: RemoteMethod[ProcessLocation]
+
+
+def _reset_niceness() -> None:
+    """Resets the niceness that Ray gives its workers to 0, where the kernel allows it."""
     for thread in Path("/proc/self/task").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
 
 
-LearnerActor: Any = ray.remote(
+LearnerActor: ActorClass[LearnerProcess] = ray.remote(  # type: ignore[call-overload]
     max_restarts=0,
     max_task_retries=0,
     concurrency_groups={"control": 1},
-    # A block whose host is cut off must not stand in the way of those behind it.
+    # A block that cannot arrive, because its node is cut off, must not delay those behind it.
     allow_out_of_order_execution=True,
 )(LearnerProcess)

@@ -1,4 +1,4 @@
-"""The training loop with processes: keep simulators busy, feed the learner, save, stop."""
+"""The training loop on Ray: keep simulators busy, feed the learner, evaluate, save, stop."""
 
 import dataclasses
 import logging
@@ -11,11 +11,11 @@ from ray.exceptions import RayError
 from cluster.config import ClusterConfig
 from cluster.runtime import ray_runtime
 from cluster.training.fleet import Fleet
-from cluster.training.learner import LearnerLostError, RemoteLearner
-from cluster.training.ordered_loop import OrderedTraining, refuse_what_is_not_deterministic
+from cluster.training.learner_handle import LearnerHandle, LearnerLostError
+from cluster.training.ordered_loop import OrderedTraining, check_deterministic
 from cluster.training.prometheus import PrometheusWatcher
 from cluster.training.weights import LagLimit
-from rlcar.agents.agent import make_agent
+from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
@@ -27,12 +27,12 @@ from rlcar.system.interrupt import TRAINING, StopRequest
 from rlcar.system.lease import hold
 from rlcar.training.loop import Outcome
 from rlcar.training.rollback import roll_back
-from rlcar.types import Evaluation, Params, Weights
+from rlcar.types import Evaluation, Params
 
 logger = logging.getLogger(__name__)
 
-# How long the driver waits for news before it looks at deadlines and the stop request again.
-_TICK_S = 0.2
+# How long the driver waits for blocks and reports before it checks deadlines and the stop request.
+_POLL_S = 0.2
 
 
 def train(
@@ -44,26 +44,12 @@ def train(
 ) -> Outcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
-    A learner that dies begins anew at the newest checkpoint; a NaN does so with a lower learning
-    rate. Raises UserError for what the user can mend; earlier checkpoints stay as they were.
+    A learner that is lost is replaced by one that continues from the newest checkpoint. After a
+    NaN, the training returns to that checkpoint with a lower learning rate. Raises UserError for
+    what the user can correct; earlier checkpoints stay as they were.
     """
-    if config.training.blocks_per_call > 1:
-        raise UserError(
-            f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
-            "cars and learner: train with --local, or set it to 1"
-        )
-    if cluster.replay_shards and config.algorithm == "ppo":
-        raise UserError(
-            f"--cluster replay_shards={cluster.replay_shards}: ppo remembers one block alone, so "
-            "there is nothing to spread"
-        )
-    if cluster.replay_shards and config.replay.on_device:
-        raise UserError(
-            f"--cluster replay_shards={cluster.replay_shards}: with replay.on_device the replay "
-            "lies in the learner's device; leave one of the two out"
-        )
-    refuse_what_is_not_deterministic(config, cluster)
-    epoch = resume.env_steps if resume else 0  # never that of an earlier leg
+    _check_supported(config, cluster)
+    epoch = resume.env_steps if resume else 0  # differs from that of every earlier command
     with (
         hold(folder),
         terminal.outlived(folder / terminal.LOG),
@@ -74,94 +60,112 @@ def train(
         policy = make_agent(config, spec_of(config)).policy
         evaluate = make_evaluation(config, policy, lambda: bool(stop))
         try:
-            if config.training.deterministic:
-                with Mirror(folder, config.training.storage) as mirror:
-                    parts = (cluster, folder, evaluate, stop, mirror, on_evaluated)
-                    return OrderedTraining(*parts).run(config, resume)
-            with (
-                Mirror(folder, config.training.storage) as mirror,
-                Fleet(config, cluster, epoch) as fleet,
-            ):
-                lag = LagLimit(cluster.max_policy_lag_updates)
-                held = (cluster, folder, evaluate, stop, mirror, fleet, on_evaluated, lag)
-                return _Training(*held).run(config, resume)
+            with Mirror(folder, config.training.storage) as mirror:
+                if config.training.deterministic:
+                    ordered = OrderedTraining(cluster, folder, evaluate, stop, mirror, on_evaluated)
+                    return ordered.run(config, resume)
+                with Fleet(config, cluster, epoch) as fleet:
+                    training = _FleetTraining(
+                        cluster, folder, evaluate, stop, mirror, on_evaluated, fleet
+                    )
+                    return training.run(config, resume)
         except RayError as error:
             raise UserError(
                 f"the Ray cluster failed ({type(error).__name__}): continue from the newest "
-                f"checkpoint with the options of this command and {_resume(folder)}"
+                f"checkpoint with the options of this command and {_resume_options(folder)}"
             ) from error
 
 
-def _resume(folder: Path) -> str:
+def _check_supported(config: Config, cluster: ClusterConfig) -> None:
+    """Raises UserError for settings that this loop cannot follow."""
+    if config.training.blocks_per_call > 1:
+        raise UserError(
+            f"training.blocks_per_call = {config.training.blocks_per_call} compiles cars and "
+            "learner into one program, which cannot run as separate processes: train with --local, "
+            "or set it to 1"
+        )
+    if cluster.replay_shards and algorithm_of(config).is_on_policy:
+        raise UserError(
+            f"--cluster replay_shards={cluster.replay_shards}: {config.algorithm} has no replay "
+            "buffer to spread, as it learns from each block once: leave this setting out"
+        )
+    if cluster.replay_shards and config.replay.on_device:
+        raise UserError(
+            f"--cluster replay_shards={cluster.replay_shards}: with replay.on_device the replay "
+            "buffer is in the memory of the learner's device: leave one of the two out"
+        )
+    check_deterministic(config, cluster)
+
+
+def _resume_options(folder: Path) -> str:
     return shlex.join(["--resume", str(folder)])
 
 
 @dataclasses.dataclass
-class _Training:
-    """What outlives a learner."""
+class _FleetTraining:
+    """One training with a fleet of simulators, which outlives its learners."""
 
     cluster: ClusterConfig
     folder: Path
     evaluate: Callable[[Params], Evaluation | None]
     stop: StopRequest
     mirror: Mirror
-    fleet: Fleet
     on_evaluated: EvaluationListener | None
-    lag: LagLimit
+    fleet: Fleet
     learner_restarts: int = 0
     restarts_in_a_row: int = 0  # without a checkpoint between them
 
+    def __post_init__(self) -> None:
+        self.lag = LagLimit(self.cluster.max_policy_lag_updates)
+
     def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
-        """One leg after another: each begins at a checkpoint, with a learner of its own."""
+        """Runs one leg after another; each begins at a checkpoint with a new learner."""
         checkpoints = self.folder / "checkpoints"
         while True:
             try:
-                return self._leg(config, resume)
+                return self._run_leg(config, resume)
             except NonFiniteError as error:
                 config, resume = roll_back(error, config, checkpoints)
-            except LearnerLostError as death:
-                self._count(death)
+            except LearnerLostError as loss:
+                self._count_restart(loss)
                 resume = checkpoint.latest_sound(checkpoints)
-            self.fleet.step_back()
+            self.fleet.stop_starting()
 
-    def _leg(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+    def _run_leg(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         watcher = PrometheusWatcher(self.folder.name)
-        fleet, lag = self.fleet, self.lag
-        with RemoteLearner(config, self.cluster, resume, fleet.count_lost) as learner:
-            fleet.start()
-            learner.begin(fleet.make_room)
+        with LearnerHandle(config, self.cluster, resume, self.fleet.count_lost) as learner:
+            self.fleet.start()
+            learner.wait_until_started(self.fleet.free_cores)
             with Run(self.folder, config, resume, self.mirror, watcher) as run:
                 while learner.env_steps < config.training.env_steps and not self.stop:
-                    if learner.room():
-                        fleet.feed(learner.weights)
-                        for block in fleet.blocks(_TICK_S, most=learner.room()):
-                            run.drove(block.episodes)
-                            if not lag.is_too_old(block.version, learner.train_steps, fleet.room()):
-                                learner.learn(block)
-                    self._hear(learner, run, 0.0 if learner.room() else _TICK_S)
-                    if run.should_evaluate(learner.env_steps):
-                        weights: Weights = learner.fetch_weights()
-                        evaluation = self.evaluate(weights.params)
-                        if evaluation is None:  # asked to stop
-                            break
-                        run.evaluated(learner.env_steps, weights, evaluation)
-                        if self.on_evaluated is not None:
-                            learner.save(run.checkpoints.resolve(), run.meta())
-                            run.saved()
-                            self.on_evaluated(run.figures(learner.env_steps))
+                    if learner.free_places():
+                        self._hand_over_blocks(learner, run)
+                    self._take_reports(learner, run, 0.0 if learner.free_places() else _POLL_S)
+                    if run.should_evaluate(learner.env_steps) and not self._evaluate(learner, run):
+                        break  # asked to stop
                     if run.should_save():
                         learner.begin_save(run.checkpoints.resolve(), run.meta())
                 if self.stop:
                     learner.drain()
                 while learner.is_busy():
-                    self._hear(learner, run, _TICK_S)
+                    self._take_reports(learner, run, _POLL_S)
                 run.log(learner.env_steps, learner.train_steps)
                 learner.save(run.checkpoints.resolve(), run.meta())
                 run.saved()
                 return Outcome(run.summary(learner.env_steps), bool(self.stop))
 
-    def _hear(self, learner: RemoteLearner, run: Run, timeout_s: float) -> None:
-        """Takes in what the learner has finished, and notes it."""
+    def _hand_over_blocks(self, learner: LearnerHandle, run: Run) -> None:
+        """Hands finished blocks to the learner, as many as it has room for."""
+        fleet = self.fleet
+        fleet.request_blocks(learner.weights)
+        for block in fleet.take_blocks(_POLL_S, most=learner.free_places()):
+            run.drove(block.episodes)
+            in_flight = fleet.max_in_flight()
+            if not self.lag.is_too_old(block.weights_version, learner.train_steps, in_flight):
+                learner.learn(block)
+
+    def _take_reports(self, learner: LearnerHandle, run: Run, timeout_s: float) -> None:
+        """Records what the learner has finished, and writes a row of metrics when one is due."""
         for report in learner.reports(timeout_s):
             self.lag.learned(report.updates)
             run.trained(report.updates, report.metrics | self._metrics())
@@ -171,18 +175,32 @@ class _Training:
         if run.should_log():
             run.log(learner.env_steps, learner.train_steps)
 
+    def _evaluate(self, learner: LearnerHandle, run: Run) -> bool:
+        """Evaluates the newest weights; returns False if it was asked to stop meanwhile."""
+        weights = learner.fetch_weights()
+        evaluation = self.evaluate(weights.params)
+        if evaluation is None:
+            return False
+        run.evaluated(learner.env_steps, weights, evaluation)
+        if self.on_evaluated is not None:
+            learner.save(run.checkpoints.resolve(), run.meta())
+            run.saved()
+            self.on_evaluated(run.figures(learner.env_steps))
+        return True
+
     def _metrics(self) -> dict[str, float]:
         return self.fleet.metrics() | {
             "cluster/learner_restarts": self.learner_restarts,
             "cluster/blocks_dropped": self.lag.dropped,
         }
 
-    def _count(self, death: LearnerLostError) -> None:
+    def _count_restart(self, loss: LearnerLostError) -> None:
         self.learner_restarts += 1
         self.restarts_in_a_row += 1
         if self.restarts_in_a_row > self.cluster.most_restarts_in_a_row:
             raise UserError(
                 f"the learner died {self.restarts_in_a_row} times without writing a checkpoint; "
-                f"the last time: {death}. Earlier checkpoints are intact: {_resume(self.folder)}"
-            ) from death
-        logger.warning("the learner is replaced: %s", death)
+                f"the last time: {loss}. Earlier checkpoints are intact: "
+                f"{_resume_options(self.folder)}"
+            ) from loss
+        logger.warning("the learner is replaced: %s", loss)

@@ -2,7 +2,7 @@
 
 Simulators take turns, each block is driven with a fixed version of the weights, the learner learns
 from one block at a time, and evaluations come after fixed blocks. Timing has no influence on what
-is learned; therefore a lost process cannot be replaced.
+is learned. For that reason a lost process cannot be replaced.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.config import ClusterConfig
-from cluster.training.learner import LearnerLostError, RemoteLearner
+from cluster.training.learner_handle import LearnerHandle, LearnerLostError
 from cluster.training.ordered_fleet import OrderedFleet, SimulatorLostError
 from cluster.training.prometheus import PrometheusWatcher
 from rlcar.config import Config
@@ -24,16 +24,16 @@ from rlcar.training.loop import Outcome
 from rlcar.training.rollback import roll_back
 from rlcar.types import Evaluation, Params
 
-# How long the driver waits for a block before it looks at the stop request again.
-_TICK_S = 0.2
+# How long the driver waits for a block before it checks the stop request.
+_POLL_S = 0.2
 
 
-def refuse_what_is_not_deterministic(config: Config, cluster: ClusterConfig) -> None:
-    """Raises UserError for settings with which no two runs are equal."""
+def check_deterministic(config: Config, cluster: ClusterConfig) -> None:
+    """Raises UserError for a deterministic training with settings that prevent equal runs."""
     if config.training.deterministic and cluster.simulators == "auto":
         raise UserError(
-            "training.deterministic needs a fixed number of simulators, and with --simulators auto "
-            "it follows the nodes: give a number"
+            "training.deterministic needs a fixed number of simulators, and --simulators auto "
+            "makes it follow the nodes: give a number"
         )
 
 
@@ -50,14 +50,14 @@ class OrderedTraining:
 
     def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         """Trains until `config.training.env_steps`, or until it is asked to stop."""
-        epoch = resume.env_steps if resume else 0  # never that of an earlier leg
+        epoch = resume.env_steps if resume else 0  # differs from that of every earlier command
         try:
             with (
-                # A lost block ends the training (`_hear`): there is nothing to count.
-                RemoteLearner(config, self.cluster, resume, lambda blocks: None) as learner,
+                # A lost block ends the training (`_wait_for_report`): there is nothing to count.
+                LearnerHandle(config, self.cluster, resume, lambda blocks: None) as learner,
                 OrderedFleet(config, self.cluster, epoch) as fleet,
             ):
-                learner.begin(lambda is_urgent: None)
+                learner.wait_until_started(lambda is_urgent: None)
                 watcher = PrometheusWatcher(self.folder.name)
                 with Run(self.folder, config, resume, self.mirror, watcher) as run:
                     try:
@@ -72,8 +72,8 @@ class OrderedTraining:
         except NonFiniteError as error:
             roll_back(error, config, self.folder / "checkpoints")  # raises, with the reason
             raise
-        except LearnerLostError as death:
-            raise UserError(self._stopped(f"the learner: {death}")) from death
+        except LearnerLostError as loss:
+            raise UserError(self._stopped(f"the learner: {loss}")) from loss
 
     def _stopped(self, reason: str) -> str:
         return (
@@ -82,37 +82,37 @@ class OrderedTraining:
             f"same run: continue from the last checkpoint with --resume {self.folder}"
         )
 
-    def _learn(self, config: Config, learner: RemoteLearner, fleet: OrderedFleet, run: Run) -> None:
-        fleet.fill(learner.weights)
+    def _learn(self, config: Config, learner: LearnerHandle, fleet: OrderedFleet, run: Run) -> None:
+        fleet.request_all(learner.weights)
         while learner.env_steps < config.training.env_steps and not self.stop:
-            block = fleet.take(_TICK_S)
+            block = fleet.take_block(_POLL_S)
             if block is None:
                 continue
             run.drove(block.episodes)
             learner.learn(block)
-            self._hear(learner, fleet, run)
-            fleet.send(learner.weights)
+            self._wait_for_report(learner, fleet, run)
+            fleet.request(learner.weights)
             if run.should_log():
                 run.log(learner.env_steps, learner.train_steps)
-            if run.should_evaluate(learner.env_steps) and not self._look(learner, run):
+            if run.should_evaluate(learner.env_steps) and not self._evaluate(learner, run):
                 return
             if run.should_save():
                 learner.begin_save(run.checkpoints.resolve(), run.meta())
 
-    def _hear(self, learner: RemoteLearner, fleet: OrderedFleet, run: Run) -> None:
-        """Waits until the block in hand has been learned from."""
-        has_heard = False
+    def _wait_for_report(self, learner: LearnerHandle, fleet: OrderedFleet, run: Run) -> None:
+        """Waits until the learner has learned from the block that it has."""
+        has_report = False
         while learner.is_busy():
-            for report in learner.reports(_TICK_S):
-                has_heard = True
+            for report in learner.reports(_POLL_S):
+                has_report = True
                 run.trained(report.updates, report.metrics | fleet.metrics())
-        if not has_heard:
+        if not has_report:
             raise SimulatorLostError("a block was lost on its way to the learner")
         if learner.has_saved():
             run.saved()
 
-    def _look(self, learner: RemoteLearner, run: Run) -> bool:
-        """Evaluates the newest weights; False when asked to stop meanwhile."""
+    def _evaluate(self, learner: LearnerHandle, run: Run) -> bool:
+        """Evaluates the newest weights; returns False if it was asked to stop meanwhile."""
         weights = learner.fetch_weights()
         evaluation = self.evaluate(weights.params)
         if evaluation is None:
@@ -123,6 +123,6 @@ class OrderedTraining:
             self.on_evaluated(run.figures(learner.env_steps))
         return True
 
-    def _save(self, learner: RemoteLearner, run: Run) -> None:
+    def _save(self, learner: LearnerHandle, run: Run) -> None:
         learner.save(run.checkpoints.resolve(), run.meta())
         run.saved()

@@ -1,47 +1,69 @@
-"""A simulator in a process of its own: a shell around `rlcar.rollout.race`."""
+"""A simulator in its own process: a shell around `rlcar.rollout`."""
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import ray
+from ray import ObjectRef
+from ray.actor import ActorClass
 from ray.exceptions import RayError
 
-from rlcar.agents.agent import make_agent
+from cluster.training.ray_calls import RemoteMethod, RemotePairMethod
+from rlcar.agents import make_agent
 from rlcar.config import Config
-from rlcar.devices.compile_cache import keep_compiled_code
+from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import Driving, make_rollout, spec_of
 from rlcar.rollout.race import Episodes
 from rlcar.storage.arrays import check_finite
 from rlcar.system import heartbeat, logs
 from rlcar.types import Trajectory, Weights
 
+# Added to a simulator's priority value: where cores are scarce, the learner goes first.
+SIMULATOR_NICENESS = 10
+_CLOSE_S = 5.0
 
-class Whereabouts(NamedTuple):
-    """Where a process is."""
+# Simulators must never occupy the learner's GPU, and each of them uses one core.
+SIMULATOR_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "OMP_NUM_THREADS": "1",
+}
 
-    node: str  # its id, as `ray.nodes` has it
-    process: int
+
+class ProcessLocation(NamedTuple):
+    """Where a process runs."""
+
+    node_id: str  # as in `ray.nodes()`
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"{self.host} (node {self.node_id[:12]})"
 
 
 class SimulatorProcess:
-    """Drives N cars; `epoch` tells a replacement from its predecessor, so it drives other races."""
+    """Drives N cars.
+
+    `epoch` distinguishes a replacement from its predecessor, so that it drives other races.
+    """
 
     def __init__(self, config: Config, index: int, epoch: int):
         logs.take_over(f"simulator-{index}.{epoch}")
-        keep_compiled_code()  # one that takes a dead one's place need not compile again
-        # The learner sets the pace: where cores are scarce it goes first.
-        os.nice(max(0, SIM_NICENESS - os.nice(0)))
+        prepare_jax()  # a replacement need not compile again
+        os.nice(max(0, SIMULATOR_NICENESS - os.nice(0)))
         self._config, self._index, self._epoch = config, index, epoch
         self._rollout: Driving | None = None
 
+    @ray.method(num_returns=2)
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block; two objects, so that the block never passes through the driver.
 
-        Raises NonFiniteError: a NaN ends here. A cancelled call ends at its next step where blocks
-        may be long.
+        Raises NonFiniteError for a NaN or an infinity in the block, which never leaves this
+        process. Where one block may take long, a cancelled call ends at its next env step.
         """
         if self._rollout is None:  # here, as some renderers may only be used by one thread
             self._rollout = self._start()
@@ -57,13 +79,13 @@ class SimulatorProcess:
 
     @ray.method(concurrency_group="control")
     def silent_s(self) -> float:
-        """The time since its last sign of progress: a block of a slow environment takes minutes."""
+        """Returns the seconds since the last progress: a block of a slow environment takes long."""
         return heartbeat.progress().silent_s
 
     @ray.method(concurrency_group="control")
-    def whereabouts(self) -> Whereabouts:
-        """The process to look at, or to end."""
-        return whereabouts()
+    def location(self) -> ProcessLocation:
+        """Returns where this process runs."""
+        return this_location()
 
     def _start(self) -> Driving:
         config = self._config
@@ -72,39 +94,41 @@ class SimulatorProcess:
         return make_rollout(config, policy, first_car, self._epoch, _is_cancelled)
 
 
+class RemoteSimulator(Protocol):
+    """The methods of `SimulatorProcess` as the driver calls them."""
+
+    collect: RemotePairMethod[Trajectory, Episodes]
+    close: RemoteMethod[None]
+    silent_s: RemoteMethod[float]
+    location: RemoteMethod[ProcessLocation]
+
+
 def _is_cancelled() -> bool:
     return bool(ray.get_runtime_context().is_canceled())
 
 
-def close_simulators(actors: Sequence[Any], in_flight: Sequence[Any]) -> None:
-    """Lets simulators close their environments before they are ended.
+def close_simulators(
+    actors: Sequence[RemoteSimulator], in_flight: Sequence[ObjectRef[Any]]
+) -> None:
+    """Lets simulators close their environments before the caller kills them.
 
-    Calls in `in_flight` are cancelled. Simulators that are still starting or hang are killed after
+    Cancels the calls in `in_flight`. Gives up on simulators that are still starting or hang after
     `_CLOSE_S`.
     """
     with contextlib.suppress(RayError):
         for ref in in_flight:
             ray.cancel(ref)
-        closing = [actor.close.remote() for actor in actors]
+        closing: list[ObjectRef[Any]] = [actor.close.remote() for actor in actors]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
 
 
-def whereabouts() -> Whereabouts:
-    """Where the calling process is."""
-    return Whereabouts(ray.get_runtime_context().get_node_id(), os.getpid())
+def this_location() -> ProcessLocation:
+    """Returns where the calling process runs."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return ProcessLocation(node_id, socket.gethostname(), os.getpid())
 
 
-SimActor: Any = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(
-    SimulatorProcess
-)
-
-SIM_NICENESS = 10
-_CLOSE_S = 5.0
-
-# Forty simulators must never touch the learner's card, and each is worth one core.
-SIM_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "OMP_NUM_THREADS": "1",
-}
+SimulatorActor: ActorClass[SimulatorProcess] = ray.remote(  # type: ignore[call-overload]
+    max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1}
+)(SimulatorProcess)

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-_LIMIT = 10.0
-_EPSILON = 1e-8
+from rlcar.agents.observation_scaling import NORMALISER
+
+_LIMIT, _EPSILON = NORMALISER["limit"], NORMALISER["epsilon"]
 
 
 class Moments(NamedTuple):

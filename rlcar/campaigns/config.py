@@ -3,16 +3,16 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from pydantic import Field
 
-from rlcar.config import Config, make_config, merge, nearest
-from rlcar.config.race import Section
+from rlcar.config import Config, make_config, merge
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import explain
 from rlcar.settings.files import read_yaml
 from rlcar.settings.numbers import Deadline, Positive, Seconds, Size, Times
+from rlcar.settings.section import Section
 from rlcar.system.heartbeat import FROZEN_AFTER_S
 
 
@@ -37,8 +37,9 @@ class Job(Section):
     """Settings by dotted name, as of `rlcar train --set`."""
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Seed of everything random; null means that of the settings."""
-    local: bool = True
-    """Whether the training runs in one process; otherwise it runs on Ray."""
+    local: bool | None = None
+    """Whether the training runs in one process instead of on Ray. null means on Ray, as
+    `rlcar train` does, unless the settings need one process."""
     simulators: Size | None = None
     """Number of simulator processes on Ray."""
     address: str | None = None
@@ -46,15 +47,23 @@ class Job(Section):
     hours: Positive | None = None
     """Expected duration in hours, which only decides the order. null orders by env steps."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether this job trains in one process, without Ray."""
+        if self.local is not None:
+            return self.local
+        return self.resolved().training.blocks_per_call > 1
+
     def options(self) -> list[str]:
-        """The command line of it, but for the folder."""
-        words = ["--local"] if self.local else []
+        """Returns the options of `rlcar train` for this job, without those that name its folder."""
+        is_local = self.is_local
+        words = ["--local"] if is_local else []
         for name in ("preset", "algorithm", "world", "env", "mode", "config", "seed"):
             value = getattr(self, name)
             words += [] if value is None else [f"--{name}", str(value)]
         for name in ("simulators", "address"):
             value = getattr(self, name)
-            words += [] if value is None or self.local else [f"--{name}", str(value)]
+            words += [] if value is None or is_local else [f"--{name}", str(value)]
         for name, value in self.set.items():
             words += ["--set", f"{name}={json.dumps(value)}"]
         return words
@@ -120,20 +129,10 @@ def load_campaign(path: Path) -> Campaign:
     try:
         campaign = Campaign.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(map(_explain, error.errors()))) from error
+        raise ConfigError(f"{path}: {explain(error, Campaign)}") from error
     for job in campaign.jobs:
         try:
             job.resolved()
         except ConfigError as error:
             raise ConfigError(f"{path}: job {job.name}: {error}") from error
     return campaign
-
-
-def _explain(error: Any) -> str:
-    dotted = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = Job if "jobs" in error["loc"] else Campaign
-        return f"unknown setting {dotted!r}{nearest(str(error['loc'][-1]), [*known.model_fields])}"
-    value = error["input"]
-    said = "" if isinstance(value, Mapping) else f" = {value!r}"
-    return f"{dotted}{said}: {error['msg'].removeprefix('Value error, ')}".removeprefix(": ")

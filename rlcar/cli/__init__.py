@@ -25,7 +25,7 @@ from rlcar.cli import (
 )
 from rlcar.cli.shared import console
 from rlcar.devices.compile_cache import keep_compiled_code
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 from rlcar.system import logs, terminal
 from rlcar.system.console import accept_any_text
 
@@ -93,7 +93,7 @@ def _end_with(sentence: str) -> NoReturn:
 
 def _sentence(error: OSError) -> str | None:
     """Says what the system refused; None where it names neither a file nor a resource."""
-    reason = error.strerror or str(error) or type(error).__name__
+    reason = reason_of(error)
     verb = "write" if error.errno in _OF_WRITING else "use"
     if error.filename is not None:
         return f"cannot {verb} {os.fsdecode(error.filename)}: {reason}"

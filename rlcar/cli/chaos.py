@@ -98,7 +98,7 @@ def _train_arguments(preset: str | None, mode: str, settings: list[str]) -> list
 
 
 def _lap_rate(folder: Path) -> float | None:
-    from rlcar.runs.metrics import read_metrics
+    from rlcar.runs.metrics_file import read_metrics
 
     seen = [
         row["evaluation/lap_rate"]

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Column, Table
 
 from rlcar.cli.shared import console, import_cluster, number
-from rlcar.config import nearest
 from rlcar.errors import UserError, command
 from rlcar.runs.metrics import read_progress_line
+from rlcar.settings.explain import nearest
 from rlcar.system import terminal
 from rlcar.system.console import make_console
 

@@ -7,16 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from rlcar.cli.shared import Settings, console, number
+from rlcar.devices import compile_cache
 from rlcar.errors import UserError
 from rlcar.system import terminal
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
-    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
+    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
 ) -> None:
     """Drives unseen tracks with a run's best policy and writes report.json and pictures."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    compile_cache.prepare_jax()
     from rlcar.evaluation.run_report import evaluate_run
 
     with terminal.outlived():
@@ -33,6 +35,7 @@ def profile(
     out: Annotated[Path, typer.Option(help="Folder of the trace.")] = Path("profile"),
 ) -> None:
     """Says where the time goes, and leaves a trace for Perfetto or TensorBoard."""
+    compile_cache.prepare_jax()
     from rlcar.config import make_config
     from rlcar.devices.selection import everything_on_cpu
     from rlcar.training.profiler import print_profile, profile_sim, profile_train
@@ -52,6 +55,7 @@ def dream(
 ) -> None:
     """Lets a run's world model dream on, beside what happened: dream.json, .png and .gif."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    compile_cache.prepare_jax()
     from rlcar.runs.run import require_run
     from rlcar.viewing.dream import dream_run, print_dream
 
@@ -72,6 +76,7 @@ def play(
 ) -> None:
     """Opens a window to drive by hand: arrows, R restarts, N next track, space: policy, Q quits."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    compile_cache.prepare_jax()
     from rlcar.track import TRACK_SETS
     from rlcar.viewing.play import play as play_window
 
@@ -97,6 +102,7 @@ def render(
 ) -> None:
     """Films a lap, or draws a sheet of tracks."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    compile_cache.prepare_jax()
     from rlcar.evaluation.laps import track_seeds
     from rlcar.viewing.render import render_lap, render_tracks, require_format
 

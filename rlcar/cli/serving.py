@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page
-from rlcar.errors import UserError
+from rlcar.cli.shared import MODELS, RUNS, Direct, Where, console, number, print_page, say
+from rlcar.devices import compile_cache
+from rlcar.errors import UserError, reason_of
 from rlcar.system.console import make_console
 from rlcar.system.user_folders import expanded
 
@@ -43,6 +44,10 @@ def serve(
     ] = "ray",
     registry: Where = MODELS,
     alias: Annotated[str, typer.Option(help="The alias that is followed.")] = "champion",
+    promote: Annotated[
+        bool,
+        typer.Option("--promote", help="Moves the alias to RUN even if it names another version."),
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, number(0, 65_535, help="Where to listen.")] = 8000,
@@ -81,6 +86,8 @@ def serve(
         raise UserError("the page lives in one process: add --lane realtime, or leave out --page")
     if direct and lane != "realtime":
         raise UserError("--direct applies to the real-time lane: add --lane realtime")
+    if page:
+        compile_cache.prepare_jax()
     settings = make_settings(
         registry=registry if "://" in registry else str(expanded(registry).resolve()),
         alias=alias,
@@ -100,9 +107,12 @@ def serve(
         front_binary(settings, is_direct=direct)  # Fail before anything is published.
     if auth:
         _require_tokens(settings.tokens)
-    published = publish_for_serving(Registry(settings.registry), run, runs, alias)
-    if published:
-        console.print(published, highlight=False)
+    published = publish_for_serving(
+        Registry(settings.registry), run, runs, alias, should_promote=promote
+    )
+    if published is not None:
+        say(published.message)
+        settings = settings.model_copy(update={"alias": published.follow})
     if lane == "ray":
         from serve.lanes.ray_serve import serve_on_ray
 
@@ -112,7 +122,7 @@ def serve(
         from serve.live.app import run_live
         from serve.live.session import open_live
 
-        live = open_live(settings.registry)
+        live = open_live(settings.registry, preferred=settings.alias)
         run_live(live, settings, print_page, is_direct=direct)
     else:
         from serve.lanes.realtime import serve_realtime
@@ -137,7 +147,7 @@ def drive(
 ) -> None:
     """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
+    compile_cache.prepare_jax()
     from rlcar.config import make_race_config
     from serve.client.client import DriveClient
     from serve.client.closed_loop import drive_served, print_drive
@@ -218,7 +228,7 @@ def _using(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place, reason = error.filename or path, error.strerror or error
+        place, reason = error.filename or path, reason_of(error)
         raise UserError(
             f"cannot use the file of tokens {place} ({reason}): name another with --tokens, or "
             "correct its permissions"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Settings, Where, import_cluster, number, say
+from rlcar.devices import compile_cache
 from rlcar.errors import StorageError, UserError, command
 from rlcar.system import logs, terminal
 
@@ -91,7 +92,8 @@ def train(
     if not local:
         # The learner decides for itself; this process only evaluates, and must leave it the card.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from rlcar.agents.agent import make_agent
+    compile_cache.prepare_jax()
+    from rlcar.agents import make_agent
     from rlcar.config import load_config, make_config
     from rlcar.evaluation.environment import spec_of
     from rlcar.runs.run import find_save, new_run_folder, require_run
@@ -213,13 +215,11 @@ def _report(folder: Path, config: Any, summary: Any, lease: Any) -> None:
     line = ProgressLine(config.training.env_steps)
     line.update(int(summary["env_steps"]), {})
     lease.listen(line.tell)  # who follows the log sees that this is alive
-    track_set = config.training.evaluate_set
     try:
         with everything_on_cpu(), heartbeat.stage("reporting"):
-            evaluate_run(folder, track_set, summary)
+            evaluate_run(folder, summary=summary)
     except KeyboardInterrupt:
-        again = command("evaluate", folder, "--tracks", track_set)
-        say(f"the training is complete; its report is made by: {again}")
+        say(f"the training is complete; its report is made by: {command('evaluate', folder)}")
         sys.exit(130)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rlcar.cli.shared import MODELS, RUNS, Direct, Where, number, print_page
+from rlcar.devices import compile_cache
 from rlcar.errors import UserError
 from rlcar.system.user_folders import expanded
 
@@ -23,7 +24,9 @@ _BEGINS_S = 120.0  # a training on Ray takes its time until there is a run
 
 
 def watch(
-    run: Annotated[str, typer.Argument(help="A run folder, or latest: the newest below --runs.")],
+    run: Annotated[
+        str, typer.Argument(help="Run folder, or latest: the run below --runs that saved last.")
+    ],
     port: Annotated[int, number(0, 65_535, help="0 takes any free one.")] = _PORT,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     registry: Where = MODELS,
@@ -46,6 +49,7 @@ def watch(
     from rlcar.config import load_config
     from rlcar.runs.run import require_race
 
+    compile_cache.prepare_jax()
     try:
         from serve.live.app import run_live
         from serve.live.session import open_live
@@ -102,7 +106,9 @@ def _await_run(run: str, runs: Path, wait_s: float) -> Path:
 
 
 def _newest(runs: Path) -> Path:
-    found = {path.parent: path.stat().st_mtime for path in runs.glob("*/run.json")}
-    if not found:
-        raise UserError(f"there is no run below {runs} yet: rlcar train begins one")
-    return max(found, key=lambda folder: found[folder])
+    from rlcar.runs.folders import newest_first
+
+    for folder in newest_first(runs):
+        if (folder / "run.json").exists():
+            return folder
+    raise UserError(f"there is no run below {runs} yet: start one with rlcar train")

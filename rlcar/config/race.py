@@ -6,17 +6,7 @@ import pydantic
 from pydantic import Field
 
 from rlcar.settings.numbers import NonNegative, Pixels
-
-
-class Section(pydantic.BaseModel):
-    """A group of settings: frozen, unknown names refused, NaN and infinities refused.
-
-    The text below each setting is its description in the documentation (docs/_generate).
-    """
-
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, strict=True, validate_default=True
-    )
+from rlcar.settings.section import Section
 
 
 class Range(Section):

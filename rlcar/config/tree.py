@@ -1,25 +1,21 @@
 """Every learning knob in one validated, immutable tree; dotted overrides."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from rlcar.config.algorithms import (
-    DocumentedConfig,
-    DreamerConfig,
-    PpoConfig,
-    SacConfig,
-    Td3Config,
-)
-from rlcar.config.presets import MODES, PRESET_OF, PRESETS, WORLDS, Tree
-from rlcar.config.race import RaceConfig, Section
+from rlcar.agents import ALGORITHMS, DEFAULT_ALGORITHM, AlgorithmName
+from rlcar.agents.algorithm import Algorithm, Tree
+from rlcar.config.presets import MODES, PRESETS, WORLDS
+from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
+from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import parse_yaml, read_json, read_yaml
 from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times
+from rlcar.settings.section import Section
 
 
 class ReplayConfig(Section):
@@ -97,9 +93,8 @@ class TrainingConfig(Section):
     NaN ends the training."""
 
 
-class Config(Section):
-    """One run."""
-
+class _RunConfig(Section):
+    # The sections of the algorithms and the rest of `Config` follow below, in the order of files.
     preset: str = "nano"
     """Named set of settings that this training began with."""
     world: str = "classic"
@@ -110,74 +105,88 @@ class Config(Section):
     """The racing world."""
     environment: EnvironmentConfig = EnvironmentConfig()
     """A Gymnasium environment in place of the race."""
-    algorithm: Literal["dreamer", "documented", "ppo", "sac", "td3"] = "dreamer"
+    algorithm: AlgorithmName = DEFAULT_ALGORITHM
     """Algorithm that learns."""
-    dreamer: DreamerConfig = DreamerConfig()
-    """Settings of the algorithm `dreamer`."""
-    documented: DocumentedConfig = DocumentedConfig()
-    """Settings of the algorithm `documented`."""
-    ppo: PpoConfig = PpoConfig()
-    """Settings of the algorithm `ppo`."""
-    sac: SacConfig = SacConfig()
-    """Settings of the algorithm `sac`."""
-    td3: Td3Config = Td3Config()
-    """Settings of the algorithm `td3`."""
+
+
+def _algorithm_section(algorithm: Algorithm[Any]) -> tuple[type[Section], Any]:
+    description = f"Settings of the algorithm `{algorithm.name}`."
+    return algorithm.settings, Field(algorithm.settings(), description=description)
+
+
+if TYPE_CHECKING:
+    _WithAlgorithms = _RunConfig
+else:  # one section for each algorithm, named after it
+    _WithAlgorithms = pydantic.create_model(
+        "_WithAlgorithms",
+        __base__=_RunConfig,
+        **{name: _algorithm_section(algorithm) for name, algorithm in ALGORITHMS.items()},
+    )
+
+
+class Config(_WithAlgorithms):
+    """The settings of one run."""
+
     replay: ReplayConfig = ReplayConfig()
     """The replay buffer."""
     training: TrainingConfig = TrainingConfig()
     """Length, size and rhythm of the training."""
 
+    @property
+    def algorithm_settings(self) -> Section:
+        """The section of the chosen algorithm."""
+        settings: Section = getattr(self, self.algorithm)
+        return settings
+
+    @property
+    def is_race(self) -> bool:
+        """Whether the environment is the race, and not one of Gymnasium."""
+        return not self.environment.id
+
     @pydantic.model_validator(mode="after")
     def _parts_fit(self) -> "Config":
+        is_on_policy = ALGORITHMS[self.algorithm].is_on_policy
         if self.replay.batch_length > self.training.block_length:
             raise ValueError(
                 f"replay.batch_length {self.replay.batch_length} is longer than "
                 f"training.block_length {self.training.block_length}: windows are cut out of blocks"
             )
         block_env_steps = self.training.block_length * self.training.cars
-        if self.replay.capacity_env_steps < block_env_steps and self.algorithm != "ppo":
+        if self.replay.capacity_env_steps < block_env_steps and not is_on_policy:
             raise ValueError(
                 f"replay.capacity_env_steps {self.replay.capacity_env_steps} is less than a block "
                 f"of training.block_length x training.cars = {block_env_steps}: raise it"
             )
-        if self.training.blocks_per_call > 1 and (self.algorithm != "ppo" or self.environment.id):
+        if self.training.blocks_per_call > 1 and not (is_on_policy and self.is_race):
             raise ValueError(
-                f"training.blocks_per_call {self.training.blocks_per_call} is for ppo on the race "
-                "alone: others learn from what was driven before, or cannot be compiled"
+                f"training.blocks_per_call {self.training.blocks_per_call} needs an on-policy "
+                f"algorithm ({_on_policy_names()}) and the race: other learners use older blocks "
+                "too, and other environments cannot be compiled. Set it to 1"
             )
-        _check_devices(self)
-        world_model = self.dreamer.world_model
-        if world_model.recurrent_units % world_model.recurrent_blocks:
-            raise ValueError(
-                f"dreamer.world_model.recurrent_units {world_model.recurrent_units} is not a "
-                f"multiple of recurrent_blocks {world_model.recurrent_blocks}"
-            )
+        _check_devices(self, is_on_policy)
         return self
 
 
-def _check_devices(config: Config) -> None:
+def _on_policy_names() -> str:
+    return ", ".join(name for name, algorithm in ALGORITHMS.items() if algorithm.is_on_policy)
+
+
+def _check_devices(config: Config, is_on_policy: bool) -> None:
     devices = config.training.learner_devices
     if devices > 1 and config.training.blocks_per_call > 1:
         raise ValueError(
             f"training.learner_devices {devices}: with training.blocks_per_call > 1 cars and "
             "learner are one program, for one device"
         )
-    is_on_policy = config.algorithm == "ppo"
     if config.replay.on_device and (is_on_policy or devices > 1):
         raise ValueError(
-            "replay.on_device is for one device (training.learner_devices 1) and for algorithms "
-            f"that learn from what was driven before, not for {config.algorithm} on {devices}"
+            "replay.on_device needs one device (training.learner_devices 1) and an algorithm that "
+            f"learns from older blocks too; this run trains {config.algorithm} on {devices}"
         )
     name = "training.cars" if is_on_policy else "replay.batch_size"
     size = config.training.cars if is_on_policy else config.replay.batch_size
     if size % devices:
         raise ValueError(f"{name} {size} is not a multiple of training.learner_devices {devices}")
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns `; did you mean 'x'?`, or the list of what there is when nothing is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(sorted(known))}"
 
 
 def make_config(
@@ -207,8 +216,8 @@ def make_config(
         return given if given is not None else next(named, default)
 
     algorithm = chosen("algorithm", algorithm, "")
-    if algorithm != "" and not (isinstance(algorithm, str) and algorithm in PRESET_OF):
-        hint = nearest(str(algorithm), list(PRESET_OF))
+    if algorithm != "" and not (isinstance(algorithm, str) and algorithm in ALGORITHMS):
+        hint = nearest(str(algorithm), list(ALGORITHMS))
         raise ConfigError(f"unknown algorithm {algorithm!r}{hint}")
     world = chosen("world", world, "classic")
     if environment == "":
@@ -234,12 +243,13 @@ def make_config(
 
 
 def _default_preset(algorithm: str, world: Any, is_race: bool) -> str:
-    if algorithm not in ("", "dreamer"):
-        return PRESET_OF[algorithm]
+    chosen = ALGORITHMS[algorithm or DEFAULT_ALGORITHM]
+    preset = None
     if not is_race:
-        return "gymnasium"
-    is_grand_prix = isinstance(world, str) and world.startswith("grand-prix")
-    return "nano-grand-prix" if is_grand_prix else "nano"
+        preset = chosen.gymnasium_preset
+    elif isinstance(world, str) and world.startswith("grand-prix"):
+        preset = chosen.grand_prix_preset
+    return preset or chosen.default_preset
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:
@@ -247,7 +257,7 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from error
+        raise ConfigError(explain(error, Config)) from error
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -290,22 +300,6 @@ def parse_override(text: str) -> Tree:
     for name in reversed(dotted.split(".")):
         tree = {name: tree}
     return dict(tree)
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    dotted = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in location[:-1]:
-            annotation = section.model_fields[part].annotation
-            kinds = (annotation, *get_args(annotation))  # of one that may be null, the section
-            section = next(kind for kind in kinds if hasattr(kind, "model_fields"))
-        return f"unknown setting {dotted!r}{nearest(location[-1], list(section.model_fields))}"
-    value = error["input"]
-    said = "" if isinstance(value, Mapping) else f" = {value!r}"
-    reason = error["msg"].removeprefix("Value error, ")
-    return f"{dotted}{said}: {reason}" if dotted else reason
 
 
 def make_race_config(world: str = "classic", **changes: Any) -> RaceConfig:

@@ -1,23 +1,22 @@
-"""Which device does what, in a process that has an accelerator beside its CPU."""
+"""Chooses the device of each computation in a process with an accelerator beside its CPU."""
 
 import contextlib
-from typing import Any
+from typing import TypeVar
 
 import jax
 
-from rlcar.devices.compile_cache import write_entries_whole
-
-write_entries_whole()  # here, because all that compiles imports this: `sim.backend`, `trainer`
+_Tree = TypeVar("_Tree")
 
 
-def everything_on_cpu() -> contextlib.AbstractContextManager[Any]:
-    """Inside, JAX runs on the CPU what is not placed elsewhere; for loops that drive and learn.
+def everything_on_cpu() -> contextlib.AbstractContextManager[object]:
+    """Returns a context in which JAX computes on the CPU unless an array is placed elsewhere.
 
-    Cars are few and their steps small: on an accelerator each step would be a hundred launches.
+    Loops that both drive and learn use it. Driving few cars takes many small operations, each of
+    which would be a launch of its own on an accelerator.
     """
     if default_platform() == "cpu":
         return contextlib.nullcontext()
-    # `JAX_PLATFORMS=cuda` hides the CPU: then all is where the user wants it.
+    # With `JAX_PLATFORMS=cuda` JAX has no CPU device: everything then stays on the accelerator.
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:
@@ -25,13 +24,22 @@ def everything_on_cpu() -> contextlib.AbstractContextManager[Any]:
 
 
 def default_platform() -> str:
-    """Where JAX runs what is not placed elsewhere: cpu, gpu, …"""
-    settings: Any = jax.config  # whose attributes no type checker sees
-    device = settings.jax_default_device
+    """Returns the platform of arrays that are not placed explicitly: cpu, gpu or tpu."""
+    device = getattr(jax.config, "jax_default_device")  # noqa: B009  unknown to type checkers
     return jax.default_backend() if device is None else str(getattr(device, "platform", device))
 
 
-def to_learner(state: Any) -> Any:
-    """Places the state of a learner, and with it its train steps, on the accelerator if any."""
+def to_learner(state: _Tree) -> _Tree:
+    """Moves the learner's state, and so its train steps, to the accelerator if there is one."""
     accelerator = jax.local_devices()[0]
     return state if accelerator.platform == "cpu" else jax.device_put(state, accelerator)
+
+
+def disable_async_dispatch() -> None:
+    """Makes JAX run CPU computations in the calling thread, for the rest of the process.
+
+    Call it where a caller waits for each result, as with one step of a few cars: handing the work
+    to another thread would take as long as the step of one car. It has no effect once JAX has
+    computed something.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)

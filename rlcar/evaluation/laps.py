@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rlcar.config import nearest
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
 from rlcar.evaluation import pictures
+from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
-from rlcar.system import heartbeat
+from rlcar.system import durable, heartbeat
 from rlcar.track import TRACK_SETS, Track, make_pool
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.track.racing_line import racing_lines
@@ -181,7 +180,8 @@ def write_report(
     `laps` are those of the driver under test; without metrics rows there is no learning curve.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    title = f"{report['driver']}: {_percent(report['lap_rate'])} of {len(tracks)} tracks lapped"
+    name = f"{report['track_set']} tracks" if report["track_set"] else "tracks"
+    title = f"{report['driver']}: {_percent(report['lap_rate'])} of {len(tracks)} {name} lapped"
     if report["lap_time_steps"] is not None:
         title += f", {report['lap_time_steps']:.1f} steps a lap"
     pictures.draw_laps(folder / "laps.png", tracks, laps, title)
@@ -197,9 +197,7 @@ def write_report(
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Writes a tree, complete or not at all; what is not a finite number becomes null."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    durable.replace_text(path, json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n")
 
 
 def print_table(report: Mapping[str, Any], console: Console) -> None:

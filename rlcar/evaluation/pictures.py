@@ -1,7 +1,6 @@
 """Pictures of laps and of learning, drawn off screen; every file is complete or absent."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from matplotlib.collections import CircleCollection, LineCollection, PolyCollect
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from rlcar.system import durable
 from rlcar.track import Track
 
 TOP_SPEED_PX_PER_STEP = 5.0  # of the classic car: the least that a scale shows
@@ -318,6 +318,5 @@ def _plain(axes: Axes) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG under a temporary name, then renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with durable.replacing(path) as temporary:
+        figure.savefig(temporary, format="png")

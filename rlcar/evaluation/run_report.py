@@ -9,14 +9,14 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from rlcar.agents.agent import Agent, make_agent
+from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import make_evaluation, spec_of
 from rlcar.evaluation.laps import drive, print_table, report, track_seeds, write_json, write_report
 from rlcar.evaluation.pictures import draw_learning_curve
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import is_same_folder, require_run, writing
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
@@ -25,6 +25,8 @@ from rlcar.system.regular_file import read_regular
 from rlcar.track import make_tracks
 from rlcar.types import Params
 
+# Neither training nor the choice of the best policy sees these tracks.
+REPORT_SET = "test"
 FIGURES = (
     "lap_rate",
     "over_bound_pct",
@@ -36,11 +38,14 @@ FIGURES = (
 
 
 def evaluate_run(
-    path: Path, track_set: str, summary: Mapping[str, float | None] | None = None
+    path: Path,
+    track_set: str = REPORT_SET,
+    summary: Mapping[str, float | None] | None = None,
 ) -> Path:
     """Drives a run's best policy, or the checkpoint that `path` names; returns the report's path.
 
-    `summary` is what training says of itself; without it the one in an earlier report stays.
+    `summary` holds the figures of the training itself (`FIGURES[2:]`). Without it, the report keeps
+    those of an earlier report.
     """
     folder = require_run(path)
     config = load_config(folder / "config.json")
@@ -66,7 +71,8 @@ def evaluate_run(
         written = write_report(folder, result, laps[config.preset], tracks, rows)
     console = make_console()
     print_table(result, console)
-    _print_figures(console, folder, result, FIGURES)
+    where = f" ({len(tracks)} {track_set} tracks)"
+    _print_figures(console, folder, result, FIGURES, where)
     return written
 
 
@@ -105,9 +111,9 @@ def _showing_progress(what: str) -> Progress:
 
 
 def _print_figures(
-    console: Console, folder: Path, result: Mapping[str, Any], names: Sequence[str]
+    console: Console, folder: Path, result: Mapping[str, Any], names: Sequence[str], where: str = ""
 ) -> None:
-    console.print(f"report and pictures: {folder}", highlight=False)
+    console.print(f"report and pictures{where}: {folder}", highlight=False, soft_wrap=True)
     for name in names:
         value = result.get(name)
         text = "none" if value is None else f"{value:.6g}"

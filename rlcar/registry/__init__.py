@@ -3,8 +3,9 @@
 Reading them needs neither JAX nor Ray.
 """
 
+from rlcar.agents.observation_scaling import NORMALISER
 from rlcar.registry.aliases import AliasRecord
 from rlcar.registry.registry import Registry
-from rlcar.registry.version import NORMALISER, Model, Version
+from rlcar.registry.version import Model, Version
 
 __all__ = ["NORMALISER", "AliasRecord", "Model", "Registry", "Version"]

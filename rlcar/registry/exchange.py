@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlcar.errors import RegistryError
+from rlcar.errors import RegistryError, reason_of
 from rlcar.registry.architecture import check_arrays
 from rlcar.registry.legacy import MAX_PICKLE_BYTES, read_pickle
 from rlcar.registry.metadata import check_metadata
@@ -77,5 +77,5 @@ def _read(path: Path, limit_bytes: int) -> bytes:
     try:
         return read_regular(path, limit_bytes, follow_links=False)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", error)
+        reason = reason_of(error) if isinstance(error, OSError) else error
         raise RegistryError(f"cannot read {path}: {reason}") from None

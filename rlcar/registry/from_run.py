@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from rlcar.agents import algorithm_of
+from rlcar.agents.observation_scaling import NORMALISER
 from rlcar.config import load_config
 from rlcar.errors import CheckpointError, RegistryError
 from rlcar.evaluation.environment import spec_of
 from rlcar.registry.model_file import parse_json
 from rlcar.registry.schema import schema_of
-from rlcar.registry.version import NORMALISER
 from rlcar.runs.run import require_run
 from rlcar.storage import checkpoint
 from rlcar.system.regular_file import read_regular
@@ -40,7 +41,7 @@ def content_of_run(path: Path, description: str) -> Content:
         "config": json.loads(config.model_dump_json()),
         "observation": observation,
         "action": action,
-        "normaliser": NORMALISER if config.algorithm == "ppo" else None,
+        "normaliser": NORMALISER if algorithm_of(config).normalises_observations else None,
         "laps": laps(report),
         "lineage": {
             "run": folder.resolve().name,

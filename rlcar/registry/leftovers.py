@@ -2,8 +2,9 @@
 
 import time
 
-from rlcar.registry.store import CLAIM, WRITING, Store
+from rlcar.registry.store import CLAIM, Store
 from rlcar.registry.version import DELETED, MANIFEST, number_of
+from rlcar.system.durable import WRITING
 
 # A publication takes seconds. One that was stopped for a day and goes on finds its files gone and
 # fails, but nothing is published that lacks a file.

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from rlcar.agents import LEGACY_ALGORITHM
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.registry.model_file import Arrays, parse_json, parse_model
@@ -99,14 +100,15 @@ def _kept(arrays: Arrays, name: str) -> Arrays:
 
 def _metadata(arrays: Arrays, extra: dict[str, Any]) -> dict[str, Any]:
     hidden, latent = arrays[_LAYERS[1] + ".w"].shape
-    sizes = [f"documented.hidden_units={hidden}", f"documented.latent_units={latent}"]
-    config = make_config("documented", overrides=sizes)
+    sizes = {"hidden_units": hidden, "latent_units": latent}
+    overrides = [f"{LEGACY_ALGORITHM}.{name}={size}" for name, size in sizes.items()]
+    config = make_config(algorithm=LEGACY_ALGORITHM, overrides=overrides)
     observation, action = schema_of_race(config)
     unknown = ("run", "checkpoint", "env_steps", "train_steps", "seed", "commit", "trained")
     known = "; ".join(f"{key} {value}" for key, value in extra.items())
     return {
         "description": known[:1000],
-        "algorithm": "documented",
+        "algorithm": config.algorithm,
         "config": json.loads(config.model_dump_json()),
         "observation": observation,
         "action": action,

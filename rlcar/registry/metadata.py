@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from rlcar.agents import AlgorithmName
 from rlcar.config import parse_config
-from rlcar.config.race import Section
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.registry.schema import Entry, schema_of_race
+from rlcar.settings.explain import problems
 from rlcar.settings.numbers import Signed, Whole
+from rlcar.settings.section import Section
 
 
 def _is_printable(text: str) -> str:
@@ -73,7 +75,7 @@ class Metadata(Section):
     """Everything that a version says of itself but its number, its time and its files."""
 
     description: Text
-    algorithm: Literal["dreamer", "documented", "ppo", "sac", "td3"]
+    algorithm: AlgorithmName
     config: Tree  # the whole tree of rlcar.config
     observation: list[Entry]
     action: list[Entry]
@@ -88,15 +90,13 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         checked = Metadata.model_validate(metadata)
         config = parse_config(checked.config)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])[:80]
-        reason = first["msg"].removeprefix("Value error, ")
-        raise RegistryError(f"{name}: {where}: {reason}") from None
+        first = problems(error, Metadata)[0]
+        raise RegistryError(f"{name}: {first.name[:80]}: {first.reason}") from None
     except ConfigError as error:
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from None
     if config.algorithm != checked.algorithm:
         raise RegistryError(f"{name} says {checked.algorithm}, its config {config.algorithm}")
-    if not config.environment.id:
+    if config.is_race:
         observation, action = schema_of_race(config)
         if [one.model_dump() for one in (*checked.observation, *checked.action)] != [
             *observation,

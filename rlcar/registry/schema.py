@@ -3,8 +3,8 @@
 from typing import Any
 
 from rlcar.config import Config
-from rlcar.config.race import Section
 from rlcar.settings.numbers import Float32
+from rlcar.settings.section import Section
 from rlcar.types import Spec
 
 Schema = list[dict[str, Any]]
@@ -25,7 +25,7 @@ class Entry(Section):
 
 def schema_of(config: Config, spec: Spec) -> tuple[Schema, Schema]:
     """Describes the observation and the action of the environment that a config names."""
-    if not config.environment.id:
+    if config.is_race:
         return schema_of_race(config)
     low, high = (0.0, 1.0) if spec.is_discrete else (-1.0, 1.0)
     observation = [_entry(f"observation_{index}") for index in range(spec.observation_size)]

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from rlcar.errors import RegistryError, RegistryUnavailableError
-from rlcar.system.durable import sync_folder
+from rlcar.errors import RegistryError, RegistryUnavailableError, reason_of
+from rlcar.system.durable import (
+    WRITING,
+    explaining_write_errors,
+    replace_durably,
+    sync_folder,
+)
 from rlcar.system.regular_file import NotRegularError, read_regular
 
-WRITING = ".writing-"  # how the name of an unfinished file begins
 # Prefix of the objects that mark a folder of an object store as claimed.
 CLAIM = "claim-"
 UNREADABLE = ".unreadable"  # listed in place of what is in a folder that may not be listed
@@ -132,41 +136,27 @@ class LocalStore:
         except FileNotFoundError:
             raise
         except NotRegularError as error:
-            raise RegistryError(f"cannot read {path}: {error.strerror}") from error
+            raise RegistryError(f"cannot read {path}: {reason_of(error)}") from error
         except OSError as error:
             raise _unavailable("read", path, error) from error
 
     def write(self, name: str, data: bytes) -> None:
         """Writes through to the disk under another name, then renames."""
         path = self._folder / name
-        partial = path.with_name(f"{WRITING}{uuid.uuid4().hex}")
-        try:
+        with explaining_write_errors(path, RegistryError):
             self._make(path.parent)
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-            sync_folder(path.parent)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            if not isinstance(error, OSError):
-                raise
-            raise RegistryError(f"cannot write {path}: {error.strerror or error}") from error
+            replace_durably(path, data, 0o600)
 
     def claim(self, folder: str) -> bool:
         """Makes the folder, which succeeds once."""
         path = self._folder / folder
-        try:
-            self._make(path.parent)
-            path.mkdir(mode=0o700)
-            sync_folder(path.parent)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise RegistryError(f"cannot write {path}: {error.strerror or error}") from error
+        with explaining_write_errors(path, RegistryError):
+            try:
+                self._make(path.parent)
+                path.mkdir(mode=0o700)
+                sync_folder(path.parent)
+            except FileExistsError:
+                return False
         return True
 
     def release(self, folder: str) -> None:
@@ -180,7 +170,7 @@ class LocalStore:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise RegistryError(f"cannot delete {path}: {error.strerror or error}") from error
+            raise RegistryError(f"cannot delete {path}: {reason_of(error)}") from error
 
     def _make(self, folder: Path) -> None:
         """Makes a folder and its parents up to the registry's own, closed to others."""
@@ -291,4 +281,4 @@ class ObjectStore:
 
 
 def _unavailable(verb: str, path: Path, error: OSError) -> RegistryUnavailableError:
-    return RegistryUnavailableError(f"cannot {verb} {path}: {error.strerror or error}")
+    return RegistryUnavailableError(f"cannot {verb} {path}: {reason_of(error)}")

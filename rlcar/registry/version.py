@@ -29,8 +29,6 @@ LIMITS_BYTES = {
 }
 MAX_NUMBER = 99_999_999
 _FOLDER = re.compile(r"(\d{8})/.+")
-# (x - mean) / sqrt(variance + epsilon) within +-limit, as rlcar.agents.normaliser has it.
-NORMALISER = {"epsilon": 1e-8, "limit": 10.0}
 
 
 class Version(NamedTuple):

@@ -1,5 +1,6 @@
 """Which folder a run has: makes new ones, finds those that are to be continued."""
 
+import contextlib
 import glob
 import itertools
 import secrets
@@ -9,6 +10,7 @@ from pathlib import Path
 from rlcar.config import Config
 from rlcar.errors import CheckpointError, UserError, command
 from rlcar.storage import checkpoint
+from rlcar.system.durable import explaining_write_errors
 from rlcar.system.lease import HeldError, holder
 
 # Leaves room for the prefixes of temporary files within the 255 bytes of file systems.
@@ -57,13 +59,14 @@ def _new_default_folder(root: Path, config: Config) -> Path:
 
 def _make_folder(folder: Path) -> bool:
     """Makes a folder; returns False when it exists, raises UserError when it cannot be made."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
-    except OSError as error:
-        if isinstance(error, FileExistsError) and folder.is_dir():
-            return False
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    with explaining_write_errors(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            if folder.is_dir():
+                return False
+            raise
     return True
 
 
@@ -89,12 +92,13 @@ def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | No
     if resume == "auto":
         if name is not None:
             require_plain_name(name)
-        pattern = f"{'*' if name is None else glob.escape(name)}/checkpoints"
-        newest = [checkpoint.latest(folder) for folder in root.glob(pattern)]
-        found = [save for save in newest if save is not None]
-        last = max(found, key=lambda save: save.path.stat().st_mtime, default=None)
-        # Nobody is there to be told that the newest is damaged: the one before it will do.
-        return last and (checkpoint.latest_sound(last.path.parent) or last)
+        for folder in newest_first(root, name):
+            save = checkpoint.latest(folder / "checkpoints")
+            if save is not None:
+                # An unattended restart cannot ask what to do about a damaged checkpoint, so it
+                # falls back to the one before.
+                return checkpoint.latest_sound(save.path.parent) or save
+        return None
     folder = require_run(Path(resume))
     if Path(resume).resolve().parent == (folder / "best").resolve():
         raise UserError(
@@ -110,6 +114,28 @@ def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | No
             )
         return save
     return checkpoint.open_save(Path(resume))
+
+
+def newest_first(root: Path, name: str | None = None) -> list[Path]:
+    """Lists the runs below `root`, or the one of that name, the one that was written last first.
+
+    A run was written last when its newest save was, whether in `checkpoints` or in `best`. A run
+    without a save was written when it began.
+    """
+    pattern = "*" if name is None else glob.escape(name)
+    times_s = {folder: _written_unix_s(folder) for folder in root.glob(pattern)}
+    return sorted((run for run in times_s if times_s[run]), key=times_s.__getitem__, reverse=True)
+
+
+def _written_unix_s(folder: Path) -> float:
+    """Returns 0 for a folder that is no run."""
+    saves = [checkpoint.latest(folder / kind) for kind in ("checkpoints", "best")]
+    paths = [save.path for save in saves if save] or [folder / "run.json"]
+    written_s = 0.0
+    for path in paths:
+        with contextlib.suppress(OSError):  # deleted meanwhile, or not a run
+            written_s = max(written_s, path.stat().st_mtime)
+    return written_s
 
 
 def require_run(path: Path) -> Path:

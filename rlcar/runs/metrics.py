@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import re
 import socket
 import struct
@@ -11,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from rich.console import Console
@@ -20,16 +18,13 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import masked_crc32c
 
-from rlcar.errors import UserError
+from rlcar.runs.metrics_file import drop_rows_after
 from rlcar.system import heartbeat, logs
 from rlcar.system.console import make_console
 from rlcar.system.heartbeat import Progress as SignsOfLife
-from rlcar.system.regular_file import read_regular
 from rlcar.system.when import EverySeconds
 
 logger = logging.getLogger(__name__)
-
-MOST_BYTES = 1 << 30  # of a run's metrics
 
 # What the progress line shows of all metrics, in this order: name -> (label, format).
 _FIELDS = {
@@ -96,11 +91,6 @@ def first_non_finite(metrics: Mapping[str, Any]) -> str | None:
     return next((name for name, value in metrics.items() if not math.isfinite(value)), None)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl; a torn last line is dropped, any other bad line raises UserError."""
-    return [row for _, row in _rows(Path(path))]
-
-
 class MetricsWriter:
     """Writes one row at a time to `<folder>/metrics.jsonl` and `<folder>/tensorboard`.
 
@@ -117,7 +107,7 @@ class MetricsWriter:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
-        last_s = _drop_rows_after(path, resume_env_steps) if path.exists() else 0.0
+        last_s = drop_rows_after(path, resume_env_steps) if path.exists() else 0.0
         self._clock = clock
         self._started_s = clock() - last_s
         self._file = path.open("a", encoding="utf-8")
@@ -155,12 +145,7 @@ class MetricsWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -254,12 +239,7 @@ class ProgressLine:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._progress.stop()
         if self._is_line_due and not self._is_live:
             self._print_line()
@@ -328,42 +308,3 @@ def read_progress_line(line: str) -> PlainProgress | None:
             number = float(value.removesuffix("%"))
             metrics[names[label]] = number / 100 if value.endswith("%") else number
     return PlainProgress(int(done), int(total), eta, text, metrics, signs)
-
-
-def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Returns each whole line with what it says."""
-    if not path.exists():
-        return []
-    lines = read_regular(path, MOST_BYTES).decode(errors="replace").split("\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line) if line else None
-            if line and not isinstance(row, dict):
-                raise ValueError("not an object")
-            if row and not isinstance(row.get("env_steps", 0), int | float):
-                raise ValueError("its env_steps are not a number")
-        except ValueError as error:
-            if number == len(lines):
-                break  # what a killed process was writing
-            raise UserError(
-                f"{path}, line {number} is not a row of metrics ({error}): repair or move the file"
-            ) from error
-        if row is not None:
-            rows.append((line, row))
-    return rows
-
-
-def _drop_rows_after(path: Path, env_steps: int | None) -> float:
-    """Rewrites the file without later rows and without a torn one; returns the last time_s."""
-    kept = [
-        (line, row) for line, row in _rows(path) if env_steps is None or _steps(row) <= env_steps
-    ]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line + "\n" for line, _ in kept), encoding="utf-8")
-    os.replace(partial, path)
-    return float(kept[-1][1].get("time_s") or 0.0) if kept else 0.0
-
-
-def _steps(row: Mapping[str, Any]) -> int:
-    return int(row.get("env_steps", 0))

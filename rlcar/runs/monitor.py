@@ -1,8 +1,6 @@
 """What runs are doing, read from their folders while others write them."""
 
 import contextlib
-import json
-import os
 import subprocess
 import time
 from collections import deque
@@ -11,12 +9,12 @@ from typing import Any, NamedTuple
 
 from rlcar.config import load_config
 from rlcar.errors import UserError
-from rlcar.runs.metrics import MOST_BYTES, PlainProgress
+from rlcar.runs.metrics import PlainProgress
+from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.runs.run import require_run
 from rlcar.storage import checkpoint
 from rlcar.system import heartbeat, process_state
 from rlcar.system.lease import RENEW_S
-from rlcar.system.regular_file import open_regular
 
 # How long runs of versions that show no other signs of life may go without a row.
 _ROWLESS_INTERVALS = 60
@@ -98,9 +96,8 @@ class RunReader:
         self._rowless_s = max(_ROWLESS_AT_LEAST_S, interval_s)
         self._frozen_after_s = frozen_after_s
         self._process = process_state.Observer(self.folder)
-        self._file_id: tuple[int, int] | None = None
-        self._offset = 0
-        self._rows: deque[dict[str, Any]] = deque()  # of the rate's window
+        self._metrics = MetricsFollower(self.folder / "metrics.jsonl", _TAIL_BYTES)
+        self._rows: deque[Row] = deque()  # of the rate's window
         self._latest: dict[str, Any] = {}
 
     def status(self, now_s: float | None = None) -> RunStatus:
@@ -158,38 +155,19 @@ class RunReader:
         return is_stopped or heartbeat.is_frozen(seen, self._frozen_after_s)
 
     def _read(self) -> float | None:
-        """Takes in new rows; returns when the file was last written, None without rows."""
-        path = self.folder / "metrics.jsonl"
-        try:
-            with open_regular(path) as file:
-                about = os.fstat(file.fileno())
-                identity = (about.st_dev, about.st_ino)
-                if identity != self._file_id or about.st_size < self._offset:
-                    # A resumed run writes the file anew, without what is given up.
-                    self._file_id, self._latest = identity, {}
-                    self._rows.clear()
-                    self._offset = max(0, about.st_size - _TAIL_BYTES)
-                file.seek(self._offset)
-                text = file.read(MOST_BYTES)
-        except OSError:  # there is none yet, or something else stands in its place
+        """Reads new rows; returns when the file was last written, None while it has no row."""
+        new = self._metrics.read()
+        if new is None:
             return None
-        whole = text.rpartition(b"\n")[0]
-        self._offset += len(whole) + 1 if whole else 0
-        for line in whole.split(b"\n"):
-            self._take(line)
-        return about.st_mtime if self._latest else None
-
-    def _take(self, line: bytes) -> None:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return  # the first of a tail is usually torn
-        if not isinstance(row, dict) or "env_steps" not in row:
-            return
-        self._latest |= {name: value for name, value in row.items() if value is not None}
-        self._rows.append(row)
-        while row["time_s"] - self._rows[0]["time_s"] > _RATE_WINDOW_S:
-            self._rows.popleft()
+        if new.is_restarted:
+            self._latest = {}
+            self._rows.clear()
+        for row in new.rows:
+            self._latest |= {name: value for name, value in row.items() if value is not None}
+            self._rows.append(row)
+            while row["time_s"] - self._rows[0]["time_s"] > _RATE_WINDOW_S:
+                self._rows.popleft()
+        return new.written_unix_s if self._latest else None
 
     def _env_steps_per_s(self) -> float | None:
         if len(self._rows) < 2:

@@ -18,13 +18,14 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from rlcar.config import Config, dump_config
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 from rlcar.rollout.race import Episodes
 from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
-from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean, read_metrics
+from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
-from rlcar.system import heartbeat
+from rlcar.system import durable, heartbeat
 from rlcar.system.lease import hold
 from rlcar.system.when import Every, EverySeconds
 from rlcar.types import Evaluation, Weights
@@ -259,10 +260,10 @@ def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) 
 
     Rows and saves later than the checkpoint are dropped, because training repeats them.
     """
-    _write(folder / "config.json", dump_config(config))
+    durable.replace_text(folder / "config.json", dump_config(config))
     if resumed is None:
         about = checkpoint.provenance(config.seed)
-        _write(folder / "run.json", json.dumps(about, indent=2) + "\n")
+        durable.replace_text(folder / "run.json", json.dumps(about, indent=2) + "\n")
     start = resumed or checkpoint.Save(folder, 0, {})
     checkpoint.rewind(folder / "checkpoints", start)
     checkpoint.rewind(folder / "best", start)
@@ -288,10 +289,4 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         last = checkpoint.latest(folder / "checkpoints")
         rest = f"the last good checkpoint {last.path} is intact" if last else "no checkpoint exists"
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; {rest}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+        raise UserError(f"cannot write {folder}: {reason_of(error)}; {rest}") from error

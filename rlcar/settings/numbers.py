@@ -29,12 +29,17 @@ Pause = Annotated[float, Field(ge=0.0, le=1e10)]
 # Below the 24 days at which 32-bit millisecond timers overflow.
 Deadline = Annotated[float, Field(ge=1e-3, le=1e6)]
 
+# Sizes of networks.
+Units = Annotated[int, Field(ge=1, le=16_384)]
+Layers = Annotated[int, Field(ge=1, le=32)]
+
 PerTime = Annotated[float, Field(ge=1e-3, le=1e9)]  # a rate
 
 # Numbers that take part in the arithmetic of a training, in float32.
 Positive = Annotated[float, Field(gt=0.0, le=1e38), AfterValidator(_stays_above_zero)]
 NonNegative = Annotated[float, Field(ge=0.0, le=1e38)]
 Signed = Annotated[float, Field(ge=-1e38, le=1e38)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Float32 = Annotated[float, Field(ge=-1e39, le=1e39)]  # holds every number of float32
 Pixels = Annotated[float, Field(ge=1e-3, le=1e5)]
 Cores = Annotated[float, Field(ge=1e-4, le=65_536.0)]  # Ray counts in ten-thousandths

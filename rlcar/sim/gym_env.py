@@ -8,6 +8,7 @@ import numpy as np
 
 from rlcar.config import make_race_config
 from rlcar.config.race import RaceConfig
+from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import ConfigError
 from rlcar.sim.packed import PackedRace, pack_race
 from rlcar.sim.race import SPEC, make_race
@@ -57,6 +58,7 @@ class RaceEnv(gymnasium.Env):
             raise ConfigError(
                 f"unknown render_mode {render_mode!r}; there are {self.metadata['render_modes']}"
             )
+        disable_async_dispatch()
         self.render_mode = render_mode
         self._renderer: Any = None
         self._window: Any = None

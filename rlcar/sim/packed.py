@@ -15,10 +15,6 @@ from rlcar.sim.race import Race
 from rlcar.sim.state import CarView, Events, RaceState
 from rlcar.types import TimeStep
 
-# A step's caller waits for its result, so XLA's hand-over to another thread only costs: as much as
-# the step of one car. Without effect where JAX has run something before.
-jax.config.update("jax_cpu_enable_async_dispatch", False)
-
 
 class PackedRace(NamedTuple):
     """N cars of a race, compiled.

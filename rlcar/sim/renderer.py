@@ -1,10 +1,7 @@
 """Draws races with pygame: on a surface in memory, so no display is needed to make pictures."""
 
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
 import numpy as np
 import pygame

@@ -10,6 +10,7 @@ from gymnasium.vector.utils import batch_space
 
 from rlcar.config import make_race_config
 from rlcar.config.race import RaceConfig
+from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import ConfigError
 from rlcar.sim.packed import pack_race
 from rlcar.sim.race import SPEC, TrackChoice, make_race
@@ -51,6 +52,7 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"{num_envs} cars cannot have a track each: the set {track_set!r} holds {tracks}; "
                 'use fewer cars or track_choice="random"'
             )
+        disable_async_dispatch()
         self.config = make_race_config(world) if config is None else config
         self.num_envs = num_envs
         self._track_choice = track_choice

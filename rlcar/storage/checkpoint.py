@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlcar.errors import CheckpointError
+from rlcar.errors import CheckpointError, reason_of
 from rlcar.storage.arrays import (
     Arrays,
     Rows,
@@ -89,14 +89,16 @@ def save(
         }
     target = Path(folder) / f"step-{env_steps:09d}"
     with _all_or_nothing(target) as partial:
-        checksums = {"config.json": durable.write(partial / "config.json", [config_json.encode()])}
+        checksums = {
+            "config.json": durable.write_new(partial / "config.json", [config_json.encode()])
+        }
         for name, tree in trees.items():
             file = f"{name}.safetensors"
-            checksums[file] = durable.write(partial / file, safetensors_bytes(tree))
+            checksums[file] = durable.write_new(partial / file, safetensors_bytes(tree))
         text = json.dumps(_meta(env_steps, meta, checksums, trees), indent=2, allow_nan=False)
-        meta_checksum = durable.write(partial / "meta.json", [text.encode()])
+        meta_checksum = durable.write_new(partial / "meta.json", [text.encode()])
         durable.sync_folder(partial)
-        durable.write(partial / "DONE", [meta_checksum.encode()])
+        durable.write_new(partial / "DONE", [meta_checksum.encode()])
         durable.sync_folder(partial)
         _put_in_place(partial, target)
     return Save(target, env_steps, json.loads(text))
@@ -308,7 +310,7 @@ def _damage(one: Save, files: list[str] | None = None) -> str:
             if durable.checksum(one.path / file, limit) != one.meta["sha256"][file]:
                 return f"{file}: checksum differs"
     except OSError as error:
-        return f"{Path(error.filename or one.path).name}: {error.strerror}"
+        return f"{Path(error.filename or one.path).name}: {reason_of(error)}"
     return ""
 
 
@@ -333,7 +335,7 @@ def _all_or_nothing(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         last = latest(target.parent)
         rest = f"the last good checkpoint {last.path} is intact" if last else "there is no other"
-        raise CheckpointError(f"cannot save {target}: {error.strerror or error}; {rest}") from error
+        raise CheckpointError(f"cannot save {target}: {reason_of(error)}; {rest}") from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

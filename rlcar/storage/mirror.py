@@ -3,7 +3,6 @@
 import logging
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rlcar.errors import StorageError
@@ -44,12 +43,7 @@ class Mirror:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._storage is None:
             return
         self._closing = True

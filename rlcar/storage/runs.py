@@ -23,7 +23,7 @@ from pyarrow import fs
 
 from rlcar.errors import StorageError
 from rlcar.storage import checkpoint
-from rlcar.system import heartbeat
+from rlcar.system import durable, heartbeat
 from rlcar.system.lease import hold
 from rlcar.system.regular_file import MAX_TEXT_BYTES, open_regular, read_regular
 
@@ -284,14 +284,12 @@ class Storage:
     def _get(self, sources: list[str], target: Path) -> None:
         """Writes several files behind one another, under a temporary name first."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(_FETCHING + target.name)
-        with partial.open("wb") as sink:
+        with durable.replacing(target) as partial, partial.open("wb") as sink:
             for source in sources:
                 with self._opened(source) as file:
                     while data := file.read(2**20):
                         sink.write(data)
                         heartbeat.beat()
-        partial.replace(target)
 
     def _get_save(self, source: str, target: Path) -> None:
         if (target / "DONE").exists():

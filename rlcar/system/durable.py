@@ -1,15 +1,62 @@
-"""Files that are on the disk when their writer says so."""
+"""Writes files that are complete or absent.
 
+A reader must never find half of a file, whether its writer is still busy, was killed or met a full
+disk. Every writer therefore fills a temporary file beside the target and renames it.
+
+`replacing` is for what can be made again, or is soon written again: reports, pictures, metrics,
+signs of life. After a power failure the file may be missing or empty.
+`replace_durably` is for what nobody can make again: published models and access tokens. It returns
+when the disk holds the file and its name, which takes milliseconds.
+Checkpoints are folders: they are made of `write_new` and `sync_folder` (see `rlcar.storage`).
+"""
+
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rlcar.errors import UserError, reason_of
 from rlcar.system.regular_file import open_regular
 
+# The name of a temporary file begins so. It holds no part of the target's name, which may be as
+# long as the file system allows, and is unique among the threads, processes and hosts that share
+# a folder.
+WRITING = ".writing-"
 
-def write(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> str:
-    """Writes a new file through to the disk and returns the SHA-256 of what was meant."""
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it at the end, or removes it after an error.
+
+    The folder must exist. Nothing is synced to the disk.
+    """
+    temporary = path.with_name(f"{WRITING}{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file, complete or as it was; does not sync it to the disk."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def replace_durably(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Writes a file, complete or as it was, and syncs it and its name to the disk."""
+    with replacing(path) as temporary:
+        write_new(temporary, [data], mode)
+    sync_folder(path.parent)
+
+
+def write_new(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> str:
+    """Writes a file that must not exist yet and syncs it; returns the SHA-256 of the chunks."""
     digest = hashlib.sha256()
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         for chunk in chunks:
@@ -20,16 +67,25 @@ def write(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -
     return digest.hexdigest()
 
 
-def checksum(path: Path, limit_bytes: int | None = None) -> str:
-    """The SHA-256 of a regular file as it is; one of more bytes than allowed is refused."""
-    with open_regular(path, limit_bytes) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder last."""
+    """Syncs the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def explaining_write_errors(path: Path, error_type: type[UserError] = UserError) -> Iterator[None]:
+    """Raises an OSError of the block as `error_type`, which names `path` and the reason."""
+    try:
+        yield
+    except OSError as error:
+        raise error_type(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def checksum(path: Path, limit_bytes: int | None = None) -> str:
+    """Returns the SHA-256 of a regular file; raises NotRegularError above `limit_bytes`."""
+    with open_regular(path, limit_bytes) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

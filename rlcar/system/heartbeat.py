@@ -3,7 +3,7 @@
 Loops call `beat` after each piece of work. Code that works for a long time without returning to
 Python, such as a compiler, declares a `stage` first. `rlcar.system.lease` writes both into the
 run's folder, and those who observe runs (monitors, campaigns) judge them by `is_frozen`. A
-training on Ray has limits of its own for its processes: `Fleet`, `OrderedFleet` and `RemoteLearner`
+training on Ray has limits of its own for its processes: `Fleet`, `OrderedFleet` and `LearnerHandle`
 ask them for their silence and compare it with the deadlines of `ClusterConfig`.
 """
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from rlcar.errors import UserError
 from rlcar.system import heartbeat, process_state
+from rlcar.system.durable import explaining_write_errors
 from rlcar.system.heartbeat import Progress
 
 RENEW_S = 5.0
@@ -184,12 +185,10 @@ def _holder_elsewhere(folder: Path, about: dict[str, Any]) -> str | None:
 def _take(folder: Path, wait_s: float) -> Lease:
     deadline_s = time.monotonic() + wait_s
     while True:
-        try:
+        with explaining_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             why = holder(folder)
             number = None if why else _claim(folder)
-        except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
         if number is not None:
             return Lease(folder, number)
         if time.monotonic() >= deadline_s:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from rlcar.system.durable import replace_text
 from rlcar.system.heartbeat import Progress
 from rlcar.system.regular_file import read_regular
 
@@ -42,15 +43,7 @@ def describe(state: State, error: BaseException | None = None) -> dict[str, Any]
 
 def put(folder: Path, about: dict[str, Any]) -> None:
     """Writes process.json, complete or as it was; raises OSError."""
-    # Not one name for all: two hosts that share the folder may write at the same moment.
-    temporary = folder / f".{FILE}.{socket.gethostname()[:40].replace('/', '_')}-{os.getpid()}"
-    try:
-        temporary.write_text(json.dumps(about) + "\n")
-        temporary.replace(folder / FILE)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    replace_text(folder / FILE, json.dumps(about) + "\n")
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.selection import everything_on_cpu
 from rlcar.errors import NonFiniteError

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax
 from rich.table import Table
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.evaluation.environment import make_evaluation, make_rollout, spec_of
 from rlcar.system.console import make_console
+from rlcar.system.durable import explaining_write_errors, replacing
 from rlcar.training.trainer import Trainer
 
 _TOP_OPERATIONS = 12
@@ -44,10 +45,12 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
             f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
             "all stages, with none to tell apart: profile with --set training.blocks_per_call=1"
         )
-    if config.replay.min_env_steps > config.training.env_steps and config.algorithm != "ppo":
+    starts_after = 0 if algorithm_of(config).is_on_policy else config.replay.min_env_steps
+    if starts_after > config.training.env_steps:
         raise UserError(
             f"replay.min_env_steps = {config.replay.min_env_steps} is more than "
-            f"training.env_steps = {config.training.env_steps}: no train step would come to be seen"
+            f"training.env_steps = {config.training.env_steps}: no train step would be profiled. "
+            "Lower the first or raise the second"
         )
     spec = spec_of(config)
     agent = make_agent(config, spec)
@@ -160,15 +163,13 @@ def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # its million lines would drown the rest
     clock.seconds.clear()
-    try:
+    with explaining_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with jax.profiler.trace(str(out), profiler_options=options):
             started = time.perf_counter()
             work()
             wall_s = time.perf_counter() - started
         trace, text = _for_perfetto(out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     events = json.loads(text)["traceEvents"]
     operations = [one for one in events if "hlo_op" in one.get("args", {})]
     return trace, wall_s, operations
@@ -183,9 +184,9 @@ def _for_perfetto(out: Path) -> tuple[Path, bytes]:
     folder, text = written.parent, gzip.decompress(written.read_bytes())
     # "Perfetto doesn't like the `metadata` field", says JAX, which leaves it out as well.
     text = re.sub(rb'"metadata":\{[^{}]*\},', b"", text, count=1)
-    trace, unfinished = folder / "perfetto_trace.json.gz", folder / ".perfetto_trace.json.gz"
-    unfinished.write_bytes(gzip.compress(text, compresslevel=1))
-    unfinished.replace(trace)
+    trace = folder / "perfetto_trace.json.gz"
+    with replacing(trace) as temporary:
+        temporary.write_bytes(gzip.compress(text, compresslevel=1))
     return trace, text
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from rlcar.agents import algorithm_of
 from rlcar.config import Config, parse_config
 from rlcar.errors import NonFiniteError
 from rlcar.storage import checkpoint
@@ -14,11 +15,6 @@ MOST_ROLLBACKS = 2
 FACTOR = 0.5
 
 logger = logging.getLogger(__name__)
-
-_LEARNING_RATE = {
-    "dreamer": ("dreamer", "optimizer", "learning_rate"),
-    **{name: (name, "learning_rate") for name in ("documented", "ppo", "sac", "td3")},
-}
 
 
 def roll_back(
@@ -29,7 +25,7 @@ def roll_back(
     Raises NonFiniteError with what to do once `MOST_ROLLBACKS` did not help, and at once when NaNs
     are being looked for.
     """
-    dotted = ".".join(_LEARNING_RATE[config.algorithm])
+    dotted = algorithm_of(config).learning_rate_name
     done = config.training.rollbacks
     is_looking_for_nans = jax.config.jax_debug_nans  # type: ignore[attr-defined]
     if done >= MOST_ROLLBACKS or is_looking_for_nans:
@@ -61,10 +57,10 @@ def roll_back(
 def with_lower_learning_rate(config: Config) -> Config:
     """Halves the algorithm's learning rate and counts it."""
     tree = config.model_dump()
-    *sections, name = _LEARNING_RATE[config.algorithm]
+    *sections, name = algorithm_of(config).learning_rate_name.split(".")
     section: dict[str, Any] = tree
-    for one in sections:
-        section = section[one]
+    for part in sections:
+        section = section[part]
     section[name] *= FACTOR
     tree["training"]["rollbacks"] += 1
     return parse_config(tree)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar.agents.agent import Agent
+from rlcar.agents import Agent
 from rlcar.config import Config, dump_config, load_config
 from rlcar.devices.data_parallel import over_devices
 from rlcar.devices.selection import to_learner

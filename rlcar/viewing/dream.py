@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track as progress_bar
 
-from rlcar.agents.agent import Agent, make_agent
-from rlcar.agents.dreamer.dream import Dream, make_dreamer
-from rlcar.agents.dreamer.learner import policy_part
+from rlcar.agents import Agent, algorithm_of, make_agent
+from rlcar.agents.dreams import Dream, DreamSupport
 from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.laps import track_seeds, write_json
@@ -39,7 +38,7 @@ class Driven(NamedTuple):
     is_last: Any  # [T, N]
     is_terminal: Any  # [T, N]
     action: Any  # [T, N, A], taken there
-    belief: Any  # RssmState, leaves [T, N, ...]
+    belief: Any  # a tree with leaves [T, N, ...]
 
 
 def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
@@ -54,14 +53,15 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
     folder = require_run(path)
     config = load_config(folder / "config.json")
     require_race(folder, config)
-    if config.algorithm != "dreamer":
+    load_dream_support = algorithm_of(config).load_dream_support
+    if load_dream_support is None:
         raise UserError(f"{folder} trained {config.algorithm}, which has no world model to dream")
-    agent = make_agent(config, SPEC)
-    save, params = _load_params(folder, path, agent, config.seed)
+    support, agent = load_dream_support(), make_agent(config, SPEC)
+    save, params = _load_params(folder, path, support, agent, config.seed)
     seeds = track_seeds(track_set)
-    driven = jax.tree.map(np.asarray, _drive(config, agent, policy_part(params), seeds))
+    driven = jax.tree.map(np.asarray, _drive(config, support, agent, params, seeds))
     starts = np.arange(_PREFIX_STEPS, driven.reward.shape[0] - horizon, _EVERY_STEPS)
-    dreamer = make_dreamer(config.dreamer, SPEC)
+    dreamer = support.make_dreamer(config.algorithm_settings, SPEC)
     dreams = []
     for start in progress_bar(
         starts, "dreaming", console=make_console(stderr=True), transient=True
@@ -116,11 +116,9 @@ def print_dream(report: Mapping[str, Any]) -> None:
 
 
 def _load_params(
-    folder: Path, path: Path, agent: Agent, seed: int
+    folder: Path, path: Path, support: DreamSupport, agent: Agent, seed: int
 ) -> tuple[checkpoint.Save, Params]:
-    """The learner's running average, decoder and heads included: the newest parameters' noise is
-    a fifth of a dream's error.
-    """
+    """Returns a save and its parameters for dreaming, which include decoder and heads."""
     if is_same_folder(path, folder) or path.resolve().parent.name == "best":
         save = checkpoint.latest(folder / "checkpoints")
     else:
@@ -128,20 +126,24 @@ def _load_params(
     if save is None:
         raise CheckpointError(f"{folder} holds no complete checkpoint yet: train it first")
     state = jax.eval_shape(lambda: agent.learner.init(seed))
-    return save, checkpoint.load(save, state, part="learner").average
+    return save, support.params_of(checkpoint.load(save, state, part="learner"))
 
 
-def _drive(config: Config, agent: Agent, params: Params, seeds: tuple) -> Driven:
+def _drive(
+    config: Config, support: DreamSupport, agent: Agent, params: Params, seeds: tuple
+) -> Driven:
     """Drives every track; a car that crashes or finishes starts anew."""
+    policy_params = support.policy_params_of(params)
     race = make_race(config.race, make_pool(seeds, config.race.track), track_choice="fixed")
     number = len(seeds)
 
     def step(carry: tuple, key: jax.Array) -> tuple[tuple, Driven]:
-        race_state, now, policy = carry
-        policy, action = agent.policy.act(params, policy, now, key, False)
+        race_state, now, policy_carry = carry
+        policy_carry, action = agent.policy.act(policy_params, policy_carry, now, key, False)
         race_state, after, _ = race.step(race_state, action)
         seen = now.observation, now.reward, now.is_first, now.is_last, now.is_terminal
-        return (race_state, after, policy), Driven(*seen, action, policy.state)
+        belief = support.belief_of(policy_carry)
+        return (race_state, after, policy_carry), Driven(*seen, action, belief)
 
     @jax.jit
     def run() -> Driven:

@@ -1,7 +1,6 @@
 """Pictures of dreams: error by horizon, and a film of dreamt rays beside the real ones."""
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image
 
 from rlcar.evaluation.pictures import save_figure
 from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG, RAYS
+from rlcar.system.durable import replacing
 
 _REAL, _DREAMT, _STALE = "#2563a8", "#e8a33d", "#aab2bb"
 Scene = tuple[np.ndarray, np.ndarray, str]  # real [H, O], dreamt [H, O], a title
@@ -56,9 +56,9 @@ def film(path: Path, scenes: Sequence[Scene]) -> None:
             frames.append(_frame(real[step], dreamt[step], f"{title}: {step + 1} steps dreamt"))
     if not frames:
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    frames[0].save(temporary, "gif", save_all=True, append_images=frames[1:], duration=150, loop=0)
-    temporary.replace(path)
+    options = {"save_all": True, "append_images": frames[1:], "duration": 150, "loop": 0}
+    with replacing(path) as temporary:
+        frames[0].save(temporary, "gif", **options)
 
 
 def _frame(real: np.ndarray, dreamt: np.ndarray, title: str) -> Image.Image:

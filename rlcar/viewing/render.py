@@ -1,11 +1,8 @@
 """A lap as a film, several policies as ghosts in it, or many tracks on one sheet."""
 
-import contextlib
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,6 +10,7 @@ from PIL import Image
 from rlcar.config.race import RaceConfig
 from rlcar.errors import UserError
 from rlcar.sim.renderer import FRAMES_PER_S, Car, Renderer, Scene, contact_sheet, scene_of
+from rlcar.system.durable import explaining_write_errors, replacing
 from rlcar.track import make_track, make_tracks
 from rlcar.viewing.seat import Moment, Seat, drive_once
 
@@ -129,15 +127,9 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
     writer.close()
 
 
-def _replace(out: Path, write: Any) -> None:
+def _replace(out: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` make a temporary file beside `out`, which is then complete or absent."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with explaining_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with replacing(out) as temporary:
+            write(temporary)

@@ -1,29 +1,35 @@
 """One car, one step at a time: a policy at its wheel, for people who watch or take over."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config, load_config
 from rlcar.config.race import RaceConfig
 from rlcar.evaluation.run_report import load_policy
 from rlcar.runs.run import require_race, require_run
 from rlcar.sim import SPEC, CarView, make_race
 from rlcar.track import make_pool
-from rlcar.types import Params, Policy, TimeStep
+from rlcar.types import Array, Params, Policy, TimeStep
 
 
 class Seat:
     """A policy that drives one car without exploring."""
 
     def __init__(
-        self, policy: Policy, params: Params, name: str = "policy", latent_groups: int = 1
+        self,
+        policy: Policy,
+        params: Params,
+        name: str = "policy",
+        latent_of: Callable[[Any], Array] | None = None,
     ):
-        self.name, self._latent_groups = name, latent_groups
+        """`latent_of` maps the policy's carry to the latent state `[N, S, K]`, if it has one."""
+        self.name, self._latent_of = name, latent_of
         self._policy, self._params = policy, params
         self._act = jax.jit(policy.act, static_argnums=4)
         self._key = jax.random.key(0)
@@ -38,10 +44,7 @@ class Seat:
     @property
     def latent(self) -> np.ndarray | None:
         """The world model's latent state `[S, K]`, when the policy has one."""
-        state = getattr(self._carry, "state", None)
-        if state is None:
-            return None
-        return np.asarray(state.latent)[0].reshape(self._latent_groups, -1)
+        return None if self._latent_of is None else np.asarray(self._latent_of(self._carry))[0]
 
 
 class Moment(NamedTuple):
@@ -61,8 +64,14 @@ def load_seat(path: Path) -> tuple[Config, Seat]:
     require_race(folder, config)
     agent = make_agent(config, SPEC)
     _, params = load_policy(folder, path, agent, config.seed)
-    groups = config.dreamer.world_model.latent_groups
-    return config, Seat(agent.policy, params, folder.name, groups)
+    return config, Seat(agent.policy, params, folder.name, _latent_of(config))
+
+
+def _latent_of(config: Config) -> Callable[[Any], Array] | None:
+    load_dream_support = algorithm_of(config).load_dream_support
+    if load_dream_support is None:
+        return None
+    return functools.partial(load_dream_support().latent_of, config.algorithm_settings)
 
 
 def drive_once(seat: Seat, race_config: RaceConfig, track_seed: int) -> Iterator[Moment]:

@@ -14,6 +14,7 @@ class Access(NamedTuple):
     """How the guard treats a route."""
 
     scope: AccessScope | None  # None: no token is needed
+    meaning: str  # what the route does, for the documentation
     is_socket: bool = False  # a WebSocket; the others are HTTP
     # A request changes something, whatever its method, so pages of other sites may not send it.
     is_changing: bool = False
@@ -23,37 +24,55 @@ class Access(NamedTuple):
     is_endless: bool = False
 
 
-_COMMAND = Access("drive", is_changing=True)
-_LEGACY_COMMAND = Access("drive", is_changing=True, is_legacy_get=True)
-_LEGACY_ADMIN = Access("admin", is_changing=True, is_legacy_get=True)
+def _command(meaning: str, scope: AccessScope = "drive", *, is_legacy_get: bool = False) -> Access:
+    return Access(scope, meaning, is_changing=True, is_legacy_get=is_legacy_get)
+
 
 ROUTES: Mapping[str, Access] = {
-    "/v1/act": Access("act"),
-    "/v1/drive": Access("act", is_socket=True, is_endless=True),
-    "/v1/models": Access("read"),
-    "/v1/models/{version}": Access("read"),
-    "/health": Access(None),
-    "/health/live": Access(None),
-    "/health/ready": Access(None),
-    "/metrics": Access("read"),
-    "/openapi.json": Access("read"),
+    "/v1/act": Access("act", "Returns an action for one car, or for each of up to 256."),
+    "/v1/drive": Access(
+        "act",
+        "WebSocket that takes observations and returns actions, in binary frames or as JSON.",
+        is_socket=True,
+        is_endless=True,
+    ),
+    "/v1/models": Access("read", "Lists the versions of the registry, newest first."),
+    "/v1/models/{version}": Access("read", "Shows one version with its settings and lineage."),
+    "/health": Access(None, "Shows that the live page runs, and for how long."),
+    "/health/live": Access(None, "Answers 200 while the process runs."),
+    "/health/ready": Access(None, "Answers 200 while a model acts, and 503 otherwise."),
+    "/metrics": Access("read", "Returns the metrics of this process as Prometheus text."),
+    "/openapi.json": Access("read", "Returns the OpenAPI document."),
     # Routes of the live page.
-    "/": Access("read"),
-    "/page/{path:path}": Access("read"),
-    "/live": Access("read", is_socket=True, is_endless=True),
-    "/video_feed": Access("read", is_endless=True),
-    "/stats": Access("read"),
-    "/list_models": Access("read"),
-    "/start": _LEGACY_COMMAND,
-    "/stop": _LEGACY_COMMAND,
-    "/reset": _LEGACY_COMMAND,
-    "/toggle_control": _LEGACY_COMMAND,
-    "/control": _COMMAND,
-    "/track": _COMMAND,
-    "/ghost": _COMMAND,
-    "/try": _COMMAND,
-    "/save_model": _LEGACY_ADMIN,
-    "/load_model": _LEGACY_ADMIN,
+    "/": Access("read", "Shows the live page."),
+    "/page/{path:path}": Access("read", "Returns a file of the live page."),
+    "/live": Access(
+        "read",
+        "WebSocket with everything that the live page shows; a page also drives through it.",
+        is_socket=True,
+        is_endless=True,
+    ),
+    "/video_feed": Access("read", "Returns the road as motion JPEG.", is_endless=True),
+    "/stats": Access("read", "Returns recent rewards, losses, rates and counts of the session."),
+    "/list_models": Access("read", "Lists versions, saves of the run and files to load."),
+    "/start": _command("Starts the car.", is_legacy_get=True),
+    "/stop": _command("Stops the car.", is_legacy_get=True),
+    "/reset": _command("Puts the car back to the start of its track.", is_legacy_get=True),
+    "/toggle_control": _command(
+        "Changes between the policy and a person as the driver.", is_legacy_get=True
+    ),
+    "/control": _command("Sets steering and throttle while a person drives."),
+    "/track": _command("Goes to the next track, or to the track of a seed."),
+    "/ghost": _command("Lets another policy drive along as a ghost, or removes the ghost."),
+    "/try": _command("Returns the action of the policy for one observation."),
+    "/save_model": _command(
+        "Publishes the policy that drives as a new version.", "admin", is_legacy_get=True
+    ),
+    "/load_model": _command(
+        "Loads a version, a save or a file as the policy that drives.",
+        "admin",
+        is_legacy_get=True,
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 from rlcar.system import durable
 from rlcar.system.regular_file import read_regular
 from rlcar.system.user_folders import expanded
@@ -200,7 +200,7 @@ class TokenStore:
         try:
             return msgspec.json.decode(read_regular(self.path), type=_File)
         except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
+            raise UserError(f"cannot read {self.path}: {reason_of(error)}") from error
         except msgspec.DecodeError as error:
             raise UserError(
                 f"{self.path} is not a valid file of tokens ({error}): restore or remove it"
@@ -216,14 +216,8 @@ class TokenStore:
             fcntl.flock(lock, fcntl.LOCK_EX)
             file = self._read() if self.path.exists() else _File(_text(os.urandom(32)), [])
             yield file
-            draft = self._beside("part")
-            draft.unlink(missing_ok=True)  # left by a process that was killed
-            try:
-                durable.write(draft, [msgspec.json.format(msgspec.json.encode(file))], 0o600)
-                draft.replace(self.path)
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
+            text = msgspec.json.format(msgspec.json.encode(file))
+            durable.replace_durably(self.path, text, 0o600)
         self._looked_s = -1.0
 
 

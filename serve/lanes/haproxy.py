@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 from serve.guard.access import ROUTES
 from serve.guard.limits import KEEP_ALIVE_TIMEOUT_S, MAX_HEADERS
 from serve.settings import ServeSettings
@@ -181,7 +181,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise UserError(
             f"cannot listen at {host}:{port} ({reason}): choose another --port"
         ) from error

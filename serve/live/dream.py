@@ -3,11 +3,10 @@
 import jax
 import numpy as np
 
-from rlcar.agents.dreamer.dream import make_dreamer
-from rlcar.agents.dreamer.learner import make_learner, policy_part
-from rlcar.agents.dreamer.policy import make_policy
-from rlcar.config import load_config
-from rlcar.config.algorithms import DreamerConfig
+from rlcar.agents import algorithm_of, make_agent
+from rlcar.agents.dreams import DreamSupport
+from rlcar.config import Config, load_config
+from rlcar.errors import UserError
 from rlcar.sim import SPEC
 from rlcar.sim.sensors import RAYS
 from rlcar.storage import checkpoint
@@ -22,11 +21,13 @@ DREAM_STEPS = 30
 class LiveDreamer:
     """Watches a car through one world model, whoever drives, and dreams on from what it saw."""
 
-    def __init__(self, config: DreamerConfig, params: Params):
+    def __init__(self, config: Config, params: Params):
+        """Raises UserError if the config's algorithm has no world model."""
         self.config = config
-        policy = make_policy(config, SPEC)
+        self._support = _require_support(config)
+        policy = make_agent(config, SPEC).policy
         self._act = jax.jit(policy.act, static_argnums=4)
-        self._imagine = make_dreamer(config, SPEC).imagine
+        self._imagine = self._support.make_dreamer(config.algorithm_settings, SPEC).imagine
         self._carry = policy.initial(1)
         self._key = jax.random.PRNGKey(0)
         self.change(params)
@@ -34,15 +35,16 @@ class LiveDreamer:
     def change(self, params: Params) -> None:
         """Goes on with newer parameters of the same world model."""
         params = jax.tree.map(jax.numpy.asarray, params)
-        self._params, self._seeing = params, policy_part(params)
+        self._params, self._policy_params = params, self._support.policy_params_of(params)
 
     def see(self, time_step: TimeStep) -> None:
         """Takes in an observation."""
-        self._carry, _ = self._act(self._seeing, self._carry, time_step, self._key, False)
+        self._carry, _ = self._act(self._policy_params, self._carry, time_step, self._key, False)
 
     def took(self, action: np.ndarray) -> None:
         """Notes what was really done."""
-        self._carry = self._carry._replace(action=np.asarray(action, np.float32)[None])
+        taken = np.asarray(action, np.float32)[None]
+        self._carry = self._support.with_action(self._carry, taken)
 
     def dream(self, car: Car) -> np.ndarray:
         """Dreams from here on; `[DREAM_STEPS, DREAM_COLUMNS]`, as `live_wire` lists them.
@@ -50,7 +52,8 @@ class LiveDreamer:
         The model dreams readings, not places. Where the dreamt actions would really lead, and what
         would be read there, is the simulator's answer, so that both can be drawn on the road.
         """
-        told = self._imagine(self._params, self._carry.state, DREAM_STEPS, None)
+        belief = self._support.belief_of(self._carry)
+        told = self._imagine(self._params, belief, DREAM_STEPS, None)
         observation, reward, goes_on, action = (np.asarray(part)[:, 0] for part in told)
         rows = np.full((DREAM_STEPS, DREAM_COLUMNS), np.nan, np.float32)
         real = car.follow(action)
@@ -61,6 +64,13 @@ class LiveDreamer:
         return rows
 
 
+def _require_support(config: Config) -> DreamSupport:
+    load_dream_support = algorithm_of(config).load_dream_support
+    if load_dream_support is None:
+        raise UserError(f"{config.algorithm} has no world model to dream")
+    return load_dream_support()
+
+
 class RunDreams:
     """Finds the newest world model of a run; its method blocks on the disk."""
 
@@ -68,21 +78,23 @@ class RunDreams:
         self._follower = follower
         self._env_steps = -1
 
-    def newest(self) -> tuple[DreamerConfig, Params] | None:
+    def newest(self) -> tuple[Config, Params] | None:
         """Returns a world model that is newer than the last one returned, if there is one."""
         save = self._follower.latest("checkpoints")
         if save is None or save.env_steps <= self._env_steps:
             return None
         config = load_config(checkpoint.config_path(save))
         self._env_steps = save.env_steps
-        if config.algorithm != "dreamer" or config.environment.id:
+        load_dream_support = algorithm_of(config).load_dream_support
+        if load_dream_support is None or not config.is_race:
             return None
-        learner = make_learner(config.dreamer, SPEC)
+        learner = make_agent(config, SPEC).learner
         like = jax.eval_shape(lambda: learner.init(config.seed))
-        return config.dreamer, checkpoint.load(save, like, part="learner").average
+        state = checkpoint.load(save, like, part="learner")
+        return config, load_dream_support().params_of(state)
 
 
-def open_dreamer(config: DreamerConfig, params: Params, car: Car) -> LiveDreamer:
+def open_dreamer(config: Config, params: Params, car: Car) -> LiveDreamer:
     """Makes an eye and lets it dream once, so that everything is compiled. Blocks for seconds."""
     eye = LiveDreamer(config, params)
     eye.see(car.time_step)

@@ -1,13 +1,12 @@
 """Follows a run while a training writes it: new rows of its metrics, its newest policy."""
 
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
+from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.storage import checkpoint
-from rlcar.system.regular_file import open_regular
 
 # What the page draws, of what any algorithm may log.
 SERIES = (
@@ -25,7 +24,6 @@ SERIES = (
     "learner/train_steps_per_s",
 )
 _LOSSES = ("model/loss", "critic/loss", "actor/loss")  # the first that a row has stands for it
-_MOST_BYTES = 1 << 26  # read in one look; the rest is read in the next
 _MOST_ROWS = 1_500  # kept; older ones are thinned out
 
 
@@ -34,30 +32,22 @@ class RunFollower:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.rows: list[dict[str, Any]] = []
-        self._place, self._inode, self._torn = 0, 0, b""
+        self.rows: list[Row] = []
+        self._metrics = MetricsFollower(self.folder / "metrics.jsonl")
         self._latest: dict[str, tuple[frozenset, checkpoint.Save | None]] = {}
 
-    def read(self) -> tuple[bool, list[dict[str, Any]]]:
+    def read(self) -> tuple[bool, list[Row]]:
         """Returns whether the rows begin anew (a resumed run rewrites them), and the new ones."""
-        try:
-            with open_regular(self.folder / "metrics.jsonl") as file:
-                status = file.seek(0, 2), _inode(file)
-                is_anew = status[1] != self._inode or status[0] < self._place
-                if is_anew:
-                    self.rows, self._place, self._torn = [], 0, b""
-                self._inode = status[1]
-                file.seek(self._place)
-                text = self._torn + file.read(_MOST_BYTES)
-                self._place = file.tell()
-        except OSError:
+        found = self._metrics.read()
+        if found is None:
             return False, []
-        *lines, self._torn = text.split(b"\n")
-        new = [row for row in map(_parse, lines) if row is not None]
+        if found.is_restarted:
+            self.rows = []
+        new = [_drawn(row) for row in found.rows if isinstance(row["env_steps"], int)]
         self.rows += new
         if len(self.rows) > _MOST_ROWS:
             self.rows = thinned(self.rows, _MOST_ROWS // 2)
-        return is_anew, new
+        return found.is_restarted, new
 
     def newest(self) -> checkpoint.Save | None:
         """Returns the newest complete save, of those that drove best and of all."""
@@ -82,7 +72,7 @@ class RunFollower:
         return next((row[name] for row in reversed(self.rows) if name in row), None)
 
 
-def thinned(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def thinned(rows: list[Row], most: int) -> list[Row]:
     """Returns the newer half whole and of the older rows every n-th; evaluations all stay."""
     cut = max(0, len(rows) - most // 2)
     every = -(-cut // max(1, most // 2))
@@ -94,13 +84,8 @@ def thinned(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     return older + rows[cut:]
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line) if line.strip() else None
-    except ValueError:
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("env_steps"), int):
-        return None
+def _drawn(row: Row) -> Row:
+    """Leaves what the page draws of a row."""
     kept = {"env_steps": row["env_steps"], "time_s": row.get("time_s")}
     return kept | {name: row[name] for name in SERIES if _is_number(row.get(name))}
 
@@ -114,7 +99,3 @@ def _entries(folder: Path) -> frozenset[tuple[str, int]]:
         return frozenset((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(folder))
     except OSError:  # there is none yet, or one went while we looked
         return frozenset()
-
-
-def _inode(file: Any) -> int:
-    return os.fstat(file.fileno()).st_ino

@@ -18,17 +18,17 @@ class LiveCollector:
         """Yields every family; called by prometheus_client."""
         stats = self._live.stats()
         for name, help_text, key in (
-            ("uptime_seconds", "Since the session began.", "uptime_s"),
-            ("viewers", "Open pages.", "viewers"),
-            ("steps_per_second", "Of the car, lately.", "steps_per_s"),
-            ("is_manual", "1 while a person drives.", "manual_control"),
+            ("uptime_seconds", "Time since the session began.", "uptime_s"),
+            ("viewers", "Number of open pages.", "viewers"),
+            ("steps_per_second", "Recent rate of env steps of the car.", "steps_per_s"),
+            ("is_manual", "1 while a person drives, else 0.", "manual_control"),
         ):
             yield GaugeMetricFamily(f"rlcar_live_{name}", help_text, value=float(stats[key]))
         for name, help_text, count in (
-            ("env_steps", "Steps of the car.", stats["steps"]),
-            ("episodes", "Episodes of the car.", stats["episodes"]),
-            ("laps", "Laps of the car.", stats["laps"]),
-            ("late_frames", "Frames that came too late and were dropped.", self._live.late_frames),
+            ("env_steps", "Env steps of the car.", stats["steps"]),
+            ("episodes", "Episodes that the car has ended.", stats["episodes"]),
+            ("laps", "Laps that the car has finished.", stats["laps"]),
+            ("late_frames", "Frames that were late and were dropped.", self._live.late_frames),
         ):
             yield CounterMetricFamily(f"rlcar_live_{name}", help_text, value=count)
 

@@ -80,8 +80,12 @@ class StatefulPolicy:
 class PolicyCatalog:
     """Lists, loads and publishes; all its methods block on the disk or the store."""
 
-    def __init__(self, location: str | Path, follower: RunFollower | None):
+    def __init__(
+        self, location: str | Path, follower: RunFollower | None, preferred: str = "champion"
+    ):
+        """`preferred` is the alias or number of the version that `first` takes without a run."""
         self.registry, self.follower = Registry(location), follower
+        self._preferred = preferred
         self._folder = None if "://" in str(location) else Path(location)
 
     def entries(self) -> list[dict[str, Any]]:
@@ -105,14 +109,16 @@ class PolicyCatalog:
         return sorted(name for name in names if _FILE.fullmatch(name))
 
     def first(self) -> LoadedPolicy | None:
-        """Returns what drives to begin with: the run's newest, else the champion, else any."""
+        """Returns the first policy: the run's newest, else the preferred version, else any."""
         if self.follower is not None:
             return self.newest()
         versions = self.registry.versions()
         if not versions:
             return None
-        champion = [one.number for one in versions if "champion" in one.aliases]
-        return self.load(str((champion or [versions[0].number])[0]))
+        preferred = [
+            one.number for one in versions if self._preferred in (str(one.number), *one.aliases)
+        ]
+        return self.load(str((preferred or [versions[0].number])[0]))
 
     def newest(self, than: int = -1) -> LoadedPolicy | None:
         """Returns the run's newest policy, if it is newer than a number of env steps."""
@@ -146,9 +152,11 @@ class PolicyCatalog:
         return LoadedPolicy(label, None, make_policy(model), model, report)
 
 
-def open_catalog(registry: str | Path, run: Path | None) -> PolicyCatalog:
+def open_catalog(
+    registry: str | Path, run: Path | None, preferred: str = "champion"
+) -> PolicyCatalog:
     """Opens a registry, which need not exist yet, and a run to follow."""
-    return PolicyCatalog(registry, None if run is None else RunFollower(run))
+    return PolicyCatalog(registry, None if run is None else RunFollower(run), preferred)
 
 
 def _of_file(path: Path) -> LoadedPolicy:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcar.config.race import RaceConfig
+from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import UserError
 from rlcar.track import TRACK_SETS
 from serve.live.car import open_course
@@ -279,7 +280,15 @@ class LiveSession:
 
 
 def open_live(
-    registry: str | Path, run: Path | None = None, race: RaceConfig | None = None
+    registry: str | Path,
+    run: Path | None = None,
+    race: RaceConfig | None = None,
+    *,
+    preferred: str = "champion",
 ) -> LiveSession:
-    """Makes a session; `race` is the world until a policy brings its own. Blocks for seconds."""
-    return LiveSession(open_catalog(registry, run), race or RaceConfig())
+    """Makes a session; `race` is the world until a policy brings its own. Blocks for seconds.
+
+    Without a run, the version with the alias or number `preferred` drives first.
+    """
+    disable_async_dispatch()
+    return LiveSession(open_catalog(registry, run, preferred), race or RaceConfig())

@@ -25,6 +25,12 @@ LATENCY_BUCKETS_S = (
 ACTION_BINS = 20  # from -1 to 1; values of exactly -1 have one more bin, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
 _ACTION_NAMES = ("steering", "throttle")
+# Values that are read when `/metrics` is requested; `ServerMetrics` counts the others.
+GAUGES = {
+    "rlcar_sessions": "Sessions whose recurrent states are kept.",
+    "rlcar_session_cars": "Cars whose recurrent states are kept, over all sessions.",
+    "rlcar_model_version": "Number of the model version that acts; absent while none does.",
+}
 
 
 class VersionCounts:
@@ -61,7 +67,7 @@ class ServerMetrics(Collector):
     def __init__(self) -> None:
         self.versions: dict[int, VersionCounts] = {}
         self.statuses: Counter[tuple[str, str, int]] = Counter()  # (method, route, status)
-        self.gauges: dict[str, tuple[str, float]] = {}
+        self.gauges: dict[str, float] = {}  # by the names of `GAUGES`
         self.swaps = 0
         self.failed_loads = 0
         self.registry_errors = 0
@@ -97,42 +103,57 @@ class ServerMetrics(Collector):
         yield from self._answers()
         yield from self._actions()
         requests = CounterMetricFamily(
-            "rlcar_http_requests",
-            "HTTP requests answered.",
-            labels=("method", "route", "status"),
+            "rlcar_http_requests", "HTTP responses.", labels=("method", "route", "status")
         )
         for (method, route, status), count in self.statuses.items():
             requests.add_metric((method, route, str(status)), count)
         yield requests
         for name, help_text, count in (
-            ("rlcar_model_swaps", "Model versions swapped in.", self.swaps),
-            ("rlcar_model_load_failures", "Model versions refused.", self.failed_loads),
-            ("rlcar_registry_errors", "Failed reads of the registry.", self.registry_errors),
-            ("rlcar_session_migrations", "Sessions moved to another version.", self.migrations),
-            ("rlcar_policy_errors", "Errors of a policy; the cars braked.", self.policy_errors),
+            ("rlcar_model_swaps", "Changes of the model version that acts.", self.swaps),
+            (
+                "rlcar_model_load_failures",
+                "Model versions that could not be loaded.",
+                self.failed_loads,
+            ),
+            (
+                "rlcar_registry_errors",
+                "Failed attempts to read the registry.",
+                self.registry_errors,
+            ),
+            (
+                "rlcar_session_migrations",
+                "Sessions that moved to another model version.",
+                self.migrations,
+            ),
+            (
+                "rlcar_policy_errors",
+                "Failures of a policy, after which cars brake.",
+                self.policy_errors,
+            ),
         ):
             yield CounterMetricFamily(name, help_text, value=count)
-        for name, (help_text, value) in self.gauges.items():
-            yield GaugeMetricFamily(name, help_text, value=value)
+        for name, value in self.gauges.items():
+            yield GaugeMetricFamily(name, GAUGES[name], value=value)
         readable = float(self.is_registry_readable)
-        help_text = "1 if the last read of the registry succeeded, else 0."
+        help_text = "1 if the registry could be read at the last attempt, else 0."
         yield GaugeMetricFamily("rlcar_registry_readable", help_text, value=readable)
         uptime_s = time.time() - self._started_s
-        help_text = "Seconds since the server started."
-        yield GaugeMetricFamily("rlcar_uptime_seconds", help_text, value=uptime_s)
+        yield GaugeMetricFamily(
+            "rlcar_uptime_seconds", "Time since the process started.", value=uptime_s
+        )
 
     def _answers(self) -> Iterator[Metric]:
         answers = CounterMetricFamily(
             "rlcar_act_answers",
-            "Answers to requests for actions, by source.",
+            "Answers with actions, by their source.",
             labels=("model_version", "source"),
         )
         cars = CounterMetricFamily(
-            "rlcar_act_cars", "Cars that received an action.", labels=("model_version",)
+            "rlcar_act_cars", "Cars that got an action.", labels=("model_version",)
         )
         latency = HistogramMetricFamily(
             "rlcar_act_latency_seconds",
-            "Time from a request's arrival to its answer.",
+            "Time from the arrival of a request to its answer.",
             labels=("model_version",),
         )
         for version, counts in self.versions.items():
@@ -149,7 +170,7 @@ class ServerMetrics(Collector):
     def _actions(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(
             "rlcar_act_action",
-            "Distribution of the actions that were sent.",
+            "Histogram of the actions in answers.",
             labels=("model_version", "action"),
         )
         for version, counts in self.versions.items():

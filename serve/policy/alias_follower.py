@@ -131,7 +131,13 @@ class AliasFollower:
         return number
 
     def _candidates(self) -> list[int]:
-        """Returns the alias's values, the present one first, then every version, newest first."""
+        """Returns the alias's values, the present one first, then every version, newest first.
+
+        A server that follows the number of a version considers only that version.
+        """
+        if self._alias.isdecimal():
+            number = self._resolve_alias()
+            return [] if number is None else [number]
         numbers: list[int | None] = []
         problems: list[UserError] = []
         try:

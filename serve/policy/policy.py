@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rlcar.agents import algorithm_of
+from rlcar.agents.numpy_network import Arrays, State
 from rlcar.config import Config, parse_config
 from rlcar.errors import RegistryError
 from rlcar.registry import Model, Registry, Version
-from serve.policy.networks import Arrays, State, make_network
 
 _TRIAL_STEPS, _TRIAL_CARS = 8, 4
 BATCH_SIZES = (1, 64, 256)  # in cars: what one request may hold is the last
@@ -26,7 +27,9 @@ class NumpyPolicy:
         self.observation_size = len(version.metadata["observation"])
         self.action_size = len(version.metadata["action"])
         with np.errstate(all="ignore"):  # what overflows is noticed when it acts
-            self._network = make_network(config, arrays)
+            self._network = algorithm_of(config).make_numpy_network(
+                config.algorithm_settings, arrays
+            )
 
     def initial_state(self, batch: int) -> State:
         """The state of cars that have seen nothing yet."""
@@ -74,7 +77,7 @@ def make_policy(model: Model) -> NumpyPolicy:
     """
     number = model.version.number
     config = parse_config(model.version.metadata["config"])
-    if config.environment.id:
+    if not config.is_race:
         raise RegistryError(
             f"version {number} acts in {config.environment.id}: only policies of the race, which "
             "sees numbers, no images, can be served"

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import CheckpointError, ConfigError
 from rlcar.storage import checkpoint
@@ -177,7 +177,7 @@ def test_an_agent_is_built_before_jax_has_threads():
     """The command line builds one to check it, and then starts Ray, which forks."""
     lines = [
         "import os",
-        "from rlcar.agents.agent import make_agent",
+        "from rlcar.agents import make_agent",
         "from rlcar.config import make_config",
         "from rlcar.sim import SPEC",
         *(f"make_agent(make_config({name!r}), SPEC)" for name in ("nano", "documented", *PRESETS)),

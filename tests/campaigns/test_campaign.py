@@ -21,9 +21,11 @@ from rlcar.runs.run import Run
 from rlcar.storage import checkpoint
 from rlcar.system import lease, process_state
 
+ROOT = Path(__file__).parents[2]
 COMMAND = "rlcar campaign night.yaml"
 PATIENCE_S = 240.0
 TINY = {
+    "local": True,
     "preset": "ppo",
     "mode": "test",
     "set": {
@@ -85,6 +87,23 @@ def test_the_longest_job_comes_first_and_says_what_train_is_told(write):
     assert words[:5] == ["--local", "--preset", "ppo", "--mode", "test"]
     assert words[words.index("--seed") + 1] == "7"
     assert "training.env_steps=4096" in words
+
+
+@pytest.mark.parametrize(
+    ("job", "is_local"),
+    [
+        ({}, False),
+        ({"local": True}, True),
+        ({"local": False}, False),
+        ({"preset": "fused-ppo", "mode": "standard"}, True),
+    ],
+)
+def test_a_job_trains_on_ray_unless_it_says_otherwise_or_needs_one_process(tmp_path, job, is_local):
+    path = tmp_path / "night.yaml"
+    path.write_text(yaml.safe_dump({"jobs": [{"name": "a", "simulators": 2, **job}]}))
+    (loaded,) = load_campaign(path).jobs
+    assert ("--local" in loaded.options()) == is_local
+    assert ("--simulators" in loaded.options()) != is_local
 
 
 def test_the_example_of_the_documentation_is_a_campaign(tmp_path):
@@ -171,43 +190,17 @@ def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path)
     assert RunReader(tmp_path / "runs/cold").status().state == "stopped"
 
 
-SLOW_ENVIRONMENT = """
-import os, time
-import gymnasium
-import numpy as np
-
-class Slow(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    steps = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return np.zeros(3, np.float32), {}
-
-    def step(self, action):
-        self.steps += 1
-        time.sleep(0.005)
-        while os.path.exists("stuck"):
-            time.sleep(0.1)
-        return np.zeros(3, np.float32), 0.0, False, self.steps >= 250, {}
-
-gymnasium.register("Slow-v0", Slow)
-"""
 SLOW = {
-    "env": "slow_environment:Slow-v0",
+    "env": "tests.support.slow_environment:TestLong-v0",
     "set": {"training.env_steps": 512, "training.evaluate_every_env_steps": 512},
 }
 
 
 @pytest.fixture
 def slow_environment(tmp_path, monkeypatch):
-    (tmp_path / "slow_environment.py").write_text(SLOW_ENVIRONMENT)
     monkeypatch.chdir(tmp_path)
-    paths = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    monkeypatch.syspath_prepend(tmp_path)
 
 
 @pytest.mark.long

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.processes import free_port
 from tests.serve.served import publish
 
 RLCAR = Path(sys.executable).with_name("rlcar")
@@ -89,9 +89,7 @@ def test_a_file_of_tokens_with_silly_times_is_listed_or_refused_in_a_sentence(rl
 @contextlib.contextmanager
 def _running(folder, *options):
     """The program itself, as a person starts it; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [RLCAR, "serve", "--port", str(port), *options]
     process = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

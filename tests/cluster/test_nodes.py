@@ -8,8 +8,8 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.nodes import Node, nodes_now, selector, simulators_that_fit
 from cluster.training.fleet import Fleet
-from cluster.training.weights import Published
-from rlcar.agents.agent import make_agent
+from cluster.training.weights import PublishedWeights
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.sim import SPEC
 from rlcar.training.trainer import Trainer
@@ -55,14 +55,16 @@ def test_simulators_come_with_a_node_and_go_with_it_without_an_error(start_clust
     small_cluster = start_cluster(num_cpus=2, labels={"role": "sim"})
     config = make_config(mode="test")
     settings = ClusterConfig(simulators="auto", most_restarts_in_a_row=0, learner_cpus=1.0)
-    weights = Published(0, ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights()))
+    weights = PublishedWeights(
+        0, ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights())
+    )
 
     def drive_until(done):
         found, end_s = 0, time.monotonic() + PATIENCE_S
         while not done():
             assert time.monotonic() < end_s, (len(fleet), fleet.metrics())
-            fleet.feed(weights)
-            found += len(list(fleet.blocks(0.2)))
+            fleet.request_blocks(weights)
+            found += len(list(fleet.take_blocks(0.2)))
         return found
 
     with Fleet(config, settings) as fleet:
@@ -70,7 +72,7 @@ def test_simulators_come_with_a_node_and_go_with_it_without_an_error(start_clust
         assert len(fleet) == 1
         added = small_cluster.add_node(num_cpus=1, labels={"role": "sim"})
         drive_until(lambda: fleet.delivering() == 2)
-        nodes = {where.node for where in fleet.whereabouts()}
+        nodes = {where.node_id for where in fleet.locations()}
         assert nodes == {one.id for one in nodes_now()}
         assert len(nodes) == 2
         small_cluster.remove_node(added, allow_graceful=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 from rlcar.training.trainer import load_replay
 

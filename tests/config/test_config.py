@@ -2,8 +2,9 @@
 
 import pytest
 
+from rlcar.agents import ALGORITHMS
 from rlcar.config import dump_config, load_config, make_config, make_race_config
-from rlcar.config.presets import MODES, PRESET_OF, PRESETS, WORLDS
+from rlcar.config.presets import MODES, PRESETS, WORLDS
 from rlcar.errors import ConfigError
 
 
@@ -148,10 +149,13 @@ def test_an_absent_file_is_refused_with_its_name(tmp_path):
         make_config(file=tmp_path / "absent.yaml")
 
 
-@pytest.mark.parametrize("algorithm", PRESET_OF)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_algorithm_alone_brings_its_own_preset(algorithm, tmp_path):
     config = make_config(algorithm=algorithm)
-    assert (config.algorithm, config.preset) == (algorithm, PRESET_OF[algorithm])
+    assert (config.algorithm, config.preset) == (
+        algorithm,
+        ALGORITHMS[algorithm].default_preset,
+    )
     (tmp_path / "c.yaml").write_text(f"algorithm: {algorithm}\n")
     assert make_config(file=tmp_path / "c.yaml") == config
 

@@ -4,13 +4,20 @@ import os
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import jax
 import pytest
 from jax._src.lru_cache import LRUCache
 
-from rlcar.devices.compile_cache import keep_compiled_code
+from cluster.sweeps import trial
+from cluster.training.learner_actor import LearnerProcess
+from cluster.training.simulator import SimulatorProcess
+from rlcar.devices import compile_cache
+from rlcar.devices.compile_cache import keep_compiled_code, write_cache_entries_atomically
+from tests.support.untrained_run import untrained
 
+UNTRAINED = "the folder of a run"
 BEFORE_JAX = "keep_compiled_code(); import jax"
 AFTER_JAX = "import jax; keep_compiled_code()"  # as in a process that Ray has started
 COUNT = """
@@ -93,6 +100,66 @@ def test_under_a_limit_of_size_the_oldest_still_goes(tmp_path):
         cache.put(key, b"0123456789")
     assert cache.get("one") is None
     assert cache.get("two") == b"0123456789"
+
+
+def test_a_second_call_changes_nothing():
+    put = LRUCache.put
+    write_cache_entries_atomically()
+    assert LRUCache.put is put
+
+
+class PreparedError(Exception):
+    """Raised in place of the preparation."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--local"),
+        ("train",),
+        ("evaluate", "runs/none"),
+        ("profile", "sim"),
+        ("dream", "runs/none"),
+        ("play",),
+        ("render", "runs/none"),
+        ("drive", "http://127.0.0.1:1"),
+        ("watch", UNTRAINED),
+        ("serve", "--lane", "realtime", "--direct", "--page"),
+    ],
+)
+def test_every_verb_that_compiles_prepares_jax(rlcar, monkeypatch, arguments):
+    def prepare():
+        raise PreparedError
+
+    monkeypatch.setattr(compile_cache, "prepare_jax", prepare)
+    run = [str(untrained()) if argument is UNTRAINED else argument for argument in arguments]
+    with pytest.raises(PreparedError):
+        rlcar(*run)
+
+
+@pytest.mark.parametrize("start", [SimulatorProcess, LearnerProcess])
+def test_every_actor_that_compiles_prepares_jax(monkeypatch, start):
+    def prepare():
+        raise PreparedError
+
+    module = sys.modules[start.__module__]
+    for name in ("logs", "_step_forward"):
+        monkeypatch.setattr(module, name, mock.Mock(), raising=False)
+    monkeypatch.setattr(module, "prepare_jax", prepare)
+    with pytest.raises(PreparedError):
+        start(None, 0, 0)
+
+
+def test_a_trial_of_a_sweep_prepares_jax(monkeypatch, tmp_path):
+    def prepare():
+        raise PreparedError
+
+    for name in ("JAX_PLATFORMS", "XLA_FLAGS"):
+        monkeypatch.setenv(name, os.environ[name])
+    monkeypatch.setattr(trial.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(trial, "prepare_jax", prepare)
+    with pytest.raises(PreparedError):
+        trial.run_trial({}, None, tmp_path)
 
 
 def test_what_the_user_has_set_stays(monkeypatch):

@@ -16,7 +16,7 @@ from rlcar.errors import ConfigError
 PROGRAM = """
 import json, sys
 import jax, numpy as np
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.sim import SPEC
 from rlcar.training.trainer import Trainer

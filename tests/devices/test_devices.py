@@ -13,7 +13,7 @@ from rlcar.devices.selection import default_platform, everything_on_cpu, to_lear
 
 PROGRAM = """
 import json, jax
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.devices.selection import everything_on_cpu
 from rlcar.rollout.race import Rollout

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.processes import free_port
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -84,9 +84,7 @@ class Served:
 
     def start(self, words: list[str], folder: Path) -> None:
         self._stack.close()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         command = [str(RLCAR), *words[1:], "--lane", "realtime", "--port", str(self._port)]
         process = self._stack.enter_context(_ended(subprocess.Popen(command, cwd=folder)))
         self._stack.callback(process.wait, timeout=60)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import EnvironmentConfig, make_config
 from rlcar.envs.actions import action_mapping
 from rlcar.envs.environments import Environments

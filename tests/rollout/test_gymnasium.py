@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
 from rlcar.evaluation.environment import make_evaluation, make_rollout, spec_of
@@ -126,7 +126,7 @@ def test_vectors_of_other_sizes_are_learnt_from_too(tmp_path, algorithm, environ
 @pytest.mark.parametrize(
     ("algorithm", "environment", "words"),
     [
-        ("ppo", "rlcar/Catch-v0", "gives images, and ppo sees vectors alone"),
+        ("ppo", "rlcar/Catch-v0", "observations are images, which ppo cannot use"),
         ("sac", "CartPole-v1", "sac cannot choose among discrete actions"),
         ("td3", "CartPole-v1", "td3 cannot choose among discrete actions"),
         ("documented", "CartPole-v1", "documented cannot choose among discrete actions"),

@@ -21,9 +21,9 @@ from rlcar.runs.metrics import (
     Rate,
     RunningMean,
     first_non_finite,
-    read_metrics,
     read_progress_line,
 )
+from rlcar.runs.metrics_file import read_metrics
 
 
 class Clock:

@@ -12,7 +12,8 @@ from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.laps import Laps, score_laps
 from rlcar.rollout.race import Episodes
 from rlcar.runs import run as run_module
-from rlcar.runs.metrics import MetricsWriter, read_metrics
+from rlcar.runs.metrics import MetricsWriter
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import Run, find_save, new_run_folder, require_run
 from rlcar.storage import checkpoint
 from rlcar.system import process_state
@@ -67,7 +68,7 @@ def test_a_run_that_died_before_its_first_checkpoint_is_begun_again_as_both_mess
 
 def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
     first, *_ = make_run(tmp_path, 256)
-    program = "import sys, time; from pathlib import Path; from rlcar import process_state; "
+    program = "import sys, time; from pathlib import Path; from rlcar.system import process_state; "
     program += (
         "process_state.write(Path(sys.argv[1]), 'running'); print(flush=True); time.sleep(60)"
     )

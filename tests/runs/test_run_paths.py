@@ -14,6 +14,7 @@ import typer
 from rlcar.cli import app
 from rlcar.errors import StorageError, UserError
 from rlcar.evaluation.run_report import evaluate_run
+from rlcar.runs.folders import newest_first
 from rlcar.runs.monitor import RunReader
 from rlcar.runs.run import find_save, new_run_folder, require_run
 from rlcar.storage import checkpoint
@@ -212,3 +213,22 @@ def stopped_after(command, cwd, env_steps, name="a run"):
     (line,) = [line for line in text.splitlines() if "continue with: " in line]
     again = shlex.split(line.partition("continue with: ")[2])
     return again, checkpoint.latest(checkpoints).env_steps
+
+
+def test_the_newest_run_is_the_one_that_saved_last_or_has_just_begun(tmp_path):
+    (first,) = make_run(tmp_path / "first", 300)
+    (second,) = make_run(tmp_path / "second", 100)
+    best = save_at(tmp_path / "first/best", 200, metric=1.0)
+    for seconds, path in ((10, second.path), (20, first.path), (5, best.path)):
+        os.utime(path, (seconds, seconds))
+    (tmp_path / "no run").mkdir()
+    (tmp_path / "file").touch()
+    assert [run.name for run in newest_first(tmp_path)] == ["first", "second"]
+    os.utime(second.path, (30, 30))
+    assert [run.name for run in newest_first(tmp_path)] == ["second", "first"]
+    os.utime(best.path, (40, 40))
+    assert [run.name for run in newest_first(tmp_path)] == ["first", "second"]
+    assert [run.name for run in newest_first(tmp_path, "second")] == ["second"]
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young/run.json").write_text("{}")
+    assert newest_first(tmp_path)[0].name == "young"

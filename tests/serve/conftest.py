@@ -1,6 +1,8 @@
-"""A clock that tests set."""
+"""A registry with one model, and a clock that tests set."""
 
 import pytest
+
+from tests.serve.served import publish
 
 
 class Clock:
@@ -14,3 +16,10 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("registry") / "models"
+    publish(folder, seed=1)
+    return folder

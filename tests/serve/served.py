@@ -1,7 +1,6 @@
 """Real versions with drawn weights, and real servers: in a thread, or as the program itself."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -16,11 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import uvicorn
 
+from benchmarks.drawn_model import untrained_metadata
 from rlcar.config import make_config
-from rlcar.registry import NORMALISER, Registry
+from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes
-from rlcar.registry.schema import schema_of
-from rlcar.sim import SPEC
 from serve.lanes.realtime import uvicorn_config
 from serve.settings import ServeSettings, make_settings
 from tests.support.waiting import wait_until
@@ -39,20 +37,7 @@ def publish(folder: Path, seed: int = 0, alias: str | None = "champion") -> int:
         return (rng.normal(size=shape) * 1.5 / shape[-2] ** 0.5).astype(np.float32)
 
     arrays = {name: draw(name, shape) for name, shape in policy_shapes(config).items()}
-    lineage = dict.fromkeys(
-        ("run", "checkpoint", "env_steps", "train_steps", "seed", "commit", "trained", "versions")
-    )
-    observation, action = schema_of(config, SPEC)
-    metadata: dict[str, Any] = {
-        "description": f"drawn from seed {seed}",
-        "algorithm": config.algorithm,
-        "config": json.loads(config.model_dump_json()),
-        "observation": observation,
-        "action": action,
-        "normaliser": NORMALISER if config.algorithm == "ppo" else None,
-        "laps": None,
-        "lineage": {**lineage, "cost": None},
-    }
+    metadata = untrained_metadata(config, f"drawn from seed {seed}")
     registry = Registry(folder)
     number = registry.add(arrays, metadata).number
     if alias is not None:

@@ -21,13 +21,6 @@ SEEN = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry") / "models"
-    publish(folder, seed=1)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def web(models):
     with serving(models) as server, _client(server) as web:
         yield web

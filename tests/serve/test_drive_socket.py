@@ -14,20 +14,13 @@ from websockets.sync.client import connect
 from serve.api.frames import REQUEST_HEAD, pack_request, unpack_answer
 from serve.api.schema import RACE_RANGE, ObservationBatch, RequestError
 from serve.guard.tokens import TokenStore
-from tests.serve.served import publish, serving
+from tests.serve.served import serving
 from tests.support.waiting import wait_until
 
 SEEN = np.array([[0.5, 0.6, 0.9, 0.5, 0.4, 0.2]], np.float32)
 FIRST = np.array([True])
 TEXT = {"observation": SEEN[0].astype(float).tolist()}
 PATIENCE_S = 30.0
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry") / "models"
-    publish(folder, seed=1)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from rlcar.errors import StorageError
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import Run
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror

@@ -5,7 +5,7 @@ import numpy as np
 from rlcar.config import load_config
 from rlcar.evaluation.environment import spec_of
 from rlcar.replay import Replay
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import read_arrays
 from rlcar.training.trainer import load_replay

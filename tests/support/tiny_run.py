@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from rlcar.agents.agent import Agent, make_agent
+from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, make_config
-from rlcar.config.race import Section
 from rlcar.evaluation import run_report as evaluate_run_module
+from rlcar.settings.section import Section
 from rlcar.sim import SPEC
 from rlcar.training import loop as train_module
 from rlcar.training.loop import Outcome, train

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import Config, make_config
 from rlcar.evaluation.environment import spec_of
 from rlcar.runs.run import Run

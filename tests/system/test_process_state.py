@@ -13,7 +13,7 @@ def test_a_process_that_lives_is_not_gone_and_one_that_ended_is(tmp_path):
     about = process_state.read(tmp_path)
     assert about["pid"] == os.getpid()
     assert not process_state.is_gone(about)
-    program = "import sys; from pathlib import Path; from rlcar import process_state; "
+    program = "import sys; from pathlib import Path; from rlcar.system import process_state; "
     program += "process_state.write(Path(sys.argv[1]), 'running')"
     subprocess.run([sys.executable, "-c", program, tmp_path], check=True)
     assert process_state.is_gone(process_state.read(tmp_path))

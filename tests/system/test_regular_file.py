@@ -8,7 +8,7 @@ import pytest
 from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.registry import Registry
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.monitor import RunReader
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import map_arrays

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from rlcar.runs.metrics import ProgressLine, read_metrics
+from rlcar.runs.metrics import ProgressLine
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.monitor import RunReader
 from rlcar.storage import checkpoint
 from rlcar.system import terminal

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rlcar.replay import Replay
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import Run
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint

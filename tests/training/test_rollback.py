@@ -9,7 +9,7 @@ import pytest
 from rlcar.config import load_config
 from rlcar.errors import NonFiniteError
 from rlcar.rollout.race import Rollout
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 from rlcar.training.loop import train
 from rlcar.training.rollback import roll_back, with_lower_learning_rate

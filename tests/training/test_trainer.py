@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.errors import CheckpointError, NonFiniteError
 from rlcar.replay import Replay
 from rlcar.sim import SPEC

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlcar.agents.dreamer.dream import Dream, make_dreamer
+from rlcar.agents.dreamer.dream import make_dreamer
 from rlcar.agents.dreamer.rssm import initial_state
+from rlcar.agents.dreams import Dream
 from rlcar.config import dump_config, make_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.sim import SPEC

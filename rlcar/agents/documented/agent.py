@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rlcar.config.algorithms import DocumentedConfig
+from rlcar.agents.documented.settings import DocumentedConfig
 from rlcar.types import Array, Batch, Learner, Metrics, Params, Policy, Spec, TimeStep
 
 _CRASH_BELOW = -5.0  # half of what a crash pays

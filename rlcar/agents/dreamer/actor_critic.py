@@ -25,8 +25,8 @@ from rlcar.agents.dreamer.returns import (
     return_scale,
     update_return_range,
 )
+from rlcar.agents.dreamer.settings import ActorCriticConfig
 from rlcar.agents.dreamer.step_loss import step_loss
-from rlcar.config.algorithms import ActorCriticConfig
 from rlcar.devices.data_parallel import of_all_devices
 from rlcar.types import Metrics, Params, Spec
 

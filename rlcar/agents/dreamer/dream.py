@@ -1,13 +1,14 @@
 """What the world model expects to happen: open-loop imagination from a belief."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rlcar.agents.dreamer.actor_critic import make_actor_critic
 from rlcar.agents.dreamer.distributions import symexp, two_hot_mean
+from rlcar.agents.dreamer.learner import TrainState, policy_part
+from rlcar.agents.dreamer.policy import PolicyCarry
 from rlcar.agents.dreamer.rssm import (
     RssmState,
     draw_latent,
@@ -15,31 +16,10 @@ from rlcar.agents.dreamer.rssm import (
     most_likely_latent,
     remembered,
 )
+from rlcar.agents.dreamer.settings import DreamerConfig
 from rlcar.agents.dreamer.world_model import features, make_world_model
-from rlcar.config.algorithms import DreamerConfig
+from rlcar.agents.dreams import Dream, Dreamer, DreamSupport
 from rlcar.types import Array, Params, Spec
-
-
-class Dream(NamedTuple):
-    """H steps that N cars expect; nothing of them was seen."""
-
-    observation: Array  # [H, N, O], in the observation's own units
-    reward: Array  # [H, N]
-    continues: Array  # [H, N] chance that the episode goes on, 0..1
-    action: Array  # [H, N, A]
-
-
-class Dreamer(NamedTuple):
-    """Two ways of dreaming on from what a policy believes (`PolicyCarry.state`); jitted.
-
-    `follow(params, state, action [H, N, A], key) -> Dream` under given actions;
-    `imagine(params, state, length, key) -> Dream` under the policy's own. `params` are the
-    learner's, with decoder and heads; latents are drawn with `key`, or the likeliest when it is
-    None; `length` is static.
-    """
-
-    follow: Callable[..., Dream]
-    imagine: Callable[..., Dream]
 
 
 def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
@@ -99,3 +79,26 @@ def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
         return told(world, states, action)
 
     return Dreamer(jax.jit(follow), jax.jit(imagine, static_argnums=2))
+
+
+def _params_of(state: TrainState) -> Params:
+    """Returns the running average: the noise of the newest parameters is a fifth of the error."""
+    return state.average
+
+
+def _belief_of(carry: PolicyCarry) -> RssmState:
+    return carry.state
+
+
+def _with_action(carry: PolicyCarry, action: Array) -> PolicyCarry:
+    return carry._replace(action=action)
+
+
+def _latent_of(config: DreamerConfig, carry: PolicyCarry) -> Array:
+    latent = carry.state.latent
+    return latent.reshape(latent.shape[0], config.world_model.latent_groups, -1)
+
+
+DREAM_SUPPORT = DreamSupport(
+    make_dreamer, _params_of, policy_part, _belief_of, _with_action, _latent_of
+)

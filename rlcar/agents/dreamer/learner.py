@@ -23,6 +23,7 @@ from rlcar.agents.dreamer.optimizer import make_optimizer, tensor_norms
 from rlcar.agents.dreamer.products import products_in
 from rlcar.agents.dreamer.returns import ReturnRange, initial_return_range
 from rlcar.agents.dreamer.rssm import RssmState, draw_latent, feature_size, latent_noise, remembered
+from rlcar.agents.dreamer.settings import DreamerConfig
 from rlcar.agents.dreamer.step_loss import by_cache
 from rlcar.agents.dreamer.time_scan import scan
 from rlcar.agents.dreamer.world_model import (
@@ -32,7 +33,6 @@ from rlcar.agents.dreamer.world_model import (
     make_world_model,
     world_model_loss,
 )
-from rlcar.config.algorithms import DreamerConfig
 from rlcar.devices.data_parallel import drawn, mean_over_devices, on_each_device
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rlcar.config.algorithms import OptimizerConfig
+from rlcar.agents.dreamer.settings import OptimizerConfig
 
 _ROW = 4096  # numbers of one tensor that are squared and added side by side
 

@@ -14,8 +14,8 @@ from rlcar.agents.dreamer.rssm import (
     most_likely_latent,
     remembered,
 )
+from rlcar.agents.dreamer.settings import DreamerConfig
 from rlcar.agents.dreamer.world_model import features, make_world_model, observe_step
-from rlcar.config.algorithms import DreamerConfig
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 

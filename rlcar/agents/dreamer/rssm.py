@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rlcar.agents.dreamer.distributions import sample_one_hot, straight_through, unimix
 from rlcar.agents.dreamer.layers import BlockGru, Linear, NormedLinear
-from rlcar.config.algorithms import WorldModelConfig
+from rlcar.agents.dreamer.settings import WorldModelConfig
 from rlcar.devices.data_parallel import drawn
 from rlcar.types import Params
 

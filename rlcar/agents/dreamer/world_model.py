@@ -29,8 +29,8 @@ from rlcar.agents.dreamer.rssm import (
     sample_latent,
     split_posterior,
 )
+from rlcar.agents.dreamer.settings import WorldModelConfig
 from rlcar.agents.dreamer.time_scan import scan, time_scan
-from rlcar.config.algorithms import WorldModelConfig
 from rlcar.types import Batch, Metrics, Params, Spec
 
 _OPEN_LOOP_EVERY = 4  # steps from one start of a dream along the batch to the next

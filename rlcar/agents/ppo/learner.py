@@ -14,7 +14,7 @@ from rlcar.agents.normaliser import (
     update_moments,
 )
 from rlcar.agents.ppo.networks import Output, make_distribution, make_networks
-from rlcar.config.algorithms import PpoConfig
+from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
 
 _LOG_RATIO_LIMIT = 10.0

@@ -7,7 +7,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from rlcar.config.algorithms import PpoConfig
+from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.types import Params, Spec
 
 

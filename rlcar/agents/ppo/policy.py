@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rlcar.agents.normaliser import normalise
 from rlcar.agents.ppo.networks import make_distribution, make_networks
-from rlcar.config.algorithms import PpoConfig
+from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 

@@ -10,7 +10,7 @@ import optax
 from rlcar.agents.q_learning.networks import make_actor, make_critics
 from rlcar.agents.q_learning.transitions import transitions_of
 from rlcar.agents.sac.policy import sample
-from rlcar.config.algorithms import SacConfig
+from rlcar.agents.sac.settings import SacConfig
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.agents.q_learning.networks import Network, make_actor
-from rlcar.config.algorithms import SacConfig
+from rlcar.agents.sac.settings import SacConfig
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 _LOG_DEVIATION = (-20.0, 2.0)

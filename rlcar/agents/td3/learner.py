@@ -8,7 +8,7 @@ import optax
 
 from rlcar.agents.q_learning.networks import make_actor, make_critics
 from rlcar.agents.q_learning.transitions import Transitions, transitions_of
-from rlcar.config.algorithms import Td3Config
+from rlcar.agents.td3.settings import Td3Config
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
 
 

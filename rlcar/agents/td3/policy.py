@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.agents.q_learning.networks import make_actor
-from rlcar.config.algorithms import Td3Config
+from rlcar.agents.td3.settings import Td3Config
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.config import make_cluster_config
 from cluster.training.loop import train as train_on_ray
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
 from rlcar.rollout.race import Rollout
@@ -61,7 +61,7 @@ def test_a_fused_training_resumes_bit_for_bit(tmp_path):
 
 def test_who_cannot_be_fused_is_told(tmp_path):
     for algorithm in ("sac", "dreamer"):
-        with pytest.raises(ConfigError, match="blocks_per_call 2 is for ppo"):
+        with pytest.raises(ConfigError, match="blocks_per_call 2 needs an on-policy algorithm"):
             make_config(algorithm=algorithm, overrides=["training.blocks_per_call=2"])
     with pytest.raises(UserError, match="train with --local"):
         train_on_ray(make_config("fused-ppo"), make_cluster_config(), tmp_path)

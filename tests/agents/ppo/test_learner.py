@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.agents.ppo.learner import _advantages, _discounted_returns
 from rlcar.agents.ppo.networks import Output, make_distribution, make_networks
+from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.config import make_config
-from rlcar.config.algorithms import PpoConfig
 from rlcar.rollout.race import Rollout
 from rlcar.sim import SPEC as RACE
 from rlcar.training.loop import train

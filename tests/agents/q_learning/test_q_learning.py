@@ -9,9 +9,10 @@ from rlcar.agents.q_learning.networks import make_actor, make_critics
 from rlcar.agents.q_learning.transitions import transitions_of
 from rlcar.agents.sac import learner as sac_learner
 from rlcar.agents.sac import policy as sac_policy
+from rlcar.agents.sac.settings import SacConfig
 from rlcar.agents.td3 import learner as td3_learner
 from rlcar.agents.td3 import policy as td3_policy
-from rlcar.config.algorithms import SacConfig, Td3Config
+from rlcar.agents.td3.settings import Td3Config
 from rlcar.types import Batch, TimeStep
 from tests.agents.dreamer.tiny import SPEC, random_batch
 

@@ -16,7 +16,7 @@ from cluster.chaos.run import against_running_training
 from cluster.chaos.watch import Watch
 from cluster.config import ClusterConfig
 from rlcar.errors import UserError
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 
 
 def test_only_workers_of_ray_are_signalled():

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from benchmarks.processes import free_port
 from cluster.doctor import machine as doctor
 from cluster.doctor.machine import Finding
 from cluster.jobs.auth_token import token_path
@@ -24,11 +25,6 @@ def states(findings):
 def only(findings):
     (finding,) = findings
     return finding
-
-
-def closed_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.mark.slow
@@ -75,7 +71,7 @@ def test_mode_and_token_must_fit(home, variables, state, said):
 def test_the_address_of_a_cluster_that_has_gone_is_found_in_file_and_variable(home, tmp_path):
     file = tmp_path / "tmp" / "ray" / "ray_current_cluster"
     file.parent.mkdir(parents=True)
-    gone = f"127.0.0.1:{closed_port()}"
+    gone = f"127.0.0.1:{free_port()}"
     file.write_text(gone)
     findings = list(doctor._addresses(home | {"RAY_ADDRESS": gone}))
     assert states(findings) == {"recorded cluster": "warning", "address": "problem"}

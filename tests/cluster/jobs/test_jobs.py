@@ -6,11 +6,9 @@ Also what runs the commands of README and docs that need a cluster.
 import contextlib
 import json
 import os
-import random
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import free_port
 from rlcar.storage import checkpoint
 
 pytestmark = pytest.mark.ray
@@ -45,16 +44,6 @@ START_S = 120.0
 QUICK = ("--set", "training.env_steps=256", "--simulators", "1")
 
 
-def free_ports(number):
-    """Below those that the kernel gives to whoever asks, and above those of Ray's workers."""
-    found = []
-    while len(found) < number:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.append(port)
-    return found
-
-
 def kill_all_of(ray_folder):
     """Ends whatever was started with this folder for Ray's files."""
     wanted = f"RAY_TMPDIR={ray_folder}".encode()
@@ -68,7 +57,7 @@ def kill_all_of(ray_folder):
 def head(tmp_path_factory):
     """A head of its own, with its own home; returns the dashboard's address and the home."""
     home = tmp_path_factory.mktemp("head")
-    gcs, dashboard, agent, metrics, client = free_ports(5)
+    gcs, dashboard, agent, metrics, client = (free_port() for _ in range(5))
     with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as folder:
         environment = os.environ | {
             "HOME": str(home),
@@ -203,7 +192,7 @@ def test_ctrl_c_detaches_and_the_job_is_listed_watched_and_stopped_with_a_save(h
     assert [run["state"] for run in seen["runs"] if run["name"] == job] == ["running"]
     assert [node["state"] for node in seen["nodes"]] == ["alive"]
 
-    assert_is_one_sentence(done(laptop(STOP, job="nosuch", **token)), "knows no job 'nosuch'")
+    assert_is_one_sentence(done(laptop(STOP, job="nosuch", **token)), "has no job 'nosuch'")
     code, _, stderr = done(laptop(STOP, job=job, **token))
     assert (code, stderr) == (0, f"{job}: stopped\n")
     assert checkpoint.latest(home / "endless" / "checkpoints") is not None

@@ -81,7 +81,7 @@ def ended(status, **fields):
         (ended("FAILED", driver_exit_code=2, message="Job entrypoint …"), 2, ""),
         (ended("FAILED", driver_exit_code=127), 127, "name one with --python"),
         (ended("FAILED", message="Traceback\n  x\nRuntimeEnvError: no disk\n"), 1, "no disk"),
-        (ended("FAILED"), 1, "a reason that Ray does not tell"),
+        (ended("FAILED"), 1, "a reason that Ray does not report"),
     ],
 )
 def test_how_a_job_ended_is_its_exit_code_and_why_is_said_where_its_log_does_not(job, code, why):

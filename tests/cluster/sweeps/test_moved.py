@@ -11,7 +11,7 @@ import time
 import pytest
 import yaml
 
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 
 pytestmark = [
     pytest.mark.ray,

@@ -14,10 +14,10 @@ import yaml
 
 from cluster.sweeps.file import parse_sweep
 from cluster.sweeps.sweep import new_sweep_folder, run_sweep, stored_sweep
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import UserError
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import read_arrays

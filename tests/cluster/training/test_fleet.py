@@ -10,14 +10,14 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.training.fleet import Fleet
 from cluster.training.ordered_fleet import OrderedFleet, SimulatorLostError
-from cluster.training.weights import Published
-from rlcar.agents.agent import make_agent
+from cluster.training.weights import PublishedWeights
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import UserError
 from rlcar.evaluation.environment import spec_of
 from rlcar.sim import SPEC
 from rlcar.training.trainer import Trainer
-from tests.cluster.training.slow_environment import STEP_S
+from tests.support.slow_environment import STEP_S
 
 pytestmark = [
     pytest.mark.ray,
@@ -38,7 +38,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def weights(embedded_ray, config):
-    return Published(0, ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights()))
+    return PublishedWeights(0, ray.put(Trainer(config, SPEC, make_agent(config, SPEC)).weights()))
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def blocks_until(fleet, weights, done):
     found, end_s = [], time.monotonic() + PATIENCE_S
     while not done(found):
         assert time.monotonic() < end_s, (len(found), fleet.restarts)
-        fleet.feed(weights)
-        found += fleet.blocks(timeout_s=0.2)
+        fleet.request_blocks(weights)
+        found += fleet.take_blocks(timeout_s=0.2)
     return found
 
 
 def process_ids(fleet):
-    return [where.process for where in fleet.whereabouts()]
+    return [where.pid for where in fleet.locations()]
 
 
 def test_the_driver_gets_episodes_and_a_ref_to_their_block(make_fleet, config, weights):
@@ -82,12 +82,12 @@ def test_the_driver_gets_episodes_and_a_ref_to_their_block(make_fleet, config, w
 def test_a_simulator_never_has_more_blocks_in_flight_than_allowed(make_fleet, config, weights):
     fleet = make_fleet(config, ClusterConfig(simulators=1, blocks_in_flight=2))
     for _ in range(3):
-        fleet.feed(weights)
+        fleet.request_blocks(weights)
     end_s = time.monotonic() + PATIENCE_S
     found = []
     while len(found) < 2 and time.monotonic() < end_s:
-        found += fleet.blocks(timeout_s=0.2)
-    found += fleet.blocks(timeout_s=2.0)
+        found += fleet.take_blocks(timeout_s=0.2)
+    found += fleet.take_blocks(timeout_s=2.0)
     assert len(found) == 2
 
 
@@ -117,7 +117,7 @@ def slow():
     return make_config(
         mode="test",
         preset="ppo",
-        environment="tests.cluster.training.slow_environment:TestSlow-v0",
+        environment="tests.support.slow_environment:TestSlow-v0",
         overrides=["training.cars=4", "training.block_length=32"],
     )
 
@@ -125,7 +125,7 @@ def slow():
 @pytest.fixture(scope="module")
 def slow_weights(embedded_ray, slow):
     spec = spec_of(slow)
-    return Published(0, ray.put(Trainer(slow, spec, make_agent(slow, spec)).weights()))
+    return PublishedWeights(0, ray.put(Trainer(slow, spec, make_agent(slow, spec)).weights()))
 
 
 SLOW_BLOCK_S = 4 * 32 * STEP_S
@@ -148,11 +148,11 @@ def test_while_the_driver_does_something_else_for_long_nobody_becomes_silent(
     """During an evaluation nobody asks the simulators, and the next look must not judge that."""
     fleet = make_fleet(slow, SLOW_CLUSTER)
     blocks_until(fleet, slow_weights, len)
-    fleet.feed(slow_weights)
+    fleet.request_blocks(slow_weights)
     for _ in range(2):
-        list(fleet.blocks(timeout_s=0.0))
+        list(fleet.take_blocks(timeout_s=0.0))
         time.sleep(SLOW_BLOCK_S * 0.7)  # longer than the deadline
-    list(fleet.blocks(timeout_s=0.0))
+    list(fleet.take_blocks(timeout_s=0.0))
     blocks_until(fleet, slow_weights, len)
     assert (fleet.restarts, fleet.lost) == (0, 0)
 
@@ -165,13 +165,13 @@ def test_in_a_fixed_order_a_slow_simulator_is_not_lost_and_a_stopped_one_is(slow
             end_s = time.monotonic() + PATIENCE_S
             while number:
                 assert time.monotonic() < end_s, number
-                number -= fleet.take(timeout_s=0.2) is not None
+                number -= fleet.take_block(timeout_s=0.2) is not None
 
-        fleet.fill(slow_weights)
-        fleet.send(slow_weights)
+        fleet.request_all(slow_weights)
+        fleet.request(slow_weights)
         take(SLOW_CLUSTER.blocks_in_flight)
         (actor,) = fleet._actors
-        process = ray.get(actor.whereabouts.remote()).process
+        process = ray.get(actor.location.remote()).pid
         os.kill(process, signal.SIGSTOP)
         try:
             with pytest.raises(SimulatorLostError, match=r"simulator 0: silent for \d+ s"):
@@ -192,7 +192,7 @@ def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_oft
         while not (pids := process_ids(fleet)):
             fleet.start()
         (pid,) = pids
-        fleet.feed(weights)  # several calls die with it: that is one failure
+        fleet.request_blocks(weights)  # several calls die with it: that is one failure
         os.kill(pid, signal.SIGKILL)
         blocks_until(fleet, weights, lambda _: fleet.restarts > before)
         assert fleet.restarts == before + 1

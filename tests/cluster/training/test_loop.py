@@ -15,11 +15,11 @@ import ray
 from cluster.config import ClusterConfig
 from cluster.training import loop as train_module
 from cluster.training.fleet import Fleet
-from cluster.training.learner import RemoteLearner
+from cluster.training.learner_handle import LearnerHandle
 from cluster.training.loop import train
 from rlcar.config import load_config, make_config
 from rlcar.errors import CheckpointError, ConfigError, NonFiniteError, UserError
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 
 pytestmark = [
@@ -105,7 +105,7 @@ def test_each_logged_row_says_how_old_the_weights_of_its_blocks_were(done):
 def started(monkeypatch):
     """Lists the actors as they are started: "simulator" and "learner" -> actors."""
     actors = {"simulator": [], "learner": []}
-    start_simulator, start_learner = Fleet._start, RemoteLearner.__init__
+    start_simulator, start_learner = Fleet._start, LearnerHandle.__init__
 
     def record_simulator(fleet, simulator):
         start_simulator(fleet, simulator)
@@ -116,13 +116,13 @@ def started(monkeypatch):
         actors["learner"].append(learner._actor)
 
     monkeypatch.setattr(Fleet, "_start", record_simulator)
-    monkeypatch.setattr(RemoteLearner, "__init__", record_learner)
+    monkeypatch.setattr(LearnerHandle, "__init__", record_learner)
     return actors
 
 
 def send(actor, number):
     """Sends a signal to an actor's process."""
-    os.kill(ray.get(actor.whereabouts.remote(), timeout=60).process, number)
+    os.kill(ray.get(actor.location.remote(), timeout=60).pid, number)
 
 
 def learned_save(folder, since=0):
@@ -206,7 +206,7 @@ def test_training_goes_on_when_a_block_is_lost_on_its_way_to_the_learner(
     tmp_path, monkeypatch, caplog
 ):
     lost = []
-    blocks = Fleet.blocks
+    blocks = Fleet.take_blocks
 
     def lose_the_first(fleet, timeout_s, most):
         for block in blocks(fleet, timeout_s, most):
@@ -215,12 +215,14 @@ def test_training_goes_on_when_a_block_is_lost_on_its_way_to_the_learner(
                 block = block._replace(trajectory=block_of_a_dead_host.remote())
             yield block
 
-    monkeypatch.setattr(Fleet, "blocks", lose_the_first)
+    monkeypatch.setattr(Fleet, "take_blocks", lose_the_first)
     outcome = train(tiny(), ONE, tmp_path / "run")
     assert lost
     assert outcome.summary["env_steps"] >= 2048
     assert [
-        record.message for record in caplog.records if record.name == "cluster.training.learner"
+        record.message
+        for record in caplog.records
+        if record.name == "cluster.training.learner_handle"
     ] == ["a block is lost on its way to the learner"]
     assert rows_with(tmp_path / "run", "cluster/blocks_lost")[-1]["cluster/blocks_lost"] == 1
 

@@ -11,7 +11,7 @@ from ray.exceptions import OutOfDiskError
 from cluster.config import ClusterConfig
 from cluster.training.loop import train
 from rlcar.config import make_config
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 
 STORE_BYTES = 80_000_000

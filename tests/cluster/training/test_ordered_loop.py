@@ -84,8 +84,8 @@ def test_a_lost_simulator_ends_the_training_with_a_checkpoint_and_a_sentence(tmp
         if killed:
             return
         killed.append(1)
-        where = ray.get(actors[1].whereabouts.remote(), timeout=60)
-        os.kill(where.process, signal.SIGKILL)
+        where = ray.get(actors[1].location.remote(), timeout=60)
+        os.kill(where.pid, signal.SIGKILL)
 
     monkeypatch.setattr(OrderedFleet, "__init__", record)
     config = config_of("ppo", "training.env_steps=1000000")

@@ -11,15 +11,15 @@ import pytest
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.training.learner import RemoteLearner
+from cluster.training.learner_handle import LearnerHandle
 from cluster.training.loop import train
 from cluster.training.replay_shards import ReplayShards, rings_on
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
 from rlcar.evaluation.environment import make_rollout
 from rlcar.replay import Replay
-from rlcar.runs.metrics import read_metrics
+from rlcar.runs.metrics_file import read_metrics
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.training.loop import train as train_locally
@@ -66,19 +66,19 @@ def test_shards_elsewhere_give_the_batches_of_a_replay_here():
 @pytest.mark.slow
 def test_a_shard_that_dies_costs_what_came_after_the_checkpoint_and_no_more(tmp_path, monkeypatch):
     folder, learners = tmp_path / "run", []
-    start = RemoteLearner.__init__
+    start = LearnerHandle.__init__
 
     def record(learner, *arguments):
         start(learner, *arguments)
         learners.append(learner)
 
-    monkeypatch.setattr(RemoteLearner, "__init__", record)
+    monkeypatch.setattr(LearnerHandle, "__init__", record)
 
     def kill_one():
         while not checkpoint.latest(folder / "checkpoints"):
             time.sleep(0.05)
-        where = ray.get(learners[0]._shards.actors[1].whereabouts.remote(), timeout=60)
-        os.kill(where.process, signal.SIGKILL)
+        where = ray.get(learners[0]._shards.actors[1].location.remote(), timeout=60)
+        os.kill(where.pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill_one, daemon=True)
     thread.start()
@@ -101,7 +101,7 @@ def test_a_shard_that_dies_costs_what_came_after_the_checkpoint_and_no_more(tmp_
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("algorithm=ppo", "ppo remembers one block alone"),
+        ("algorithm=ppo", "ppo has no replay buffer to spread"),
         ("replay.on_device=true", "lies in the learner's device; leave one of the two out"),
     ],
 )

@@ -7,23 +7,17 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks.processes import free_port
 from rlcar.registry import Registry
 from serve.api.schema import ActAnswer
 from serve.client.client import AsyncDriveClient, DriveClient, FallbackPolicy, ServerError
 from serve.guard.tokens import TokenStore
 from serve.policy.policy import load_policy
 from serve.settings import make_settings
-from tests.serve.served import publish, serving, serving_settings
+from tests.serve.served import serving, serving_settings
 
 SEEN = np.array([0.5, 0.6, 0.9, 0.5, 0.4, 0.2], np.float32)
 BRAKE = [[0.0, -1.0]]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry") / "models"
-    publish(folder, seed=1)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +73,15 @@ def test_other_cars_are_not_given_what_these_did():
 
 
 def test_what_was_never_there_brakes_at_once():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{free.getsockname()[1]}"
-        for websocket in (False, True):
-            with DriveClient(dead, websocket=websocket) as car:
-                reply = car.act(SEEN)
-                assert reply.source == "fallback"
-                assert reply.action.tolist() == BRAKE
-                assert reply.error
-                with pytest.raises(ServerError, match="cannot reach"):
-                    car.check()
+    dead = f"http://127.0.0.1:{free_port()}"
+    for websocket in (False, True):
+        with DriveClient(dead, websocket=websocket) as car:
+            reply = car.act(SEEN)
+            assert reply.source == "fallback"
+            assert reply.action.tolist() == BRAKE
+            assert reply.error
+            with pytest.raises(ServerError, match="cannot reach"):
+                car.check()
 
 
 @pytest.mark.parametrize("websocket", [False, True])

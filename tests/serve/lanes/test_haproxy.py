@@ -20,7 +20,7 @@ from serve.guard.limits import MAX_HEADERS
 from serve.lanes.haproxy import find_haproxy, front_config, listen
 from serve.lanes.realtime import open_front_end
 from serve.settings import make_settings
-from tests.serve.served import program, publish
+from tests.serve.served import program
 from tests.support.waiting import wait_until
 
 SEEN = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
@@ -30,21 +30,14 @@ pytestmark = pytest.mark.skipif(find_haproxy() is None, reason="there is no HAPr
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry") / "models"
-    publish(folder, seed=1)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(folder):
+def server(models):
     limits = {
         "connections_per_address": LIMIT,
         "trusted_proxies": "127.0.0.9,127.0.1.0/24",
         "deadline_ms": 1000,
         "write_timeout_s": 1.0,
     }
-    with program(folder, *(f"--set={name}={value}" for name, value in limits.items())) as server:
+    with program(models, *(f"--set={name}={value}" for name, value in limits.items())) as server:
         yield server
 
 
@@ -112,7 +105,7 @@ def test_a_proxy_that_is_no_network_is_refused(value):
 
 
 @pytest.mark.parametrize("websocket", [False, True])
-def test_the_sdk_drives_through_haproxy(folder, server, websocket):
+def test_the_sdk_drives_through_haproxy(models, server, websocket):
     with DriveClient(server.url, websocket=websocket, timeout_ms=1000) as car:
         sources = {car.act(SEEN, is_first=step == 0).source for step in range(10)}
     assert sources == {"model"}
@@ -222,8 +215,8 @@ def test_haproxy_accepts_no_more_connections_than_there_are_descriptors(tmp_path
     assert "maxconn 200\n" in config.stdout
 
 
-def test_a_haproxy_whose_files_were_removed_is_started_again(folder):
-    with program(folder) as server:
+def test_a_haproxy_whose_files_were_removed_is_started_again(models):
+    with program(models) as server:
         (before,) = _fronts(server)
         place = Path(os.readlink(f"/proc/{before}/cwd"))
         (place / "haproxy.cfg").unlink()
@@ -244,8 +237,8 @@ def test_haproxy_is_started_again_when_it_dies(server):
     assert httpx.get(f"{server.url}/health/ready").status_code == 200
 
 
-def test_haproxy_ends_with_a_killed_server(folder):
-    with program(folder) as server:
+def test_haproxy_ends_with_a_killed_server(models):
+    with program(models) as server:
         (front,) = _fronts(server)
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
@@ -254,8 +247,8 @@ def test_haproxy_ends_with_a_killed_server(folder):
             pass  # The port is free again.
 
 
-def test_the_server_stops_in_time_with_open_connections(folder):
-    with program(folder) as server, _connected(server) as idle, _connected(server) as half:
+def test_the_server_stops_in_time_with_open_connections(models):
+    with program(models) as server, _connected(server) as idle, _connected(server) as half:
         idle.sendall(_get(b"/health/live"))
         assert _status(idle) == 200
         half.sendall(b"GET /health/live HTTP/1.1\r\n")
@@ -267,16 +260,16 @@ def test_the_server_stops_in_time_with_open_connections(folder):
 
 
 @pytest.mark.parametrize("options", [[], ["--direct"]])
-def test_a_second_ctrl_c_is_no_traceback(folder, options):
-    with program(folder, *options) as server:  # It looks for one at the end.
+def test_a_second_ctrl_c_is_no_traceback(models, options):
+    with program(models, *options) as server:  # It looks for one at the end.
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.02)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(20) == 130
 
 
-def test_direct_serves_without_haproxy(folder):
-    with program(folder, "--direct") as server:
+def test_direct_serves_without_haproxy(models):
+    with program(models, "--direct") as server:
         assert not _fronts(server)
         answer = httpx.post(f"{server.url}/v1/act", json={"observation": SEEN})
         assert answer.json()["source"] == "model"
@@ -307,20 +300,20 @@ def test_without_haproxy_loopback_is_direct_and_nothing_else_is_served(monkeypat
         pass
 
 
-def test_a_port_in_use_is_one_sentence(rlcar, folder):
+def test_a_port_in_use_is_one_sentence(rlcar, models):
     with listen("127.0.0.1", 0) as taken:
         taken.listen()
         port = taken.getsockname()[1]
-        code, _, stderr = rlcar("serve", "--lane", "realtime", "--port", port, "--registry", folder)
+        code, _, stderr = rlcar("serve", "--lane", "realtime", "--port", port, "--registry", models)
     assert code == 2
     assert stderr.splitlines()[-1].startswith(f"error: cannot listen at 127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("name", ["a b # 'c", "d" * 120])
-def test_any_temporary_folder_will_do(folder, tmp_path, monkeypatch, name):
+def test_any_temporary_folder_will_do(models, tmp_path, monkeypatch, name):
     place = tmp_path / name
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
-    with program(folder) as server:
+    with program(models) as server:
         answer = httpx.post(f"{server.url}/v1/act", json={"observation": SEEN})
         assert answer.json()["source"] == "model"

@@ -16,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from benchmarks.processes import free_port
 from rlcar.registry import Registry
 from serve.client.client import DriveClient
 from serve.lanes.ray_serve import ENVIRONMENT
@@ -70,9 +71,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
     with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as ray:
         environment = os.environ | {

@@ -13,6 +13,7 @@ import time
 import httpx
 import pytest
 
+from benchmarks.processes import free_port
 from tests.serve.served import publish
 
 ANSWERS_WITHIN_S = 60.0
@@ -25,9 +26,7 @@ pytestmark = pytest.mark.ray
 def _lane(tmp_path):
     """`rlcar serve`, as a person starts it; yields the process, its port and its output's path."""
     publish(tmp_path / "models")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
     with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as ray:
         environment = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": ray, "JAX_PLATFORMS": "cpu"}

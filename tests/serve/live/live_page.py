@@ -1,7 +1,6 @@
 """A run that was begun and saved but not trained, and the live page on a port of this machine."""
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,8 @@ from rlcar.training.trainer import Trainer
 from serve.live.app import live_config
 from serve.live.session import LiveSession, open_live
 from serve.settings import make_settings
-from tests.serve.served import Server
+from tests.serve.served import Server, running
 from tests.support.tiny_run import make_tiny_config, tiny_agent
-from tests.support.waiting import wait_until
 
 
 def save_run(folder: Path, env_steps: int = 128) -> Path:
@@ -59,16 +57,7 @@ def paged(registry: Path, run: Path | None = None, **settings: Any) -> Iterator[
 @contextlib.contextmanager
 def on_a_port(live: LiveSession, config: uvicorn.Config) -> Iterator[Page]:
     """Runs what uvicorn is to run in a thread, until the block ends."""
-    server = Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started or not thread.is_alive())
-    assert server.started, "uvicorn did not start"
-    server.port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30.0) as web:
+    with running(config) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        with httpx.Client(base_url=url, timeout=30.0) as web:
             yield Page(server, live, web)
-    finally:
-        server.should_exit = True
-        thread.join(20.0)
-        assert not thread.is_alive(), "uvicorn did not stop"

@@ -73,6 +73,10 @@ def test_without_a_run_the_champion_drives_first(registry):
     assert open_catalog(registry, None).first().version == 2
 
 
+def test_without_a_run_a_version_that_is_asked_for_drives_first(registry):
+    assert open_catalog(registry, None, "5").first().version == 5
+
+
 def test_with_a_run_its_newest_save_drives_first_and_each_can_be_loaded(registry, run):
     models = open_catalog(registry, run)
     loaded = models.first()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.agents.agent import make_agent
+from rlcar.agents import make_agent
 from rlcar.agents.normaliser import Moments, normalise
 from rlcar.config import Config, make_config
 from rlcar.errors import RegistryError

@@ -1,15 +1,12 @@
-"""Settings of the algorithms."""
+"""Settings of the world-model agent."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
+import pydantic
 from pydantic import Field
 
-from rlcar.config.race import Section
-from rlcar.settings.numbers import EnvSteps, NonNegative, Positive, Signed, Size
-
-Units = Annotated[int, Field(ge=1, le=16_384)]
-Layers = Annotated[int, Field(ge=1, le=32)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+from rlcar.settings.numbers import Layers, NonNegative, Positive, Probability, Size, Units
+from rlcar.settings.section import Section
 
 
 class WorldModelConfig(Section):
@@ -59,6 +56,15 @@ class WorldModelConfig(Section):
     """Weight of the dynamics loss at imagined steps; 0 switches it off."""
     open_loop_length: Size = 15
     """Number of steps that the open-loop losses imagine, at most half of `replay.batch_length`."""
+
+    @pydantic.model_validator(mode="after")
+    def _blocks_fit(self) -> "WorldModelConfig":
+        if self.recurrent_units % self.recurrent_blocks:
+            raise ValueError(
+                f"recurrent_units {self.recurrent_units} is not a multiple of recurrent_blocks "
+                f"{self.recurrent_blocks}"
+            )
+        return self
 
 
 class ActorCriticConfig(Section):
@@ -119,94 +125,3 @@ class DreamerConfig(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of matrix products in train steps; bfloat16 is faster on GPUs and on CPUs
     with AMX."""
-
-
-class DocumentedConfig(Section):
-    """The plain networks of the first product: no recurrence, no distributions."""
-
-    latent_units: Units = 32
-    """Units of the latent state."""
-    hidden_units: Units = 64
-    """Hidden units of every network."""
-    learning_rate: Positive = 1e-3
-    """Learning rate of the optimizer."""
-    imagination_length: Size = 15
-    """Number of imagined steps of each trajectory."""
-    discount: float = Field(0.97, gt=0.0, lt=1.0)
-    """Discount of rewards for each env step."""
-    exploration_noise: Positive = 0.2
-    """Standard deviation of the Gaussian noise that is added to actions while exploring."""
-    exploration_start: Probability = 1.0
-    """Probability of exploring at the beginning of a training."""
-    exploration_end: Probability = 0.1
-    """Smallest probability of exploring."""
-    exploration_decay: float = Field(0.999, gt=0.0, lt=1.0)
-    """Factor by which each train step multiplies the probability of exploring."""
-
-
-class PpoConfig(Section):
-    """Proximal policy optimisation (Schulman et al. 2017); defaults of Stable-Baselines3."""
-
-    hidden_units: Units = 64
-    """Units of each of the two hidden layers of policy and value network."""
-    recurrent_units: int = Field(0, ge=0, le=16_384)
-    """Units of a GRU before both networks, for partially observed tasks; 0 leaves it out."""
-    initial_log_deviation: float = Field(0.0, ge=-5.0, le=2.0)
-    """Initial logarithm of the standard deviation of actions. A smaller value explores less and
-    drives more smoothly."""
-    learning_rate: Positive = 3e-4
-    """Learning rate of the optimizer."""
-    epochs: Size = 10
-    """Number of passes over the collected blocks in each train step."""
-    minibatch_size: EnvSteps = 64
-    """Number of env steps in a minibatch."""
-    discount: float = Field(0.99, gt=0.0, lt=1.0)
-    """Discount of rewards for each env step."""
-    lambda_: Probability = 0.95
-    """The λ of generalised advantage estimation."""
-    clip_ratio: Positive = 0.2
-    """Clipping range of the probability ratio."""
-    entropy_scale: NonNegative = 0.0
-    """Weight of the entropy bonus."""
-    value_scale: NonNegative = 0.5
-    """Weight of the value loss."""
-    gradient_norm: Positive = 0.5
-    """Largest global norm of the gradients; larger ones are scaled down."""
-
-
-class QLearningConfig(Section):
-    """What SAC and TD3 share: two critics, slow copies of them, one update for each env step."""
-
-    hidden_units: Units = 256
-    """Units of each of the two hidden layers of every network."""
-    learning_rate: Positive = 3e-4
-    """Learning rate of the optimizers."""
-    discount: float = Field(0.99, gt=0.0, lt=1.0)
-    """Discount of rewards for each env step."""
-    slow_rate: Probability = 0.005
-    """Share of each critic that its slow copy takes over in each train step."""
-    reward_scale: Positive = 1.0
-    """Factor that multiplies rewards before learning."""
-
-
-class SacConfig(QLearningConfig):
-    """Soft actor-critic (Haarnoja et al. 2018) with a learnt temperature."""
-
-    target_entropy: Signed | None = None
-    """Entropy that the temperature is tuned for; null means minus the number of action
-    dimensions."""
-    initial_temperature: Positive = 1.0
-    """Initial temperature, the weight of the entropy bonus."""
-
-
-class Td3Config(QLearningConfig):
-    """Twin delayed deterministic policy gradient (Fujimoto et al. 2018)."""
-
-    policy_delay: Size = 2
-    """Number of critic updates for one update of the actor."""
-    target_noise: NonNegative = 0.2
-    """Standard deviation of the noise on target actions."""
-    target_noise_limit: NonNegative = 0.5
-    """Limit at which the noise on target actions is clipped."""
-    exploration_noise: NonNegative = 0.1
-    """Standard deviation of the Gaussian noise that is added to actions while driving."""

@@ -1,0 +1,47 @@
+"""Presets of PPO, as parts of the settings tree."""
+
+from rlcar.agents.algorithm import Tree
+
+# A block is what an update learns from, whole.
+_PPO: Tree = {
+    "algorithm": "ppo",
+    "training": {"env_steps": 100_000, "block_length": 128, "evaluate_every_env_steps": 4096},
+}
+
+# Fewer, larger minibatches: small ones are what a compiled loop waits for.
+_FUSED_PPO: Tree = {
+    "algorithm": "ppo",
+    "ppo": {"minibatch_size": 1024, "epochs": 4, "learning_rate": 1e-3},
+    "training": {
+        "env_steps": 1_000_000,
+        "cars": 64,
+        "block_length": 64,
+        "blocks_per_call": 4,
+        "evaluate_every_env_steps": 16_384,
+    },
+}
+
+# The fastest laps: a short horizon makes time dear, little noise makes the line fine.
+_FAST_LAPS: Tree = {
+    "algorithm": "ppo",
+    "ppo": {
+        "minibatch_size": 512,
+        "epochs": 8,
+        "discount": 0.95,
+        "initial_log_deviation": -1.0,
+    },
+    "training": {
+        "env_steps": 10_000_000,
+        "cars": 32,
+        "block_length": 128,
+        "blocks_per_call": 8,
+        "evaluate_every_env_steps": 200_000,
+    },
+}
+
+PRESETS: dict[str, Tree] = {
+    "ppo": _PPO,
+    "recurrent-ppo": {**_PPO, "ppo": {"recurrent_units": 64, "minibatch_size": 512}},
+    "fused-ppo": _FUSED_PPO,
+    "fast-laps": _FAST_LAPS,
+}
