@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -56,11 +57,14 @@ class Application:
         settings: ServeSettings,
         routes: Sequence[BaseRoute] = (),
         background: Sequence[Background] = (),
+        collectors: Sequence[Collector] = (),
     ):
-        """`routes` and `background` are those of the live page, guarded like the policy's."""
+        """The live page adds routes, services that run in the background, and metrics."""
         self.settings = settings
         self._background = background
         self.metrics = ServerMetrics()
+        for collector in collectors:
+            self.metrics.register(collector)
         self.alias_follower = AliasFollower(
             Registry(settings.registry), settings.alias, self.metrics
         )
@@ -176,12 +180,14 @@ def make_app(
     settings: ServeSettings,
     routes: Sequence[BaseRoute] = (),
     background: Sequence[Background] = (),
+    collectors: Sequence[Collector] = (),
 ) -> Security:
     """Returns the application behind its guard.
 
-    `routes` are added to the policy's; each of `background` is entered before the first request.
+    `routes` and `collectors` are added to the policy's; each of `background` is entered before the
+    first request.
     """
-    application = Application(settings, routes, background)
+    application = Application(settings, routes, background, collectors)
     return Security(application, settings, application.metrics.count)
 
 
