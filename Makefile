@@ -13,7 +13,7 @@ APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update hea
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-chaos check fmt results bench bench-sim bench-serve attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-chaos check docs fmt results bench bench-sim bench-serve attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,11 @@ check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/mypy
 	$(UV) lock --check --quiet
 
+docs: $(STAMP) ## builds the documentation into docs/_build/html; a warning or a dead link is an error
+	rm -rf docs/_build
+	$(RUN)/python -m sphinx -b html --fail-on-warning --keep-going --quiet -d docs/_build/doctrees docs docs/_build/html
+	$(RUN)/python -m docs._generate.check_site docs/_build/html
+
 fmt: $(STAMP) ## formats and mends what can be mended
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
@@ -103,4 +108,4 @@ golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	git diff --stat -- tests/golden
 
 clean: ## removes the environment and caches, never runs/
-	rm -rf $(VENV) $(CUDA) .venv-bench .venv-bench-serve .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(CUDA) .venv-bench .venv-bench-serve .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis docs/_build

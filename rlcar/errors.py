@@ -1,10 +1,10 @@
-"""Errors that are the user's to mend: the CLI prints one as a sentence and exits with code 2."""
+"""Errors that the user can correct: the CLI prints the message and exits with code 2."""
 
 import shlex
 
 
 def command(*words: object) -> str:
-    """Returns a command line of `rlcar` for messages, quoted for a shell."""
+    """Returns the command line `rlcar <words>` for a message, quoted for a shell."""
     return shlex.join(["rlcar", *map(str, words)])
 
 
@@ -14,28 +14,28 @@ def reason_of(error: OSError) -> str:
 
 
 class UserError(Exception):
-    """Says what is wrong, with which value, and what to do; never shown as a traceback."""
+    """An error whose message says what is wrong, with which value, and what to do."""
 
 
 class ConfigError(UserError):
-    """A setting that does not exist or cannot have that value."""
+    """A setting does not exist or cannot have the given value."""
 
 
 class CheckpointError(UserError):
-    """A save that cannot be loaded: absent, torn, of another format or of another architecture."""
+    """A checkpoint cannot be loaded: it is absent, incomplete, or does not fit this program."""
 
 
 class StorageError(UserError):
-    """Storage that is not where its address says, or that refuses."""
+    """An object store or a folder cannot be reached or refuses a request."""
 
 
 class NonFiniteError(UserError):
-    """Training produced a NaN or an infinity."""
+    """Training or a policy produced a NaN or an infinity."""
 
 
 class RegistryError(UserError):
-    """A model version that does not exist, is damaged, or cannot be written."""
+    """A model version does not exist, is damaged, or cannot be written."""
 
 
 class RegistryUnavailableError(RegistryError):
-    """A registry's folder or object store that cannot be reached, or does not answer in time."""
+    """The folder or object store of a registry cannot be reached or does not answer in time."""

@@ -1,57 +1,76 @@
-"""The vocabulary: what travels between simulator, replay, learner and policy.
+"""The data types that travel between simulator, replay buffer, learner and policy.
 
-Axes, everywhere: `N` cars, `B` batch, `T` time, `H` imagined time, `R` rays, `S` latent groups,
-`K` classes, `D` recurrent units, `O` observation size, `A` action size.
+Every shape in this project is written with these axis letters:
+
+| Letter | Axis                                       |
+| ------ | ------------------------------------------ |
+| `N`    | cars, or other environments, side by side  |
+| `T`    | time: consecutive env steps                |
+| `B`    | batch                                      |
+| `H`    | imagined time: steps of a world model      |
+| `O`    | numbers of an observation                  |
+| `A`    | numbers of an action                       |
+| `R`    | rays of the distance sensor                |
+| `S`    | groups of the discrete latent state        |
+| `K`    | classes of each latent group               |
+| `D`    | recurrent units                            |
+
+The data flow in a circle:
+
+    environment -> TimeStep [N, ...] -> Trajectory [T, N, ...] -> replay buffer
+    replay buffer -> Batch [B, T, ...] -> Learner -> Weights -> Policy -> environment
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-Array = Any  # np.ndarray on the host, jax.Array inside a jit
-Params = Any  # a pytree of arrays
-Metrics = dict[str, Any]  # named `who/what_unit`, scalars
+# `Any`, because one source serves both libraries and no type checker knows their common part.
+Array = Any  # np.ndarray on the host, jax.Array on a device and inside `jax.jit`
+Params = Any  # a pytree of arrays: the parameters of a policy or of a learner
+Metrics = dict[str, Any]  # scalars by name, `who/what_unit`
 
 
 class Spec(NamedTuple):
-    """What an agent knows of its environment."""
+    """The interface of an environment: the sizes of its observations and actions."""
 
-    observation_size: int
-    action_size: int
-    is_discrete: bool = False  # an action is then one-hot [A], else each entry is in [-1, 1]
-    image_shape: tuple[int, int, int] | None = None  # [height, width, channels] uint8, if any
+    observation_size: int  # O
+    action_size: int  # A
+    is_discrete: bool = False  # True: an action is one-hot [A]. False: each entry is in [-1, 1]
+    image_shape: tuple[int, int, int] | None = None  # [height, width, channels]; None: no image
 
 
 class TimeStep(NamedTuple):
-    """What an environment says after each action (or after a reset).
+    """What N environments return after an action or a reset.
 
-    An episode's last observation is a step of its own (`is_last`); the step that follows it ignores
-    the action and starts the next episode (`is_first`, reward 0). So no observation is ever lost.
+    The last observation of an episode is a time step of its own (`is_last`). The next call ignores
+    the action and returns the first time step of the next episode (`is_first`, reward 0).
+    Therefore no observation is lost.
     """
 
     observation: Array  # [N, O] float32
-    reward: Array  # [N] float32, for the action that led here
-    is_first: Array  # [N] bool
-    is_last: Array  # [N] bool, the episode ended: crash, finish or time-out
-    is_terminal: Array  # [N] bool, it ended by a crash or a finish: no future reward exists
-    image: Array = None  # [N, *image_shape] uint8; None where the environment has none
+    reward: Array  # [N] float32, for the action that led to this observation
+    is_first: Array  # [N] bool, the first time step of an episode
+    is_last: Array  # [N] bool, the last one: crash, finish or time limit
+    is_terminal: Array  # [N] bool, ended by a crash or a finish: no reward can follow
+    image: Array = None  # [N, height, width, channels] uint8; None without images
 
 
 class Trajectory(NamedTuple):
-    """T consecutive steps of N cars; the unit that travels from a simulator to the replay."""
+    """T consecutive time steps of N cars: what a simulator sends to the replay buffer."""
 
     observation: Array  # [T, N, O] float32
-    previous_action: Array  # [T, N, A] float32, what led to this step; ignored where is_first
+    previous_action: Array  # [T, N, A] float32, led to this step; meaningless where is_first
     reward: Array  # [T, N] float32
     is_first: Array  # [T, N] bool
     is_last: Array  # [T, N] bool
     is_terminal: Array  # [T, N] bool
-    weights_version: Array  # [T, N] int32, of the policy that chose `previous_action`
-    image: Array = None  # [T, N, *image_shape] uint8
-    carry: Array = None  # [T, N, carry_size] float32, the policy's before this step
+    weights_version: Array  # [T, N] int32, of the policy that acted in this block
+    image: Array = None  # [T, N, height, width, channels] uint8; None without images
+    carry: Array = None  # [T, N, carry_size] float32, the policy's memory before this step
 
 
 class Batch(NamedTuple):
-    """B windows of T consecutive steps out of the replay."""
+    """B windows of T consecutive time steps from the replay buffer."""
 
     observation: Array  # [B, T, O] float32
     previous_action: Array  # [B, T, A] float32
@@ -59,53 +78,59 @@ class Batch(NamedTuple):
     is_first: Array  # [B, T] bool
     is_last: Array  # [B, T] bool
     is_terminal: Array  # [B, T] bool
-    image: Array = None  # [B, T, *image_shape] uint8
+    image: Array = None  # [B, T, height, width, channels] uint8; None without images
     carry: Array = None  # [B, T, carry_size] float32
 
 
 class Weights(NamedTuple):
-    """The policy's part of the parameters; the learner counts `version` up."""
+    """The parameters that a policy needs to act, with their version."""
 
-    version: int
+    version: int  # counts the learner's train steps; 0 is untrained
     params: Params
 
 
 class Policy(NamedTuple):
-    """Chooses actions; nothing but pure functions of `params`.
+    """Chooses actions. All functions are pure; the policy's memory is the `carry`.
 
-    `initial(number_of_cars)` -> carry;
-    `act(params, carry, time_step, key, explore)` -> (carry, action [N, A]), which the environment
-    clips to [-1, 1]; the key is consumed, `explore` is a static bool: False takes the
-    distribution's mode. A driver that `sees_cars` is a yardstick that no car could be: its `act`
-    gets the simulator's view as well. Where learning has to know what the cars remembered when they
-    acted, the carry is an array `[N, carry_size]`, which goes into the trajectory. Until its first
-    train step one that `starts_by_chance` explores with evenly drawn actions.
+    `initial(number_of_cars)` -> carry, at the start of the first episode.
+
+    `act(params, carry, time_step, key, explore)` -> (carry, action `[N, A]`). The environment clips
+    actions to [-1, 1]. The key is consumed. `explore` is a static bool: True samples the action
+    distribution, False takes its mode.
     """
 
     initial: Callable[[int], Any]
     act: Callable[..., tuple[Any, Array]]
-    sees_cars: bool = False
+    # True only for hand-written baselines that use more than the sensors: `act` then gets the
+    # simulator's `CarView` as one more argument.
+    uses_car_view: bool = False
+    # Above 0 if the learner needs the carry: it is then an array `[N, carry_size]`, and every
+    # trajectory contains it.
     carry_size: int = 0
-    starts_by_chance: bool = False
+    # True: exploration takes uniformly drawn actions until the first train step.
+    starts_with_random_actions: bool = False
 
 
 class Learner(NamedTuple):
-    """Turns batches into better parameters; its whole state is one pytree, its RNG key included.
+    """Improves parameters from batches. Its whole state, random key included, is one pytree.
 
-    `init(seed)` -> state; `update(state, batches)` -> (state, metrics): one train step for each
-    batch of `batches` (leaves `[updates, B, T, ...]`), metrics averaged over them;
-    `policy_params(state)` -> what `Policy.act` needs, and nothing more. One that is `is_on_policy`
-    learns from each block once, whole, while it is the newest: B is then its cars.
+    `init(seed)` -> state.
+
+    `update(state, batches)` -> (state, metrics). It makes one train step for each batch of
+    `batches`, whose leaves are `[updates, B, T, ...]`, and averages the metrics over them.
+
+    `policy_params(state)` -> the parameters that `Policy.act` needs, and nothing else.
     """
 
     init: Callable[[int], Any]
     update: Callable[[Any, Batch], tuple[Any, Metrics]]
     policy_params: Callable[[Any], Params]
+    # True: the learner trains once on each new block as a whole, so that B is the number of cars.
     is_on_policy: bool = False
 
 
 class Evaluation(NamedTuple):
-    """Named figures of a policy, and the one by which the best policy is chosen."""
+    """The result of evaluating a policy."""
 
-    metrics: dict[str, float]  # evaluation/…
-    cost: float  # Lower is better.
+    metrics: dict[str, float]  # named evaluation/...
+    cost: float  # the best policy is the one with the lowest cost

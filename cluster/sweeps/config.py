@@ -79,7 +79,7 @@ class PbtScheduler(Section):
     """Population-based training (Jaderberg et al. 2017): the worst continue from the best."""
 
     type: Literal["pbt"]
-    """Population-based training."""
+    """Population-based training: the worst trials continue from the best."""
     perturb_every_env_steps: EnvSteps
     """Number of env steps between two exchanges."""
     quantile: float = Field(0.25, ge=1e-6, le=0.5)

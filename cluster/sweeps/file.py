@@ -84,7 +84,7 @@ def parse_sweep(tree: Mapping[str, Any]) -> SweepConfig:
 
 
 def _check_metric(sweep: SweepConfig, base: Config) -> None:
-    known = ENVIRONMENT_METRICS if base.environment.id else RACE_METRICS
+    known = RACE_METRICS if base.is_race else ENVIRONMENT_METRICS
     if sweep.metric not in known:
         raise ConfigError(f"metric: there is no {sweep.metric!r}{nearest(sweep.metric, [*known])}")
 

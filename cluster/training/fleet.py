@@ -33,6 +33,7 @@ from cluster.training.simulator_handle import SimulatorHandle
 from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError
+from rlcar.evaluation.environment import kind_of
 from rlcar.rollout.race import Episodes
 from rlcar.runs.metrics import Rate
 from rlcar.types import Trajectory
@@ -54,14 +55,16 @@ class Block(NamedTuple):
 class Fleet:
     """Holds N simulators. `take_blocks` yields finished blocks and never waits for a slow one."""
 
-    def __init__(self, config: Config, cluster: ClusterConfig, epoch: int = 0):
-        """`epoch` is the first one: a resumed training gives another, so it drives new races."""
-        self._cluster, self._epoch = cluster, epoch
+    def __init__(self, config: Config, cluster: ClusterConfig, restart_id: int = 0):
+        """`restart_id` is that of the first simulators; each replacement counts it up."""
+        self._cluster, self._restart_id = cluster, restart_id
         self._config_ref = ray.put(config)
-        self._must_close = bool(config.environment.id)  # the race has nothing to close
+        self._must_close = kind_of(config).must_close
         self._watch = NodeWatch()
         self._simulators: list[SimulatorHandle] = []
-        self._epochs: dict[int, int] = {}  # index -> epoch of the next simulator with that index
+        self._next_restart_ids: dict[
+            int, int
+        ] = {}  # index -> restart_id of the next simulator with that index
         self._order = itertools.count()
         self.restarts = self.lost = 0
         self._restarts_by_node: collections.Counter[str] = collections.Counter()
@@ -230,10 +233,10 @@ class Fleet:
         )
 
     def _start(self, simulator: SimulatorHandle) -> None:
-        simulator.epoch = self._epochs.get(simulator.index, self._epoch)
-        self._epochs[simulator.index] = simulator.epoch + 1
+        simulator.restart_id = self._next_restart_ids.get(simulator.index, self._restart_id)
+        self._next_restart_ids[simulator.index] = simulator.restart_id + 1
         actor_class = simulator_class(self._cluster, self._watch.nodes)
-        arguments = (self._config_ref, simulator.index, simulator.epoch)
+        arguments = (self._config_ref, simulator.index, simulator.restart_id)
         simulator.started(start_actor(actor_class, *arguments))
 
     def _end(self, *simulators: SimulatorHandle, at_once: bool = False) -> None:

@@ -49,7 +49,7 @@ def train(
     what the user can correct; earlier checkpoints stay as they were.
     """
     _check_supported(config, cluster)
-    epoch = resume.env_steps if resume else 0  # differs from that of every earlier command
+    restart_id = resume.env_steps if resume else 0  # differs from that of every earlier command
     with (
         hold(folder),
         terminal.outlived(folder / terminal.LOG),
@@ -64,7 +64,7 @@ def train(
                 if config.training.deterministic:
                     ordered = OrderedTraining(cluster, folder, evaluate, stop, mirror, on_evaluated)
                     return ordered.run(config, resume)
-                with Fleet(config, cluster, epoch) as fleet:
+                with Fleet(config, cluster, restart_id) as fleet:
                     training = _FleetTraining(
                         cluster, folder, evaluate, stop, mirror, on_evaluated, fleet
                     )

@@ -19,6 +19,7 @@ from cluster.training.simulator_handle import ANSWER_S
 from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError
+from rlcar.evaluation.environment import kind_of
 from rlcar.rollout.race import Episodes
 from rlcar.runs.metrics import Rate
 from rlcar.types import Trajectory
@@ -45,15 +46,15 @@ class OrderedFleet:
     b - K x blocks_in_flight, in each run.
     """
 
-    def __init__(self, config: Config, cluster: ClusterConfig, epoch: int = 0) -> None:
-        """Starts the simulators and returns at once; `epoch` means the same as in `Fleet`."""
+    def __init__(self, config: Config, cluster: ClusterConfig, restart_id: int = 0) -> None:
+        """Starts the simulators and returns at once; `restart_id` means the same as in `Fleet`."""
         nodes = nodes_now()
         wanted = cluster.simulators
         number = wanted if isinstance(wanted, int) else max(1, simulators_that_fit(nodes, cluster))
-        self._cluster, self._must_close = cluster, bool(config.environment.id)
+        self._cluster, self._must_close = cluster, kind_of(config).must_close
         actor_class, config_ref = simulator_class(cluster, nodes), ray.put(config)
         self._actors: list[RemoteSimulator] = [
-            start_actor(actor_class, config_ref, index, epoch) for index in range(number)
+            start_actor(actor_class, config_ref, index, restart_id) for index in range(number)
         ]
         self._requests: deque[_Request] = deque()
         self._next = 0  # index of the simulator whose turn it is

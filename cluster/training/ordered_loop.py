@@ -50,12 +50,12 @@ class OrderedTraining:
 
     def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
         """Trains until `config.training.env_steps`, or until it is asked to stop."""
-        epoch = resume.env_steps if resume else 0  # differs from that of every earlier command
+        restart_id = resume.env_steps if resume else 0  # differs from that of every earlier command
         try:
             with (
                 # A lost block ends the training (`_wait_for_report`): there is nothing to count.
                 LearnerHandle(config, self.cluster, resume, lambda blocks: None) as learner,
-                OrderedFleet(config, self.cluster, epoch) as fleet,
+                OrderedFleet(config, self.cluster, restart_id) as fleet,
             ):
                 learner.wait_until_started(lambda is_urgent: None)
                 watcher = PrometheusWatcher(self.folder.name)

@@ -16,7 +16,7 @@ from cluster.training.ray_calls import RemoteMethod, RemotePairMethod
 from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import prepare_jax
-from rlcar.evaluation.environment import Driving, make_rollout, spec_of
+from rlcar.evaluation.environment import EnvironmentRollout, make_rollout, spec_of
 from rlcar.rollout.race import Episodes
 from rlcar.storage.arrays import check_finite
 from rlcar.system import heartbeat, logs
@@ -48,15 +48,15 @@ class ProcessLocation(NamedTuple):
 class SimulatorProcess:
     """Drives N cars.
 
-    `epoch` distinguishes a replacement from its predecessor, so that it drives other races.
+    `restart_id` distinguishes a replacement from its predecessor, so that it drives other races.
     """
 
-    def __init__(self, config: Config, index: int, epoch: int):
-        logs.take_over(f"simulator-{index}.{epoch}")
+    def __init__(self, config: Config, index: int, restart_id: int):
+        logs.take_over(f"simulator-{index}.{restart_id}")
         prepare_jax()  # a replacement need not compile again
         os.nice(max(0, SIMULATOR_NICENESS - os.nice(0)))
-        self._config, self._index, self._epoch = config, index, epoch
-        self._rollout: Driving | None = None
+        self._config, self._index, self._restart_id = config, index, restart_id
+        self._rollout: EnvironmentRollout | None = None
 
     @ray.method(num_returns=2)
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
@@ -87,11 +87,11 @@ class SimulatorProcess:
         """Returns where this process runs."""
         return this_location()
 
-    def _start(self) -> Driving:
+    def _start(self) -> EnvironmentRollout:
         config = self._config
         policy = make_agent(config, spec_of(config)).policy
         first_car = self._index * config.training.cars
-        return make_rollout(config, policy, first_car, self._epoch, _is_cancelled)
+        return make_rollout(config, policy, first_car, self._restart_id, _is_cancelled)
 
 
 class RemoteSimulator(Protocol):

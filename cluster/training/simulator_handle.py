@@ -33,7 +33,7 @@ class SimulatorHandle:
     """The state of one simulator; its actor may be replaced."""
 
     index: int
-    epoch: int = 0
+    restart_id: int = 0
     actor: RemoteSimulator | None = None  # None while it waits to be started
     last_progress_s: float = 0.0  # or when it started, or got its first request
     start_at_s: float = 0.0

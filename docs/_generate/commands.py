@@ -102,20 +102,16 @@ def _render(verb: Verb) -> str:
     text += f"\n{markdown.escape(verb.meaning)}\n\n```text\n{_usage(verb)}\n```\n\n"
     if not verb.options:
         return text
-    rows = []
-    for option in verb.options:
-        typed = ", ".join(markdown.code(name) for name in option.names)
-        value = f" {markdown.code(option.value)}" if option.value else ""
-        variable = f" Environment variable: `{option.variable}`." if option.variable else ""
-        rows.append(
-            (typed + value, _shown(option.default), markdown.escape(option.meaning) + variable)
-        )
-    columns = ("Argument or option", "Default", "Meaning")
-    return text + markdown.table(columns, rows, "options")
+    return text + "".join(_entry(option) for option in verb.options)
 
 
-def _shown(default: str) -> str:
-    return default if default == "required" else markdown.code(default)
+def _entry(option: Option) -> str:
+    typed = ", ".join(markdown.code(f"{name} {option.value}".strip()) for name in option.names)
+    default = option.default
+    if default not in ("", "required"):
+        default = f"default {markdown.code(default)}"
+    variable = f"environment variable {markdown.code(option.variable)}" if option.variable else ""
+    return markdown.entry(typed, markdown.escape(option.meaning), (default, variable))
 
 
 def _usage(verb: Verb) -> str:

@@ -19,6 +19,13 @@ def anchored(text: str, anchor: str) -> str:
     return f"`{text}`{{#{anchor}}}"
 
 
+def entry(names: str, meaning: str, facts: Iterable[str]) -> str:
+    """Returns a name with its meaning below it, and a line of facts that are not empty."""
+    small = " · ".join(fact for fact in facts if fact)
+    text = f"{names}\n: {_line(meaning)}\n"
+    return f"{text}\n  [{small}]{{.facts}}\n\n" if small else f"{text}\n"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], kind: str) -> str:
     """Returns a table; `kind` is its CSS class, by which narrow screens stack its cells."""
     lines = [
@@ -41,4 +48,8 @@ def paragraph(docstring: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|") or "–"
+    return _line(text).replace("|", "\\|") or "–"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -11,7 +11,7 @@ class Described(NamedTuple):
 
     path: str
     method: str
-    scope: str
+    scope: str  # empty: everybody may ask
     meaning: str
     answers: Mapping[str, str]  # status -> when; only of what the OpenAPI document describes
 
@@ -36,7 +36,7 @@ def routes() -> Iterator[Described]:
             for operation in operations.values()
             for status, answer in operation["responses"].items()
         }
-        yield Described(path, method, access.scope or "none", access.meaning, answers)
+        yield Described(path, method, access.scope or "", access.meaning, answers)
 
 
 def document() -> dict[str, Any]:
@@ -51,11 +51,14 @@ def document() -> dict[str, Any]:
 def render() -> str:
     """Returns all routes in Markdown, then the statuses of those that OpenAPI describes."""
     described = list(routes())
-    rows = (
-        (markdown.code(one.path), one.method, markdown.code(one.scope), one.meaning)
+    text = "".join(
+        markdown.entry(
+            markdown.anchored(one.path, f"route{one.path.replace('/', '-')}"),
+            one.meaning,
+            (one.method, f"scope `{one.scope}`" if one.scope else "open to everybody"),
+        )
         for one in described
     )
-    text = markdown.table(("Route", "Method", "Scope", "Meaning"), rows, "routes")
     text += markdown.heading(2, "Statuses")
     text += "\nThe guard in front of every route answers with these statuses and "
     text += '`{"error": "…"}`:\n\n'

@@ -105,22 +105,17 @@ def render(
             continue
         if group.name:
             text += markdown.heading(level, markdown.code(group.name))
-        text += f"\n{group.meaning}\n\n{_table(group.settings, page)}"
+            text += f"\n{group.meaning}\n\n"
+        text += "".join(_entry(setting, page) for setting in group.settings)
     return text
 
 
-def _table(settings: Sequence[Setting], page: str) -> str:
-    rows = (
-        (
-            markdown.anchored(one.name, anchor(one.name, page)),
-            markdown.code(one.default) if one.default else "required",
-            f"{one.type}{', ' + one.range if one.range else ''}",
-            one.unit,
-            one.meaning,
-        )
-        for one in settings
-    )
-    return markdown.table(("Name", "Default", "Value", "Unit", "Meaning"), rows, "settings")
+def _entry(setting: Setting, page: str) -> str:
+    default = f"default {markdown.code(setting.default)}" if setting.default else "required"
+    value = f"{setting.type}{', ' + setting.range if setting.range else ''}"
+    name = markdown.anchored(setting.name, anchor(setting.name, page))
+    unit = f"unit: {setting.unit}" if setting.unit else ""
+    return markdown.entry(name, setting.meaning, (default, value, unit))
 
 
 def anchor(name: str, page: str = "") -> str:

@@ -97,7 +97,7 @@ class Campaign(Section):
     """Restart a job that has shown no sign of life for this long; stages like compiling have
     more time."""
     jobs: list[Job] = Field(min_length=1)
-    """The trainings."""
+    """The trainings of the campaign."""
 
     @pydantic.model_validator(mode="after")
     def _names_differ(self) -> "Campaign":

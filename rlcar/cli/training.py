@@ -21,7 +21,10 @@ def train(
         typer.Option(help="nano, nano-grand-prix, small, medium, gymnasium, fused-ppo, …"),
     ] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help="dreamer (the default), documented, ppo, sac or td3.")
+        str | None,
+        typer.Option(
+            help="Learning algorithm (default: that of the preset); an unknown name lists all."
+        ),
     ] = None,
     world: Annotated[
         str | None, typer.Option(help="classic (the default), grand-prix, or a stage grand-prix-1.")

@@ -8,6 +8,18 @@ from pydantic import Field
 from rlcar.settings.numbers import NonNegative, Pixels
 from rlcar.settings.section import Section
 
+# The distance sensor of every car, which is part of its observation and therefore no setting.
+RAY_ANGLES_DEG = (-45.0, -22.5, 0.0, 22.5, 45.0)  # from the heading; positive is to the left
+RANGE_PX = 150
+# The motor, the brakes and the steering of every car.
+ACCELERATION_PX_PER_STEP2 = 0.2
+BRAKE_PX_PER_STEP2 = 0.4  # single-track car; the classic car brakes with its acceleration
+DRAG_PER_STEP = 0.01
+CLASSIC_TOP_SPEED_PX_PER_STEP = 5
+STEERING_DEG_PER_STEP = 5  # classic car
+FRONT_WHEEL_DEG = 30  # single-track car at steering 1
+WHEELBASE_PX = 16
+
 
 class Range(Section):
     """A number that each car draws anew for each episode, evenly from low to high."""

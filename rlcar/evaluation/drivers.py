@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar.config.race import RaceConfig
+from rlcar.config.race import (
+    FRONT_WHEEL_DEG,
+    RAY_ANGLES_DEG,
+    STEERING_DEG_PER_STEP,
+    WHEELBASE_PX,
+    RaceConfig,
+)
 from rlcar.sim import CarView
-from rlcar.sim.motion import FRONT_WHEEL_DEG, WHEELBASE_PX
 from rlcar.track import make_tracks
 from rlcar.track.racing_line import racing_lines
 from rlcar.types import Array, Policy, TimeStep
-
-RAY_ANGLES_DEG = np.array([-45.0, -22.5, 0.0, 22.5, 45.0], np.float32)  # positive is to the left
-_STEERING_DEG_PER_STEP = 5.0  # what steering 1 turns in one step
 
 # Tuned on the validation tracks, all of which these and many other values lap.
 _LEFT_MINUS_RIGHT_GAIN = 4.0
@@ -58,14 +60,12 @@ def _longest_ray(
     params: Any, carry: Any, time_step: TimeStep, key: Any, explore: bool
 ) -> tuple[Any, Array]:
     """Steers to the mean ray angle, weighted by a high power of each length; throttle always 1."""
-    return carry, _action(
-        _CAUTION * _open_angle_deg(time_step, _SHARPNESS) / _STEERING_DEG_PER_STEP
-    )
+    return carry, _action(_CAUTION * _open_angle_deg(time_step, _SHARPNESS) / STEERING_DEG_PER_STEP)
 
 
 def _open_angle_deg(time_step: TimeStep, sharpness: float) -> Array:
     weight = time_step.observation[:, :5] ** sharpness + 1e-6
-    return (weight * RAY_ANGLES_DEG[None]).sum(axis=1) / weight.sum(axis=1)
+    return (weight * np.array(RAY_ANGLES_DEG, np.float32)[None]).sum(axis=1) / weight.sum(axis=1)
 
 
 def _action(steering: Array) -> Array:
@@ -80,7 +80,7 @@ def _ray_rule(
     rule = CAREFUL if params is None else params
     observation = time_step.observation
     angle_deg = _open_angle_deg(time_step, rule.sharpness)
-    steering = jnp.clip(rule.caution * angle_deg / _STEERING_DEG_PER_STEP, -1.0, 1.0)
+    steering = jnp.clip(rule.caution * angle_deg / STEERING_DEG_PER_STEP, -1.0, 1.0)
     near = jnp.minimum(observation[:, 2], jnp.maximum(observation[:, 1], observation[:, 3]))
     wanted = rule.base + rule.slope * near  # of the top speed
     throttle = jnp.clip(rule.gain * (wanted - observation[:, 5]), -1.0, 1.0)
@@ -127,7 +127,7 @@ def make_reference(track_seeds: tuple[int, ...], config: RaceConfig) -> Policy:
         square_px2 = jnp.maximum((aim_px * aim_px).sum(axis=1), 1.0)
         if is_classic:
             angle_deg = jnp.rad2deg(jnp.arctan2(left_px, front_px))
-            steering = angle_deg / _STEERING_DEG_PER_STEP
+            steering = angle_deg / STEERING_DEG_PER_STEP
         else:
             bend_per_px = 2 * left_px / square_px2
             wheel_deg = jnp.rad2deg(jnp.arctan(bend_per_px * WHEELBASE_PX))
@@ -141,7 +141,7 @@ def make_reference(track_seeds: tuple[int, ...], config: RaceConfig) -> Policy:
         action = jnp.stack([jnp.clip(steering, -1.0, 1.0), jnp.clip(throttle, -1.0, 1.0)], axis=1)
         return view.heading_deg, action
 
-    return Policy(lambda number: jnp.zeros(number, jnp.float32), act, sees_cars=True)
+    return Policy(lambda number: jnp.zeros(number, jnp.float32), act, uses_car_view=True)
 
 
 def _direction(heading_deg: Array) -> Array:

@@ -265,7 +265,7 @@ def _start(policy: Policy, race: Race, number_of_cars: int, seed: int, limit: in
 def _advance(policy: Policy, race: Race, params: Params, drive: _Drive) -> _Drive:
     """Drives every car one step; cars that are done drive on, unseen, until the last one is."""
     key, act_key = jax.random.split(drive.key)
-    seen = (race.view(drive.race),) if policy.sees_cars else ()
+    seen = (race.view(drive.race),) if policy.uses_car_view else ()
     carry, action = policy.act(params, drive.policy, drive.time_step, act_key, False, *seen)
     state, time_step, events = race.step(drive.race, action)
     view, step, laps = race.view(state), drive.step + 1, drive.laps

@@ -49,7 +49,7 @@ def evaluate_run(
     """
     folder = require_run(path)
     config = load_config(folder / "config.json")
-    if config.environment.id:
+    if not config.is_race:
         return _evaluate_environment(folder, path, config, summary)
     seeds = track_seeds(track_set)
     agent = make_agent(config, SPEC)

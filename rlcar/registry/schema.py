@@ -3,15 +3,12 @@
 from typing import Any
 
 from rlcar.config import Config
+from rlcar.config.race import RANGE_PX, RAY_ANGLES_DEG
 from rlcar.settings.numbers import Float32
 from rlcar.settings.section import Section
 from rlcar.types import Spec
 
 Schema = list[dict[str, Any]]
-
-# As rlcar.sim has them, which needs JAX.
-_RAY_ANGLES_DEG = (-45.0, -22.5, 0.0, 22.5, 45.0)
-_RANGE_PX = 150
 
 
 class Entry(Section):
@@ -35,7 +32,7 @@ def schema_of(config: Config, spec: Spec) -> tuple[Schema, Schema]:
 def schema_of_race(config: Config) -> tuple[Schema, Schema]:
     """Describes what a car sees and does."""
     top = config.race.vehicle.top_speed_px_per_step
-    rays = [_entry(f"ray_{angle:+g}_deg", f"{_RANGE_PX} px", 0.0, 1.0) for angle in _RAY_ANGLES_DEG]
+    rays = [_entry(f"ray_{angle:+g}_deg", f"{RANGE_PX} px", 0.0, 1.0) for angle in RAY_ANGLES_DEG]
     observation = [*rays, _entry("speed", f"{top:g} px/step", 0.0, 1.0)]
     action = [_entry(name, "full", -1.0, 1.0) for name in ("steering", "throttle")]
     return observation, action

@@ -1,9 +1,7 @@
-"""Drives environments of Gymnasium with a policy: trajectories, and evaluations."""
+"""Drives environments of Gymnasium with a policy, which makes trajectories."""
 
-import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,11 +10,7 @@ from rlcar.config import Config
 from rlcar.envs.environments import Environments
 from rlcar.rollout.race import Episodes, driving_key, explore
 from rlcar.system import heartbeat
-from rlcar.types import Evaluation, Params, Policy, Trajectory, Weights
-
-_EVALUATION_EPISODES = 16
-_EVALUATION_STEPS = 27_000  # at most: half an hour of Atari; some environments never end
-_EVALUATION_SEED = 1_000_000  # far from those of training
+from rlcar.types import Policy, Trajectory, Weights
 
 
 class RolloutStoppedError(Exception):
@@ -35,12 +29,12 @@ class GymnasiumRollout:
         config: Config,
         policy: Policy,
         first_car: int = 0,
-        epoch: int = 0,
+        restart_id: int = 0,
         should_stop: Callable[[], bool] = lambda: False,
     ):
         self._should_stop = should_stop
         cars = config.training.cars
-        seed = (config.seed + 7919 * epoch) % 2**31
+        seed = (config.seed + 7919 * restart_id) % 2**31
         # Hashed: those of neighbouring seeds would share all but one.
         seeds = [np.random.SeedSequence([seed, first_car + i]) for i in range(cars)]
         self._environments = Environments(
@@ -110,51 +104,3 @@ class GymnasiumRollout:
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
         """There is nothing to restore."""
-
-
-def make_environment_evaluator(
-    config: Config,
-    policy: Policy,
-    should_stop: Callable[[], bool],
-    on_share: Callable[[float], None],
-) -> Callable[[Params], Evaluation | None]:
-    """Makes `evaluate(params)`: the mean reward of the mode over a few episodes, the same ones.
-
-    It returns None once `should_stop` says so: episodes may take minutes. After each step
-    `on_share` is told what share of the episodes is over.
-    """
-    act = jax.jit(policy.act, static_argnums=4)
-
-    def evaluate(params: Params) -> Evaluation | None:
-        seeds = range(_EVALUATION_SEED, _EVALUATION_SEED + _EVALUATION_EPISODES)
-        environments = Environments(config.environment, seeds)
-        with contextlib.closing(environments), environments.driving():
-            return look(environments, params)
-
-    def look(environments: Environments, params: Params) -> Evaluation | None:
-        carry: Any = policy.initial(_EVALUATION_EPISODES)
-        key = jax.random.PRNGKey(0)
-        reward, steps = np.zeros(_EVALUATION_EPISODES), np.zeros(_EVALUATION_EPISODES)
-        is_done = np.zeros(_EVALUATION_EPISODES, bool)
-        for _ in range(_EVALUATION_STEPS):
-            if is_done.all():
-                break
-            if should_stop():
-                return None
-            key, act_key = jax.random.split(key)
-            with heartbeat.stage("evaluating"):
-                carry, action = act(params, carry, environments.now, act_key, False)
-                action = np.asarray(action)
-            with heartbeat.stage(heartbeat.WORKING):  # on Ray the driver may be in a slower one
-                environments.step(action)
-            reward += np.where(is_done, 0.0, environments.now.reward)
-            steps += ~is_done
-            is_done |= environments.now.is_last
-            on_share(float(is_done.mean()))
-        metrics = {
-            "evaluation/episode_reward": float(reward.mean()),
-            "evaluation/episode_steps": float(steps.mean()),
-        }
-        return Evaluation(metrics, -float(reward.mean()))
-
-    return evaluate

@@ -49,7 +49,7 @@ def explore(
 ) -> tuple[Any, Array]:
     """Returns carry and action `[N, A]` to learn from; `version` is that of the weights, `[]`."""
     carry, action = policy.act(params, carry, time_step, key, explore=True)
-    if policy.starts_by_chance:
+    if policy.starts_with_random_actions:
         # An untrained actor's one habit and a little noise would fill the replay with the same.
         by_chance = jax.random.uniform(jax.random.fold_in(key, 1), action.shape, minval=-1.0)
         action = jnp.where(version == 0, by_chance, action)
@@ -59,13 +59,17 @@ def explore(
 class Rollout:
     """Holds N cars and drives them with whatever weights it is given."""
 
-    def __init__(self, config: Config, policy: Policy, first_car: int = 0, epoch: int = 0):
-        """`first_car` keeps the cars of several simulators apart; a restart counts `epoch` up."""
+    def __init__(self, config: Config, policy: Policy, first_car: int = 0, restart_id: int = 0):
+        """`first_car` is the index of its first car among those of all simulators.
+
+        `restart_id` differs between the restarts of a training, so that each drives other races:
+        the env steps of the checkpoint that was resumed, plus one for each replaced simulator.
+        """
         cars = config.training.cars
         pool = make_pool(TRACK_SETS["train"], config.race.track)
         race = make_race(config.race, pool)
         car_id = np.arange(first_car, first_car + cars, dtype=np.int32)
-        race_seed = (config.seed + 7919 * epoch) % 2**31
+        race_seed = (config.seed + 7919 * restart_id) % 2**31
         key = driving_key(race_seed, first_car)
         # The same bits as JAX's, without a program that holds all tracks: seconds of every start.
         start = make_race(config.race, pool, np).reset(car_id, race_seed)

@@ -277,7 +277,7 @@ def _episodes_before(folder: Path) -> int:
 
 def require_race(folder: Path, config: Config) -> None:
     """Raises UserError for a run of another environment: there are no tracks to drive."""
-    if config.environment.id:
+    if not config.is_race:
         raise UserError(f"{folder} is a run of {config.environment.id}, which has no tracks")
 
 

@@ -1,4 +1,8 @@
-"""The racing world: pure functions over N cars, the same bits in NumPy and JAX."""
+"""The racing simulator: pure functions of N cars, with the same bits in NumPy and JAX.
+
+Importing this package registers the environments `rlcar/Race-v0` and `rlcar/GrandPrix-v0` with
+Gymnasium and has no other effect.
+"""
 
 import gymnasium
 
@@ -9,8 +13,8 @@ ENVIRONMENT_ID = "rlcar/Race-v0"
 GRAND_PRIX_ID = "rlcar/GrandPrix-v0"
 
 if ENVIRONMENT_ID not in gymnasium.registry:
-    # Strings, so that an environment is imported only when somebody makes one. They end their own
-    # episodes (`time_limit_steps`), so Gymnasium's limit stays off.
+    # Entry points are strings, so that Gymnasium imports an environment only when it makes one. The
+    # environments have a time limit of their own (`race.time_limit_steps`).
     for name, world in ((ENVIRONMENT_ID, "classic"), (GRAND_PRIX_ID, "grand-prix")):
         gymnasium.register(
             id=name,

@@ -1,40 +1,42 @@
-"""What differs from car to car and is not observed: grip, delay, bad sensors, a rival's start.
+"""Conditions that are drawn for each episode and not observed: grip, delay, sensor errors, rival.
 
-Every number is hashed from (seed, car, episode), so it is the same at any batch size; the noise of
-a reading also from the step.
+Every number is a hash of (seed, car, episode), and the noise of a reading also of the step.
+Therefore it is the same at any batch size.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from rlcar.config.race import RaceConfig, Range
 from rlcar.sim.backend import Backend
 from rlcar.sim.fixed import LAP_BITS, SENSE_UNITS_PER_PX
-from rlcar.sim.motion import Pedals, grip_units
+from rlcar.sim.motion import Controls, grip_units
 from rlcar.sim.sensors import RANGE, RAYS
 from rlcar.track.hashing import hash_words
+from rlcar.types import Array
 
 MOST_DELAY_STEPS = 3
-# Streams of the hash; the choice of the track has none.
+# Streams of the hash, the last word that is hashed. The choice of the track uses none.
 _GRIP, _DELAY, _NOISE, _DROPOUT, _HEAD_START, _READINGS = range(1, 7)
-_SHARE_BITS = 12  # drawn numbers are one of 2^12 + 1 even steps from low to high
-_NOISE_BITS = 14  # of a reading's noise
+_SHARE_BITS = 12  # a drawn number is one of 2^12 evenly spaced ones from low to high
+_NOISE_BITS = 14  # noise of a reading: 2^-14 of its largest value
 
 
 class Hidden(NamedTuple):
-    """One draw for each car and episode, `[N]` int32."""
+    """The hidden conditions of N cars in their episodes, each array `[N]` int32."""
 
-    grip: Any  # `motion.grip_units`
-    delay: Any  # steps
-    noise: Any  # 2^-8 px
-    dropout: Any  # 2^-16
-    head_start: Any  # of the rival, 2^-20 of a lap
-    pending: tuple[Any, ...]  # the last `MOST_DELAY_STEPS` actions, newest first, two int16 in one
+    grip: Array  # in the unit of `motion.grip_units`
+    delay: Array  # env steps from an action to its effect
+    noise: Array  # largest error of a reading, 2^-8 px
+    dropout: Array  # probability that a reading is lost, 2^-16
+    head_start: Array  # of the rival, 2^-20 of a lap
+    # The last `MOST_DELAY_STEPS` actions, newest first; each word holds steering and throttle.
+    pending: tuple[Array, ...]
 
 
-def is_plain(config: RaceConfig) -> bool:
-    """Says whether nothing is hidden: the classic car with perfect sensors, alone."""
+def has_nothing_hidden(config: RaceConfig) -> bool:
+    """Returns whether a race has no hidden conditions: a classic car alone, without errors."""
     return (
         config.vehicle.model == "classic"
         and config.vehicle.delay_steps.high == 0
@@ -45,18 +47,18 @@ def is_plain(config: RaceConfig) -> bool:
 
 
 def draw_hidden(
-    backend: Backend, config: RaceConfig, seed: Any, car_id: Any, episode: Any
+    backend: Backend, config: RaceConfig, seed: Array, car_id: Array, episode: Array
 ) -> Hidden:
-    """Draws what the episode hides."""
+    """Draws the hidden conditions of an episode of each car; the arguments are `[N]` int32."""
     xp, integer = backend.xp, backend.integer
     zero = xp.zeros_like(car_id)
 
-    def draw(stream: int, low: int, high: int) -> Any:
-        """Evenly between two integers below 2^29 whose distance is below 2^19 << 10."""
+    def draw(stream: int, low: int, high: int) -> Array:
+        """Draws uniformly from low to high, integers below 2^29 that differ by less than 2^29."""
         if low == high:
             return zero + low
         word = hash_words(seed, car_id, episode, zero + stream) >> np.uint32(32 - _SHARE_BITS)
-        # The distance is cut into 2^12 whole steps; the rest of the division is not needed.
+        # low + share (high - low) / 2^12, split so that no product exceeds int32.
         step, rest = divmod(high - low, 1 << _SHARE_BITS)
         share = word.astype(integer)
         return low + share * step + (share * rest >> _SHARE_BITS)
@@ -78,28 +80,33 @@ def draw_hidden(
     )
 
 
-def delay_action(backend: Backend, hidden: Hidden, pedals: Pedals) -> tuple[Hidden, Pedals]:
-    """Takes in the newest action and returns the one that acts now; before it, nothing is done."""
-    newest = (pedals.steering << 16) | (pedals.throttle & 0xFFFF)
+def delay_action(backend: Backend, hidden: Hidden, controls: Controls) -> tuple[Hidden, Controls]:
+    """Stores the newest action and returns the delayed one, at first (0, 0)."""
+    newest = (controls.steering << 16) | (controls.throttle & 0xFFFF)
     queue = (newest, *hidden.pending)
     acting = newest
     for steps in range(1, MOST_DELAY_STEPS + 1):
         acting = backend.xp.where(hidden.delay == steps, queue[steps], acting)
-    throttle = ((acting & 0xFFFF) ^ 0x8000) - 0x8000
-    return hidden._replace(pending=queue[:-1]), Pedals(acting >> 16, throttle)
+    throttle = ((acting & 0xFFFF) ^ 0x8000) - 0x8000  # sign extension of the lower half
+    return hidden._replace(pending=queue[:-1]), Controls(acting >> 16, throttle)
 
 
-def spoil_readings(
-    backend: Backend, hidden: Hidden, seed: Any, car_id: Any, moment: tuple[Any, Any], reading: Any
-) -> Any:
-    """Adds noise to readings `[R, N]` in 2^-8 px and drops some; `moment` is (episode, step)."""
+def corrupt_readings(  # a car's moment is its (episode, step)
+    backend: Backend,
+    hidden: Hidden,
+    seed: Array,
+    car_id: Array,
+    moment: tuple[Array, Array],
+    reading: Array,
+) -> Array:
+    """Returns readings `[R, N]` in 2^-8 px with noise; lost readings become `RANGE`."""
     xp, integer = backend.xp, backend.integer
     episode, step = moment
     rows = []
     for ray in range(RAYS):
         stream = xp.zeros_like(car_id) + (_READINGS + ray)
         word = hash_words(seed, car_id, episode, step, stream)
-        # The upper 15 bits are noise in -1..1, the lower 16 decide on a drop-out.
+        # The upper 15 bits are noise in -1..1, the lower 16 decide whether the reading is lost.
         noise = (word >> np.uint32(17)).astype(integer) - (1 << _NOISE_BITS)
         is_dropped = (word & np.uint32(0xFFFF)).astype(integer) < hidden.dropout
         noisy = xp.clip(reading[ray] + (noise * hidden.noise >> _NOISE_BITS), 0, RANGE)

@@ -1,6 +1,7 @@
-"""A race whose state and answer are one array: what the Gymnasium faces call.
+"""A compiled race whose state and output are packed into one array, for the Gymnasium environments.
 
-A call of a compiled function costs by the number of its arrays, for few cars more than the race.
+The overhead of calling a compiled function grows with the number of its arrays. For few cars it
+exceeds the time of the race itself.
 """
 
 from collections.abc import Callable
@@ -13,85 +14,91 @@ import numpy as np
 from rlcar.sim.backend import COMPILER_OPTIONS, one_kernel
 from rlcar.sim.race import Race
 from rlcar.sim.state import CarView, Events, RaceState
-from rlcar.types import TimeStep
+from rlcar.types import Array, TimeStep
 
 
 class PackedRace(NamedTuple):
-    """N cars of a race, compiled.
+    """The compiled race of N cars.
 
-    `reset(car_id, seed)` and `step(packed, action [N, 2])` return one int32 array with the state
-    and what the step told; `told(packed)` is the latter, read-only: `N` float32 numbers for each of
-    the observation (`[N, O]`, so `O` times as many), reward, is_last, is_terminal, lap time
-    (steps), x and y (px), speed (px/step), heading (degrees), progress; with `same_step` also
-    the next episode's first observation `[N, O]`.
+    `reset(car_id [N], seed)` and `step(packed, action [N, 2])` return one int32 array, which holds
+    the state and the output.
+
+    `output(packed)` is the output as read-only float32 numbers. It is a sequence of arrays:
+    observation `[N, O]`; then, `[N]` each, reward, is_last, is_terminal, lap time (steps), x and y
+    (px), speed (px/step), heading (degrees) and progress; with `same_step` also the observation
+    `[N, O]` on which the next action is chosen.
+
+    `view(packed)` is that of the race.
     """
 
-    reset: Callable[[np.ndarray, Any], Any]
-    step: Callable[[Any, np.ndarray], Any]
-    told: Callable[[Any], np.ndarray]
-    view: Callable[[Any], CarView]
+    reset: Callable[[np.ndarray, Any], jax.Array]
+    step: Callable[[jax.Array, np.ndarray], jax.Array]
+    output: Callable[[jax.Array], np.ndarray]
+    view: Callable[[jax.Array], CarView]
 
 
 def pack_race(race: Race, cars: int, same_step: bool = False) -> PackedRace:
-    """Packs a race of so many cars; with `same_step` an ended car begins anew in the same step."""
-    like = jax.eval_shape(race.reset, jax.ShapeDtypeStruct((cars,), np.int32), 0)[0]
-    leaves, structure = jax.tree.flatten(like)
+    """Compiles a race of `cars` cars; with `same_step` an ended car restarts in the same step."""
+    shapes = jax.eval_shape(race.reset, jax.ShapeDtypeStruct((cars,), np.int32), 0)[0]
+    leaves, structure = jax.tree.flatten(shapes)
     size = len(leaves) * cars
 
-    def unpack(packed: Any) -> RaceState:
+    def unpack(packed: jax.Array) -> RaceState:
         rows = packed[:size].reshape(len(leaves), cars)
         parts = [rows[i].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
         state: RaceState = jax.tree.unflatten(structure, parts)
         return state
 
-    def pack(state: RaceState, said: TimeStep, lap_time_steps: Any, fresh: Any) -> Any:
+    def pack(
+        state: RaceState, time_step: TimeStep, lap_time_steps: Array, next_observation: Array | None
+    ) -> jax.Array:
         view = race.view(state)
-        words = (said.reward, said.is_last, said.is_terminal, lap_time_steps)
-        seen = (view.x_px, view.y_px, view.speed_px_per_step, view.heading_deg, view.progress)
-        parts = [said.observation.reshape(-1)]
-        parts += [jnp.asarray(word).astype(jnp.float32) for word in (*words, *seen)]
-        parts += [] if fresh is None else [fresh.reshape(-1)]
-        told = jax.lax.bitcast_convert_type(jnp.concatenate(parts), jnp.int32)
-        kept = [leaf.astype(jnp.int32) for leaf in jax.tree.leaves(state)]
-        return jnp.concatenate([*kept, told])
+        pose = (view.x_px, view.y_px, view.speed_px_per_step, view.heading_deg, view.progress)
+        ends = (time_step.is_last, time_step.is_terminal, lap_time_steps)
+        parts = [time_step.observation.reshape(-1)]
+        parts += [jnp.asarray(x).astype(jnp.float32) for x in (time_step.reward, *ends, *pose)]
+        parts += [] if next_observation is None else [next_observation.reshape(-1)]
+        output = jax.lax.bitcast_convert_type(jnp.concatenate(parts), jnp.int32)
+        fields = [leaf.astype(jnp.int32) for leaf in jax.tree.leaves(state)]
+        return jnp.concatenate([*fields, output])
 
-    def reset(car_id: Any, seed: Any) -> Any:
+    def reset(car_id: Array, seed: Array) -> jax.Array:
         state, time_step = race.reset(car_id, seed)
-        fresh = time_step.observation if same_step else None
-        return pack(state, time_step, jnp.zeros(cars), fresh)
+        next_observation = time_step.observation if same_step else None
+        return pack(state, time_step, jnp.zeros(cars), next_observation)
 
-    def step(packed: Any, action: Any) -> Any:
+    def step(packed: jax.Array, action: Array) -> jax.Array:
         action = action.reshape(cars, -1)
         state, time_step, events = race.step(unpack(packed), action)
-        fresh = None
+        next_observation = None
         if same_step:
-            state, fresh = _begin_ended(race.step, state, time_step, action)
-        return pack(state, time_step, events.lap_time_steps, fresh)
+            state, next_observation = _restart_ended(race.step, state, time_step, action)
+        return pack(state, time_step, events.lap_time_steps, next_observation)
 
     return PackedRace(
         reset=jax.jit(reset),
         step=jax.jit(one_kernel(step), compiler_options=COMPILER_OPTIONS),
-        told=lambda packed: np.asarray(packed)[size:].view(np.float32),
+        output=lambda packed: np.asarray(packed)[size:].view(np.float32),
         view=lambda packed: race.view(unpack(packed)),
     )
 
 
-def _begin_ended(
-    step: Callable[[RaceState, Any], tuple[RaceState, TimeStep, Events]],
+def _restart_ended(
+    step: Callable[[RaceState, Array], tuple[RaceState, TimeStep, Events]],
     state: RaceState,
     time_step: TimeStep,
-    action: Any,
-) -> tuple[RaceState, Any]:
-    """Lets ended cars begin their next episode; returns the observation that they act on."""
+    action: Array,
+) -> tuple[RaceState, Array]:
+    """Starts the next episode of ended cars; returns the observation that all cars act on."""
     ended = state.is_ended
 
-    def begin(state: RaceState) -> tuple[RaceState, Any]:
+    def restart(state: RaceState) -> tuple[RaceState, Array]:
         fresh, first, _ = step(state, action)
         chosen = jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, state)
         return chosen, jnp.where(ended[:, None], first.observation, time_step.observation)
 
-    def go_on(state: RaceState) -> tuple[RaceState, Any]:
+    def change_nothing(state: RaceState) -> tuple[RaceState, Array]:
         return state, time_step.observation
 
-    chosen: tuple[RaceState, Any] = jax.lax.cond(ended.any(), begin, go_on, state)
+    chosen: tuple[RaceState, Array] = jax.lax.cond(ended.any(), restart, change_nothing, state)
     return chosen

@@ -1,8 +1,9 @@
-"""The race itself: N cars, each on its own track, as pure functions of their state."""
+"""The race: N cars, each on its own track, as pure functions of their state."""
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from types import ModuleType
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy
@@ -21,14 +22,20 @@ from rlcar.sim.fixed import (
     SPEED_BITS,
     quantise_action,
 )
-from rlcar.sim.hidden import Hidden, delay_action, draw_hidden, is_plain, spoil_readings
+from rlcar.sim.hidden import (
+    Hidden,
+    corrupt_readings,
+    delay_action,
+    draw_hidden,
+    has_nothing_hidden,
+)
 from rlcar.sim.motion import (
-    Pedals,
+    Controls,
     Pose,
+    curvature_table,
     drive_classic,
     drive_single_track,
     top_speed,
-    wheel_table,
 )
 from rlcar.sim.rewards import checkpoint_index, documented_reward, progress_reward
 from rlcar.sim.rival import pack_lines, scripted_lines
@@ -46,53 +53,56 @@ from rlcar.sim.state import CarView, Events, Outcome, RaceState
 from rlcar.track import TrackPool, grid
 from rlcar.track.hashing import hash_words
 from rlcar.track.shape import MIN_CELL_PX
-from rlcar.types import Spec, TimeStep
+from rlcar.types import Array, Spec, TimeStep
 
 SPEC = Spec(observation_size=RAYS + 1, action_size=2)
 TrackChoice = Literal["random", "fixed"]
 
 
 class Race(NamedTuple):
-    """Pure functions of N cars at once; the same bits at any batch size and back-end.
+    """Pure functions of N cars, with the same bits at any batch size and in NumPy and JAX.
 
-    `reset(car_id [N] int32, seed [] or [N])` -> (state, time step);
-    `step(state, action [N, 2] float32)` -> (state, time step, events): actions are clipped, a NaN
-    counts as 0; after a step with `is_last` the next one ignores its action and starts anew;
-    `view(state)` -> what people and pictures need.
+    `reset(car_id [N] int32, seed [] or [N])` -> (state, time step).
+
+    `step(state, action [N, 2] float32)` -> (state, time step, events). Actions are clipped; a NaN
+    counts as 0. For a car whose last time step has `is_last`, the step ignores the action and
+    starts the next episode.
+
+    `view(state)` -> the cars in px and degrees, for drawing and people.
     """
 
-    reset: Callable[[Any, Any], tuple[RaceState, TimeStep]]
-    step: Callable[[RaceState, Any], tuple[RaceState, TimeStep, Events]]
+    reset: Callable[[Array, Array], tuple[RaceState, TimeStep]]
+    step: Callable[[RaceState, Array], tuple[RaceState, TimeStep, Events]]
     view: Callable[[RaceState], CarView]
 
 
 class World(NamedTuple):
-    """Everything that does not change during a race."""
+    """Everything that stays the same during a race."""
 
     backend: Backend
     config: RaceConfig
     tables: Tables
-    cosine: Any
-    wheel: Any  # `motion.wheel_table`
-    rival_line: Any  # packed positions of all tracks, and where each track's begin
-    rival_start: Any  # [M + 1]
-    gates_a_step: int  # the most that a car may pass
-    tracks: int
+    cosine: Array  # `fixed.COSINE`
+    curvature: Array  # `motion.curvature_table`
+    rival_line: Array  # packed positions of the rival on all tracks, one track after the other
+    rival_start: Array  # [M + 1] index in `rival_line` at which each track begins
+    gates_a_step: int  # largest number of gates that a car may pass in one step
+    tracks: int  # M
     track_choice: TrackChoice
 
 
 def make_race(
     config: RaceConfig,
     pool: TrackPool,
-    xp: Any = jax.numpy,
+    xp: ModuleType = jax.numpy,
     track_choice: TrackChoice = "random",
     rival_lines: list[np.ndarray] | None = None,
 ) -> Race:
-    """Makes the race over the pool's tracks, for `xp` in {numpy, jax.numpy}.
+    """Makes a race over the tracks of a pool; `xp` is the module `numpy` or `jax.numpy`.
 
-    "random" draws each episode's track from (seed, car_id, episode); "fixed" gives car i always
-    track i modulo the pool's size. `rival_lines` (`rlcar.sim.rival`) are the laps of the second
-    car, one for each track; without them it follows a script.
+    The track choice "random" draws the track of each episode from (seed, car_id, episode). "fixed"
+    gives car i always track i modulo the size of the pool. `rival_lines` (see `rlcar.sim.rival`)
+    are the laps of the second car, one for each track; by default it drives a scripted lap.
     """
     return race_of(make_world(config, pool, make_backend(xp), track_choice, rival_lines))
 
@@ -104,26 +114,24 @@ def make_world(
     track_choice: TrackChoice = "random",
     rival_lines: list[np.ndarray] | None = None,
 ) -> World:
-    """Moves the pool to the back-end; raises ConfigError if it was made with other settings."""
-    made, wanted = (
-        (pool.points, pool.obstacles.shape[1]),
-        (config.track.points, config.track.obstacles),
-    )
+    """Prepares the tables of a race; raises ConfigError if the pool has other settings."""
+    made = (pool.points, pool.obstacles.shape[1])
+    wanted = (config.track.points, config.track.obstacles)
     if made != wanted:
         raise ConfigError(
-            f"the track pool was made with (points, obstacles) = {made}, the race wants {wanted}: "
-            "pass the same TrackConfig to make_pool and make_race"
+            f"the track pool was made with (points, obstacles) = {made}, but the race has "
+            f"{wanted}: pass the same TrackConfig to make_pool and make_race"
         )
     if rival_lines is None and config.rival is not None:
         rival_lines = scripted_lines(pool, config.rival.pace_px_per_step)
     if rival_lines is not None and (config.rival is None or len(rival_lines) != len(pool.seeds)):
         raise ConfigError(
-            f"{len(rival_lines)} lines of a rival for {len(pool.seeds)} tracks and race.rival = "
-            f"{config.rival}: set race.rival and give one line for each track"
+            f"there are {len(rival_lines)} lines of a rival for {len(pool.seeds)} tracks and "
+            f"race.rival = {config.rival}: set race.rival and give one line for each track"
         )
     line, start = pack_lines(rival_lines) if rival_lines else (np.zeros(1), np.zeros(2))
 
-    def table(array: np.ndarray) -> Any:
+    def table(array: np.ndarray) -> Array:
         return backend.xp.asarray(array.astype(backend.integer))
 
     return World(
@@ -131,7 +139,7 @@ def make_world(
         config=config,
         tables=make_tables(backend, pool),
         cosine=table(COSINE),
-        wheel=table(wheel_table()),
+        curvature=table(curvature_table()),
         rival_line=table(line),
         rival_start=table(start),
         gates_a_step=math.ceil(config.vehicle.top_speed_px_per_step / MIN_CELL_PX),
@@ -141,9 +149,9 @@ def make_world(
 
 
 def race_of(world: World) -> Race:
-    """Binds the functions below to a world."""
+    """Returns the functions below, bound to a world."""
 
-    def reset(car_id: Any, seed: Any) -> tuple[RaceState, TimeStep]:
+    def reset(car_id: Array, seed: Array) -> tuple[RaceState, TimeStep]:
         xp, integer = world.backend.xp, world.backend.integer
         car_id = xp.asarray(car_id).astype(integer)
         seeds = xp.zeros_like(car_id) + xp.asarray(seed).astype(integer).reshape(-1)
@@ -157,7 +165,7 @@ def race_of(world: World) -> Race:
             is_terminal=~is_first,
         )
 
-    def step(state: RaceState, action: Any) -> tuple[RaceState, TimeStep, Events]:
+    def step(state: RaceState, action: Array) -> tuple[RaceState, TimeStep, Events]:
         return step_or_reset(world, state, action)
 
     def view(state: RaceState) -> CarView:
@@ -166,12 +174,15 @@ def race_of(world: World) -> Race:
     return Race(reset, step if world.backend.xp is np else one_kernel(step), view)
 
 
-def begin_episode(world: World, car_id: Any, seed: Any, episode: Any) -> RaceState:
-    """Returns cars at the start of their episode's track."""
+def begin_episode(world: World, car_id: Array, seed: Array, episode: Array) -> RaceState:
+    """Returns the state of cars at the start of an episode."""
     xp = world.backend.xp
     track = _choose_track(world, car_id, seed, episode)
     x, y = start_position(world.backend, world.tables, track)
     zero = xp.zeros_like(car_id)
+    hidden = None
+    if not has_nothing_hidden(world.config):
+        hidden = draw_hidden(world.backend, world.config, seed, car_id, episode)
     return RaceState(
         car_id=car_id,
         seed=seed,
@@ -190,14 +201,12 @@ def begin_episode(world: World, car_id: Any, seed: Any, episode: Any) -> RaceSta
         checkpoint_step=zero,
         episode_steps=zero,
         is_ended=xp.zeros(car_id.shape, bool),
-        hidden=None
-        if is_plain(world.config)
-        else draw_hidden(world.backend, world.config, seed, car_id, episode),
+        hidden=hidden,
     )
 
 
-def advance(world: World, state: RaceState, action: Any) -> tuple[RaceState, Outcome]:
-    """Drives every car one step, without any reset; `state.is_ended` says whose episode ended."""
+def advance(world: World, state: RaceState, action: Array) -> tuple[RaceState, Outcome]:
+    """Drives every car one step without a reset; `state.is_ended` marks ended episodes."""
     backend, xp, config = world.backend, world.backend.xp, world.config
     hidden, (x, y, speed, heading) = _drive(world, state, action)
     place = locate(
@@ -216,12 +225,12 @@ def advance(world: World, state: RaceState, action: Any) -> tuple[RaceState, Out
     checkpoint = checkpoint_index(place.lap, place.position)
     is_checkpoint = checkpoint > state.checkpoint
     if config.reward == "progress":
-        # At most four cells a step: far below 2^31 / 250 even for 16 points.
+        # A car passes at most four cells a step, so the reward stays far below 2^31.
         gain = ((place.lap - state.lap) << LAP_BITS) + place.position - state.position
         reward = progress_reward(backend, gain, is_crash)
     else:
-        since = steps - state.checkpoint_step
-        reward = documented_reward(backend, speed, is_crash, is_checkpoint, since)
+        checkpoint_steps = steps - state.checkpoint_step
+        reward = documented_reward(backend, speed, is_crash, is_checkpoint, checkpoint_steps)
 
     moved = state._replace(
         x=x,
@@ -250,9 +259,9 @@ def advance(world: World, state: RaceState, action: Any) -> tuple[RaceState, Out
 
 
 def step_or_reset(
-    world: World, state: RaceState, action: Any
+    world: World, state: RaceState, action: Array
 ) -> tuple[RaceState, TimeStep, Events]:
-    """Advances the cars that race; starts the next episode of those whose last one ended."""
+    """Advances every car; a car whose episode has ended starts the next one instead."""
     xp = world.backend.xp
     is_first = state.is_ended
     moved, outcome = advance(world, state, action)
@@ -271,8 +280,8 @@ def step_or_reset(
     return next_state, time_step, Events(lap_time_steps, is_crash, is_finish)
 
 
-def observe(world: World, state: RaceState, is_on_road: Any) -> Any:
-    """Returns five rays / 150 px and speed / top speed, `[N, 6]` float32 in [0, 1]."""
+def observe(world: World, state: RaceState, is_on_road: Array) -> Array:
+    """Returns the five rays / 150 px and speed / top speed, `[N, 6]` float32 in [0, 1]."""
     backend, xp = world.backend, world.backend.xp
     frame = make_frame(backend, world.cosine, state.x, state.y, state.heading)
     reading = sense_edges(backend, world.tables, frame, state.track, state.cell, is_on_road)
@@ -280,15 +289,17 @@ def observe(world: World, state: RaceState, is_on_road: Any) -> Any:
         reading = sense_circle(backend, frame, circle, reading)
     if world.config.sensors != SensorConfig():
         moment = (state.episode, state.episode_steps)
-        reading = spoil_readings(backend, state.hidden, state.seed, state.car_id, moment, reading)
-    # One multiplication each: nothing a compiler could fuse into a differently rounded one.
+        reading = corrupt_readings(
+            backend, _present(state.hidden), state.seed, state.car_id, moment, reading
+        )
+    # A single multiplication each, which no compiler can fuse into one that rounds differently.
     rays = reading.astype(np.float32) * np.float32(1 / RANGE)
     speed = state.speed.astype(np.float32) * np.float32(1 / top_speed(world.config.vehicle))
     return xp.concatenate([rays, speed[None]], axis=0).T
 
 
 def view_cars(world: World, state: RaceState) -> CarView:
-    """Returns the public view; products with powers of two are exact in float32."""
+    """Returns the cars in px and degrees; products with powers of two are exact in float32."""
     xp = world.backend.xp
     lap_units = 1 << LAP_BITS
     laps_ahead = xp.clip(state.lap - state.laps_done, -1, 1)
@@ -296,7 +307,7 @@ def view_cars(world: World, state: RaceState) -> CarView:
     units = xp.where(state.laps_done >= world.config.laps, lap_units, units)
     top = grid.WORLD_HEIGHT_PX << POSITION_BITS
 
-    def scaled(value: Any, unit: float) -> Any:
+    def scaled(value: Array, unit: float) -> Array:
         return value.astype(np.float32) * np.float32(unit)
 
     return CarView(
@@ -312,39 +323,44 @@ def view_cars(world: World, state: RaceState) -> CarView:
     )
 
 
-def _choose_track(world: World, car_id: Any, seed: Any, episode: Any) -> Any:
+def _choose_track(world: World, car_id: Array, seed: Array, episode: Array) -> Array:
     if world.track_choice == "fixed":
         return car_id % world.tracks
-    # The hash's upper 16 bits, scaled to the pool's at most 2^16 tracks.
+    # The upper 16 bits of the hash, scaled to the size of the pool, which is at most 2^16.
     drawn = hash_words(seed, car_id, episode) >> 16
     return (drawn * np.uint32(world.tracks) >> 16).astype(world.backend.integer)
 
 
-def _drive(world: World, state: RaceState, action: Any) -> tuple[Hidden | None, Pose]:
-    """Returns what is still hidden and the cars' next poses."""
+def _drive(world: World, state: RaceState, action: Array) -> tuple[Hidden | None, Pose]:
+    """Returns the next hidden conditions and poses of the cars."""
     backend, vehicle, hidden = world.backend, world.config.vehicle, state.hidden
     pose = Pose(state.x, state.y, state.speed, state.heading)
-    pedals = Pedals(*(quantise_action(backend, action[:, i]) for i in range(2)))
+    controls = Controls(*(quantise_action(backend, action[:, i]) for i in range(2)))
     if vehicle.delay_steps.high > 0:
-        hidden, pedals = delay_action(backend, hidden, pedals)
+        hidden, controls = delay_action(backend, _present(hidden), controls)
     if vehicle.model == "classic":
-        return hidden, drive_classic(backend, world.cosine, pose, pedals)
-    tables, top = (world.cosine, world.wheel), top_speed(vehicle)
-    return hidden, drive_single_track(backend, tables, top, pose, pedals, hidden.grip)
+        return hidden, drive_classic(backend, world.cosine, pose, controls)
+    tables, top, grip = (world.cosine, world.curvature), top_speed(vehicle), _present(hidden).grip
+    return hidden, drive_single_track(backend, tables, top, pose, controls, grip)
 
 
-def _rival_px(world: World, state: RaceState) -> Any:
+def _present(hidden: Hidden | None) -> Hidden:
+    assert hidden is not None, "this race has hidden conditions, so its state must hold them"
+    return hidden
+
+
+def _rival_px(world: World, state: RaceState) -> Array:
     xp = world.backend.xp
     if world.config.rival is None:
         return xp.full((*state.x.shape, 2), np.float32(np.nan), np.float32)
-    middle = _circles(world, state.track, state.episode_steps, state.hidden)[-1].middle
-    x_px = grid.unpack_x(middle).astype(np.float32) * np.float32(1 / grid.UNITS_PER_PX)
-    y_px = grid.unpack_y(middle).astype(np.float32) * np.float32(1 / grid.UNITS_PER_PX)
+    centre = _circles(world, state.track, state.episode_steps, state.hidden)[-1].centre
+    x_px = grid.unpack_x(centre).astype(np.float32) * np.float32(1 / grid.UNITS_PER_PX)
+    y_px = grid.unpack_y(centre).astype(np.float32) * np.float32(1 / grid.UNITS_PER_PX)
     return xp.stack([x_px, np.float32(grid.WORLD_HEIGHT_PX) - y_px], axis=1)
 
 
-def _circles(world: World, track: Any, step: Any, hidden: Hidden | None) -> list[Circle]:
-    """What stands or drives on the road; those inside the loop an edge always hides."""
+def _circles(world: World, track: Array, step: Array, hidden: Hidden | None) -> list[Circle]:
+    """Returns the obstacles on the road, then the rival; an edge hides obstacles in the infield."""
     backend, config, circles = world.backend, world.config, []
     if config.track.obstacle_placement == "road":
         radius = int(config.track.obstacle_radius_px * SENSE_UNITS_PER_PX)
@@ -354,8 +370,8 @@ def _circles(world: World, track: Any, step: Any, hidden: Hidden | None) -> list
         radius = int(config.rival.radius_px * SENSE_UNITS_PER_PX)
         first = backend.take(world.rival_start, track)
         steps = backend.take(world.rival_start, track + 1) - first
-        begin = (hidden.head_start >> 6) * steps >> (LAP_BITS - 6)  # 2^14 * 2^16 < 2^31
-        circles.append(
-            Circle(backend.take(world.rival_line, first + (begin + step) % steps), radius)
-        )
+        # The head start in steps; six bits of it are dropped, as 2^14 * 2^16 < 2^31.
+        ahead = (hidden.head_start >> 6) * steps >> (LAP_BITS - 6)
+        centre = backend.take(world.rival_line, first + (ahead + step) % steps)
+        circles.append(Circle(centre, radius))
     return circles

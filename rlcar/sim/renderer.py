@@ -1,4 +1,4 @@
-"""Draws races with pygame: on a surface in memory, so no display is needed to make pictures."""
+"""Draws races with pygame on surfaces in memory, which needs no display."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pygame
 
-from rlcar.config.race import RaceConfig
-from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG
+from rlcar.config.race import RANGE_PX, RAY_ANGLES_DEG, RaceConfig
+from rlcar.sim.state import CarView
 from rlcar.track import Track, grid
+from rlcar.types import Array
 
 FRAMES_PER_S = 30
 SIZE_PX = (grid.WORLD_WIDTH_PX, grid.WORLD_HEIGHT_PX)
@@ -16,14 +17,15 @@ SIZE_PX = (grid.WORLD_WIDTH_PX, grid.WORLD_HEIGHT_PX)
 _GRASS, _ROAD, _EDGE = (34, 60, 42), (74, 78, 86), (216, 219, 224)
 _CENTRE_LINE, _START, _OBSTACLE = (128, 133, 142), (255, 255, 255), (240, 196, 48)
 _CAR, _RIVAL, _TEXT, _PANEL = (224, 49, 49), (66, 135, 245), (240, 240, 240), (20, 22, 26)
-# Of ghosts, told apart also by those who see red and green alike.
+# Colours of ghosts, which people with red-green colour blindness can distinguish.
 _GHOSTS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167))
 _CAR_LENGTH_PX, _CAR_WIDTH_PX = 16.0, 9.0
 _LATENT_CELL_PX = 8
+_MOST_WORDS = 4096  # rendered texts that are kept
 
 
 class Car(NamedTuple):
-    """One car as it is drawn; screen coordinates."""
+    """The pose of a car to draw, in screen coordinates."""
 
     x_px: float
     y_px: float
@@ -32,31 +34,31 @@ class Car(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One frame."""
+    """The content of one picture."""
 
     car: Car
-    rays: Sequence[float] = ()  # readings / range, from right to left
+    rays: Sequence[float] = ()  # distances / range, from right to left
     rival: tuple[float, float, float] | None = None  # x, y, radius in px
-    ghosts: Sequence[Car] = ()
+    ghosts: Sequence[Car] = ()  # other cars, which do not take part in the race
     progress: float = 0.0
     exploration: float | None = None
-    mode: str = ""  # who drives
+    mode: str = ""  # a line of text, such as who drives
     latent: np.ndarray | None = None  # [S, K] probabilities, drawn as squares
 
 
 class Renderer:
-    """Draws scenes on one track; the road is drawn once, a frame is a copy and a few shapes."""
+    """Draws scenes on one track. The road is drawn once and copied into each picture."""
 
     def __init__(self, track: Track):
         pygame.font.init()
-        self._font = pygame.font.Font(None, 22)  # pygame's own; loaded once
+        self._font = pygame.font.Font(None, 22)  # the font of pygame
         self._words: dict[str, pygame.Surface] = {}
         self.surface = pygame.Surface(SIZE_PX, depth=32)
         self._background = pygame.Surface(SIZE_PX, depth=32)
         _draw_road(self._background, track)
 
     def draw(self, scene: Scene) -> pygame.Surface:
-        """Draws a frame on `surface` and returns it."""
+        """Draws a scene on `surface` and returns the surface."""
         surface = self.surface
         surface.blit(self._background, (0, 0))
         for ray, angle_deg in zip(scene.rays, RAY_ANGLES_DEG, strict=False):
@@ -73,9 +75,9 @@ class Renderer:
         return surface
 
     def rgb_array(self, scene: Scene) -> np.ndarray:
-        """Returns a frame, `[600, 800, 3]` uint8."""
+        """Returns the picture of a scene, `[600, 800, 3]` uint8."""
         pixels = np.frombuffer(self.draw(scene).get_buffer().raw, np.uint8)
-        return pixels.reshape(SIZE_PX[1], SIZE_PX[0], 4)[..., 2::-1]  # the buffer is BGRX
+        return pixels.reshape(SIZE_PX[1], SIZE_PX[0], 4)[..., 2::-1]  # from BGRX to RGB
 
     def _draw_words(self, scene: Scene) -> None:
         car = scene.car
@@ -89,7 +91,7 @@ class Renderer:
         if scene.mode:
             words.append(scene.mode)
         for row, text in enumerate(words):
-            if len(self._words) > 4096:
+            if len(self._words) > _MOST_WORDS:
                 self._words.clear()
             if text not in self._words:
                 self._words[text] = self._font.render(text, True, _TEXT)
@@ -97,7 +99,7 @@ class Renderer:
 
 
 def contact_sheet(tracks: Sequence[Track], columns: int, width_px: int = 1600) -> np.ndarray:
-    """Draws many tracks as one picture, `[height, width, 3]` uint8; cars stand at their start."""
+    """Draws many tracks in one picture, `[height, width, 3]` uint8, with a car at each start."""
     cell = (width_px // columns, width_px // columns * SIZE_PX[1] // SIZE_PX[0])
     rows = -(-len(tracks) // columns)
     sheet = pygame.Surface((cell[0] * columns, cell[1] * rows), depth=32)
@@ -154,7 +156,7 @@ def _ahead(car: Car, distance_px: float, heading_deg: float) -> tuple[float, flo
 
 
 def _draw_latent(surface: pygame.Surface, latent: np.ndarray) -> None:
-    """Draws the latent state's probabilities, one row a group, in the upper right corner."""
+    """Draws the probabilities of the latent state in the upper right corner, one row a group."""
     groups, classes = latent.shape
     left = SIZE_PX[0] - 10 - classes * _LATENT_CELL_PX
     surface.fill(_PANEL, (left - 2, 8, classes * _LATENT_CELL_PX + 4, groups * _LATENT_CELL_PX + 4))
@@ -165,10 +167,10 @@ def _draw_latent(surface: pygame.Surface, latent: np.ndarray) -> None:
             surface.fill((shade, shade, 60), (*place, _LATENT_CELL_PX - 1, _LATENT_CELL_PX - 1))
 
 
-def scene_of(observation: Any, view: Any, config: RaceConfig, **extra: Any) -> Scene:
-    """Makes the scene of the first car of a race out of its observation and view."""
+def scene_of(observation: Array, view: CarView, config: RaceConfig, **extra: Any) -> Scene:
+    """Returns the scene of the first car of a race; `extra` are other fields of `Scene`."""
 
-    def number(values: Any) -> float:
+    def first(values: Array) -> float:
         return float(np.asarray(values)[0])
 
     rival = None
@@ -176,10 +178,10 @@ def scene_of(observation: Any, view: Any, config: RaceConfig, **extra: Any) -> S
         x_px, y_px = np.asarray(view.rival_px)[0]
         rival = (float(x_px), float(y_px), config.rival.radius_px)
     car = Car(
-        number(view.x_px),
-        number(view.y_px),
-        number(view.heading_deg),
-        number(view.speed_px_per_step),
+        first(view.x_px),
+        first(view.y_px),
+        first(view.heading_deg),
+        first(view.speed_px_per_step),
     )
     rays = [float(ray) for ray in np.asarray(observation)[0, : len(RAY_ANGLES_DEG)]]
-    return Scene(car, rays=rays, rival=rival, progress=number(view.progress), **extra)
+    return Scene(car, rays=rays, rival=rival, progress=first(view.progress), **extra)

@@ -1,7 +1,7 @@
-"""The second car: where it is at each step of a lap that it drives whatever anybody else does.
+"""The rival: a second car that repeats a recorded lap and reacts to nobody.
 
-A line is a table of positions, so a scripted rival and one that some policy drove are the same to
-the race, and cost it one gather.
+A lap is a table of positions, one for each step. A scripted lap and a lap that a policy drove
+therefore look the same to the race, which gathers one position a step.
 """
 
 import numpy as np
@@ -9,13 +9,14 @@ import numpy as np
 from rlcar.errors import ConfigError
 from rlcar.track import TrackPool, grid
 
-_SIDE = 0.35  # of the half-width: the scripted rival keeps to the outside, so the inside is free
+_SIDE = 0.35  # of the half-width: the scripted rival drives outside and leaves the inside free
+_FARTHEST = 32_000  # positions are packed in int16
 
 
 def scripted_lines(pool: TrackPool, pace_px_per_step: float) -> list[np.ndarray]:
-    """Returns for each track `[T, 2]` x, y (up) in 1/32 px: one lap at an even pace.
+    """Returns one lap at constant speed for each track, `[T, 2]` x, y (up) in 1/32 px.
 
-    Only + - * / and sqrt touch the data: the same bits on every machine.
+    It computes only with + - * / and sqrt, so that every machine gets the same bits.
     """
     lines = []
     for road in pool.edges[:, pool.padding : pool.padding + pool.points]:
@@ -26,16 +27,17 @@ def scripted_lines(pool: TrackPool, pace_px_per_step: float) -> list[np.ndarray]
             axis=1,
         )
         line = np.concatenate([line, line[:1]])
-        hop = np.diff(line, axis=0)
-        driven = np.concatenate([[0.0], np.cumsum(np.sqrt((hop * hop).sum(axis=1)))])
-        steps = max(1, int(driven[-1] / (pace_px_per_step * grid.UNITS_PER_PX)))
-        at = np.arange(steps) * (driven[-1] / steps)
-        lines.append(np.stack([np.interp(at, driven, line[:, i]) for i in range(2)], axis=1))
+        segment = np.diff(line, axis=0)
+        length = np.sqrt((segment * segment).sum(axis=1))
+        distance = np.concatenate([[0.0], np.cumsum(length)])  # from the start to each point
+        steps = max(1, int(distance[-1] / (pace_px_per_step * grid.UNITS_PER_PX)))
+        driven = np.arange(steps) * (distance[-1] / steps)
+        lines.append(np.stack([np.interp(driven, distance, line[:, i]) for i in range(2)], axis=1))
     return lines
 
 
 def pack_lines(lines: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns packed positions, one track after the other, and where each begins, `[M + 1]`.
+    """Returns the packed positions of all tracks in one array, and where each begins, `[M + 1]`.
 
     Raises ConfigError for a line that is empty, not finite or outside the world.
     """
@@ -43,12 +45,12 @@ def pack_lines(lines: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         if (
             not 0 < len(line) < 1 << 16
             or not np.isfinite(line).all()
-            or np.abs(line).max() > 32_000
+            or np.abs(line).max() > _FARTHEST
         ):
             raise ConfigError(
                 f"the rival's line on track {index} is empty, not finite or outside the world: "
                 "give [steps, 2] positions x, y (up) in 1/32 px"
             )
     start = np.concatenate([[0], np.cumsum([len(line) for line in lines])]).astype(np.int32)
-    every = np.rint(np.concatenate(lines))
-    return grid.pack(every[:, 0], every[:, 1]), start
+    positions = np.rint(np.concatenate(lines))
+    return grid.pack(positions[:, 0], positions[:, 1]), start

@@ -1,4 +1,4 @@
-"""Where a car is on its road: its cell, its position along the lap, and whether it is still on it.
+"""Locates cars on their roads: cell, position along the lap, and whether a car is on the road.
 
 Gate k is the line from the inner to the outer vertex k; cell k lies between gates k and k + 1.
 """
@@ -16,37 +16,40 @@ from rlcar.sim.fixed import (
     shift_round,
 )
 from rlcar.track import TrackPool, grid
+from rlcar.types import Array
 
 _VERTEX_TO_SENSE = SENSE_UNITS_PER_PX // grid.UNITS_PER_PX
 
 
 class Tables(NamedTuple):
-    """A track pool as flat integer arrays of the back-end, and how to index them."""
+    """A track pool as flat integer arrays, and the sizes that index them."""
 
-    edges: Any  # [M * row * 2] packed: inner and outer of gate j of track m at 2 (m row + pad + j)
-    cell_start: Any  # [M * (P + 1)]
-    cell_reach: Any  # [M * P]
-    half_width: Any  # [M] 2^-8 px
-    start_heading: Any  # [M]
-    obstacles: Any  # [O, M]
-    points: int
-    padding: int
+    # [M * row * 2] packed vertices. Gate j of track m has its inner vertex at index
+    # 2 (m row + padding + j) and its outer vertex behind it.
+    edges: Array
+    cell_start: Array  # [M * (P + 1)] position of each gate, 2^-20 of a lap
+    cell_reach: Array  # [M * P] half-width times length of each cell
+    half_width: Array  # [M] 2^-8 px
+    start_heading: Array  # [M] 2^-22 of a turn
+    obstacles: Array  # [number of obstacles, M] packed centres
+    points: int  # P, gates of a track
+    padding: int  # repeated gates at each end of a row of `edges`
     row: int  # P + 2 padding
 
 
 class Place(NamedTuple):
-    """Where N cars are, all `[N]` int32 but the last."""
+    """Positions of N cars relative to their roads, each field `[N]` int32 if not noted."""
 
-    cell: Any  # 0..P - 1
-    lap: Any  # signed: falls below 0 when the car reverses over the start
-    position: Any  # along the lap, 2^-20 of it
-    is_on_road: Any
+    cell: Array  # 0 to P - 1
+    lap: Array  # signed: below 0 if the car reverses over the start line
+    position: Array  # along the lap, 2^-20 of a lap
+    is_on_road: Array  # bool
 
 
 def make_tables(backend: Backend, pool: TrackPool) -> Tables:
-    """Moves a pool to the back-end."""
+    """Converts a track pool to arrays of the backend's library."""
 
-    def flat(array: np.ndarray) -> Any:
+    def flat(array: np.ndarray) -> Array:
         return backend.xp.asarray(np.ascontiguousarray(array).ravel().astype(backend.integer))
 
     return Tables(
@@ -62,8 +65,10 @@ def make_tables(backend: Backend, pool: TrackPool) -> Tables:
     )
 
 
-def gate_vertices(backend: Backend, tables: Tables, gate: Any) -> tuple[Any, Any, Any, Any]:
-    """Gathers inner x, y and outer x, y in 1/32 px; `gate` indexes all tracks' padded rows."""
+def gate_vertices(
+    backend: Backend, tables: Tables, gate: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Returns inner x, y and outer x, y in 1/32 px; `gate` counts the gates of all padded rows."""
     inner = backend.take(tables.edges, 2 * gate)
     outer = backend.take(tables.edges, 2 * gate + 1)
     return (
@@ -74,23 +79,31 @@ def gate_vertices(backend: Backend, tables: Tables, gate: Any) -> tuple[Any, Any
     )
 
 
-def to_sense(position: Any) -> Any:
-    """Rounds a car's coordinate to 2^-8 px."""
+def to_sense(position: Array) -> Array:
+    """Rounds a coordinate of a car from 2^-12 to 2^-8 px."""
     return shift_round(position, POSITION_BITS - SENSE_BITS)
 
 
-def start_position(backend: Backend, tables: Tables, track: Any) -> tuple[Any, Any]:
+def start_position(backend: Backend, tables: Tables, track: Array) -> tuple[Array, Array]:
     """Returns x, y (up) of each track's first centre point, in 2^-12 px."""
     vertices = gate_vertices(backend, tables, track * tables.row + tables.padding)
     inner_x, inner_y, outer_x, outer_y = vertices
-    half_unit = POSITION_BITS - 5 - 1  # from 1/32 px, and the mean of two
-    return (inner_x + outer_x) << half_unit, (inner_y + outer_y) << half_unit
+    # From 1/32 = 2^-5 px to 2^-12 px, and half of it for the mean of two.
+    shift = POSITION_BITS - 5 - 1
+    return (inner_x + outer_x) << shift, (inner_y + outer_y) << shift
 
 
 def locate(  # the arguments are the car's pose and its last known place, all [N]
-    backend: Backend, tables: Tables, track: Any, x: Any, y: Any, cell: Any, lap: Any, gates: int
+    backend: Backend,
+    tables: Tables,
+    track: Array,
+    x: Array,
+    y: Array,
+    cell: Array,
+    lap: Array,
+    gates: int,
 ) -> Place:
-    """Follows each car from its last cell, over at most `gates` gates either way."""
+    """Finds each car from its last cell and lap, over at most `gates` gates in either direction."""
     integer = backend.integer
     points = tables.points
     x, y = to_sense(x), to_sense(y)
@@ -99,22 +112,25 @@ def locate(  # the arguments are the car's pose and its last known place, all [N
         is_ahead = _gate_side(*gate_vertices(backend, tables, first + cell + 1), x, y) >= 0
         is_behind = _gate_side(*gate_vertices(backend, tables, first + cell), x, y) < 0
         cell = cell + is_ahead.astype(integer) - is_behind.astype(integer)
-    is_past = (cell >= points).astype(integer)
-    is_before = (cell < 0).astype(integer)
-    cell = cell + points * (is_before - is_past)
-    lap = lap + is_past - is_before
+    is_past_start = (cell >= points).astype(integer)
+    is_before_start = (cell < 0).astype(integer)
+    cell = cell + points * (is_before_start - is_past_start)
+    lap = lap + is_past_start - is_before_start
 
     here = gate_vertices(backend, tables, first + cell)
     there = gate_vertices(backend, tables, first + cell + 1)
-    past, short = _gate_side(*here, x, y), _gate_side(*there, x, y)
-    position = _position(backend, tables, track, cell, past, short)
+    from_here, from_there = _gate_side(*here, x, y), _gate_side(*there, x, y)
+    position = _position(backend, tables, track, cell, from_here, from_there)
     return Place(cell, lap, position, _is_on_road(backend, tables, track, cell, here, there, x, y))
 
 
-def _gate_side(inner_x: Any, inner_y: Any, outer_x: Any, outer_y: Any, x: Any, y: Any) -> Any:
-    """Returns the cross product that is >= 0 once a car has passed the gate.
+def _gate_side(
+    inner_x: Array, inner_y: Array, outer_x: Array, outer_y: Array, x: Array, y: Array
+) -> Array:
+    """Returns a cross product that is >= 0 once a car has passed the gate.
 
-    |gate| < 2^13 (1/32 px) and |car - inner| < 2^15 (2^-8 px, 128 px): below 2^29.
+    It is the distance to the gate's line times the gate's length. |gate| < 2^13 (in 1/32 px) and
+    |car - inner| < 2^15 (in 2^-8 px: 128 px), so it stays below 2^29.
     """
     across_x, across_y = outer_x - inner_x, outer_y - inner_y
     to_x, to_y = x - inner_x * _VERTEX_TO_SENSE, y - inner_y * _VERTEX_TO_SENSE
@@ -122,13 +138,13 @@ def _gate_side(inner_x: Any, inner_y: Any, outer_x: Any, outer_y: Any, x: Any, y
 
 
 def _position(
-    backend: Backend, tables: Tables, track: Any, cell: Any, past: Any, short: Any
-) -> Any:
-    """Interpolates between the cell's gates by the distances to both: continuous, monotone."""
+    backend: Backend, tables: Tables, track: Array, cell: Array, from_here: Array, from_there: Array
+) -> Array:
+    """Interpolates between the gates of the cell, continuously, by the distances to both."""
     xp = backend.xp
-    behind = xp.clip(past, 0, (1 << 28) - 1) >> 10
-    ahead = xp.clip(-short, 0, (1 << 28) - 1) >> 10
-    # Below 2^18 << 12 = 2^30.
+    behind = xp.clip(from_here, 0, (1 << 28) - 1) >> 10
+    ahead = xp.clip(-from_there, 0, (1 << 28) - 1) >> 10
+    # The numerator is below 2^18 << 12 = 2^30.
     part = floor_divide(backend, behind << 12, xp.maximum(behind + ahead, 1))
     index = track * (tables.points + 1) + cell
     start = backend.take(tables.cell_start, index)
@@ -139,19 +155,19 @@ def _position(
 def _is_on_road(
     backend: Backend,
     tables: Tables,
-    track: Any,
-    cell: Any,
-    here: tuple[Any, Any, Any, Any],
-    there: tuple[Any, Any, Any, Any],
-    x: Any,
-    y: Any,
-) -> Any:
-    """Compares the distance to the cell's centre segment, ends included, with the half-width.
+    track: Array,
+    cell: Array,
+    here: tuple[Array, Array, Array, Array],
+    there: tuple[Array, Array, Array, Array],
+    x: Array,
+    y: Array,
+) -> Array:
+    """Compares the distance to the centre segment of the cell, ends included, with the half-width.
 
-    Gates halve the corners, so no other segment is nearer than that of the car's own cell.
+    Gates bisect the corners, so no other segment is nearer than that of the car's own cell.
     """
     xp = backend.xp
-    start_x, start_y = here[0] + here[2], here[1] + here[3]  # twice the middle, 1/64 px
+    start_x, start_y = here[0] + here[2], here[1] + here[3]  # twice the middle: 1/64 px
     along_x = (there[0] + there[2] - start_x) >> 1  # exact: middles lie on the 1/32 px grid
     along_y = (there[1] + there[3] - start_y) >> 1
     half = _VERTEX_TO_SENSE // 2
@@ -162,15 +178,18 @@ def _is_on_road(
     dot = along_x * to_x + along_y * to_y
     dot_end = (along_x * along_x + along_y * along_y) * _VERTEX_TO_SENSE
     is_beside = (dot >= 0) & (dot <= dot_end) & (across <= reach)
-    limit = backend.take(tables.half_width, track)
-    limit = limit * limit
+    half_width = backend.take(tables.half_width, track)
+    limit = half_width * half_width
     is_at_start = _length_squared(xp, to_x, to_y) <= limit
     end_x, end_y = to_x - along_x * _VERTEX_TO_SENSE, to_y - along_y * _VERTEX_TO_SENSE
     return is_beside | is_at_start | (_length_squared(xp, end_x, end_y) <= limit)
 
 
-def _length_squared(xp: Any, x: Any, y: Any) -> Any:
-    """Squares a length; one past 64 px (the widest road has 60) counts as 64 px: below 2^29."""
-    most = (1 << 14) - 1
-    x, y = xp.clip(x, -most, most), xp.clip(y, -most, most)
+def _length_squared(xp: Any, x: Array, y: Array) -> Array:
+    """Returns a squared length, below 2^29.
+
+    Coordinates are limited to 64 px (2^14), which is farther than the widest road reaches (60 px).
+    """
+    limit = (1 << 14) - 1
+    x, y = xp.clip(x, -limit, limit), xp.clip(y, -limit, limit)
     return x * x + y * y

@@ -1,61 +1,62 @@
-"""What a race remembers of each car, and what it tells."""
+"""The state of the cars in a race, the events of a step, and the view of it for people."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from rlcar.sim.hidden import Hidden
 from rlcar.types import Array
 
 
 class RaceState(NamedTuple):
-    """N cars in fixed point (`rlcar.sim.fixed`), all `[N]` int32 but the last two; y is up."""
+    """N cars in the fixed-point formats of `rlcar.sim.fixed`, `[N]` int32 each; y points up."""
 
-    car_id: Any  # the caller's name of the car, the same in any batch
-    seed: Any
-    episode: Any  # counts up from 0
-    track: Any  # index into the pool
-    x: Any  # 2^-12 px
-    y: Any
-    speed: Any  # 2^-16 px/step
-    heading: Any  # 2^-22 of a turn
-    cell: Any  # between which gates the car is
-    lap: Any  # signed: crossings of the start, forward less backward
-    position: Any  # along the lap, 2^-20 of it
-    laps_done: Any  # the most laps reached; reversing cannot earn one again
-    lap_start_step: Any
-    checkpoint: Any  # the most 10 % marks reached
-    checkpoint_step: Any  # when
-    episode_steps: Any
-    is_ended: Any  # bool: the next step ignores its action and starts the next episode
-    hidden: Any = None  # `rlcar.sim.hidden.Hidden`, unless nothing is hidden
+    car_id: Array  # the caller's number of the car, the same in any batch
+    seed: Array
+    episode: Array  # counts up from 0
+    track: Array  # index into the track pool
+    x: Array  # 2^-12 px
+    y: Array  # 2^-12 px
+    speed: Array  # 2^-16 px/step
+    heading: Array  # 2^-22 of a turn
+    cell: Array  # the car is between the gates `cell` and `cell + 1` of its track
+    lap: Array  # signed: forward minus backward crossings of the start line
+    position: Array  # along the lap, 2^-20 of a lap
+    laps_done: Array  # largest number of laps reached, so that reversing cannot earn a lap twice
+    lap_start_step: Array  # env step of the episode in which the current lap began
+    checkpoint: Array  # largest number of checkpoints (tenths of a lap) reached
+    checkpoint_step: Array  # env step of the episode in which it was reached
+    episode_steps: Array  # env steps since the start of the episode
+    is_ended: Array  # bool: the next step ignores its action and starts the next episode
+    hidden: Hidden | None = None  # None in a race without hidden conditions
 
 
 class Events(NamedTuple):
-    """What a step did, for reports; all `[N]`."""
+    """What happened in a step, for reports; each field `[N]`."""
 
-    lap_time_steps: Array  # int32, steps the lap took when one was completed at this step, else 0
-    is_crash: Array
-    is_finish: Array
+    lap_time_steps: Array  # int32, duration of the lap that ended in this step, else 0
+    is_crash: Array  # bool
+    is_finish: Array  # bool
 
 
 class CarView(NamedTuple):
-    """The public float32 view of N cars; screen coordinates, y down."""
+    """N cars for drawing and people, each field `[N]` float32 if not noted; y points down."""
 
     x_px: Array
     y_px: Array
     speed_px_per_step: Array
-    heading_deg: Array  # 0..360, 90 points up
-    progress: Array  # 0..1 of this lap
+    heading_deg: Array  # 0 to 360; 0 is to the right and 90 is up
+    progress: Array  # 0 to 1 of the lap
     episode_steps: Array  # int32
-    track_index: Array  # int32, into the pool
-    rival_px: Array  # [N, 2] x, y of the second car; NaN where there is none
-    delay_steps: Array  # int32, from an action to its effect
+    track_index: Array  # int32, index into the track pool
+    rival_px: Array  # [N, 2] x, y of the second car; NaN without one
+    delay_steps: Array  # int32, env steps from an action to its effect
 
 
 class Outcome(NamedTuple):
-    """What `advance` did, before any reset; all `[N]`, rewards in 2^-18."""
+    """The result of `race.advance`, before any reset; each field `[N]`."""
 
-    reward: Any
-    is_on_road: Any
-    is_crash: Any
-    is_finish: Any
-    is_timeout: Any
-    lap_time_steps: Any
+    reward: Array  # int32, 2^-18
+    is_on_road: Array  # bool
+    is_crash: Array  # bool
+    is_finish: Array  # bool
+    is_timeout: Array  # bool
+    lap_time_steps: Array  # int32, duration of the lap that ended in this step, else 0

@@ -1,4 +1,4 @@
-"""The race as a Gymnasium vector environment: N cars in one compiled call, NumPy in and out."""
+"""The race as a Gymnasium vector environment: N cars, one compiled call for each step."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,20 +15,23 @@ from rlcar.errors import ConfigError
 from rlcar.sim.packed import pack_race
 from rlcar.sim.race import SPEC, TrackChoice, make_race
 from rlcar.track import TRACK_SETS, make_pool
+from rlcar.types import Array
 
 
 class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N cars, each on its own track, with the spaces and rewards of `RaceEnv`.
 
-    `autoreset_mode` NEXT_STEP (the default): an ended car's next step ignores its action and
-    starts the next episode, with reward 0. SAME_STEP: the step that ends an episode returns the
-    next one's first observation, and `infos["final_obs"]` holds the last.
+    With `autoreset_mode` NEXT_STEP (the default) the step after the end of an episode ignores the
+    action and starts the next episode, with reward 0. With SAME_STEP the step that ends an episode
+    returns the first observation of the next episode, and `infos["final_obs"]` contains the last.
 
-    `infos`, each with its mask `_name`, only at steps that have one: `lap_time` (steps, int32) and,
-    with SAME_STEP, `final_obs` (object array of observations).
+    `infos` contains, only in steps in which they exist and each with its mask `_name`, `lap_time`
+    (int32, steps) and, with SAME_STEP, `final_obs` (object array of observations).
 
-    `reset(seed=...)` fixes everything that follows; a list gives each car its own. The i-th car of
-    equal seeds drives the same races whatever the number of cars. A NaN action is a ValueError.
+    `reset(seed=...)` determines everything that follows; a list gives each car its own seed. Car i
+    drives the same races for any number of cars. A NaN action is a ValueError.
+
+    Like `RaceEnv`, it turns off JAX's asynchronous dispatch on the CPU.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -43,14 +46,14 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ):
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-            raise ConfigError(f"num_envs {num_envs!r} is not a positive whole number")
+            raise ConfigError(f"num_envs = {num_envs!r}: give a positive whole number")
         if track_set not in TRACK_SETS:
-            raise ConfigError(f"unknown track set {track_set!r}; there are {list(TRACK_SETS)}")
+            raise ConfigError(f"unknown track set {track_set!r}: choose one of {list(TRACK_SETS)}")
         tracks = len(TRACK_SETS[track_set])
         if track_choice == "fixed" and num_envs > tracks:
             raise ConfigError(
-                f"{num_envs} cars cannot have a track each: the set {track_set!r} holds {tracks}; "
-                'use fewer cars or track_choice="random"'
+                f"{num_envs} cars cannot have a track each, because the set {track_set!r} has "
+                f'{tracks}: use fewer cars or track_choice="random"'
             )
         disable_async_dispatch()
         self.config = make_race_config(world) if config is None else config
@@ -64,13 +67,16 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         mode = AutoresetMode(autoreset_mode)
         if mode == AutoresetMode.DISABLED:
-            raise ConfigError("autoreset_mode is NextStep or SameStep: cars reset by themselves")
+            raise ConfigError(
+                "autoreset_mode = Disabled is not possible, because cars reset by themselves: use "
+                "NextStep or SameStep"
+            )
         self.metadata = {**self.metadata, "autoreset_mode": mode}
         pool = make_pool(TRACK_SETS[track_set], self.config.track)
         race = make_race(self.config, pool, track_choice=track_choice)
         self._is_same_step = mode == AutoresetMode.SAME_STEP
         self._race = pack_race(race, num_envs, self._is_same_step)
-        self._state: Any = None
+        self._state: Array = None  # the packed state of the race, before the first reset None
 
     def reset(
         self,
@@ -78,18 +84,20 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Puts every car at the start of a track."""
+        """Starts a new episode of every car."""
         super().reset(seed=seed if isinstance(seed, int) else None)
         seeds = list(seed) if isinstance(seed, Sequence) else [seed] * self.num_envs
         if len(seeds) != self.num_envs:
-            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} cars: give one for each")
+            raise ValueError(
+                f"there are {len(seeds)} seeds for {self.num_envs} cars: give one for each"
+            )
         drawn = int(self.np_random.integers(2**31))
-        words = np.array([drawn if one is None else one for one in seeds], np.int64)
+        words = np.array([drawn if number is None else number for number in seeds], np.int64)
         cars = np.arange(self.num_envs, dtype=np.int32)
         if isinstance(seed, Sequence) and self._track_choice == "random":
-            cars = np.zeros_like(cars)  # a car's races follow from its own seed alone
+            cars = np.zeros_like(cars)  # Then the races of a car depend on its own seed alone.
         self._state = self._race.reset(cars, (words & 0x7FFFFFFF).astype(np.int32))
-        return self._observation(self._race.told(self._state).copy()), {}
+        return self._observation(self._race.output(self._state).copy()), {}
 
     def step(
         self, actions: np.ndarray
@@ -99,19 +107,22 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise gymnasium.error.ResetNeeded("call reset() before step(): no episode is running")
         actions = np.asarray(actions, np.float32)
         if actions.shape != self.action_space.shape:
-            raise ValueError(f"actions have shape {actions.shape}, not {self.action_space.shape}")
+            raise ValueError(
+                f"the actions have the shape {actions.shape}: pass an array of the shape "
+                f"{self.action_space.shape}"
+            )
         if np.isnan(actions).any():
             cars = np.flatnonzero(np.isnan(actions).any(axis=1)).tolist()
             raise ValueError(
-                f"the actions of cars {cars[:8]} hold a NaN: pass finite numbers in [-1, 1]; a NaN "
-                "here usually means that the policy's parameters or inputs are not finite"
+                f"the actions of the cars {cars[:8]} contain a NaN: pass finite numbers in "
+                "[-1, 1]; usually the parameters or the inputs of the policy are not finite"
             )
         self._state = self._race.step(self._state, actions)
-        told = self._race.told(self._state).copy()  # the caller may write into what it gets
+        output = self._race.output(self._state).copy()  # callers may write into the arrays
         size = self.num_envs * SPEC.observation_size
-        reward, last, terminal, lap_time = told[size : size + 4 * self.num_envs].reshape(4, -1)
+        reward, last, terminal, lap_time = output[size : size + 4 * self.num_envs].reshape(4, -1)
         is_last, is_terminal = last > 0, terminal > 0
-        observation = self._observation(told)
+        observation = self._observation(output)
         infos: dict[str, Any] = {}
         if lap_time.any():
             infos |= {"lap_time": lap_time.astype(np.int32), "_lap_time": lap_time > 0}
@@ -121,9 +132,9 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 final_obs[car] = observation[car]
             infos |= {"final_obs": final_obs, "_final_obs": is_last}
         if self._is_same_step:
-            observation = told[-size:].reshape(observation.shape)
+            observation = output[-size:].reshape(observation.shape)
         return observation, reward, is_terminal, is_last & ~is_terminal, infos
 
-    def _observation(self, told: np.ndarray) -> np.ndarray:
+    def _observation(self, output: np.ndarray) -> np.ndarray:
         size = self.num_envs * SPEC.observation_size
-        return told[:size].reshape(self.num_envs, SPEC.observation_size)
+        return output[:size].reshape(self.num_envs, SPEC.observation_size)

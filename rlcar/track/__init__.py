@@ -1,10 +1,10 @@
-"""Closed roads made from a seed: as floats for people, as integer tables for the simulator."""
+"""Closed roads made from seeds: integer tables for the simulator, floats for people."""
 
 from rlcar.track.circuits import CIRCUIT_SEEDS
 from rlcar.track.pool import TrackPool, make_pool
 from rlcar.track.track import Track, make_track, make_tracks
 
-# No training touches the last two.
+# Seeds of the tracks. Training never uses the test tracks and the circuits.
 TRACK_SETS = {
     "train": range(0, 10_000),
     "validation": range(10_000, 10_064),

@@ -1,13 +1,14 @@
-"""Ten named circuits, drawn by hand as radii around the middle of the world.
+"""Ten named circuits, drawn by hand as radii around the centre of the world.
 
-They are tracks like any other: `CIRCUIT_SEEDS[name]` is a seed, beyond those of every track set.
+They are used like all other tracks: `CIRCUIT_SEEDS[name]` is the seed of a circuit. Circuits have
+larger seeds than the tracks of every other set.
 """
 
 import numpy as np
 
 FIRST_CIRCUIT_SEED = 1_000_000
 
-# Radii over `base_radius_px` at equal angles, from the right (the start) and counter-clockwise.
+# Radii in units of `base_radius_px` at equal angles, counter-clockwise from the start on the right.
 _RADII: dict[str, tuple[float, ...]] = {
     "oval": (1.60, 1.53, 1.32, 1.12, 1.02, 1.00, 1.02, 1.12, 1.32, 1.53)
     + (1.60, 1.53, 1.32, 1.12, 1.02, 1.00, 1.02, 1.12, 1.32, 1.53),
@@ -35,14 +36,14 @@ CIRCUIT_SEEDS = {name: FIRST_CIRCUIT_SEED + i for i, name in enumerate(_RADII)}
 
 
 def is_circuit(seeds: np.ndarray) -> np.ndarray:
-    """Says which seeds name a circuit, same shape."""
+    """Returns which seeds belong to a circuit, in the shape of `seeds`."""
     return (seeds >= FIRST_CIRCUIT_SEED) & (seeds < FIRST_CIRCUIT_SEED + len(_RADII))
 
 
 def circuit_noise(seed: int, points: int) -> np.ndarray:
-    """Returns radius / base_radius - 1 at equal angles, `[P]`.
+    """Returns radius / base_radius - 1 at equal angles, `[P]`, by a Catmull-Rom spline.
 
-    A Catmull-Rom spline through the radii: only + - * and exact parts, so the same bits everywhere.
+    It computes only with + - * and exact fractions, so that every machine gets the same bits.
     """
     radii = np.array(list(_RADII.values())[seed - FIRST_CIRCUIT_SEED])
     place = np.arange(points) * len(radii)

@@ -1,14 +1,17 @@
-"""One small integer hash: tracks and resets are drawn from it, so no generator state travels."""
+"""An integer hash in place of a random generator, so that no generator state has to be kept.
 
-from typing import Any
+Tracks, resets and hidden conditions are hashes of their seeds.
+"""
 
 import numpy as np
 
-_GOLDEN = np.uint32(0x9E3779B9)
+from rlcar.types import Array
+
+_GOLDEN = np.uint32(0x9E3779B9)  # 2^32 / golden ratio, as in many hash functions
 
 
-def mix(word: Any) -> Any:
-    """Scrambles uint32 words (lowbias32 of Chris Wellons); NumPy or JAX arrays, any shape."""
+def mix(word: Array) -> Array:
+    """Returns mixed uint32 words of any shape (lowbias32 of Chris Wellons)."""
     word = word ^ (word >> 16)
     word = word * np.uint32(0x7FEB352D)
     word = word ^ (word >> 15)
@@ -16,8 +19,8 @@ def mix(word: Any) -> Any:
     return word ^ (word >> 16)
 
 
-def hash_words(*words: Any) -> Any:
-    """Hashes equally shaped integer arrays, word by word, into one uint32 array."""
+def hash_words(*words: Array) -> Array:
+    """Returns the uint32 hash of integer arrays of one shape, entry by entry."""
     state = mix(words[0].astype(np.uint32) + _GOLDEN)
     for word in words[1:]:
         state = mix((state ^ word.astype(np.uint32)) + _GOLDEN)
@@ -25,5 +28,5 @@ def hash_words(*words: Any) -> Any:
 
 
 def uniform(seeds: np.ndarray, stream: int) -> np.ndarray:
-    """Returns float64 in [0, 1) for each seed `[M]`; each `stream` number is drawn once."""
+    """Returns a float64 number in [0, 1) for each seed `[M]`; streams are independent."""
     return hash_words(seeds, np.full_like(seeds, stream)) * 2.0**-32

@@ -1,4 +1,4 @@
-"""Where the circles stand: inside the loop, or on the road with a way past each of them."""
+"""Places circular obstacles inside the loop, or on the road with a gap beside each of them."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ from rlcar.track import grid
 from rlcar.track.hashing import uniform
 from rlcar.track.shape import Shape, circle_table
 
-INFIELD_MARGIN_PX = 2.0
-FIRST_ON_ROAD, LAST_ON_ROAD = 0.08, 0.97  # of the lap: nothing stands at the start
-DIRECTIONS = 1024  # infield obstacles stand in one of these directions from the middle
-_STREAM = 1000  # of the hash, away from the noise's
+INFIELD_MARGIN_PX = 2.0  # between an obstacle in the infield and the road
+FIRST_ON_ROAD, LAST_ON_ROAD = 0.08, 0.97  # of the lap; the start stays free
+DIRECTIONS = 1024  # possible directions of infield obstacles from the centre of the world
+_STREAM = 1000  # first stream of the hash, beyond those of the noise
 
 
 def place_obstacles(seeds: np.ndarray, shape: Shape, config: TrackConfig) -> np.ndarray:
-    """Returns packed circle centres, `[M, O]` int32."""
+    """Returns the packed centres of the obstacles of each track, `[M, obstacles]` int32."""
     place = _on_the_road if config.obstacle_placement == "road" else _in_the_infield
     x, y = place(seeds, shape, config)
     return grid.pack(np.rint(x), np.rint(y))
@@ -24,7 +24,7 @@ def place_obstacles(seeds: np.ndarray, shape: Shape, config: TrackConfig) -> np.
 def _in_the_infield(
     seeds: np.ndarray, shape: Shape, config: TrackConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Spreads the circles, one in each sector, over a disc that no inner edge enters."""
+    """Places one obstacle in each sector of a disc that lies inside all inner edges."""
     count = config.obstacles
     middle = np.array([grid.CENTRE_X_PX, grid.CENTRE_Y_PX]) * float(grid.UNITS_PER_PX)
     corner = shape.centre + shape.mitre - middle
@@ -35,8 +35,8 @@ def _in_the_infield(
     free_px -= config.obstacle_radius_px + INFIELD_MARGIN_PX
     if count and free_px.min() < 0:
         raise ConfigError(
-            f"no room for obstacles of radius {config.obstacle_radius_px} px inside the loop of "
-            f"seed {int(seeds[free_px.argmin()])}: use a smaller obstacle_radius_px or obstacles=0"
+            f"obstacles of radius {config.obstacle_radius_px} px do not fit inside the loop of the "
+            f"track {int(seeds[free_px.argmin()])}: use a smaller obstacle_radius_px or obstacles=0"
         )
     cosine, sine = circle_table(DIRECTIONS)
     x, y = np.zeros((2, len(seeds), count))
@@ -52,7 +52,7 @@ def _in_the_infield(
 def _on_the_road(
     seeds: np.ndarray, shape: Shape, config: TrackConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Spreads the circles along the road, each far enough to one side to be passed."""
+    """Places the obstacles along the road, each far enough to one side to be passed."""
     count, radius_px, half_width_px = (
         config.obstacles,
         config.obstacle_radius_px,
@@ -64,7 +64,7 @@ def _on_the_road(
     row = np.arange(len(seeds))
     x, y = np.zeros((2, len(seeds), count))
     for i in range(count):
-        # Three quarters of a slot always lie between two neighbours.
+        # Neighbours are always at least three quarters of a slot apart.
         turn = FIRST_ON_ROAD + slot * (i + 0.375 + 0.25 * uniform(seeds, _STREAM + 3 * i))
         index = (turn * config.points).astype(np.int64)
         side = np.where(uniform(seeds, _STREAM + 3 * i + 1) < 0.5, -1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Thousands of tracks as the integer tables the simulator gathers from."""
+"""Thousands of tracks as integer tables, from which the simulator gathers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,25 +11,25 @@ from rlcar.track import grid
 from rlcar.track.obstacles import place_obstacles
 from rlcar.track.shape import Shape, gate_window, make_shapes
 
-MAX_TRACKS = 1 << 16  # a reset draws its track with 16 bits of hash
-_CHUNK = 512  # seeds at a time: the working set stays in the cache
+MAX_TRACKS = 1 << 16  # a reset draws its track with 16 bits of a hash
+_CHUNK = 512  # tracks made at a time, so that the working set stays in the processor's cache
 
 
 class TrackPool(NamedTuple):
-    """M tracks; all arrays int32 on the fixed-point grid, y up.
+    """M tracks as int32 arrays on the fixed-point grid; y points up.
 
-    Gate k is the line through the two edges' vertices k; cell k lies between gates k and k + 1.
-    The centre line's vertex k is the exact middle of its two edge vertices. `edges` is padded on
-    both ends, periodically, so that a walk along the road needs no modulo.
+    Gate k is the line from the inner to the outer vertex k; cell k lies between gates k and k + 1.
+    Vertex k of the centre line is the exact middle of the two. `edges` repeats gates at both ends,
+    so that code that follows the road over the start needs no modulo.
     """
 
     seeds: np.ndarray  # [M]
-    edges: np.ndarray  # [M, padding + P + padding, 2] packed vertices: inner, outer
+    edges: np.ndarray  # [M, padding + P + padding, 2] packed vertices (inner, outer)
     cell_start: np.ndarray  # [M, P + 1] position of each gate, 2^-20 of a lap; the last is 2^20
     cell_reach: np.ndarray  # [M, P] half-width x length of each centre segment, 1/256 x 1/32 px^2
     half_width: np.ndarray  # [M] 1/256 px
     start_heading: np.ndarray  # [M] 2^-22 of a turn
-    obstacles: np.ndarray  # [M, O] packed circle centres
+    obstacles: np.ndarray  # [M, obstacles] packed centres
     length: np.ndarray  # [M] length of the centre line, 1/32 px, rounded
 
     @property
@@ -39,19 +39,24 @@ class TrackPool(NamedTuple):
 
     @property
     def padding(self) -> int:
-        """Number of repeated gates on each end of `edges`; W, the gate window, and two more."""
+        """Number of repeated gates at each end of `edges`: the gate window W plus two."""
         return (self.edges.shape[1] - self.points) // 2
 
 
 def make_pool(seeds: Sequence[int], config: TrackConfig) -> TrackPool:
-    """Makes the tracks of `seeds`, the same bits on every machine."""
+    """Makes the tracks of `seeds`, with the same bits on every machine."""
     if not 0 < len(seeds) <= MAX_TRACKS:
-        raise ConfigError(f"a pool holds 1 to {MAX_TRACKS} tracks, not {len(seeds)}")
+        raise ConfigError(
+            f"a track pool of {len(seeds)} tracks is not possible: give 1 to {MAX_TRACKS} seeds"
+        )
     if min(seeds) < 0 or max(seeds) >= 2**31:
-        raise ConfigError(f"track seeds lie in 0..2^31 - 1, not {min(seeds)}..{max(seeds)}")
-    every = np.asarray(seeds, np.int32)
+        raise ConfigError(
+            f"track seeds {min(seeds)} to {max(seeds)} are out of range: use 0 to 2^31 - 1"
+        )
+    numbers = np.asarray(seeds, np.int32)
     chunks = [
-        _make_chunk(every[first : first + _CHUNK], config) for first in range(0, len(every), _CHUNK)
+        _make_chunk(numbers[first : first + _CHUNK], config)
+        for first in range(0, len(numbers), _CHUNK)
     ]
     return TrackPool(*(np.concatenate(arrays) for arrays in zip(*chunks, strict=True)))
 

@@ -1,26 +1,29 @@
-"""The centre lines and edges of many tracks at once, each as wild as its seed may be.
+"""Makes the centre lines and edges of many tracks, each with as much noise as is drivable.
 
-Only + - * / and sqrt touch data, and sums run in a fixed order, so the same seed gives the same
-bits on every machine. All coordinates here are float64 multiples of one grid unit (1/32 px), y up.
+The code computes only with + - * / and sqrt and sums in a fixed order, so that a seed gives the
+same bits on every machine. All coordinates are float64 multiples of one grid unit (1/32 px); y
+points up.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from rlcar.config.race import TrackConfig
+from rlcar.config.race import RANGE_PX, TrackConfig
 from rlcar.errors import ConfigError
 from rlcar.track import grid
 from rlcar.track.circuits import circuit_noise, is_circuit
 from rlcar.track.hashing import uniform
 
-_WIDTH_STREAM = 500  # of the hash, away from the noise's and the obstacles'
-SENSOR_RANGE_PX = 150.0
+_WIDTH_STREAM = 500  # stream of the hash, apart from those of the noise and the obstacles
 MAX_GATE_WINDOW = 31  # the sensors count crossed gates in five bits
-# A car moves at most 5 px a step and may then pass at most two gates: 2 * 2.6 > 5.
+# The classic car moves at most 5 px a step, in which it then passes at most two gates.
 MIN_CELL_PX = 2.6
-SHRINK = 0.9
-MAX_ROUNDS = 80  # 0.9^80 = 2e-4: a circle
+SHRINK = 0.9  # factor of the noise of a track that is not sound
+MAX_ROUNDS = 80  # 0.9^80 = 2e-4, which is a circle
+# The gate window allows cells this much shorter than the mean spacing; `is_sound` checks them.
+_SHORTER_CELLS = 1.7
+_FARTHEST = 32_000  # vertices are packed in int16
 
 
 class Shape(NamedTuple):
@@ -32,13 +35,13 @@ class Shape(NamedTuple):
 
 
 def gate_window(config: TrackConfig) -> int:
-    """Returns W: a ray that has crossed W gates is out of range, on every track of this config."""
+    """Returns W, such that a ray that has crossed W gates is out of range on every sound track."""
     spacing_px = 2 * np.pi * config.base_radius_px / config.points
-    return min(MAX_GATE_WINDOW, int(np.ceil(1.7 * SENSOR_RANGE_PX / spacing_px)) + 3)
+    return min(MAX_GATE_WINDOW, int(np.ceil(_SHORTER_CELLS * RANGE_PX / spacing_px)) + 3)
 
 
 def make_shapes(seeds: np.ndarray, config: TrackConfig) -> Shape:
-    """Makes sound tracks: an amplitude shrinks, seed by seed, until `is_sound` agrees."""
+    """Makes sound tracks: the noise of each track is reduced until `is_sound` accepts it."""
     cosine, sine = circle_table(config.points)
     noise = _noise(seeds, cosine, sine, config.noise_harmonics)
     amplitude = np.full(len(seeds), config.noise_amplitude)
@@ -65,7 +68,7 @@ def make_shapes(seeds: np.ndarray, config: TrackConfig) -> Shape:
         shape.mitre[pending] = again.mitre
         pending = pending[~is_sound(again, config)]
     raise ConfigError(
-        f"no drivable track with points = {config.points}, base_radius_px = "
+        f"there is no drivable track with points = {config.points}, base_radius_px = "
         f"{config.base_radius_px} and half_width_px = {config.half_width_px} (seed "
         f"{int(seeds[pending[0]])}): even a circle leaves the world, turns tighter than the road "
         f"is wide or has edges shorter than {MIN_CELL_PX} px; use fewer points or a narrower road"
@@ -75,14 +78,18 @@ def make_shapes(seeds: np.ndarray, config: TrackConfig) -> Shape:
 def circle_table(points: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns cosine and sine of the multiples of a turn / P, `[P]`, rounded to 2^-30.
 
-    The rounding hides the last bit, in which mathematics libraries differ.
+    The rounding removes the last bits, in which mathematical libraries differ.
     """
     angle_rad = np.arange(points) * (2 * np.pi / points)
     return np.rint(np.cos(angle_rad) * 2**30) / 2**30, np.rint(np.sin(angle_rad) * 2**30) / 2**30
 
 
 def is_sound(shape: Shape, config: TrackConfig) -> np.ndarray:
-    """Says which tracks `[M]` a car can drive and the gate window can sense exactly."""
+    """Returns which tracks `[M]` a car can drive and the sensors can measure exactly.
+
+    The edges must be star-shaped around the centre of the world, the road must lie within the
+    world, no cell may be too short, and W - 1 cells must be longer than the range of a ray.
+    """
     inner = shape.centre + shape.mitre
     outer = shape.centre - shape.mitre
     middle = np.array([grid.CENTRE_X_PX, grid.CENTRE_Y_PX]) * float(grid.UNITS_PER_PX)
@@ -93,22 +100,18 @@ def is_sound(shape: Shape, config: TrackConfig) -> np.ndarray:
         is_star &= (_cross(spoke, _next(spoke)) > 0).all(axis=1)
     limit = np.array([grid.WORLD_WIDTH_PX, grid.WORLD_HEIGHT_PX]) * grid.UNITS_PER_PX
     is_inside = ((shape.centre >= 0) & (shape.centre <= limit)).all(axis=(1, 2))
-    is_inside &= (np.abs(inner) < 32_000).all(axis=(1, 2)) & (np.abs(outer) < 32_000).all((1, 2))
+    is_inside &= (np.abs(inner) < _FARTHEST).all(axis=(1, 2))
+    is_inside &= (np.abs(outer) < _FARTHEST).all(axis=(1, 2))
     # A ray that has crossed W gates has passed W - 1 whole cells.
     window = gate_window(config) - 1
     wrapped = np.concatenate([cell_px, cell_px[:, :window]], axis=1)
     total = np.concatenate([np.zeros((len(wrapped), 1)), np.cumsum(wrapped, axis=1)], axis=1)
     shortest_px = (total[:, window:] - total[:, :-window]).min(axis=1)
-    return (
-        is_star
-        & is_inside
-        & (cell_px.min(axis=1) >= MIN_CELL_PX)
-        & (shortest_px >= SENSOR_RANGE_PX)
-    )
+    return is_star & is_inside & (cell_px.min(axis=1) >= MIN_CELL_PX) & (shortest_px >= RANGE_PX)
 
 
 def _half_widths(seeds: np.ndarray, config: TrackConfig) -> np.ndarray:
-    """Returns each track's half-width, `[M]` px, whole 1/256 px where it is drawn."""
+    """Returns the half-width of each track, `[M]` px; drawn ones are multiples of 1/256 px."""
     widest_px = np.full(len(seeds), config.half_width_px)
     if config.half_width_low_px is None:
         return widest_px
@@ -118,7 +121,7 @@ def _half_widths(seeds: np.ndarray, config: TrackConfig) -> np.ndarray:
 
 
 def _noise(seeds: np.ndarray, cosine: np.ndarray, sine: np.ndarray, harmonics: int) -> np.ndarray:
-    """Returns periodic noise in [-1, 1] that touches one of them, `[M, P]`."""
+    """Returns periodic noise with a largest absolute value of 1, `[M, P]`."""
     points = len(cosine)
     turn = np.arange(points)
     noise = np.zeros((len(seeds), points))
@@ -140,8 +143,8 @@ def _build(
     step = _next(centre) - centre
     unit = step / np.sqrt(_dot(step, step))[..., None]
     before = np.roll(unit, 1, axis=1)
-    # The left normals of both neighbours, added, point along the bisector; this length of it keeps
-    # the edge half_width away from both segments: half_width / cos(turn / 2).
+    # The sum of the left normals of both segments points along the bisector. A mitre of the length
+    # half_width / cos(turn / 2) keeps the edge half_width away from both segments.
     bisector = before + unit
     scale = 2 * half_width_px[:, None] * grid.UNITS_PER_PX / _dot(bisector, bisector)
     mitre = np.empty_like(centre)
@@ -151,9 +154,9 @@ def _build(
 
 
 def _ahead_px(left: np.ndarray, right: np.ndarray, reverse: bool = False) -> np.ndarray:
-    """Returns how far both ends of the next gate lie beyond each gate's line, `[M, P]` px.
+    """Returns how far both ends of the next gate lie beyond the line of each gate, `[M, P]` px.
 
-    `reverse` (with the edges swapped) measures from the next gate back to this one.
+    `reverse`, with the edges swapped, measures from the next gate back to this one.
     """
     here, there = (_next, lambda edge: edge) if reverse else (lambda edge: edge, _next)
     across = here(right) - here(left)

@@ -1,4 +1,4 @@
-"""One track in floats, for drawing, references and people."""
+"""A track in floats, for drawing, for reference implementations and for people."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,20 +11,20 @@ from rlcar.track.pool import make_pool
 
 
 class Track(NamedTuple):
-    """A closed road in screen coordinates (y down), driven with increasing heading.
+    """A closed road in screen coordinates; y points down.
 
-    That is counter-clockwise on the screen, so `inner_px` is on the driver's left. Vertex k of the
-    three lines belongs together. All floats lie exactly on the integer grid of the simulator.
+    Cars drive counter-clockwise on the screen, so `inner_px` is on their left. The vertices k of
+    the three lines belong together. All floats are exact multiples of the simulator's grid unit.
     """
 
     seed: int
     centre_px: np.ndarray  # [P, 2] float64
     inner_px: np.ndarray  # [P, 2] float64
     outer_px: np.ndarray  # [P, 2] float64
-    obstacles_px: np.ndarray  # [O, 2] float64
+    obstacles_px: np.ndarray  # [obstacles, 2] float64, centres
     obstacle_radius_px: float
     half_width_px: float
-    length_px: float  # of the closed centre line
+    length_px: float  # length of the closed centre line
 
 
 def make_track(seed: int, config: TrackConfig) -> Track:

@@ -8,7 +8,7 @@ from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.selection import everything_on_cpu
 from rlcar.errors import NonFiniteError
-from rlcar.evaluation.environment import Driving, make_evaluation, make_rollout, spec_of
+from rlcar.evaluation.environment import EnvironmentRollout, make_evaluation, make_rollout, spec_of
 from rlcar.rollout.race import Rollout
 from rlcar.runs.run import EvaluationListener, Run
 from rlcar.storage import checkpoint
@@ -113,7 +113,7 @@ def _train(
         return Outcome(run.summary(trainer.env_steps), bool(stop))
 
 
-def _save(trainer: Trainer, rollout: Driving, run: Run) -> None:
+def _save(trainer: Trainer, rollout: EnvironmentRollout, run: Run) -> None:
     trainer.save(run.checkpoints, run.meta(), rollout.saved())
     run.saved()
 
@@ -128,12 +128,14 @@ def _learn(trainer: Trainer, run: Run, metrics: dict[str, float], stop: StopRequ
             run.log(trainer.env_steps, trainer.train_steps)
 
 
-def _rollout_from(config: Config, policy: Policy, resume: checkpoint.Save | None) -> Driving:
+def _rollout_from(
+    config: Config, policy: Policy, resume: checkpoint.Save | None
+) -> EnvironmentRollout:
     """The cars where `resume` left them; at new starts when it has none, as those of Ray."""
     if resume is None:
         return make_rollout(config, policy)
-    # Counting epochs by env steps, no two resumed legs drive the same races.
-    rollout = make_rollout(config, policy, epoch=resume.env_steps)
+    # Env steps differ between all checkpoints, so no two resumed trainings drive the same races.
+    rollout = make_rollout(config, policy, restart_id=resume.env_steps)
     try:
         if "rollout.safetensors" in resume.meta["sha256"]:
             rollout.restore(checkpoint.load_extra(resume, "rollout"))

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from rlcar.config.race import RANGE_PX, RAY_ANGLES_DEG
 from rlcar.evaluation.pictures import save_figure
-from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG, RAYS
+from rlcar.sim.sensors import RAYS
 from rlcar.system.durable import replacing
 
 _REAL, _DREAMT, _STALE = "#2563a8", "#e8a33d", "#aab2bb"

@@ -74,7 +74,7 @@ class Car:
             if self.is_ended:
                 break
             packed = self.course.race.step(packed, action)
-            values = self.course.race.told(packed)
+            values = self.course.race.output(packed)
             observation = values[: SPEC.observation_size]
             _, is_last, _, _, x, y, _, heading, _ = values[SPEC.observation_size :]
             rows[row] = [x, y, heading, *observation[:RAYS]]
@@ -99,7 +99,7 @@ class Car:
         return [float(ray) for ray in self.observation[:RAYS]]
 
     def _read_state(self, *, is_first: bool) -> None:
-        values = self.course.race.told(self._packed)
+        values = self.course.race.output(self._packed)
         self.observation = values[: SPEC.observation_size].copy()
         numbers = values[SPEC.observation_size :].tolist()
         self._reward, is_last, is_terminal, lap_time, x, y, speed, heading, progress = numbers

@@ -103,7 +103,9 @@ class ServerMetrics(Collector):
         yield from self._answers()
         yield from self._actions()
         requests = CounterMetricFamily(
-            "rlcar_http_requests", "HTTP responses.", labels=("method", "route", "status")
+            "rlcar_http_requests",
+            "HTTP responses, by method, route and status.",
+            labels=("method", "route", "status"),
         )
         for (method, route, status), count in self.statuses.items():
             requests.add_metric((method, route, str(status)), count)

@@ -16,6 +16,12 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",
 }
+RAY_WARNINGS = (
+    # Ray announces a future default; nothing here asks for a GPU.
+    "ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning",
+    # Ray never waits for the processes that it has ended.
+    "ignore:subprocess [0-9]+ is still running:ResourceWarning",
+)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +72,14 @@ def start_rlcar(ray_environment, tmp_path):
 
 
 def pytest_collection_modifyitems(items):
-    """Puts the tests with processes and a Ray of their own first: two Rays at once are slow."""
+    """Puts the tests with processes and a Ray of their own first: two Rays at once are slow.
+
+    Warnings that Ray causes and nobody here can prevent are ignored in all tests that use it.
+    """
+    for item in items:
+        if item.get_closest_marker("ray"):
+            for warning in RAY_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
     items.sort(key=lambda item: "embedded_ray" in getattr(item, "fixturenames", ()))
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from rlcar.config import make_config
+from rlcar.config.race import RANGE_PX, RAY_ANGLES_DEG
 from rlcar.errors import RegistryError, UserError
 from rlcar.registry import Registry
 from rlcar.registry.version import manifest_bytes
-from rlcar.sim.sensors import RANGE_PX, RAY_ANGLES_DEG
 from tests.support.untrained_run import untrained, write_run
 
 ROOT = Path(__file__).parents[2]

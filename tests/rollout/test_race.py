@@ -29,8 +29,8 @@ def _act(params, carry, time_step: TimeStep, key, explore):
 RANDOM_DRIVER = Policy(lambda cars: jnp.zeros(cars), _act)
 
 
-def make_rollout(first_car: int = 0, epoch: int = 0) -> Rollout:
-    return Rollout(CONFIG, RANDOM_DRIVER, first_car, epoch)
+def make_rollout(first_car: int = 0, restart_id: int = 0) -> Rollout:
+    return Rollout(CONFIG, RANDOM_DRIVER, first_car, restart_id)
 
 
 def _joined(blocks: list[Trajectory]) -> Trajectory:
@@ -122,7 +122,7 @@ def test_two_drives_of_one_seed_are_equal_bit_for_bit(drive):
 
 
 def test_a_saved_drive_goes_on_bit_for_bit_in_another_process_s_cars(drive):
-    rollout = make_rollout(first_car=64, epoch=3)
+    rollout = make_rollout(first_car=64, restart_id=3)
     rollout.collect(WEIGHTS)
     rollout.restore(drive[2])
     for block in drive[0][2:6]:
@@ -145,7 +145,7 @@ def test_the_cars_of_another_setting_are_refused(drive):
         make_rollout().restore(saved)
 
 
-@pytest.mark.parametrize("other", [{"first_car": 4}, {"epoch": 1}], ids=["cars", "epoch"])
+@pytest.mark.parametrize("other", [{"first_car": 4}, {"restart_id": 1}], ids=["cars", "restart_id"])
 def test_other_cars_and_a_later_epoch_drive_other_races(drive, other):
     block = make_rollout(**other).collect(WEIGHTS)[0]
     tracks_differ = (block.observation[0] != drive[0][0].observation[0]).any(axis=-1)

@@ -8,20 +8,20 @@ from rlcar.sim.fixed import COSINE, floor_divide, floor_sqrt, quantise_action
 from rlcar.sim.motion import (
     GRIP_BITS,
     WHEELBASE_PX,
-    Pedals,
+    Controls,
     Pose,
+    curvature_table,
     drive_classic,
     drive_single_track,
     grip_units,
-    wheel_table,
 )
 
 NUMPY = make_backend(np)
 TURN = 1 << 22
 
 
-def _pedals(steering, throttle):
-    return Pedals(
+def _controls(steering, throttle):
+    return Controls(
         *(quantise_action(NUMPY, np.array([one], np.float32)) for one in (steering, throttle))
     )
 
@@ -34,15 +34,15 @@ def _drive(steps, steering, throttle, speed=0.0, heading_deg=0.0, x=400.0, y=300
             for value in (x * 4096, y * 4096, speed * 65536, heading_deg / 360 * TURN)
         )
     )
-    pedals = _pedals(steering, throttle)
+    controls = _controls(steering, throttle)
     rows = []
     for _ in range(steps):
         if grip is None:
-            pose = drive_classic(NUMPY, COSINE, pose, pedals)
+            pose = drive_classic(NUMPY, COSINE, pose, controls)
         else:
             units = np.array([grip_units(grip)], np.int32)
-            tables = (COSINE, wheel_table())
-            pose = drive_single_track(NUMPY, tables, 8 << 16, pose, pedals, units)
+            tables = (COSINE, curvature_table())
+            pose = drive_single_track(NUMPY, tables, 8 << 16, pose, controls, units)
         scales = (1 / 4096, 1 / 4096, 1 / 65536, 360 / TURN)
         rows.append([float(p[0]) * scale for p, scale in zip(pose, scales, strict=True)])
     return np.array(rows)
@@ -103,7 +103,7 @@ def test_a_thousand_steps_drift_less_than_a_fifth_of_a_pixel_from_float64():
     pose = Pose(*(np.array([v], np.int32) for v in (400 * 4096, 300 * 4096, 0, 0)))
     x, y, speed, heading = 400.0, 300.0, 0.0, 0.0
     for turn in steering:
-        pose = drive_classic(NUMPY, COSINE, pose, _pedals(turn, 1 / 64))
+        pose = drive_classic(NUMPY, COSINE, pose, _controls(turn, 1 / 64))
         speed = np.clip(speed + 0.2 / 64 - 0.01 * speed, 0, 5)
         heading += 5 * float(turn)
         x += speed * np.cos(np.deg2rad(heading))

@@ -122,5 +122,5 @@ def test_what_cannot_be_is_refused_in_one_sentence():
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"shape \(2,\), not \(2, 2\)"):
         env.step(np.zeros(2))
-    with pytest.raises(ValueError, match=r"cars \[1\] hold a NaN"):
+    with pytest.raises(ValueError, match=r"cars \[1\] contain a NaN"):
         env.step(np.array([[0.0, 0.0], [np.nan, 0.0]]))

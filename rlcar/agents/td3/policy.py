@@ -23,4 +23,4 @@ def make_policy(config: Td3Config, spec: Spec) -> Policy:
             action = jnp.clip(action + noise, -1.0, 1.0)
         return carry, action
 
-    return Policy(lambda number: (), act, starts_by_chance=True)
+    return Policy(lambda number: (), act, starts_with_random_actions=True)

@@ -15,8 +15,6 @@ from rlcar.runs.metrics_file import read_metrics
 
 pytestmark = [
     pytest.mark.ray,
-    # Ray announces a future default; nothing here asks for a GPU.
-    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
 ]
 
 PATIENCE_S = 240.0

@@ -25,10 +25,6 @@ from rlcar.training.loop import train
 
 pytestmark = [
     pytest.mark.ray,
-    # Ray announces a future default; nothing here asks for a GPU.
-    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-    # Ray never waits for the processes that it has ended.
-    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Consider boosting PBT performance:UserWarning"),
 ]
 

@@ -22,10 +22,6 @@ from tests.support.slow_environment import STEP_S
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("embedded_ray"),
-    # Ray announces a future default; nothing here asks for a GPU.
-    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-    # Ray never waits for the processes that it has ended.
-    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
 ]
 
 PATIENCE_S = 90.0

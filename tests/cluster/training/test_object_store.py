@@ -20,8 +20,6 @@ STORE_BYTES = 80_000_000
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning")
-@pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_training_loses_nothing_while_others_fill_the_object_store(start_cluster, tmp_path):
     a_full_disk = {"local_fs_capacity_threshold": 1e-4}

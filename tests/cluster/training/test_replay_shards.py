@@ -28,8 +28,6 @@ from rlcar.training.trainer import Trainer
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("embedded_ray"),
-    pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:subprocess [0-9]+ is still running:ResourceWarning"),
 ]
 TWO = ClusterConfig(simulators=1, replay_shards=2)
 

@@ -1,0 +1,71 @@
+"""The kinds of environments that a config can choose, one descriptor each.
+
+A new kind is one module or folder with its `KIND`, and one line in the table below.
+"""
+
+from collections.abc import Callable
+
+from rlcar.config import Config
+from rlcar.evaluation.environment import gymnasium, race
+from rlcar.evaluation.environment.kind import (
+    EnvironmentKind,
+    EnvironmentRollout,
+    Evaluate,
+    ShouldStop,
+)
+from rlcar.types import Policy, Spec
+
+__all__ = [
+    "KINDS",
+    "EnvironmentKind",
+    "EnvironmentRollout",
+    "kind_of",
+    "make_evaluation",
+    "make_rollout",
+    "spec_of",
+]
+
+KINDS: tuple[EnvironmentKind, ...] = (
+    race.KIND,
+    gymnasium.KIND,
+)
+
+
+def kind_of(config: Config) -> EnvironmentKind:
+    """Returns the kind of environment that a config trains in."""
+    return next(kind for kind in KINDS if kind.is_chosen(config))
+
+
+def spec_of(config: Config) -> Spec:
+    """Returns what an agent must know of the environment; raises ConfigError if there is none."""
+    return kind_of(config).spec_of(config)
+
+
+def make_rollout(
+    config: Config,
+    policy: Policy,
+    first_car: int = 0,
+    restart_id: int = 0,
+    should_stop: ShouldStop = lambda: False,
+) -> EnvironmentRollout:
+    """Starts `config.training.cars` environments; the caller has to close the result.
+
+    `first_car` and `restart_id` choose other random numbers for each simulator and each restart.
+    Where a block may take minutes, `collect` raises RolloutStoppedError as soon as `should_stop`
+    returns True.
+    """
+    return kind_of(config).make_rollout(config, policy, first_car, restart_id, should_stop)
+
+
+def make_evaluation(
+    config: Config,
+    policy: Policy,
+    should_stop: ShouldStop = lambda: False,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> Evaluate:
+    """Makes the function that evaluates a policy's parameters during training.
+
+    Where an evaluation may take minutes, it returns None as soon as `should_stop` returns True, and
+    reports the share that is done to `on_share`.
+    """
+    return kind_of(config).make_evaluation(config, policy, should_stop, on_share)

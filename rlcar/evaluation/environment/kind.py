@@ -1,0 +1,47 @@
+"""The descriptor of a kind of environment: everything that training asks about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rlcar.config import Config
+from rlcar.rollout.race import Episodes
+from rlcar.types import Evaluation, Params, Policy, Spec, Trajectory, Weights
+
+ShouldStop = Callable[[], bool]
+Evaluate = Callable[[Params], Evaluation | None]
+
+
+class EnvironmentRollout(Protocol):
+    """N environments of one kind; the policy drives them block by block."""
+
+    def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
+        """Drives one block `[T, N]`; may raise RolloutStoppedError."""
+
+    def saved(self) -> dict[str, np.ndarray]:
+        """Returns the state for a checkpoint; empty if the environments cannot be saved."""
+
+    def restore(self, saved: dict[str, np.ndarray]) -> None:
+        """Continues from what `saved` returned."""
+
+    def close(self) -> None:
+        """Releases what the environments hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentKind:
+    """Describes one kind of environment; `rlcar/evaluation/environment` lists them all."""
+
+    name: str
+    # Whether a config trains in this kind. The first kind of the table that says so is used.
+    is_chosen: Callable[[Config], bool]
+    # What an agent must know; raises ConfigError if the environment does not exist.
+    spec_of: Callable[[Config], Spec]
+    # (config, policy, first_car, restart_id, should_stop): see `make_rollout`.
+    make_rollout: Callable[[Config, Policy, int, int, ShouldStop], EnvironmentRollout]
+    # (config, policy, should_stop, on_share): see `make_evaluation`.
+    make_evaluation: Callable[[Config, Policy, ShouldStop, Callable[[float], None]], Evaluate]
+    # Whether a simulator process must call `close` before it ends.
+    must_close: bool

@@ -1,0 +1,35 @@
+"""The race: compiled, with tracks of its own and laps to evaluate."""
+
+from collections.abc import Callable
+
+from rlcar.config import Config
+from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
+from rlcar.evaluation.laps import make_evaluator, score_laps
+from rlcar.rollout.race import Rollout
+from rlcar.sim import SPEC
+from rlcar.types import Policy
+
+
+def _make_rollout(
+    config: Config, policy: Policy, first_car: int, restart_id: int, should_stop: ShouldStop
+) -> Rollout:
+    del should_stop  # a block of the race is short
+    return Rollout(config, policy, first_car, restart_id)
+
+
+def _make_evaluation(
+    config: Config, policy: Policy, should_stop: ShouldStop, on_share: Callable[[float], None]
+) -> Evaluate:
+    del should_stop, on_share  # so is its evaluation
+    drive = make_evaluator(policy, config.race, config.training.evaluate_set)
+    return lambda params: score_laps(drive(params))
+
+
+KIND = EnvironmentKind(
+    name="race",
+    is_chosen=lambda config: config.is_race,
+    spec_of=lambda config: SPEC,
+    make_rollout=_make_rollout,
+    make_evaluation=_make_evaluation,
+    must_close=False,
+)

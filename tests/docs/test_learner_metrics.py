@@ -1,0 +1,45 @@
+"""The metrics that each algorithm's learner returns are in the table of metrics."""
+
+import jax
+import numpy as np
+import pytest
+
+from rlcar.agents import ALGORITHMS, make_agent
+from rlcar.config import make_config
+from rlcar.replay.rings import fields_of
+from rlcar.runs.metric_table import METRICS
+from rlcar.sim import SPEC
+from rlcar.types import Batch
+
+IMAGES = SPEC._replace(image_shape=(16, 16, 3))
+
+
+def metrics_of(algorithm, spec):
+    """Traces one update, which compiles nothing, for the names of its metrics."""
+    config = make_config(algorithm=algorithm, mode="test")
+    agent = make_agent(config, spec)
+    shape = (1, config.replay.batch_size, config.replay.batch_length)
+    fields = fields_of(spec, agent.policy.carry_size).items()
+    batches = Batch(
+        **{
+            name: jax.ShapeDtypeStruct((*shape, *inner), dtype)
+            for name, (inner, dtype) in fields
+            if name in Batch._fields
+        }
+    )
+    state = jax.eval_shape(lambda: agent.learner.init(0))
+    _, metrics = jax.eval_shape(agent.learner.update, state, batches)
+    assert all(leaf.dtype == np.float32 for leaf in metrics.values())
+    return metrics.keys()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_metrics_of_a_learner_are_in_the_table(algorithm):
+    assert sorted(metrics_of(algorithm, SPEC) - METRICS.keys()) == []
+
+
+def test_the_metrics_of_images_are_in_the_table():
+    able = [name for name, algorithm in ALGORITHMS.items() if algorithm.supports_images]
+    assert able
+    for name in able:
+        assert sorted(metrics_of(name, IMAGES) - METRICS.keys()) == []
