@@ -7,7 +7,7 @@ from pathlib import Path
 from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.storage import checkpoint
 
-# The metrics that the page draws; each algorithm logs some of them.
+# The metrics that are sent to the page; each algorithm logs some of them.
 SERIES = (
     "episode/reward",
     "episode/lap_rate",
@@ -84,7 +84,7 @@ def thin_out(rows: list[Row], limit: int) -> list[Row]:
 
 
 def _select_series(row: Row) -> Row:
-    """Returns only the values of a row that the page draws."""
+    """Returns only the values of a row that are sent to the page."""
     kept = {"env_steps": row["env_steps"], "time_s": row.get("time_s")}
     return kept | {name: row[name] for name in SERIES if _is_number(row.get(name))}
 
