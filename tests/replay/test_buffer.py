@@ -90,7 +90,9 @@ def test_blocks_may_have_any_number_of_cars():
     for first_id, cars in ((0, 1), (1, 4), (5, 2), (7, 10)):
         replay.insert(make_trajectory(cars, first_id))
     assert cars_in(replay) == set(range(7, 17))
-    with pytest.raises(ValueError, match="of 11 cars does not fit into the replay buffer, which has 10 slots"):
+    with pytest.raises(
+        ValueError, match="of 11 cars does not fit into the replay buffer, which has 10 slots"
+    ):
         replay.insert(make_trajectory(cars=11))
     with pytest.raises(ValueError, match="of 0 cars does not fit"):
         replay.insert(make_trajectory(cars=0))
@@ -256,7 +258,9 @@ def test_what_came_since_another_state_is_refused_and_changes_nothing():
     mark = replay.slots_inserted
     replay.insert(make_trajectory(cars=1))
     other = make_replay()
-    with pytest.raises(CheckpointError, match="newest 1 slots of the saved replay buffer do not follow"):
+    with pytest.raises(
+        CheckpointError, match="newest 1 slots of the saved replay buffer do not follow"
+    ):
         other.restore(whole, replay.state_since(mark))
     assert other.env_steps_stored == 0
 
@@ -275,8 +279,14 @@ def test_the_seed_decides_what_is_sampled():
     ("change", "message"),
     [
         ({"capacity_env_steps": 66}, "has 10 slots of 6 steps, but this run has 11"),
-        ({"observation": np.zeros((2, T, 4), np.float32)}, r"observation of the saved replay buffer is \[2, 6, 4\] float32"),
-        ({"rng": np.zeros(5, np.uint64)}, r"rng of the saved replay buffer is \[5\] uint64, expected \[6\]"),
+        (
+            {"observation": np.zeros((2, T, 4), np.float32)},
+            r"observation of the saved replay buffer is \[2, 6, 4\] float32",
+        ),
+        (
+            {"rng": np.zeros(5, np.uint64)},
+            r"rng of the saved replay buffer is \[5\] uint64, expected \[6\]",
+        ),
         ({"reward": None}, "has no reward"),
     ],
 )

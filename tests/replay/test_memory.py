@@ -39,8 +39,8 @@ def test_both_numbers_are_said_at_the_start():
     config = config_of(500_000, 500_000)
     lines = check_memory(config, replay_need(config, CAMERA), Memory(24 * GB, 20 * GB))
     assert lines == [
-        "replay buffer: 500000 env steps at capacity need 6.15 GB (12307 bytes each); this host has 24 GB "
-        "of memory, 20 GB of it available now"
+        "replay buffer: 500000 env steps at capacity need 6.15 GB (12307 bytes each); this host "
+        "has 24 GB of memory, 20 GB of it available now"
     ]
 
 
@@ -48,7 +48,10 @@ def test_more_than_is_available_is_a_warning_with_what_fits():
     config = config_of(500_000, 500_000)
     memory = Memory(24 * GB, 3 * GB)
     _, warning = check_memory(config, replay_need(config, CAMERA), memory)
-    assert "warning: this training fills 6.15 GB of the replay buffer, more than is available" in warning
+    assert (
+        "warning: this training fills 6.15 GB of the replay buffer, more than is available"
+        in warning
+    )
     _check_largest(config, warning, memory)
 
 

@@ -145,5 +145,7 @@ def test_shards_share_the_memory_evenly():
 
 
 def test_a_replay_that_its_device_cannot_hold_is_one_sentence():
-    with pytest.raises(ConfigError, match=r"cannot allocate the 9\.48e\+03 GB .* lower replay.capacity"):
+    with pytest.raises(
+        ConfigError, match=r"cannot allocate the 9\.48e\+03 GB .* lower replay.capacity"
+    ):
         DeviceRings(SPEC, T, 20_000_000_000)

@@ -112,7 +112,7 @@ def test_what_cannot_be_is_refused_in_one_sentence():
         RaceVectorEnv(2, track_set="tets")
     with pytest.raises(ConfigError, match="unknown world 'grandprix'"):
         RaceVectorEnv(2, world="grandprix")
-    with pytest.raises(ConfigError, match="num_envs 0 is not a positive"):
+    with pytest.raises(ConfigError, match="num_envs = 0: give a positive"):
         RaceVectorEnv(0)
     with pytest.raises(ConfigError, match="autoreset_mode is NextStep or SameStep"):
         RaceVectorEnv(2, autoreset_mode=AutoresetMode.DISABLED)
