@@ -26,10 +26,10 @@ import ray  # noqa: E402
 from header import origin, print_header  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
-from cluster.chaos.driver import TrainingProcess  # noqa: E402
-from cluster.chaos.kills import KINDS, Plan  # noqa: E402
+from cluster.chaos.kills import KINDS, KillPlan  # noqa: E402
 from cluster.chaos.report import write_report  # noqa: E402
 from cluster.chaos.run import against_own_training  # noqa: E402
+from cluster.chaos.training_process import TrainingProcess  # noqa: E402
 from cluster.config import ClusterConfig  # noqa: E402
 from cluster.runtime import ray_runtime  # noqa: E402
 from rlcar.agents import make_agent  # noqa: E402
@@ -66,7 +66,7 @@ def undisturbed(cluster: ClusterConfig, folder: Path, arguments: list[str]) -> f
         address = ray.get_runtime_context().gcs_address
         training = TrainingProcess(folder, [*arguments, "--address", address], most_failures=0)
         if not training.finish(limit_s=4 * 3600):
-            sys.exit(f"the undisturbed training did not end: {training.last_words()}")
+            sys.exit(f"the undisturbed training did not end: {training.last_line()}")
     return time.monotonic() - began_s
 
 
@@ -107,7 +107,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     ratio = ray_over_local(options.loop_env_steps)
     cluster = ClusterConfig(simulators=options.simulators)
     arguments = train_arguments(options)
-    plan = Plan(
+    plan = KillPlan(
         options.kills, None, tuple(KINDS), until_env_steps=options.env_steps, recovery_limit_s=300.0
     )
     load_before = os.getloadavg()[0]

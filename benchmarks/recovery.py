@@ -1,4 +1,4 @@
-"""How long until a training is back at full rate after each kind of death?
+"""How long until a training is back at full rate after each kind of failure?
 
     python benchmarks/recovery.py [--kills 12] [--preset nano]
 
@@ -17,7 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from header import print_header  # noqa: E402
 
-from cluster.chaos.kills import KINDS, Plan  # noqa: E402
+from cluster.chaos.kills import KINDS, KillPlan  # noqa: E402
 from cluster.chaos.run import against_own_training  # noqa: E402
 from cluster.config import ClusterConfig  # noqa: E402
 
@@ -38,7 +38,7 @@ def main() -> None:
     print_header("jax", "ray")
     with tempfile.TemporaryDirectory() as root:
         report = against_own_training(
-            Plan(options.kills, None, tuple(KINDS)),
+            KillPlan(options.kills, None, tuple(KINDS)),
             ClusterConfig(simulators=SIMULATORS),
             Path(root) / "run",
             ["--preset", options.preset, *TRAINING],

@@ -1,4 +1,4 @@
-"""What a campaign of kills cost: each kill, the sums, a table that fits a screen."""
+"""The cost of a series of kills: each kill, the sums, and a table."""
 
 import dataclasses
 import json
@@ -14,22 +14,26 @@ from rlcar.system.durable import replace_text
 
 @dataclasses.dataclass
 class Kill:
-    """One kill and what came of it."""
+    """One kill and its consequences."""
 
     kind: str
     pid: int
-    at_s: float  # since the campaign began
+    at_s: float  # since the start of the campaign
     env_steps: int  # of the training at that moment
-    recovery_s: float | None = None  # to full rate; None: not before the next, or not in time
-    env_steps_lost: int = 0  # learned from, and to be driven again
+    recovery_s: float | None = (
+        None  # time to full rate; None: not before the next kill, or not in time
+    )
+    env_steps_lost: int = 0  # learned from, lost, and to be driven again
     checkpoints_lost: int = 0
-    is_save_sound: bool = True  # the newest complete checkpoint, looked at after the kill
+    is_save_sound: bool = True  # the newest complete checkpoint, checked after the kill
 
-    def sentence(self, number: int, of: int | None) -> str:
-        """One line for the terminal."""
-        back = "not back in time" if self.recovery_s is None else f"back in {self.recovery_s:.1f} s"
+    def describe(self, number: int, of: int | None) -> str:
+        """Returns one line for the terminal."""
+        recovery = "no full rate in time"
+        if self.recovery_s is not None:
+            recovery = f"full rate after {self.recovery_s:.1f} s"
         which = f"{number}/{of}" if of else str(number)
-        return f"kill {which}: {self.kind} {self.pid} at {self.env_steps} env steps: {back}"
+        return f"kill {which}: {self.kind} {self.pid} at {self.env_steps} env steps: {recovery}"
 
 
 def make_report(
@@ -39,10 +43,10 @@ def make_report(
     failure: str | None,
     seconds: float,
     env_steps: int,
-    usual_rate: float | None,
+    undisturbed_rate: float | None,
     driver_restarts: int,
 ) -> dict[str, Any]:
-    """The sums over all kills, and over those of each kind."""
+    """Returns the sums over all kills and over those of each kind."""
     kinds = sorted({kill.kind for kill in kills})
     return {
         "kills": len(kills),
@@ -52,7 +56,9 @@ def make_report(
         "env_steps": env_steps,
         "env_steps_lost": sum(kill.env_steps_lost for kill in kills),
         "seconds": round(seconds, 1),
-        "undisturbed_env_steps_per_s": None if usual_rate is None else round(usual_rate, 1),
+        "undisturbed_env_steps_per_s": None
+        if undisturbed_rate is None
+        else round(undisturbed_rate, 1),
         "driver_restarts": driver_restarts,
         "by_kind": {kind: _sums([kill for kill in kills if kill.kind == kind]) for kind in kinds},
         "each": [dataclasses.asdict(kill) for kill in kills],
@@ -60,13 +66,13 @@ def make_report(
 
 
 def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Writes the report as JSON, whole or not at all."""
+    """Writes the report as JSON; the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def make_table(report: dict[str, Any]) -> Table:
-    """A row for each kind of kill, and the verdict as the title."""
+    """Returns a table with a row for each kind of kill and the verdict as its title."""
     verdict = "completed" if report["completed"] else "NOT COMPLETED"
     table = Table(
         title=f"{report['kills']} kills in {report['seconds'] / 60:.1f} minutes: {verdict}, "
@@ -87,12 +93,12 @@ def make_table(report: dict[str, Any]) -> Table:
 
 
 def _sums(kills: Sequence[Kill]) -> dict[str, Any]:
-    seen = [kill.recovery_s for kill in kills if kill.recovery_s is not None]
+    recoveries_s = [kill.recovery_s for kill in kills if kill.recovery_s is not None]
     return {
         "kills": len(kills),
-        "recovered_in_time": len(seen),
-        "recovery_median_s": round(statistics.median(seen), 2) if seen else None,
-        "recovery_worst_s": round(max(seen), 2) if seen else None,
+        "recovered_in_time": len(recoveries_s),
+        "recovery_median_s": round(statistics.median(recoveries_s), 2) if recoveries_s else None,
+        "recovery_worst_s": round(max(recoveries_s), 2) if recoveries_s else None,
         "env_steps_lost": sum(kill.env_steps_lost for kill in kills),
         "checkpoints_lost": _checkpoints_lost(kills),
     }

@@ -1,4 +1,4 @@
-"""`rlcar chaos`: against a training of its own, or against one that runs already."""
+"""Runs a series of kills: against a new training, or against one that is running already."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ from typing import Any
 
 import ray
 
-from cluster.chaos.driver import TrainingProcess
-from cluster.chaos.kills import Chaos, Plan, only_training_job
+from cluster.chaos.kills import KillCampaign, KillPlan, only_training_job
 from cluster.chaos.report import make_report
-from cluster.chaos.watch import Watch
+from cluster.chaos.training_process import TrainingProcess
+from cluster.chaos.watch import RunWatch
 from cluster.config import ClusterConfig
 from cluster.runtime import ray_runtime
 from rlcar.errors import UserError
@@ -24,7 +24,7 @@ _FINISH_LIMIT_S = 3600.0
 
 
 def against_own_training(
-    plan: Plan,
+    plan: KillPlan,
     cluster: ClusterConfig,
     folder: Path,
     arguments: Sequence[str],
@@ -32,17 +32,17 @@ def against_own_training(
     window_s: float,
     say: Say,
 ) -> dict[str, Any]:
-    """Starts `rlcar train <arguments>` and kills parts of it, its driver too; returns the report.
+    """Starts `rlcar train <arguments>`, kills its parts and its driver; returns the report.
 
-    With `plan.until_env_steps` the training goes on to its end, else it is stopped when the plan
-    is fulfilled. Raises UserError when it cannot be started, or stands still for good.
+    With `plan.until_env_steps`, the training continues to its end. Otherwise it is stopped when the
+    plan is fulfilled. Raises UserError if it cannot be started or makes no progress.
     """
-    watch = Watch(folder, window_s)
+    watch = RunWatch(folder, window_s)
     with ray_runtime(cluster), StopRequest() as stop:
         address = ray.get_runtime_context().gcs_address
         training = TrainingProcess(folder, [*arguments, "--address", address])
-        say(f"the training writes {folder} and says what it does in {training.log}")
-        chaos = Chaos(plan, watch, training, None, say)
+        say(f"the training writes to {folder}; its output is in {training.log}")
+        chaos = KillCampaign(plan, watch, training, None, say)
         failure = None
         completed = False
         try:
@@ -59,20 +59,20 @@ def against_own_training(
             with contextlib.suppress(ProcessLookupError):
                 training.stop()
         seconds = time.monotonic() - chaos.started_s
-        watch.look(time.monotonic())
+        watch.update(time.monotonic())
     return make_report(
         chaos.kills,
         completed=completed,
         failure=failure,
         seconds=seconds,
         env_steps=watch.env_steps,
-        usual_rate=watch.usual_rate(),
+        undisturbed_rate=watch.undisturbed_rate(),
         driver_restarts=training.restarts,
     )
 
 
 def against_running_training(
-    plan: Plan,
+    plan: KillPlan,
     cluster: ClusterConfig,
     run: Path,
     job: str | None,
@@ -80,11 +80,11 @@ def against_running_training(
     window_s: float,
     say: Say,
 ) -> dict[str, Any]:
-    """Kills parts of a training that somebody else started, but not its driver."""
-    watch = Watch(require_run(run), window_s)
+    """Kills parts of a training that was started elsewhere, but not its driver."""
+    watch = RunWatch(require_run(run), window_s)
     os.environ.setdefault("RAY_worker_niceness", "0")
     with ray_runtime(cluster), StopRequest() as stop:
-        chaos = Chaos(plan, watch, None, job or only_training_job(), say)
+        chaos = KillCampaign(plan, watch, None, job or only_training_job(), say)
         failure = None
         try:
             chaos.run(lambda: stop)
@@ -92,13 +92,17 @@ def against_running_training(
             failure = str(error)
         seconds = time.monotonic() - chaos.started_s
     if not chaos.kills:
-        raise UserError(failure or "nothing was killed: the plan was over before the usual rate")
+        raise UserError(
+            failure
+            or "nothing was killed: the time was over before the undisturbed rate was known; "
+            "allow more with --minutes"
+        )
     return make_report(
         chaos.kills,
         completed=failure is None and chaos.kills[-1].recovery_s is not None,
         failure=failure,
         seconds=seconds,
         env_steps=watch.env_steps,
-        usual_rate=watch.usual_rate(),
+        undisturbed_rate=watch.undisturbed_rate(),
         driver_restarts=0,
     )

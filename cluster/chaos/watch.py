@@ -1,4 +1,4 @@
-"""A training seen from outside: its progress and its checkpoints, through the files of its run."""
+"""Progress and checkpoints of a training, read from the files of its run."""
 
 import bisect
 import statistics
@@ -8,95 +8,97 @@ from pathlib import Path
 from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.storage import checkpoint
 
-# A window counts as full rate at this share of the usual one: a second's rate varies by blocks.
+# A window counts as full rate from this share of the undisturbed rate: rates vary by whole blocks.
 FULL_RATE = 0.8
-_CALM_WINDOWS = 30
-_TAIL_BYTES = 65_536
+_MOST_WINDOWS = 30  # undisturbed windows of which the median is taken
+_TAIL_BYTES = 65_536  # of metrics.jsonl, read at first
+# A checkpoint may be deleted, because newer ones exist, while it is being checked.
+_SAVE_TRIES = 3
 
 
-class Watch:
-    """Follows `metrics.jsonl`; times are the caller's clock, in seconds."""
+class RunWatch:
+    """Follows `metrics.jsonl`; all times are seconds of the caller's clock."""
 
     def __init__(self, folder: Path, window_s: float):
         self.folder = folder
         self.window_s = window_s
         self.env_steps = 0
         self.delivering = 0  # simulators that have delivered a block since they were started
-        self.simulators = 1  # as many as there should be
+        self.simulators = 1  # that should be running
         self.checkpoints_lost = 0
-        self.env_steps_lost = 0  # learned from once, and driven again
-        self.moved_s: float | None = None  # when env_steps last changed
+        self.env_steps_lost = 0  # learned from, lost, and to be driven again
+        self.progress_s: float | None = None  # when env_steps last changed
         self._saves: list[int] = []  # env steps of the complete checkpoints
         self._times_s: list[float] = []  # when env_steps changed, since it last fell
         self._counts: list[int] = []
-        self._calm = deque[float](maxlen=_CALM_WINDOWS)
+        self._undisturbed = deque[float](maxlen=_MOST_WINDOWS)
 
-    def look(self, now_s: float) -> None:
-        """Takes in the newest row and the saves."""
-        self._look_at_saves()
+    def update(self, now_s: float) -> None:
+        """Reads the newest row and the list of checkpoints."""
+        self._update_saves()
         row = _last_row(self.folder / "metrics.jsonl")
         if row is None:
             return
         self.delivering = int(row["cluster/simulators_delivering"])
         self.simulators = int(row["cluster/simulators"])
-        seen = int(row["env_steps"])
-        if seen == self.env_steps:
+        env_steps = int(row["env_steps"])
+        if env_steps == self.env_steps:
             return
-        if seen < self.env_steps:
-            self.env_steps_lost += self.env_steps - seen
+        if env_steps < self.env_steps:
+            self.env_steps_lost += self.env_steps - env_steps
             self._times_s, self._counts = [], []
-        self.env_steps, self.moved_s = seen, now_s
+        self.env_steps, self.progress_s = env_steps, now_s
         self._times_s.append(now_s)
-        self._counts.append(seen)
+        self._counts.append(env_steps)
 
-    def _look_at_saves(self) -> None:
+    def _update_saves(self) -> None:
         saves = [save.env_steps for save in checkpoint.saves(self.folder / "checkpoints")]
         newest = max(saves, default=0)
-        # Old ones are deleted for their age; a newer one that is gone was not good, or not found.
+        # Old checkpoints are deleted for their age. A newer one that is gone was damaged or lost.
         self.checkpoints_lost += sum(save > newest for save in self._saves)
         self._saves = saves
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every simulator delivers, as far as the driver knows."""
+    def do_all_deliver(self) -> bool:
+        """Says whether every simulator delivers, as far as the driver knows."""
         return self.delivering >= self.simulators
 
     def rate(self, from_s: float, to_s: float) -> float | None:
-        """Env steps per second between two moments; None when a part of it was not seen."""
+        """Returns env steps per second between two times; None if part of it was not observed."""
         if not self._times_s or from_s < self._times_s[0] or to_s <= from_s:
             return None
         first = self._counts[bisect.bisect_right(self._times_s, from_s) - 1]
         last = self._counts[bisect.bisect_right(self._times_s, to_s) - 1]
         return (last - first) / (to_s - from_s)
 
-    def usual_rate(self) -> float | None:
-        """The median of the windows in which nothing had been disturbed."""
-        return statistics.median(self._calm) if self._calm else None
+    def undisturbed_rate(self) -> float | None:
+        """Returns the median rate of the undisturbed windows; None without any."""
+        return statistics.median(self._undisturbed) if self._undisturbed else None
 
-    def note_calm(self, now_s: float) -> bool:
-        """Adds the window that ends now to the usual ones, if it was seen whole."""
+    def add_undisturbed_window(self, now_s: float) -> bool:
+        """Adds the window that ends now to the undisturbed ones, if it was observed completely."""
         rate = self.rate(now_s - self.window_s, now_s)
         if rate:
-            self._calm.append(rate)
+            self._undisturbed.append(rate)
         return bool(rate)
 
     def is_full_rate(self, since_s: float, now_s: float) -> bool:
-        """Whether the window that ends now lies after `since_s` and is as fast as usual."""
-        usual = self.usual_rate()
-        if usual is None or now_s - self.window_s < since_s:
+        """Says whether the window that ends now began after `since_s` and has full rate."""
+        undisturbed = self.undisturbed_rate()
+        if undisturbed is None or now_s - self.window_s < since_s:
             return False
         rate = self.rate(now_s - self.window_s, now_s)
-        return rate is not None and rate >= FULL_RATE * usual
+        return rate is not None and rate >= FULL_RATE * undisturbed
 
 
 def is_newest_save_sound(folder: Path) -> bool:
-    """Whether the newest complete checkpoint of a run is what was written; true without any."""
-    for _ in range(3):
+    """Says whether the newest complete checkpoint of a run is undamaged; true without any."""
+    for _ in range(_SAVE_TRIES):
         newest = checkpoint.latest(folder / "checkpoints")
         if newest is None or not checkpoint.damage(newest):
             return True
         if newest.path.exists():
-            return False  # else: it was deleted as too old while we read it
+            return False  # else it was deleted, because of its age, during the check
     return True
 
 

@@ -1,4 +1,4 @@
-"""Looks for what keeps a job of ours from running on a cluster, from outside and from inside."""
+"""Checks whether a job can run on a cluster: from this machine, and from inside the cluster."""
 
 import contextlib
 import email.utils
@@ -12,25 +12,27 @@ from urllib.parse import urlsplit
 
 from cluster.doctor.machine import Finding, listens, machine
 from cluster.jobs.dashboard import (
-    Dashboard,
+    DashboardClient,
     address_of,
-    ask,
     authentication_mode,
     connect,
     dashboard_url,
+    request_mode,
 )
 from cluster.jobs.submit import DEFAULT_RUNS, find_job, logs, stop, submit
 from rlcar.errors import UserError
 
-# A job of one node: upload, a process of Ray, and Python with JAX.
+# A job uploads the program, starts a process of Ray and imports JAX.
 _JOB_TIMEOUT_S = 180.0
-_SKEW_S = 5.0
+_TIMEOUT_S = 20.0
+_MOST_SKEW_S = 5.0  # between the clocks of the cluster and this machine
+_SERVE_PORT = 8000
 
 
 def examine_cluster(
     address: str | None, runs: str, folder: Path, python: str = "python"
 ) -> tuple[list[Finding], list[Finding]]:
-    """Returns findings seen from here, and those of a job on the cluster's head node."""
+    """Returns findings from this machine, and those of a job on the cluster's head node."""
     url = dashboard_url(address)
     try:
         client = connect(address)
@@ -48,63 +50,67 @@ def examine_cluster(
     return [*outside, *_versions(report["machine"]), *_gcs(url, report["machine"])], inside
 
 
-def _reached(client: Dashboard) -> Iterator[Finding]:
-    mode = authentication_mode(client.url, 20.0)
+def _reached(client: DashboardClient) -> Iterator[Finding]:
+    mode = authentication_mode(client.url, _TIMEOUT_S)
     host, is_plain = address_of(client.url)[0], client.url.startswith("http:")
     is_here = host in ("127.0.0.1", "localhost", "::1")
     yield Finding("dashboard", "ok", f"{client.url} answers")
     if mode != "token" and not is_here:
         fix = "RAY_AUTH_MODE=token for ray start on every node"
-        yield Finding("token", "warning", "the cluster wants none: who reaches it, rules it", fix)
+        yield Finding(
+            "token", "warning", "the cluster requires none: whoever reaches it controls it", fix
+        )
     elif mode == "token" and is_plain and not is_here:
-        fix = "put TLS before the dashboard, or go through ssh -L"
-        yield Finding("token", "warning", "accepted, but it travels unencrypted", fix)
+        fix = "put TLS in front of the dashboard, or use ssh -L"
+        yield Finding("token", "warning", "accepted, but sent unencrypted", fix)
     else:
-        accepted = f"accepted, from {client.token.source}" if client.token else "none is wanted"
+        accepted = f"accepted, from {client.token.source}" if client.token else "none is required"
         yield Finding("token", "ok", accepted)
 
 
 def _clock(url: str) -> Iterator[Finding]:
-    """Compares clocks by the date of an answer, which counts whole seconds."""
+    """Compares clocks by the date header of a response, which has whole seconds."""
     before_s = time.time()
-    with ask(url, 20.0) as answer:
+    with request_mode(url, _TIMEOUT_S) as answer:
         date = answer.headers.get("Date")
     after_s = time.time()
     if date is None:
         return
     theirs_s = email.utils.parsedate_to_datetime(date).timestamp()
     skew_s = max(0.0, theirs_s - after_s, before_s - 1.0 - theirs_s)
-    if skew_s > _SKEW_S:
+    if skew_s > _MOST_SKEW_S:
         ahead = "ahead of" if theirs_s > after_s else "behind"
-        found = f"the cluster's is {skew_s:.0f} s {ahead} ours"
+        found = f"the cluster's clock is {skew_s:.0f} s {ahead} ours"
         yield Finding("clock", "warning", found, "run an NTP service (chrony) on both")
     else:
         yield Finding("clock", "ok", f"less than {skew_s + 1:.0f} s apart")
 
 
-def _ports(client: Dashboard) -> Iterator[Finding]:
+def _ports(client: DashboardClient) -> Iterator[Finding]:
     host = address_of(client.url)[0]
-    if listens(f"{host}:8000"):
-        yield Finding("Serve", "ok", f"{host}:8000 is open")
+    if listens(f"{host}:{_SERVE_PORT}"):
+        yield Finding("Serve", "ok", f"{host}:{_SERVE_PORT} is open")
     else:
-        yield Finding("Serve", "ok", f"nothing at {host}:8000, which only serving needs")
+        yield Finding(
+            "Serve", "ok", f"nothing answers at {host}:{_SERVE_PORT}, which only serving needs"
+        )
 
 
-def _nodes(client: Dashboard) -> Iterator[Finding]:
-    """Counts nodes and cards as Ray does."""
+def _nodes(client: DashboardClient) -> Iterator[Finding]:
+    """Counts nodes and GPUs as Ray does."""
     try:
         summary = client.get_json("/nodes?view=summary")["data"]["summary"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         yield Finding("nodes", "warning", f"the dashboard does not list them ({error})")
         return
     states = [node.get("raylet", {}).get("state") for node in summary]
-    cards = sum(len(node.get("gpus") or []) for node in summary)
-    found = f"{states.count('ALIVE')} alive, {states.count('DEAD')} dead, {cards} GPU"
+    gpus = sum(len(node.get("gpus") or []) for node in summary)
+    found = f"{states.count('ALIVE')} alive, {states.count('DEAD')} dead, {gpus} GPU"
     yield Finding("nodes", "ok" if "ALIVE" in states else "problem", found)
 
 
 def _versions(theirs: dict[str, Any]) -> Iterator[Finding]:
-    """Jobs need no equal versions; a driver that joins from outside does."""
+    """Compares versions: jobs do not need equal ones, but a driver that joins from outside does."""
     ours = machine()
     differing = [
         f"{name} {ours[name]} here, {theirs[name]} there"
@@ -115,12 +121,12 @@ def _versions(theirs: dict[str, Any]) -> Iterator[Finding]:
     if not differing:
         yield Finding("versions", "ok", f"the same here and there: {names}")
         return
-    fix = "rlcar submit does not mind; rlcar train --address needs the same Python and Ray"
+    fix = "rlcar submit works all the same; rlcar train --address needs the same Python and Ray"
     yield Finding("versions", "warning", "; ".join(differing), fix)
 
 
 def _gcs(url: str, theirs: dict[str, Any]) -> Iterator[Finding]:
-    """Whether a driver could join from here."""
+    """Checks whether a driver on this machine could join the cluster."""
     port = urlsplit(f"//{theirs.get('ray_address') or ''}").port
     if port is None:
         return
@@ -128,14 +134,14 @@ def _gcs(url: str, theirs: dict[str, Any]) -> Iterator[Finding]:
     if listens(address):
         yield Finding("control service", "ok", f"{address} is open")
     else:
-        found = f"{address} is closed from here, which only rlcar train --address minds"
+        found = f"{address} is closed from here, which only rlcar train --address needs"
         yield Finding("control service", "ok", found)
 
 
 def _ask_inside(
-    client: Dashboard, runs: str, folder: Path, python: str
+    client: DashboardClient, runs: str, folder: Path, python: str
 ) -> tuple[dict[str, Any] | None, Finding]:
-    """Runs `rlcar doctor --json` as a job; else says why there is no report."""
+    """Runs `rlcar doctor --json` as a job; returns its report, or None, and the reason."""
     where = runs if runs == DEFAULT_RUNS else shlex.quote(runs)
     command = f"{shlex.quote(python)} -m rlcar doctor --json --runs {where}"
     try:
@@ -146,16 +152,18 @@ def _ask_inside(
             job = find_job(client, job_id)
         if not job.status.is_terminal():
             stop(client, job_id)
-            fix = "see whether the head node has a core to spare: ray status"
-            return None, Finding("job", "problem", f"none ran in {_JOB_TIMEOUT_S:.0f} s", fix)
-        said = logs(client, job_id)
+            fix = "check with ray status whether the head node has a free core"
+            return None, Finding(
+                "job", "problem", f"no job finished within {_JOB_TIMEOUT_S:.0f} s", fix
+            )
+        output = logs(client, job_id)
         with contextlib.suppress(OSError, RuntimeError):
-            client.delete_job(job_id)  # nobody wants to see it in a list
+            client.delete_job(job_id)  # keep it out of the list of jobs
     except UserError as error:
         return None, Finding("job", "problem", str(error))
-    for line in said.splitlines():
+    for line in output.splitlines():
         if line.startswith('{"machine"'):
             return json.loads(line), Finding("job", "ok", "")
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), job.message or "")
-    fix = "install rlcar[cluster] for the Python of the head node, and name it with --python"
+    last = next((line for line in reversed(output.splitlines()) if line.strip()), job.message or "")
+    fix = "install rlcar[cluster] for a Python of the head node, and name that with --python"
     return None, Finding("job", "problem", f"a job fails on the head node: {last.strip()}", fix)

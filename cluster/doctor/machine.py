@@ -1,4 +1,4 @@
-"""Looks for what keeps a training from running on this machine, and says how to mend it."""
+"""Checks whether a training can run on this machine, and says how to fix what prevents it."""
 
 import importlib.metadata
 import os
@@ -20,11 +20,17 @@ from cluster.jobs.auth_token import find_token, token_path
 from rlcar.errors import UserError, reason_of
 
 _GB = 1e9
+# Below these values a warning or a problem is reported.
+_FEWEST_CORES = 2
+_LEAST_MEMORY_GB = 3.7  # a machine sold with 4 GB shows a little less
+_LITTLE_DISK_GB, _LEAST_DISK_GB = 10, 1
+_LEAST_SHARED_MEMORY_GB = 0.2
+_SHARED_MEMORY_SHARE = 0.3  # of the memory, which Ray takes for its object store
 _PORTS = {"control service (GCS)": 6379, "dashboard": 8265, "Serve": 8000}
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
     state: Literal["ok", "warning", "problem"]
@@ -33,7 +39,7 @@ class Finding(NamedTuple):
 
 
 def examine(runs: Path, environment: Mapping[str, str] | None = None) -> list[Finding]:
-    """Looks at this machine alone; takes some seconds, as JAX looks for cards."""
+    """Checks this machine only; takes some seconds, as JAX searches for GPUs."""
     environment = os.environ if environment is None else environment
     checks: list[Callable[[], Iterator[Finding]]] = [
         _python,
@@ -44,20 +50,20 @@ def examine(runs: Path, environment: Mapping[str, str] | None = None) -> list[Fi
         _ports,
         lambda: _storage(runs),
         _shared_memory,
-        lambda: _cards(environment),
+        lambda: _gpus(environment),
     ]
     return [finding for check in checks for finding in check()]
 
 
 def machine() -> dict[str, Any]:
-    """What another machine may want to compare with itself."""
+    """Returns the host name and the versions, for comparison with another machine."""
     versions = {name: _version(name) for name in ("ray", "jax", "numpy")}
     ours = {"python": platform.python_version(), "rlcar": rlcar.__version__}
     return {"host": socket.gethostname(), **ours, **versions}
 
 
 def has_problem(findings: list[Finding]) -> bool:
-    """Whether something must be mended first."""
+    """Says whether a finding prevents a training."""
     return any(finding.state == "problem" for finding in findings)
 
 
@@ -70,12 +76,12 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Compares what is installed with what this version of ours was made for."""
+    """Compares the installed packages with the requirements of this version."""
     missing, wrong = [], []
     try:
         requirements = importlib.metadata.requires("rlcar") or []
     except importlib.metadata.PackageNotFoundError:
-        # In a job it is not installed, it travels; what it needs does not.
+        # A job brings the program along without installing it, but not the packages that it needs.
         requirements = list(_IMPORTED)
     for text in requirements:
         needed = Requirement(text)
@@ -110,10 +116,8 @@ _IMPORTED = (
 def _machine() -> Iterator[Finding]:
     cores, memory_gb = os.cpu_count() or 1, _memory_gb()
     found = f"{cores} cores, {memory_gb:.0f} GB of memory"
-    if cores < 2 or memory_gb < 3.7:
-        yield Finding(
-            "machine", "warning", found, "2 cores and 4 GB are the least that trains well"
-        )
+    if cores < _FEWEST_CORES or memory_gb < _LEAST_MEMORY_GB:
+        yield Finding("machine", "warning", found, "training well takes at least 2 cores and 4 GB")
     else:
         yield Finding("machine", "ok", found)
 
@@ -130,28 +134,31 @@ def _token(environment: Mapping[str, str]) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(check, "problem", str(error), "write the token there, or unset the variable")
         return
-    said = f"RAY_AUTH_MODE {mode or 'not set'}, " + (
+    found = f"RAY_AUTH_MODE {mode or 'not set'}, " + (
         f"token from {token.source}" if token else "no token"
     )
     if mode == "token" and token is None:
-        yield Finding(check, "problem", said, "ray get-auth-token --generate, or RAY_AUTH_TOKEN")
+        yield Finding(check, "problem", found, "ray get-auth-token --generate, or RAY_AUTH_TOKEN")
     elif mode == "" and token is not None:
-        # `ray start` then asks for the token and most that would join do not send it.
-        yield Finding(check, "warning", said, "export RAY_AUTH_MODE=token, the same on every node")
+        # `ray start` then requires the token, and most clients that join do not send it.
+        yield Finding(check, "warning", found, "export RAY_AUTH_MODE=token, the same on every node")
     else:
-        yield Finding(check, "ok", said)
+        yield Finding(check, "ok", found)
     named = environment.get("RAY_AUTH_TOKEN_PATH")
     path = Path(named) if named else token_path(environment)
-    # Ray itself writes it as the umask allows.
+    # Ray writes it with the permissions that the umask allows.
     if path is not None and path.is_file() and path.stat().st_mode & 0o077:
         allowed = stat.filemode(path.stat().st_mode)
         yield Finding(
-            "token file", "warning", f"{path} is {allowed}: others read it", f"chmod 600 {path}"
+            "token file",
+            "warning",
+            f"{path} is {allowed}: other users can read it",
+            f"chmod 600 {path}",
         )
 
 
 def _addresses(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Finds addresses, in a variable or in a file that Ray left, where nothing answers."""
+    """Checks that a server answers at addresses from variables and from a file that Ray left."""
     file = Path(environment.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
     try:
         recorded = file.read_text().strip()
@@ -161,7 +168,7 @@ def _addresses(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(
             "recorded cluster",
             "warning",
-            f"{file} names {recorded}, where nothing is",
+            f"{file} names {recorded}, where nothing answers",
             f"rm {file}",
         )
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
@@ -193,41 +200,40 @@ def _storage(runs: Path) -> Iterator[Finding]:
         )
         return
     found = f"{runs.absolute()} can be written, {free_gb:.0f} GB free"
-    fix = "" if free_gb >= 10 else "free some: a checkpoint with its replay may take a gigabyte"
-    state: Literal["ok", "warning", "problem"] = "ok" if free_gb >= 10 else "warning"
-    yield Finding("run folder", "problem" if free_gb < 1 else state, found, fix)
+    state: Literal["ok", "warning", "problem"] = "ok"
+    if free_gb < _LITTLE_DISK_GB:
+        state = "problem" if free_gb < _LEAST_DISK_GB else "warning"
+    fix = "" if state == "ok" else "free some space: a checkpoint with its replay may take 1 GB"
+    yield Finding("run folder", state, found, fix)
 
 
 def _shared_memory(folder: Path = Path("/dev/shm")) -> Iterator[Finding]:
     if not folder.is_dir():
         return
-    size_gb, memory_gb = (
-        shutil.disk_usage(folder).total / _GB,
-        _memory_gb(),
-    )
+    size_gb, wanted_gb = shutil.disk_usage(folder).total / _GB, _SHARED_MEMORY_SHARE * _memory_gb()
     found = f"{folder} holds {size_gb:.1f} GB"
     fix = (
         "start the container with --shm-size=2g or more (Kubernetes: an emptyDir of medium Memory)"
     )
-    if size_gb < 0.2:
+    if size_gb < _LEAST_SHARED_MEMORY_GB:
         yield Finding("shared memory", "problem", found, fix)
-    elif size_gb < 0.3 * memory_gb:
-        short = f"{found}, Ray would like {0.3 * memory_gb:.1f} GB and else uses the disk"
+    elif size_gb < wanted_gb:
+        short = f"{found}; Ray uses the disk beyond that, and prefers {wanted_gb:.1f} GB"
         yield Finding("shared memory", "warning", short, fix)
     else:
         yield Finding("shared memory", "ok", found)
 
 
-def _cards(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Counts the cards that the driver, JAX and Ray see."""
+def _gpus(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Compares the numbers of GPUs that the NVIDIA driver, JAX and Ray find."""
     driver = _output(["nvidia-smi", "-L"]).count("GPU ")
     jax, ray = (
-        _output_of_python(_JAX_CARDS, environment),
-        _output_of_python(_RAY_CARDS, environment),
+        _output_of_python(_JAX_GPUS, environment),
+        _output_of_python(_RAY_GPUS, environment),
     )
     found = f"driver {driver}, JAX {jax or '?'}, Ray {ray or '?'}"
     if not jax:
-        fix = f"{sys.executable} -c 'import jax; jax.devices()' says why"
+        fix = f"run {sys.executable} -c 'import jax; jax.devices()' to see the reason"
         yield Finding("GPU", "problem", "JAX finds no device at all", fix)
     elif driver == 0 and jax == "0":
         yield Finding("GPU", "ok", "none, and none is needed")
@@ -241,9 +247,9 @@ def _cards(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("GPU", "ok", found)
 
 
-# In processes of their own: to ask JAX is to take memory of each card.
-_JAX_CARDS = "import jax; print(sum(d.platform == 'gpu' for d in jax.devices()))"
-_RAY_CARDS = (
+# In separate processes, because JAX reserves memory on each GPU when it looks for them.
+_JAX_GPUS = "import jax; print(sum(d.platform == 'gpu' for d in jax.devices()))"
+_RAY_GPUS = (
     "from ray._private.accelerators import NvidiaGPUAcceleratorManager as manager; "
     "print(manager.get_current_node_num_accelerators())"
 )
@@ -255,7 +261,7 @@ def _output_of_python(program: str, environment: Mapping[str, str]) -> str:
 
 
 def _output(command: list[str], environment: Mapping[str, str] | None = None) -> str:
-    """What a command prints; nothing if it fails."""
+    """Returns the output of a command; an empty string if it fails."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=60, check=True, env=environment
@@ -266,7 +272,7 @@ def _output(command: list[str], environment: Mapping[str, str] | None = None) ->
 
 
 def listens(address: str, timeout_s: float = 3.0) -> bool:
-    """Whether a TCP connection to `host:port` succeeds."""
+    """Says whether a TCP connection to `host:port` succeeds."""
     host, _, port = address.rstrip("/").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
@@ -276,7 +282,7 @@ def listens(address: str, timeout_s: float = 3.0) -> bool:
 
 
 def _memory_gb() -> float:
-    """The memory of the machine, or of the container, which is less."""
+    """Returns the memory of the machine, or of the container if that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -1,20 +1,20 @@
-"""What a cluster is doing, asked of its dashboard: the jobs that train, and its nodes."""
+"""The trainings and nodes of a cluster, as its dashboard reports them."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from ray.job_submission import JobDetails, JobStatus
 
-from cluster.jobs.dashboard import Dashboard, brief
+from cluster.jobs.dashboard import DashboardClient, brief
 from cluster.jobs.submit import jobs
 from rlcar.errors import UserError
 from rlcar.runs.metrics import PlainProgress, read_progress_line
 from rlcar.runs.monitor import Card, RunStatus, status_of_progress
-from rlcar.system.heartbeat import FROZEN_AFTER_S, Progress, is_frozen
+from rlcar.system.heartbeat import FROZEN_AFTER_S, SignOfLife, is_frozen
 
-# A plain progress line comes every ten seconds, between whatever else a job says.
-_LINES = 200
+# A training prints a progress line every ten seconds, among other lines.
+_LINES = 200  # of a job's log, searched for the newest progress line
 _STATES = {
     JobStatus.PENDING: "starting",
     JobStatus.RUNNING: "running",
@@ -24,8 +24,8 @@ _STATES = {
 }
 
 
-class Node(NamedTuple):
-    """A machine of the cluster."""
+class NodeStatus(NamedTuple):
+    """The state and load of one node of the cluster."""
 
     host: str
     state: str
@@ -35,14 +35,16 @@ class Node(NamedTuple):
 
 
 class ClusterReader:
-    """Asks the dashboard again and again; remembers when each job last printed its progress."""
+    """Polls the dashboard, and remembers when each job last printed its progress."""
 
-    def __init__(self, client: Dashboard, frozen_after_s: float = FROZEN_AFTER_S):
+    def __init__(self, client: DashboardClient, frozen_after_s: float = FROZEN_AFTER_S):
         self._client, self._frozen_after_s = client, frozen_after_s
-        self._moved: dict[str, tuple[PlainProgress, float]] = {}  # job -> (line, since when)
+        self._newest_lines: dict[
+            str, tuple[PlainProgress, float]
+        ] = {}  # job -> (newest line, when it appeared)
 
     def statuses(self) -> list[RunStatus]:
-        """The trainings among the jobs, oldest first; raises UserError without an answer."""
+        """Returns the training jobs, oldest first; raises UserError without an answer."""
         found = []
         for job in jobs(self._client):
             command = (job.metadata or {}).get("rlcar", "")
@@ -50,8 +52,8 @@ class ClusterReader:
                 found.append(self._status(job))
         return found
 
-    def nodes(self) -> list[Node]:
-        """The nodes as Ray's dashboard sees them; raises UserError without an answer."""
+    def nodes(self) -> list[NodeStatus]:
+        """Returns the nodes; raises UserError if the dashboard does not list them."""
         try:
             summary = self._client.get_json("/nodes?view=summary")["data"]["summary"]
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -66,16 +68,16 @@ class ClusterReader:
         status = status_of_progress(job_id, state, progress)
         if state != "running" or progress is None:
             return status
-        line, since_s = self._moved.get(job_id, (None, 0.0))
+        line, since_s = self._newest_lines.get(job_id, (None, 0.0))
         if line != progress:
             since_s = time.monotonic()
-            self._moved[job_id] = (progress, since_s)
-        said_ago_s = time.monotonic() - since_s
-        seen = Progress(progress.signs.stage, progress.signs.silent_s + said_ago_s)
-        # Whatever the stage: a process that is alive prints a line every half minute.
-        frozen = said_ago_s > self._frozen_after_s or is_frozen(seen, self._frozen_after_s)
+            self._newest_lines[job_id] = (progress, since_s)
+        line_age_s = time.monotonic() - since_s
+        total = SignOfLife(progress.signs.stage, progress.signs.silent_s + line_age_s)
+        # In every stage, a process that is alive prints a line every half minute.
+        frozen = line_age_s > self._frozen_after_s or is_frozen(total, self._frozen_after_s)
         new_state = "frozen" if frozen else state
-        return status._replace(silent_s=seen.silent_s, state=new_state, stage=seen.stage)
+        return status._replace(silent_s=total.silent_s, state=new_state, stage=total.stage)
 
     def _progress(self, job: JobDetails) -> PlainProgress | None:
         file = quote(f"job-driver-{job.submission_id}.log")
@@ -83,13 +85,13 @@ class ClusterReader:
         try:
             text = self._client.get(path).text
         except (OSError, RuntimeError):
-            return None  # it has said nothing yet, or its node has left
+            return None  # it has printed nothing yet, or its node has left
         lines = (read_progress_line(line) for line in reversed(text.splitlines()))
         return next((progress for progress in lines if progress), None)
 
 
-def _node(about: dict) -> Node:
-    memory = about.get("mem") or [0, 0, 0]  # total, available, percent, …
+def _node(report: dict[str, Any]) -> NodeStatus:
+    memory = report.get("mem") or [0, 0, 0]  # total, available, percent, …
     cards = [
         Card(
             int(card.get("index", 0)),
@@ -98,12 +100,12 @@ def _node(about: dict) -> Node:
             float(card.get("memoryUsed") or 0.0),
             float(card.get("memoryTotal") or 0.0),
         )
-        for card in about.get("gpus") or []
+        for card in report.get("gpus") or []
     ]
-    return Node(
-        str(about.get("hostname") or about.get("ip")),
-        str(about.get("raylet", {}).get("state", "unknown")).lower(),
-        float(about.get("cpu") or 0.0) / 100,
+    return NodeStatus(
+        str(report.get("hostname") or report.get("ip")),
+        str(report.get("raylet", {}).get("state", "unknown")).lower(),
+        float(report.get("cpu") or 0.0) / 100,
         float(memory[2]) / 100,
         cards,
     )

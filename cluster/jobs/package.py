@@ -1,4 +1,4 @@
-"""What a job takes along: the program and the files it names, in one archive under Ray's limit."""
+"""Packs the program and the files that a job names into one archive, within Ray's size limit."""
 
 import zipfile
 from collections import Counter
@@ -16,12 +16,12 @@ from rlcar.errors import UserError, reason_of
 PACKAGES = ("rlcar", "cluster", "serve")
 LIMIT_BYTES = DASHBOARD_CLIENT_MAX_SIZE
 _MIB = 2**20
-# The same files make the same archive, whenever they were checked out: Ray uploads it once.
+# A fixed time makes equal archives of equal files, so that Ray uploads them only once.
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
 class Package(NamedTuple):
-    """An archive, and what to say of it."""
+    """An archive and its description."""
 
     path: Path
     files: int
@@ -30,15 +30,15 @@ class Package(NamedTuple):
 
 
 def is_project(folder: Path) -> bool:
-    """Whether a folder is a checkout of this program."""
+    """Says whether a folder is a checkout of this program."""
     return all((folder / name / "__init__.py").is_file() for name in ("rlcar", "cluster"))
 
 
 def pack(folder: Path, arguments: Sequence[str], target: Path) -> Package:
-    """Writes `target` (.zip) from a checkout, or from the installed program if `folder` is none.
+    """Packs a checkout, or the installed program if `folder` is no checkout, into `target` (.zip).
 
-    Files that `arguments` name by a relative path come along. What .gitignore and .rayignore name
-    stays here. Raises UserError when it is larger than LIMIT_BYTES, before anything is written.
+    Includes files that `arguments` name by a relative path, but not what .gitignore or .rayignore
+    excludes. Raises UserError, before anything is written, if it is larger than LIMIT_BYTES.
     """
     files: dict[str, Path] = {}
     if is_project(folder):
@@ -71,7 +71,7 @@ def _installed() -> Path:
 
 
 def _files(folder: Path, excluded: list[Callable[[Path], bool]]) -> Iterator[Path]:
-    """Yields the files below; links to folders, which may lead anywhere, are left out."""
+    """Yields the files below a folder; does not follow links to folders."""
     excluded = [*excluded, *get_excludes_from_ignore_files(folder, include_gitignore=True)]
     always = get_runtime_env_default_excludes()
     for path in sorted(folder.iterdir()):
@@ -106,7 +106,7 @@ def _require_small(files: dict[str, Path], source: Path) -> None:
     if sizes.total() > LIMIT_BYTES:
         biggest = ", ".join(f"{name} {size / _MIB:.0f} MiB" for name, size in sizes.most_common(4))
         raise UserError(
-            f"{source} holds {sizes.total():,} bytes, more than the "
-            f"{LIMIT_BYTES:,} that Ray takes with a job; the biggest: {biggest}: name "
-            "what the job does not need in .rayignore"
+            f"{source} holds {sizes.total():,} bytes, more than the {LIMIT_BYTES:,} that Ray "
+            f"accepts for a job; the largest: {biggest}: list what the job does not need in "
+            ".rayignore"
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from aiohttp import ClientError
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from cluster.jobs.dashboard import Dashboard, brief
+from cluster.jobs.dashboard import DashboardClient, brief
 from cluster.jobs.package import Package, pack
 from rlcar.errors import UserError
 from rlcar.settings.explain import nearest
@@ -82,7 +82,11 @@ def default_folder(arguments: Sequence[str]) -> str:
 
 
 def submit(
-    client: Dashboard, arguments: Sequence[str], entrypoint: str, folder: Path, cpus: float = 0.0
+    client: DashboardClient,
+    arguments: Sequence[str],
+    entrypoint: str,
+    folder: Path,
+    cpus: float = 0.0,
 ) -> Submission:
     """Packs the program, uploads it and starts the job; raises UserError if Ray refuses it."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -103,7 +107,7 @@ def submit(
     return Submission(job_id, entrypoint, package)
 
 
-def _submit_job(client: Dashboard, job: dict[str, Any]) -> None:
+def _submit_job(client: DashboardClient, job: dict[str, Any]) -> None:
     """Retries while the head node is starting: its dashboard answers before its job agent does."""
     end_s = time.monotonic() + _AGENT_S
     while True:
@@ -125,7 +129,7 @@ def _submit_job(client: Dashboard, job: dict[str, Any]) -> None:
             ) from error
 
 
-def follow(client: Dashboard, job_id: str, show: Callable[[str], None]) -> JobDetails:
+def follow(client: DashboardClient, job_id: str, show: Callable[[str], None]) -> JobDetails:
     """Passes the output of a job to `show` from its beginning until the job has ended.
 
     Continues after a lost connection. Ctrl-C ends this function, and the job runs on.
@@ -136,7 +140,7 @@ def follow(client: Dashboard, job_id: str, show: Callable[[str], None]) -> JobDe
 class _Follower:
     """Follows the output of one job."""
 
-    def __init__(self, client: Dashboard, job_id: str, show: Callable[[str], None]):
+    def __init__(self, client: DashboardClient, job_id: str, show: Callable[[str], None]):
         self._client, self._job_id, self._show = client, job_id, show
         self._shown = 0  # characters
 
@@ -188,13 +192,13 @@ class _Follower:
             self._show(rest)
 
 
-def jobs(client: Dashboard) -> list[JobDetails]:
+def jobs(client: DashboardClient) -> list[JobDetails]:
     """Returns the submitted jobs, oldest first; raises UserError if the cluster does not answer."""
     found = [job for job in _ask(client, client.list_jobs) if job.type is JobType.SUBMISSION]
     return sorted(found, key=lambda job: job.start_time or 0)
 
 
-def find_job(client: Dashboard, job_id: str) -> JobDetails:
+def find_job(client: DashboardClient, job_id: str) -> JobDetails:
     """Returns one job; raises UserError, with the most similar id, for an unknown id."""
     try:
         return client.get_job_info(job_id)
@@ -208,13 +212,13 @@ def find_job(client: Dashboard, job_id: str) -> JobDetails:
     raise UserError(f"the cluster at {client.url} has no job {job_id!r}{hint}")
 
 
-def logs(client: Dashboard, job_id: str) -> str:
+def logs(client: DashboardClient, job_id: str) -> str:
     """Returns the output of a job so far."""
     find_job(client, job_id)
     return _ask(client, lambda: client.get_job_logs(job_id))
 
 
-def stop(client: Dashboard, job_id: str) -> JobDetails:
+def stop(client: DashboardClient, job_id: str) -> JobDetails:
     """Asks a job to stop and waits until it has ended; a training saves first."""
     job = find_job(client, job_id)
     if job.status.is_terminal():
@@ -250,14 +254,14 @@ def reason(job: JobDetails) -> str:
     return lines[-1] if lines else "for a reason that Ray does not report"
 
 
-def _ask(client: Dashboard, request: Callable[[], T]) -> T:
+def _ask(client: DashboardClient, request: Callable[[], T]) -> T:
     try:
         return request()
     except (OSError, RuntimeError) as error:
         raise _no_answer(client, error) from error
 
 
-def _no_answer(client: Dashboard, error: Exception) -> UserError:
+def _no_answer(client: DashboardClient, error: Exception) -> UserError:
     return UserError(f"the cluster at {client.url} does not answer: {brief(error)}")
 
 

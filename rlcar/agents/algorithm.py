@@ -78,7 +78,9 @@ class Algorithm(Generic[Settings]):
     def make_agent(self, settings: Settings, spec: Spec) -> Agent:
         """Builds policy and learner for an environment that the algorithm supports."""
         parts = self.load_agent()
-        return Agent(parts.make_policy(settings, spec), parts.make_learner(settings, spec))
+        agent = Agent(parts.make_policy(settings, spec), parts.make_learner(settings, spec))
+        assert agent.learner.is_on_policy == self.is_on_policy, self.name
+        return agent
 
     def make_numpy_network(self, settings: Settings, arrays: Arrays) -> NumpyNetwork:
         """Builds the policy of the race without exploration, in NumPy."""

@@ -53,7 +53,7 @@ def chaos(
     if run is not None and address is None:
         raise UserError("--run is a training that runs in a cluster: name that one with --address")
     try:
-        from cluster.chaos.kills import Plan
+        from cluster.chaos.kills import KillPlan
         from cluster.chaos.report import write_report
         from cluster.chaos.run import against_own_training, against_running_training
         from cluster.config import make_cluster_config
@@ -66,7 +66,7 @@ def chaos(
     if minutes is None and kills is None:
         minutes = 10.0
     words = [word.strip() for word in kinds.split(",") if word.strip()]
-    plan = Plan(kills, minutes, words, seed)
+    plan = KillPlan(kills, minutes, words, seed)
     cluster = make_cluster_config(address=address, simulators=simulators)
     common: dict[str, Any] = {"window_s": window_s, "say": _say}
     with terminal.outlived():

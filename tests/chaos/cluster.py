@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from cluster.chaos.watch import Watch
+from cluster.chaos.watch import RunWatch
 from tests.chaos.hosts import RAY_FOLDER
 
 START_S = 180.0
@@ -21,16 +21,16 @@ TRAINING = [
 
 
 class Cluster:
-    """The hosts, the training, and what is seen of it."""
+    """The hosts, the training, and its progress."""
 
     def __init__(self, hosts, folder):
         self.hosts, self.folder = hosts, folder
-        self.watch = Watch(folder / "runs" / "run", window_s=2.0)
+        self.watch = RunWatch(folder / "runs" / "run", window_s=2.0)
         self.addresses = {name: hosts.add(name) for name in ("head", "one", "two")}
         self.driver = None
 
     def start(self, storage):
-        """Boots them; `storage` tells Ray's control service where to keep what it knows."""
+        """Boots the hosts; `storage` configures the storage of Ray's control service."""
         environment = storage | {
             "HOME": str(self.folder),
             "RAY_TMPDIR": RAY_FOLDER,
@@ -49,8 +49,8 @@ class Cluster:
             self.hosts.start(name, worker, environment)
         self.wait(self.is_joined, START_S)
         self.train_on("one")
-        self.wait(lambda: self.watch.is_whole, START_S)
-        self.wait(lambda: self.watch.note_calm(time.monotonic()), START_S)
+        self.wait(lambda: self.watch.do_all_deliver, START_S)
+        self.wait(lambda: self.watch.add_undisturbed_window(time.monotonic()), START_S)
 
     def train_on(self, name, *more):
         head = self.addresses["head"]
@@ -69,26 +69,28 @@ class Cluster:
             return False
 
     def wait(self, question, limit_s):
-        """Waits while looking; returns the seconds it took."""
+        """Waits until `question` is true, and follows the run meanwhile; returns the seconds."""
         began_s = time.monotonic()
         while not question():
             if self.driver is not None:
-                assert self.driver.poll() is None, self.said()
-            assert time.monotonic() - began_s < limit_s, f"not within {limit_s} s\n{self.said()}"
+                assert self.driver.poll() is None, self.end_of_log()
+            assert time.monotonic() - began_s < limit_s, (
+                f"not within {limit_s} s\n{self.end_of_log()}"
+            )
             time.sleep(0.1)
-            self.watch.look(time.monotonic())
+            self.watch.update(time.monotonic())
         return time.monotonic() - began_s
 
     def log(self):
-        """All that the drivers printed, Ray's own words among it."""
+        """Returns all that the drivers and Ray printed."""
         log = self.folder / "driver.log"
         return log.read_text(errors="replace") if log.exists() else "no driver yet"
 
-    def said(self):
+    def end_of_log(self):
         return self.log()[-3000:]
 
-    def goes_on(self, since_s):
+    def is_training(self, since_s):
         return lambda: self.watch.is_full_rate(since_s, time.monotonic())
 
-    def is_whole(self, since_s):
-        return lambda: self.watch.is_whole and self.goes_on(since_s)()
+    def has_recovered(self, since_s):
+        return lambda: self.watch.do_all_deliver and self.is_training(since_s)()

@@ -1,4 +1,4 @@
-"""Hosts of their own on one machine: network, process and mount namespaces on a virtual switch."""
+"""Several hosts on one machine: network, process and mount namespaces on a virtual switch."""
 
 import contextlib
 import os
@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-# What a host has for itself: Ray's sockets, shared memory and files.
+# Each host has its own copy of this folder, for Ray's sockets and files, and of /dev/shm.
 RAY_FOLDER = "/tmp/rlcar-host"
-# As a service manager would: what has died is started again.
+# Restarts a service that has died, as a service manager would.
 _SERVICE = 'while :; do "$@" >> "$LOG" 2>&1; sleep 1; done'
 _INIT = f"""
 mkdir -p {RAY_FOLDER} && mount -t tmpfs tmpfs {RAY_FOLDER} && mount -t tmpfs tmpfs /dev/shm
@@ -20,7 +20,7 @@ mkdir -p {RAY_FOLDER} && mount -t tmpfs tmpfs {RAY_FOLDER} && mount -t tmpfs tmp
 
 
 def why_not() -> str | None:
-    """Says what hinders namespaces here; None when nothing does."""
+    """Returns why this machine cannot use namespaces; None if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "namespaces need root on Linux"
     missing = [name for name in ("ip", "bridge", "unshare", "nsenter") if not shutil.which(name)]
@@ -65,13 +65,13 @@ class Hosts:
     def __exit__(self, *error: object) -> None:
         for name in list(self._running):
             self.kill(name)
-        for program in self._programs:  # gone with their hosts, if they still ran
+        for program in self._programs:  # they ended with their hosts
             program.wait(timeout=30)
         for name in [*map(self._namespace, self._names), self._switch]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
     def add(self, name: str) -> str:
-        """Plugs a new host into the switch; returns its address."""
+        """Connects a new host to the switch; returns its address."""
         namespace, inside, port = self._namespace(name), f"{self._prefix}-{name}", self._port(name)
         self._names.append(name)
         address = f"10.77.0.{len(self._names)}"
@@ -86,7 +86,7 @@ class Hosts:
         return address
 
     def start(self, name: str, service: list[str], environment: dict[str, str]) -> None:
-        """Boots a host with one service, which is started again whenever it ends."""
+        """Boots a host with one service, which restarts whenever it ends."""
         self._services[name] = service, environment
         command = ["ip", "netns", "exec", self._namespace(name), "unshare", "--pid", "--mount"]
         command += ["--fork", "--kill-child", "--mount-proc", "bash", "-c", _INIT, name, *service]
@@ -98,21 +98,21 @@ class Hosts:
         )
 
     def boot(self, name: str) -> None:
-        """Starts a host again with the service it had."""
+        """Boots a host again with its former service."""
         self.start(name, *self._services[name])
 
     def kill(self, name: str) -> None:
-        """Pulls a host's plug: everything on it is gone at once."""
+        """Ends all processes of a host at once, as a power cut would."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGKILL)  # its child, the host's first process, dies with it
         process.wait()
 
     def cut(self, name: str) -> None:
-        """Cuts a host off: packets vanish, nobody is told."""
+        """Disconnects a host: its packets are dropped without an error."""
         self._set_port(name, "0")
 
     def mend(self, name: str) -> None:
-        """Plugs the host in again."""
+        """Connects the host again."""
         self._set_port(name, "3")
 
     def popen(self, name: str, command: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -134,7 +134,7 @@ class Hosts:
         return run(*self._inside(name), *command)
 
     def process_ids(self, name: str, program: str) -> list[str]:
-        """Processes of a program on a host, as that host numbers them."""
+        """Returns the process ids of a program on a host, in that host's numbering."""
         found = subprocess.run(
             [*self._inside(name), "pgrep", "-f", program], capture_output=True, text=True
         )

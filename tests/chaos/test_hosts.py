@@ -1,4 +1,4 @@
-"""A training on three hosts: a head, and two workers, whose wires are cut and plugs are pulled.
+"""A training on three hosts, a head and two workers, that lose power or their connection.
 
 `make test-chaos` runs it in its short form, `make test-chaos CHAOS=full` in the long one.
 """
@@ -36,27 +36,27 @@ def cluster(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_training_goes_on_when_a_host_dies_and_takes_it_in_again(cluster, number):
+def test_training_is_training_when_a_host_dies_and_takes_it_in_again(cluster, number):
     cluster.hosts.kill("two")
-    cluster.wait(cluster.goes_on(time.monotonic()), BACK_S)
+    cluster.wait(cluster.is_training(time.monotonic()), BACK_S)
     cluster.hosts.boot("two")
-    cluster.wait(cluster.is_whole(time.monotonic()), BACK_S)
+    cluster.wait(cluster.has_recovered(time.monotonic()), BACK_S)
 
 
-def test_training_goes_on_while_a_host_is_cut_off(cluster):
+def test_training_is_training_while_a_host_is_cut_off(cluster):
     cut_s = time.monotonic()
     cluster.hosts.cut("two")
     cluster.wait(lambda: time.monotonic() - cut_s > PARTITION_S, PARTITION_S + 10)
-    cluster.wait(cluster.goes_on(cut_s + 10.0), BACK_S)
+    cluster.wait(cluster.is_training(cut_s + 10.0), BACK_S)
     cluster.hosts.mend("two")
-    cluster.wait(cluster.is_whole(time.monotonic()), BACK_S)
+    cluster.wait(cluster.has_recovered(time.monotonic()), BACK_S)
 
 
-def test_training_goes_on_when_the_control_service_is_killed(cluster):
+def test_training_is_training_when_the_control_service_is_killed(cluster):
     (gcs,) = cluster.hosts.process_ids("head", "gcs_server")
     killed_s = time.monotonic()
     cluster.hosts.run("head", "kill", "-9", gcs)
-    cluster.wait(cluster.is_whole(killed_s), BACK_S)
+    cluster.wait(cluster.has_recovered(killed_s), BACK_S)
 
 
 def test_a_driver_that_dies_with_its_host_leaves_a_sound_checkpoint(cluster):

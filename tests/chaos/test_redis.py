@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_training_goes_on_when_the_head_loses_power_and_redis_knows_it_again(tmp_path):
+def test_training_is_training_when_the_head_loses_power_and_redis_knows_it_again(tmp_path):
     with Hosts(tmp_path) as hosts:
         cluster = Cluster(hosts, tmp_path)
         address = hosts.add("store")
@@ -31,11 +31,11 @@ def test_training_goes_on_when_the_head_loses_power_and_redis_knows_it_again(tmp
         hosts.boot("head")
         cluster.wait(lambda: hosts.process_ids("head", "gcs_server"), START_S)
         assert before
-        cluster.wait(cluster.is_whole(killed_s), BACK_S)
+        cluster.wait(cluster.has_recovered(killed_s), BACK_S)
         # A simulator that dies now needs the control service to be started again.
         hosts.kill("two")
-        cluster.wait(cluster.goes_on(time.monotonic()), BACK_S)
+        cluster.wait(cluster.is_training(time.monotonic()), BACK_S)
         hosts.boot("two")
-        cluster.wait(cluster.is_whole(time.monotonic()), BACK_S)
+        cluster.wait(cluster.has_recovered(time.monotonic()), BACK_S)
         assert cluster.watch.checkpoints_lost == 0
         assert is_newest_save_sound(cluster.watch.folder)

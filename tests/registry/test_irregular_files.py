@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from serve.policy.alias_follower import AliasFollower
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
 from serve.observing.metrics import ServerMetrics
+from serve.policy.alias_follower import AliasFollower
 from tests.registry.irregular import KINDS, in_time, open_to_all, replace_with, without_privileges
 from tests.serve.served import publish
 

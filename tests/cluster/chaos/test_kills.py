@@ -1,4 +1,4 @@
-"""`rlcar chaos`: who may be killed and when, and whole campaigns as a user runs them."""
+"""`rlcar chaos`: which processes are killed and when, and whole campaigns of kills."""
 
 import json
 import os
@@ -11,9 +11,15 @@ import time
 import pytest
 import ray
 
-from cluster.chaos.kills import Chaos, Plan, due_env_steps, only_training_job, send_signal
+from cluster.chaos.kills import (
+    KillCampaign,
+    KillPlan,
+    due_env_steps,
+    only_training_job,
+    send_signal,
+)
 from cluster.chaos.run import against_running_training
-from cluster.chaos.watch import Watch
+from cluster.chaos.watch import RunWatch
 from cluster.config import ClusterConfig
 from rlcar.errors import UserError
 from rlcar.runs.metrics_file import read_metrics
@@ -24,11 +30,11 @@ def test_only_workers_of_ray_are_signalled():
         assert not send_signal(bystander.pid, signal.SIGKILL)
         assert bystander.poll() is None
         bystander.kill()
-    assert not send_signal(bystander.pid, signal.SIGKILL)  # nobody has this process id
+    assert not send_signal(bystander.pid, signal.SIGKILL)  # no process has this id
 
 
 def test_kills_are_spread_over_the_whole_training_in_an_order_that_the_seed_gives():
-    plan = Plan(kills=50, minutes=None, kinds=["learner"], until_env_steps=10_000)
+    plan = KillPlan(kills=50, minutes=None, kinds=["learner"], until_env_steps=10_000)
     due = due_env_steps(plan, random.Random(1))
     assert due == sorted(due)
     assert due == due_env_steps(plan, random.Random(1)) != due_env_steps(plan, random.Random(2))
@@ -38,12 +44,12 @@ def test_kills_are_spread_over_the_whole_training_in_an_order_that_the_seed_give
 
 
 def test_a_kill_that_does_not_exist_is_refused_by_name(tmp_path):
-    plan = Plan(kills=1, minutes=None, kinds=["learner", "sheep"])
-    with pytest.raises(UserError, match="sheep; there are simulator, hang, learner, driver"):
-        Chaos(plan, Watch(tmp_path, 1.0), None, None, lambda text: None)
+    plan = KillPlan(kills=1, minutes=None, kinds=["learner", "sheep"])
+    with pytest.raises(UserError, match="sheep; the kinds are simulator, hang, learner, driver"):
+        KillCampaign(plan, RunWatch(tmp_path, 1.0), None, None, lambda text: None)
     plan = plan._replace(kinds=["driver"])
-    with pytest.raises(UserError, match="started elsewhere is left alone"):
-        Chaos(plan, Watch(tmp_path, 1.0), None, None, lambda text: None)
+    with pytest.raises(UserError, match="started elsewhere cannot be killed"):
+        KillCampaign(plan, RunWatch(tmp_path, 1.0), None, None, lambda text: None)
 
 
 def start(arguments, environment, folder):
@@ -103,7 +109,7 @@ def test_somebody_elses_training_loses_a_simulator_and_keeps_its_driver(embedded
             time.sleep(0.2)
         heard = []
         report = against_running_training(
-            Plan(kills=1, minutes=None, kinds=["driver", "simulator"]),
+            KillPlan(kills=1, minutes=None, kinds=["driver", "simulator"]),
             ClusterConfig(address=address),
             folder,
             None,
@@ -132,5 +138,5 @@ def test_somebody_elses_training_loses_a_simulator_and_keeps_its_driver(embedded
 
 @pytest.mark.ray
 def test_a_cluster_without_a_training_is_left_alone(embedded_ray):
-    with pytest.raises(UserError, match="no training runs in this cluster"):
+    with pytest.raises(UserError, match="no training is running in this cluster"):
         only_training_job()

@@ -21,7 +21,7 @@ def report(kills=KILLS):
         failure=None,
         seconds=90.0,
         env_steps=400,
-        usual_rate=12.34,
+        undisturbed_rate=12.34,
         driver_restarts=0,
     )
 

@@ -30,7 +30,7 @@ def test_no_token_and_an_empty_file_are_none(home):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "No such file"), (b"\n", "empty"), (b"\xff", "not text")]
+    ("text", "said"), [(None, "No such file"), (b"\n", "empty"), (b"\xff", "not a text file")]
 )
 def test_a_named_file_without_a_token_is_an_error_that_names_it(home, tmp_path, text, said):
     named = tmp_path / "named"

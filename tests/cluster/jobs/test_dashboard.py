@@ -51,7 +51,7 @@ def test_what_is_no_address_is_refused(address):
 def test_a_closed_port_and_an_unknown_host_are_told_apart():
     with pytest.raises(UserError, match=r"nothing answers at .*:1 \(Connection refused\)"):
         connect("127.0.0.1:1")
-    with pytest.raises(UserError, match="this name is not known"):
+    with pytest.raises(UserError, match="unknown host name"):
         connect("nosuch.invalid")
 
 

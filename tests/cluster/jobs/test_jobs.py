@@ -159,7 +159,9 @@ def test_a_training_needs_only_the_address_and_the_token(head, laptop, tmp_path)
 
 def test_a_missing_and_a_wrong_token_are_one_sentence_each(laptop):
     missing, wrong = laptop(SUBMIT), laptop(SUBMIT, RAY_AUTH_TOKEN="wrong" * 8)
-    assert_is_one_sentence(done(missing), "wants a token and there is none here: set RAY_AUTH_TOK")
+    assert_is_one_sentence(
+        done(missing), "requires a token and there is none here: set RAY_AUTH_TOK"
+    )
     assert_is_one_sentence(done(wrong), "refuses the token of RAY_AUTH_TOKEN: replace it")
 
 
@@ -221,7 +223,7 @@ def test_the_doctor_looks_at_the_cluster_from_outside_and_from_inside(laptop):
     code, stdout, _ = done(refused)
     problems = [one for one in json.loads(stdout)["findings"] if one["state"] == "problem"]
     assert code == 1
-    assert ["wants a token" in one["found"] for one in problems] == [True]
+    assert ["requires a token" in one["found"] for one in problems] == [True]
 
 
 def test_rays_own_client_runs_the_same_program_from_a_checkout(laptop):

@@ -73,7 +73,7 @@ def test_too_much_is_refused_before_it_is_packed_and_the_biggest_folders_are_nam
         UserError, match=r"10\d,\d{3},\d{3} bytes, more than the 104,857,600 that"
     ) as caught:
         pack(project, [], tmp_path / "job.zip")
-    assert "the biggest: data/films/ 102 MiB, x 1 MiB" in str(caught.value)
+    assert "the largest: data/films/ 102 MiB, x 1 MiB" in str(caught.value)
     assert ".rayignore" in str(caught.value)
     assert not (tmp_path / "job.zip").exists()
     (project / ".rayignore").write_text("/data/\n")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlcar.agents import make_agent
+from rlcar.agents import ALGORITHMS, make_agent
 from rlcar.agents.normaliser import Moments, normalise
 from rlcar.config import Config, make_config
 from rlcar.errors import RegistryError
@@ -22,7 +22,11 @@ from serve.policy.policy import load_policy, make_policy, rows, stack
 from tests.support.untrained_run import write_run
 
 CARS, STEPS = 4, 400
-PRESETS = ("nano", "small", "documented", "ppo", "recurrent-ppo", "sac", "td3")
+PRESETS = (
+    *(algorithm.default_preset for algorithm in ALGORITHMS.values()),
+    "small",
+    "recurrent-ppo",
+)
 _WITHOUT_MEMORY = "dreamer.world_model.has_memory=false"
 CONFIGS = {
     **{preset: make_config(preset) for preset in PRESETS},

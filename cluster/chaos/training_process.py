@@ -1,4 +1,4 @@
-"""A `rlcar train` that is started again whenever something has killed it."""
+"""A process `rlcar train` that is started again after each kill."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ _STOP_LIMIT_S = 120.0
 
 
 class TrainingProcess:
-    """Runs the command for one run folder; each start continues what the one before left."""
+    """Runs `rlcar train` for one run folder; each start continues the run."""
 
     def __init__(self, folder: Path, arguments: Sequence[str], most_failures: int = 5):
         where = ["--name", folder.name, "--runs", str(folder.parent), "--resume", "auto"]
@@ -25,21 +25,21 @@ class TrainingProcess:
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.log.write_text("")
         self._folder = folder
-        self._failures = 0  # of itself, without a checkpoint between them
+        self._failures = 0  # not caused by a kill, without a checkpoint between them
         self._is_killed = False
         self._began_env_steps = 0
-        self.restarts = -1  # the first start is none
+        self.restarts = -1  # the first start does not count
         self._start()
 
     @property
     def pid(self) -> int:
-        """Of the driver that runs now."""
+        """Process id of the current driver."""
         return self._process.pid
 
-    def tend(self) -> None:
-        """Starts the driver again if it is dead and has not finished.
+    def restart_if_dead(self) -> None:
+        """Starts the driver again if it ended before the training was complete.
 
-        Raises UserError when it ends of itself again and again.
+        Raises UserError if it fails again and again without being killed.
         """
         code = self._process.poll()
         if code is None or code == 0:
@@ -50,23 +50,23 @@ class TrainingProcess:
             self._failures += 1
         if self._failures > self._most_failures:
             raise UserError(
-                f"the training ended {self._failures} times of itself, with code {code}; "
-                f"its last words: {self.last_words()}"
+                f"the training failed {self._failures} times without being killed, with exit code "
+                f"{code}; its last line: {self.last_line()}"
             )
         self._start()
 
     def is_done(self) -> bool:
-        """Whether the training has come to its own end."""
+        """Says whether the training is complete."""
         return self._process.poll() == 0
 
     def kill(self) -> None:
-        """Ends the driver as a power cut would."""
+        """Kills the driver without warning, as a power cut would."""
         self._is_killed = True
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> bool:
-        """Asks the driver to save and end; whether it did."""
+        """Asks the driver to save and end; says whether it did."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -76,15 +76,15 @@ class TrainingProcess:
         return self._process.returncode in (0, 130)
 
     def finish(self, limit_s: float) -> bool:
-        """Waits for the training's own end; whether it came."""
+        """Waits until the training is complete, at most `limit_s`; says whether it is."""
         end_s = time.monotonic() + limit_s
         while not self.is_done() and time.monotonic() < end_s:
-            self.tend()
+            self.restart_if_dead()
             time.sleep(0.2)
         return self.is_done()
 
-    def last_words(self) -> str:
-        """The last line that the training printed."""
+    def last_line(self) -> str:
+        """Returns the last line that the training printed."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "none"
 
