@@ -24,6 +24,7 @@ myst_heading_anchors = 4
 
 # Docstrings write code in single backticks.
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
