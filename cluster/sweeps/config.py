@@ -128,7 +128,7 @@ class SweepConfig(Section):
 
     @pydantic.field_validator("scheduler", mode="before")
     @classmethod
-    def _scheduler_may_be_a_name(cls, given: Any) -> Any:
+    def _scheduler_may_be_a_name(cls, given: object) -> object:
         return {"type": given} if isinstance(given, str) else given
 
     def base(self) -> Config:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pydantic
 
@@ -53,7 +52,7 @@ def load_sweep(
     return parse_sweep(tree)
 
 
-def parse_sweep(tree: Mapping[str, Any]) -> SweepConfig:
+def parse_sweep(tree: Mapping[str, object]) -> SweepConfig:
     """Validates a sweep, and checks that every corner of its space gives valid settings."""
     try:
         sweep = SweepConfig.model_validate(tree)
@@ -147,7 +146,7 @@ def _check_population(sweep: SweepConfig) -> None:
     from rlcar.agents import make_agent
     from rlcar.evaluation.environment import spec_of
 
-    def shapes(sample: Sample) -> Any:
+    def shapes(sample: Sample) -> object:
         config, _ = sweep.settings(sample)
         state = jax.eval_shape(lambda: make_agent(config, spec_of(config)).learner.init(0))
         return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), state)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cluster.sweeps.config import Goal, SweepConfig
+from cluster.sweeps.search_space import Sample
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.system.durable import replace_text
 
@@ -19,7 +20,7 @@ class Score(NamedTuple):
 
     value: float
     env_steps: int
-    settings: dict[str, Any]
+    settings: Sample
 
 
 class TrialResult(NamedTuple):
@@ -28,7 +29,7 @@ class TrialResult(NamedTuple):
     name: str
     status: str  # done, stopped (by the scheduler), diverged, failed or unfinished
     score: Score | None
-    settings: dict[str, Any]  # of the score, or the current ones without a score
+    settings: Sample  # of the score, or the current ones without a score
     env_steps: int
     train_seconds: float
     failures: int  # of its processes; a retry may have followed
@@ -56,7 +57,7 @@ class History:
         for row in kept:
             self._append(row)
 
-    def add(self, trial: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    def add(self, trial: str, settings: Sample, figures: Mapping[str, Any]) -> None:
         """Adds one report, first to the file and then to `curves`."""
         numbers = {
             name: value if not isinstance(value, float) or math.isfinite(value) else None

@@ -123,7 +123,7 @@ def curves_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
     return _page(figure, f"{sweep.name}: learning curves, the best trial first")
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """Formats a setting or a figure with four significant digits."""
     if isinstance(value, float):
         return f"{value:.4g}"

@@ -65,11 +65,11 @@ class SweepProgress(tune.Callback):
         )
         self._task = self._progress.add_task("sweep", total=1.0, text="")
 
-    def setup(self, *args: Any, **info: Any) -> None:
+    def setup(self, *args: object, **_: object) -> None:
         """Shows the progress line."""
         self._progress.start()
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:
         """Updates the progress line, and ends the sweep if it was asked to stop."""
         if self._stop and not self._is_stopping:
             self._is_stopping = True
@@ -89,7 +89,12 @@ class SweepProgress(tune.Callback):
                 self._print(self.line(trials))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **_: object,
     ) -> None:
         """Adds the report of a trial to the history."""
         figures = {
@@ -100,7 +105,7 @@ class SweepProgress(tune.Callback):
         self._history.add(str(trial), self._sweep.sample_of(trial.config), figures)
 
     def on_trial_recover(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: object
     ) -> None:
         """Prints that a trial continues from its checkpoint after a failure."""
         left = trial.max_failures - trial.run_metadata.num_failures
@@ -108,12 +113,12 @@ class SweepProgress(tune.Callback):
         self._print(f"trial {trial} starts again ({why + '; ' if why else ''}{left} retries left)")
 
     def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: object
     ) -> None:
         """Prints that a trial has failed for good."""
         self._print(f"trial {trial} failed: {failure_of(trial)}")
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+    def on_experiment_end(self, trials: list[Trial], **_: object) -> None:
         """Removes the progress line."""
         self._progress.stop()
         if not self._is_stopping:
@@ -178,7 +183,12 @@ class SchedulerKeeper(tune.Callback):
             scheduler.restore(str(path))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **_: object,
     ) -> None:
         """Stores the state after each decision."""
         if self._can_keep:

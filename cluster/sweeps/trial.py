@@ -3,12 +3,12 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
 
 from cluster.sweeps.config import SweepConfig
+from cluster.sweeps.search_space import Sample
 from rlcar.devices.compile_cache import prepare_jax
 from rlcar.errors import NonFiniteError
 from rlcar.system.lease import WAIT_S, hold
@@ -18,7 +18,7 @@ _WORST = 1e9
 _NEVER_S = 1e9  # as an interval
 
 
-def run_trial(sample: dict[str, Any], sweep: SweepConfig, folder: Path) -> None:
+def run_trial(sample: Sample, sweep: SweepConfig, folder: Path) -> None:
     """Trains with one sample of the search space, from the trial's checkpoint if it has one.
 
     Its run is `<folder>/trials/<name>`. A training that diverges ends the trial with the worst

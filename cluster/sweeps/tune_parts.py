@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from ray.tune.schedulers import (
     PopulationBasedTraining,
     TrialScheduler,
 )
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm
+from ray.tune.search.sample import Domain
 
 from cluster.config import ClusterConfig
 from cluster.nodes import nodes_now, selector
 from cluster.sweeps import search as sweep_search
 from cluster.sweeps.config import AshaScheduler, PbtScheduler, SweepConfig
-from cluster.sweeps.search_space import Dimension, Sample, corners
+from cluster.sweeps.search_space import Dimension, Sample, Value, corners
 from cluster.training.learner_handle import learner_gpus
 
 logger = logging.getLogger(__name__)
@@ -31,12 +33,12 @@ _NO_CORES = 1e-4  # the least that the setting allows
 _FEWEST_RANDOM_TRIALS, _MOST_RANDOM_TRIALS = 3, 10
 
 
-def search_space(sweep: SweepConfig) -> dict[str, Any]:
+def search_space(sweep: SweepConfig) -> dict[str, Domain | dict[str, Iterable[Value]]]:
     """Returns the search space from which Tune draws the settings of a trial."""
     return {name: domain(sweep, dimension) for name, dimension in sweep.space.items()}
 
 
-def domain(sweep: SweepConfig, dimension: Dimension) -> Any:
+def domain(sweep: SweepConfig, dimension: Dimension) -> Domain | dict[str, Iterable[Value]]:
     """Returns the values of one setting as Tune describes them."""
     if dimension.choice is not None:
         values = list(dimension.choice)
@@ -47,7 +49,7 @@ def domain(sweep: SweepConfig, dimension: Dimension) -> Any:
     return tune.uniform(low, high) if dimension.kind == "uniform" else tune.loguniform(low, high)
 
 
-def searcher(sweep: SweepConfig, folder: Path) -> Any:
+def searcher(sweep: SweepConfig, folder: Path) -> SearchAlgorithm:
     """Returns the search algorithm; it creates trials in `folder`."""
     if sweep.search != "optuna":
         return sweep_search.variants(
