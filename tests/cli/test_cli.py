@@ -244,8 +244,8 @@ def test_resume_auto_goes_on_to_the_new_end_and_writes_the_report(rlcar, run_fol
     said, memory = stderr.splitlines()
     assert said == "run folder: runs/tiny, continuing step-000000768"
     assert re.fullmatch(
-        r"replay: \d+ env steps at capacity need \S+ GB \(\d+ bytes each\); this host has \S+ GB "
-        r"of memory, \S+ GB of it available now",
+        r"replay buffer: \d+ env steps at capacity need \S+ GB \(\d+ bytes each\); "
+        r"this host has \S+ GB of memory, \S+ GB of it available now",
         memory,
     )
     assert "\nfigure env_steps=896\n" in stdout

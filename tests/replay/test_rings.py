@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlcar.config import ReplayConfig
 from rlcar.errors import ConfigError
-from rlcar.replay import Replay, Rings, ShardedRings, slots_of
+from rlcar.replay import Replay, Rings, ShardedRings, capacity_in_slots
 from rlcar.replay.device_rings import DeviceRings
 from rlcar.replay.rings import row_bytes
 from rlcar.storage import checkpoint
@@ -22,7 +22,7 @@ CONFIG = ReplayConfig(capacity_env_steps=66, min_env_steps=1, batch_size=5, batc
 
 def in_process(shards, spec=SPEC):
     """As many rings in this process, and who asks them."""
-    rings = [Rings(spec, T, -(-slots_of(CONFIG, T) // shards)) for _ in range(shards)]
+    rings = [Rings(spec, T, -(-capacity_in_slots(CONFIG, T) // shards)) for _ in range(shards)]
     return rings, lambda calls: [
         getattr(rings[one.shard], one.method)(*one.arguments) for one in calls
     ]
@@ -32,7 +32,7 @@ def make_replay(shards=0, spec=SPEC):
     """So many shards in this process; "device" for one in JAX's."""
     slots = None
     if shards == "device":
-        slots = DeviceRings(spec, T, slots_of(CONFIG, T))
+        slots = DeviceRings(spec, T, capacity_in_slots(CONFIG, T))
     elif shards:
         slots = ShardedRings(spec, T, shards, in_process(shards, spec)[1])
     return Replay(CONFIG, spec, T, seed=3, slots=slots)
@@ -76,7 +76,7 @@ def test_any_number_of_shards_and_a_device_give_the_batches_of_none(shards, bloc
         batch = sharded.sample(3)
         assert all(isinstance(x, jax.Array) == (shards == "device") for x in jax.tree.leaves(batch))
         assert_same(whole.sample(3), batch)
-    assert_same(whole.everything(), sharded.everything())
+    assert_same(whole.all_blocks(), sharded.all_blocks())
     assert sharded.metrics(99) == whole.metrics(99)
     assert sharded.check_valid() == whole.check_valid() == (True, "")
 
@@ -145,5 +145,7 @@ def test_shards_share_the_memory_evenly():
 
 
 def test_a_replay_that_its_device_cannot_hold_is_one_sentence():
-    with pytest.raises(ConfigError, match=r"has not the 9\.48e\+03 GB .* lower replay.capacity"):
+    with pytest.raises(
+        ConfigError, match=r"cannot allocate the 9\.48e\+03 GB .* lower replay.capacity"
+    ):
         DeviceRings(SPEC, T, 20_000_000_000)

@@ -141,7 +141,7 @@ def test_what_was_saved_does_not_change_with_further_driving():
 
 def test_the_cars_of_another_setting_are_refused(drive):
     saved = {name: array[:2] if array.ndim else array for name, array in drive[2].items()}
-    with pytest.raises(CheckpointError, match=r"another setting.*training\.cars"):
+    with pytest.raises(CheckpointError, match=r"do not fit this run.*training\.cars"):
         make_rollout().restore(saved)
 
 
