@@ -217,7 +217,7 @@ def _report(folder: Path, config: Any, summary: Any, lease: Any) -> None:
 
     line = ProgressLine(config.training.env_steps)
     line.update(int(summary["env_steps"]), {})
-    lease.listen(line.tell)  # who follows the log sees that this is alive
+    lease.listen(line.report)  # who follows the log sees that this is alive
     try:
         with everything_on_cpu(), heartbeat.stage("reporting"):
             evaluate_run(folder, summary=summary)
