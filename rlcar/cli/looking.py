@@ -80,9 +80,9 @@ def play(
     from rlcar.track import TRACK_SETS
     from rlcar.viewing.play import play as play_window
 
-    race, seats = _seats([] if run is None else [run], world)
+    race, policies = _race_and_policies([] if run is None else [run], world)
     tracks = list(TRACK_SETS["test"]) if track is None else [track]
-    played = play_window(race, tracks, seats[0] if seats else None)
+    played = play_window(race, tracks, policies[0] if policies else None)
     best = "" if played.best_lap_steps is None else f", the best in {played.best_lap_steps} steps"
     console.print(f"laps: {played.laps}{best}; crashes: {played.crashes}", highlight=False)
 
@@ -111,19 +111,20 @@ def render(
         raise UserError("nothing to draw: name a run, or a set of tracks with --sheet")
     if sheet is not None:
         seeds = track_seeds(sheet)[:64]
-        render_tracks(out, _seats(runs or [], world)[0], seeds, columns=4 if len(seeds) < 17 else 8)
+        race, _ = _race_and_policies(runs or [], world)
+        render_tracks(out, race, seeds, columns=4 if len(seeds) < 17 else 8)
     else:
-        race, seats = _seats(runs or [], world)
-        console.print(render_lap(out, seats, race, track), highlight=False)
+        race, policies = _race_and_policies(runs or [], world)
+        console.print(render_lap(out, policies, race, track), highlight=False)
     console.print(f"written: {out}", highlight=False)
 
 
-def _seats(runs: list[Path], world: str | None) -> tuple[Any, list[Any]]:
+def _race_and_policies(runs: list[Path], world: str | None) -> tuple[Any, list[Any]]:
     """Returns the race of `world`, else of the first run, else classic, and each run's policy."""
     from rlcar.config import make_race_config
-    from rlcar.viewing.seat import load_seat
+    from rlcar.viewing.car_policy import load_car_policy
 
-    loaded = [load_seat(run) for run in runs]
+    loaded = [load_car_policy(run) for run in runs]
     if world is not None or not loaded:
-        return make_race_config(world or "classic"), [seat for _, seat in loaded]
-    return loaded[0][0].race, [seat for _, seat in loaded]
+        return make_race_config(world or "classic"), [policy for _, policy in loaded]
+    return loaded[0][0].race, [policy for _, policy in loaded]
