@@ -15,13 +15,13 @@ from rlcar.cli import (
     chaos,
     doctor,
     jobs,
-    looking,
     models,
     monitor,
     serving,
-    training,
+    train,
     tune,
-    watching,
+    viewing,
+    watch,
 )
 from rlcar.cli.shared import console
 from rlcar.devices.compile_cache import keep_compiled_code
@@ -34,16 +34,16 @@ _OUT_OF = (errno.EMFILE, errno.ENFILE)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 for verb in (
-    training.train,
+    train.train,
     tune.tune,
-    looking.evaluate,
-    looking.profile,
-    looking.dream,
-    looking.play,
-    looking.render,
+    viewing.evaluate,
+    viewing.profile,
+    viewing.dream,
+    viewing.play,
+    viewing.render,
     serving.serve,
     serving.drive,
-    watching.watch,
+    watch.watch,
     doctor.doctor,
     monitor.monitor,
     chaos.chaos,

@@ -171,7 +171,7 @@ def train(
         terminal.outlived(folder / terminal.LOG),
     ):
         if page:
-            from rlcar.cli.watching import start_page
+            from rlcar.cli.watch import start_page
 
             start_page(folder, page_port, registry)
         say(began)
