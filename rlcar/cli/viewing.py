@@ -1,61 +1,28 @@
-"""The verbs that look at a run: evaluate, profile, dream, play, render."""
+"""`rlcar dream`, `rlcar play` and `rlcar render`: look at what a policy does on this machine."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlcar.cli.shared import Settings, console, number
-from rlcar.devices import compile_cache
+from rlcar.cli.shared import RunOrCheckpoint, TracksOption, console, number, prepare_jax_on_cpu
+from rlcar.config.race import RaceConfig
 from rlcar.errors import UserError
-from rlcar.system import terminal
 
+if TYPE_CHECKING:
+    from rlcar.viewing.seat import Seat
 
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
-    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-) -> None:
-    """Drives unseen tracks with a run's best policy and writes report.json and pictures."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    compile_cache.prepare_jax()
-    from rlcar.evaluation.run_report import evaluate_run
-
-    with terminal.outlived():
-        evaluate_run(run, tracks)
-
-
-def profile(
-    what: Annotated[str, typer.Argument(help="train (the whole loop) or sim (driving alone).")],
-    preset: Annotated[str | None, typer.Option(help="As of rlcar train.")] = None,
-    world: Annotated[str | None, typer.Option(help="As of rlcar train.")] = None,
-    mode: Annotated[str, typer.Option(help="standard or test.")] = "standard",
-    set_: Settings = None,
-    blocks: Annotated[int, number(1, 1000, help="Blocks to look at.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder of the trace.")] = Path("profile"),
-) -> None:
-    """Says where the time goes, and leaves a trace for Perfetto or TensorBoard."""
-    compile_cache.prepare_jax()
-    from rlcar.config import make_config
-    from rlcar.devices.selection import everything_on_cpu
-    from rlcar.training.profiler import print_profile, profile_sim, profile_train
-
-    if what not in ("train", "sim"):
-        raise UserError(f"cannot profile {what!r}: there are train and sim")
-    config = make_config(preset, mode, overrides=set_ or [], world=world)
-    run_profile = profile_train if what == "train" else profile_sim
-    with everything_on_cpu():  # as `train --local` has it: the learner alone goes to a card
-        print_profile(run_profile(config, out, blocks))
+_SHEET_TRACKS = 64  # the most that a sheet shows
+_SHEET_COLUMNS, _FEW_TRACKS, _FEW_COLUMNS = 8, 16, 4
 
 
 def dream(
-    run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
-    tracks: Annotated[str, typer.Option(help="train, validation or test.")] = "validation",
-    horizon: Annotated[int, number(1, 200, help="Steps of a dream.")] = 30,
+    run: RunOrCheckpoint,
+    tracks: TracksOption = "validation",
+    horizon: Annotated[int, number(1, 200, help="Number of steps to imagine.")] = 30,
 ) -> None:
-    """Lets a run's world model dream on, beside what happened: dream.json, .png and .gif."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    compile_cache.prepare_jax()
+    """Compares what a run's world model imagines with what happens: dream.json, .png and .gif."""
+    prepare_jax_on_cpu()
     from rlcar.runs.run import require_run
     from rlcar.viewing.dream import dream_run, print_dream
 
@@ -65,22 +32,25 @@ def dream(
 
 def play(
     run: Annotated[
-        Path | None, typer.Argument(help="A run whose policy the space bar puts at the wheel.")
+        Path | None,
+        typer.Argument(help="Run whose policy takes over when the space bar is pressed."),
     ] = None,
     world: Annotated[
-        str | None, typer.Option(help="classic, grand-prix or a stage (default: the run's).")
+        str | None,
+        typer.Option(
+            help="World to drive in: classic, grand-prix or a stage (default: the run's)."
+        ),
     ] = None,
     track: Annotated[
-        int | None, number(0, 2**31 - 1, help="A track's seed (default: test tracks).")
+        int | None, number(0, 2**31 - 1, help="Seed of the track (default: the test tracks).")
     ] = None,
 ) -> None:
     """Opens a window to drive by hand: arrows, R restarts, N next track, space: policy, Q quits."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    compile_cache.prepare_jax()
+    prepare_jax_on_cpu()
     from rlcar.track import TRACK_SETS
     from rlcar.viewing.play import play as play_window
 
-    race, policies = _race_and_policies([] if run is None else [run], world)
+    race, policies = _load([] if run is None else [run], world)
     tracks = list(TRACK_SETS["test"]) if track is None else [track]
     played = play_window(race, tracks, policies[0] if policies else None)
     best = "" if played.best_lap_steps is None else f", the best in {played.best_lap_steps} steps"
@@ -91,40 +61,46 @@ def render(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Runs: the first drives, the others are ghosts.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="A .gif, .mp4 or .png to write.")] = Path("lap.gif"),
+    out: Annotated[Path, typer.Option(help="File to write, ending in .gif, .mp4 or .png.")] = Path(
+        "lap.gif"
+    ),
     world: Annotated[
-        str | None, typer.Option(help="classic, grand-prix or a stage (default: the first run's).")
+        str | None,
+        typer.Option(
+            help="World to drive in: classic, grand-prix or a stage (default: the first run's)."
+        ),
     ] = None,
-    track: Annotated[int, number(0, 2**31 - 1, help="The track's seed.")] = 20_000,
+    track: Annotated[int, number(0, 2**31 - 1, help="Seed of the track to drive.")] = 20_000,
     sheet: Annotated[
-        str | None, typer.Option(help="Draws all tracks of this set instead, e.g. circuits.")
+        str | None,
+        typer.Option(help="Draws the tracks of this set in place of a lap, e.g. circuits."),
     ] = None,
 ) -> None:
     """Films a lap, or draws a sheet of tracks."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    compile_cache.prepare_jax()
+    prepare_jax_on_cpu()
     from rlcar.evaluation.laps import track_seeds
     from rlcar.viewing.render import render_lap, render_tracks, require_format
 
     require_format(out)
     if not runs and sheet is None:
         raise UserError("nothing to draw: name a run, or a set of tracks with --sheet")
+    race, policies = _load(runs or [], world)
     if sheet is not None:
-        seeds = track_seeds(sheet)[:64]
-        race, _ = _race_and_policies(runs or [], world)
-        render_tracks(out, race, seeds, columns=4 if len(seeds) < 17 else 8)
+        seeds = track_seeds(sheet)[:_SHEET_TRACKS]
+        columns = _FEW_COLUMNS if len(seeds) <= _FEW_TRACKS else _SHEET_COLUMNS
+        render_tracks(out, race, seeds, columns=columns)
     else:
-        race, policies = _race_and_policies(runs or [], world)
         console.print(render_lap(out, policies, race, track), highlight=False)
     console.print(f"written: {out}", highlight=False)
 
 
-def _race_and_policies(runs: list[Path], world: str | None) -> tuple[Any, list[Any]]:
+def _load(runs: list[Path], world: str | None) -> "tuple[RaceConfig, list[Seat]]":
     """Returns the race of `world`, else of the first run, else classic, and each run's policy."""
     from rlcar.config import make_race_config
-    from rlcar.viewing.car_policy import load_car_policy
+    from rlcar.viewing.seat import load_seat
 
-    loaded = [load_car_policy(run) for run in runs]
+    loaded = [load_seat(run) for run in runs]
+    policies = [policy for _, policy in loaded]
     if world is not None or not loaded:
-        return make_race_config(world or "classic"), [policy for _, policy in loaded]
-    return loaded[0][0].race, [policy for _, policy in loaded]
+        return make_race_config(world or "classic"), policies
+    return loaded[0][0].race, policies
