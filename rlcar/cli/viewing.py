@@ -10,7 +10,7 @@ from rlcar.config.race import RaceConfig
 from rlcar.errors import UserError
 
 if TYPE_CHECKING:
-    from rlcar.viewing.seat import Seat
+    from rlcar.viewing.car_policy import CarPolicy
 
 _SHEET_TRACKS = 64  # the most that a sheet shows
 _SHEET_COLUMNS, _FEW_TRACKS, _FEW_COLUMNS = 8, 16, 4
@@ -94,12 +94,12 @@ def render(
     console.print(f"written: {out}", highlight=False)
 
 
-def _load(runs: list[Path], world: str | None) -> "tuple[RaceConfig, list[Seat]]":
+def _load(runs: list[Path], world: str | None) -> "tuple[RaceConfig, list[CarPolicy]]":
     """Returns the race of `world`, else of the first run, else classic, and each run's policy."""
     from rlcar.config import make_race_config
-    from rlcar.viewing.seat import load_seat
+    from rlcar.viewing.car_policy import load_car_policy
 
-    loaded = [load_seat(run) for run in runs]
+    loaded = [load_car_policy(run) for run in runs]
     policies = [policy for _, policy in loaded]
     if world is not None or not loaded:
         return make_race_config(world or "classic"), policies
