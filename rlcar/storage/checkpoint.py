@@ -1,15 +1,14 @@
-"""Checkpoints: one folder for each save, which is complete or absent.
+"""One folder per save, complete or absent.
 
     <folder>/step-000012000/
-        state.safetensors             everything that training needs to continue
+        state.safetensors             everything that training needs to go on
         replay.safetensors            and any other extra file
         config.json
         meta.json                     counters, versions, checksums, the tree of arrays;
                                       `needs` names the earlier saves that this one builds on
         DONE                          written last; holds the checksum of meta.json
 
-A save is written under the name `.saving-…` and then renamed, so readers never find an incomplete
-one.
+A save is written under the name `.saving-…` and then renamed, so a killed one is never seen.
 """
 
 import contextlib
@@ -50,13 +49,13 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 
 _SAVING = ".saving-"
-_REPLACED = ".replaced-"  # the previous save of the same env_steps, until the new one is in place
+_REPLACED = ".replaced-"  # the former save of the same env_steps, until the new one is in its place
 _DELETED = ".deleted-"
 _STEP_NAME = re.compile(r"step-(\d{9,})")
 
 
 class Save(NamedTuple):
-    """A complete save on disk; `meta` is empty if meta.json cannot be read."""
+    """A complete save on disk; `meta` is empty when meta.json cannot be read."""
 
     path: Path
     env_steps: int
@@ -72,21 +71,18 @@ def save(
     meta: Mapping[str, Any],
     extra_files: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Save:
-    """Writes a save completely or not at all; replaces an earlier save of the same `env_steps`.
+    """Writes a save, or leaves nothing of it; a former save of the same `env_steps` is replaced.
 
     `state` is a pytree of arrays, ints, floats and bools; `meta` may hold train_steps, metric,
     seed, needs and any JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
-    Raises NonFiniteError, CheckpointError for a full disk, and TypeError for a leaf that no file
-    can hold.
+    Raises NonFiniteError, CheckpointError for a full disk, TypeError for what cannot be stored.
     """
     arrays = flatten(state)
     check_finite(arrays)
     trees: dict[str, Mapping[str, Any]] = {"state": arrays}
     for name, extra in (extra_files or {}).items():
         if name == "state" or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(
-                f"an extra file cannot be called {name!r}: use small letters, digits and _"
-            )
+            raise ValueError(f"an extra file cannot be called {name!r}")
         trees[name] = {
             key: value if isinstance(value, Rows) else storable_array(key, value)
             for key, value in extra.items()
@@ -109,9 +105,9 @@ def save(
 
 
 def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) -> Any:
-    """Reads a save's state into the structure of `like`, with leaves of the same kinds.
+    """Reads a save's state into the structure of `like`, each leaf of the kind found there.
 
-    `part` reads only one top-level entry of the state. `like` may hold
+    `part` reads one top-level entry of the state alone. `like` may hold
     `jax.ShapeDtypeStruct`s. Raises CheckpointError for an absent or damaged save
     (naming the newest earlier one that is sound) and for another architecture (naming the array).
     """
@@ -135,7 +131,7 @@ def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) ->
 
 
 def load_arrays(save_or_path: Save | Path | str, part: str) -> Arrays:
-    """Reads the stored arrays of one top-level entry of a save's state, named as within that entry.
+    """Reads one top-level entry of a save's state as it is stored, by names within that entry.
 
     Raises CheckpointError for an absent or damaged save.
     """
@@ -152,7 +148,7 @@ def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
 
 
 def map_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
-    """Memory-maps `<name>.safetensors`, which may be too large to copy; raises CheckpointError."""
+    """Maps `<name>.safetensors`, for what is too large to hold twice; raises CheckpointError."""
     return map_arrays(_extra(save_or_path, name))
 
 
@@ -167,7 +163,7 @@ def _extra(save_or_path: Save | Path | str, name: str) -> Path:
 
 
 def config_path(one: Save) -> Path:
-    """Returns the path of a save's settings; raises CheckpointError when they are damaged."""
+    """Where a save keeps its settings; raises CheckpointError when they are damaged."""
     _check(one, ["config.json"])
     return one.path / "config.json"
 
@@ -190,9 +186,9 @@ def latest(folder: Path) -> Save | None:
 
 
 def open_save(save_or_path: Save | Path | str) -> Save:
-    """Returns the save at a path, or the newest one of a folder of saves.
+    """Finds the save at a path; a folder of saves stands for its newest one.
 
-    Raises CheckpointError without a complete save, and names the newest earlier one.
+    Raises CheckpointError when there is no complete save, naming the newest earlier one.
     """
     path = save_or_path.path if isinstance(save_or_path, Save) else Path(save_or_path).resolve()
     one = _find(path.parent, path.name.removeprefix(_REPLACED)) or latest(path)
@@ -203,10 +199,9 @@ def open_save(save_or_path: Save | Path | str) -> Save:
 
 
 def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> None:
-    """Deletes all saves except the newest ones and those that they need.
+    """Deletes all saves but the newest ones and those that these need.
 
-    With `at_most_env_steps`, the newest save that is not later is kept as well. Raises ValueError
-    for `newest` below 1.
+    With `at_most_env_steps`, the newest that is not later stays as well. Raises ValueError below 1.
     """
     if newest < 1:
         raise ValueError(f"keep(newest={newest}) would delete every save; keep at least 1")
@@ -221,34 +216,34 @@ def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> Non
 
 
 def is_save_name(name: str) -> bool:
-    """Whether a folder of that name is a save, if it is complete."""
+    """Says whether a folder of that name is a save, if it is complete."""
     return _STEP_NAME.fullmatch(name) is not None
 
 
 def needs(one: Save) -> list[str]:
-    """Returns the names of the other saves that this one builds on."""
+    """Names the saves beside this one without which it is not whole."""
     return list(one.meta.get("needs") or [])
 
 
 def latest_sound(folder: Path) -> Save | None:
-    """Returns the newest undamaged save, or None; warns of each newer one that is damaged.
+    """Returns the newest save of which every file, also of those it needs, is as written.
 
-    The files of the saves that it needs are checked too.
+    Warns of each newer one that is not.
     """
     for one in reversed(saves(folder)):
         why = damage(one)
         if not why:
             return one
-        logger.warning("skipping %s: it is damaged (%s)", one.path, why)
+        logger.warning("%s is passed over: it is damaged (%s)", one.path, why)
     return None
 
 
 def damage(one: Save) -> str:
-    """Returns the first damaged file of a save, or of one that it needs; empty if there is none."""
+    """Names the first file of a save, or of one it needs, that is not as written; or nothing."""
     for name in needs(one):
         needed = _find(one.path.parent, name)
         if needed is None:
-            return f"{name}, which it needs, is missing"
+            return f"{name}, which it needs, is gone"
         found = _damage(needed)
         if found:
             return f"{name}, which it needs: {found}"
@@ -256,9 +251,9 @@ def damage(one: Save) -> str:
 
 
 def rewind(folder: Path, to: Save) -> None:
-    """Deletes the saves later than `to`, which a resumed training will write again.
+    """Deletes the saves later than `to`: what an abandoned, or damaged, future has left.
 
-    Otherwise they would stay `latest`, and `keep` would prefer them to the new saves.
+    Without it they would stay `latest`, and `keep` would prefer them to the new saves.
     """
     for one in saves(folder):
         if one.env_steps > to.env_steps:
@@ -270,15 +265,15 @@ def _name(one: Save) -> str:
 
 
 def _delete(one: Save) -> None:
-    # Renamed first, so that a partly deleted folder does not look like a damaged save.
-    doomed = one.path.with_name(_DELETED + one.path.name)
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(one.path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    # Renamed first: a half-deleted folder must not look like a damaged save.
+    grave = one.path.with_name(_DELETED + one.path.name)
+    shutil.rmtree(grave, ignore_errors=True)
+    os.replace(one.path, grave)
+    shutil.rmtree(grave, ignore_errors=True)
 
 
 def _find(folder: Path, name: str) -> Save | None:
-    """Returns the complete save of that name, even while it is being replaced."""
+    """Returns the complete save of that name; one that was being replaced still counts."""
     match = _STEP_NAME.fullmatch(name)
     if match is None:
         return None
@@ -293,7 +288,7 @@ def _find(folder: Path, name: str) -> Save | None:
 
 
 def _check(one: Save, files: list[str]) -> None:
-    """Raises CheckpointError unless meta.json and these files are undamaged."""
+    """Raises CheckpointError unless meta.json and these files are what was written."""
     damage = _damage(one, files)
     if damage:
         raise CheckpointError(f"{one.path} is damaged ({damage}); {_fallback(one.path)}")
@@ -305,7 +300,7 @@ def _check(one: Save, files: list[str]) -> None:
 
 
 def _damage(one: Save, files: list[str] | None = None) -> str:
-    """Returns the first damaged file of `files`, by default of all; empty if there is none."""
+    """Names the first file that is not what was written; looks at all of them by default."""
     try:
         done = read_regular(one.path / "DONE").decode(errors="replace")
         if durable.checksum(one.path / "meta.json", MAX_TEXT_BYTES) != done:
@@ -329,7 +324,7 @@ def _fallback(path: Path) -> str:
 
 @contextlib.contextmanager
 def _all_or_nothing(target: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; after an error removes it and names the intact checkpoint."""
+    """Yields an empty folder to fill; removes it, and names what is intact, when that fails."""
     partial = target.with_name(_SAVING + target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -347,7 +342,7 @@ def _all_or_nothing(target: Path) -> Iterator[Path]:
 
 
 def _clean(folder: Path) -> None:
-    """Removes what a killed process left, and restores a save that it had moved aside."""
+    """Removes what a killed process left, and brings back a save it had only moved aside."""
     for path in folder.iterdir():
         target = path.with_name(path.name.removeprefix(_REPLACED))
         if path.name.startswith(_REPLACED) and not target.exists():
@@ -395,7 +390,7 @@ def _meta(
 
 
 def _json_value(value: Any) -> Any:
-    """Converts 0-d arrays for JSON; a NaN or an infinity, which JSON lacks, becomes null."""
+    """Makes JSON of 0-d arrays; a NaN or an infinity, which JSON lacks, becomes null."""
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         value = np.asarray(value).tolist()
     return None if isinstance(value, float) and not math.isfinite(value) else value
