@@ -105,8 +105,8 @@ def test_the_search_for_nans_needs_a_single_device():
         (["training.learner_devices=3"], "batch_size 8 is not a multiple"),
         (["algorithm=ppo", "training.cars=6", "training.learner_devices=4"], "cars 6 is not a mul"),
         (["algorithm=ppo", "training.blocks_per_call=2", "training.learner_devices=2"], "one prog"),
-        (["replay.on_device=true", "training.learner_devices=2"], "on_device is for one device"),
-        (["algorithm=ppo", "replay.on_device=true"], "before, not for ppo on 1"),
+        (["replay.on_device=true", "training.learner_devices=2"], "on_device needs one device"),
+        (["algorithm=ppo", "replay.on_device=true"], "run trains ppo on 1"),
     ],
 )
 def test_a_batch_that_cannot_be_split_evenly_or_is_on_one_device_is_refused(overrides, reason):

@@ -16,7 +16,7 @@ from rlcar.replay import Replay
 from rlcar.runs.run import find_save
 from rlcar.training.loop import train
 from rlcar.types import Policy, Weights
-from rlcar.viewing.seat import load_seat
+from rlcar.viewing.car_policy import load_car_policy
 
 SETTINGS = (
     "training.cars=2",
@@ -94,7 +94,7 @@ def test_a_training_from_pixels_runs_is_reported_and_resumes(tmp_path):
     again = train(longer, tmp_path / "run", find_save(tmp_path, str(tmp_path / "run"), None))
     assert again.summary["env_steps"] == 640
     with pytest.raises(UserError, match="is a run of rlcar/Catch-v0, which has no tracks"):
-        load_seat(tmp_path / "run")
+        load_car_policy(tmp_path / "run")
 
 
 @pytest.mark.long
