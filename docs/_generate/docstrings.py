@@ -50,11 +50,23 @@ def convert(lines: list[str]) -> list[str]:
     """Returns the lines with code marked, the rest escaped, and tables kept as they are."""
     converted: list[str] = []
     for paragraph in _paragraphs(lines):
-        if any(_COLUMNS.search(line.strip()) for line in paragraph):
+        if all(line.lstrip().startswith("|") for line in paragraph):
+            converted += _table(paragraph)
+        elif any(_COLUMNS.search(line.strip()) for line in paragraph):
             converted += ["::", "", *(f"    {line}" for line in paragraph), ""]
         else:
             converted += [*(_inline(line) for line in paragraph), ""]
     return converted
+
+
+def _table(lines: list[str]) -> list[str]:
+    """Returns a table of Markdown as one of reStructuredText."""
+    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+    converted = [".. list-table::", "    :header-rows: 1", ""]
+    for row in (rows[0], *rows[2:]):
+        for number, cell in enumerate(row):
+            converted.append(f"    {'*' if number == 0 else ' '} - {_inline(cell)}")
+    return [*converted, ""]
 
 
 def _paragraphs(lines: list[str]) -> list[list[str]]:
