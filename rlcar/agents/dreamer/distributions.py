@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rlcar.agents.gaussian import HALF_LOG_TWO_PI, UNIT_ENTROPY
+
 _BINS = 255
 _BIN_LIMIT = 20.0
 
@@ -169,10 +171,10 @@ def bounded_normal(action_size: int) -> ActionDistribution:
     def log_prob(head: jax.Array, action: jax.Array) -> jax.Array:
         mean, deviation = parameters(head)
         z = (action - mean) / deviation
-        return jnp.sum(-0.5 * jnp.square(z) - jnp.log(deviation) - 0.918938533, axis=-1)
+        return jnp.sum(-0.5 * jnp.square(z) - jnp.log(deviation) - HALF_LOG_TWO_PI, axis=-1)
 
     def entropy(head: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.log(parameters(head)[1]) + 1.418938533, axis=-1)
+        return jnp.sum(jnp.log(parameters(head)[1]) + UNIT_ENTROPY, axis=-1)
 
     return ActionDistribution(2 * action_size, noise, sample, mode, log_prob, entropy)
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rlcar.agents.gaussian import HALF_LOG_TWO_PI
 from rlcar.agents.q_learning.networks import Network, make_actor
 from rlcar.agents.sac.settings import SacConfig
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
@@ -37,5 +38,5 @@ def sample(
     raw = mean + jnp.exp(log_deviation) * noise
     # log(1 - tanh(raw)^2), which float32 would round to minus infinity.
     log_slope = 2.0 * (jnp.log(2.0) - raw - jax.nn.softplus(-2.0 * raw))
-    log_prob = -0.5 * jnp.square(noise) - log_deviation - 0.918938533 - log_slope
+    log_prob = -0.5 * jnp.square(noise) - log_deviation - HALF_LOG_TWO_PI - log_slope
     return jnp.tanh(raw), jnp.sum(log_prob, axis=-1)
