@@ -14,7 +14,7 @@ _LOG_DEVIATION = (-20.0, 2.0)
 
 
 def make_policy(config: SacConfig, spec: Spec) -> Policy:
-    """Builds `Policy`; raises ConfigError for discrete actions."""
+    """Builds `Policy` for continuous actions."""
     actor = make_actor(config.hidden_units, spec, 2)
 
     def act(
