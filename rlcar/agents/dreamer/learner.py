@@ -69,6 +69,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
     model = make_world_model(config.world_model, spec)
     networks = make_actor_critic(settings, spec, feature_size(config.world_model))
     optimizer = make_optimizer(config.optimizer)
+    loss = partial(_loss, config, model, networks)
 
     def init(seed: int) -> TrainState:
         key, *keys = jax.random.split(jax.random.PRNGKey(seed), 4)
@@ -88,27 +89,6 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
             key,
             jnp.zeros((), jnp.int32),
         )
-
-    def loss(
-        params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ReturnRange, Metrics]]:
-        observe_key, imagine_key = jax.random.split(key)
-        discount = 1.0 - 1.0 / settings.discount_horizon
-        model_loss, (observed, metrics) = world_model_loss(
-            model, config.world_model, params["world_model"], batch, discount, observe_key
-        )
-        last = min(settings.imagination_last, batch.reward.shape[1])
-        starts = RssmState(*(x[-last:] for x in observed.state))
-        judges = params | {"slow_critic": state.slow_critic}
-        imagined = imagine(model, networks, config, judges, starts, imagine_key)
-        policy_loss, (start_return, return_range, policy_metrics) = imagination_loss(
-            networks, settings, params, imagined, state.return_range
-        )
-        replayed = _replayed_tail(observed, batch, start_return.reshape(last, -1))
-        replay_loss = replay_value_loss(networks, settings, params, state.slow_critic, replayed)
-        total = model_loss + policy_loss + settings.replay_value_scale * replay_loss
-        metrics |= policy_metrics | {"critic/replay_loss": replay_loss}
-        return total, (return_range, metrics)
 
     @on_each_device
     def gradient(
@@ -152,6 +132,36 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
     return Learner(
         jax.jit(init), jax.jit(update, donate_argnums=0), lambda state: policy_part(state.average)
     )
+
+
+def _loss(
+    config: DreamerConfig,
+    model: WorldModel,
+    networks: ActorCritic,
+    params: Params,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[ReturnRange, Metrics]]:
+    """Returns the sum of all losses, with the new return range and metrics; consumes the key."""
+    settings = config.actor_critic
+    observe_key, imagine_key = jax.random.split(key)
+    discount = 1.0 - 1.0 / settings.discount_horizon
+    model_loss, (observed, metrics) = world_model_loss(
+        model, config.world_model, params["world_model"], batch, discount, observe_key
+    )
+    last = min(settings.imagination_last, batch.reward.shape[1])
+    starts = RssmState(*(x[-last:] for x in observed.state))
+    judges = params | {"slow_critic": state.slow_critic}
+    imagined = imagine(model, networks, config, judges, starts, imagine_key)
+    policy_loss, (start_return, return_range, policy_metrics) = imagination_loss(
+        networks, settings, params, imagined, state.return_range
+    )
+    replayed = _replayed_tail(observed, batch, start_return.reshape(last, -1))
+    replay_loss = replay_value_loss(networks, settings, params, state.slow_critic, replayed)
+    total = model_loss + policy_loss + settings.replay_value_scale * replay_loss
+    metrics |= policy_metrics | {"critic/replay_loss": replay_loss}
+    return total, (return_range, metrics)
 
 
 def imagine(

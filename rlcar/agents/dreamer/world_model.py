@@ -243,15 +243,33 @@ def open_loop_losses(
     heads = jnp.mean(jnp.where(is_same, reward + continues, 0.0))
     losses = {"open_loop": config.open_loop_scale * heads}
     if config.open_loop_dynamics_scale > 0:
-        some = slice(min(_DRIFT_EVERY, length) - 1, None, _DRIFT_EVERY)
-        seen = jax.lax.stop_gradient(follow(observed.posterior)[some])
-        states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
-        actions = action.reshape(length, number, -1)[some].reshape(states.latent.shape[0], -1)
-        recurrent = model.advance(params, states, model.encode_action(params, actions))
-        drift = categorical_kl(seen, model.prior(params, recurrent).reshape(seen.shape))
-        drift = jnp.mean(jnp.where(is_same[some], drift, 0.0))
+        posterior, actions = follow(observed.posterior), action.reshape(length, number, -1)
+        drift = _drift_loss(model, params, posterior, before, actions, is_same)
         losses["open_loop_dynamics"] = config.open_loop_dynamics_scale * drift
     return losses
+
+
+def _drift_loss(
+    model: WorldModel,
+    params: Params,
+    posterior: jax.Array,
+    before: RssmState,
+    action: jax.Array,
+    is_same: jax.Array,
+) -> jax.Array:
+    """Returns the KL from `posterior [L, N, S, K]` to the prior one step after dreamt states.
+
+    `before [L, N, ...]` are the states that the actions `[L, N, A]` leave. Steps that are not of
+    the same episode, by `is_same [L, N]`, count as zero.
+    """
+    length = posterior.shape[0]
+    some = slice(min(_DRIFT_EVERY, length) - 1, None, _DRIFT_EVERY)
+    seen = jax.lax.stop_gradient(posterior[some])
+    states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
+    actions = action[some].reshape(states.latent.shape[0], -1)
+    recurrent = model.advance(params, states, model.encode_action(params, actions))
+    drift = categorical_kl(seen, model.prior(params, recurrent).reshape(seen.shape))
+    return jnp.mean(jnp.where(is_same[some], drift, 0.0))
 
 
 def world_model_loss(
