@@ -6,13 +6,13 @@ Runs each attack of `attacks.py` against a newly started server of each lane, wi
 clients of `honest.py` beside it: some seconds without the attack, the attack, and the time until
 the server has recovered. Attackers have an address of their own (127.0.0.2) and a process of their
 own with the lowest priority, so that honest clients do not wait for a core that the attacker uses;
-`--source 127.0.0.1` lets them share the honest clients' address. The attacks `none` and
-`page_none` are none at all: they show what the machine does by itself.
+`--source 127.0.0.1` lets them share the honest clients' address. With `none` and
+`page_none` there is no attack, for comparison.
 
 Bounds, for each lane: honest p99 below 50 ms, no honest client refused, health checks answered
 within 100 ms, server memory +100 MB at most, all recovered within 5 s, no file left open. The lane
 `direct` has no front end: it may slow down, but stays below +300 MB and recovers. The exit code is
-1 when a bound is broken. Ctrl-C ends the suite and writes what there is. Writes
+1 when a bound is broken. Ctrl-C ends the suite and writes the results so far. Writes
 benchmarks/results/attack.json and attack.png.
 """
 
@@ -51,7 +51,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "attack.json"
 WARM_UP_S = 3.0
 RECOVERY_LIMIT_S, FILES_WAIT_S = 30.0, 60.0
-KILL_AT_MB = 1500.0  # the machine must survive an unprotected server
+KILL_AT_MB = 1500.0  # protects this machine from an unprotected server
 
 
 async def measure(
@@ -110,7 +110,7 @@ async def measure(
 async def run_attackers(
     server: WatchedServer, name: str, source: str, seconds: float, niceness: int = NICENESS
 ) -> dict[str, Any]:
-    """Lets the attackers attack in a process of their own; returns their own counts."""
+    """Runs the attackers in a separate process; returns their counts."""
     if name not in ATTACKS:
         await asyncio.sleep(seconds)
         return {}
@@ -124,14 +124,14 @@ async def run_attackers(
             while process.poll() is None and server.is_running():
                 await asyncio.sleep(0.02)
         finally:
-            process.kill()  # it has ended by itself, or its target is gone
+            process.kill()  # it has ended already, or its target has
         assert process.stdout is not None
-        said = process.stdout.read()
-    return json.loads(said) if said else {}
+        output = process.stdout.read()
+    return json.loads(output) if output else {}
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, dict[str, Any]]:
-    """Measures all that is asked for; Ctrl-C returns what there is."""
+    """Measures every lane and attack of the options; Ctrl-C returns the results so far."""
     results: dict[str, dict[str, Any]] = {}
     todo = [
         (lane, name)
@@ -176,13 +176,28 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [NONE, PAGE_NONE, *ATTACKS]
-    parser.add_argument("--lane", action="append", choices=LANES, help="default: all")
-    parser.add_argument("--attack", action="append", choices=names, help="default: all")
-    parser.add_argument("--seconds", type=float, default=10.0, help="the length of each attack")
     parser.add_argument(
-        "--niceness", type=int, default=NICENESS, help="the attackers'; lower it beside other work"
+        "--lane",
+        action="append",
+        choices=LANES,
+        help="a lane to measure; may be repeated; default: all",
     )
-    parser.add_argument("--source", default="127.0.0.2", help="the attackers' address")
+    parser.add_argument(
+        "--attack",
+        action="append",
+        choices=names,
+        help="an attack to run; may be repeated; default: all",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="length of each attack in seconds"
+    )
+    parser.add_argument(
+        "--niceness",
+        type=int,
+        default=NICENESS,
+        help="niceness of the attackers; lower it if other programs are running",
+    )
+    parser.add_argument("--source", default="127.0.0.2", help="IP address of the attackers")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.lane, options.attack = options.lane or list(LANES), options.attack or names

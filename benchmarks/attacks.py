@@ -2,7 +2,7 @@
 
     python benchmarks/attacks.py NAME --port PORT [--source 127.0.0.2] [--seconds 10]
 
-Runs one attack in a process of its own and prints what it did as one line of JSON. `attack.py` and
+Runs one attack in a separate process and prints its counts as one line of JSON. `attack.py` and
 `soak.py` start this program beside honest clients, and so does `tests/serve/lanes/test_attacks.py`.
 
 An attack is one function that describes what a single hostile connection does. The runner keeps a
@@ -40,7 +40,7 @@ _MANY_CARS = json.dumps({"observations": [[0.5] * 6] * 256}).encode()  # api/sch
 
 @dataclasses.dataclass
 class Fleet:
-    """All hostile connections of one attack: where they go, where they come from, what they did."""
+    """All hostile connections of one attack: their target, their source address, their counts."""
 
     port: int
     source: str = "127.0.0.2"
@@ -121,9 +121,9 @@ class Line:
         ).encode()
 
 
-def _block(one: bytes) -> bytes:
-    """As many copies as make up one block."""
-    return one * (BLOCK_BYTES // len(one))
+def _block(message: bytes) -> bytes:
+    """Repeats a message until it fills one block."""
+    return message * (BLOCK_BYTES // len(message))
 
 
 async def health_crlf(line: Line) -> None:
@@ -191,7 +191,7 @@ async def websocket_burst(line: Line) -> None:
 
 
 async def slow_readers(line: Line) -> None:
-    """Asks ten times for the largest answers that there are, and never reads one.
+    """Requests the largest responses ten times, and never reads one.
 
     They are the description of the interface, and for every sixteenth connection the actions of
     256 cars and the metrics. The connections come one after the other, so that the server is not
@@ -284,7 +284,7 @@ ATTACKS = {
 
 
 async def attack(name: str, fleet: Fleet, seconds: float) -> None:
-    """Attacks for so many seconds; the fleet then holds the counts."""
+    """Attacks for so many seconds; then the fleet holds the counts."""
     kind = ATTACKS[name]
     return_s = max(_SOONEST_RETURN_S, kind.connections * _RETURN_S)
 
@@ -308,7 +308,7 @@ async def attack(name: str, fleet: Fleet, seconds: float) -> None:
 
 
 async def _live_once(kind: Attack, fleet: Fleet, number: int) -> None:
-    """Opens one connection and lets it do its part until the server ends it."""
+    """Opens one connection and runs the attack on it until the server ends it."""
     with socket.socket() as line:
         line.setblocking(False)
         if not kind.reads:
@@ -334,9 +334,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=ATTACKS)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--source", default="127.0.0.2", help="the attacker's own address")
+    parser.add_argument(
+        "--source", default="127.0.0.2", help="IP address from which the attack comes"
+    )
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--niceness", type=int, default=NICENESS, help="19 is the lowest priority")
+    parser.add_argument(
+        "--niceness",
+        type=int,
+        default=NICENESS,
+        help="niceness of the attack; 19 is the lowest priority",
+    )
     options = parser.parse_args()
     _yield_to_others(options.niceness)
     fleet = Fleet(options.port, options.source)

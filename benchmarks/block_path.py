@@ -27,7 +27,7 @@ STEPS, SIZES = 64, {"default": 16, "wide": 256}  # T, and N of nano's size and o
 
 @ray.remote(num_cpus=0)
 class Source:
-    """Returns the same block again and again: driving is not measured here."""
+    """Always returns the same block, because driving is not measured here."""
 
     def __init__(self, cars: int):
         rng = np.random.default_rng(0)

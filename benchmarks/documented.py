@@ -1,7 +1,8 @@
 """Does the `documented` preset learn: do its model losses fall tenfold, does it beat no training?
 
-Both networks, untrained and trained, are judged on the same recorded driving (the run's replay) and
-on the same unseen tracks; a loss along the training itself would mix in that the driving changes.
+Compares the untrained and the trained networks on the same recorded driving (the run's replay) and
+on the same unseen tracks. Losses during the training would not be comparable, because the driving
+changes.
 """
 
 import argparse

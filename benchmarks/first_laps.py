@@ -2,9 +2,10 @@
 
     python benchmarks/first_laps.py
 
-Starts `rlcar train --local` for each seed, waits for the first look at which the policy laps 90 %
-of the 64 validation tracks, and interrupts it. The first run of each case compiles; the others
-find what it compiled, as every training on a machine after its first one does. The goal is 30 s.
+Starts `rlcar train --local` for each seed, waits for the first evaluation in which the policy laps
+90 % of the 64 validation tracks, and interrupts it. The first run of each case compiles. The others
+use its compilation cache, as every training on a machine after the first one does. The goal is 30
+s.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main() -> None:
     warm_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, options in CASES.items():
-            root = Path(folder) / name  # with a cache of its own
+            root = Path(folder) / name  # with an empty compilation cache
             root.mkdir()
             taken_s = [
                 seconds_until(

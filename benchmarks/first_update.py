@@ -1,8 +1,8 @@
-"""How long from the command until the first train step, with and without what JAX kept compiled?
+"""How long from the command until the first train step, with and without a compilation cache?
 
     python benchmarks/first_update.py
 
-Starts `rlcar train --local` with an empty cache and again with what that run left in it, waits for
+Starts `rlcar train --local` with an empty cache and again with the cache of that run, waits for
 the first row of metrics with a train step, and interrupts it. The goals are 30 s and 10 s.
 """
 

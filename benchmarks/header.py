@@ -1,4 +1,4 @@
-"""What every benchmark says first: when, which commit, on what."""
+"""The header of every benchmark: date, commit, machine and versions."""
 
 import datetime
 import os
@@ -14,8 +14,8 @@ from rlcar.system.provenance import provenance
 
 def machine() -> str:
     """Returns the processor and how many of its cores this process may use."""
-    said = Path("/proc/cpuinfo")  # Linux alone has it
-    lines = said.read_text().splitlines() if said.exists() else []
+    cpu_info = Path("/proc/cpuinfo")  # only on Linux
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.machine()
     return f"{name}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
@@ -33,7 +33,7 @@ def print_header(*packages: str) -> None:
 
 
 def origin(load_before: float) -> dict[str, Any]:
-    """What a result file says of its making; `load_before` is the load average at the start."""
+    """Returns the origin of a result file; `load_before` is the load average at the start."""
     return {
         "command": " ".join(["python", *sys.argv]),
         "machine": machine(),

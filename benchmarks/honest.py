@@ -75,7 +75,7 @@ class Honest:
 
     @contextlib.asynccontextmanager
     async def asking(self) -> AsyncIterator[Seen]:
-        """Lets all clients ask until the block ends."""
+        """Runs all clients until the `with` block ends."""
         clients = [
             self._every(1.0 / ACTS_PER_S, self._ask_kept),
             self._every(1.0 / FRESH_PER_S, self._ask_fresh),
@@ -96,7 +96,7 @@ class Honest:
             self._kept.clear()
 
     def stop(self) -> None:
-        """Lets no client ask anything more; answers to what was asked still count."""
+        """Stops new requests of all clients; responses to earlier requests still count."""
         self._is_over = True
 
     async def recovers(self, limit_s: float, within_s: float) -> bool:
@@ -224,12 +224,12 @@ class Honest:
                 last_s = now_s
 
     async def _open_stream(self) -> None:
-        """One more viewer comes, reads the first message and goes."""
+        """Connects one more viewer, which reads the first message and disconnects."""
         async with self._noted("new viewer", []), self._socket("/live") as (reader, writer):
             await _read_frame(reader, writer)
 
     async def _open_video(self) -> None:
-        """One more client looks at one picture of the video."""
+        """Connects one more client, which reads one picture of the video."""
         head = f"GET /video_feed HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n\r\n"
         async with self._noted("new video", []), self._connection() as (reader, writer):
             writer.write(head.encode())

@@ -1,8 +1,8 @@
 """How much faster is a train step whose batch two devices of the host share?
 
-One device and two take turns in one process; at best it would be twice. The cards that are there,
-else two devices that a CPU is told to be: those share its cores, so they gain only what one device
-leaves idle, and lose it where other processes want the cores.
+One device and two devices take turns in one process; the ideal ratio is 2. The devices are GPUs, or
+else two devices that JAX simulates on the CPU. Those share its cores: they gain only what one
+device leaves idle, and lose it if other processes use the cores.
 """
 
 import argparse

@@ -53,7 +53,7 @@ def upgrade(url: str, path: str, *headers: str) -> bytes:
 
 
 def masked(payload: bytes, first: int = 0x82) -> bytes:
-    """A client's frame with the mask 0: the protocol asks for one, not for a secret one.
+    """A client's frame with the mask 0: the protocol requires a mask, but not a secret one.
 
     The first byte says what kind of frame it is; 0x82 is a whole binary message.
     """

@@ -4,8 +4,8 @@
 
 `rlcar/Catch-v0` shows a ball that falls and a paddle in 16 x 16 pixels; an episode's reward is 1
 for a catch and -1 for none. Starts `rlcar train --local --env rlcar/Catch-v0` for each seed, waits
-for the first look at which the policy catches three balls of four in 16 episodes (reward 0.5), and
-interrupts it. Compiling is in the time.
+for the first evaluation in which the policy catches three balls of four in 16 episodes (reward
+0.5), and interrupts it. Compiling is in the time.
 """
 
 import argparse
@@ -26,7 +26,7 @@ EPISODES = 400
 
 
 def random_reward() -> float:
-    """The mean reward of a player that does not look."""
+    """Returns the mean reward of a player that acts at random."""
     env = gymnasium.make("rlcar/Catch-v0")
     env.action_space.seed(0)
     total = 0.0

@@ -1,4 +1,4 @@
-"""Programs that a benchmark starts, ended together with all that they have started themselves."""
+"""Programs that a benchmark starts, and that end together with all processes they started."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Whatever a program starts inherits its environment, also in a session of its own, as Ray's
-# processes and LitServe's workers are; so a mark in it finds them all.
+# Every process that a program starts inherits its environment, even in a separate session, as Ray's
+# processes and LitServe's workers have. A mark in the environment therefore identifies all of them.
 _MARK = "RLCAR_BENCHMARK_MARK"
 _GONE_WITHIN_S = 20.0
 
@@ -37,7 +37,7 @@ class Program(subprocess.Popen[Any]):
     def __init__(self, command: Sequence[str], env: Mapping[str, str] | None, **options: Any):
         self.mark = uuid.uuid4().hex
         environment = {**(env or os.environ), _MARK: self.mark}
-        # Ctrl-C is for this process, which ends the program in order.
+        # In a separate session: Ctrl-C reaches only this process, which then ends the program.
         super().__init__(command, env=environment, start_new_session=True, **options)
 
     def pids(self) -> list[int]:
@@ -64,10 +64,10 @@ def program(
     within_s: float = 60.0,
     **options: Any,
 ) -> Iterator[Program]:
-    """Runs a program until the block ends, however it ends; then nothing of it is left.
+    """Runs a program until the `with` block ends; then none of its processes is left.
 
-    It is asked to end with `stop`; what is still there after `within_s` is killed. Raises
-    RuntimeError if something is left even then. Options are those of Popen.
+    Sends it the signal `stop`, and kills what still runs after `within_s`. Raises RuntimeError if
+    a process cannot be ended. Options are those of Popen.
     """
     process = Program(command, options.pop("env", None), **options)
     try:
@@ -83,7 +83,7 @@ def program(
 
 
 def started_by(mark: str) -> list[int]:
-    """The processes that have the mark in the environment that they were started with."""
+    """Returns the processes whose initial environment contains the mark."""
     found, wanted = [], f"{_MARK}={mark}".encode()
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""How long until a training is back at full rate after each kind of death?
+"""How long until a training is back at full rate after each kind of failure?
 
     python benchmarks/recovery.py [--kills 12] [--preset nano]
 

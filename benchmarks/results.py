@@ -4,8 +4,9 @@
     python benchmarks/results.py grand-prix --at-once 2
     python benchmarks/results.py render                 # docs/results.md and its curves
 
-Each training is its own process, is skipped where its figures are in runs/results already, and goes
-on from its checkpoint where it was stopped. `train` (one training) is what the others call.
+Each training is its own process, is skipped where its figures are in runs/results already, and
+continues from its checkpoint where it was stopped. The other commands call `train`, which makes one
+training.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from rlcar.system.durable import replace_text
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "results"
 RESULTS = ROOT / "docs" / "results.json"
-# By the name in the table: the preset and what differs from it.
+# Name in the table -> preset and the settings that differ from it.
 Settings = tuple[str, list[str]]
 CLASSIC: dict[str, Settings] = {
     "dreamer": ("nano", []),
@@ -37,7 +38,7 @@ CLASSIC_ENV_STEPS = {
     "fused-ppo": 2_000_000,
     "fast-laps": 10_000_000,
 }
-# Env steps between two looks at the validation tracks, else 512.
+# Env steps between two evaluations on the validation tracks, where it is not 512.
 CLASSIC_EVERY = {
     "ppo": 2048,
     "fused-ppo": 16_384,
@@ -64,7 +65,7 @@ GRAND_PRIX_LONG = {
 
 
 def train_one(options: argparse.Namespace) -> None:
-    """Trains until each of the env steps asked for, drives the test tracks, leaves the figures."""
+    """Trains up to each number of env steps, drives the test tracks, and writes the figures."""
     import numpy as np
     from header import machine
 
@@ -123,7 +124,7 @@ def _mean(values: Any) -> float | None:
 
 
 class Wanted(NamedTuple):
-    """The trainings behind a row, one for each seed."""
+    """The trainings of one row, one for each seed."""
 
     name: str  # of the row
     preset: str
@@ -132,7 +133,7 @@ class Wanted(NamedTuple):
 
 
 def run_all(world: str, wanted: dict[str, Wanted], seeds: int, at_once: int) -> None:
-    """Starts every training that is missing, so many at a time; each has a folder by its key."""
+    """Starts every missing training, so many at a time; the key names its folder."""
     from rich.progress import Progress
 
     jobs = [(key, seed) for seed in range(seeds) for key in wanted]
@@ -179,7 +180,7 @@ def _chosen(wanted: dict[str, Any], only: list[str] | None) -> dict[str, Any]:
 
 
 def gather(table: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns one table, "classic" or "grand_prix", out of the figures of its trainings."""
+    """Computes one table, "classic" or "grand_prix", from the figures of its trainings."""
     import numpy as np
 
     from rlcar.evaluation.statistics import bootstrap_interquartile_mean
@@ -217,9 +218,9 @@ def gather(table: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def render() -> None:
-    """Writes docs/results.md and its picture from docs/results.json alone."""
+    """Writes docs/results.md and its picture from docs/results.json only."""
     results = json.loads(RESULTS.read_text())
-    # Anew, so that a statistic which is mended here is mended on the page as well.
+    # Recomputed, so that a corrected statistic also reaches the page.
     results = {table: gather(table, list(runs_of(cells))) for table, cells in results.items()}
     _write(RESULTS, results)
     draw(results, RESULTS.parent / "images" / "results.png")
@@ -231,7 +232,7 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _update(world: str) -> None:
-    """Adds the figures found in runs/results to the committed ones, in place of older ones."""
+    """Adds the figures in runs/results to the committed ones; they replace older ones."""
     table = "classic" if world == "classic" else "grand_prix"
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     found = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{world}-*/at-*.json"))]
@@ -253,13 +254,21 @@ def main() -> None:
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--until", type=int, nargs="+", required=True)
     one.add_argument("--set", action="append", default=[])
-    one.add_argument("--folder", default=None, help="of runs/results; by default the name")
+    one.add_argument(
+        "--folder", default=None, help="folder below runs/results; by default the name of the row"
+    )
     for world, seeds in (("classic", 5), ("grand-prix", 3)):
         verb = verbs.add_parser(world)
         verb.add_argument("--seeds", type=int, default=seeds)
-        verb.add_argument("--at-once", type=int, default=1, help="trainings side by side")
-        verb.add_argument("--only", nargs="+", default=None, help="rows of the table")
-        verb.add_argument("--most", type=int, default=None, help="env steps to stop at")
+        verb.add_argument(
+            "--at-once", type=int, default=1, help="number of trainings that run at the same time"
+        )
+        verb.add_argument(
+            "--only", nargs="+", default=None, help="names of the rows to train; by default all"
+        )
+        verb.add_argument(
+            "--most", type=int, default=None, help="largest number of env steps of a training"
+        )
     verbs.add_parser("render")
     options = parser.parse_args()
     if options.verb == "train":

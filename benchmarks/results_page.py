@@ -1,4 +1,4 @@
-"""The page of results and its curves, out of docs/results.json; `results.py` is its command."""
+"""Makes docs/results.md and its picture from docs/results.json; `results.py` is its command."""
 
 import math
 from pathlib import Path
@@ -15,52 +15,17 @@ def markdown(results: dict[str, Any]) -> str:
         "# Results",
         "",
         "Written by `python benchmarks/results.py render` from [`results.json`](results.json);",
-        "nothing here is typed by hand. Scores are percent over the lower bound of the lap time on",
-        "the 64 test tracks, 1,000 steps charged for a track that is not lapped: interquartile",
-        "means over seeds and tracks, with 95 % bootstrap intervals: the tracks are strata, and",
-        "seeds are redrawn whole, as one policy drives all tracks. So few seeds make them narrow.",
+        "nothing here is typed by hand. A score is the lap time in percent over its lower bound,",
+        "on the 64 test tracks; a track that is not lapped counts as 1,000 steps. The tables show",
+        "interquartile means over seeds and tracks, with 95 % bootstrap intervals. The bootstrap",
+        "uses tracks as strata and redraws whole seeds, because one policy drives all tracks. With",
+        "so few seeds the intervals are too narrow.",
         "",
     ]
     if "classic" in results:
-        lines += [
-            "## Classic",
-            "",
-            "`python benchmarks/results.py classic`. To 90 %: the policy first laps 90 % of the",
-            "validation tracks and stays there until its run ends; the median over seeds, `-`",
-            "where not every seed got there (the column after says how many did).",
-            "",
-            "| Algorithm | Seeds | Env steps | Seconds | Got there | Lap rate | Over the bound |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        cells = results["classic"]
-        for name in sorted(cells, key=lambda name: cells[name]["env_steps_to_90"] or math.inf):
-            cell = cells[name]
-            lines.append(
-                f"| {name} | {cell['seeds']} | {_number(cell['env_steps_to_90'])} | "
-                f"{_number(cell['seconds_to_90'])} | {cell['env_steps_to_90_runs']} | "
-                f"{cell['lap_rate']:.1%} | {_interval(cell)} |"
-            )
-        lines += [""]
+        lines += _classic_table(results["classic"])
     if "grand_prix" in results:
-        lines += [
-            "## Grand prix",
-            "",
-            "`python benchmarks/results.py grand-prix`. Env steps: those driven, in whole blocks.",
-            "",
-        ]
-        for env_steps, cells in results["grand_prix"].items():
-            lines += [
-                f"After {int(env_steps):,} env steps:",
-                "",
-                "| Algorithm | Seeds | Env steps | Lap rate | Over the bound |",
-                "| --- | --- | --- | --- | --- |",
-            ]
-            order = sorted(cells, key=lambda name: cells[name]["score_over_bound_pct"]["iqm"])
-            lines += [
-                f"| {name} | {cells[name]['seeds']} | {_number(cells[name]['env_steps'])} | "
-                f"{cells[name]['lap_rate']:.1%} | {_interval(cells[name])} |"
-                for name in order
-            ] + [""]
+        lines += _grand_prix_tables(results["grand_prix"])
     lines += [
         "The mean over seeds, and from the worst to the best of them:",
         "",
@@ -68,7 +33,7 @@ def markdown(results: dict[str, Any]) -> str:
         "",
     ]
     runs = list(runs_of(results))
-    lines += ["## Settings", ""] + [f"- {one}" for one in _settings(runs)] + [""]
+    lines += ["## Settings", ""] + [f"- {line}" for line in _settings(runs)] + [""]
     commits = sorted({(run["commit"] or "unknown")[:7] for run in runs})
     days = sorted({run["created"][:10] for run in runs})
     machines = sorted({run["machine"] for run in runs})
@@ -80,12 +45,57 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _classic_table(cells: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [
+        "## Classic",
+        "",
+        "`python benchmarks/results.py classic`. Env steps and seconds count until the policy laps",
+        "90 % of the validation tracks and stays there until its run ends: the median over seeds,",
+        "or `-` if not every seed reached 90 %. The next column says how many did.",
+        "",
+        "| Algorithm | Seeds | Env steps | Seconds | Reached 90 % | Lap rate | Over the bound |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in sorted(cells, key=lambda name: cells[name]["env_steps_to_90"] or math.inf):
+        cell = cells[name]
+        lines.append(
+            f"| {name} | {cell['seeds']} | {_number(cell['env_steps_to_90'])} | "
+            f"{_number(cell['seconds_to_90'])} | {cell['env_steps_to_90_runs']} | "
+            f"{cell['lap_rate']:.1%} | {_interval(cell)} |"
+        )
+    return [*lines, ""]
+
+
+def _grand_prix_tables(tables: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    lines = [
+        "## Grand prix",
+        "",
+        "`python benchmarks/results.py grand-prix`. Env steps: those driven, in whole blocks.",
+        "",
+    ]
+    for env_steps, cells in tables.items():
+        lines += [
+            f"After {int(env_steps):,} env steps:",
+            "",
+            "| Algorithm | Seeds | Env steps | Lap rate | Over the bound |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        order = sorted(cells, key=lambda name: cells[name]["score_over_bound_pct"]["iqm"])
+        lines += [
+            f"| {name} | {cells[name]['seeds']} | {_number(cells[name]['env_steps'])} | "
+            f"{cells[name]['lap_rate']:.1%} | {_interval(cells[name])} |"
+            for name in order
+        ]
+        lines.append("")
+    return lines
+
+
 def _settings(runs: list[dict[str, Any]]) -> list[str]:
-    """What a row of a table is, as the command that would train it alone."""
+    """Returns for each row of the tables the command that trains one of its runs."""
     found: dict[tuple[str, str], dict[str, set[int]]] = {}
     for run in runs:
         words = ["rlcar train --local", f"--world {run['world']}", f"--preset {run['preset']}"]
-        words += [f"--set {one}" for one in run["settings"]]
+        words += [f"--set {setting}" for setting in run["settings"]]
         commands = found.setdefault((run["world"], run["name"]), {})
         commands.setdefault(" ".join(words), set()).add(run["env_steps_asked"])
     lines = []
@@ -99,7 +109,7 @@ def _settings(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def runs_of(tree: Any) -> Any:
-    """Yields every training behind the tables."""
+    """Yields every training that the tables are computed from."""
     if isinstance(tree, dict):
         for name, value in tree.items():
             if name == "runs":
@@ -118,11 +128,11 @@ def _interval(cell: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draws the share of validation tracks lapped by env steps, a panel a table."""
+    """Draws the share of validation tracks lapped by env steps, one panel for each table."""
     tables = {"classic": results.get("classic", {})} | {
         f"grand prix, {int(env_steps):,} env steps": cells
         for env_steps, cells in list(results.get("grand_prix", {}).items())[1:]
-    }  # without the first, whose curves are the second's
+    }  # without the first table: the second has the same curves, and longer ones
     colours: dict[str, str] = {}
     figure = Figure(figsize=(5 * len(tables), 4), layout="constrained")
     for axes, (title, cells) in zip(figure.subplots(1, len(tables)), tables.items(), strict=True):

@@ -4,9 +4,9 @@
 
 The loop of `cluster.training.loop` as a discrete-event simulation: simulators with two blocks in
 flight, a driver that hands finished blocks on while the learner's queue is short, one learner, one
-wire into its host. The times of a block are measured here first, each part alone; the model is
-then checked against the real loop with one and two simulators on this machine's shared cores, for
-the preset as it is (the learner is the limit) and with so little learning that driving is.
+network link of its host. The times of a block are measured first, each part separately. The model
+is then checked against the real loop with one and two simulators on this machine's shared cores,
+for the preset as it is (the learner is the limit) and with so little learning that driving is.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 
 import simpy
 
-_SLICE_S = 0.004  # cores that are fewer than those who want them change hands so often
+_SLICE_S = 0.004  # time slice of a core that several processes want
 
 
 class Costs(NamedTuple):
-    """What one block takes, each part alone."""
+    """The time that each part of the work on one block takes, measured separately."""
 
     drive_s: float  # of a simulator's core
     learn_s: float  # of the learner: storing, train steps, new weights
-    driver_s: float  # of the driver's core: hands it on, hands out the next
+    driver_s: float  # of the driver's core: to hand over a block and to request the next
     block_mb: float
     weights_mb: float
     env_steps: int
@@ -39,7 +39,7 @@ class Costs(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """What the loop runs on."""
+    """The machines that the loop runs on."""
 
     simulators: int
     shared_cores: int | None = None  # None: a core for each process
@@ -51,7 +51,7 @@ class Cluster(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The loop once it has settled."""
+    """The rates of the loop in its steady state."""
 
     env_steps_per_s: float
     learner_busy: float  # share of time
@@ -84,7 +84,7 @@ class _Loop:
             self.env.process(self.simulator(index))
 
     def work(self, seconds: float) -> Generator:
-        """Takes a core for so long, in turns where there are too few."""
+        """Uses a core for so long; processes take turns if there are too few cores."""
         if self.cores is None:
             yield self.env.timeout(seconds)
             return
@@ -95,14 +95,14 @@ class _Loop:
             seconds -= _SLICE_S
 
     def move(self, size_mb: float) -> Generator:
-        """Sends something over the wire of the learner's host."""
+        """Sends data over the network link of the learner's host."""
         self.moved_mb += size_mb
         with self.wire.request() as wire:
             yield wire
             yield self.env.timeout(size_mb / self.cluster.wire_mb_per_s)
 
     def simulator(self, index: int) -> Generator:
-        """Drives what it is told, one block at a time."""
+        """Drives the requested blocks, one at a time."""
         host = index // self.cluster.simulators_per_host
         while True:
             version = yield self.tasks[index].get()
@@ -144,7 +144,7 @@ class _Loop:
 
 
 def predict(costs: Costs, cluster: Cluster, *, seed: int = 0) -> Prediction:
-    """Runs the model until it has settled, then as long again, and reads it off."""
+    """Runs the model until its steady state, then as long again, and returns the rates."""
     loop = _Loop(costs, cluster, seed)
     slowest_s = max(
         costs.learn_s,

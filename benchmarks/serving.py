@@ -39,7 +39,7 @@ FRAME = (1).to_bytes(4, "little") + b"\0\0\1\0" + bytes(4) + np.full(6, 0.5, "<f
 
 
 class Server(NamedTuple):
-    """A running one."""
+    """A running server."""
 
     name: str
     url: str
@@ -69,7 +69,7 @@ def _started(name: str, command: list[str], port: int) -> Iterator[Server]:
                 said.seek(0)
                 raise RuntimeError(f"{name} ended: {said.read()}")
             time.sleep(0.1)
-        time.sleep(5.0)  # HAProxy takes its last configuration in, and hangs up while it does
+        time.sleep(5.0)  # HAProxy loads its last configuration, and closes connections meanwhile
         closed_loop(server.url, server.request, 4, 1.0)
         yield server
 

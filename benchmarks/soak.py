@@ -10,7 +10,7 @@ what was noted after a warm-up of a sixth of the time, 5 minutes at most.
 
 Bounds: memory grows by less than 1 MB/min, the server has as few open files in the last third of
 the time as in the first (at its best moment of each), and no honest client is refused. The exit
-code is 1 when a bound is broken. Ctrl-C ends the soak and writes what there is, to
+code is 1 when a bound is broken. Ctrl-C ends the soak and writes the results so far to
 benchmarks/results/soak.json and soak.png.
 """
 
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
 
 
 class Soak:
-    """Honest and hostile traffic, and what was noted of the server meanwhile."""
+    """Honest and hostile traffic, and the measurements of the server meanwhile."""
 
     def __init__(self, server: WatchedServer, options: argparse.Namespace, console: Console):
         self._server, self._options, self._console = server, options, console
@@ -64,11 +64,11 @@ class Soak:
 
     @property
     def minutes(self) -> float:
-        """How long it has run."""
+        """Returns for how long it has run, in seconds."""
         return (time.monotonic() - self._began_s) / 60.0
 
     async def run(self, stop: StopRequest) -> None:
-        """Attacks until the time is up, the server is gone, or somebody stops it."""
+        """Attacks until the time is over, the server ends, or Ctrl-C."""
         has_page = self._options.lane != "ray"
         async with Honest(self._server.port, has_page=has_page).asking():
             await asyncio.sleep(FIRST_S)  # what a new server does once is no part of the soak
@@ -85,7 +85,7 @@ class Soak:
         return bool(stop) or self.minutes >= self._options.minutes or not self._server.is_running()
 
     async def _one(self, name: str, has_page: bool) -> None:
-        """Attacks once with honest clients beside it, and notes the server at the end."""
+        """Attacks once, with honest clients besides, and measures the server at the end."""
         minute = self.minutes
         honest = Honest(self._server.port, has_page=has_page)
         async with honest.asking() as seen:
@@ -185,10 +185,14 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--lane", choices=LANES, default="realtime")
-    parser.add_argument("--source", default="127.0.0.2", help="the attackers' address")
-    parser.add_argument("--attack-s", type=float, default=ATTACK_S, help="length of an attack")
-    parser.add_argument("--pause-s", type=float, default=PAUSE_S, help="length of a pause")
-    parser.add_argument("--seed", type=int, default=0, help="draws the order of the attacks")
+    parser.add_argument("--source", default="127.0.0.2", help="IP address of the attackers")
+    parser.add_argument(
+        "--attack-s", type=float, default=ATTACK_S, help="length of an attack in seconds"
+    )
+    parser.add_argument(
+        "--pause-s", type=float, default=PAUSE_S, help="length of a pause in seconds"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the attacks")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     print_header("uvicorn", "ray")

@@ -62,7 +62,12 @@ def _percentile_ms(loads: list[Load], percent: float) -> float:
 def main() -> None:
     """Measures the lanes named on the command line, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lane", action="append", choices=LANES, help="may be given several times")
+    parser.add_argument(
+        "--lane",
+        action="append",
+        choices=LANES,
+        help="a lane to measure; may be repeated; default: all",
+    )
     arguments = parser.parse_args()
     print_header("ray", "uvicorn", "numpy")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""From the start of `rlcar train --local` until a row of its metrics says what is waited for."""
+"""Measures the time from the start of `rlcar train --local` until a condition on its metrics."""
 
 import os
 import signal

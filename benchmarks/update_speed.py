@@ -1,11 +1,11 @@
-"""How fast is a train step of the world model beside a plain version of the same maths?
+"""How fast is a train step of the world model compared with a plain version of the same maths?
 
-The plain version is what one writes first: a filter that autodiff goes back through, a GRU that is
-one batched product a layer, dreams whose steps are all judged at once, one train step for each
-call, nothing donated, every metric fetched by itself. What is known before the filter starts is
-computed ahead of it in both. Both make the same update on
-the same batches; the ratio is plain over ours, in float32 and with products in bfloat16. The public
-code needs 617 ms on two quiet cores for the maths of `size1m` in float32, 905 ms in bfloat16.
+The plain version is the obvious first one: autodiff through the filter, a GRU with one batched
+product a layer, imagined steps that are all evaluated at once, one train step for each call, no
+donated arguments, every metric fetched separately. Both versions compute what does not depend on
+the filter before it starts. Both make the same update on the same batches; the ratio is plain over
+ours, in float32 and with products in bfloat16. The public code needs 617 ms on two quiet cores for
+the maths of `size1m` in float32, 905 ms in bfloat16.
 """
 
 import argparse

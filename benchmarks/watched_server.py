@@ -20,7 +20,7 @@ LANES = {
     "ray": ("--lane", "ray"),
 }
 START_S = 180.0
-SETTLE_S = {"ray": 5.0}  # Ray's HAProxy hangs up while it takes its last configuration in
+SETTLE_S = {"ray": 5.0}  # Ray's HAProxy closes connections while it loads its last configuration
 SAMPLE_S = 0.1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _LISTEN = "0A"  # a state in /proc/net/tcp
@@ -110,7 +110,7 @@ class MemoryWatch(threading.Thread):
 def serving(lane: str, models: Path, *options: str) -> Iterator[WatchedServer]:
     """Starts a lane with the registry `models`, waits until it is ready, and stops it at the end.
 
-    Raises RuntimeError with the server's last words when it does not start.
+    Raises RuntimeError with the end of the server's output if it does not start.
     """
     port = free_port()
     command = [sys.executable, "-m", "rlcar.cli", "serve", *LANES[lane], "--port", str(port)]

@@ -1,8 +1,8 @@
 """How much faster do weights reach the simulators as one object than as an argument of each call?
 
 Eight actors take the weights of a preset; the clock stops when all have them. `one put` is what the
-loop does: one object a version, its ref to everybody. The peer passes the arrays with each call, as
-one writes first. Both in turn, on the same actors.
+loop does: one object a version, its ref to everybody. The peer passes the arrays with each call,
+which is the obvious first version. Both take turns on the same actors.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ROUNDS = 15
 
 @ray.remote(num_cpus=0)
 class Receiver:
-    """Touches every array, as acting would."""
+    """Reads every array, as acting would."""
 
     def take(self, weights: Weights) -> float:
         return float(sum(leaf.ravel()[0] for leaf in jax.tree.leaves(weights.params)))
@@ -43,7 +43,7 @@ def policy_weights(preset: str) -> Weights:
 
 
 def seconds(receivers: list, argument: object) -> float:
-    """From the first call to the last answer; `argument` is put first if it is a ref to be."""
+    """Returns the seconds from the first call to the last answer."""
     began = time.perf_counter()
     ray.get([receiver.take.remote(argument) for receiver in receivers])
     return time.perf_counter() - began

@@ -1,1 +1,1 @@
-"""The loop of `rlcar.training.loop` with processes: simulators and one learner as Ray actors."""
+"""Training on Ray: the loop with actors, sweeps, jobs, checks of a cluster, deliberate failures."""

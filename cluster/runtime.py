@@ -106,7 +106,7 @@ def _join(config: ClusterConfig) -> None:
         raise UserError(_unreachable(str(config.address), error)) from error
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> dict[str, dict[str, str]]:
     """Returns the runtime environment that actors on every node inherit from the driver."""
     variables = logs.inherited() | making.inherited()
     return {"env_vars": variables} if variables else {}

@@ -29,7 +29,7 @@ _POLL_S = 0.1
 _KILL_TIMEOUT_S = 30.0
 # The kills of a campaign are spread over this share of the training, so that it can recover.
 _KILLED_SHARE = 0.97
-# Recovery is not awaited while one in so many kills is overdue.
+# Recovery is not awaited while more than this part (one tenth) of the planned kills is overdue.
 _OVERDUE_DIVISOR = 10
 
 

@@ -109,7 +109,7 @@ def _nodes(client: DashboardClient) -> Iterator[Finding]:
     yield Finding("nodes", "ok" if "ALIVE" in states else "problem", found)
 
 
-def _versions(theirs: dict[str, Any]) -> Iterator[Finding]:
+def _versions(theirs: dict[str, str | None]) -> Iterator[Finding]:
     """Compares versions: jobs do not need equal ones, but a driver that joins from outside does."""
     ours = machine()
     differing = [
@@ -125,7 +125,7 @@ def _versions(theirs: dict[str, Any]) -> Iterator[Finding]:
     yield Finding("versions", "warning", "; ".join(differing), fix)
 
 
-def _gcs(url: str, theirs: dict[str, Any]) -> Iterator[Finding]:
+def _gcs(url: str, theirs: dict[str, str | None]) -> Iterator[Finding]:
     """Checks whether a driver on this machine could join the cluster."""
     port = urlsplit(f"//{theirs.get('ray_address') or ''}").port
     if port is None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from packaging.requirements import Requirement
 
@@ -55,7 +55,7 @@ def examine(runs: Path, environment: Mapping[str, str] | None = None) -> list[Fi
     return [finding for check in checks for finding in check()]
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str | None]:
     """Returns the host name and the versions, for comparison with another machine."""
     versions = {name: _version(name) for name in ("ray", "jax", "numpy")}
     ours = {"python": platform.python_version(), "rlcar": rlcar.__version__}

@@ -121,7 +121,7 @@ def authentication_mode(url: str, timeout_s: float) -> str:
         raise UserError(_not_a_dashboard(url, port, error)) from error
 
 
-def request_mode(url: str, timeout_s: float) -> Any:
+def request_mode(url: str, timeout_s: float) -> http.client.HTTPResponse:
     """Requests the authentication mode, which needs no token; returns the open response."""
     authorities = os.environ.get(_AUTHORITIES) or None
     context = ssl.create_default_context(cafile=authorities) if url.startswith("https:") else None

@@ -11,7 +11,7 @@ from cluster.jobs.submit import jobs
 from rlcar.errors import UserError
 from rlcar.runs.metrics import PlainProgress, read_progress_line
 from rlcar.runs.monitor import Card, RunStatus, status_of_progress
-from rlcar.system.heartbeat import FROZEN_AFTER_S, Progress, is_frozen
+from rlcar.system.heartbeat import FROZEN_AFTER_S, SignOfLife, is_frozen
 
 # A training prints a progress line every ten seconds, among other lines.
 _LINES = 200  # of a job's log, searched for the newest progress line
@@ -73,7 +73,7 @@ class ClusterReader:
             since_s = time.monotonic()
             self._newest_lines[job_id] = (progress, since_s)
         line_age_s = time.monotonic() - since_s
-        total = Progress(progress.signs.stage, progress.signs.silent_s + line_age_s)
+        total = SignOfLife(progress.signs.stage, progress.signs.silent_s + line_age_s)
         # In every stage, a process that is alive prints a line every half minute.
         frozen = line_age_s > self._frozen_after_s or is_frozen(total, self._frozen_after_s)
         new_state = "frozen" if frozen else state

@@ -1,4 +1,4 @@
-"""What a sweep is: the settings of a file of `tune_configs/`, and what they make of a trial."""
+"""The settings of a sweep, as in a file of `tune_configs/`, and the settings of its trials."""
 
 import json
 from collections.abc import Mapping
@@ -128,11 +128,11 @@ class SweepConfig(Section):
 
     @pydantic.field_validator("scheduler", mode="before")
     @classmethod
-    def _scheduler_may_be_a_name(cls, given: Any) -> Any:
+    def _scheduler_may_be_a_name(cls, given: object) -> object:
         return {"type": given} if isinstance(given, str) else given
 
     def base(self) -> Config:
-        """What all trials share."""
+        """Returns the settings that all trials share."""
         overrides = [f"{name}={json.dumps(value)}" for name, value in self.set.items()]
         overrides.append(f"training.env_steps={self.budget.env_steps}")
         return make_config(
@@ -145,7 +145,7 @@ class SweepConfig(Section):
         )
 
     def settings(self, sample: Mapping[str, Any]) -> tuple[Config, ClusterConfig | None]:
-        """The settings of one trial; raises ConfigError for values that a config refuses."""
+        """Returns the settings of one trial; raises ConfigError for values that are not allowed."""
         legal = {name: self.space[name].legal(sample[name]) for name in self.space}
         changes = nested(legal)
         cluster = changes.pop("cluster", None)
@@ -155,21 +155,21 @@ class SweepConfig(Section):
         return config, _cluster_settings(self.cluster, cluster or {})
 
     def sample_of(self, config: Mapping[str, Any]) -> Sample:
-        """The searched settings alone, as plain values."""
+        """Returns only the searched settings, as plain values."""
         return {name: self.space[name].legal(config[name]) for name in self.space}
 
     @property
     def direction(self) -> Goal:
-        """Whether less or more of the metric is better."""
+        """Whether a lower or a higher value of the metric is better."""
         return self.goal or {**RACE_METRICS, **ENVIRONMENT_METRICS}[self.metric]
 
     @property
     def trials(self) -> int:
-        """How many there will be."""
+        """Number of trials."""
         return self.budget.trials or self.points()
 
     def points(self) -> int:
-        """How many a grid has."""
+        """Returns the number of points of a grid."""
         count = 1
         for dimension in self.space.values():
             count *= len(dimension.extremes())
@@ -182,8 +182,8 @@ def _cluster_settings(base: ClusterConfig | None, changes: Mapping[str, Any]) ->
         config = ClusterConfig.model_validate(tree)
     except pydantic.ValidationError as error:
         raise ConfigError(explain(error, ClusterConfig, "cluster.")) from error
-    if not isinstance(config.simulators, int):  # none, or auto
-        raise ConfigError("cluster.simulators: a trial must say how many it needs")
+    if not isinstance(config.simulators, int):  # None or "auto"
+        raise ConfigError("cluster.simulators: give the number of simulators of each trial")
     if config.address is not None:
         raise ConfigError("cluster.address: name the cluster with --address instead")
     return config

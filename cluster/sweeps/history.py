@@ -1,4 +1,4 @@
-"""What the trials of a sweep reported: one line each, kept over interruptions; and their ranks."""
+"""The reports of the trials of a sweep, kept across interruptions, and the ranking of trials."""
 
 import json
 import math
@@ -8,45 +8,46 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cluster.sweeps.config import Goal, SweepConfig
+from cluster.sweeps.search_space import Sample
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.system.durable import replace_text
 
-Row = dict[str, Any]  # trial, settings, and the figures of an evaluation
+Row = dict[str, Any]  # trial, settings, and the metrics of one evaluation
 
 
 class Score(NamedTuple):
-    """A trial's best evaluation: a run keeps the policy of that one."""
+    """The best evaluation of a trial; its run keeps the policy of that evaluation."""
 
     value: float
     env_steps: int
-    settings: dict[str, Any]
+    settings: Sample
 
 
 class TrialResult(NamedTuple):
-    """One trial as the results show it."""
+    """One trial, as shown in the results."""
 
     name: str
     status: str  # done, stopped (by the scheduler), diverged, failed or unfinished
     score: Score | None
-    settings: dict[str, Any]  # of the score, else those it has now
+    settings: Sample  # of the score, or the current ones without a score
     env_steps: int
     train_seconds: float
-    failures: int  # of its processes; most were made good by a retry
+    failures: int  # of its processes; a retry may have followed
     reason: str  # of the last failure
     curve: list[Row]
 
 
 class TrialState(NamedTuple):
-    """What Tune knows of a trial."""
+    """The state of a trial in Ray Tune."""
 
     status: str
     failures: int = 0
     reason: str = ""
-    settings: Mapping[str, Any] = MappingProxyType({})  # those it has now
+    settings: Mapping[str, Any] = MappingProxyType({})  # the current ones
 
 
 class History:
-    """Appends to `<folder>/history.jsonl`; a torn last line is what a killed sweep was writing."""
+    """Appends to `<folder>/history.jsonl`; ignores a torn last line, left by a killed sweep."""
 
     def __init__(self, folder: Path):
         self._path = folder / "history.jsonl"
@@ -54,10 +55,10 @@ class History:
         replace_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self.curves: dict[str, list[Row]] = {}
         for row in kept:
-            self._take(row)
+            self._append(row)
 
-    def add(self, trial: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
-        """Notes one report, on disk before anything else."""
+    def add(self, trial: str, settings: Sample, figures: Mapping[str, Any]) -> None:
+        """Adds one report, first to the file and then to `curves`."""
         numbers = {
             name: value if not isinstance(value, float) or math.isfinite(value) else None
             for name, value in figures.items()
@@ -65,10 +66,10 @@ class History:
         row = {"trial": trial, "settings": dict(settings), **numbers}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._take(row)
+        self._append(row)
 
     def score(self, trial: str, metric: str, goal: Goal) -> Score | None:
-        """The best that a trial has reported; None before its first evaluation."""
+        """Returns the best evaluation of a trial; None before its first one."""
         rows = [
             row
             for row in self.curves.get(trial, [])
@@ -80,8 +81,8 @@ class History:
         best = choose(rows, key=lambda row: row[metric])
         return Score(float(best[metric]), int(best["env_steps"]), best["settings"])
 
-    def _take(self, row: Row) -> None:
-        # A trial that went back to a checkpoint gave up the future that it had reported.
+    def _append(self, row: Row) -> None:
+        # A trial that returned to a checkpoint discarded what it had reported after it.
         curve = self.curves.setdefault(row["trial"], [])
         while curve and curve[-1]["env_steps"] >= row["env_steps"] and not row.get("diverged"):
             curve.pop()
@@ -91,7 +92,7 @@ class History:
 def ranked(
     sweep: SweepConfig, history: History, states: Mapping[str, TrialState]
 ) -> list[TrialResult]:
-    """Every trial, the best first."""
+    """Returns the results of all trials, the best first."""
     results = [_result(sweep, history, name, state) for name, state in states.items()]
     sign = 1.0 if sweep.direction == "min" else -1.0
 

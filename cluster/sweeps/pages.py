@@ -1,4 +1,4 @@
-"""The pages of a sweep: a table, parallel coordinates, learning curves; each one file, offline."""
+"""The HTML pages of a sweep: table, parallel coordinates, learning curves; all work offline."""
 
 import html
 import json
@@ -13,8 +13,9 @@ from cluster.sweeps.config import SweepConfig
 from cluster.sweeps.history import TrialResult
 from cluster.sweeps.search_space import Dimension
 
-# From the best to the worst; the last fifth of Viridis is too pale on white.
+# From the best to the worst. The last fifth of Viridis is too pale on white.
 _SCALE = sample_colorscale("Viridis", [0.0, 0.2, 0.4, 0.6, 0.8])
+_MARK_GAP = 1.15  # least ratio of two marks on a logarithmic axis
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -26,7 +27,7 @@ tr.best { background: #eef7ee; font-weight: 600; }
 
 
 def index_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
-    """The table of all trials, the best first, with links to the other pages."""
+    """Returns the table of all trials, the best first, with links to the other pages."""
     heads = ["trial", "status", sweep.metric, "at env steps", "env steps", "seconds", "failures"]
     heads += list(sweep.space)
     rows = []
@@ -35,22 +36,22 @@ def index_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
         cells = [
             result.name,
             result.status if not result.reason else f"{result.status} ({result.reason})",
-            shown(score.value) if score else "–",
+            format_value(score.value) if score else "–",
             f"{score.env_steps:,}" if score else "–",
             f"{result.env_steps:,}",
             f"{result.train_seconds:.0f}",
             str(result.failures),
-            *(shown(result.settings.get(name)) for name in sweep.space),
+            *(format_value(result.settings.get(name)) for name in sweep.space),
         ]
         kind = ' class="best"' if rank == 0 and score else ""
-        rows.append(f"<tr{kind}>" + "".join(f"<td>{html.escape(one)}</td>" for one in cells))
-    best = "better is less" if sweep.direction == "min" else "better is more"
+        rows.append(f"<tr{kind}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+    better = "lower is better" if sweep.direction == "min" else "higher is better"
     title = html.escape(f"Sweep {sweep.name}")
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
         f"<style>{_STYLE}</style>\n<h1>{title}</h1>\n"
         f"<p>{len(results)} trials of {sweep.budget.env_steps:,} env steps; "
-        f"{html.escape(sweep.metric)}, {best}.</p>\n"
+        f"{html.escape(sweep.metric)}, {better}.</p>\n"
         '<p><a href="parallel_coordinates.html">Parallel coordinates</a> · '
         '<a href="learning_curves.html">Learning curves</a> · <a href="best.yaml">best.yaml</a> · '
         '<a href="results.csv">results.csv</a> · <a href="results.json">results.json</a></p>\n'
@@ -63,7 +64,7 @@ def index_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
 
 
 def parallel_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
-    """One line a trial through its settings to its score; drag along an axis to select."""
+    """Returns a page with one line for each trial, through its settings to its score."""
     scored = [result for result in results if result.score]
     scores = [result.score.value for result in scored if result.score]
     axes = [
@@ -89,15 +90,17 @@ def parallel_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
 
 
 def curves_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
-    """The metric of each trial over its env steps, the best in the foreground."""
+    """Returns a page with the metric of each trial over its env steps, the best in front."""
     figure = go.Figure()
     count = max(1, len(results) - 1)
     for rank, result in reversed(list(enumerate(results))):
         rows = [row for row in result.curve if row.get(sweep.metric) is not None]
         if not rows:
             continue
-        said = [
-            "<br>".join(f"{name} = {shown(value)}" for name, value in row["settings"].items())
+        hover_texts = [
+            "<br>".join(
+                f"{name} = {format_value(value)}" for name, value in row["settings"].items()
+            )
             for row in rows
         ]
         figure.add_scatter(
@@ -110,7 +113,7 @@ def curves_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
                 "width": 3.5 if rank == 0 else 1.5,
             },
             marker={"size": 5},
-            customdata=said,
+            customdata=hover_texts,
             hovertemplate="%{x:,} env steps: %{y:.4g}<br>%{customdata}",
             legendrank=1000 + rank,
         )
@@ -120,8 +123,8 @@ def curves_page(sweep: SweepConfig, results: Sequence[TrialResult]) -> str:
     return _page(figure, f"{sweep.name}: learning curves, the best trial first")
 
 
-def shown(value: Any) -> str:
-    """A setting or a figure for people: four digits are enough."""
+def format_value(value: object) -> str:
+    """Formats a setting or a figure with four significant digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return "–" if value is None else str(value)
@@ -129,8 +132,8 @@ def shown(value: Any) -> str:
 
 def _axis(name: str, dimension: Dimension, values: Sequence[Any]) -> dict[str, Any]:
     if dimension.choice is not None:
-        # By place in the list: what can be chosen need not be a number.
-        texts = [json.dumps(one) for one in dimension.choice]
+        # The axis shows places in the list of choices, as a choice need not be a number.
+        texts = [json.dumps(value) for value in dimension.choice]
         places = [texts.index(json.dumps(value)) for value in values]
         ticks = {"tickvals": list(range(len(texts))), "ticktext": [_bare(text) for text in texts]}
         return {"label": name, "values": places, "range": [-0.3, len(texts) - 0.7], **ticks}
@@ -148,10 +151,13 @@ def _axis(name: str, dimension: Dimension, values: Sequence[Any]) -> dict[str, A
 
 
 def _log_marks(low: float, high: float) -> list[float]:
-    """Both ends, and the powers of ten, with their 2- and 5-folds, between them."""
+    """Returns both ends, and 1, 2 and 5 times the powers of ten between them.
+
+    Leaves out marks so close to an end that their labels would overlap.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     marks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
-    return [low, *(mark for mark in marks if 1.15 * low < mark < high / 1.15), high]
+    return [low, *(mark for mark in marks if _MARK_GAP * low < mark < high / _MARK_GAP), high]
 
 
 def _bare(text: str) -> str:
@@ -163,5 +169,5 @@ def _page(figure: go.Figure, title: str) -> str:
     page: str = figure.to_html(
         include_plotlyjs=True, full_html=True, default_height="92vh", config={"displaylogo": False}
     )
-    # plotly writes no title, and a tab without one shows the file's path.
+    # Plotly writes no title, and a browser tab without one shows the path of the file.
     return page.replace("<head>", f"<head><title>{html.escape(title)}</title>", 1)

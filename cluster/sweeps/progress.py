@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs, and how it is asked to stop."""
+"""The progress line of a sweep, its messages, and its reaction to a stop request."""
 
 import math
 import signal
@@ -34,7 +34,7 @@ _FIGURES = (
 
 
 class SweepProgress(tune.Callback):
-    """Writes the history and moves the line: trials running and done, the best so far, ETA."""
+    """Writes the history, and shows the trials running and done, the best score and the ETA."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class SweepProgress(tune.Callback):
         self._clock, self._started_s = clock, clock()
         self._work_at_start: float | None = None
         self._is_stopping = False
-        # As of the last step: Tune calls what it then cuts short terminated, like what is done.
+        # Before Tune ended: it also marks interrupted trials as TERMINATED.
         self.statuses: dict[str, str] = {}
         self._should_print, self._should_repeat = (
             EverySeconds(10.0, clock),
@@ -65,16 +65,16 @@ class SweepProgress(tune.Callback):
         )
         self._task = self._progress.add_task("sweep", total=1.0, text="")
 
-    def setup(self, *args: Any, **info: Any) -> None:
-        """Shows the line."""
+    def setup(self, *args: object, **_: object) -> None:
+        """Shows the progress line."""
         self._progress.start()
 
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Moves the line, and ends the sweep when it was asked to stop."""
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:
+        """Updates the progress line, and ends the sweep if it was asked to stop."""
         if self._stop and not self._is_stopping:
             self._is_stopping = True
-            # Tune's own way to end early with everything saved. Ctrl-C is ours, so that what we
-            # say next is not said twice.
+            # On SIGUSR1, Tune saves everything and ends. `StopRequest` handles Ctrl-C, so that
+            # messages are not printed twice.
             signal.raise_signal(signal.SIGUSR1)
         self.statuses = {str(trial): trial.status for trial in trials}
         work = self._work(trials)
@@ -86,12 +86,17 @@ class SweepProgress(tune.Callback):
             state = self._state(trials)
             if state != self._printed or self._should_repeat():
                 self._printed = state
-                self._say(self.line(trials))
+                self._print(self.line(trials))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **_: object,
     ) -> None:
-        """Keeps what a trial reported."""
+        """Adds the report of a trial to the history."""
         figures = {
             name: value
             for name, value in result.items()
@@ -100,27 +105,27 @@ class SweepProgress(tune.Callback):
         self._history.add(str(trial), self._sweep.sample_of(trial.config), figures)
 
     def on_trial_recover(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: object
     ) -> None:
-        """Says that a trial starts again from its checkpoint."""
+        """Prints that a trial continues from its checkpoint after a failure."""
         left = trial.max_failures - trial.run_metadata.num_failures
         why = failure_of(trial)
-        self._say(f"trial {trial} starts again ({why + '; ' if why else ''}{left} retries left)")
+        self._print(f"trial {trial} starts again ({why + '; ' if why else ''}{left} retries left)")
 
     def on_trial_error(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: object
     ) -> None:
-        """Says that a trial is given up."""
-        self._say(f"trial {trial} failed: {failure_of(trial)}")
+        """Prints that a trial has failed for good."""
+        self._print(f"trial {trial} failed: {failure_of(trial)}")
 
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Takes the line away."""
+    def on_experiment_end(self, trials: list[Trial], **_: object) -> None:
+        """Removes the progress line."""
         self._progress.stop()
         if not self._is_stopping:
-            self._say(self.line(trials))
+            self._print(self.line(trials))
 
     def line(self, trials: list[Trial]) -> str:
-        """The state of the sweep in one line."""
+        """Returns the state of the sweep in one line."""
         return f"{self._state(trials)}, ETA {self._eta(self._work(trials))}"
 
     def _state(self, trials: list[Trial]) -> str:
@@ -145,7 +150,7 @@ class SweepProgress(tune.Callback):
         return ", ".join(parts)
 
     def _work(self, trials: list[Trial]) -> float:
-        """The share of all env steps that is done; a trial that ended early needs no more."""
+        """Returns the share of all env steps that is done; a trial that ended counts completely."""
         limit, done = self._sweep.budget.env_steps, 0.0
         for trial in trials:
             curve = self._history.curves.get(str(trial), [])
@@ -163,32 +168,37 @@ class SweepProgress(tune.Callback):
         minutes, seconds = divmod(math.ceil(left_s), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class SchedulerKeeper(tune.Callback):
-    """Keeps what ASHA knows of its rungs: Tune itself forgets it when a sweep is stopped."""
+    """Stores the state of ASHA, which Tune itself loses when a sweep is stopped."""
 
     def __init__(self, scheduler: TrialScheduler, path: Path):
-        """Takes over what an earlier leg has left at `path`."""
+        """Restores the state from `path`, if an interrupted sweep left one."""
         self._scheduler, self._path = scheduler, path
         self._can_keep = isinstance(scheduler, AsyncHyperBandScheduler)
         if self._can_keep and path.exists():
             scheduler.restore(str(path))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **_: object,
     ) -> None:
-        """Writes it down after each decision."""
+        """Stores the state after each decision."""
         if self._can_keep:
             with replacing(self._path) as temporary:
                 self._scheduler.save(str(temporary))
 
 
 def failure_of(trial: Trial) -> str:
-    """What went wrong last in a trial, in one line; empty if nothing did."""
-    # The storage has a copy, but only later.
+    """Returns the last failure of a trial in one line; empty if there was none."""
+    # Tune copies it to the storage, but only later.
     path = Path(trial.pickled_error_file or "")
     if not path.is_file():
         return ""

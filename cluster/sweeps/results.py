@@ -1,4 +1,4 @@
-"""The result folder of a sweep: tables, pages, and the best settings ready to train with."""
+"""The result files of a sweep: tables, pages, and the best settings, ready for training."""
 
 import csv
 import io
@@ -9,18 +9,18 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from cluster.sweeps.config import SweepConfig
 from cluster.sweeps.history import TrialResult
-from cluster.sweeps.pages import curves_page, index_page, parallel_page, shown
+from cluster.sweeps.pages import curves_page, format_value, index_page, parallel_page
 from rlcar.config import Config
 from rlcar.evaluation.laps import write_json
 from rlcar.system.durable import explaining_write_errors, replace_text
+from rlcar.system.tables import make_table
 
 
 def write_results(sweep: SweepConfig, folder: Path, results: Sequence[TrialResult]) -> None:
-    """Writes every file of results, each complete or as it was; raises UserError on a full disk."""
+    """Writes all result files, each complete or unchanged; raises UserError on a full disk."""
     pages = {
         "results.csv": _csv(sweep, results),
         "index.html": index_page(sweep, results),
@@ -36,33 +36,32 @@ def write_results(sweep: SweepConfig, folder: Path, results: Sequence[TrialResul
 
 
 def best_yaml(sweep: SweepConfig, result: TrialResult) -> str:
-    """All settings of a trial at its best, for `rlcar train --config`."""
+    """Returns all settings of a trial at its best, for `rlcar train --config`."""
     assert result.score, result
     config, cluster = sweep.settings(result.settings)
-    found = "".join(f"#   {name} = {value}\n" for name, value in result.settings.items())
+    listed = "".join(f"#   {name} = {value}\n" for name, value in result.settings.items())
     simulators = f" --simulators {cluster.simulators}" if cluster else ""
     return (
         f"# Trial {result.name} of the sweep {sweep.name}: {sweep.metric} = "
-        f"{result.score.value:.6g} after {result.score.env_steps} env steps, with\n{found}"
+        f"{result.score.value:.6g} after {result.score.env_steps} env steps, with\n{listed}"
         f"# Train with it: rlcar train --config best.yaml{simulators}\n"
         + yaml.safe_dump(_tree(config), sort_keys=False)
     )
 
 
 def print_results(sweep: SweepConfig, results: Sequence[TrialResult], console: Console) -> None:
-    """Prints the table, the best first, and the figures."""
-    table = Table(title=f"sweep {sweep.name}: {sweep.metric}")
+    """Prints a table of all trials, the best first, and the figures."""
     heads = ["trial", "status", "score", "at", "failures", *(_short(name) for name in sweep.space)]
-    for head in heads:
-        table.add_column(head, justify="right" if head != "status" else "left")
+    title = f"sweep {sweep.name}: {sweep.metric}"
+    table = make_table(*heads, right=("score", "at", "failures"), title=title)
     for result in results:
         table.add_row(
             result.name,
             result.status,
-            shown(result.score.value) if result.score else "–",
+            format_value(result.score.value) if result.score else "–",
             str(result.score.env_steps) if result.score else "–",
             str(result.failures),
-            *(shown(result.settings.get(name)) for name in sweep.space),
+            *(format_value(result.settings.get(name)) for name in sweep.space),
         )
     console.print(table)
     best = results[0].score if results else None

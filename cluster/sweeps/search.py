@@ -1,7 +1,7 @@
-"""Searchers whose trials lie in the folder that a sweep has now.
+"""Search algorithms whose trials lie in the current folder of the sweep.
 
-Tune keeps with a searcher the experiment as it was when the sweep began, with the absolute path of
-its folder. In a sweep that was moved or copied, new trials would be written into the original.
+Tune stores with a search algorithm the experiment from the start of the sweep, with the absolute
+path of its folder. In a copy of the folder, new trials would be written into the original.
 """
 
 import copy
@@ -13,7 +13,7 @@ from ray.tune.search import BasicVariantGenerator, Searcher, SearchGenerator
 
 
 class _TrialsHere:
-    """Mixed into a search algorithm of Tune: puts each new trial below `folder`."""
+    """Mixin for a search algorithm of Tune: places each new trial below `folder`."""
 
     folder: Path
 
@@ -22,13 +22,13 @@ class _TrialsHere:
         trial: Trial | None = super().next_trial()  # type: ignore[misc]
         if trial is not None:
             assert trial.storage is not None, trial
-            here = copy.copy(trial.storage)
-            here.storage_fs_path = self.folder.as_posix()
-            trial.set_storage(here)
+            storage = copy.copy(trial.storage)
+            storage.storage_fs_path = self.folder.as_posix()
+            trial.set_storage(storage)
         return trial
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over what an earlier leg has left, but for its folder."""
+        """Restores a stored state, except for its folder."""
         folder = self.folder
         super().set_state(state)  # type: ignore[misc]
         self.folder = folder
@@ -39,18 +39,18 @@ class _VariantsHere(_TrialsHere, BasicVariantGenerator):
 
 
 class _SearchHere(_TrialsHere, SearchGenerator):
-    """Whatever else chooses settings."""
+    """Any other way to choose settings."""
 
 
 def variants(folder: Path, **options: Any) -> BasicVariantGenerator:
-    """Random and grid search; `options` are those of `BasicVariantGenerator`."""
-    found = _VariantsHere(**options)
-    found.folder = folder
-    return found
+    """Returns random or grid search; `options` are those of `BasicVariantGenerator`."""
+    algorithm = _VariantsHere(**options)
+    algorithm.folder = folder
+    return algorithm
 
 
 def search(folder: Path, searcher: Searcher) -> SearchGenerator:
-    """The trials that a searcher chooses."""
-    found = _SearchHere(searcher)
-    found.folder = folder
-    return found
+    """Returns a search algorithm that creates the trials which a searcher chooses."""
+    algorithm = _SearchHere(searcher)
+    algorithm.folder = folder
+    return algorithm

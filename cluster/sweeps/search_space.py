@@ -1,4 +1,4 @@
-"""What a sweep varies: a range or a choice for each dotted setting."""
+"""The search space of a sweep: a range or a choice for each dotted setting."""
 
 import itertools
 import random
@@ -15,6 +15,7 @@ from rlcar.settings.section import Section
 Value = bool | int | float | str | None
 Sample = dict[str, Any]  # dotted setting -> value
 
+# Of a larger space, only so many random corners are checked.
 MOST_CORNERS = 4096
 
 
@@ -43,27 +44,27 @@ class Dimension(Section):
                 raise ValueError(f"{self.kind} [{low}, {high}]: the first end must be the lower")
             if self.kind == "loguniform" and low <= 0:
                 raise ValueError(f"loguniform [{low}, {high}]: both ends must be above 0")
-        elif len({repr(one) for one in self.choice}) != len(self.choice):
+        elif len({repr(value) for value in self.choice}) != len(self.choice):
             raise ValueError(f"choice {self.choice} names a value twice")
         return self
 
     @property
     def kind(self) -> str:
-        """Which of the four it is."""
+        """Which of the four kinds is given."""
         return next(iter(self.model_fields_set))
 
     @property
     def bounds(self) -> list[Any]:
-        """The two ends of a range."""
+        """Both ends of a range."""
         given: list[Any] = getattr(self, self.kind)
         return given
 
     def extremes(self) -> list[Any]:
-        """Every choice, or both ends of a range."""
+        """Returns every choice, or both ends of a range."""
         return list(self.choice) if self.choice is not None else self.bounds
 
     def legal(self, value: Any) -> Any:
-        """The value as a plain Python one, within the range."""
+        """Returns the value as a plain Python value, clipped to the range."""
         if self.choice is not None:
             return value
         low, high = self.bounds
@@ -72,9 +73,9 @@ class Dimension(Section):
 
 
 def corners(space: Mapping[str, Dimension]) -> Iterator[Sample]:
-    """Yields the combinations of all extremes; of very many, the same random ones each time.
+    """Yields all combinations of extreme values; of very many, always the same random ones.
 
-    Each extreme alone, with the others at their first, always comes.
+    Each extreme value, with all others at their first one, is always included.
     """
     names = list(space)
     extremes = [space[name].extremes() for name in names]
@@ -116,13 +117,14 @@ def dotted_names(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def require_known(names: Sequence[str], known: Sequence[str], algorithm: str) -> None:
-    """Raises ConfigError for the first name that is no setting, with the nearest one that is.
+    """Raises ConfigError for the first unknown setting, and suggests the most similar one.
 
-    Of several that end alike, the one of `algorithm` is meant.
+    Of several settings with the same last part, it suggests the one of `algorithm`.
     """
     for name in names:
         if name not in known:
-            ends = [one for one in known if f".{one}".endswith("." + name.rpartition(".")[2])]
-            own = [one for one in ends if one.startswith(f"{algorithm}.")]
-            hint = nearest(name, own or ends or known)
+            last = "." + name.rpartition(".")[2]
+            similar = [setting for setting in known if f".{setting}".endswith(last)]
+            own = [setting for setting in similar if setting.startswith(f"{algorithm}.")]
+            hint = nearest(name, own or similar or known)
             raise ConfigError(f"space: unknown setting {name!r}{hint}")

@@ -1,7 +1,8 @@
-"""A sweep in the terms of Ray Tune: what to draw, when to stop, what a trial needs."""
+"""Translates a sweep for Ray Tune: search space, search algorithm, scheduler, resources."""
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,31 @@ from ray.tune.schedulers import (
     PopulationBasedTraining,
     TrialScheduler,
 )
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm
+from ray.tune.search.sample import Domain
 
 from cluster.config import ClusterConfig
 from cluster.nodes import nodes_now, selector
 from cluster.sweeps import search as sweep_search
 from cluster.sweeps.config import AshaScheduler, PbtScheduler, SweepConfig
-from cluster.sweeps.search_space import Dimension, Sample, corners
+from cluster.sweeps.search_space import Dimension, Sample, Value, corners
 from cluster.training.learner_handle import learner_gpus
 
 logger = logging.getLogger(__name__)
 
+_NO_CORES = 1e-4  # the least that the setting allows
 
-def search_space(sweep: SweepConfig) -> dict[str, Any]:
-    """What Tune draws the settings of a trial from."""
+# Optuna begins with a quarter of the trials at random, within these limits.
+_FEWEST_RANDOM_TRIALS, _MOST_RANDOM_TRIALS = 3, 10
+
+
+def search_space(sweep: SweepConfig) -> dict[str, Domain | dict[str, Iterable[Value]]]:
+    """Returns the search space from which Tune draws the settings of a trial."""
     return {name: domain(sweep, dimension) for name, dimension in sweep.space.items()}
 
 
-def domain(sweep: SweepConfig, dimension: Dimension) -> Any:
-    """One setting's part of it."""
+def domain(sweep: SweepConfig, dimension: Dimension) -> Domain | dict[str, Iterable[Value]]:
+    """Returns the values of one setting as Tune describes them."""
     if dimension.choice is not None:
         values = list(dimension.choice)
         return tune.grid_search(values) if sweep.search == "grid" else tune.choice(values)
@@ -42,8 +49,8 @@ def domain(sweep: SweepConfig, dimension: Dimension) -> Any:
     return tune.uniform(low, high) if dimension.kind == "uniform" else tune.loguniform(low, high)
 
 
-def searcher(sweep: SweepConfig, folder: Path) -> Any:
-    """What chooses the next trial's settings; trials lie in `folder`."""
+def searcher(sweep: SweepConfig, folder: Path) -> SearchAlgorithm:
+    """Returns the search algorithm; it creates trials in `folder`."""
     if sweep.search != "optuna":
         return sweep_search.variants(
             folder, max_concurrent=sweep.budget.concurrent or 0, random_state=sweep.seed
@@ -52,17 +59,16 @@ def searcher(sweep: SweepConfig, folder: Path) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Ten random trials, Optuna's own default, would be all that a small sweep has.
-    sampler = optuna.samplers.TPESampler(
-        seed=sweep.seed, n_startup_trials=min(10, max(3, sweep.trials // 4))
-    )
+    # Optuna begins with ten random trials by default, which may be all trials of a small sweep.
+    random_trials = min(_MOST_RANDOM_TRIALS, max(_FEWEST_RANDOM_TRIALS, sweep.trials // 4))
+    sampler = optuna.samplers.TPESampler(seed=sweep.seed, n_startup_trials=random_trials)
     search = OptunaSearch(metric=sweep.metric, mode=sweep.direction, sampler=sampler)
     limit = sweep.budget.concurrent
     return sweep_search.search(folder, ConcurrencyLimiter(search, limit) if limit else search)
 
 
 def scheduler(sweep: SweepConfig) -> TrialScheduler:
-    """What stops trials early, or lets one continue from another."""
+    """Returns the scheduler, which stops trials early or lets one continue from another."""
     given = sweep.scheduler
     if isinstance(given, AshaScheduler):
         first = sweep.base().training.evaluate_every_env_steps
@@ -75,8 +81,8 @@ def scheduler(sweep: SweepConfig) -> TrialScheduler:
             reduction_factor=given.reduction_factor,
         )
     if isinstance(given, PbtScheduler):
-        # The seed makes members differ; changed on the way it would mean nothing.
-        searched = {name: one for name, one in sweep.space.items() if name != "seed"}
+        # The seed makes trials differ from the start; a later change of it would have no effect.
+        searched = {name: values for name, values in sweep.space.items() if name != "seed"}
         return PopulationBasedTraining(
             time_attr="env_steps",
             metric=sweep.metric,
@@ -85,10 +91,10 @@ def scheduler(sweep: SweepConfig) -> TrialScheduler:
             quantile_fraction=given.quantile,
             resample_probability=given.resample_probability,
             hyperparam_mutations={
-                name: list(one.choice) if one.choice is not None else domain(sweep, one)
-                for name, one in searched.items()
+                name: list(values.choice) if values.choice is not None else domain(sweep, values)
+                for name, values in searched.items()
             },
-            # Tune multiplies without regard to the range.
+            # Tune multiplies values without regard to their range; this clips them.
             custom_explore_fn=sweep.sample_of,
             log_config=False,
         )
@@ -96,10 +102,10 @@ def scheduler(sweep: SweepConfig) -> TrialScheduler:
 
 
 def checkpoints_kept(sweep: SweepConfig) -> int:
-    """How many of each trial are kept.
+    """Returns how many checkpoints of each trial Tune keeps.
 
-    A member that waits for its turn to go on from another's checkpoint finds it gone if the other
-    has had its own turn meanwhile, and kept too few.
+    With pbt, a trial may wait for its turn to continue from another trial's checkpoint. Meanwhile
+    the other trial may have its own turn and write new checkpoints.
     """
     if not isinstance(sweep.scheduler, PbtScheduler):
         return 2
@@ -108,7 +114,7 @@ def checkpoints_kept(sweep: SweepConfig) -> int:
 
 
 def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
-    """A place for the trial itself, and one for each process that it starts."""
+    """Returns the resources of a trial: a bundle for itself, and one for each process it starts."""
     config, cluster = sweep.settings(sample)
     if cluster is None:
         budget = sweep.budget
@@ -119,7 +125,7 @@ def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
     number, nodes = _simulators(cluster), nodes_now()
     labels = [selector("learner", nodes), *[selector("sim", nodes)] * number]
     label_options: dict[str, Any] = {"bundle_label_selector": labels} if any(labels) else {}
-    # The first is the trial's own: it passes on refs and evaluates, and mostly waits.
+    # The first bundle is for the trial itself, which mostly waits: it needs no core of its own.
     return PlacementGroupFactory(
         [{}, learner, *[{"CPU": cluster.simulator_cpus}] * number],
         **label_options,
@@ -127,15 +133,15 @@ def resources(sweep: SweepConfig, sample: Sample) -> PlacementGroupFactory:
 
 
 def largest_trial(sweep: SweepConfig) -> ClusterConfig | None:
-    """The trial that needs the most cores; None where each is one process."""
+    """Returns the cluster settings of the trial with the most cores; None without such settings."""
     if sweep.cluster is None and not any(name.startswith("cluster.") for name in sweep.space):
         return None
     every = (sweep.settings(sample)[1] for sample in corners(sweep.space))
-    return max((one for one in every if one is not None), key=_cpus)
+    return max((cluster for cluster in every if cluster is not None), key=_cpus)
 
 
 def _simulators(cluster: ClusterConfig) -> int:
-    assert isinstance(cluster.simulators, int), cluster.simulators  # `SweepConfig` sees to it
+    assert isinstance(cluster.simulators, int), cluster.simulators  # `SweepConfig` ensures it
     return cluster.simulators
 
 
@@ -144,20 +150,20 @@ def _cpus(cluster: ClusterConfig) -> float:
 
 
 def runtime_config(sweep: SweepConfig, largest: ClusterConfig | None) -> ClusterConfig:
-    """What a Ray of our own must hold: the largest trial, whatever the machine has."""
+    """Returns settings for a Ray that is large enough for one trial, whatever the machine has."""
     if largest is None:
-        return ClusterConfig(learner_cpus=sweep.budget.cpus, simulator_cpus=1e-4)
+        return ClusterConfig(learner_cpus=sweep.budget.cpus, simulator_cpus=_NO_CORES)
     return largest
 
 
 def warn_if_crowded(sweep: SweepConfig, largest: ClusterConfig | None) -> None:
-    """Says so when not even one trial fits: Tune would wait without a word."""
+    """Logs a warning if not even one trial fits, as Tune would wait without a message."""
     needed = sweep.budget.cpus if largest is None else _cpus(largest)
     present = ray.cluster_resources().get("CPU", 0.0)
     if needed > present:
         logger.warning(
-            "a trial needs %g CPUs and the cluster has %g: it waits until there are more; lower "
-            "cluster.simulators or cluster.simulator_cpus",
+            "a trial needs %g CPU cores and the cluster has %g: it waits until nodes join; lower "
+            "cluster.simulators or cluster.simulator_cpus, or budget.cpus",
             needed,
             present,
         )

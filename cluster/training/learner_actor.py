@@ -116,7 +116,7 @@ class LearnerProcess:
         since_s = self._busy_since_s
         if since_s is None:
             return None
-        return min(time.monotonic() - since_s, heartbeat.progress().silent_s)
+        return min(time.monotonic() - since_s, heartbeat.sign_of_life().silent_s)
 
     @ray.method(concurrency_group="control")
     def location(self) -> ProcessLocation:

@@ -23,7 +23,7 @@ from rlcar.runs.run import EvaluationListener, Run
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system import heartbeat, terminal
-from rlcar.system.interrupt import TRAINING, StopRequest
+from rlcar.system.interrupt import TRAINING_STOPS, StopRequest
 from rlcar.system.lease import hold
 from rlcar.training.loop import Outcome
 from rlcar.training.rollback import roll_back
@@ -55,7 +55,7 @@ def train(
         terminal.outlived(folder / terminal.LOG),
         heartbeat.stage("supervising"),
         ray_runtime(cluster),
-        StopRequest(TRAINING) as stop,
+        StopRequest(TRAINING_STOPS) as stop,
     ):
         policy = make_agent(config, spec_of(config)).policy
         evaluate = make_evaluation(config, policy, lambda: bool(stop))

@@ -18,18 +18,18 @@ U = TypeVar("U")
 class RemoteMethod(Protocol[T]):
     """A method of an actor: `remote` requests a call and returns at once."""
 
-    def remote(self, *arguments: Any) -> ObjectRef[T]:
+    def remote(self, *arguments: object) -> ObjectRef[T]:
         """Returns a reference to the result, which may not exist yet."""
 
 
 class RemotePairMethod(Protocol[T, U]):
     """The same for a method with two results, which are separate objects."""
 
-    def remote(self, *arguments: Any) -> tuple[ObjectRef[T], ObjectRef[U]]:
+    def remote(self, *arguments: object) -> tuple[ObjectRef[T], ObjectRef[U]]:
         """Returns references to both results."""
 
 
-def start_actor(actor_class: ActorClass[Any], *arguments: Any) -> Any:
+def start_actor(actor_class: ActorClass[Any], *arguments: object) -> Any:
     """Starts an actor and returns its handle at once."""
     return actor_class.remote(*arguments)
 

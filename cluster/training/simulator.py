@@ -80,7 +80,7 @@ class SimulatorProcess:
     @ray.method(concurrency_group="control")
     def silent_s(self) -> float:
         """Returns the seconds since the last progress: a block of a slow environment takes long."""
-        return heartbeat.progress().silent_s
+        return heartbeat.sign_of_life().silent_s
 
     @ray.method(concurrency_group="control")
     def location(self) -> ProcessLocation:

@@ -1,5 +1,8 @@
 """Turns our docstrings, which are written as plain text with `code`, into reStructuredText."""
 
+import functools
+import importlib
+import inspect
 import re
 from typing import Any
 
@@ -11,8 +14,36 @@ _COLUMNS = re.compile(r"\S {2,}\S")
 def to_restructured_text(
     app: Any, kind: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
-    """Changes the lines of a docstring in place; autodoc calls it."""
+    """Changes the lines of a docstring in place; autodoc calls it.
+
+    A field of a named tuple has no docstring: it gets the comment beside it in the source.
+    """
+    if kind == "attribute" and lines and lines[0].startswith("Alias for field number"):
+        lines[:] = [comment_of(name)]
     lines[:] = convert(lines)
+
+
+def comment_of(name: str) -> str:
+    """Returns the comment beside a field, or above it, by the field's full name."""
+    path, _, field = name.rpartition(".")
+    module, _, owner = path.rpartition(".")
+    return _comments(getattr(importlib.import_module(module), owner)).get(field, "")
+
+
+@functools.cache
+def _comments(owner: type) -> dict[str, str]:
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in inspect.getsource(owner).splitlines():
+        code, _, comment = line.partition("  # ")
+        if line.strip().startswith("# "):
+            above.append(line.strip().removeprefix("# "))
+        else:
+            field = re.match(r"    (\w+): ", code)
+            if field:
+                found[field[1]] = " ".join([*above, comment]).strip()
+            above = []
+    return found
 
 
 def convert(lines: list[str]) -> list[str]:

@@ -153,7 +153,7 @@ class CampaignRun:
         signs = [now_s - one.started_s]  # what came before this start does not count
         if one.run is not None and one.run.silent_s is not None:
             signs.append(one.run.silent_s)
-        elif seen := process_state.Observer(self._runs / one.job.name).progress(time.time()):
+        elif seen := process_state.Observer(self._runs / one.job.name).sign_of_life(time.time()):
             signs.append(seen.silent_s)
         return min(signs)
 

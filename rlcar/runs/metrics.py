@@ -21,7 +21,7 @@ from tensorboardX.record_writer import masked_crc32c
 from rlcar.runs.metrics_file import drop_rows_after
 from rlcar.system import heartbeat, logs
 from rlcar.system.console import make_console
-from rlcar.system.heartbeat import Progress as SignsOfLife
+from rlcar.system.heartbeat import SignOfLife
 from rlcar.system.when import EverySeconds
 
 logger = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ class ProgressLine:
         elif self._should_print():
             self._print_line()
 
-    def tell(self, seen: SignsOfLife) -> None:
+    def tell(self, seen: SignOfLife) -> None:
         """Prints the line again when it is overdue, so that a log shows that its process lives.
 
         `seen` is the progress to report; a log without new lines means a dead process.
@@ -244,8 +244,8 @@ class ProgressLine:
         if self._is_line_due and not self._is_live:
             self._print_line()
 
-    def _print_line(self, seen: SignsOfLife | None = None) -> None:
-        seen = seen or heartbeat.progress()
+    def _print_line(self, seen: SignOfLife | None = None) -> None:
+        seen = seen or heartbeat.sign_of_life()
         self._is_line_due, self._printed_s = False, self._clock()
         done = self._env_steps or 0
         is_waiting = seen.silent_s >= self._plain_every_s
@@ -288,7 +288,7 @@ class PlainProgress(NamedTuple):
     eta: str
     text: str  # the rest, as it stands
     metrics: dict[str, float]  # the rest, by the metrics' own names
-    signs: SignsOfLife = SignsOfLife(heartbeat.WORKING, 0.0)  # when the line was printed
+    signs: SignOfLife = SignOfLife(heartbeat.WORKING, 0.0)  # when the line was printed
 
 
 def read_progress_line(line: str) -> PlainProgress | None:
@@ -299,9 +299,9 @@ def read_progress_line(line: str) -> PlainProgress | None:
     done, total, eta, text = found.groups(default="")
     names = {label: name for name, (label, _) in _FIELDS.items()}
     metrics = {}
-    signs = SignsOfLife(heartbeat.WORKING, 0.0)
+    signs = SignOfLife(heartbeat.WORKING, 0.0)
     if waiting := re.search(r"stage (\S+)  silent (\d+)s$", text):
-        signs = SignsOfLife(waiting[1], float(waiting[2]))
+        signs = SignOfLife(waiting[1], float(waiting[2]))
         text = text[: waiting.start()].rstrip()
     for label, value in re.findall(r"(\S+) (\S+)", text):
         if label in names:

@@ -106,7 +106,7 @@ class RunReader:
         about = process_state.read(self.folder)
         written_s = self._read()
         env_steps = int(self._latest.get("env_steps", 0))
-        seen = self._process.progress(now_s)
+        seen = self._process.sign_of_life(now_s)
         began_s = max(written_s or 0.0, float(about.get("time_unix_s") or 0.0))
         silent_s = max(0.0, now_s - began_s) if began_s else None
         if seen is not None:
@@ -148,7 +148,7 @@ class RunReader:
             return "frozen"
         return "running" if has_rows else "starting"
 
-    def _is_frozen(self, seen: heartbeat.Progress, now_s: float) -> bool:
+    def _is_frozen(self, seen: heartbeat.SignOfLife, now_s: float) -> bool:
         """Its work stands still, or the whole process: then not even its lease is renewed."""
         renewed_s = self._process.renewed_ago_s(now_s) or 0.0
         is_stopped = renewed_s > max(self._frozen_after_s, MISSED_RENEWALS_S)

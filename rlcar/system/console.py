@@ -1,4 +1,4 @@
-"""Consoles: colours, bars and cursors on a terminal alone, whatever its encoding."""
+"""Consoles that use colours, bars and cursor movements only on a terminal."""
 
 import contextlib
 import os
@@ -10,29 +10,29 @@ from typing import Any
 from rich.console import Console
 from rich.segment import Segment
 
-# With these Rich takes a file for a terminal: bars and colours would end up in logs.
-_PRETENDING = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
+# These variables make Rich treat a file as a terminal: colours and bars would end up in logs.
+_TERMINAL_OVERRIDES = frozenset({"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"})
 
 
 class _Environment(Mapping[str, str]):
-    """The environment of this process, as it is now, without the variables above."""
+    """The current environment of this process without `_TERMINAL_OVERRIDES`."""
 
     def __getitem__(self, name: str) -> str:
-        if name in _PRETENDING:
+        if name in _TERMINAL_OVERRIDES:
             raise KeyError(name)
         return os.environ[name]
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in os.environ if name not in _PRETENDING)
+        return (name for name in os.environ if name not in _TERMINAL_OVERRIDES)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
 
 class _Console(Console):
-    """A console that writes no colours once its terminal has gone.
+    """A console that stops writing colours when its terminal closes.
 
-    Rich looks at the stream each time, but chooses the colours when the console is made.
+    Rich checks the stream at each write, but chooses the colours when the console is made.
     """
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
@@ -45,9 +45,9 @@ def make_console(**options: Any) -> Console:
 
 
 def accept_any_text() -> None:
-    """Shows a question mark for a character that the terminal's encoding does not have."""
+    """Prints a question mark for a character that the encoding of stdout or stderr lacks."""
     for stream in (sys.stdout, sys.stderr):
-        # A stream that somebody put in its place may not have an encoding, or be closed.
+        # A replaced stream may have no encoding, or be closed.
         if isinstance(stream, TextIOWrapper):
             with contextlib.suppress(ValueError, OSError):
                 stream.reconfigure(errors="replace")

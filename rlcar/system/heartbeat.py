@@ -2,9 +2,9 @@
 
 Loops call `beat` after each piece of work. Code that works for a long time without returning to
 Python, such as a compiler, declares a `stage` first. `rlcar.system.lease` writes both into the
-run's folder, and those who observe runs (monitors, campaigns) judge them by `is_frozen`. A
-training on Ray has limits of its own for its processes: `Fleet`, `OrderedFleet` and `LearnerHandle`
-ask them for their silence and compare it with the deadlines of `ClusterConfig`.
+run's folder, and monitors and campaigns judge them with `is_frozen`. A training on Ray has limits
+of its own for its processes: `Fleet`, `OrderedFleet` and `LearnerHandle` ask each how long it has
+been silent and compare that with the deadlines of `ClusterConfig`.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ FROZEN_AFTER_S = 60.0
 
 WORKING = "working"
 
-# How many times as long each stage may go without a beat: its work is one call that cannot report,
-# and whose first use may include compiling it.
+# Factor by which each stage may be silent for longer than FROZEN_AFTER_S: its work is one call that
+# cannot report, and the first call may include compilation.
 STAGES = {
     WORKING: 1.0,
     "driving": 15.0,
@@ -29,12 +29,12 @@ STAGES = {
     "saving": 15.0,
     "reporting": 15.0,
     "starting": 15.0,  # reads a checkpoint, builds the agent, starts Ray
-    "supervising": 15.0,  # the driver on Ray, which itself replaces what is silent
+    "supervising": 15.0,  # the training loop on Ray, which replaces silent processes itself
 }
 
 
-class Progress(NamedTuple):
-    """What a process says of itself."""
+class SignOfLife(NamedTuple):
+    """What a process reports about its work."""
 
     stage: str
     silent_s: float  # since its last beat
@@ -53,7 +53,7 @@ def beat() -> None:
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Declares that the work inside it belongs to a stage of `STAGES`; begins and ends with a beat.
+    """Declares that the enclosed work belongs to a stage of `STAGES`; begins and ends with a beat.
 
     Stages nest: the innermost one counts.
     """
@@ -71,21 +71,21 @@ def stage(name: str) -> Iterator[None]:
         beat()
 
 
-def progress() -> Progress:
+def sign_of_life() -> SignOfLife:
     """Returns the present stage and the time since the last beat."""
     with _lock:
         name = _stages[-1]
-    return Progress(name, max(0.0, time.monotonic() - _last_beat_s))
+    return SignOfLife(name, max(0.0, time.monotonic() - _last_beat_s))
 
 
 def patience_s(stage_name: str, frozen_after_s: float = FROZEN_AFTER_S) -> float:
-    """Returns how long a stage may be silent; a stage of a newer version counts as the slowest."""
+    """Returns how long a stage may be silent; the longest time for an unknown stage."""
     return frozen_after_s * STAGES.get(stage_name, max(STAGES.values()))
 
 
-def is_frozen(seen: Progress, frozen_after_s: float = FROZEN_AFTER_S) -> bool:
-    """Says whether a process has been silent for longer than its stage explains.
+def is_frozen(reported: SignOfLife, frozen_after_s: float = FROZEN_AFTER_S) -> bool:
+    """Says whether a process has been silent for longer than its stage allows.
 
     Monitors and campaigns share this definition of "frozen" for runs.
     """
-    return seen.silent_s > patience_s(seen.stage, frozen_after_s)
+    return reported.silent_s > patience_s(reported.stage, frozen_after_s)

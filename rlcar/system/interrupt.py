@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop can ask, so that it can save before it ends."""
+"""Turns Ctrl-C and SIGTERM into a request that a loop can poll, so that it saves before it ends."""
 
 import contextlib
 import os
@@ -7,25 +7,26 @@ import threading
 from types import FrameType
 from typing import Any
 
-TRAINING = (
-    "stopping after what is in hand, with a checkpoint; Ctrl-C again stops at once, without one"
+TRAINING_STOPS = (
+    "stopping after the current train steps, with a checkpoint; press Ctrl-C again to stop at once "
+    "without one"
 )
 
 
 class StopRequest:
-    """True once the user or the operator asked to stop; a second Ctrl-C interrupts at once."""
+    """True after the first Ctrl-C or SIGTERM; a second Ctrl-C raises KeyboardInterrupt at once."""
 
-    def __init__(self, answer: str = "") -> None:
-        """`answer` is what the user is told at once, as the loop may be long in asking."""
+    def __init__(self, message: str = "") -> None:
+        """`message` is printed at the first signal, because the loop may poll only later."""
         self._asked = False
-        self._answer = answer
+        self._message = message
         self._previous: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
         return self._asked
 
     def __enter__(self) -> "StopRequest":
-        # Only the main thread may set handlers; elsewhere nobody sends us signals.
+        # Python lets only the main thread set handlers, and only it receives signals.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._ask)
@@ -38,8 +39,8 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self._answer and not self._asked:
-            # Not through a stream, which the signal may have found in the middle of a write.
-            with contextlib.suppress(OSError):  # the terminal may have gone
-                os.write(2, f"\n{self._answer}\n".encode())
+        if self._message and not self._asked:
+            # Not through a stream: the signal may have interrupted one of its writes.
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                os.write(2, f"\n{self._message}\n".encode())
         self._asked = True

@@ -1,11 +1,12 @@
-"""One process at a time works in a folder, also where several hosts share it.
+"""Leases: one process at a time works in a folder, even if several hosts share it.
 
-    <folder>/process.json           who holds the folder, since when; renewed every `RENEW_S`
-             .claim-000000007       made exclusively by the process that became the seventh holder
+    <folder>/process.json           who holds the folder, since when; rewritten every `RENEW_S`
+             .claim-000000007       created exclusively by the seventh holder
 
-A holder on this machine is alive while its process is. A holder elsewhere is alive until it has not
-renewed process.json for `EXPIRES_S`. Whoever takes over an expired lease claims the next number:
-only one process can make that file. A holder that finds a higher number has lost the folder.
+A holder on this machine is alive while its process runs. A holder on another machine is alive until
+it has not rewritten process.json for `EXPIRES_S`. A process that takes over an expired lease claims
+the next number, because only one process can create that file. A holder that finds a higher number
+in process.json has lost the folder.
 """
 
 import contextlib
@@ -21,11 +22,11 @@ from typing import Any
 from rlcar.errors import UserError
 from rlcar.system import heartbeat, process_state
 from rlcar.system.durable import explaining_write_errors
-from rlcar.system.heartbeat import Progress
+from rlcar.system.heartbeat import SignOfLife
 
 RENEW_S = 5.0
 EXPIRES_S = 60.0
-WAIT_S = EXPIRES_S + 3 * RENEW_S  # long enough for the lease of a host that died a moment ago
+WAIT_S = EXPIRES_S + 3 * RENEW_S  # enough for the lease of a host that has just failed to expire
 _POLL_S = 0.5
 
 
@@ -34,10 +35,10 @@ class HeldError(UserError):
 
 
 class Lease:
-    """Holds a folder for this process; a thread renews the lease. Made by `hold`."""
+    """Holds a folder for this process; a thread renews it. Use `hold` to make one."""
 
     def __init__(self, folder: Path, number: int):
-        """`number` is the claim of this process."""
+        """`number` is the number that this process has claimed."""
         self.folder, self.process = folder, os.getpid()
         self._number = number
         self._before = process_state.read(folder)
@@ -46,17 +47,19 @@ class Lease:
         self._lost: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._listeners: list[Callable[[Progress], None]] = []
+        self._listeners: list[Callable[[SignOfLife], None]] = []
         self._renewed_unix_s = 0.0
         self._renew()
-        self._thread = threading.Thread(target=self._serve, daemon=True, name="lease")
+        self._thread = threading.Thread(target=self._renew_regularly, daemon=True, name="lease")
         self._thread.start()
-        # A thread of its own: a listener that prints waits while a terminal or pipe is full.
-        threading.Thread(target=self._tell, daemon=True, name="lease-listeners").start()
+        # In a thread of their own: a listener that prints blocks while a terminal or pipe is full.
+        threading.Thread(target=self._notify_listeners, daemon=True, name="lease-listeners").start()
 
     def check(self) -> None:
-        """Raises HeldError when another process has taken the folder over: write nothing more."""
-        if time.time() - self._renewed_unix_s > EXPIRES_S / 2:  # the process was stopped, say
+        """Raises HeldError when another process has taken over; then write nothing more."""
+        if (
+            time.time() - self._renewed_unix_s > EXPIRES_S / 2
+        ):  # this process was suspended, for example
             self._renew()
         there = process_state.read(self.folder)
         if _number(there) > self._number:
@@ -64,28 +67,30 @@ class Lease:
         if self._lost is not None:
             raise HeldError(
                 f"{self.folder} was taken over by {_who(self._lost)}, because this process had "
-                f"shown no sign of life for {EXPIRES_S:.0f} s: this process ends and leaves the "
-                "folder to the other one"
+                f"shown no sign of life for {EXPIRES_S:.0f} s: it ends now and leaves the folder "
+                "to the other process"
             )
 
     def begin(self) -> None:
-        """Notes that the folder's content is about to change: from now on its end is noted."""
+        """Declares that the content is about to change, so that `end` records the outcome."""
         self._has_begun = True
 
-    def listen(self, listener: Callable[[Progress], None]) -> None:
-        """Tells `listener` the progress every `RENEW_S`, from another thread; it may block."""
+    def listen(self, listener: Callable[[SignOfLife], None]) -> None:
+        """Calls `listener` with a sign of life every `RENEW_S`, in another thread; it may block."""
         self._listeners.append(listener)
 
-    def forget(self, listener: Callable[[Progress], None]) -> None:
-        """Takes back `listen`."""
+    def forget(self, listener: Callable[[SignOfLife], None]) -> None:
+        """Removes a listener."""
         self._listeners.remove(listener)
 
     def end(self, error: BaseException | None) -> None:
-        """Gives the folder back, noting how the work ended; what never began leaves no trace."""
+        """Releases the folder and records how the work ended.
+
+        Work that has not begun does not change what process.json said before."""
         self._over.set()
         self._thread.join(EXPIRES_S)
         if self._thread.is_alive():
-            return  # the file system does not answer: the lease expires by itself
+            return  # the file system does not respond: the lease will expire
         # SystemExit is a deliberate end, not a failure.
         is_failure = error is not None and not isinstance(error, SystemExit)
         self._about |= process_state.describe(
@@ -95,18 +100,18 @@ class Lease:
         is_untouched = not self._has_begun and self._before.get("state") in ("ended", "failed")
         with contextlib.suppress(OSError):
             if is_untouched and self._lost is None:
-                process_state.put(self.folder, self._before)
+                process_state.write(self.folder, self._before)
             _claim_path(self.folder, self._number).unlink(missing_ok=True)
 
-    def _serve(self) -> None:
+    def _renew_regularly(self) -> None:
         while not self._over.wait(RENEW_S):
             self._renew()
 
-    def _tell(self) -> None:
+    def _notify_listeners(self) -> None:
         while not self._over.wait(RENEW_S):
             for listener in list(self._listeners):
-                with contextlib.suppress(Exception):  # one that fails is told the next time again
-                    listener(heartbeat.progress())
+                with contextlib.suppress(Exception):  # it is called again next time
+                    listener(heartbeat.sign_of_life())
 
     def _renew(self) -> None:
         with self._lock:
@@ -116,12 +121,12 @@ class Lease:
             if _number(there) > self._number:
                 self._lost = there
                 return
-            stage, silent_s = heartbeat.progress()
+            stage, silent_s = heartbeat.sign_of_life()
             about = self._about | {"stage": stage, "silent_s": round(silent_s, 1)}
             self._renewed_unix_s = time.time()
             try:
-                process_state.put(self.folder, about)
-            except OSError:  # the disk is full, say: metrics and checkpoints will tell
+                process_state.write(self.folder, about)
+            except OSError:  # a full disk: writing metrics and checkpoints will report it
                 with contextlib.suppress(OSError):
                     os.utime(self.folder / process_state.FILE)
 
@@ -131,10 +136,10 @@ _held: dict[Path, Lease] = {}
 
 @contextlib.contextmanager
 def hold(folder: Path, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Holds `folder`, which it makes, for this process; inside another `hold` of it, does nothing.
+    """Creates `folder` and holds it for this process; nested calls return the outer lease.
 
-    Raises HeldError, with who holds it and what to do, unless the folder becomes free within
-    `wait_s`; raises UserError for a folder that cannot be written.
+    Raises HeldError, which names the holder and what to do, if the folder does not become free
+    within `wait_s`. Raises UserError if the folder cannot be written.
     """
     place = folder.resolve()
     outer = _held.get(place)
@@ -154,7 +159,7 @@ def hold(folder: Path, wait_s: float = 0.0) -> Iterator[Lease]:
 
 
 def holder(folder: Path) -> str | None:
-    """Says who else holds a folder, since when and what to do; None when it is free."""
+    """Returns who else holds a folder, since when, and what to do; None when it is free."""
     about = process_state.read(folder)
     if about.get("state") != "running":
         return None
@@ -162,8 +167,8 @@ def holder(folder: Path) -> str | None:
         if not process_state.is_another_here(about):
             return None
         return (
-            f"it is being trained by {_who(about)}: stop that first (kill {about['pid']}), or "
-            "watch it with rlcar monitor --watch"
+            f"it is being trained by {_who(about)}: stop that process first (kill {about['pid']}), "
+            "or watch it with rlcar monitor --watch"
         )
     return _holder_elsewhere(folder, about)
 
@@ -173,12 +178,12 @@ def _holder_elsewhere(folder: Path, about: dict[str, Any]) -> str | None:
         silent_s = _now_s(folder) - (folder / process_state.FILE).stat().st_mtime
     except FileNotFoundError:
         return None
-    if "lease" not in about or silent_s > EXPIRES_S:  # versions without leases renewed nothing
+    if "lease" not in about or silent_s > EXPIRES_S:  # older versions never rewrote it
         return None
     return (
         f"it is being trained by {_who(about)}, which showed its last sign of life "
         f"{max(0.0, silent_s):.0f} s ago: stop it there first; if that host is down, try again in "
-        f"{EXPIRES_S - silent_s + 1:.0f} s, when its lease has expired"
+        f"{EXPIRES_S - silent_s + 1:.0f} s, after its lease has expired"
     )
 
 
@@ -198,7 +203,7 @@ def _take(folder: Path, wait_s: float) -> Lease:
 
 
 def _claim(folder: Path) -> int | None:
-    """Becomes the next holder; returns its number, or None when another process was faster."""
+    """Claims the folder; returns the claimed number, or None if another process was faster."""
     number = _number(process_state.read(folder)) + 1
     while not _make_claim(path := _claim_path(folder, number)):
         if _is_claim_alive(folder, path):
@@ -206,7 +211,7 @@ def _claim(folder: Path) -> int | None:
         number += 1
     if _number(process_state.read(folder)) >= number:
         path.unlink(missing_ok=True)
-        return None  # that holder has come and gone while we looked
+        return None  # another process has held and released it meanwhile
     for old in folder.glob(".claim-*"):
         if old.name < path.name:
             old.unlink(missing_ok=True)
@@ -234,7 +239,7 @@ def _is_claim_alive(folder: Path, path: Path) -> bool:
     try:
         return _now_s(folder) - path.stat().st_mtime <= EXPIRES_S
     except FileNotFoundError:
-        return True  # removed this moment: look again
+        return True  # it has just been removed: look again
 
 
 def _number(about: dict[str, Any]) -> int:
@@ -243,7 +248,7 @@ def _number(about: dict[str, Any]) -> int:
 
 
 def _now_s(folder: Path) -> float:
-    """The time by the clock that stamps the folder's files, which may be a file server's."""
+    """Returns the time of the clock that stamps the files, which may be a file server's."""
     probe = folder / f".clock-{os.getpid()}-{threading.get_ident()}"
     try:
         probe.touch()

@@ -1,4 +1,4 @@
-"""Log lines for people, or as JSON for programs, with run and actor in each."""
+"""Log lines as text, or as JSON objects that name the run and the actor."""
 
 import contextlib
 import json
@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 Format = Literal["text", "json"]
 
-_FORMAT, _RUN = "RLCAR_LOG_FORMAT", "RLCAR_RUN"  # what processes of a run inherit
+_FORMAT, _RUN = "RLCAR_LOG_FORMAT", "RLCAR_RUN"  # which the processes of a training inherit
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line; `extra={"fields": {…}}` of a log call adds to it."""
+    """Formats each record as one JSON object; `extra={"fields": {…}}` of a log call adds to it."""
 
     def __init__(self, run: str | None, actor: str):
         super().__init__()
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(log_format: Format, run: str | None = None, actor: str = "driver") -> None:
-    """Chooses the format of this process, and of those that take over `inherited()`."""
+    """Sets the log format of this process and of those that it passes `inherited()` to."""
     os.environ[_FORMAT] = log_format
     if run is not None:
         os.environ[_RUN] = run
@@ -50,34 +50,34 @@ def set_up(log_format: Format, run: str | None = None, actor: str = "driver") ->
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    # matplotlib warns at length when it cannot write to the home folder.
+    # Matplotlib prints a long warning when it cannot write to the home folder.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that carry the format to processes on other machines."""
+    """Returns the variables that carry the format to processes on other machines."""
     environment = os.environ if environment is None else environment
     return {name: environment[name] for name in (_FORMAT, _RUN) if name in environment}
 
 
 def take_over(actor: str) -> None:
-    """Logs, as `actor`, in the format that the process chose which started this one."""
+    """Logs as `actor`, in the format of the process that started this one."""
     if os.environ.get(_FORMAT) == "json":
         set_up("json", os.environ.get(_RUN), actor)
         logging.getLogger(__name__).info("process started")
 
 
 def announce(text: str) -> None:
-    """Tells the user, or whatever reads the log, something that is no warning."""
+    """Prints a notice, or logs it where log lines are JSON."""
     if are_json():
         logging.getLogger(__name__).info(text)
         return
-    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone
+    with contextlib.suppress(OSError, ValueError):  # the terminal may be closed
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
 
 def are_json() -> bool:
-    """Whether this process logs for programs."""
+    """Whether the log lines of this process are JSON."""
     handlers = logging.getLogger().handlers
     return any(isinstance(handler.formatter, JsonFormatter) for handler in handlers)

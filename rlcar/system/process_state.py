@@ -1,10 +1,9 @@
 """`process.json` in a run's folder: which process trains it, or how the last one ended.
 
-The process renews the file every few seconds, so that its modification time is a sign of life for
-observers on other machines; `stage` and `silent_s` say how the work itself gets on.
+The process rewrites the file every few seconds, so that its modification time is a sign of life for
+observers on other machines. `stage` and `silent_s` say whether the work itself makes progress.
 """
 
-import contextlib
 import functools
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlcar.system.durable import replace_text
-from rlcar.system.heartbeat import Progress
+from rlcar.system.heartbeat import SignOfLife
 from rlcar.system.regular_file import read_regular
 
 FILE = "process.json"
@@ -22,15 +21,8 @@ FILE = "process.json"
 State = Literal["running", "ended", "failed"]
 
 
-def write(folder: Path, state: State, error: BaseException | None = None) -> None:
-    """Notes what this process is doing with the run; a disk that refuses is ignored."""
-    # Writing metrics and checkpoints reports a full disk with a better message.
-    with contextlib.suppress(OSError):
-        put(folder, describe(state, error))
-
-
 def describe(state: State, error: BaseException | None = None) -> dict[str, Any]:
-    """Returns what is noted of this process."""
+    """Returns the content of process.json for this process."""
     return {
         "state": state,
         **_machine(),
@@ -41,13 +33,13 @@ def describe(state: State, error: BaseException | None = None) -> dict[str, Any]
     }
 
 
-def put(folder: Path, about: dict[str, Any]) -> None:
-    """Writes process.json, complete or as it was; raises OSError."""
+def write(folder: Path, about: dict[str, Any]) -> None:
+    """Replaces process.json; raises OSError, and then leaves it as it was."""
     replace_text(folder / FILE, json.dumps(about) + "\n")
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What was noted last; empty for a run that notes nothing."""
+    """Returns the content of process.json; empty without one, or when it is damaged."""
     return parse(folder / FILE)
 
 
@@ -61,12 +53,12 @@ def parse(path: Path) -> dict[str, Any]:
 
 
 def is_another_here(about: dict[str, Any]) -> bool:
-    """Whether it is a process of this machine that runs, and not this one."""
+    """Whether the process is another one that runs on this machine."""
     return was_here(about) and about["pid"] != os.getpid() and not is_gone(about)
 
 
 def is_gone(about: dict[str, Any]) -> bool:
-    """Whether the process was on this machine and is no more; never true of another machine's."""
+    """Whether the process was on this machine and has ended; False for another machine."""
     if not was_here(about):
         return False
     try:
@@ -75,13 +67,13 @@ def is_gone(about: dict[str, Any]) -> bool:
         return True
     except OSError:
         return False
-    return _start_ticks(about["pid"]) != about.get("start_ticks")  # its number was given away
+    return _start_ticks(about["pid"]) != about.get("start_ticks")  # its number was reused
 
 
 def was_here(about: dict[str, Any]) -> bool:
-    """Whether the process ran where this one could see it by its number.
+    """Whether the process ran on this machine, in the same boot and process namespace.
 
-    That needs the same host name, boot and process namespace: containers share some of them.
+    Otherwise its number means nothing here. Containers may share a host name.
     """
     if not isinstance(about.get("pid"), int):
         return False
@@ -97,10 +89,10 @@ class Observer:
     def __init__(self, folder: Path):
         self._folder = folder
         self._renewed_s: float | None = None
-        self._seen_s: float | None = None  # when we saw it change, by our own clock
+        self._seen_s: float | None = None  # when this observer saw it change, by its own clock
 
     def renewed_ago_s(self, now_s: float) -> float | None:
-        """The time since the file was renewed; None without one. `now_s` is Unix time."""
+        """Returns the file's age; None without a file. `now_s` is Unix time."""
         try:
             renewed_s = (self._folder / FILE).stat().st_mtime
         except OSError:
@@ -109,17 +101,17 @@ class Observer:
             self._seen_s = None if self._renewed_s is None else now_s
             self._renewed_s = renewed_s
         ago_s = now_s - renewed_s
-        # Clocks differ between machines: a change that we saw ourselves counts as well.
+        # Clocks differ between machines, so a change that this observer saw itself counts too.
         return max(0.0, ago_s if self._seen_s is None else min(ago_s, now_s - self._seen_s))
 
-    def progress(self, now_s: float) -> Progress | None:
-        """What the process says of itself; None for a file that does not tell its stage."""
+    def sign_of_life(self, now_s: float) -> SignOfLife | None:
+        """Returns what the process reports; None for a file that does not name its stage."""
         about, ago_s = read(self._folder), self.renewed_ago_s(now_s)
         if ago_s is None or not isinstance(about.get("stage"), str):
             return None
         silent_s = about.get("silent_s")
         before_s = silent_s if isinstance(silent_s, int | float) else 0.0
-        return Progress(about["stage"], ago_s + before_s)
+        return SignOfLife(about["stage"], ago_s + before_s)
 
 
 @functools.cache
@@ -131,7 +123,7 @@ def _boot_id() -> str | None:
 
 
 def _machine() -> dict[str, str | None]:
-    """What tells machines, and containers of one machine, apart."""
+    """Returns what distinguishes machines, and containers on one machine."""
     try:
         namespace: str | None = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -140,10 +132,10 @@ def _machine() -> dict[str, str | None]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process began, in ticks since the machine did; None where /proc does not tell."""
+    """Returns when a process began, in ticks since boot; None for one that has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     state, *rest = stat.rpartition(")")[2].split()
-    return None if state == "Z" else int(rest[18])  # a zombie has ended: nobody has asked how
+    return None if state == "Z" else int(rest[18])  # a zombie has ended

@@ -1,4 +1,4 @@
-"""What is running: seed, commit, versions, time."""
+"""Describes the running program for a run's records."""
 
 import functools
 import importlib.metadata
@@ -12,7 +12,7 @@ from rlcar import __version__
 
 
 def provenance(seed: int | None) -> dict[str, Any]:
-    """Says what is running: seed, commit (None outside a checkout), versions, the UTC time."""
+    """Returns the seed, commit (None outside a checkout), versions and UTC time."""
     packages = {"jax": "jax", "haiku": "dm-haiku", "numpy": "numpy"}
     installed = {name: importlib.metadata.version(package) for name, package in packages.items()}
     return {
@@ -25,7 +25,7 @@ def provenance(seed: int | None) -> dict[str, Any]:
 
 @functools.cache
 def _commit() -> str | None:
-    """Asks git, but only in a checkout of our own: an installed package has no commit."""
+    """Asks git for the commit; an installed package, outside our checkout, has none."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

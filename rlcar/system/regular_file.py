@@ -1,8 +1,7 @@
-"""Reads files in folders that others may write to.
+"""Reads files in folders that other users or programs may write to.
 
 Opening a FIFO waits for a writer, reading /dev/zero never ends, and a sparse file of a terabyte
-does not fit into memory. These functions open regular files of bounded size and nothing else, and
-they never wait.
+does not fit into memory. These functions open only regular files of bounded size, and never wait.
 """
 
 import errno
@@ -23,7 +22,7 @@ _KINDS = (
 
 
 class NotRegularError(OSError):
-    """The path names something else than a regular file of the allowed size."""
+    """The path is not a regular file, or the file is too large."""
 
 
 def open_regular(
@@ -31,12 +30,12 @@ def open_regular(
 ) -> BufferedReader:
     """Opens a regular file for reading, without waiting.
 
-    Raises FileNotFoundError when there is none, NotRegularError for anything else than a regular
-    file of at most `limit_bytes`, and another OSError when it cannot be opened. With
+    Raises FileNotFoundError when there is no file, NotRegularError for anything but a regular file
+    of at most `limit_bytes`, and another OSError when it cannot be opened. With
     `follow_links=False` a symbolic link is refused as well.
     """
     status = os.stat(path, follow_symlinks=follow_links)
-    _check(path, status, limit_bytes)  # before opening: to open a device can have consequences
+    _check(path, status, limit_bytes)  # before opening: opening a device can have side effects
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
     try:
@@ -52,7 +51,7 @@ def read_regular(
 ) -> bytes:
     """Returns the bytes of a regular file; raises as `open_regular` does."""
     with open_regular(path, limit_bytes, follow_links=follow_links) as file:
-        # As many bytes as it has now: a file that grows while it is read is not followed.
+        # Only as many bytes as it has now, in case it grows while it is read.
         return file.read(os.fstat(file.fileno()).st_size)
 
 

@@ -1,7 +1,7 @@
-"""Output that outlives its terminal: a command does its work whoever reads what it prints.
+"""Keeps a command running when the terminal or pipe that it prints to is closed.
 
-Without this, the first line after `| head -1` has ended, or after a terminal has closed, ends the
-process: rich raises SystemExit for a broken pipe.
+Without this, the first line that a command prints after that ends it, because Rich raises
+SystemExit for a broken pipe.
 """
 
 import contextlib
@@ -15,41 +15,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LOG = "output.log"  # in the run's folder: what a training prints once nobody reads it any more
-EXIT_CODE = 128 + signal.SIGPIPE  # of commands whose output is all that they do
+LOG = "output.log"  # in a run's folder: what a training prints after its output is closed
+EXIT_CODE = 128 + signal.SIGPIPE  # of commands that do nothing but print
 
 
 class _Stream:
-    """Writes to a stream; when that has gone, to a log or nowhere, or it ends the process."""
+    """Writes to a stream; after that is closed, to a log or nowhere, or ends the process."""
 
     def __init__(self, stream: Any):
         self._stream = stream
         self._lock = threading.RLock()
         self._is_lost = False
-        self.logs: list[Path] = []  # where to go on; the last one counts
+        self.logs: list[Path] = []  # where to continue; the last one counts
         self.ends_process = False
 
     def write(self, text: str) -> int:
-        """Writes as a stream does; a stream that was closed is replaced."""
+        """Writes to the stream; replaces one that was closed."""
         return self._safely("write", text) or 0
 
     def writelines(self, lines: Any) -> None:
-        """Writes as a stream does; a stream that was closed is replaced."""
+        """Writes to the stream; replaces one that was closed."""
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Flushes as a stream does; a stream that was closed is replaced."""
+        """Flushes the stream; replaces one that was closed."""
         self._safely("flush")
 
     def isatty(self) -> bool:
-        """Says no once the terminal has gone."""
+        """Returns False once the terminal is closed."""
         try:
             return bool(self._stream.isatty())
         except ValueError:
             return False
 
-    def forget(self) -> None:
-        """Closes what it opened itself."""
+    def close_log(self) -> None:
+        """Closes the log, if one replaced the stream."""
         if self._is_lost:
             self._stream.close()
 
@@ -67,40 +67,40 @@ class _Stream:
                 return getattr(self._stream, method)(*arguments)
 
     def _lose(self, error: OSError | ValueError) -> None:
-        """Goes on in the log; if that fails as well, for a full disk say, nowhere."""
-        _point_to_nothing(self._stream)
+        """Continues in the log, or nowhere when the log cannot be written either."""
+        _point_to_dev_null(self._stream)
         if self.ends_process:
-            self._stream = _Nowhere()
+            self._stream = _NullStream()
             sys.exit(EXIT_CODE)
         was_lost, self._is_lost = self._is_lost, True
         if was_lost:
             with contextlib.suppress(OSError):
                 self._stream.close()
-        self._stream = _open_log(self.logs[-1]) if self.logs and not was_lost else _Nowhere()
+        self._stream = _open_log(self.logs[-1]) if self.logs and not was_lost else _NullStream()
         reason = getattr(error, "strerror", None) or str(error)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError):
             self._stream.write(f"{now}: the output was closed ({reason}) and goes on here\n")
 
 
-def _point_to_nothing(stream: Any) -> None:
-    """Points a stream's descriptor to nowhere: for what is buffered, and for compiled code."""
+def _point_to_dev_null(stream: Any) -> None:
+    """Points a stream's descriptor to /dev/null, for buffered output and for compiled code."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = stream.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
 
 
 def _open_log(path: Path) -> Any:
     try:
         return path.open("a", encoding="utf-8", errors="replace", buffering=1)
     except OSError:
-        return _Nowhere()
+        return _NullStream()
 
 
-class _Nowhere(io.TextIOBase):
-    """A stream that drops what is written. Unlike /dev/null it need not be closed."""
+class _NullStream(io.TextIOBase):
+    """A stream that drops what is written; unlike /dev/null, it holds no descriptor."""
 
     encoding = "utf-8"
 
@@ -111,8 +111,8 @@ class _Nowhere(io.TextIOBase):
 def set_up() -> None:
     """Prepares the streams of a command; call it before anything else opens files.
 
-    Standard descriptors that are closed are opened on nothing: else the next file that the process
-    opens would get their number, and messages would be written into it.
+    Closed standard descriptors are opened on /dev/null. Otherwise the next file that the process
+    opens would get such a number, and messages would be written into that file.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -122,11 +122,11 @@ def set_up() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, _Stream):
-            setattr(sys, name, _Stream(_Nowhere() if stream is None else stream))
+            setattr(sys, name, _Stream(_NullStream() if stream is None else stream))
 
 
 def end_when_closed() -> None:
-    """Makes a closed output end the process in silence, for commands that do nothing but print."""
+    """Makes a closed output end the process without a message, for commands that only print."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, _Stream):
             stream.ends_process = True
@@ -134,10 +134,10 @@ def end_when_closed() -> None:
 
 @contextlib.contextmanager
 def outlived(log: Path | None = None) -> Iterator[None]:
-    """Lets the work inside it go on, and write into `log`, when the terminal or pipe has gone.
+    """Lets the enclosed work continue, printing into `log`, when its terminal or pipe is closed.
 
-    The hang-up signal of a closing terminal is ignored as well, also by processes that are started
-    here. Without a log, what nobody reads is lost.
+    The hang-up signal of a closing terminal is ignored too, also by processes that are started
+    here. Without a log, the output is lost.
     """
     before = sys.stdout, sys.stderr
     set_up()
@@ -152,7 +152,7 @@ def outlived(log: Path | None = None) -> Iterator[None]:
             stream.flush()
             del stream.logs[len(stream.logs) - (log is not None) :]
             if stream not in before:
-                stream.forget()
+                stream.close_log()
         sys.stdout, sys.stderr = before
 
 

@@ -1,4 +1,4 @@
-"""The home and temporary folders of this user: missing, read-only or too long in containers."""
+"""The home and temporary folders of this user, which containers may lack or make read-only."""
 
 import contextlib
 import os
@@ -9,12 +9,14 @@ from pathlib import Path
 
 from rlcar.errors import UserError
 
-LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107  # bytes of sockaddr_un, less a zero
-_RANDOM_BYTES = 9  # that `tempfile` puts behind a prefix, and a slash
+LONGEST_SOCKET = (
+    103 if sys.platform == "darwin" else 107
+)  # bytes of a path in sockaddr_un, without its final zero
+_RANDOM_BYTES = 9  # the characters that `tempfile` adds to a prefix, and a slash
 
 
 def home_folder() -> Path | None:
-    """The home folder; None for a user without HOME and without an entry in the passwd file."""
+    """Returns the home folder; None for a user without HOME and without a passwd entry."""
     try:
         return Path.home()
     except (RuntimeError, KeyError):
@@ -27,13 +29,13 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except (RuntimeError, KeyError) as error:
         raise UserError(
-            f"{path}: ~ stands for a home folder, and that of user {os.getuid()} is not known: "
-            "give the path without ~, or set HOME"
+            f"{path}: the home folder of user {os.getuid()} is not known: give the path "
+            "without ~, or set HOME"
         ) from error
 
 
 def cache_folder() -> Path | None:
-    """Where programs of this user keep what can be made again; None if there is no such place."""
+    """Returns this user's folder for caches; None if there is none that can be written."""
     named = os.environ.get("XDG_CACHE_HOME")
     home = home_folder()
     if named:
@@ -47,10 +49,10 @@ def cache_folder() -> Path | None:
 
 @contextlib.contextmanager
 def folder_for_sockets(prefix: str, longest_name: int) -> Iterator[str]:
-    """Makes a temporary folder for sockets whose paths in it have at most so many bytes.
+    """Makes a temporary folder for sockets with names of at most `longest_name` bytes.
 
-    It is below TMPDIR where the operating system allows paths that long, else below /tmp, and is
-    removed at the end. Raises UserError where neither works.
+    It lies below TMPDIR if the operating system allows socket paths of that length, else below
+    /tmp, and is removed at the end. Raises UserError when neither works.
     """
     places = {temporary_folder(): None, "/tmp": None}
     short = [one for one in places if paths_fit(one, len(prefix) + _RANDOM_BYTES + longest_name)]
@@ -62,28 +64,28 @@ def folder_for_sockets(prefix: str, longest_name: int) -> Iterator[str]:
                 yield folder
             return
     raise UserError(
-        f"{' and '.join(places)} cannot hold sockets, whose whole path may have {LONGEST_SOCKET} "
-        "bytes: set TMPDIR to a folder with a short path that can be written"
+        f"{' and '.join(places)} cannot hold sockets, whose path may have {LONGEST_SOCKET} bytes: "
+        "set TMPDIR to a writable folder with a short path"
     )
 
 
 def temporary_folder() -> str:
-    """Where temporary files go; raises UserError where no folder can be written."""
+    """Returns the folder of temporary files; raises UserError when none can be written."""
     try:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
         raise UserError(
-            "no temporary folder can be written (tried TMPDIR and /tmp): set TMPDIR to one that can"
+            "no temporary folder can be written (tried TMPDIR, /tmp): set TMPDIR to a writable one"
         ) from error
 
 
 def paths_fit(folder: str, longest_name: int) -> bool:
-    """Whether sockets may have names of so many bytes in a folder."""
+    """Whether sockets in a folder may have names of `longest_name` bytes."""
     return len(os.fsencode(folder)) + 1 + longest_name <= LONGEST_SOCKET
 
 
 def can_be_written(folder: Path) -> bool:
-    """Whether files can be made in a folder, or the folder itself where there is none yet."""
+    """Whether files can be made in a folder, or the folder itself if it does not exist yet."""
     for place in (folder, *folder.parents):
         try:
             is_there = place.exists()

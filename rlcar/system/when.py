@@ -1,4 +1,4 @@
-"""Cadence objects: the loop asks in English (`if should_log(env_steps):`)."""
+"""Cadence objects: a loop asks them whether something is due (`if should_log(env_steps):`)."""
 
 import dataclasses
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 @dataclasses.dataclass
 class Every:
-    """True once for each `period` that a counter has grown; catches up after a jump."""
+    """Returns True once per `period` of a counter; once only after a jump over several periods."""
 
     period: float
     next_at: float = 0.0
@@ -21,7 +21,7 @@ class Every:
 
 @dataclasses.dataclass
 class EverySeconds:
-    """True when `period_s` has passed since it last was."""
+    """Returns True when `period_s` has passed since it last returned True, or since it was made."""
 
     period_s: float
     clock: Callable[[], float] = time.monotonic

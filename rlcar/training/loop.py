@@ -14,7 +14,7 @@ from rlcar.runs.run import EvaluationListener, Run
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system import heartbeat, logs, terminal
-from rlcar.system.interrupt import TRAINING, StopRequest
+from rlcar.system.interrupt import TRAINING_STOPS, StopRequest
 from rlcar.system.lease import hold
 from rlcar.training.rollback import roll_back
 from rlcar.training.trainer import Trainer, check_replay_memory
@@ -44,7 +44,7 @@ def train(
     with (
         hold(folder),
         terminal.outlived(folder / terminal.LOG),
-        StopRequest(TRAINING) as stop,
+        StopRequest(TRAINING_STOPS) as stop,
         mirrored as mirror,
         everything_on_cpu(),
     ):

@@ -229,7 +229,7 @@ def test_what_a_lost_host_left_is_no_sign_that_the_new_process_is_frozen(start, 
     with Run(folder, make_config(mode="test")):
         pass
     about = process_state.describe("running") | {"host": "lost", "lease": 1, "stage": "working"}
-    process_state.put(folder, about | {"silent_s": 500.0})
+    process_state.write(folder, about | {"silent_s": 500.0})
     os.utime(folder / "process.json", (1.0, 1.0))
     campaign = start(slots=1, retries=0, frozen_after_s=1.0, jobs=[{"name": "job"}])
     (job,) = campaign.jobs

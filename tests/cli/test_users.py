@@ -85,8 +85,8 @@ def test_a_command_works_or_says_why_not(as_nobody, home, command, code):
 
 def test_what_needs_a_home_folder_says_what_to_do(as_nobody):
     assert as_nobody("unset", "tokens", "list")[2] == (
-        "error: ~/.config/rlcar/tokens.json: ~ stands for a home folder, and that of user 12345 is "
-        "not known: give the path without ~, or set HOME\n"
+        "error: ~/.config/rlcar/tokens.json: the home folder of user 12345 is not known: give the "
+        "path without ~, or set HOME\n"
     )
     assert "/proc/no-such-home" in as_nobody("missing", "tokens", "create", "a")[2]
 

@@ -11,7 +11,7 @@ from cluster.config import ClusterConfig
 from cluster.sweeps.config import AshaScheduler, NoScheduler, PbtScheduler, SweepConfig
 from cluster.sweeps.search_space import Dimension
 from docs._generate import commands, metrics, pages, routes, settings
-from docs._generate.docstrings import convert
+from docs._generate.docstrings import comment_of, convert
 from rlcar.campaigns.config import Campaign, Job
 from rlcar.config import Config
 from rlcar.runs.metric_table import METRICS
@@ -137,6 +137,10 @@ def test_docstrings_keep_code_and_tables():
         *("Returns ``[T, N]`` of \\*\\_to\\_90.", ""),
         *("::", "", "    name   unit", "    speed  m/s", ""),
     ]
+
+
+def test_a_field_of_a_named_tuple_has_the_comment_beside_it():
+    assert comment_of("rlcar.types.TimeStep.reward").startswith("[N] float32")
 
 
 def _source(name: str) -> str:

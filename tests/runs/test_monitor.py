@@ -47,7 +47,7 @@ def run_folder(tmp_path):
 def young(run_folder):
     """A run that this process has just begun, without a row."""
     (run_folder / "metrics.jsonl").unlink()
-    process_state.write(run_folder, "running")
+    process_state.write(run_folder, process_state.describe("running"))
     return run_folder
 
 
@@ -100,10 +100,10 @@ def test_a_run_whose_process_is_gone_is_dead(young):
 
 
 def test_a_run_that_failed_says_why_and_one_that_was_stopped_says_so(young):
-    process_state.write(young, "failed", ValueError("no more disk"))
+    process_state.write(young, process_state.describe("failed", ValueError("no more disk")))
     status = RunReader(young).status()
     assert (status.state, status.error) == ("failed", "ValueError: no more disk")
-    process_state.write(young, "ended")
+    process_state.write(young, process_state.describe("ended"))
     written(young, 100, 1.0)
     assert RunReader(young).status().state == "stopped"
 

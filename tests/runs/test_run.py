@@ -69,9 +69,8 @@ def test_a_run_that_died_before_its_first_checkpoint_is_begun_again_as_both_mess
 def test_a_run_that_another_process_trains_is_left_to_it(tmp_path):
     first, *_ = make_run(tmp_path, 256)
     program = "import sys, time; from pathlib import Path; from rlcar.system import process_state; "
-    program += (
-        "process_state.write(Path(sys.argv[1]), 'running'); print(flush=True); time.sleep(60)"
-    )
+    program += "process_state.write(Path(sys.argv[1]), process_state.describe('running')); "
+    program += "print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=-1) as other:
         other.stdout.readline()
         with pytest.raises(UserError, match=f"is being trained by process {other.pid} of this"):

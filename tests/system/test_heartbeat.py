@@ -8,20 +8,20 @@ import pytest
 from rlcar.runs.monitor import RunReader
 from rlcar.runs.run import Run
 from rlcar.system import heartbeat, process_state
-from rlcar.system.heartbeat import FROZEN_AFTER_S, WORKING, Progress, is_frozen, patience_s
+from rlcar.system.heartbeat import FROZEN_AFTER_S, WORKING, SignOfLife, is_frozen, patience_s
 from rlcar.system.lease import hold
 from tests.support.tiny_run import make_tiny_config
 
 
 def test_the_innermost_stage_counts_and_each_begins_and_ends_with_a_beat():
-    assert heartbeat.progress().stage == WORKING
+    assert heartbeat.sign_of_life().stage == WORKING
     with heartbeat.stage("saving"):
         with heartbeat.stage("compiling"):
-            assert heartbeat.progress().stage == "compiling"
-        assert heartbeat.progress().stage == "saving"
+            assert heartbeat.sign_of_life().stage == "compiling"
+        assert heartbeat.sign_of_life().stage == "saving"
         before_s = time.monotonic()
-    assert heartbeat.progress().stage == WORKING
-    assert heartbeat.progress().silent_s <= time.monotonic() - before_s
+    assert heartbeat.sign_of_life().stage == WORKING
+    assert heartbeat.sign_of_life().silent_s <= time.monotonic() - before_s
 
 
 def test_a_stage_that_nobody_declared_is_a_mistake():
@@ -30,10 +30,10 @@ def test_a_stage_that_nobody_declared_is_a_mistake():
 
 
 def test_patience_depends_on_the_stage_and_on_the_observer():
-    assert not is_frozen(Progress(WORKING, FROZEN_AFTER_S - 1))
-    assert is_frozen(Progress(WORKING, FROZEN_AFTER_S + 1))
-    assert not is_frozen(Progress("compiling", 10 * FROZEN_AFTER_S))
-    assert is_frozen(Progress(WORKING, 3.0), frozen_after_s=2.0)
+    assert not is_frozen(SignOfLife(WORKING, FROZEN_AFTER_S - 1))
+    assert is_frozen(SignOfLife(WORKING, FROZEN_AFTER_S + 1))
+    assert not is_frozen(SignOfLife("compiling", 10 * FROZEN_AFTER_S))
+    assert is_frozen(SignOfLife(WORKING, 3.0), frozen_after_s=2.0)
     assert patience_s("a stage of a later version") == max(map(patience_s, heartbeat.STAGES))
 
 
@@ -45,7 +45,7 @@ def running(tmp_path):
 
     def say(stage, silent_s, renewed_ago_s=0.0):
         about = process_state.describe("running")
-        process_state.put(tmp_path, about | {"lease": 9, "stage": stage, "silent_s": silent_s})
+        process_state.write(tmp_path, about | {"lease": 9, "stage": stage, "silent_s": silent_s})
         then_s = time.time() - renewed_ago_s
         os.utime(tmp_path / process_state.FILE, (then_s, then_s))
         return RunReader(tmp_path).status()

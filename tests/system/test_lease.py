@@ -63,7 +63,7 @@ def elsewhere(folder, silent_s, **changes):
     """Leaves what a process of another host has written, so many seconds ago."""
     folder.mkdir(parents=True, exist_ok=True)
     about = process_state.describe("running") | {"host": "elsewhere", "lease": 1, **changes}
-    process_state.put(folder, about)
+    process_state.write(folder, about)
     then_s = time.time() - silent_s
     os.utime(folder / process_state.FILE, (then_s, then_s))
 
@@ -154,7 +154,7 @@ def test_a_stopped_process_that_wakes_up_finds_its_folder_taken(tmp_path, monkey
         os.kill(process.pid, signal.SIGSTOP)
         about = process_state.read(tmp_path)
         # As another host would see it.
-        process_state.put(tmp_path, about | {"host": "elsewhere"})
+        process_state.write(tmp_path, about | {"host": "elsewhere"})
         monkeypatch.setattr(lease, "EXPIRES_S", 0.5)
         with hold(tmp_path, wait_s=30.0) as ours:
             os.kill(process.pid, signal.SIGCONT)

@@ -1,0 +1,56 @@
+"""Sweeps that were interrupted before the package was divided into folders can be resumed.
+
+`tests/golden/formats/sweep` was written by commit e9f1239 with `rlcar tune tune_configs/smoke.yaml`
+and Ctrl-C: trial 001 was done, 000 had one checkpoint, 002 and 003 had just begun. Result pages,
+runs and the checkpoints of the trial that was done are left out.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.sweeps import tune_parts
+from cluster.sweeps.old_modules import old_module_names
+from cluster.sweeps.sweep import run_sweep, stored_sweep
+
+OLD = Path(__file__).parents[2] / "golden" / "formats" / "sweep"
+
+
+def restored_search(folder):
+    sweep = stored_sweep(OLD)
+    search = tune_parts.searcher(sweep, folder)
+    search.set_search_properties(sweep.metric, sweep.direction, tune_parts.search_space(sweep))
+    search.restore_from_dir(str(OLD / "tune"))
+    return search
+
+
+# Ray announces a future default; nothing here asks for a GPU.
+@pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning")
+def test_the_search_of_an_old_sweep_is_restored_and_has_no_further_trial(tmp_path):
+    with old_module_names():
+        search = restored_search(tmp_path)
+    assert search.next_trial() is None
+    assert "cluster.sweep" not in sys.modules
+
+
+def test_without_the_old_module_names_it_cannot_be_restored(tmp_path):
+    with pytest.raises(ModuleNotFoundError, match=r"cluster\.sweep'"):
+        restored_search(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_old_sweep_is_resumed_to_its_end(embedded_ray, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(OLD, folder)
+    outcome = run_sweep(stored_sweep(folder), folder)
+    assert not outcome.interrupted
+    assert [result.failures for result in outcome.results] == [0, 0, 0, 0]
+    assert {result.name for result in outcome.results} == {"000", "001", "002", "003"}
+    assert {result.status for result in outcome.results} <= {"done", "stopped"}
+    # Trial 000 went on from its checkpoint, and what was reported before is still there.
+    (resumed,) = [result for result in outcome.results if result.name == "000"]
+    assert [row["env_steps"] for row in resumed.curve][:2] == [1024, 2048]
