@@ -1,4 +1,4 @@
-"""One update of the critics and, every few of them, of the actor and the slow copies."""
+"""One update of the critics, and at every few updates of the actor and the slow copies."""
 
 from functools import partial
 from typing import Any, NamedTuple

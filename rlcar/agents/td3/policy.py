@@ -1,4 +1,4 @@
-"""One action for each observation; exploring adds noise to it (Fujimoto et al. 2018, Sec. 6.1)."""
+"""Acting: a deterministic action, with noise for exploration (Fujimoto et al. 2018, Sec. 6.1)."""
 
 from typing import Any
 
