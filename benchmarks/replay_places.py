@@ -21,7 +21,7 @@ from cluster.training.replay_shards import ReplayShards, rings_on
 from rlcar.config import Config, make_config
 from rlcar.devices.selection import to_learner
 from rlcar.evaluation.environment import spec_of
-from rlcar.replay import Replay, slots_of
+from rlcar.replay import Replay, capacity_in_slots
 from rlcar.replay.device_rings import DeviceRings
 from rlcar.training.trainer import UPDATES_PER_CALL
 from rlcar.types import Spec, Trajectory
@@ -66,7 +66,7 @@ def _measure(name: str, config: Config) -> None:
     slots = {
         "here": None,
         "sharded": rings_on(shards.actors, config, 60.0),
-        "device": DeviceRings(spec, block_length, slots_of(config.replay, block_length)),
+        "device": DeviceRings(spec, block_length, capacity_in_slots(config.replay, block_length)),
     }
     replays = {where: _filled(config, spec, one) for where, one in slots.items()}
     times_ms: dict[str, list[float]] = {where: [] for where in slots}

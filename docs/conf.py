@@ -13,7 +13,6 @@ author = "the rlcar authors"
 version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docs._generate.extension"]
 exclude_patterns = ["_build", "_generate", "examples"]
-suppress_warnings = ["toc.not_readable", "toc.no_title"]  # until all pages exist
 smartquotes = False  # `--` in prose is part of an option
 highlight_language = "text"
 templates_path: list[str] = []

@@ -1,1 +1,1 @@
-"""The trained policy over HTTP and WebSocket; it only reads what training wrote."""
+"""Serves trained policies over HTTP and WebSocket; it only reads the files that training wrote."""

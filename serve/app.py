@@ -1,54 +1,70 @@
-"""The application: the policy's routes behind the guard, for uvicorn and for Ray Serve."""
+"""The ASGI application: the policy's routes behind the guard, for uvicorn and for Ray Serve."""
 
 import asyncio
 import contextlib
 import gc
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry import Registry, Version
 from serve.api.openapi import openapi
-from serve.api.schema import RequestError, checked, decode_act, encode, require_uncompressed
+from serve.api.schema import (
+    RequestError,
+    check_request,
+    decode_act,
+    encode,
+    require_uncompressed,
+)
 from serve.drive_socket import DriveSocket
-from serve.guard.security import Receive, Scope, Security, Send
+from serve.guard.security import Security
 from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
 from serve.policy.alias_follower import AliasFollower
 from serve.policy.registry_calls import READ_TIMEOUT_S, RegistryCalls, run_in_daemon_thread
 from serve.settings import ServeSettings
 
-# What runs as long as the application does: `async with background(): …`.
-Background = Callable[[], contextlib.AbstractAsyncContextManager[Any]]
+if TYPE_CHECKING:
+    from ray.serve import Application as RayApplication
+
+# A service that runs as long as the application: `async with background(): …`.
+Background = Callable[[], contextlib.AbstractAsyncContextManager[object]]
 
 _LOGGER = logging.getLogger(__name__)
 _NO_STORE = (b"cache-control", b"no-store")
+# Threads load models and act for large batches. With Python's default of 5 ms the event loop would
+# wait that long for each of them.
 _SWITCH_INTERVAL_S = 0.0005
 _JSON = (b"content-type", b"application/json")
 
 
 class Application:
-    """An ASGI application; `/v1/act` alone does not go through Starlette, for speed."""
+    """An ASGI application; for speed, `/v1/act` does not go through Starlette."""
 
     def __init__(
         self,
         settings: ServeSettings,
         routes: Sequence[BaseRoute] = (),
         background: Sequence[Background] = (),
+        collectors: Sequence[Collector] = (),
     ):
-        """`routes` and what runs behind them are the live page's, guarded like our own."""
+        """The live page adds routes, services that run in the background, and metrics."""
         self.settings = settings
         self._background = background
         self.metrics = ServerMetrics()
+        for collector in collectors:
+            self.metrics.register(collector)
         self.alias_follower = AliasFollower(
             Registry(settings.registry), settings.alias, self.metrics
         )
@@ -70,7 +86,7 @@ class Application:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or one connection."""
+        """Answers one request, or serves one WebSocket."""
         if scope["type"] == "http" and scope["path"] == "/v1/act":
             await self._act(scope, receive, send)
         else:
@@ -78,8 +94,6 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        # Threads load models and act for many cars. At Python's 5 ms the event loop would wait
-        # so long for each of them.
         before_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         await run_in_daemon_thread(self.alias_follower.load_first)
@@ -93,10 +107,10 @@ class Application:
             stack.callback(sys.setswitchinterval, before_s)
             stack.callback(self.action_service.close)
             stack.callback(following.cancel)
-            for running in self._background:
-                await stack.enter_async_context(running())
-            # What the start has made stays. With JAX in the process, as the live page has it, a
-            # full collection would look through all of it and stop every client for 100 ms.
+            for background in self._background:
+                await stack.enter_async_context(background())
+            # The objects of the start-up live as long as the process. With JAX, which the live
+            # page loads, a full collection would traverse them and delay every client by 100 ms.
             gc.collect()
             gc.freeze()
             stack.callback(gc.unfreeze)
@@ -105,7 +119,7 @@ class Application:
     async def _act(self, scope: Scope, receive: Receive, send: Send) -> None:
         received_s = scope["rlcar.received_s"]
         if scope["method"] != "POST":
-            await _send(send, 405, encode({"error": "POST alone"}), (b"allow", b"POST"))
+            await _send(send, 405, encode({"error": "only POST is allowed"}), (b"allow", b"POST"))
             return
         status = 200
         try:
@@ -113,10 +127,11 @@ class Application:
                 raise RequestError("the content type must be application/json", 415)
             require_uncompressed(scope["headers"])
             body = (await receive()).get("body", b"")
-            asked = checked(decode_act(body), self.action_service.allowed)
-            answer = await self.action_service.act(asked, scope["rlcar.identity"].name, received_s)
+            checked = check_request(decode_act(body), self.action_service.allowed)
+            owner = scope["rlcar.identity"].name
+            answer = await self.action_service.act(checked, owner, received_s)
         except RequestError as error:
-            status, answer = error.status, self.action_service.refused(str(error), received_s)
+            status, answer = error.status, self.action_service.refuse(str(error), received_s)
         await _send(send, status, encode(answer))
 
     async def _list_models(self, request: Request) -> Response:
@@ -149,8 +164,9 @@ class Application:
 
     async def _metrics(self, request: Request) -> Response:
         gauges = self.metrics.gauges
-        gauges["rlcar_sessions"] = len(self.action_service.sessions)
-        gauges["rlcar_session_cars"] = self.action_service.sessions.cars
+        sessions = self.action_service.sessions
+        gauges["rlcar_sessions"] = len(sessions)
+        gauges["rlcar_session_cars"] = sessions.cars
         if (current := self.alias_follower.current) is not None:
             gauges["rlcar_model_version"] = current.number
         text = "text/plain; version=0.0.4; charset=utf-8"
@@ -164,16 +180,18 @@ def make_app(
     settings: ServeSettings,
     routes: Sequence[BaseRoute] = (),
     background: Sequence[Background] = (),
+    collectors: Sequence[Collector] = (),
 ) -> Security:
-    """Returns the whole application behind its guard.
+    """Returns the application behind its guard.
 
-    `routes` are added to our own; each of `background` is entered before the first request.
+    `routes` and `collectors` are added to the policy's; each of `background` is entered before the
+    first request.
     """
-    application = Application(settings, routes, background)
+    application = Application(settings, routes, background, collectors)
     return Security(application, settings, application.metrics.count)
 
 
-def build(settings: ServeSettings) -> Any:
+def build(settings: ServeSettings) -> "RayApplication":
     """Returns the application for Ray Serve: `serve run serve.app:build registry=models`."""
     from ray import serve
 
@@ -186,12 +204,12 @@ def build(settings: ServeSettings) -> Any:
     deployment = serve.deployment(
         serve.ingress(app)(),
         name="RlcarPolicy",
-        # A cluster's nodes were started without our variables; see rlcar.cli.before_numpy.
+        # The nodes of a cluster were started without this variable; see rlcar.cli.before_numpy.
         ray_actor_options={
             "num_cpus": 1,
             "runtime_env": {"env_vars": {"OPENBLAS_NUM_THREADS": "1"}},
         },
-        # A WebSocket counts as a request for as long as it lives.
+        # A WebSocket counts as one request until it closes.
         max_ongoing_requests=settings.connections,
         max_queued_requests=settings.in_flight,
         backpressure_config={"status_code": 429, "retry_after_s": 1.0},
@@ -200,7 +218,7 @@ def build(settings: ServeSettings) -> Any:
             "max_replicas": settings.max_replicas,
             "target_ongoing_requests": settings.target_ongoing_requests,
         },
-        # The new replica is there before the old one goes: no gap even with a single one.
+        # A new replica starts before an old one stops, so a single replica leaves no gap.
         max_surge_percent=100,
         graceful_shutdown_timeout_s=15.0,
         health_check_period_s=2.0,
@@ -222,7 +240,7 @@ def _summary(version: Version) -> dict[str, Any]:
     }
 
 
-def _answer(content: Any, status: int = 200) -> Response:
+def _answer(content: Mapping[str, object], status: int = 200) -> Response:
     headers = {"cache-control": "no-store"}
     body = msgspec.json.encode(content)
     return Response(body, status, headers, media_type="application/json")

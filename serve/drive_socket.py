@@ -1,25 +1,20 @@
-"""`WS /v1/drive`: a car, or several, driven over one connection, in JSON or in binary frames."""
+"""`WS /v1/drive`: drives one or several cars over one connection, in JSON or binary frames."""
 
 import asyncio
-from typing import Any
 
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serve.api.frames import pack_answer, unpack_request
-from serve.api.schema import (
-    RequestError,
-    checked,
-    decode_act,
-    encode,
-)
+from serve.api.schema import RequestError, check_request, decode_act, encode
 from serve.guard.limits import RateLimit
-from serve.guard.security import Identity
+from serve.guard.login import Identity
 from serve.policy.action_service import ActionService
 from serve.settings import ServeSettings
 
 
 class DriveSocket:
-    """Answers one connection's frames, each in its own format, in their order."""
+    """Answers the frames of a connection in order, each in its own format."""
 
     def __init__(self, action_service: ActionService, settings: ServeSettings):
         self._action_service = action_service
@@ -27,15 +22,15 @@ class DriveSocket:
         self._frames = RateLimit(settings.requests_per_s, 2 * settings.requests_per_s)
 
     async def drive(self, socket: WebSocket) -> None:
-        """Drives until the other side goes, falls silent or sends too much that is no request."""
+        """Serves a connection until the client leaves, is silent too long or sends bad frames."""
         identity: Identity = socket.scope["rlcar.identity"]
         name = socket.query_params.get("session")
         if name is not None and not (0 < len(name) <= 64 and name.isascii() and name.isprintable()):
-            await socket.close(1008, "a session's name has 1 to 64 plain characters")
+            await socket.close(1008, "a session's name has 1 to 64 printable ASCII characters")
             return
         await socket.accept()
-        # Without a name the memory ends with the connection.
-        own = name or f"socket:{id(socket):x}"
+        # Without a name the session ends with the connection.
+        session = name or f"socket:{id(socket):x}"
         bad_frames = 0
         try:
             while bad_frames < self._settings.bad_frames:
@@ -43,41 +38,46 @@ class DriveSocket:
                     message = await socket.receive()
                 if message["type"] == "websocket.disconnect":
                     return
-                bad_frames += not await self._answer(socket, message, identity.name, own)
-            await socket.close(1008, "too many frames that are no requests")
+                bad_frames += not await self._answer(socket, message, identity.name, session)
+            await socket.close(1008, "too many invalid frames")
         except TimeoutError:
-            await socket.close(1001, "nothing came for too long")
+            await socket.close(1001, "no frame came for too long")
         except WebSocketDisconnect:
             return
         finally:
             if name is None:
-                self._action_service.sessions.close(identity.name, own)
+                self._action_service.sessions.close(identity.name, session)
 
-    async def _answer(self, socket: WebSocket, message: Any, owner: str, session: str) -> bool:
-        """Answers a frame; False if it was none."""
+    async def _answer(self, socket: WebSocket, message: Message, owner: str, session: str) -> bool:
+        """Answers a frame; returns whether it was a valid request."""
         received_s = self._action_service.now_s()
         if wait_s := self._frames.wait_s(owner, received_s):
-            # Reading no further is what slows a sender down.
+            # Not reading on slows the sender down.
             await asyncio.sleep(min(wait_s, 1.0))
         binary, text = message.get("bytes"), message.get("text")
         try:
             if binary is not None:
-                asked = unpack_request(binary, self._action_service.allowed, session)
-                answer = await self._action_service.act(asked, owner, received_s)
-                await socket.send_bytes(pack_answer(asked.step or 0, answer))
+                checked = unpack_request(binary, self._action_service.allowed, session)
+                answer = await self._action_service.act(checked, owner, received_s)
+                await socket.send_bytes(pack_answer(checked.step or 0, answer))
                 return True
             data = (text or "").encode()
             if len(data) > self._settings.act_body_bytes:
-                raise RequestError(f"a frame of {len(data)} bytes", 413)
+                raise RequestError(
+                    f"the frame has {len(data)} bytes, more than {self._settings.act_body_bytes}",
+                    413,
+                )
             request = decode_act(data)
             if request.session:
-                raise RequestError("a connection names its session once: /v1/drive?session=…")
+                raise RequestError(
+                    "a frame cannot name a session: give it once, in /v1/drive?session=…"
+                )
             request.session = session
-            asked = checked(request, self._action_service.allowed)
-            answer = await self._action_service.act(asked, owner, received_s)
+            checked = check_request(request, self._action_service.allowed)
+            answer = await self._action_service.act(checked, owner, received_s)
             await socket.send_text(encode(answer).decode())
             return True
         except RequestError as error:
-            refused = self._action_service.refused(str(error), received_s)
-            await socket.send_text(encode(refused).decode())
+            answer = self._action_service.refuse(str(error), received_s)
+            await socket.send_text(encode(answer).decode())
             return False

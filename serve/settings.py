@@ -1,4 +1,4 @@
-"""Every knob of the policy server in one validated, immutable place."""
+"""The validated, immutable settings of the policy server."""
 
 import ipaddress
 from pathlib import Path
@@ -16,7 +16,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class ServeSettings(pydantic.BaseModel):
-    """What `make_app` and `build` read; unknown names are refused."""
+    """The settings of `serve.app.make_app` and `build`; unknown names are refused."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -116,27 +116,28 @@ class ServeSettings(pydantic.BaseModel):
     max_replicas: Size = 1
     """Largest number of Ray Serve replicas."""
     target_ongoing_requests: float = Field(16.0, ge=0.01, le=1e6)
-    """Number of requests at once for each replica at which Ray Serve scales."""
+    """Average number of concurrent requests of a replica that Ray Serve aims at; with more it adds
+    replicas, with fewer it removes some."""
 
     @pydantic.field_validator("trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Lets `--set trusted_proxies=10.0.0.0/8,192.168.1.7` name several."""
+        """Splits the text of `--set trusted_proxies=10.0.0.0/8,192.168.1.7` at its commas."""
         return tuple(value.split(",")) if isinstance(value, str) else value
 
     @pydantic.field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any("%" in name for name in value):
-            raise ValueError("a network has no zone (%)")
+            raise ValueError("the address of a network cannot contain a zone (%)")
         return tuple(str(ipaddress.ip_network(name.strip())) for name in value)
 
     @pydantic.model_validator(mode="after")
-    def _is_open_to_nobody_by_accident(self) -> Self:
+    def _check(self) -> Self:
         if not (self.is_loopback or self.auth or self.allow_anonymous):
             raise ValueError(
                 f"host {self.host} can be reached from other machines, and authentication is off: "
-                "turn it on (--auth, with tokens from `rlcar tokens create`), or say "
+                "turn it on (--auth, with tokens from `rlcar tokens create`), or add "
                 "--allow-anonymous"
             )
         if self.min_replicas > self.max_replicas:
@@ -165,14 +166,17 @@ class ServeSettings(pydantic.BaseModel):
 
     @property
     def host_names(self) -> frozenset[str] | None:
-        """The names we answer to, or None for any: against pages that rebind a name to us."""
+        """The accepted names in the Host header, or None for any.
+
+        The check protects against pages that rebind their own host name to this server's address.
+        """
         if self.allowed_hosts or self.is_loopback:
             return frozenset({*LOOPBACK_NAMES, self.host, *self.allowed_hosts})
         return None
 
 
 def make_settings(**settings: object) -> ServeSettings:
-    """Returns the settings; raises ConfigError with one sentence for what cannot be."""
+    """Returns the settings; raises ConfigError that explains the first invalid one."""
     try:
         return ServeSettings.model_validate(settings)
     except pydantic.ValidationError as error:

@@ -13,7 +13,7 @@ from cluster.training.simulator import SIMULATOR_ENVIRONMENT, ProcessLocation, t
 from rlcar.config import Config
 from rlcar.errors import ConfigError
 from rlcar.evaluation.environment import spec_of
-from rlcar.replay import Call, Rings, ShardedRings, slots_of
+from rlcar.replay import Rings, ShardCall, ShardedRings, capacity_in_slots
 from rlcar.replay.rings import row_bytes
 from rlcar.storage.arrays import Arrays
 from rlcar.system import logs
@@ -65,7 +65,7 @@ class ReplayShards:
         if not number:
             return
         block_length = config.training.block_length
-        capacity = -(-slots_of(config.replay, block_length) // number)
+        capacity = -(-capacity_in_slots(config.replay, block_length) // number)
         slot_bytes = row_bytes(spec_of(config), block_length)
         # Reserved as Ray's resource `memory`, so that Ray places no shard on a node with less.
         shard_bytes = capacity * slot_bytes
@@ -127,7 +127,7 @@ def rings_on(
     if not actors:
         return None
 
-    def ask(calls: Sequence[Call]) -> list[Any]:
+    def ask(calls: Sequence[ShardCall]) -> list[Any]:
         refs = [getattr(actors[call.shard], call.method).remote(*call.arguments) for call in calls]
         return ray.get(refs, timeout=deadline_s)
 

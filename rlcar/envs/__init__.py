@@ -1,4 +1,7 @@
-"""Other environments than the race: anything of Gymnasium, behind the same specs."""
+"""Any Gymnasium environment as a source of time steps, for the same agents as the race.
+
+Importing this package registers `rlcar/Catch-v0` with Gymnasium and has no other effect.
+"""
 
 import gymnasium
 

@@ -1,4 +1,4 @@
-"""How a policy's action becomes an environment's: the mapping of [-1, 1] to its bounds."""
+"""Maps the actions of a policy, in [-1, 1] or one-hot, to the action space of an environment."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +10,14 @@ from rlcar.config import EnvironmentConfig
 from rlcar.envs.faults import LARGEST
 from rlcar.errors import ConfigError, NonFiniteError
 
-# ([A] float32) -> what `step` takes
+# (action [A] float32) -> the argument of `step`
 ToAction = Callable[[np.ndarray], Any]
 
 
 def action_mapping(config: EnvironmentConfig, space: Any) -> tuple[int, bool, ToAction]:
-    """Returns the size of a policy's action, whether it is discrete, and the mapping.
+    """Returns the size of the policy's action, whether it is discrete, and the mapping.
 
-    Raises ConfigError for spaces that a policy cannot act in.
+    Raises ConfigError for an action space that is not supported.
     """
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
@@ -27,24 +27,24 @@ def action_mapping(config: EnvironmentConfig, space: Any) -> tuple[int, bool, To
 
         def scaled(action: np.ndarray) -> np.ndarray:
             share = (np.clip(_finite(action), -1.0, 1.0).reshape(space.shape) + 1.0) / 2.0
-            # In float64, in which no bound overflows; rounding must not lead beyond a bound.
+            # float64, in which no bound overflows; clipped, because rounding may exceed a bound.
             value = np.clip(low + share.astype(np.float64) * (high - low), low, high)
             return value.astype(space.dtype)
 
         return int(np.prod(space.shape)), False, scaled
     kind = f"Box of {space.dtype}" if isinstance(space, spaces.Box) else type(space).__name__
     raise ConfigError(
-        f"{config.id}: its actions are a {kind}, which no policy can choose: there are Discrete, "
-        "and Box of floats; convert them with gymnasium.wrappers.TransformAction"
+        f"{config.id}: its actions are a {kind}, which is not supported: use Discrete or a Box of "
+        "floats, for example with gymnasium.wrappers.TransformAction"
     )
 
 
 def _bounds(config: EnvironmentConfig, space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
-    """The bounds in float64; those that are missing are `environment.action_limit`."""
+    """Returns the bounds in float64; `environment.action_limit` replaces missing ones."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     limit = config.action_limit
     for sign, bound in ((-1.0, low), (1.0, high)):
-        is_missing = ~(np.abs(bound) <= LARGEST)  # NaN and the infinities too
+        is_missing = ~(np.abs(bound) <= LARGEST)  # also for NaN and infinities
         if not is_missing.any():
             continue
         if limit is None:
@@ -60,7 +60,7 @@ def _bounds(config: EnvironmentConfig, space: spaces.Box) -> tuple[np.ndarray, n
         index = [int(i) for i in np.argwhere(low > high)[0]]
         raise ConfigError(
             f"{config.id}: entry {index} of its actions would lie between {low[tuple(index)]} and "
-            f"{high[tuple(index)]}: set environment.action_limit = {limit} higher"
+            f"{high[tuple(index)]}: raise environment.action_limit, which is {limit}"
         )
     return low, high
 

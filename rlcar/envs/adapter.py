@@ -1,4 +1,4 @@
-"""Gymnasium's spaces as a `Spec`: one vector, one image, one action vector."""
+"""Converts the spaces of a Gymnasium environment to one vector, one image and one action."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,20 +16,21 @@ from rlcar.types import Spec
 
 
 class Adapter(NamedTuple):
-    """How one environment's spaces become arrays, and an action becomes the environment's."""
+    """The spec of an environment and the conversions of its observations and actions."""
 
     spec: Spec
     vector: Callable[[Any], np.ndarray]  # (observation) -> [O] float32
-    image: Callable[[Any], np.ndarray | None]  # (observation) -> image_shape uint8
+    image: Callable[[Any], np.ndarray | None]  # (observation) -> [*image_shape] uint8 or None
     action: ToAction
 
 
 def make_adapter(config: EnvironmentConfig, env: gymnasium.Env) -> Adapter:
-    """Reads an environment's spaces.
+    """Makes the adapter for the spaces of an environment.
 
-    Images, as `rlcar.envs.images` defines them, are resized to `image_size_px` and put side by side
-    as channels; all else is flattened in the order of Gymnasium. Raises ConfigError for a space
-    that is neither. `vector` and `image` raise FaultError for what is not of the declared space.
+    Images, as `rlcar.envs.images` defines them, are resized to `image_size_px` and concatenated
+    along their channels. Everything else is flattened in Gymnasium's order. Raises ConfigError for
+    a space that is not supported. `vector` and `image` raise FaultError for observations that do
+    not belong to the declared space.
     """
     leaves = [(path, space, image_layout(space)) for path, space in _leaves(env.observation_space)]
     images = [(path, space, layout) for path, space, layout in leaves if layout is not None]
@@ -62,7 +63,7 @@ def make_adapter(config: EnvironmentConfig, env: gymnasium.Env) -> Adapter:
     if not (spec.observation_size or images) or not action_size:
         raise ConfigError(
             f"{config.id}: it has {spec.observation_size} numbers to observe and {action_size} to "
-            "act with: there must be some of both"
+            "act with: an environment needs at least one of each"
         )
     return Adapter(spec, vector, image, action)
 
@@ -74,11 +75,12 @@ def _require_vector(name: str, path: tuple, space: Any) -> None:
         where = ".".join(map(str, path)) or "the observation"
         raise ConfigError(
             f"{name}: {where} is a {type(space).__name__}, which cannot be observed: "
-            "there are Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of them"
+            "use Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of them"
         )
 
 
 def _leaves(space: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+    """Yields the path and the space of each part of a nested space."""
     if isinstance(space, spaces.Dict):
         for name, part in space.spaces.items():
             yield from _leaves(part, (*path, name))

@@ -1,4 +1,4 @@
-"""Catch: the smallest task that must be seen (Mnih et al. 2014; bsuite's `catch`)."""
+"""Catch: a tiny task with images as observations (Mnih et al. 2014; `catch` of bsuite)."""
 
 from typing import Any
 
@@ -9,10 +9,16 @@ _ROWS, _COLUMNS, _CELL_PX = 8, 8, 2
 
 
 class Catch(gymnasium.Env):
-    """A ball falls, a paddle moves left, stays or moves right.
+    """A ball falls, and a paddle at the bottom must catch it.
 
-    Observation: image `[16, 16, 1]` uint8, ball and paddle white. Reward 1 for a caught ball and -1
-    for a missed one, which ends the episode; a ball falls for seven steps.
+    **Observation.** `Box(0, 255, (16, 16, 1), uint8)`: a black image with a white ball and a white
+    paddle.
+
+    **Action.** `Discrete(3)`: 0 moves the paddle left, 1 keeps it, 2 moves it right.
+
+    **Reward.** 1 for a caught ball and -1 for a missed one, at the end of the episode, else 0.
+
+    **End of an episode.** Terminated after seven steps, when the ball is at the bottom.
     """
 
     metadata = {"render_modes": ["rgb_array"]}
@@ -27,14 +33,14 @@ class Catch(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Lets go of a ball in a random column."""
+        """Places the ball at the top of a random column."""
         super().reset(seed=seed)
         self._row, self._ball = 0, int(self.np_random.integers(_COLUMNS))
         self._paddle = _COLUMNS // 2
         return self._image(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """0 moves the paddle left, 1 not at all, 2 right."""
+        """Moves the paddle and lets the ball fall by one row."""
         self._paddle = int(np.clip(self._paddle + int(action) - 1, 0, _COLUMNS - 1))
         self._row += 1
         is_down = self._row == _ROWS - 1
@@ -42,7 +48,7 @@ class Catch(gymnasium.Env):
         return self._image(), reward, is_down, False, {}
 
     def render(self) -> np.ndarray:
-        """Returns the frame `[16, 16, 3]` uint8."""
+        """Returns the picture `[16, 16, 3]` uint8."""
         return np.repeat(self._image(), 3, axis=2)
 
     def _image(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""N environments of Gymnasium that move together, seeded, checked and closed."""
+"""N Gymnasium environments that step together, with seeds, checks and reliable closing."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from rlcar.types import Spec, TimeStep
 
 
 def environment_spec(config: EnvironmentConfig) -> Spec:
-    """Returns the spec of an environment; raises ConfigError where there is none."""
+    """Returns the spec of an environment; raises ConfigError if it is not usable."""
     env = make_environment(config)
     try:
         return make_adapter(config, env).spec
@@ -27,51 +27,55 @@ def environment_spec(config: EnvironmentConfig) -> Spec:
 
 
 class Environments:
-    """N environments in step; the one that ended ignores its next action and starts anew.
+    """N environments that step together; `now` is their latest time step.
 
-    They have to be closed, also after an error. Call `step` within `driving`: environments that
-    draw from the global generators depend on it.
+    An environment whose episode has ended ignores the next action and is reset instead. The caller
+    must close the environments, also after an error. Call `step` within `driving`, which installs
+    the random state that some environments draw from.
     """
 
     def __init__(self, config: EnvironmentConfig, seeds: Sequence[int]):
-        """Raises UserError for what an environment does wrong; then all of them are closed."""
+        """Makes and resets one environment for each seed.
+
+        Raises UserError for a fault of an environment and closes all of them in that case.
+        """
         self._name = config.id
         self._envs: list[gymnasium.Env] = []
         self._generators = GlobalGenerators(seeds)
         try:
             with self.driving():
-                self.now = self._started(config, seeds)
+                self.now = self._make_and_reset(config, seeds)
         except BaseException:
             self.close()
             raise
 
-    def _started(self, config: EnvironmentConfig, seeds: Sequence[int]) -> TimeStep:
+    def _make_and_reset(self, config: EnvironmentConfig, seeds: Sequence[int]) -> TimeStep:
         for _ in seeds:
             self._envs.append(make_environment(config))
         self._adapter = make_adapter(config, self._envs[0])
         self.action_size = self._adapter.spec.action_size
-        started = []
+        observations = []
         for env, seed in zip(self._envs, seeds, strict=True):
-            with self._blamed():
+            with self._faults_as_user_errors():
                 env.action_space.seed(seed)
                 env.observation_space.seed(seed)
-                started.append(checked_reset(env.reset(seed=seed)))
+                observations.append(checked_reset(env.reset(seed=seed)))
             heartbeat.beat()
         number = len(seeds)
-        nothing = np.zeros(number, bool)
-        return self._time_step(started, np.zeros(number), ~nothing, nothing, nothing)
+        nowhere = np.zeros(number, bool)
+        return self._time_step(observations, np.zeros(number), ~nowhere, nowhere, nowhere)
 
     @contextlib.contextmanager
     def driving(self) -> Iterator[None]:
-        """The time in which the global generators are those of these environments."""
+        """Makes the global random generators those of these environments inside the block."""
         with self._generators.installed():
             yield
 
     def step(self, action: np.ndarray) -> None:
-        """Moves every environment on by `action [N, A]`.
+        """Steps every environment with its row of `action` `[N, A]`.
 
-        Raises UserError for what an environment does wrong, NonFiniteError for an action that is no
-        number.
+        Raises UserError for a fault of an environment and NonFiniteError for an action that is not
+        finite.
         """
         number = len(self._envs)
         reward, is_last, is_terminal = (
@@ -82,8 +86,8 @@ class Environments:
         is_first = self.now.is_last.copy()
         observations = []
         for index, env in enumerate(self._envs):
-            heartbeat.beat()  # each step may take as long as all of them in another environment
-            with self._blamed():
+            heartbeat.beat()  # here, because a single step of one environment may take long
+            with self._faults_as_user_errors():
                 if is_first[index]:
                     observation = checked_reset(env.reset())
                 else:
@@ -95,17 +99,17 @@ class Environments:
         self.now = self._time_step(observations, reward, is_first, is_last, is_terminal)
 
     def close(self) -> None:
-        """Closes them all; a second call does nothing."""
+        """Closes all environments; a second call does nothing."""
         envs, self._envs = self._envs, []
         for env in envs:
             close_environment(env, self._name)
 
     @contextlib.contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """Whatever an environment's own code does wrong is a UserError with its name."""
+    def _faults_as_user_errors(self) -> Iterator[None]:
+        """Converts every exception of an environment's code to a UserError with its name."""
         try:
             yield
-        except NonFiniteError:  # the policy's doing
+        except NonFiniteError:  # This is a fault of the policy, not of the environment.
             raise
         except FaultError as fault:
             raise UserError(f"the environment {self._name} {fault}") from fault
@@ -130,9 +134,13 @@ class Environments:
         is_terminal: np.ndarray,
     ) -> TimeStep:
         has_image = self._adapter.spec.image_shape is not None
-        with self._blamed():
-            images: Any = [self._adapter.image(one) for one in observations] if has_image else None
-            vectors = np.stack([self._adapter.vector(one) for one in observations])
+        with self._faults_as_user_errors():
+            images: Any = (
+                [self._adapter.image(observation) for observation in observations]
+                if has_image
+                else None
+            )
+            vectors = np.stack([self._adapter.vector(observation) for observation in observations])
         return TimeStep(
             vectors,
             reward.astype(np.float32),

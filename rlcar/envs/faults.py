@@ -1,28 +1,31 @@
-"""Checks what an environment returns against its declared spaces; one clear sentence each."""
+"""Checks what an environment returns against its declared spaces.
+
+A FaultError contains the rest of a sentence that begins with "the environment <name>".
+"""
 
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-# Larger numbers cannot be learned from: learners square them and sum the squares over a whole
-# training, and float32 ends at 3.4e38. The same limit tells bounds from the lack of bounds.
+# Learners square numbers and sum the squares over a whole training, and float32 ends at 3.4e38, so
+# that larger numbers cannot be learned from. Larger bounds of a space count as missing.
 LARGEST = 1e12
 
 
 class FaultError(Exception):
-    """Something that an environment returned and should not have; says what and what to do."""
+    """An environment returned something invalid; the message says what, and what to do."""
 
 
 def checked_reset(result: Any) -> Any:
-    """Returns the observation of what `reset` returned."""
+    """Checks what `reset` returned; returns the observation."""
     if not (isinstance(result, tuple) and len(result) == 2):
         raise FaultError(f"returned {_kind(result)} from reset: it must return (observation, info)")
     return result[0]
 
 
 def checked_step(result: Any) -> tuple[Any, float, bool, bool]:
-    """Returns observation, reward, terminated and truncated of what `step` returned."""
+    """Checks what `step` returned; returns observation, reward, terminated and truncated."""
     if not (isinstance(result, tuple) and len(result) == 5):
         raise FaultError(
             f"returned {_kind(result)} from step: it must return (observation, reward, "
@@ -38,7 +41,7 @@ def checked_step(result: Any) -> tuple[Any, float, bool, bool]:
 
 
 def part_of(observation: Any, path: tuple) -> Any:
-    """Follows a path of names and indices into an observation."""
+    """Returns the part of an observation at a path of names and indices."""
     part = observation
     for depth, name in enumerate(path):
         try:
@@ -53,9 +56,9 @@ def part_of(observation: Any, path: tuple) -> Any:
 
 
 def flat_part(space: Any, value: Any, path: tuple) -> np.ndarray:
-    """Returns a leaf of the observation as a float vector, in the order of Gymnasium.
+    """Returns a part of an observation as a float vector in Gymnasium's order.
 
-    Raises FaultError for another shape or kind than `space` declares, for values that are not
+    Raises FaultError for a shape or type that `space` does not declare, for values that are not
     finite, and for values beyond `LARGEST`.
     """
     array = _numbers(value, path)
@@ -80,7 +83,7 @@ def flat_part(space: Any, value: Any, path: tuple) -> np.ndarray:
 
 
 def checked_image(space: Any, value: Any, path: tuple) -> np.ndarray:
-    """Returns an image as it was given; raises FaultError for another shape or dtype."""
+    """Returns an image unchanged; raises FaultError for another shape or dtype than declared."""
     array = np.asarray(value)
     if array.dtype != np.uint8 or array.shape != space.shape:
         raise FaultError(
@@ -153,7 +156,7 @@ def _check_size(numbers: np.ndarray, shape: tuple[int, ...], path: tuple) -> Non
 
 
 def _named(path: tuple) -> str:
-    """Names a part of an observation as Python does: observation['pose'][1]."""
+    """Returns the Python expression of a part, for example observation['pose'][1]."""
     return "observation" + "".join(f"[{part!r}]" for part in path)
 
 

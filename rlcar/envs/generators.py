@@ -1,4 +1,4 @@
-"""The global random generators of Python and NumPy, seeded for each group of environments."""
+"""Separate states of the global random generators of Python and NumPy for environments."""
 
 import contextlib
 import random
@@ -11,19 +11,19 @@ import numpy as np
 class GlobalGenerators:
     """States of `random` and `numpy.random` that belong to one group of environments.
 
-    Environments that draw from the global generators then give the same episodes for the same
-    seeds, whatever else draws from those generators between two uses of the group.
+    With them, environments that draw from the global generators give the same episodes for the same
+    seeds, even if other code draws from the generators in between.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
         words = np.random.SeedSequence(list(seeds)).generate_state(2)
         self._python: Any = random.Random(int(words[0])).getstate()
-        # The legacy generator is the one that such environments use.
+        # Such environments use NumPy's legacy generator.
         self._numpy: Any = np.random.RandomState(int(words[1])).get_state()  # noqa: NPY002
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Makes these states the global ones, and puts the earlier ones back at the end."""
+        """Installs these states inside the block and restores the previous ones at its end."""
         before: Any = random.getstate(), np.random.get_state()  # noqa: NPY002
         random.setstate(self._python)
         np.random.set_state(self._numpy)  # noqa: NPY002

@@ -1,14 +1,14 @@
-"""Which observations are images, and how they become squares with their channels last.
+"""Recognises image observations and converts them to squares with the channels last.
 
-An image is a Box of uint8 with bounds 0 and 255 everywhere and one of these shapes, in which both
-sides have at least 16 pixels:
+An image is a Box of uint8 with bounds 0 and 255 everywhere and one of these shapes. Height and
+width are at least 16 pixels.
 
     (height, width)               one channel
-    (height, width, channels)     1 to 12 channels: grey, colour, and up to four stacked frames
-    (channels, height, width)     the same, channels first, as PyTorch and stacked frames have it
+    (height, width, channels)     1 to 12 channels, for example four stacked colour frames
+    (channels, height, width)     the same with the channels first, as in PyTorch
 
-The two layouts cannot be confused: sides have at least 16 pixels, and there are at most 12
-channels. Everything else is a vector of numbers.
+The last two layouts cannot be confused, because sides have at least 16 pixels and there are at most
+12 channels. Every other observation is a vector of numbers.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ _MOST_CHANNELS = 12
 
 
 class Layout(NamedTuple):
-    """How an image lies in its array."""
+    """The layout of an image array."""
 
     height_px: int
     width_px: int
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
 
 
 def image_layout(space: Any) -> Layout | None:
-    """Returns the layout of a space that is an image, None for all others."""
+    """Returns the layout of a space that is an image, None for every other space."""
     if not (isinstance(space, spaces.Box) and space.dtype == np.uint8):
         return None
     layouts = []
@@ -49,7 +49,7 @@ def image_layout(space: Any) -> Layout | None:
 
 
 def natural_size_px(layouts: list[Layout]) -> int:
-    """The size of images that are all squares of a size that networks take; else 64."""
+    """Returns the common size of images that are all squares of 16, 32 or 64 px; otherwise 64."""
     sizes_px = {size_px for layout in layouts for size_px in layout[:2]}
     return sizes_px.pop() if sizes_px in ({16}, {32}, {64}) else 64
 

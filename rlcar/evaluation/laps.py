@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
@@ -19,6 +18,7 @@ from rlcar.evaluation import pictures
 from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
 from rlcar.system import durable, heartbeat
+from rlcar.system.tables import make_table
 from rlcar.track import TRACK_SETS, Track, make_pool
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.track.racing_line import racing_lines
@@ -26,6 +26,12 @@ from rlcar.types import Array, Evaluation, Params, Policy, TimeStep
 
 TIME_LIMIT_STEPS = 1000  # of an evaluation, and what a track that was not lapped is charged
 _RESAMPLES = 2000
+# Of the printed table. "steer" is the mean change of the steering from step to step.
+_COLUMNS = (
+    *("laps\n[%]", "lap\n[steps]", "over\nbound [%]", "crashed\n[%]", "timed\nout [%]"),
+    *("progress\n[%]", "steer\n|Δ|"),
+)
+_WIDE_COLUMNS = 100
 
 
 class Laps(NamedTuple):
@@ -201,39 +207,36 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def print_table(report: Mapping[str, Any], console: Console) -> None:
-    """Prints the drivers under one another, the one under test first."""
+    """Prints the drivers under one another, the one under test first.
+
+    Intervals stand beside their mean if the console is wide enough, else below it.
+    """
     where = f" {report['track_set']}" if report["track_set"] else ""
-    table = Table(title=f"{report['tracks']}{where} tracks, 95 % intervals over tracks")
-    table.add_column("driver")
-    for column in (
-        "laps",
-        "lap time",
-        "over bound",
-        "crashed",
-        "timed out",
-        "progress",
-        "|Δ steer|",
-    ):
-        table.add_column(column, justify="right")
+    table = make_table(
+        "driver",
+        *_COLUMNS,
+        right=_COLUMNS,
+        title=f"{report['tracks']}{where} tracks, 95 % intervals over tracks",
+    )
+    gap = "  " if console.width >= _WIDE_COLUMNS else "\n"
     for name, score in report["drivers"].items():
         low, high = score["lap_rate_interval"]
         low_pct, high_pct = score["over_bound_pct_interval"]
         time = score["lap_time_steps"]
         table.add_row(
             name,
-            f"{_percent(score['lap_rate'])} [{100 * low:.0f}, {100 * high:.0f}]",
-            "-" if time is None else f"{time:.1f} steps",
-            f"{score['over_bound_pct']:.1f} % [{low_pct:.1f}, {high_pct:.1f}]",
-            _percent(score["crash_rate"]),
-            _percent(score["timeout_rate"]),
-            _percent(score["progress"]),
+            f"{100 * score['lap_rate']:.1f}{gap}{100 * low:.0f}–{100 * high:.0f}",
+            "-" if time is None else f"{time:.1f}",
+            f"{score['over_bound_pct']:.1f}{gap}{low_pct:.1f}–{high_pct:.1f}",
+            f"{100 * score['crash_rate']:.1f}",
+            f"{100 * score['timeout_rate']:.1f}",
+            f"{100 * score['progress']:.1f}",
             f"{score['smoothness']:.3f}",
             style="bold" if name == report["driver"] else "",
         )
     table.add_section()
-    table.add_row("lower bound", "", f"{report['bound_steps']:.1f} steps", style="dim")
-    estimate = f"{report['racing_line_estimate_steps']:.1f} steps"
-    table.add_row("racing line", "", estimate, style="dim")
+    table.add_row("lower bound", "", f"{report['bound_steps']:.1f}", style="dim")
+    table.add_row("racing line", "", f"{report['racing_line_estimate_steps']:.1f}", style="dim")
     console.print(table)
 
 

@@ -1,12 +1,12 @@
-"""Trajectories in, batches out, at a fixed ratio."""
+"""The replay buffer: stores trajectories and draws batches from them at a fixed ratio."""
 
-from rlcar.replay.buffer import Replay, slots_of
+from rlcar.replay.buffer import Replay, capacity_in_slots
 from rlcar.replay.limiter import SamplesPerInsert
 from rlcar.replay.memory import Memory, check_memory, host_memory, replay_need
-from rlcar.replay.rings import Call, Rings, ShardedRings, Slots, fields_of
+from rlcar.replay.rings import Rings, ShardCall, ShardedRings, Slots, fields_of
 
 __all__ = [
-    "Call",
+    "ShardCall",
     "Memory",
     "Replay",
     "Rings",
@@ -17,5 +17,5 @@ __all__ = [
     "fields_of",
     "host_memory",
     "replay_need",
-    "slots_of",
+    "capacity_in_slots",
 ]

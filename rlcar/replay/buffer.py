@@ -1,4 +1,4 @@
-"""Memory of past driving: blocks of trajectories in, random windows out."""
+"""The replay buffer: stores blocks of trajectories and draws random windows of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +11,20 @@ from rlcar.replay.rings import Rings, Slots, fields_of
 from rlcar.types import Batch, Metrics, Spec, Trajectory
 
 _UINT64_MASK = (1 << 64) - 1
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 1024  # slots that are restored at a time
 
 
-def slots_of(config: ReplayConfig, block_length: int) -> int:
-    """How many blocks of one car fit."""
+def capacity_in_slots(config: ReplayConfig, block_length: int) -> int:
+    """Returns the capacity of a replay buffer in slots: blocks of one car."""
     return config.capacity_env_steps // block_length
 
 
 class Replay:
-    """Rings of sequences, one slot `[T]` for each car of each block; the oldest is overwritten.
+    """A ring buffer with one slot `[T, ...]` for each car of each block; T is `block_length`.
 
-    T is `block_length`. Memory grows with what is stored, up to the capacity. Windows are drawn
-    with equal chance over slots and start positions, from a generator that is part of the state.
-    Not for use by two threads at once.
+    A full buffer overwrites its oldest slots. Memory grows with the content up to the capacity.
+    Windows are drawn uniformly over slots and start positions, by a random generator that is part
+    of the state. The buffer is not thread-safe.
     """
 
     def __init__(
@@ -36,20 +36,21 @@ class Replay:
         slots: Slots | None = None,
         carry_size: int = 0,
     ) -> None:
-        """Raises ValueError when no window fits a block, or no block the capacity.
+        """Makes an empty buffer.
 
-        The steps lie in `slots`, by default in this process; `carry_size` is the policy's.
+        `slots` holds the data, by default in this process. `carry_size` is that of the policy.
+        Raises ValueError if a window is longer than a block or a block exceeds the capacity.
         """
-        self._capacity = slots_of(config, block_length)
+        self._capacity = capacity_in_slots(config, block_length)
         if config.batch_length > block_length:
             raise ValueError(
-                f"replay.batch_length {config.batch_length} is longer than a block of "
-                f"{block_length} steps: windows are cut out of blocks"
+                f"replay.batch_length = {config.batch_length} exceeds training.block_length = "
+                f"{block_length}, but windows are cut out of blocks: lower the former"
             )
         if self._capacity < 1:
             raise ValueError(
-                f"replay.capacity_env_steps {config.capacity_env_steps} holds no block of "
-                f"{block_length} steps: raise it"
+                f"replay.capacity_env_steps = {config.capacity_env_steps} is less than one block "
+                f"of {block_length} steps: raise it"
             )
         self._batch_size = config.batch_size
         self._batch_length = config.batch_length
@@ -57,26 +58,26 @@ class Replay:
         self._fields = fields_of(spec, carry_size)
         self._slots = slots or Rings(spec, block_length, self._capacity, carry_size)
         self._versions = np.zeros(0)  # mean weights version of each slot
-        self._size = 0  # slots in use
-        self._next = 0  # slot to be written next
+        self._size = 0  # number of slots in use
+        self._next = 0  # the slot that is written next
         self._slots_inserted = 0
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
     @property
     def env_steps_stored(self) -> int:
-        """Env steps in memory now."""
+        """Number of env steps in the buffer."""
         return self._size * self._block_length
 
     @property
     def slots_inserted(self) -> int:
-        """Slots ever written into this object: a mark that `state_since` takes."""
+        """Number of slots that were ever written: a mark for `state_since`."""
         return self._slots_inserted
 
     def insert(self, trajectory: Trajectory) -> None:
-        """Copies a block `[T, N, …]` in, any N that the capacity holds.
+        """Stores a copy of a block `[T, N, ...]`, where N is at most the capacity in slots.
 
-        Raises ValueError for a wrong shape or dtype, NonFiniteError for a NaN or an infinity; then
-        nothing has been stored.
+        Raises ValueError for a wrong shape or dtype and NonFiniteError for a NaN or an infinity. In
+        both cases nothing is stored.
         """
         block = {name: np.asarray(getattr(trajectory, name)) for name in self._fields}
         cars = self._check_block(block)
@@ -87,25 +88,26 @@ class Replay:
         self._slots_inserted += cars
 
     def sample(self, updates: int) -> Batch:
-        """Draws windows, leaves `[updates, B, L, …]`, where the slots' are; they are the caller's.
+        """Draws windows of L steps, leaves `[updates, B, L, ...]`.
 
-        Raises ValueError when nothing is stored.
+        The arrays lie where the slots lie and belong to the caller. Raises ValueError if the buffer
+        is empty.
         """
         if not self._size:
-            raise ValueError("cannot sample from an empty replay: insert a trajectory first")
+            raise ValueError("cannot sample from an empty replay buffer: insert a trajectory first")
         shape = (updates, self._batch_size)
         slots = self._rng.integers(self._size, size=shape)
         starts = self._rng.integers(self._block_length - self._batch_length + 1, size=shape)
         return Batch(**self._slots.windows(slots, starts, self._batch_length))
 
-    def everything(self) -> Batch:
-        """Returns all that is stored, whole blocks in order, leaves `[1, slots, T, …]`."""
+    def all_blocks(self) -> Batch:
+        """Returns the whole content, slot by slot, leaves `[1, slots, T, ...]`."""
         rows = self._slots.read(np.arange(self._size))
         names = [name for name in Batch._fields if name in rows]
         return Batch(**{name: np.asarray(rows[name])[None] for name in names})
 
     def metrics(self, current_version: int) -> Metrics:
-        """Returns the size, and how many updates ago the stored steps were driven, on average."""
+        """Returns the size and the mean age of the stored steps, in updates of the policy."""
         age = 0.0
         if self._size:
             age = current_version - float(self._versions[: self._size].mean())
@@ -115,7 +117,7 @@ class Replay:
         }
 
     def check_valid(self) -> tuple[bool, str]:
-        """Returns whether all invariants hold, and which does not, by slot and step."""
+        """Checks all invariants; returns (True, "") or (False, the first violation)."""
         if not (0 <= self._size <= self._capacity and self._next < self._capacity):
             return False, f"counts: {self._size} of {self._capacity} slots, next {self._next}"
         if self._size < self._capacity and self._next != self._size:
@@ -140,24 +142,25 @@ class Replay:
         return True, ""
 
     def state(self) -> dict[str, Any]:
-        """Returns all there is, the random generator included.
+        """Returns the whole state, random generator included, as named arrays.
 
-        Copies; or `Rows`, good until the next insert, where the steps lie elsewhere.
+        The arrays are copies. If the slots lie in other processes or on a device, they are `Rows`,
+        which must be read before the next insert.
         """
         return {**self._slots.read(np.arange(self._size)), **self._position()}
 
     def state_since(self, mark: int) -> dict[str, Any]:
-        """Returns as `state` the slots written since `slots_inserted` was `mark`, oldest first.
+        """Returns the part of `state` written since `slots_inserted` was `mark`, oldest first.
 
-        With the whole state of that moment it is the whole state of now.
+        The whole state of that moment together with this part gives the present state.
         """
         slots = self._newest(min(self._slots_inserted - mark, self._size), self._next)
         return {**self._slots.read(slots), **self._position()}
 
     def restore(self, state: Mapping[str, Any], since: Mapping[str, Any] | None = None) -> None:
-        """Goes on exactly where `state`, or `state_since` after it, was taken; copies the arrays.
+        """Restores `state`, and then the slots of `since` (from `state_since`) if it is given.
 
-        Raises CheckpointError, and changes nothing, when one is of another layout.
+        The arrays are copied. Raises CheckpointError if the layout differs; then nothing changes.
         """
         size, next_slot = self._check_state(state, None)
         newest = state if since is None else since
@@ -179,7 +182,7 @@ class Replay:
         self._versions[slots] = rows["weights_version"].mean(1, dtype=np.float64)
 
     def _write_rows(self, slots: np.ndarray, rows: Mapping[str, Any]) -> None:
-        """Stores what may be too much to hold twice, part by part."""
+        """Stores rows part by part, because memory may not hold all of them twice."""
         for start in range(0, len(slots), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             self._write(slots[part], {name: rows[name][part] for name in self._fields})
@@ -194,35 +197,41 @@ class Replay:
     def _check_state(
         self, state: Mapping[str, Any], before: tuple[int, int] | None
     ) -> tuple[int, int]:
-        """Returns size and next slot; raises for a state that does not fit, here or `before`."""
+        """Returns the size and the next slot of a state; raises CheckpointError if it does not fit.
+
+        `before` are the size and the next slot of the state that this one continues.
+        """
         missing = {*self._fields, "position", "rng"} - set(state)
         if missing:
-            raise CheckpointError(f"the saved replay has no {', '.join(sorted(missing))}")
+            raise CheckpointError(
+                f"the saved replay buffer has no {', '.join(sorted(missing))}: resume from another "
+                "checkpoint"
+            )
         capacity, size, next_slot = (int(number) for number in state["position"])
         if capacity != self._capacity:
             raise CheckpointError(
-                f"the saved replay has {capacity} slots of {self._block_length} steps, this one "
-                f"{self._capacity}: resume with the same replay.capacity_env_steps"
+                f"the saved replay buffer has {capacity} slots of {self._block_length} steps, but "
+                f"this run has {self._capacity}: resume with the same replay.capacity_env_steps"
             )
         rows = size if before is None else len(state["reward"])
         for name, (shape, dtype) in self._fields.items():
             expected = (rows, self._block_length, *shape)
             if state[name].shape != expected or state[name].dtype != dtype:
                 raise CheckpointError(
-                    f"the saved replay's {name} is {_describe(state[name])}, "
+                    f"{name} of the saved replay buffer is {_describe(state[name])}, "
                     f"expected {list(expected)} {dtype}: resume with the same config"
                 )
         if before is not None:
             follows = (min(capacity, before[0] + rows), (before[1] + rows) % capacity)
             if rows < capacity and follows != (size, next_slot):
                 raise CheckpointError(
-                    f"the saved replay's newest {rows} slots do not follow the saved whole "
-                    f"({before[0]} slots): resume from another checkpoint"
+                    f"the newest {rows} slots of the saved replay buffer do not follow its other "
+                    f"{before[0]} slots: resume from another checkpoint"
                 )
         return size, next_slot
 
     def _check_block(self, block: Mapping[str, np.ndarray]) -> int:
-        """Returns the number of cars; raises for the first array that is not as it must be."""
+        """Returns the number of cars; raises an error for the first array that is invalid."""
         observation = block["observation"]
         cars = observation.shape[1] if observation.ndim == 3 else -1
         for name, (shape, dtype) in self._fields.items():
@@ -240,8 +249,8 @@ class Replay:
                 )
         if not 1 <= cars <= self._capacity:
             raise ValueError(
-                f"a trajectory of {cars} cars does not fit: the replay holds 1 to "
-                f"{self._capacity} of them; raise replay.capacity_env_steps or use fewer cars"
+                f"a trajectory of {cars} cars does not fit into the replay buffer, which has "
+                f"{self._capacity} slots: raise replay.capacity_env_steps or use fewer cars"
             )
         return cars
 
@@ -251,7 +260,7 @@ def _describe(array: np.ndarray) -> str:
 
 
 def _pack_rng(rng: np.random.Generator) -> np.ndarray:
-    """Packs a PCG64 generator into `[6]` uint64: two 128-bit numbers, and half a spare draw."""
+    """Packs a PCG64 generator into `[6]` uint64: two 128-bit numbers and a buffered 32-bit draw."""
     state = rng.bit_generator.state
     words = []
     for number in (state["state"]["state"], state["state"]["inc"]):
@@ -261,7 +270,10 @@ def _pack_rng(rng: np.random.Generator) -> np.ndarray:
 
 def _unpack_rng(words: np.ndarray) -> np.random.Generator:
     if words.shape != (6,) or words.dtype != np.uint64:
-        raise CheckpointError(f"the saved replay's rng is {_describe(words)}, expected [6] uint64")
+        raise CheckpointError(
+            f"rng of the saved replay buffer is {_describe(words)}, expected [6] uint64: resume "
+            "from another checkpoint"
+        )
     state_high, state_low, inc_high, inc_low, has_uint32, uinteger = (int(word) for word in words)
     bit_generator = np.random.PCG64()
     bit_generator.state = {

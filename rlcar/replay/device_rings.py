@@ -1,4 +1,4 @@
-"""A replay whose steps lie beside the learner: batches are cut there, only their places travel."""
+"""Replay slots in the memory of the learner's device, where batches are cut as well."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,17 +13,17 @@ from rlcar.replay.rings import fields_of, row_bytes
 from rlcar.storage.arrays import Rows
 from rlcar.types import Batch, Spec
 
-_ROWS = 256  # that the host reads at once
+_ROWS = 256  # slots that the host reads at a time
 
 
 class DeviceRings:
-    """`Slots` in the memory of the learner's device, all of it held from the start.
+    """`Slots` on the learner's device, which is the accelerator if there is one.
 
-    An accelerator beside the CPU is that device. What it gives is what `Rings` gives, bit for bit.
+    All memory is allocated at the start. The data is bit for bit that of `Rings`.
     """
 
     def __init__(self, spec: Spec, block_length: int, capacity: int) -> None:
-        """Raises ConfigError where the device has not so much memory."""
+        """Allocates the slots; raises ConfigError if the device has too little memory."""
         fields = fields_of(spec)
         self._batch_fields = [name for name in Batch._fields if name in fields]
         try:
@@ -37,36 +37,36 @@ class DeviceRings:
                 raise
             needed_gb = capacity * row_bytes(spec, block_length) / 1e9
             raise ConfigError(
-                f"replay.on_device: the learner's device has not the {needed_gb:.3g} GB that "
-                f"{capacity * block_length} env steps take: lower replay.capacity_env_steps, or "
-                "leave the replay on the host with replay.on_device=false"
+                f"replay.on_device: the learner's device cannot allocate the {needed_gb:.3g} GB of "
+                f"{capacity * block_length} env steps: lower replay.capacity_env_steps, or keep "
+                "the replay buffer on the host with replay.on_device=false"
             ) from error
 
     def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
-        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
+        """Stores rows `[n, T, ...]` in the slots with the numbers `slots` `[n]`."""
         if len(slots):
             self._rings = _written(self._rings, slots, {name: rows[name] for name in self._rings})
 
     def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> dict[str, Any]:
-        """Cuts windows, leaves `[*slots.shape, length, …]`, on the device; what a batch has."""
+        """Cuts windows `[*slots.shape, length, ...]` of each field of a batch, on the device."""
         return _cut({name: self._rings[name] for name in self._batch_fields}, slots, starts, length)
 
     def read(self, slots: np.ndarray) -> dict[str, Rows]:
-        """Returns whole slots a field, to be read before the next is written."""
+        """Returns whole slots by field; read them before the next write."""
         return {name: self._rows(name, slots) for name in self._rings}
 
     def _rows(self, name: str, slots: np.ndarray) -> Rows:
         def read(part: slice) -> np.ndarray:
-            asked = slots[part]
-            parts = np.split(asked, range(_ROWS, len(asked), _ROWS))
-            return np.concatenate([_read(self._rings[name], one) for one in parts])
+            wanted = slots[part]
+            parts = np.split(wanted, range(_ROWS, len(wanted), _ROWS))
+            return np.concatenate([_read(self._rings[name], few) for few in parts])
 
         ring = self._rings[name]
         return Rows((len(slots), *ring.shape[1:]), np.dtype(ring.dtype), read, _ROWS)
 
 
 def _read(ring: jax.Array, slots: np.ndarray) -> np.ndarray:
-    """Copies slots to the host; always as many, so that one program does."""
+    """Copies slots to the host, always `_ROWS` of them, so that JAX compiles one program."""
     return np.asarray(_taken(ring, np.resize(slots, _ROWS)))[: len(slots)]
 
 
@@ -77,8 +77,8 @@ def _written(rings: dict, slots: jax.Array, rows: dict) -> dict:
 
 @jax.jit(static_argnums=3)
 def _cut(rings: dict, slots: jax.Array, starts: jax.Array, length: int) -> dict:
-    ahead = jnp.expand_dims(jnp.arange(length), range(starts.ndim))
-    steps = starts[..., None] + ahead
+    offsets = jnp.expand_dims(jnp.arange(length), range(starts.ndim))
+    steps = starts[..., None] + offsets
     return {name: ring[slots[..., None], steps] for name, ring in rings.items()}
 
 

@@ -1,4 +1,4 @@
-"""Whether a replay fits into memory: its size at capacity beside the memory that there is."""
+"""Checks before a training whether its replay buffer fits into the memory of the host."""
 
 import os
 from collections.abc import Iterator
@@ -7,47 +7,49 @@ from typing import NamedTuple
 
 from rlcar.config import Config
 from rlcar.errors import ConfigError
-from rlcar.replay.buffer import slots_of
+from rlcar.replay.buffer import capacity_in_slots
 from rlcar.replay.rings import row_bytes
 from rlcar.types import Spec
 
-# A cgroup without a limit says `max`, or a number that no machine reaches.
+# A cgroup without a limit reports `max`, or a number that exceeds every real memory.
 _NO_LIMIT = 2**60
 
 
 class Memory(NamedTuple):
-    """Of a host or a container, in bytes."""
+    """The memory of a host or a container, in bytes."""
 
     total: int
     available: int
 
 
-class Need(NamedTuple):
-    """What a replay takes, in bytes."""
+class MemoryNeed(NamedTuple):
+    """The memory that a replay buffer takes, in bytes."""
 
-    env_step: float
+    env_step: float  # one env step
     at_capacity: int
-    of_this_training: int  # less, where the training ends before the replay is full
+    of_this_training: int  # less than at capacity if the training ends before the buffer is full
 
 
-def replay_need(config: Config, spec: Spec, carry_size: int = 0) -> Need:
-    """Returns the memory that the replay of an off-policy algorithm needs."""
+def replay_need(config: Config, spec: Spec, carry_size: int = 0) -> MemoryNeed:
+    """Returns the memory that the replay buffer of an off-policy algorithm needs."""
     block_length = config.training.block_length
     row = row_bytes(spec, block_length, carry_size)
-    slots = slots_of(config.replay, block_length)
+    slots = capacity_in_slots(config.replay, block_length)
     last_block = config.training.cars
-    driven = -(-config.training.env_steps // block_length) + last_block
-    return Need(row / block_length, slots * row, min(slots, driven) * row)
+    driven = -(-config.training.env_steps // block_length) + last_block  # slots, rounded up
+    return MemoryNeed(row / block_length, slots * row, min(slots, driven) * row)
 
 
-def check_memory(config: Config, need: Need, memory: Memory, where: str = "this host") -> list[str]:
-    """Returns lines that say what the replay needs and what there is; a warning where it is less.
+def check_memory(
+    config: Config, need: MemoryNeed, memory: Memory, where: str = "this host"
+) -> list[str]:
+    """Returns lines for the user: needed and available memory, and a warning if it is too little.
 
-    Raises ConfigError, with the largest capacity that fits, where it can never fit.
+    Raises ConfigError, which names the largest capacity that fits, if the training cannot fit.
     """
     capacity = config.replay.capacity_env_steps
-    said = (
-        f"replay: {capacity} env steps at capacity need {_gb(need.at_capacity)} "
+    needed = (
+        f"replay buffer: {capacity} env steps at capacity need {_gb(need.at_capacity)} "
         f"({need.env_step:.0f} bytes each)"
     )
     there = (
@@ -56,26 +58,27 @@ def check_memory(config: Config, need: Need, memory: Memory, where: str = "this 
     advice = _advice(config, need, memory.available)
     if need.of_this_training > memory.total:
         raise ConfigError(
-            f"{said}, and this training would fill {_gb(need.of_this_training)} of it, but "
+            f"{needed}, and this training would fill {_gb(need.of_this_training)} of it, but "
             f"{there}: {advice}"
         )
-    lines = [f"{said}; {there}"]
+    lines = [f"{needed}; {there}"]
     if need.of_this_training > memory.available:
         lines.append(
-            f"warning: this training fills {_gb(need.of_this_training)} of replay, more than is "
-            f"available now: {advice}"
+            f"warning: this training fills {_gb(need.of_this_training)} of the replay buffer, "
+            f"more than is available now: {advice}"
         )
     elif need.at_capacity > memory.available:
         lines.append(
-            f"warning: the replay would not fit at capacity; training.env_steps = "
-            f"{config.training.env_steps} ends before that, at {_gb(need.of_this_training)}"
+            f"warning: the replay buffer would not fit at capacity; the training ends before that, "
+            f"at {_gb(need.of_this_training)}, because training.env_steps = "
+            f"{config.training.env_steps}"
         )
     return lines
 
 
-def _advice(config: Config, need: Need, room: int) -> str:
+def _advice(config: Config, need: MemoryNeed, available: int) -> str:
     block_length = config.training.block_length
-    slots = int(room // (need.env_step * block_length))
+    slots = int(available // (need.env_step * block_length))
     if slots < config.training.cars:
         return (
             "not even one block fits: lower training.cars or training.block_length, or give "
@@ -88,9 +91,9 @@ def _advice(config: Config, need: Need, room: int) -> str:
 
 
 def host_memory(root: Path = Path("/")) -> Memory:
-    """Reads the memory of this host, or of its container where that is limited to less.
+    """Returns the memory of this host, or of its container if that has a lower limit.
 
-    `root` is where /proc and /sys are.
+    `root` is the folder with proc/ and sys/.
     """
     try:
         text = (root / "proc/meminfo").read_text()
@@ -106,9 +109,9 @@ def host_memory(root: Path = Path("/")) -> Memory:
 
 
 def _cgroup_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Yields limit and use of each memory cgroup above this process, of both versions of Linux's.
+    """Yields the limit and the use, in bytes, of each memory cgroup (v1 or v2) of this process.
 
-    Inside a container the path may be that of the host, which is not there: its root counts.
+    Inside a container the path may be that on the host and not exist; then the root counts.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -124,12 +127,12 @@ def _cgroup_limits(root: Path) -> Iterator[tuple[int, int]]:
         else:
             continue
         folder = base / path.lstrip("/")
-        for one in (folder, *folder.parents):
-            if one == base.parent:
+        for cgroup in (folder, *folder.parents):
+            if cgroup == base.parent:
                 break
-            limit, used = _number(one / files[0]), _number(one / files[1])
+            limit, used = _number(cgroup / files[0]), _number(cgroup / files[1])
             if limit is not None and used is not None and limit < _NO_LIMIT:
-                yield limit, used - _cache_bytes(one / "memory.stat", files[2])
+                yield limit, used - _cache_bytes(cgroup / "memory.stat", files[2])
 
 
 def _number(path: Path) -> int | None:
@@ -140,7 +143,7 @@ def _number(path: Path) -> int | None:
 
 
 def _cache_bytes(path: Path, name: str) -> int:
-    """File cache that the kernel gives back when memory is needed."""
+    """Returns the size of the file cache, which the kernel frees when memory is needed."""
     try:
         words = [line.split() for line in path.read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""Where a replay's steps lie: in this process, or spread over several that hold a share each."""
+"""Storage of replay slots: in this process, or spread over shards in other processes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ from rlcar.types import Batch, Spec
 
 # (shape of a step, dtype)
 Field = tuple[tuple[int, ...], np.dtype]
-# So many bytes of one field are read from other processes at a time.
+# Bytes of one field that are read from the shards at a time.
 _PART_BYTES = 64 * 2**20
 
 
 def fields_of(spec: Spec, carry_size: int = 0) -> dict[str, Field]:
-    """What is stored of each step; the policy's carry where it has a size."""
+    """Returns the arrays that are stored for each step; `carry` only if the policy has one."""
     fields: dict[str, Field] = {
         "observation": ((spec.observation_size,), np.dtype(np.float32)),
         "previous_action": ((spec.action_size,), np.dtype(np.float32)),
@@ -34,27 +34,27 @@ def fields_of(spec: Spec, carry_size: int = 0) -> dict[str, Field]:
 
 
 def row_bytes(spec: Spec, block_length: int, carry_size: int = 0) -> int:
-    """Memory of one slot."""
+    """Returns the size of one slot in bytes."""
     fields = fields_of(spec, carry_size).values()
     steps = (math.prod(shape) * dtype.itemsize for shape, dtype in fields)
     return block_length * sum(steps)
 
 
 class Slots(Protocol):
-    """Numbered slots of `[T, …]` a field, written and read by number."""
+    """Numbered slots, each of which holds an array `[T, ...]` for each field."""
 
     def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
-        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
+        """Stores rows `[n, T, ...]` in the slots with the numbers `slots` `[n]`."""
 
     def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Mapping[str, Any]:
-        """Cuts a window `[*slots.shape, length, …]` out of each slot; what a batch has, no more."""
+        """Cuts windows `[*slots.shape, length, ...]` of each field of a batch out of slots."""
 
     def read(self, slots: np.ndarray) -> Mapping[str, Any]:
-        """Returns whole slots, `[n, T, …]` a field, as arrays or as `Rows`."""
+        """Returns whole slots, `[n, T, ...]` for each field, as arrays or as `Rows`."""
 
 
 class Rings:
-    """Slots in this process's memory, which grows with what is stored, by doubling."""
+    """Slots in the memory of this process, which grows by doubling up to the capacity."""
 
     def __init__(self, spec: Spec, block_length: int, capacity: int, carry_size: int = 0) -> None:
         self._fields = fields_of(spec, carry_size)
@@ -63,27 +63,27 @@ class Rings:
         self._rings = self._allocate(0)
 
     def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
-        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
+        """Stores rows `[n, T, ...]` in the slots with the numbers `slots` `[n]`."""
         if len(slots):
             self._grow(int(slots.max()) + 1)
         for name, ring in self._rings.items():
             ring[slots] = rows[name]
 
     def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
-        """Cuts a window `[*slots.shape, length, …]` out of each slot; what a batch has, no more."""
+        """Cuts windows `[*slots.shape, length, ...]` of each field of a batch out of slots."""
         steps = (slots * self._block_length + starts)[..., None] + np.arange(length)
         return {name: self._by_step(name).take(steps, axis=0) for name in self._batch_fields}
 
     def read(self, slots: np.ndarray, names: Sequence[str] | None = None) -> Arrays:
-        """Returns copies of whole slots, `[n, T, …]` a field."""
+        """Returns copies of whole slots, `[n, T, ...]` for each field."""
         return {name: self._rings[name][slots] for name in names or self._fields}
 
     def nbytes(self) -> int:
-        """Memory that is held."""
+        """Returns the allocated memory in bytes."""
         return sum(ring.nbytes for ring in self._rings.values())
 
     def _by_step(self, name: str) -> np.ndarray:
-        """Views a ring as `[slots x T, …]`, so that one index finds a step."""
+        """Returns a view `[slots x T, ...]` of a field, in which one index selects a step."""
         ring = self._rings[name]
         return ring.reshape(ring.shape[0] * ring.shape[1], *self._fields[name][0])
 
@@ -103,49 +103,51 @@ class Rings:
         self._rings = rings
 
 
-class Call(NamedTuple):
-    """Something to ask a shard for."""
+class ShardCall(NamedTuple):
+    """A call of a method of one shard."""
 
     shard: int
-    method: str  # of Rings
+    method: str  # a method of Rings
     arguments: tuple[Any, ...]
 
 
-class Ask(Protocol):
-    """Whoever reaches the shards."""
+class CallShards(Protocol):
+    """A function that calls methods of shards."""
 
-    def __call__(self, calls: Sequence[Call]) -> list[Any]:
-        """Makes the calls, all at once if that is possible; returns their answers in order."""
+    def __call__(self, calls: Sequence[ShardCall]) -> list[Any]:
+        """Makes the calls, in parallel if possible; returns their results in order."""
 
 
 class ShardedRings:
-    """Slots spread evenly over shards, each a `Rings` somewhere: slot s is on shard s mod K.
+    """Slots spread evenly over K shards, each of which is a `Rings` elsewhere: slot s mod K.
 
-    Only what a batch or a part of a save needs passes through this process.
+    Only the data of a batch or of a part of a checkpoint passes through this process.
     """
 
-    def __init__(self, spec: Spec, block_length: int, shards: int, ask: Ask) -> None:
+    def __init__(self, spec: Spec, block_length: int, shards: int, call: CallShards) -> None:
         self._fields, self._block_length = fields_of(spec), block_length
-        self._shards, self._ask = shards, ask
+        self._shards, self._call = shards, call
 
     def write(self, slots: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
-        """Stores rows `[n, T, …]` under the numbers `slots` `[n]`."""
-        self._ask(
+        """Stores rows `[n, T, ...]` in the slots with the numbers `slots` `[n]`."""
+        self._call(
             [
-                Call(shard, "write", (own, {name: array[at] for name, array in rows.items()}))
+                ShardCall(shard, "write", (own, {name: array[at] for name, array in rows.items()}))
                 for shard, at, own in self._parts(slots)
             ]
         )
 
     def windows(self, slots: np.ndarray, starts: np.ndarray, length: int) -> Arrays:
-        """Cuts a window `[*slots.shape, length, …]` out of each slot; what a batch has, no more."""
-        parts, begins = list(self._parts(slots.ravel())), starts.ravel()
-        calls = [Call(shard, "windows", (own, begins[at], length)) for shard, at, own in parts]
-        flat = _assemble(slots.size, [at for _, at, _ in parts], self._ask(calls))
+        """Cuts windows `[*slots.shape, length, ...]` of each field of a batch out of slots."""
+        parts, flat_starts = list(self._parts(slots.ravel())), starts.ravel()
+        calls = [
+            ShardCall(shard, "windows", (own, flat_starts[at], length)) for shard, at, own in parts
+        ]
+        flat = _assemble(slots.size, [at for _, at, _ in parts], self._call(calls))
         return {name: array.reshape(*slots.shape, *array.shape[1:]) for name, array in flat.items()}
 
     def read(self, slots: np.ndarray) -> dict[str, Rows]:
-        """Returns whole slots a field, to be read before the next is written."""
+        """Returns whole slots by field; read them before the next write."""
         return {name: self._rows(name, slots) for name in self._fields}
 
     def _rows(self, name: str, slots: np.ndarray) -> Rows:
@@ -153,17 +155,17 @@ class ShardedRings:
 
         def read(part: slice) -> np.ndarray:
             parts = list(self._parts(slots[part]))
-            calls = [Call(shard, "read", (own, [name])) for shard, _, own in parts]
+            calls = [ShardCall(shard, "read", (own, [name])) for shard, _, own in parts]
             if not parts:
                 return np.empty((0, self._block_length, *shape), dtype)
-            return _assemble(len(slots[part]), [at for _, at, _ in parts], self._ask(calls))[name]
+            return _assemble(len(slots[part]), [at for _, at, _ in parts], self._call(calls))[name]
 
-        row_bytes = self._block_length * math.prod(shape) * dtype.itemsize  # none of no vector
+        row_bytes = self._block_length * math.prod(shape) * dtype.itemsize  # 0 without a vector
         at_once = max(1, _PART_BYTES // max(1, row_bytes))
         return Rows((len(slots), self._block_length, *shape), dtype, read, at_once)
 
     def _parts(self, slots: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yields each shard that is concerned: which of `slots` are its, and how it counts them."""
+        """Yields each shard that holds some of `slots`, their indices, and their numbers there."""
         for shard in range(self._shards):
             at = np.flatnonzero(slots % self._shards == shard)
             if len(at):
@@ -171,6 +173,7 @@ class ShardedRings:
 
 
 def _assemble(length: int, places: Sequence[np.ndarray], answers: Sequence[Arrays]) -> Arrays:
+    """Joins the results of shards: row i of `answers[k]` becomes row `places[k][i]`."""
     whole = {}
     for name, first in answers[0].items():
         whole[name] = np.empty((length, *first.shape[1:]), first.dtype)

@@ -1,1 +1,1 @@
-"""Environment and policy make trajectories."""
+"""Drives environments with a policy, block by block, which makes trajectories."""

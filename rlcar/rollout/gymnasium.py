@@ -1,4 +1,4 @@
-"""Drives environments of Gymnasium with a policy, which makes trajectories."""
+"""Drives Gymnasium environments with a policy, which makes trajectories."""
 
 import functools
 from collections.abc import Callable
@@ -8,20 +8,21 @@ import numpy as np
 
 from rlcar.config import Config
 from rlcar.envs.environments import Environments
-from rlcar.rollout.race import Episodes, driving_key, explore
+from rlcar.rollout.race import Episodes, driving_key, explore, restart_seed
 from rlcar.system import heartbeat
 from rlcar.types import Policy, Trajectory, Weights
 
 
 class RolloutStoppedError(Exception):
-    """A block was given up because its rollout was asked to stop."""
+    """`collect` was asked to stop before its block was complete."""
 
 
 class GymnasiumRollout:
-    """What `rlcar.rollout.race.Rollout` is to the race; its environments cannot be saved.
+    """Drives N Gymnasium environments, as `rlcar.rollout.race.Rollout` drives the race.
 
-    It has to be closed. Once `should_stop` says so, `collect` raises RolloutStoppedError at the
-    next step: a block of a slow environment may take minutes.
+    The caller must close it. The state of the environments cannot be saved. Because a block of a
+    slow environment may take minutes, `collect` raises RolloutStoppedError at the next step after
+    `should_stop` returns True.
     """
 
     def __init__(
@@ -34,11 +35,11 @@ class GymnasiumRollout:
     ):
         self._should_stop = should_stop
         cars = config.training.cars
-        seed = (config.seed + 7919 * restart_id) % 2**31
-        # Hashed: those of neighbouring seeds would share all but one.
+        seed = restart_seed(config.seed, restart_id)
+        # Hashed, because the environments of neighbouring seeds would otherwise share all but one.
         seeds = [np.random.SeedSequence([seed, first_car + i]) for i in range(cars)]
         self._environments = Environments(
-            config.environment, [int(one.generate_state(1)[0] >> 1) for one in seeds]
+            config.environment, [int(seed.generate_state(1)[0] >> 1) for seed in seeds]
         )
         self._explore = jax.jit(functools.partial(explore, policy))
         self._key = driving_key(seed, first_car)
@@ -99,8 +100,8 @@ class GymnasiumRollout:
         return trajectory, episodes
 
     def saved(self) -> dict[str, np.ndarray]:
-        """Nothing: a resumed run begins new episodes."""
+        """Returns nothing, so that a resumed run begins new episodes."""
         return {}
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """There is nothing to restore."""
+        """Does nothing, because nothing is saved."""

@@ -1,5 +1,6 @@
-"""Environment and policy make trajectories: one jitted scan a block."""
+"""Drives the race with a policy; one compiled scan makes a block of trajectories."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,16 +9,18 @@ import numpy as np
 
 from rlcar.config import Config
 from rlcar.errors import CheckpointError
-from rlcar.sim import SPEC, Race, make_race
+from rlcar.sim import SPEC, Race, RaceState, make_race
 from rlcar.system import heartbeat
 from rlcar.track import TRACK_SETS, make_pool
 from rlcar.types import Array, Params, Policy, TimeStep, Trajectory, Weights
 
+_RESTART_STRIDE = 7919  # a prime, so that neighbouring seeds do not soon share their races
+
 
 class RolloutState(NamedTuple):
-    """Where N cars are between two blocks; saving it resumes the drive exactly."""
+    """The state of N cars between two blocks; a saved state continues exactly."""
 
-    race: Any
+    race: RaceState
     time_step: TimeStep
     carry: Any  # of the policy
     previous_action: jax.Array  # [N, A]
@@ -27,19 +30,25 @@ class RolloutState(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """What a block was, and the episodes that ended in it."""
+    """The size of a block and the episodes that ended in it; E is their number."""
 
-    env_steps: int
+    env_steps: int  # T times N
     reward: np.ndarray  # [E] float32
     steps: np.ndarray  # [E] int32
-    is_lap: np.ndarray  # [E] bool
-    busy_s: float = 0.0  # what driving it took, where somebody measured
+    is_lap: np.ndarray  # [E] bool, ended with a finish
+    busy_s: float = 0.0  # duration of driving the block, 0 if it was not measured
+
+
+def restart_seed(seed: int, restart_id: int) -> int:
+    """Returns the seed of the environments after the restart `restart_id` of a training."""
+    return (seed + _RESTART_STRIDE * restart_id) % 2**31
 
 
 def driving_key(seed: int, first_car: int) -> jax.Array:
-    """Returns the key that a group of cars draws its actions from, legacy uint32[2].
+    """Returns the key of the actions of a group of cars, legacy uint32[2].
 
-    The number in between keeps it from the learner's: `fold_in(key, i)` is `split(key)[i]`.
+    The constant separates it from the keys of the learner, because `fold_in(key, i)` equals
+    `split(key)[i]`.
     """
     return jax.random.fold_in(jax.random.fold_in(jax.random.PRNGKey(seed), 0x0D817E), first_car)
 
@@ -47,17 +56,18 @@ def driving_key(seed: int, first_car: int) -> jax.Array:
 def explore(
     policy: Policy, params: Params, version: Array, carry: Any, time_step: TimeStep, key: jax.Array
 ) -> tuple[Any, Array]:
-    """Returns carry and action `[N, A]` to learn from; `version` is that of the weights, `[]`."""
+    """Returns the carry and exploring actions `[N, A]`; `version` `[]` is that of the weights."""
     carry, action = policy.act(params, carry, time_step, key, explore=True)
     if policy.starts_with_random_actions:
-        # An untrained actor's one habit and a little noise would fill the replay with the same.
-        by_chance = jax.random.uniform(jax.random.fold_in(key, 1), action.shape, minval=-1.0)
-        action = jnp.where(version == 0, by_chance, action)
+        # Noise around the output of an untrained actor would fill the replay buffer with
+        # near-identical actions.
+        random = jax.random.uniform(jax.random.fold_in(key, 1), action.shape, minval=-1.0)
+        action = jnp.where(version == 0, random, action)
     return carry, action
 
 
 class Rollout:
-    """Holds N cars and drives them with whatever weights it is given."""
+    """Holds the state of N cars and drives them, block by block, with given weights."""
 
     def __init__(self, config: Config, policy: Policy, first_car: int = 0, restart_id: int = 0):
         """`first_car` is the index of its first car among those of all simulators.
@@ -69,9 +79,9 @@ class Rollout:
         pool = make_pool(TRACK_SETS["train"], config.race.track)
         race = make_race(config.race, pool)
         car_id = np.arange(first_car, first_car + cars, dtype=np.int32)
-        race_seed = (config.seed + 7919 * restart_id) % 2**31
+        race_seed = restart_seed(config.seed, restart_id)
         key = driving_key(race_seed, first_car)
-        # The same bits as JAX's, without a program that holds all tracks: seconds of every start.
+        # NumPy gives the same bits as JAX and saves seconds of compiling a program with all tracks.
         start = make_race(config.race, pool, np).reset(car_id, race_seed)
         race_state, time_step = jax.tree.map(jnp.asarray, start)
         self.state = RolloutState(
@@ -83,11 +93,12 @@ class Rollout:
             jnp.zeros(cars, jnp.int32),
             key,
         )
-        # (params, state, version) -> (state, trajectory, what ended), for those who compile it too.
+        # (params, state, version) -> (state, trajectory, ended episodes). Callers may compile it
+        # into a larger program.
         self.collect_block = _make_collect(race, policy, config.training.block_length)
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
-        """Drives one block `[T, N]`; blocks until it is done."""
+        """Drives one block `[T, N]` and waits for the result."""
         with heartbeat.stage("driving"):
             self.state, trajectory, ended = self.collect_block(
                 weights.params, self.state, weights.version
@@ -95,33 +106,40 @@ class Rollout:
             return jax.tree.map(np.asarray, trajectory), episodes_of(ended)
 
     def saved(self) -> dict[str, np.ndarray]:
-        """The cars' whole state as numbered arrays."""
+        """Returns the whole state of the cars as numbered arrays."""
         leaves = jax.device_get(jax.tree.leaves(self.state))
         return {f"{index:03d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
 
     def restore(self, saved: dict[str, np.ndarray]) -> None:
-        """Continues from what `saved` returned; raises CheckpointError if it does not fit."""
+        """Restores what `saved` returned; raises CheckpointError if it does not fit."""
         leaves, structure = jax.tree.flatten(self.state)
         stored = [saved[name] for name in sorted(saved)]
         if [x.shape for x in leaves] != [x.shape for x in stored]:
             raise CheckpointError(
-                f"the checkpoint holds the cars of another setting ({len(stored)} arrays): "
-                "resume with the run's own training.cars and algorithm"
+                f"the cars of the checkpoint ({len(stored)} arrays) do not fit this run "
+                f"({len(leaves)} arrays, or other shapes): resume with the same training.cars "
+                "and algorithm"
             )
         self.state = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in stored])
 
     def close(self) -> None:
-        """There is nothing to close: the race is a pure function."""
+        """Does nothing, because the race holds no resources."""
 
 
 def episodes_of(ended: dict[str, jax.Array]) -> Episodes:
-    """What a block's last output says, of one block `[T, N]` or of several."""
-    there = jax.tree.map(np.asarray, ended)
-    mask = there["is_last"]
-    return Episodes(mask.size, there["reward"][mask], there["steps"][mask], there["is_lap"][mask])
+    """Converts the last output of `collect_block`, of one block `[T, N]` or of several."""
+    host = jax.tree.map(np.asarray, ended)
+    is_last = host["is_last"]
+    return Episodes(
+        is_last.size, host["reward"][is_last], host["steps"][is_last], host["is_lap"][is_last]
+    )
 
 
-def _make_collect(race: Race, policy: Policy, block_length: int) -> Any:
+def _make_collect(
+    race: Race, policy: Policy, block_length: int
+) -> Callable[..., tuple[RolloutState, Trajectory, dict[str, jax.Array]]]:
+    """Compiles the function that drives one block; see `Rollout.collect_block`."""
+
     def collect(params: Any, state: RolloutState, version: jax.Array) -> tuple:
         def step(state: RolloutState, _: None) -> tuple[RolloutState, tuple]:
             key, act_key = jax.random.split(state.key)
@@ -138,10 +156,10 @@ def _make_collect(race: Race, policy: Policy, block_length: int) -> Any:
             )
             carry, action = explore(policy, params, version, state.carry, now, act_key)
             race_state, time_step, events = race.step(state.race, action)
-            # An episode's first step carries no reward and was not counted as driven.
-            fresh = time_step.is_first
-            reward = jnp.where(fresh, 0.0, state.episode_reward + time_step.reward)
-            steps = jnp.where(fresh, 0, state.episode_steps + 1)
+            # The first time step of an episode has no reward and follows no action.
+            is_first = time_step.is_first
+            reward = jnp.where(is_first, 0.0, state.episode_reward + time_step.reward)
+            steps = jnp.where(is_first, 0, state.episode_steps + 1)
             ended = {
                 "is_last": time_step.is_last,
                 "reward": reward,

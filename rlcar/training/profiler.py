@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from rich.table import Table
 
 from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
@@ -19,6 +18,7 @@ from rlcar.errors import UserError
 from rlcar.evaluation.environment import make_evaluation, make_rollout, spec_of
 from rlcar.system.console import make_console
 from rlcar.system.durable import explaining_write_errors, replacing
+from rlcar.system.tables import make_table
 from rlcar.training.trainer import Trainer
 
 _TOP_OPERATIONS = 12
@@ -116,17 +116,14 @@ def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
 def print_profile(profile: Profile) -> None:
     """Prints one screen: stages, then the operations that took longest, then figures."""
     console = make_console()
-    stages = Table(title=f"{profile.wall_s:.2f} s of wall time")
-    stages.add_column("stage")
-    stages.add_column("ms", justify="right")
-    stages.add_column("share", justify="right")
+    numbers = ("ms", "share", "executions")
+    title = f"{profile.wall_s:.2f} s of wall time"
+    stages = make_table("stage", "ms", "share", right=numbers, title=title)
     for name, seconds in sorted(profile.stages_s.items(), key=lambda one: -one[1]):
         stages.add_row(name, f"{1e3 * seconds:.1f}", f"{100 * seconds / profile.wall_s:.1f} %")
     console.print(stages)
-    table = Table(title="operations that took longest (they may run side by side)")
-    for column, justify in (("program", "left"), ("operation", "left"), ("ms", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("executions", justify="right")
+    title = "operations that took longest (they may run side by side)"
+    table = make_table("program", "operation", "ms", "executions", right=numbers, title=title)
     for program, operation, seconds, count in profile.operations[:_TOP_OPERATIONS]:
         table.add_row(program, operation, f"{1e3 * seconds:.1f}", f"{count:,}")
     console.print(table)
@@ -140,7 +137,7 @@ def print_profile(profile: Profile) -> None:
         figures["operations_per_train_step"] = kernels
     for name, value in figures.items():
         console.print(f"figure {name}={value:.6g}", highlight=False)
-    console.print(f"trace: {profile.trace}", highlight=False)
+    console.print(f"trace: {profile.trace}", highlight=False, soft_wrap=True)
     console.print("open it on https://ui.perfetto.dev, or the folder in TensorBoard")
 
 

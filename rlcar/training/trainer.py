@@ -20,11 +20,11 @@ from rlcar.replay import (
     Replay,
     SamplesPerInsert,
     Slots,
+    capacity_in_slots,
     check_memory,
     fields_of,
     host_memory,
     replay_need,
-    slots_of,
 )
 from rlcar.replay.device_rings import DeviceRings
 from rlcar.rollout.race import Episodes, Rollout, episodes_of
@@ -64,7 +64,7 @@ class Trainer:
             ratio, first = replay.samples_per_insert, replay.min_env_steps
         block_length = config.training.block_length
         if slots is None and replay.on_device:
-            slots = DeviceRings(spec, block_length, slots_of(replay, block_length))
+            slots = DeviceRings(spec, block_length, capacity_in_slots(replay, block_length))
         self._replay = Replay(
             replay, spec, block_length, config.seed, slots, agent.policy.carry_size
         )
@@ -141,7 +141,7 @@ class Trainer:
         Raises NonFiniteError, naming the first metric that is not a finite number.
         """
         if self._learner.is_on_policy:
-            batches = self._replay.everything()
+            batches = self._replay.all_blocks()
         else:
             batches = self._replay.sample(self.updates_per_call)
         self._wait_for_compiler()

@@ -1,1 +1,1 @@
-"""Requests and answers: schema, binary frames, WebSocket and the OpenAPI document."""
+"""Requests and answers: the JSON schema, the binary frames and the OpenAPI document."""

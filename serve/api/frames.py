@@ -14,35 +14,37 @@ from serve.api.schema import (
     check_range,
 )
 
-# A binary request: step, deadline in ms (0: the server's), cars, flags; then the cars' float32
-# observations, and with FLAGS_FOLLOW one byte a car that says whether its episode begins.
+# A request: step, deadline in ms (0: the server's default), cars, flags. The float32 observations
+# of the cars follow, and with FLAGS_FOLLOW one byte per car, which is 1 where an episode begins.
 REQUEST_HEAD = struct.Struct("<IHHB3x")
 ALL_FIRST, FLAGS_FOLLOW = 1, 2
-# A binary answer: step, model version (0: none), age in ms, session steps, cars, source; then the
-# cars' float32 actions.
+# An answer: step, model version (0: none), age in ms, session steps, cars, index into SOURCES. The
+# float32 actions of the cars follow.
 ANSWER_HEAD = struct.Struct("<IIfIHB5x")
 SOURCES = ("model", "hold", "fallback")
 
 
-def pack_request(observed: ObservationBatch, step: int, deadline_ms: int = 0) -> bytes:
-    """The frame of a request; `deadline_ms` 0 leaves it to the server."""
-    cars = len(observed.observation)
+def pack_request(batch: ObservationBatch, step: int, deadline_ms: int = 0) -> bytes:
+    """Returns the frame of a request; with `deadline_ms=0` the server's default applies."""
+    cars = len(batch.observation)
     head = REQUEST_HEAD.pack(step, deadline_ms, cars, FLAGS_FOLLOW)
-    body = np.ascontiguousarray(observed.observation, "<f4").tobytes()
-    return head + body + observed.is_first.astype(np.uint8).tobytes()
+    body = np.ascontiguousarray(batch.observation, "<f4").tobytes()
+    return head + body + batch.is_first.astype(np.uint8).tobytes()
 
 
 def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> CheckedRequest:
-    """Takes a frame apart; raises RequestError unless all of it is as it says."""
+    """Parses the frame of a request; raises RequestError unless it is valid."""
     if len(frame) < REQUEST_HEAD.size:
-        raise RequestError(f"a frame of {len(frame)} bytes: its head alone has {REQUEST_HEAD.size}")
+        raise RequestError(
+            f"the frame has {len(frame)} bytes: its header alone has {REQUEST_HEAD.size}"
+        )
     step, deadline_ms, cars, flags = REQUEST_HEAD.unpack_from(frame)
     if not 1 <= cars <= MAX_CARS or flags > 3 or deadline_ms > 1000:
         raise RequestError(f"a frame for {cars} cars, flags {flags}, deadline {deadline_ms} ms")
     numbers = 4 * cars * len(allowed.low)
-    wanted = REQUEST_HEAD.size + numbers + (cars if flags & FLAGS_FOLLOW else 0)
-    if len(frame) != wanted:
-        raise RequestError(f"a frame of {len(frame)} bytes: {cars} cars make {wanted}")
+    expected = REQUEST_HEAD.size + numbers + (cars if flags & FLAGS_FOLLOW else 0)
+    if len(frame) != expected:
+        raise RequestError(f"the frame has {len(frame)} bytes: one for {cars} cars has {expected}")
     flat = np.frombuffer(frame, "<f4", numbers // 4, REQUEST_HEAD.size)
     observation = flat.reshape(cars, -1)
     check_range(observation, allowed)
@@ -61,7 +63,7 @@ def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> Che
 
 
 def pack_answer(step: int, answer: ActAnswer) -> bytes:
-    """The frame of an answer."""
+    """Returns the frame of an answer."""
     rows = answer.actions if answer.action is None else [answer.action]
     actions = np.array(rows, "<f4")
     head = ANSWER_HEAD.pack(
@@ -76,7 +78,7 @@ def pack_answer(step: int, answer: ActAnswer) -> bytes:
 
 
 def unpack_answer(frame: bytes) -> tuple[int, ActAnswer]:
-    """Returns the step and the answer of a frame, with `actions` even for one car."""
+    """Returns the step and the answer of a frame; the answer has `actions` even for one car."""
     step, version, age_ms, session_steps, cars, source = ANSWER_HEAD.unpack_from(frame)
     actions = np.frombuffer(frame, "<f4", offset=ANSWER_HEAD.size).reshape(cars, -1)
     return step, ActAnswer(

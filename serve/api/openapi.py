@@ -1,4 +1,4 @@
-"""The OpenAPI document: what each route takes and gives, with units and the model's own ranges."""
+"""The OpenAPI document: requests and answers of each route, with units and the model's ranges."""
 
 from typing import Any
 
@@ -6,27 +6,30 @@ from rlcar import __version__
 from serve.api.schema import MAX_CARS, ObservationRange
 from serve.settings import ServeSettings
 
+_Json = dict[str, Any]  # a part of the document
+
 _NAME = "^[A-Za-z0-9_.:-]{1,64}$"
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
 
 
-def openapi(allowed: ObservationRange, settings: ServeSettings) -> dict[str, Any]:
-    """Returns the document; `allowed` are the ranges of the model that acts."""
-    document: dict[str, Any] = {
+def openapi(allowed: ObservationRange, settings: ServeSettings) -> _Json:
+    """Returns the document; `allowed` is the range of the model that acts."""
+    document: _Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "rlcar policy server",
             "version": __version__,
-            "description": "A learned driver. Every answer of /v1/act carries an action.",
+            "description": "Serves a trained driving policy. Every answer of /v1/act to a request "
+            "that passes authentication and limits contains an action.",
         },
         "paths": {
             "/v1/act": {"post": _act(settings)},
-            "/v1/models": {"get": _get("Lists the versions, newest first.", "ModelList")},
+            "/v1/models": {"get": _get("List the model versions, newest first.", "ModelList")},
             "/v1/models/{version}": {"get": _model()},
-            "/health/live": {"get": _get("The process runs.", "Health")},
-            "/health/ready": {"get": _get("A model acts.", "Health", {"503": "Health"})},
+            "/health/live": {"get": _get("Check that the process runs.", "Health")},
+            "/health/ready": {"get": _get("Check that a model acts.", "Health", "not ready")},
             "/metrics": {"get": _metrics()},
-            "/openapi.json": {"get": _get("This document.", None)},
+            "/openapi.json": {"get": _get("Get this document.", None)},
         },
         "components": {
             "schemas": {
@@ -64,7 +67,7 @@ def openapi(allowed: ObservationRange, settings: ServeSettings) -> dict[str, Any
     return document
 
 
-_SUMMARY: dict[str, Any] = {
+_SUMMARY: _Json = {
     "version": {"type": "integer", "minimum": 1},
     "created": {"type": "string", "description": "ISO 8601, UTC"},
     "aliases": {"type": "array", "items": {"type": "string"}},
@@ -75,10 +78,10 @@ _SUMMARY: dict[str, Any] = {
 }
 
 
-def _observation(allowed: ObservationRange) -> dict[str, Any]:
-    """One observation; five rays / 150 px and speed / top speed, in the race."""
+def _observation(allowed: ObservationRange) -> _Json:
+    """Describes one observation; in the race: five rays / 150 px and speed / top speed."""
     size = len(allowed.low)
-    items: dict[str, Any] = {
+    items: _Json = {
         "type": "number",
         "minimum": float(allowed.low.min()),
         "maximum": float(allowed.high.max()),
@@ -86,14 +89,34 @@ def _observation(allowed: ObservationRange) -> dict[str, Any]:
     return {"type": "array", "items": items, "minItems": size, "maxItems": size}
 
 
-def _act_request(observation: dict[str, Any]) -> dict[str, Any]:
-    shared: dict[str, Any] = {
-        "session": {"type": "string", "pattern": _NAME, "description": "remembered under it"},
-        "step": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
-        "deadline_ms": {"type": "number", "minimum": 1, "maximum": 1000},
-        "model_version": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+def _act_request(observation: _Json) -> _Json:
+    shared: _Json = {
+        "session": {
+            "type": "string",
+            "pattern": _NAME,
+            "description": "name of a session; the server remembers its cars' observations",
+        },
+        "step": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 2**32 - 1,
+            "description": "number of the session's observation; a step that was counted already "
+            "gets the last action again",
+        },
+        "deadline_ms": {
+            "type": "number",
+            "minimum": 1,
+            "maximum": 1000,
+            "description": "time to answer in ms; after it the answer is the safe action",
+        },
+        "model_version": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 2**31 - 1,
+            "description": "model version of the last answer that the client received",
+        },
         "is_first": {
-            "description": "an episode begins: of all cars, or of each",
+            "description": "whether an episode begins: for all cars, or for each",
             "anyOf": [{"type": "boolean"}, _list({"type": "boolean"})],
         },
     }
@@ -105,38 +128,52 @@ def _act_request(observation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _act_answer() -> dict[str, Any]:
+def _act_answer() -> _Json:
     number = {"type": "number", "minimum": -1, "maximum": 1}
     action = {
         "type": "array",
         "items": number,
         "minItems": 2,
         "maxItems": 2,
-        "description": "steering (1: full lock to the left, headings grow), throttle (-1: brake)",
+        "description": "steering (1: full lock to the left, which increases the heading), "
+        "throttle (1: full throttle, -1: full brake)",
     }
     properties = {
-        "source": {"enum": ["model", "hold", "fallback"]},
+        "source": {
+            "enum": ["model", "hold", "fallback"],
+            "description": "model: the policy's action; hold: the session's last action again; "
+            "fallback: the safe action, which brakes and steers straight ahead",
+        },
         "model_version": {"type": ["integer", "null"]},
-        "age_ms": {"type": "number", "minimum": 0},
+        "age_ms": {
+            "type": "number",
+            "minimum": 0,
+            "description": "time in ms since the observation behind the action arrived",
+        },
         "action": action,
         "actions": _list(action),
-        "session_steps": {"type": "integer", "minimum": 0},
+        "session_steps": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "observations in the session's memory",
+        },
         "error": {"type": "string"},
     }
     return _object(properties, required=["source", "model_version", "age_ms"])
 
 
-def _act(settings: ServeSettings) -> dict[str, Any]:
+def _act(settings: ServeSettings) -> _Json:
     refused = {
-        "400": "no JSON, or no HTTP to speak of",
-        "409": "the session drives another number of cars",
-        "415": "not application/json, or compressed",
-        "422": "a wrong type, size or range; the safe action is in the answer",
+        "400": "invalid JSON or invalid HTTP",
+        "409": "the session has another number of cars",
+        "415": "the content type is not application/json, or the body is compressed",
+        "422": "a wrong type, size or range; the answer contains the safe action",
     }
     return {
-        "summary": "An action for one car, or for each of up to 256.",
-        "description": f"Past the deadline ({settings.deadline_ms:g} ms unless the request says) "
-        f"the answer is the safe action. A body has at most {settings.act_body_bytes} bytes.",
+        "summary": "Get an action for one car, or for each of up to 256.",
+        "description": f"After the deadline ({settings.deadline_ms:g} ms unless the request sets "
+        "another) the answer is the safe action. A body has at most "
+        f"{settings.act_body_bytes} bytes.",
         "requestBody": {"required": True, "content": _json("ActRequest")},
         "responses": {
             **_guard(),
@@ -146,69 +183,71 @@ def _act(settings: ServeSettings) -> dict[str, Any]:
     }
 
 
-def _model() -> dict[str, Any]:
+def _model() -> _Json:
     name = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,32}$"}
-    text = "a number, an alias, `latest`, or `serving`"
-    operation = _get("One version, with its settings and lineage.", "Model", {"404": "Error"})
+    text = "a version number, an alias, `latest`, or `serving`: the version that acts"
+    summary = "Get one model version with its settings and lineage."
+    operation = _get(summary, "Model")
+    operation["responses"]["404"] = _response("there is no such version", "Error")
     parameter = {"name": "version", "in": "path", "required": True, "schema": name}
     return operation | {"parameters": [parameter | {"description": text}]}
 
 
-def _metrics() -> dict[str, Any]:
+def _metrics() -> _Json:
     content = {"text/plain": {"schema": {"type": "string"}}}
-    ok = {"description": "Prometheus text", "content": content}
-    return {"summary": "Metrics of this process.", "responses": {"200": ok, **_guard()}}
+    ok = {"description": "metrics in Prometheus's text format", "content": content}
+    summary = "Get the metrics of this process."
+    return {"summary": summary, "responses": {"200": ok, **_guard()}}
 
 
-def _get(summary: str, schema: str | None, others: dict[str, str] | None = None) -> dict[str, Any]:
-    others = others or {}
-    answers = {status: _response("no", name) for status, name in others.items()}
-    return {
-        "summary": summary,
-        "responses": {"200": _response("yes", schema), **answers, **_guard()},
-    }
+def _get(summary: str, schema: str | None, if_unavailable: str | None = None) -> _Json:
+    """Describes a GET operation; `if_unavailable` is the meaning of a 503 with the same schema."""
+    responses = {"200": _response("success", schema), **_guard()}
+    if if_unavailable is not None:
+        responses["503"] = _response(if_unavailable, schema)
+    return {"summary": summary, "responses": responses}
 
 
-def _guard() -> dict[str, Any]:
-    """What the guard around all routes may say."""
+def _guard() -> _Json:
+    """Describes the refusals of the guard around all routes."""
     texts = {
-        "400": "a bad Host header or body",
+        "400": "an invalid Host header or body",
         "401": "no valid token",
-        "403": "the token lacks the scope, or another site's page asked",
-        "405": "not that method",
-        "408": "the body did not come in time",
-        "413": "too large a body",
-        "421": "not a host name of this server",
-        "429": "too many requests; Retry-After says when",
+        "403": "the token lacks the scope, or the request comes from a page of another site",
+        "405": "the method is not allowed",
+        "408": "the body did not arrive in time",
+        "413": "the body is too large",
+        "421": "the host name is not one of this server",
+        "429": "too many requests; Retry-After gives the time to wait in seconds",
     }
     return {status: _response(text, "Error") for status, text in texts.items()}
 
 
-def _response(text: str, schema: str | None) -> dict[str, Any]:
+def _response(text: str, schema: str | None) -> _Json:
     content = {"application/json": {"schema": {"type": "object"}}} if schema is None else None
     return {"description": text, "content": content or _json(str(schema))}
 
 
-def _either(text: str) -> dict[str, Any]:
-    """Refused by the route, with the safe action, or by the guard before it."""
+def _either(text: str) -> _Json:
+    """Describes a refusal by the route, with the safe action, or by the guard before it."""
     schema = {"anyOf": [_ref("ActAnswer"), _ref("Error")]}
     return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
-def _json(name: str) -> dict[str, Any]:
+def _json(name: str) -> _Json:
     return {"application/json": {"schema": _ref(name)}}
 
 
-def _ref(name: str) -> dict[str, Any]:
+def _ref(name: str) -> _Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    """One for each car."""
+def _list(items: _Json) -> _Json:
+    """Describes a list with one entry per car."""
     return {"type": "array", "items": items, "minItems": 1, "maxItems": MAX_CARS}
 
 
-def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+def _object(properties: _Json, required: list[str] | None = None) -> _Json:
     return {
         "type": "object",
         "properties": properties,

@@ -1,6 +1,6 @@
-"""Requests and answers: strict types, units and ranges; what cannot be right is refused."""
+"""Requests and answers of `/v1/act`: strict types, units and ranges; invalid input is refused."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -10,11 +10,12 @@ from msgspec import UNSET, Meta, UnsetType
 from rlcar.errors import UserError
 
 MAX_CARS = 256
-MAX_OBSERVATION = 4096
+MAX_OBSERVATION = 4096  # numbers in one observation
+SAFE_ACTION = (0.0, -1.0)  # steering straight ahead, full brake
 
 Source = Literal["model", "hold", "fallback"]
 SessionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")]
-# JSON knows numbers alone: 7.0 is an integer.
+# JSON has no integers of its own: 7.0 counts as one.
 StepNumber = Annotated[float, Meta(ge=0, le=2**32 - 1, multiple_of=1)]
 VersionNumber = Annotated[float, Meta(ge=0, le=2**31 - 1, multiple_of=1)]
 Milliseconds = Annotated[float, Meta(ge=1.0, le=1000.0)]
@@ -22,7 +23,7 @@ Vector = Annotated[list[float], Meta(min_length=1, max_length=MAX_OBSERVATION)]
 
 
 class RequestError(UserError):
-    """A request that cannot be answered by the policy; `status` is HTTP's."""
+    """A request that the policy cannot answer; `status` is the HTTP status."""
 
     def __init__(self, error: str, status: int = 422):
         super().__init__(error)
@@ -30,10 +31,11 @@ class RequestError(UserError):
 
 
 class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What one car saw (`observation`), or what up to 256 saw (`observations`).
+    """The observation of one car (`observation`), or those of up to 256 (`observations`).
 
-    In a session the server remembers what the same cars saw before. `step` counts a session's
-    observations: one that was counted already, a repeated request, gets the last action again.
+    In a session the server remembers the earlier observations of the same cars. `step` counts the
+    session's observations: a repeated request, whose step was counted already, gets the last
+    action again. `model_version` is that of the last answer which the client received.
     """
 
     observation: Vector | UnsetType = UNSET
@@ -44,15 +46,16 @@ class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
     is_first: bool | Annotated[list[bool], Meta(min_length=1, max_length=MAX_CARS)] = False
     step: StepNumber | UnsetType = UNSET
     deadline_ms: Milliseconds | UnsetType = UNSET
-    model_version: VersionNumber | UnsetType = UNSET  # the last that was heard from us
+    model_version: VersionNumber | UnsetType = UNSET
 
 
 class ActAnswer(msgspec.Struct, omit_defaults=True):
-    """An action for each car, always; `source` says whose it is.
+    """An action for each car, always; `source` says where it comes from.
 
-    `model`: the policy's, for this observation. `hold`: the session's last one again. `fallback`:
-    brake, wheels straight. `age_ms`: since the observation behind the action came in.
-    `session_steps`: observations that the session's memory holds, this one included.
+    `model`: the policy's action for this observation. `hold`: the session's last action again.
+    `fallback`: brake, steering straight ahead. `age_ms` is the time since the observation behind
+    the action arrived. `session_steps` counts the observations in the session's memory, this one
+    included.
     """
 
     source: Source
@@ -65,7 +68,7 @@ class ActAnswer(msgspec.Struct, omit_defaults=True):
 
 
 class ObservationBatch(NamedTuple):
-    """What N cars saw."""
+    """The observations of N cars at one step."""
 
     observation: np.ndarray  # [N, O] float32
     is_first: np.ndarray  # [N] bool
@@ -74,8 +77,8 @@ class ObservationBatch(NamedTuple):
 class CheckedRequest(NamedTuple):
     """A request that has passed every check."""
 
-    observed: ObservationBatch
-    is_one: bool  # asked about one car, outside a list
+    batch: ObservationBatch
+    is_single: bool  # one car, given as `observation`; the answer then has `action`, not `actions`
     session: str | None
     step: int | None
     deadline_ms: float | None
@@ -83,32 +86,31 @@ class CheckedRequest(NamedTuple):
 
 
 class ObservationRange(NamedTuple):
-    """What a model's observations can be."""
+    """The range of a model's observations."""
 
     low: np.ndarray  # [O] float32
-    high: np.ndarray
-    bounds: tuple[tuple[float, float], ...]  # the same, for a single car without NumPy
+    high: np.ndarray  # [O] float32
+    bounds: tuple[tuple[float, float], ...]  # the same as pairs, to check a single car quickly
 
 
 def make_range(low: Sequence[float], high: Sequence[float]) -> ObservationRange:
-    """Returns the range of observations between two of them."""
+    """Returns the range between two observations `[O]`."""
     ends = np.array([low, high], np.float32)
     return ObservationRange(ends[0], ends[1], tuple(zip(*ends.tolist(), strict=True)))
 
 
-# Of the race: five rays and the speed. Every model that can be served is of the race.
+# Five rays and the speed. Only models of the race can be served.
 RACE_RANGE = make_range([0.0] * 6, [1.0] * 6)
-_ONE = {False: np.zeros(1, bool), True: np.ones(1, bool)}
-
+_IS_FIRST_OF_ONE = {False: np.zeros(1, bool), True: np.ones(1, bool)}
 
 _DECODER = msgspec.json.Decoder(ActRequest, strict=True)
 _ENCODER = msgspec.json.Encoder()
 
 
 def require_uncompressed(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises RequestError for a compressed body: it could hold a thousand times its length.
+    """Raises RequestError for a compressed body, which could unfold to a thousand times its length.
 
-    Names are in lower case, as ASGI has them.
+    Header names are in lower case, as ASGI gives them.
     """
     for name, value in headers:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
@@ -117,7 +119,7 @@ def require_uncompressed(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def decode_act(body: bytes) -> ActRequest:
-    """Parses a body; raises RequestError with what is wrong where."""
+    """Parses a body; the RequestError of an invalid one names the field."""
     try:
         request = _DECODER.decode(body)
     except msgspec.ValidationError as error:
@@ -129,15 +131,15 @@ def decode_act(body: bytes) -> ActRequest:
     return request
 
 
-def encode(answer: Any) -> bytes:
-    """JSON of an answer."""
+def encode(answer: ActAnswer | Mapping[str, str]) -> bytes:
+    """Returns an answer as JSON."""
     return _ENCODER.encode(answer)
 
 
-def checked(request: ActRequest, allowed: ObservationRange) -> CheckedRequest:
+def check_request(request: ActRequest, allowed: ObservationRange) -> CheckedRequest:
     """Returns the request with its arrays; raises RequestError for a wrong size or range."""
-    is_one = request.observation is not UNSET
-    rows: Any = [request.observation] if is_one else request.observations
+    is_single = request.observation is not UNSET
+    rows: Any = [request.observation] if is_single else request.observations
     size = len(allowed.bounds)
     for index, row in enumerate(rows):
         if len(row) != size:
@@ -145,22 +147,22 @@ def checked(request: ActRequest, allowed: ObservationRange) -> CheckedRequest:
                 f"observation {index} has {len(row)} numbers: this model takes {size}"
             )
     first = request.is_first
-    if is_one and isinstance(first, bool):
-        # A single car, the usual case: NumPy would take longer than the policy.
+    if is_single and isinstance(first, bool):
+        # The usual case, a single car, for which NumPy would take longer than the policy.
         for number, (low, high) in zip(rows[0], allowed.bounds, strict=True):
             if not low <= number <= high:
                 check_range(np.array(rows, np.float64), allowed)
-        observed = ObservationBatch(np.array(rows, np.float32), _ONE[first])
+        batch = ObservationBatch(np.array(rows, np.float32), _IS_FIRST_OF_ONE[first])
     else:
         exact = np.array(rows, np.float64)
         check_range(exact, allowed)
         is_first = np.full(len(rows), first) if isinstance(first, bool) else np.array(first)
         if len(is_first) != len(rows):
             raise RequestError(f"is_first has {len(is_first)} entries for {len(rows)} observations")
-        observed = ObservationBatch(exact.astype(np.float32), is_first)
+        batch = ObservationBatch(exact.astype(np.float32), is_first)
     return CheckedRequest(
-        observed,
-        is_one,
+        batch,
+        is_single,
         request.session or None,
         None if isinstance(request.step, UnsetType) else int(request.step),
         request.deadline_ms or None,
@@ -169,18 +171,18 @@ def checked(request: ActRequest, allowed: ObservationRange) -> CheckedRequest:
 
 
 def check_range(observation: np.ndarray, allowed: ObservationRange) -> None:
-    """Raises RequestError where `[N, O]` is not finite or out of its range."""
-    # A NaN is neither above nor below, so the question is whether all are inside.
+    """Raises RequestError if a number of `[N, O]` is not finite or out of its range."""
+    # A NaN is neither above nor below a bound, so this tests whether all numbers are inside.
     inside = (observation >= allowed.low) & (observation <= allowed.high)
     if not inside.all():
         row, column = np.argwhere(~inside)[0]
         raise RequestError(
-            f"observation {row}, number {column} is {_shown(observation[row, column])}: outside "
-            f"{_shown(allowed.low[column])} to {_shown(allowed.high[column])}"
+            f"observation {row}, number {column} is {_digits(observation[row, column])}: outside "
+            f"{_digits(allowed.low[column])} to {_digits(allowed.high[column])}"
         )
 
 
-def _shown(number: np.floating[Any]) -> str:
-    """As few digits as tell a number from its neighbours: 1.0000001 must not be shown as 1."""
+def _digits(number: np.floating[Any]) -> str:
+    """Returns as few digits as identify the number: 1.0000001 must not be shown as 1."""
     short = f"{number:g}"
     return short if type(number)(short) == number else str(number)

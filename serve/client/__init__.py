@@ -1,4 +1,4 @@
-"""The SDK: a car's side of the policy server."""
+"""The SDK: clients of the policy server, for cars."""
 
 from serve.client.client import AsyncDriveClient, DriveClient, ServerError
 

@@ -1,4 +1,4 @@
-"""Where a server is and what it is told with each request: checked once, before any connection."""
+"""The server's address and the headers of each request, checked once, before any connection."""
 
 import math
 import re
@@ -10,40 +10,40 @@ import httpx
 
 from rlcar.errors import UserError
 
-MOST_TIMEOUT_MS = 60_000.0
-# What a server takes in a body of JSON, and in the address of a socket.
+MAX_TIMEOUT_MS = 60_000.0
+# Session names that a server accepts in a JSON body, and in the address of a WebSocket.
 _BODY_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _SOCKET_NAME = re.compile(r"[ -~]{1,64}")
 _TOKEN = re.compile(r"[!-~]+")
 
 
 class ServerError(UserError):
-    """A server that cannot be reached or does not let us in; only `check` raises it."""
+    """The server cannot be reached or refuses the client, or the client's options are invalid."""
 
 
 class ServerAddress(NamedTuple):
-    """A server, as one client speaks to it."""
+    """A server and the token of one client."""
 
-    url: str  # http(s)://HOST:PORT/PREFIX, without a slash at its end
+    url: str  # http(s)://HOST:PORT/PREFIX, without a trailing slash
     token: str | None
     tls: ssl.SSLContext | None  # None: http, which has no certificates
 
     def headers(self, session: str) -> dict[str, str]:
-        """What goes along with every request; a proxy finds the session's replica by the first."""
+        """Returns the headers of every request; x-session-id leads a proxy to the replica."""
         headers = {"x-session-id": quote(session, safe=":")}
         if self.token is not None:
             headers["authorization"] = f"Bearer {self.token}"
         return headers
 
     def socket_url(self, session: str) -> str:
-        """The address of the session's socket: wss where the server is https."""
+        """Returns the address of the session's WebSocket: wss if the server is https."""
         scheme, rest = self.url.split("://", 1)
         socket_scheme = {"http": "ws", "https": "wss"}[scheme]
         return f"{socket_scheme}://{rest}/v1/drive?session={quote(session, safe=':')}"
 
 
 def parse_address(url: str, token: str | None) -> ServerAddress:
-    """Returns the address; raises ServerError for what is none, or a token that cannot be sent."""
+    """Returns the address; raises ServerError if it or the token is invalid."""
     try:
         parts = urlsplit(url)
         is_server = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -52,44 +52,48 @@ def parse_address(url: str, token: str | None) -> ServerAddress:
         whole = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         httpx.URL(whole)
     except (ValueError, httpx.InvalidURL) as error:
-        raise ServerError(f"{url} is no server's address ({error}): say http://HOST:PORT") from None
+        raise ServerError(
+            f"{url} is not the address of a server ({error}): give http://HOST:PORT"
+        ) from None
     if not (is_server and is_port) or parts.query or parts.fragment:
-        raise ServerError(f"{url} is no server's address: say http://HOST:PORT or https://HOST")
+        raise ServerError(
+            f"{url} is not the address of a server: give http://HOST:PORT or https://HOST"
+        )
     if parts.username is not None:
-        raise ServerError("the address holds a user's name: give the token with token=, not there")
+        raise ServerError("the address contains a user name: give the token with token= instead")
     if token is not None and not _TOKEN.fullmatch(token):
         raise ServerError(
-            "the token is empty or holds a space, a line break or a letter beyond ASCII, which "
-            "no header can carry: give it as `rlcar tokens create` showed it"
+            "the token is empty or contains a space, a line break or a non-ASCII character: give "
+            "it as `rlcar tokens create` showed it"
         )
-    return ServerAddress(whole, token, _trusting() if parts.scheme == "https" else None)
+    return ServerAddress(whole, token, _make_tls() if parts.scheme == "https" else None)
 
 
 def check_session(session: str, websocket: bool) -> str:
-    """Returns the name of a session; raises ServerError for one that no server takes."""
+    """Returns the name of a session; raises ServerError if no server accepts it."""
     if _BODY_NAME.fullmatch(session):
         return session
     if not _SOCKET_NAME.fullmatch(session):
-        raise ServerError(f"session {session!r}: a name has 1 to 64 plain ASCII characters")
+        raise ServerError(f"session {session!r}: a name has 1 to 64 printable ASCII characters")
     if not websocket:
         raise ServerError(
-            f"session {session!r}: without websocket=True a name has letters, digits, and . _ : -"
+            f"session {session!r}: without websocket=True use only letters, digits, and . _ : -"
         )
     return session
 
 
 def check_timeout(timeout_ms: float) -> float:
-    """Returns the timeout in seconds; raises ServerError for one that is no time to wait."""
+    """Returns the timeout in seconds; raises ServerError if it is invalid."""
     is_number = isinstance(timeout_ms, int | float) and not isinstance(timeout_ms, bool)
-    if not is_number or not math.isfinite(timeout_ms) or not 0.0 < timeout_ms <= MOST_TIMEOUT_MS:
+    if not is_number or not math.isfinite(timeout_ms) or not 0.0 < timeout_ms <= MAX_TIMEOUT_MS:
         raise ServerError(
-            f"timeout_ms={timeout_ms}: give more than 0 and at most {MOST_TIMEOUT_MS:g} ms"
+            f"timeout_ms={timeout_ms}: give more than 0 and at most {MAX_TIMEOUT_MS:g} ms"
         )
     return timeout_ms / 1e3
 
 
-def _trusting() -> ssl.SSLContext:
-    """Trusts Mozilla's certificates, the machine's and those of SSL_CERT_FILE."""
+def _make_tls() -> ssl.SSLContext:
+    """Trusts Mozilla's certificates, those of the machine and those of SSL_CERT_FILE."""
     context = httpx.create_ssl_context()
     context.load_default_certs()
     return context

@@ -1,4 +1,4 @@
-"""A served policy drives the simulator in closed loop, over the network, as evaluation does."""
+"""Evaluates a served policy over the network: it drives the simulator in closed loop."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import jax
 import numpy as np
 from jax.experimental import io_callback
 from rich.console import Console
-from rich.table import Table
 
 from rlcar.config import parse_config
 from rlcar.config.race import RaceConfig
 from rlcar.evaluation.laps import Laps, drive, track_seeds
 from rlcar.sim import SPEC
+from rlcar.system.tables import make_table
 from rlcar.types import Array, Params, Policy, TimeStep
 from serve.client.client import DriveClient
 
@@ -20,17 +20,17 @@ from serve.client.client import DriveClient
 def drive_served(
     client: DriveClient, track_set: str | Sequence[int] = "test", race: RaceConfig | None = None
 ) -> dict[str, Any]:
-    """Drives every track of the set at once; returns laps, latencies and how often it fell back.
+    """Drives every track of the set at once; returns laps, latencies and counts of fallbacks.
 
-    The race is the one that the served model was trained for, unless another one is given.
+    Without `race` the cars drive the race that the served model was trained for.
     """
-    shown = client.check()
-    rules = race or parse_config(shown["config"]).race
+    model = client.check()
+    race = race or parse_config(model["config"]).race
     seeds = track_seeds(track_set)
-    laps = drive(_remote(client), None, rules, seeds)
+    laps = drive(_remote_policy(client), None, race, seeds)
     counts = client.counts
     return {
-        "model_version": shown["version"],
+        "model_version": model["version"],
         "tracks": len(seeds),
         "track_set": track_set if isinstance(track_set, str) else "given",
         **_lap_figures(laps),
@@ -45,10 +45,10 @@ def drive_served(
 
 
 def print_drive(result: dict[str, Any], console: Console) -> None:
-    """Prints the result as a table, then as figures."""
-    table = Table(title=f"version {result['model_version']} on the {result['track_set']} tracks")
-    for name in ("laps", "lap time", "crashes", "p50", "p99", "holds", "fallbacks"):
-        table.add_column(name, justify="right")
+    """Prints the result as a table, and then its figures one per line."""
+    columns = ("laps", "lap time", "crashes", "p50", "p99", "holds", "fallbacks")
+    title = f"version {result['model_version']} on the {result['track_set']} tracks"
+    table = make_table(*columns, right=columns, title=title)
     time_steps = result["lap_time_steps"]
     table.add_row(
         f"{100 * result['lap_rate']:.1f} % of {result['tracks']}",
@@ -65,10 +65,10 @@ def print_drive(result: dict[str, Any], console: Console) -> None:
             console.print(f"figure {name}={value:.6g}", highlight=False)
 
 
-def _remote(client: DriveClient) -> Policy:
-    """A policy whose every step is a request; in the simulator's loop like any other."""
+def _remote_policy(client: DriveClient) -> Policy:
+    """Returns a policy whose every step is a request to the server."""
 
-    def ask(observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
+    def request(observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
         reply = client.act(np.asarray(observation), np.asarray(is_first))
         return reply.action.astype(np.float32)
 
@@ -76,8 +76,8 @@ def _remote(client: DriveClient) -> Policy:
         params: Params, carry: Array, time_step: TimeStep, key: Array, explore: bool
     ) -> tuple[Array, Array]:
         shape = jax.ShapeDtypeStruct((len(carry), SPEC.action_size), np.float32)
-        seen = time_step.observation, time_step.is_first
-        return carry, io_callback(ask, shape, *seen, ordered=True)
+        inputs = time_step.observation, time_step.is_first
+        return carry, io_callback(request, shape, *inputs, ordered=True)
 
     return Policy(initial=lambda cars: np.zeros((cars, 0), np.float32), act=act)
 

@@ -1,4 +1,4 @@
-"""The connections of one client to its server, in one process and one event loop."""
+"""The connection of one client to its server, in one process and one event loop."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,16 @@ from serve.api.frames import pack_request, unpack_answer
 from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerAddress, ServerError
 
-# Import now what the first request would import: it would count against the deadline, and a fork
-# during an import deadlocks the child.
+# Import these now instead of at the first request: an import would count against its deadline, and
+# a fork during an import deadlocks the child.
 for _name in (
     *("anyio._backends._asyncio", "certifi", "concurrent.futures.thread", "encodings.idna"),
     "httpcore",
 ):
     importlib.import_module(_name)
 
-# Unused TLS context for http. It is made at import, because OpenSSL's locks do not survive a fork.
+# An unused TLS context, for http. It is made at import because OpenSSL's locks do not survive a
+# fork.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _CHECK_S = 10.0
 _CLOSE_S = 1.0
@@ -31,14 +32,14 @@ _ANSWERS = msgspec.json.Decoder(ActAnswer)
 
 
 class _Connect(connect):
-    """Follows no redirect: a token is for the server that the user has named."""
+    """Follows no redirect: a token is only for the server that the user named."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
 
 
-class Line:
-    """Asks one question at a time. Belongs to the loop and the process that it was made in."""
+class ServerConnection:
+    """Sends one request at a time; belongs to the event loop and process in which it was made."""
 
     def __init__(
         self,
@@ -47,11 +48,11 @@ class Line:
         timeout_s: float,
         on_connect: Callable[[], None],
     ):
-        """`on_connect` hears of every WebSocket that is opened."""
+        """`on_connect` is called for every WebSocket that is opened."""
         self._server, self._session, self._timeout_s = server, session, timeout_s
         self._on_connect = on_connect
         self._headers = server.headers(session)
-        # A session's observations have an order, so its questions have one too.
+        # The observations of a session have an order, so its requests must have one too.
         self.lock = asyncio.Lock()
         self._socket: ClientConnection | None = None
         self._web = httpx.AsyncClient(
@@ -63,20 +64,20 @@ class Line:
         )
 
     async def close(self) -> None:
-        """Ends the connections."""
+        """Closes the HTTP connections and the WebSocket."""
         await self._web.aclose()
         if self._socket is not None:
             await self._socket.close()
 
     def drop(self) -> None:
-        """Ends the socket without a word; the next question opens another."""
+        """Aborts the WebSocket; the next request opens another."""
         socket, self._socket = self._socket, None
         if socket is not None:
-            with contextlib.suppress(RuntimeError):  # its loop is closed
+            with contextlib.suppress(RuntimeError):  # its loop may be closed
                 socket.transport.abort()
 
-    async def look(self) -> dict[str, Any]:
-        """The model that would drive, with its settings; raises ServerError when none can."""
+    async def fetch_model(self) -> dict[str, Any]:
+        """Returns the model that acts, with its settings; raises ServerError if there is none."""
         url = self._server.url
         try:
             answer = await self._web.get(f"{url}/v1/models/serving", timeout=_CHECK_S)
@@ -88,15 +89,15 @@ class Line:
         try:
             return dict(answer.json())
         except (TypeError, ValueError) as error:
-            raise ServerError(f"{url} is no policy server: {answer.text[:200]}") from error
+            raise ServerError(f"{url} is not a policy server: {answer.text[:200]}") from error
 
-    async def ask_http(
-        self, observed: ObservationBatch, step: int, version: int | None
+    async def act_by_http(
+        self, batch: ObservationBatch, step: int, version: int | None
     ) -> ActAnswer:
-        """Asks over HTTP; a refusal is an answer too."""
+        """Requests actions over HTTP; a refusal becomes an answer with an error."""
         body = {
-            "observations": observed.observation.astype(float).tolist(),
-            "is_first": observed.is_first.tolist(),
+            "observations": batch.observation.astype(float).tolist(),
+            "is_first": batch.is_first.tolist(),
             "session": self._session,
             "step": step,
             "deadline_ms": self._deadline_ms,
@@ -111,8 +112,8 @@ class Line:
             return _ANSWERS.decode(answer.content)
         return ActAnswer("fallback", None, 0.0, error=f"{answer.status_code}: {answer.text[:200]}")
 
-    async def ask_socket(self, observed: ObservationBatch, step: int) -> ActAnswer:
-        """Asks over the socket, which is opened if need be."""
+    async def act_by_websocket(self, batch: ObservationBatch, step: int) -> ActAnswer:
+        """Requests actions over the WebSocket, and opens it if there is none."""
         if self._socket is None:
             self._socket = await _Connect(
                 self._server.socket_url(self._session),
@@ -123,13 +124,13 @@ class Line:
                 ssl=self._server.tls,
             )
             self._on_connect()
-        await self._socket.send(pack_request(observed, step, int(self._deadline_ms)))
+        await self._socket.send(pack_request(batch, step, int(self._deadline_ms)))
         while True:
             frame = await self._socket.recv()
             if isinstance(frame, str):
                 return _ANSWERS.decode(frame)
             answered, answer = unpack_answer(frame)
-            # What comes late was asked about a moment that has passed.
+            # A late answer belongs to an earlier observation, and is discarded.
             if answered == step:
                 return answer
 

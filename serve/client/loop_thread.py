@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for programs without one; safe where processes fork."""
+"""An event loop in its own thread, for programs without one; safe in processes that fork."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_LAST_TURNS_S = 0.01
+_LAST_TURNS_S = 0.01  # in which closed connections release their sockets
 
 
 class LoopThread:
@@ -18,7 +18,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         if sys.is_finalizing():
-            raise RuntimeError("the interpreter ends")
+            raise RuntimeError("the interpreter is shutting down")
         self._pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="rlcar-drive", daemon=True)
@@ -30,16 +30,16 @@ class LoopThread:
 
     @property
     def is_usable(self) -> bool:
-        """Whether something can still be run; a fork copies no threads."""
+        """Whether the loop runs; a fork copies no threads."""
         return not self.is_inherited and self._thread.is_alive() and not self._loop.is_closed()
 
     @property
     def is_inherited(self) -> bool:
-        """Whether this process was forked from the one whose loop and thread these are."""
+        """Whether the loop and thread belong to the parent of this forked process."""
         return self._pid != os.getpid()
 
     def run(self, make: Callable[[], Coroutine[Any, Any, T]], timeout_s: float) -> T:
-        """Runs a coroutine; raises TimeoutError when it takes longer."""
+        """Runs a coroutine and returns its result; raises TimeoutError if it takes longer."""
         coroutine = make()
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -52,8 +52,8 @@ class LoopThread:
             future.cancel()
 
     def stop(self, timeout_s: float) -> None:
-        """Ends the thread, and what is still running in it."""
-        with contextlib.suppress(RuntimeError):  # it has ended already
+        """Ends the thread and the tasks that still run in it."""
+        with contextlib.suppress(RuntimeError):  # the loop may have ended already
             self._loop.call_soon_threadsafe(self._loop.stop)
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
@@ -67,28 +67,27 @@ class LoopThread:
                 task.cancel()
             if left:
                 self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            # Connections that were closed let go of their sockets in the next turns of the loop.
             self._loop.run_until_complete(asyncio.sleep(_LAST_TURNS_S))
             self._loop.close()
 
 
-def starting() -> threading.Lock:
-    """The lock under which threads are started."""
-    return _starting
+def thread_start_lock() -> threading.Lock:
+    """Returns the lock under which threads are started."""
+    return _start_lock
 
 
-def leave_to_parent(what: Any) -> None:
-    """Keeps what a forked process inherited: ending it here would end it for the parent too."""
-    _inherited.append(what)
+def leave_to_parent(inherited: object) -> None:
+    """Keeps an inherited object alive: its end here would end it for the parent process too."""
+    _inherited.append(inherited)
 
 
 def _renew_lock() -> None:
-    """Another thread of the parent may have held the lock, and is not here to give it back."""
-    global _starting
-    _starting = threading.Lock()
+    """Replaces the lock: a thread of the parent may have held it, and does not exist here."""
+    global _start_lock
+    _start_lock = threading.Lock()
 
 
-_inherited: list[Any] = []
-_starting = threading.Lock()
+_inherited: list[object] = []
+_start_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)

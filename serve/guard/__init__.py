@@ -1,1 +1,1 @@
-"""Who may ask for what, how much and how often."""
+"""Authentication, scopes, and limits of size and rate."""

@@ -1,6 +1,6 @@
-"""Which scope each route needs: the one table that the guard, the routes and the meter read.
+"""The scope that each route needs: the one table for the guard, the routes and the metrics.
 
-A path that is not in this table does not exist, whatever the router would make of it.
+The guard answers 404 to a path that is not in this table, even if the router knows it.
 """
 
 import re
@@ -11,16 +11,16 @@ AccessScope = Literal["read", "act", "drive", "admin"]
 
 
 class Access(NamedTuple):
-    """What the guard knows of a route."""
+    """How the guard treats a route."""
 
-    scope: AccessScope | None  # None: everybody may ask
+    scope: AccessScope | None  # None: no token is needed
     meaning: str  # what the route does, for the documentation
     is_socket: bool = False  # a WebSocket; the others are HTTP
-    # Asking changes something, with whatever method, so that another site's page may not ask.
+    # A request changes something, whatever its method, so pages of other sites may not send it.
     is_changing: bool = False
     # Old clients call this command with GET, so the route answers to GET besides POST.
     is_legacy_get: bool = False
-    # The answer has no end, so the login behind it is checked again and again.
+    # The answer has no end, so the guard checks the login again and again.
     is_endless: bool = False
 
 
@@ -43,7 +43,7 @@ ROUTES: Mapping[str, Access] = {
     "/health/ready": Access(None, "Answers 200 while a model acts, and 503 otherwise."),
     "/metrics": Access("read", "Returns the metrics of this process as Prometheus text."),
     "/openapi.json": Access("read", "Returns the OpenAPI document."),
-    # The live page's.
+    # Routes of the live page.
     "/": Access("read", "Shows the live page."),
     "/page/{path:path}": Access("read", "Returns a file of the live page."),
     "/live": Access(
@@ -77,14 +77,14 @@ ROUTES: Mapping[str, Access] = {
 
 
 class UnprintableError(ValueError):
-    """A path with control characters, line separators or the like."""
+    """The path contains control characters, line separators or other unprintable characters."""
 
 
 def find_access(kind: str, path: str) -> Access | None:
-    """Returns what a decoded path needs, or None where there is no such route.
+    """Returns how to treat a decoded path, or None if there is no such route.
 
-    `kind` is ASGI's: http or websocket. Raises UnprintableError for a path that no client of ours
-    sends: routers, proxies and logs read such paths in different ways.
+    `kind` is the type of the ASGI scope: http or websocket. Raises UnprintableError for a path that
+    routers, proxies and logs interpret in different ways.
     """
     access = ROUTES.get(path)
     if access is None:
@@ -105,12 +105,12 @@ def route_of(path: str) -> str | None:
 
 
 def legacy_methods(path: str) -> list[str]:
-    """Returns the methods of a command, POST and for old clients GET."""
+    """Returns the methods of a command: POST, and GET where old clients use it."""
     return ["POST", "GET"] if ROUTES[path].is_legacy_get else ["POST"]
 
 
 def _pattern(route: str) -> re.Pattern[str]:
-    """Starlette's notation: `{name}` is one segment, `{name:path}` whatever follows."""
+    """Compiles Starlette's notation: `{name}` is one segment, `{name:path}` any number of them."""
     parts = re.split(r"(\{[^}]*\})", route)
     kinds = (
         (".*" if part.endswith(":path}") else "[^/]+") if part.startswith("{") else re.escape(part)

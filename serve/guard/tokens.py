@@ -1,4 +1,4 @@
-"""Access tokens: named, scoped, expiring; only their hashes are kept, in one private file."""
+"""Access tokens with names, scopes and expiry; one private file stores only their hashes."""
 
 import base64
 import contextlib
@@ -20,37 +20,37 @@ from rlcar.system import durable
 from rlcar.system.regular_file import read_regular
 from rlcar.system.user_folders import expanded
 
-SCOPES = ("read", "act", "drive", "admin")  # admin may do everything
-REFRESH_S = 0.5  # a change of the file is noticed so soon
-MOST_DAYS = 36_500.0  # a token that is to work longer has no end
+SCOPES = ("read", "act", "drive", "admin")  # admin includes all others
+REFRESH_S = 0.5  # between two looks at the file
+MAX_DAYS = 36_500.0  # the longest expiry
 _DAY_S = 86_400.0
 _PREFIX = "rlcar"
 _LOGGER = logging.getLogger(__name__)
 
 
 class Token(msgspec.Struct, forbid_unknown_fields=True):
-    """One token as it is kept; times in seconds since the epoch."""
+    """One token as it is stored; times are in seconds since the epoch."""
 
     name: str
     scopes: list[str]
-    hashes: dict[str, float | None]  # SHA-256 of a secret -> when it stops; None: never
+    hashes: dict[str, float | None]  # SHA-256 of a secret -> when it expires; None: never
     created_s: float
     is_revoked: bool = False
 
     def allows(self, scope: str) -> bool:
-        """Whether it may do what needs `scope`."""
+        """Whether the token may do what needs `scope`."""
         return scope in self.scopes or "admin" in self.scopes
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    signing_key: str  # of cookies, base64
+    signing_key: str  # signs cookies; base64
     tokens: list[Token]
 
 
 class TokenStore:
-    """The file of tokens; a change of it is noticed within `REFRESH_S`.
+    """The file of tokens; a change of the file takes effect within `REFRESH_S`.
 
-    A secret has 256 random bits, so a plain SHA-256 of it cannot be searched.
+    A secret has 256 random bits, so its plain SHA-256 resists a brute-force search.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time):
@@ -58,45 +58,44 @@ class TokenStore:
         self._clock = clock
         self._looked_s = -1.0
         self._stamp: tuple[int, int, int] | None = None
-        self._told = ""  # the last complaint about the file
+        self._logged_error = ""
         self._by_hash: dict[str, tuple[Token, float | None]] = {}
         self._file = _File("", [])
 
     def create(self, name: str, scopes: Sequence[str], expires_s: float | None = None) -> str:
-        """Adds a token and returns its secret, which is shown this once.
+        """Adds a token and returns its secret, which is stored nowhere.
 
-        It ends after `expires_s`, at most `MOST_DAYS`, or never.
+        The token expires after `expires_s`, at most `MAX_DAYS`, or never.
         """
-        if expires_s is not None and not 0.0 < expires_s <= MOST_DAYS * _DAY_S:
+        if expires_s is not None and not 0.0 < expires_s <= MAX_DAYS * _DAY_S:
             raise UserError(
                 f"a token cannot expire after {expires_s / _DAY_S:g} days: give more than 0 and at "
-                f"most {MOST_DAYS:g}, or leave the expiry out for a token that never expires"
+                f"most {MAX_DAYS:g}, or leave the expiry out for a token that never expires"
             )
         unknown = sorted(set(scopes) - set(SCOPES))
         if unknown or not scopes:
-            asked = ", ".join(unknown) or "no scope"
-            raise UserError(f"{asked}: a token's scopes are among {', '.join(SCOPES)}")
+            given = f"unknown scope {', '.join(unknown)}" if unknown else "no scope is given"
+            raise UserError(f"{given}: choose from {', '.join(SCOPES)}")
         if not (name.isascii() and name.replace("-", "").isalnum() and len(name) <= 64):
             raise UserError(
-                f"token name {name!r}: take up to 64 letters, digits and hyphens, like car-7"
+                f"token name {name!r}: use 1 to 64 letters, digits and hyphens, such as car-7"
             )
         with self._changing() as file:
             if any(token.name == name for token in file.tokens):
-                raise UserError(f"there is a token {name!r} already: rotate it, or take another")
+                raise UserError(
+                    f"there is already a token {name!r}: rotate it, or choose another name"
+                )
             secret, digest = _new_secret(name)
             end_s = None if expires_s is None else self._clock() + expires_s
             file.tokens.append(Token(name, sorted(set(scopes)), {digest: end_s}, self._clock()))
         return secret
 
     def rotate(self, name: str, overlap_s: float = 3600.0) -> str:
-        """Gives a token a new secret; the old one works for `overlap_s` more.
-
-        With 0 the old secret ends at once.
-        """
-        if not 0.0 <= overlap_s <= MOST_DAYS * _DAY_S:
+        """Gives a token a new secret; the old secret stays valid for `overlap_s`."""
+        if not 0.0 <= overlap_s <= MAX_DAYS * _DAY_S:
             raise UserError(
-                f"the old secret cannot work for another {overlap_s / 60.0:g} minutes: give 0 to "
-                f"{MOST_DAYS * _DAY_S / 60.0:.0f}"
+                f"the old secret cannot stay valid for {overlap_s / 60.0:g} minutes: give 0 to "
+                f"{MAX_DAYS * _DAY_S / 60.0:.0f}"
             )
         with self._changing() as file:
             token = _find(file, name)
@@ -112,41 +111,43 @@ class TokenStore:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Ends a token at once."""
+        """Revokes a token at once."""
         with self._changing() as file:
             token = _find(file, name)
             token.is_revoked, token.hashes = True, {}
 
     def tokens(self) -> list[Token]:
-        """All tokens, revoked ones too."""
+        """Returns all tokens, including the revoked ones."""
         self._refresh()
         return list(self._file.tokens)
 
     def check(self, secret: str) -> Token | None:
-        """The living token of this secret, if there is one."""
+        """Returns the valid token of this secret, or None."""
         self._refresh()
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        # A look-up by the hash of a secret leaks through its timing at most that hash.
+        # The timing of this look-up can leak at most the hash of a secret.
         found = self._by_hash.get(digest)
         if found is None or (found[1] is not None and found[1] <= self._clock()):
             return None
         return found[0]
 
     def sign(self, message: str) -> str:
-        """A signature that only this file's key makes; URL-safe text."""
+        """Returns the signature of a message by this file's key, as URL-safe text."""
         self._refresh()
         if not self._file.signing_key:
-            raise UserError(f"{self.path} holds no tokens yet: `rlcar tokens create`")
+            raise UserError(
+                f"{self.path} contains no tokens yet: create one with `rlcar tokens create NAME`"
+            )
         key = base64.urlsafe_b64decode(self._file.signing_key)
         return _text(hmac.digest(key, message.encode(), "sha256"))
 
     def make_cookie(self, token: Token, lifetime_s: float) -> str:
-        """A signed login of `token`, for browsers."""
+        """Returns a signed cookie that logs a browser in as `token`."""
         payload = f"{token.name}.{int(self._clock() + lifetime_s)}.{secrets.token_urlsafe(12)}"
         return f"{payload}.{self.sign('cookie:' + payload)}"
 
     def check_cookie(self, cookie: str) -> Token | None:
-        """The living token that a cookie of ours logs in."""
+        """Returns the valid token of a signed cookie, or None."""
         self._refresh()
         if not self._by_hash:
             return None
@@ -178,11 +179,11 @@ class TokenStore:
         except (UserError, OSError) as error:
             if self._stamp is None:
                 raise
-            # Whoever was let in stays in: an editor's slip must not lock out every car.
-            if str(error) != self._told:
-                self._told = str(error)
-                _LOGGER.error("%s; the tokens of before still count", error)
-            if isinstance(error, OSError):  # it may be readable again without having changed
+            # Known tokens stay valid: a mistake in an editor must not lock out every car.
+            if str(error) != self._logged_error:
+                self._logged_error = str(error)
+                _LOGGER.error("%s; the tokens read before stay valid", error)
+            if isinstance(error, OSError):  # it may become readable without a change of its stamp
                 return
         self._stamp = stamp
 
@@ -201,7 +202,9 @@ class TokenStore:
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {reason_of(error)}") from error
         except msgspec.DecodeError as error:
-            raise UserError(f"{self.path} is not a file of tokens ({error}): restore it") from error
+            raise UserError(
+                f"{self.path} is not a valid file of tokens ({error}): restore or remove it"
+            ) from error
 
     def _beside(self, suffix: str) -> Path:
         return self.path.parent / f"{self.path.stem}.{suffix}"
@@ -228,7 +231,7 @@ def _find(file: _File, name: str) -> Token:
         if token.name == name and not token.is_revoked:
             return token
     names = ", ".join(token.name for token in file.tokens if not token.is_revoked) or "none"
-    raise UserError(f"there is no token {name!r}; there are: {names}")
+    raise UserError(f"there is no token {name!r}: the tokens are {names}")
 
 
 def _text(data: bytes) -> str:
@@ -236,13 +239,13 @@ def _text(data: bytes) -> str:
 
 
 def described(token: Token) -> tuple[str, str, str, str]:
-    """Name, scopes, when it was made and when it ends, as texts."""
+    """Returns a token's name, scopes, creation and expiry as texts."""
 
     def day(time_s: float) -> str:
         try:
             when = datetime.datetime.fromtimestamp(time_s, datetime.UTC)
         except (OverflowError, ValueError, OSError):  # written by hand, or by an older version
-            return f"{time_s:g} s, which is no date"
+            return f"{time_s:g} s, an invalid date"
         return when.strftime("%Y-%m-%d %H:%M UTC")
 
     ends = [end_s for end_s in token.hashes.values()]

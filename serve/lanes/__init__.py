@@ -1,1 +1,1 @@
-"""The two ways to serve: Ray Serve, and uvicorn behind HAProxy."""
+"""The two ways to serve (lanes): Ray Serve, and uvicorn behind HAProxy."""

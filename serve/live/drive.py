@@ -1,4 +1,4 @@
-"""The drive that everybody watches: a car, who steers it, a ghost beside it, what came of it."""
+"""The drive that the live page shows: a car, its driver, a ghost beside it, and the results."""
 
 from collections import deque
 from typing import Any
@@ -7,20 +7,20 @@ import numpy as np
 
 from serve.live.car import Car, Course
 from serve.live.dream import DREAM_STEPS, LiveDreamer
+from serve.live.loaded_policy import LoadedPolicy, StatefulPolicy
 from serve.live.manual_control import ManualControl
-from serve.live.policies import LoadedPolicy, StatefulPolicy
 from serve.live.wire import BRAKING, ENDED, MANUAL, RUNNING, Tick
 
-STEPS_PER_S = 30.0  # real time, by the contract of the world
+STEPS_PER_S = 30.0  # real time, as the race defines it
 FRAMES_PER_S = 60.0
-_PAUSE_STEPS = 30  # the end of an episode is looked at before the next begins
-_GHOST_PAUSE_STEPS = 300  # and a ghost may drive on for so long
+_PAUSE_STEPS = 30  # between the end of an episode and the next one
+_GHOST_PAUSE_STEPS = 300  # the same, while the ghost still drives
 _DREAM_EVERY_STEPS = 6
 assert DREAM_STEPS <= 255
 
 
 class Drive:
-    """Advances the car; pure simulation, no clock and no network."""
+    """Advances the car; pure simulation, without a clock or a network."""
 
     def __init__(self, course: Course, control: ManualControl):
         self.manual_control = control
@@ -31,32 +31,32 @@ class Drive:
         self.episodes, self.laps, self.steps = 0, 0, 0
         self.rewards: deque[float] = deque(maxlen=100)
         self.dream: np.ndarray | None = None
-        self.enter(course)
+        self.set_course(course)
 
-    def enter(self, course: Course) -> None:
-        """Goes to another world, or other tracks."""
-        self._course, self._episode, self._place = course, 0, 0
+    def set_course(self, course: Course) -> None:
+        """Begins on another course: another race, or other tracks."""
+        self._course, self._episode, self._track_index = course, 0, 0
         self.car, self.ghost_car = Car(course), Car(course)
         self.begin()
 
     def begin(self, track_seed: int | None = None) -> None:
-        """Begins an episode on a track, or again on this one; what it hides is drawn anew."""
+        """Begins an episode on a track, or again on this one, with a new hidden state."""
         seeds = self._course.seeds
         if track_seed is not None:
-            self._place = seeds.index(track_seed)
+            self._track_index = seeds.index(track_seed)
         self._episode += 1
-        self.car.begin(seeds[self._place], self._episode)
-        self.ghost_car.begin(seeds[self._place], self._episode)
+        self.car.begin(seeds[self._track_index], self._episode)
+        self.ghost_car.begin(seeds[self._track_index], self._episode)
         self._share, self._pause = 0.0, 0
         self.dream = None
 
     def next_track(self) -> None:
         """Begins an episode on the next track."""
         seeds = self._course.seeds
-        self.begin(seeds[(self._place + 1) % len(seeds)])
+        self.begin(seeds[(self._track_index + 1) % len(seeds)])
 
     def frame(self) -> dict[str, Any] | None:
-        """Advances by a frame; returns what there is to tell: an episode ended, or a duel."""
+        """Advances by a frame; returns an event for the page: an episode's or a duel's end."""
         if not self.is_running:
             return None
         self._share += STEPS_PER_S / FRAMES_PER_S
@@ -65,15 +65,15 @@ class Drive:
         self._share -= 1.0
         return self._step()
 
-    def change(self, loaded: LoadedPolicy) -> None:
-        """Puts a policy at the wheel; it takes over where the last one was."""
+    def set_policy(self, loaded: LoadedPolicy) -> None:
+        """Lets another policy drive on from where the car is."""
         if self.policy is None:
             self.policy = StatefulPolicy(loaded)
         else:
-            self.policy.change(loaded)
+            self.policy.replace(loaded)
 
     def tick(self) -> Tick:
-        """Says how things stand between the last two steps."""
+        """Returns the state at this frame, between the last two steps."""
         car, share = self.car, self._share if self.is_running else 1.0
         flags = RUNNING * self.is_running + MANUAL * self.is_manual + ENDED * car.is_ended
         flags += BRAKING * (self.is_manual and self.is_running and self.manual_control.is_braking)
@@ -93,7 +93,7 @@ class Drive:
 
     @property
     def latent(self) -> np.ndarray | None:
-        """The driving policy's latent state `[S, K]`, where it has one."""
+        """The driving policy's latent state `[S, K]`, if it has one."""
         return None if self.policy is None else self.policy.latent
 
     def _step(self) -> dict[str, Any] | None:
@@ -101,23 +101,23 @@ class Drive:
         self._drive_ghost()
         if self.car.is_ended:
             return self._wait()
-        self._look()
+        self._update_dream()
         action = np.zeros(2, np.float32)
         if self.policy is not None:
             action = self.policy.act(self.car.time_step)
         if self.is_manual:
             action = self.manual_control.action()
         self.car.drive(action)
-        for memory in (self.policy, self.dreamer):
-            if memory is not None:
-                memory.took(action)
-        return self._ended() if self.car.is_ended else None
+        for observer in (self.policy, self.dreamer):
+            if observer is not None:
+                observer.record_action(action)
+        return self._end_episode() if self.car.is_ended else None
 
-    def _look(self) -> None:
-        """Lets the world model see, and dream now and then."""
+    def _update_dream(self) -> None:
+        """Shows the world model the observation, and lets it dream every few steps."""
         if self.dreamer is None:
             return
-        self.dreamer.see(self.car.time_step)
+        self.dreamer.observe(self.car.time_step)
         if self.car.steps % _DREAM_EVERY_STEPS == 0:
             self.dream = self.dreamer.dream(self.car)
 
@@ -128,7 +128,7 @@ class Drive:
         else:
             self.ghost_car.before = self.ghost_car.pose
 
-    def _ended(self) -> dict[str, Any]:
+    def _end_episode(self) -> dict[str, Any]:
         car = self.car
         self.episodes += 1
         self.laps += car.lap_time_steps > 0
@@ -141,12 +141,15 @@ class Drive:
         return _result(self.car, "by hand" if self.is_manual else name)
 
     def _wait(self) -> dict[str, Any] | None:
-        """After an episode: a lap leads to the next track, and so does a policy's crash."""
+        """Waits after an episode, and then begins the next.
+
+        A lap leads to the next track, and so does the crash of a policy; a person tries again.
+        """
         self.car.before = self.car.pose
         self._pause += 1
         has_ghost = self.ghost is not None
-        is_ghost_out = has_ghost and not self.is_manual and not self.ghost_car.is_ended
-        if self._pause < (_GHOST_PAUSE_STEPS if is_ghost_out else _PAUSE_STEPS):
+        is_ghost_driving = has_ghost and not self.is_manual and not self.ghost_car.is_ended
+        if self._pause < (_GHOST_PAUSE_STEPS if is_ghost_driving else _PAUSE_STEPS):
             return None
         duel = None
         if self.ghost is not None:

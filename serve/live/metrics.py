@@ -1,21 +1,21 @@
-"""The live session's figures for Prometheus."""
+"""The live session's metrics for Prometheus."""
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from serve.live.session import LiveSession
 
 
-class LiveCollector:
-    """Told to a registry of prometheus_client, it says how the session goes."""
+class LiveCollector(Collector):
+    """Collects the metrics of a live session."""
 
     def __init__(self, live: LiveSession):
         self._live = live
 
     def collect(self) -> Iterator[Metric]:
-        """Yields every family; called by prometheus_client."""
+        """Yields every family of metrics; called by prometheus_client."""
         stats = self._live.stats()
         for name, help_text, key in (
             ("uptime_seconds", "Time since the session began.", "uptime_s"),
@@ -31,10 +31,3 @@ class LiveCollector:
             ("late_frames", "Frames that were late and were dropped.", self._live.late_frames),
         ):
             yield CounterMetricFamily(f"rlcar_live_{name}", help_text, value=count)
-
-
-def metrics_text(live: LiveSession) -> bytes:
-    """Prometheus's text format, of the session alone."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(LiveCollector(live))
-    return generate_latest(registry)

@@ -1,23 +1,24 @@
-"""What the live session says of itself: the road, who drives what, the figures."""
+"""The live session's messages: the road, who drives, and the figures."""
 
 import math
 from collections.abc import Collection
 from typing import Any
 
 from rlcar.track import make_track
+from rlcar.types import Array
 from serve.live.car import Car
 from serve.live.drive import Drive
-from serve.live.follow import RunFollower
 from serve.live.manual_control import ManualControl
+from serve.live.run_follower import RunFollower
 from serve.live.viewers import Viewers
 
 
 def report_track(car: Car, seeds: range) -> dict[str, Any]:
-    """Describes the road that a car is on, in px; told once for each track."""
+    """Describes the road of a car, in px; sent once for each track."""
     config = car.course.config
     track = make_track(car.track_seed, config.track)
 
-    def line(points: Any) -> list[list[float]]:
+    def line(points: Array) -> list[list[float]]:
         return [[round(float(x), 2), round(float(y), 2)] for x, y in points]
 
     return {
@@ -35,7 +36,7 @@ def report_track(car: Car, seeds: range) -> dict[str, Any]:
 
 
 def report_state(drive: Drive, control: ManualControl, viewers: Viewers) -> dict[str, Any]:
-    """Says who drives what; changes seldom."""
+    """Describes who drives; changes rarely."""
     viewer = None if control.driver is None else viewers.find(control.driver)
     loaded = None if drive.policy is None else drive.policy.loaded
     return {
@@ -51,16 +52,16 @@ def report_state(drive: Drive, control: ManualControl, viewers: Viewers) -> dict
 
 
 def report_stats(drive: Drive, follower: RunFollower | None) -> dict[str, Any]:
-    """The figures of the car, and the losses of the run where one is followed."""
+    """Returns the figures of the car, and the losses of the run if one is followed."""
     losses = [] if follower is None else follower.losses(100)
-    explores = None if follower is None else follower.last("actor/exploration_probability")
+    exploration = None if follower is None else follower.last("actor/exploration_probability")
     return {
         "episode_rewards": list(drive.rewards),
         "losses": losses,
         "episode_reward_mean": _mean(drive.rewards),
         "loss_mean": _mean(losses),
-        # A policy on the page takes its likeliest action; only a run in training explores.
-        "exploration_rate": explores or 0.0,
+        # A policy on the page takes its most likely action; only a training explores.
+        "exploration_rate": exploration or 0.0,
         "episodes": drive.episodes,
         "laps": drive.laps,
         "steps": drive.steps,

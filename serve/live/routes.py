@@ -1,81 +1,47 @@
-"""The live page's routes, to be mounted in any Starlette application."""
+"""The live page's routes: the page, its stream, its video and its commands."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import (
-    FileResponse,
-    JSONResponse,
-    Response,
-    StreamingResponse,
-)
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from rlcar.errors import RegistryUnavailableError, UserError
 from serve.api.schema import RequestError, require_uncompressed
 from serve.guard.access import legacy_methods
+from serve.live.commands import (
+    MAX_FILE_CHARACTERS,
+    ControlInput,
+    GhostRequest,
+    SaveRequest,
+    TrackRequest,
+    TryRequest,
+)
+from serve.live.loaded_policy import first_action
 from serve.live.manual_control import ControlTakenError
-from serve.live.metrics import metrics_text
-from serve.live.policies import first_action
-from serve.live.session import LiveSession
-from serve.live.video import BOUNDARY, MOST_WATCHING, MOST_WATCHING_EACH, VideoFeed
-from serve.live.viewer_socket import talk
+from serve.live.session import NO_POLICY, LiveSession
+from serve.live.video import BOUNDARY, MAX_WATCHING, MAX_WATCHING_PER_OWNER, VideoFeed
+from serve.live.viewer_socket import serve_viewer
 
 PAGE = Path(__file__).with_name("page")
-VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello gave this page
-_MOST_BODY_BYTES = 4096
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_MOST_FILE_CHARACTERS = 200
+VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello message gave to the page
 _DEPRECATED = {"Deprecation": "@1763683200", "Link": '</>; rel="deprecation"'}
 
-Unit = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-
-
-class Pedals(msgspec.Struct):
-    """What a driver asks for."""
-
-    steering: Unit
-    throttle: Unit
-
-
-class Question(msgspec.Struct):
-    """An observation to try."""
-
-    observation: Annotated[list[Share], msgspec.Meta(min_length=1, max_length=64)]
-
-
-class TrackChoice(msgspec.Struct):
-    """Which road is next."""
-
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] | None = None
-
-
-class GhostChoice(msgspec.Struct):
-    """Who drives along; nobody when it is null."""
-
-    file: Annotated[str, msgspec.Meta(min_length=1, max_length=_MOST_FILE_CHARACTERS)] | None = None
-
-
-class SaveWish(msgspec.Struct):
-    """What a new version is called."""
-
-    description: Annotated[str, msgspec.Meta(max_length=200)] = "saved on the live page"
-
-
-Answer = Callable[[LiveSession, Request], Awaitable[dict[str, Any]]]
+Handler = Callable[[LiveSession, Request], Awaitable[dict[str, Any]]]
+T = TypeVar("T")
 
 
 def live_routes(live: LiveSession, *, legacy_get: bool = True) -> list[BaseRoute]:
-    """Returns the page, its stream and its commands; `live.running()` must be around them.
+    """Returns the routes of the page, for `serve.app.make_app` with `live.running`.
 
-    With `legacy_get` the commands that old clients call with GET answer to it, deprecated; leave
-    it out where a browser may be logged in.
+    With `legacy_get` the commands that old clients call with GET answer to it, with a deprecation
+    header. Leave it out where browsers log in.
     """
     feed = VideoFeed(live)
     commands = {
@@ -90,20 +56,22 @@ def live_routes(live: LiveSession, *, legacy_get: bool = True) -> list[BaseRoute
         "/ghost": _ghost,
         "/try": _try,
     }
-    looks = {"/stats": _stats, "/list_models": _list_models, "/health": _health}
+    queries = {"/stats": _stats, "/list_models": _list_models, "/health": _health}
     return [
         Route("/", _page, methods=["GET"]),
         Route("/video_feed", _video(feed), methods=["GET"]),
         *(
             Route(
                 path,
-                _answering(live, answer),
+                _make_route(live, handler),
                 methods=legacy_methods(path) if legacy_get else ["POST"],
             )
-            for path, answer in commands.items()
+            for path, handler in commands.items()
         ),
-        *(Route(path, _answering(live, look), methods=["GET"]) for path, look in looks.items()),
-        Route("/metrics", _metrics(live), methods=["GET"]),
+        *(
+            Route(path, _make_route(live, handler), methods=["GET"])
+            for path, handler in queries.items()
+        ),
         WebSocketRoute("/live", _stream(live)),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
@@ -133,42 +101,45 @@ async def _toggle(live: LiveSession, request: Request) -> dict[str, Any]:
 
 
 async def _control(live: LiveSession, request: Request) -> dict[str, Any]:
-    pedals = await _body(request, Pedals)
-    live.manual_control.steer(pedals.steering, pedals.throttle)
+    command = await _read_body(request, ControlInput)
+    live.manual_control.steer(command.steering, command.throttle)
     return {"status": "ok"}
 
 
 async def _track(live: LiveSession, request: Request) -> dict[str, Any]:
-    choice = await _body(request, TrackChoice)
-    return {"status": "track", "seed": live.go_to_track(choice.seed)}
+    command = await _read_body(request, TrackRequest)
+    return {"status": "track", "seed": live.go_to_track(command.seed)}
 
 
 async def _ghost(live: LiveSession, request: Request) -> dict[str, Any]:
-    choice = await _body(request, GhostChoice)
-    return {"status": "ghost", "policy": await live.set_ghost(choice.file)}
+    command = await _read_body(request, GhostRequest)
+    return {"status": "ghost", "policy": await live.set_ghost(command.file)}
 
 
 async def _save(live: LiveSession, request: Request) -> dict[str, Any]:
-    wish = await _body(request, SaveWish)
-    return {"status": "saved", "version": await live.save(wish.description)}
+    command = await _read_body(request, SaveRequest)
+    return {"status": "saved", "version": await live.save(command.description)}
 
 
 async def _load(live: LiveSession, request: Request) -> dict[str, Any]:
     file = request.query_params.get("file", "")
     if not file:
         raise UserError("load_model needs ?file=, a version of /list_models, e.g. file=champion")
-    if len(file) > _MOST_FILE_CHARACTERS:
-        raise UserError(f"file has {len(file)} characters: no version is called so")
+    if len(file) > MAX_FILE_CHARACTERS:
+        raise UserError(
+            f"file has {len(file)} characters: no version has a name of more than "
+            f"{MAX_FILE_CHARACTERS}"
+        )
     return {"status": "loaded", "policy": await live.load(file)}
 
 
 async def _try(live: LiveSession, request: Request) -> dict[str, Any]:
-    question = await _body(request, Question)
-    wheel = live.drive.policy
-    if wheel is None:
-        raise UserError("there is no policy yet: wait for the run's first save, or load one")
-    steering, throttle = first_action(wheel.loaded, question.observation)
-    return {"steering": steering, "throttle": throttle, "policy": wheel.loaded.label}
+    command = await _read_body(request, TryRequest)
+    policy = live.drive.policy
+    if policy is None:
+        raise UserError(NO_POLICY)
+    steering, throttle = first_action(policy.loaded, command.observation)
+    return {"steering": steering, "throttle": throttle, "policy": policy.loaded.label}
 
 
 async def _stats(live: LiveSession, request: Request) -> dict[str, Any]:
@@ -183,22 +154,22 @@ async def _health(live: LiveSession, request: Request) -> dict[str, Any]:
     return {"status": "healthy", "uptime_s": round(live.uptime_s, 1)}
 
 
-_CHANGES = frozenset({_start, _stop, _reset, _toggle, _control, _track, _ghost, _save, _load})
+# `/try` is a command without effect on the session, so it does not need control.
+_NEED_CONTROL = frozenset({_start, _stop, _reset, _toggle, _control, _track, _ghost, _save, _load})
 
 
-def _answering(live: LiveSession, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-    """Makes a route: who asks must hold the wheel, and what is wrong is said in one sentence."""
+def _make_route(live: LiveSession, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Makes a route: its client takes control if needed, and errors become JSON."""
 
     async def route(request: Request) -> Response:
-        headers = _DEPRECATED if request.method == "GET" and answer in _CHANGES else {}
+        needs_control = handler in _NEED_CONTROL
+        headers = _DEPRECATED if request.method == "GET" and needs_control else {}
         try:
-            if answer in _CHANGES:
+            if needs_control:
                 live.take_control(_client(live, request))
-            return JSONResponse(await answer(live, request), headers=headers)
+            return JSONResponse(await handler(live, request), headers=headers)
         except ControlTakenError as error:
             return JSONResponse({"error": str(error)}, 409, headers)
-        except _TooLargeError as error:
-            return JSONResponse({"error": str(error)}, 413, {**headers, "Connection": "close"})
         except ClientDisconnect:
             return Response(status_code=400)
         except RegistryUnavailableError as error:
@@ -212,7 +183,7 @@ def _answering(live: LiveSession, answer: Answer) -> Callable[[Request], Awaitab
 
 
 def _client(live: LiveSession, request: Request) -> str:
-    """Names who asks: the page whose key comes along, else the login or address."""
+    """Names the sender: the page whose key the request carries, else the token or address."""
     viewer = live.viewers.find(request.headers.get(VIEWER_HEADER, ""))
     if viewer is not None:
         return viewer.key
@@ -227,25 +198,17 @@ def _owner(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-class _TooLargeError(UserError):
-    """A body over the limit."""
+async def _read_body(request: Request, kind: type[T]) -> T:
+    """Parses a JSON body strictly; an empty one is `{}`. Raises UserError if it is invalid.
 
-
-async def _body(request: Request, kind: type[Any]) -> Any:
-    """Reads a small JSON body strictly; an empty one is `{}`. Raises UserError for any other."""
+    The guard limits its size.
+    """
     require_uncompressed(request.headers.raw)
-    length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length) > _MOST_BODY_BYTES:
-        raise _TooLargeError(f"a body here has at most {_MOST_BODY_BYTES} bytes")
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BODY_BYTES:
-            raise _TooLargeError(f"a body here has at most {_MOST_BODY_BYTES} bytes")
+    body = await request.body()
     try:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"the body is not what {request.url.path} takes: {error}") from error
+        raise UserError(f"the body is invalid for {request.url.path}: {error}") from error
 
 
 class _VideoResponse(StreamingResponse):
@@ -256,8 +219,8 @@ class _VideoResponse(StreamingResponse):
         super().__init__(feed.parts(), 200, {"Cache-Control": "no-store"}, kind)
         self._feed, self._owner = feed, owner
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["method"] == "HEAD":  # Starlette answers it as GET, and this body has no end.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # Starlette would answer as for GET, and the body has no end
             await Response(b"", self.status_code, self.headers)(scope, receive, send)
             return
         with self._feed.watched_by(self._owner):
@@ -268,23 +231,18 @@ def _video(feed: VideoFeed) -> Callable[[Request], Awaitable[Response]]:
     async def route(request: Request) -> Response:
         owner = _owner(request)
         if feed.is_full(owner):
-            error = f"{MOST_WATCHING} already watch the video, or {MOST_WATCHING_EACH} of yours"
-            body = {"error": f"{error}: use the page's own stream"}
-            return JSONResponse(body, 429, {"Retry-After": "5"})
+            error = (
+                f"the video has at most {MAX_WATCHING} viewers, and {MAX_WATCHING_PER_OWNER} of "
+                "one token or address: use the page's own stream"
+            )
+            return JSONResponse({"error": error}, 429, {"Retry-After": "5"})
         return _VideoResponse(feed, owner)
-
-    return route
-
-
-def _metrics(live: LiveSession) -> Callable[[Request], Awaitable[Response]]:
-    async def route(request: Request) -> Response:
-        return Response(metrics_text(live), media_type=_PROMETHEUS)
 
     return route
 
 
 def _stream(live: LiveSession) -> Callable[[WebSocket], Awaitable[None]]:
     async def route(socket: WebSocket) -> None:
-        await talk(live, socket)
+        await serve_viewer(live, socket)
 
     return route

@@ -1,4 +1,4 @@
-"""Motion JPEG of the drive, for clients that show nothing but pictures."""
+"""Motion JPEG of the drive, for clients that can only show pictures."""
 
 import asyncio
 import contextlib
@@ -15,29 +15,29 @@ from serve.live.session import LiveSession
 BOUNDARY = "frame"
 VIDEO_FRAMES_PER_S = 30.0
 JPEG_QUALITY = 70
-MOST_WATCHING = 16
-MOST_WATCHING_EACH = 8  # Of one token or address.
+MAX_WATCHING = 16
+MAX_WATCHING_PER_OWNER = 8  # of one token or address
 
 
 class VideoFeed:
-    """Draws and encodes each frame once, however many watch; nothing while nobody does."""
+    """Draws and encodes each frame once for all clients, and none while there is no client."""
 
     def __init__(self, live: LiveSession, quality: int = JPEG_QUALITY):
         self._live, self._quality = live, quality
         self._renderer: tuple[tuple[int, object], Renderer] | None = None
         self._frame = b""
-        self._news = asyncio.Condition()
+        self._has_frame = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._watching: Counter[str] = Counter()
 
     def is_full(self, owner: str) -> bool:
-        """Whether the limit of viewers, in total or for this owner, is reached."""
-        everybody = self._watching.total()
-        return everybody >= MOST_WATCHING or self._watching[owner] >= MOST_WATCHING_EACH
+        """Whether the limit of clients, in total or for this owner, is reached."""
+        total = self._watching.total()
+        return total >= MAX_WATCHING or self._watching[owner] >= MAX_WATCHING_PER_OWNER
 
     @contextlib.contextmanager
     def watched_by(self, owner: str) -> Iterator[None]:
-        """Counts one client, and draws as long as there is any."""
+        """Counts one client, and draws as long as there is at least one."""
         self._watching[owner] += 1
         if self._task is None:
             self._task = asyncio.create_task(self._draw())
@@ -45,16 +45,16 @@ class VideoFeed:
             yield
         finally:
             self._watching[owner] -= 1
-            self._watching += Counter()  # Forgets owners without clients.
+            self._watching += Counter()  # removes owners without clients
             if not self._watching and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Yields the stream's parts without end."""
+        """Yields the parts of the endless stream."""
         while True:
-            async with self._news:
-                await self._news.wait()
+            async with self._has_frame:
+                await self._has_frame.wait()
                 frame = self._frame
             yield frame
 
@@ -66,14 +66,14 @@ class VideoFeed:
             head = (
                 f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             )
-            async with self._news:
+            async with self._has_frame:
                 self._frame = head.encode() + jpeg + b"\r\n"
-                self._news.notify_all()
+                self._has_frame.notify_all()
             due_s = max(due_s + 1.0 / VIDEO_FRAMES_PER_S, loop.time())
             await asyncio.sleep(due_s - loop.time())
 
     def picture(self) -> bytes:
-        """Draws the drive as it is now, 800x600, as a JPEG."""
+        """Draws the current state of the drive, 800x600, as a JPEG."""
         drive = self._live.drive
         car, tick = drive.car, drive.tick()
         key = (car.track_seed, car.course.config)

@@ -1,104 +1,90 @@
-"""One viewer's WebSocket: frames and sentences out, pedals in."""
+"""The WebSocket of one viewer: frames and messages out, the driver's input in."""
 
 import asyncio
 import contextlib
-from typing import Annotated
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rlcar.errors import UserError
 from serve.guard.limits import RateLimit
+from serve.live.commands import ControlMessage, LeaveMessage, TakeMessage
 from serve.live.session import LiveSession
-from serve.live.viewers import MOST_VIEWERS, MOST_VIEWERS_EACH, Viewer, sentence
+from serve.live.viewers import MAX_VIEWERS, MAX_VIEWERS_PER_OWNER, Viewer, make_message
 
-_MOST_BYTES = 1024
-_MOST_BAD = 20  # messages, then the socket is closed
-_MESSAGES_PER_S = 60.0  # The page sends 20 while somebody drives by hand.
-_TRY_AGAIN_LATER, _BROKE_THE_RULES = 1013, 1008
-
-_Unit = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
-
-
-class _Control(msgspec.Struct, tag="control", forbid_unknown_fields=True):
-    steering: _Unit
-    throttle: _Unit
+_MAX_MESSAGE_BYTES = 1024
+_MAX_BAD_MESSAGES = 20  # with one more the socket is closed
+_MESSAGES_PER_S = 60.0  # the page sends 20 during manual driving
+_TRY_AGAIN_LATER, _POLICY_VIOLATION = 1013, 1008  # close codes of RFC 6455 and its registry
+_DECODER = msgspec.json.Decoder(ControlMessage | TakeMessage | LeaveMessage)
 
 
-class _Take(msgspec.Struct, tag="take", forbid_unknown_fields=True):
-    """Asks for the wheel."""
-
-
-class _Leave(msgspec.Struct, tag="leave", forbid_unknown_fields=True):
-    """Gives it back."""
-
-
-_DECODER = msgspec.json.Decoder(_Control | _Take | _Leave)
-
-
-async def talk(live: LiveSession, socket: WebSocket) -> None:
-    """Serves one viewer until it goes."""
+async def serve_viewer(live: LiveSession, socket: WebSocket) -> None:
+    """Serves one viewer until it leaves."""
     identity = socket.scope.get("rlcar.identity")
     owner = "" if identity is None else identity.name
-    if len(live.viewers) >= MOST_VIEWERS or live.viewers.count_of(owner) >= MOST_VIEWERS_EACH:
-        most = f"{MOST_VIEWERS} already watch, or {MOST_VIEWERS_EACH} of yours"
-        await socket.close(_TRY_AGAIN_LATER, most)
+    if len(live.viewers) >= MAX_VIEWERS or live.viewers.count_of(owner) >= MAX_VIEWERS_PER_OWNER:
+        reason = f"limit: {MAX_VIEWERS} pages, {MAX_VIEWERS_PER_OWNER} of one token or address"
+        await socket.close(_TRY_AGAIN_LATER, reason)
         return
     viewer = Viewer(identity is None or identity.allows("drive"), owner)
-    # Counted before anything is awaited: many that come at once must not all find a free place.
-    live.greet(viewer)
+    # It is counted before the first await: many that connect at once must not all find a place.
+    live.add_viewer(viewer)
     try:
         await socket.accept()
         sending = asyncio.create_task(_send(socket, viewer))
         try:
-            await _listen(live, socket, viewer)
+            await _receive(live, socket, viewer)
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
     finally:
-        live.part(viewer)
+        live.remove_viewer(viewer)
 
 
 async def _send(socket: WebSocket, viewer: Viewer) -> None:
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it went while we wrote
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it may leave during a send
         while not viewer.is_gone:
-            for one in await viewer.news():
-                await (socket.send_text(one) if isinstance(one, str) else socket.send_bytes(one))
+            for item in await viewer.next_news():
+                if isinstance(item, str):
+                    await socket.send_text(item)
+                else:
+                    await socket.send_bytes(item)
         await socket.close(_TRY_AGAIN_LATER, "too slow")
 
 
-async def _listen(live: LiveSession, socket: WebSocket, viewer: Viewer) -> None:
-    bad = 0
+async def _receive(live: LiveSession, socket: WebSocket, viewer: Viewer) -> None:
+    bad_messages = 0
     rate = RateLimit(_MESSAGES_PER_S, 2 * _MESSAGES_PER_S)
-    while bad <= _MOST_BAD:
+    while bad_messages <= _MAX_BAD_MESSAGES:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return
-        # Reading no further slows a sender down; each message may be told to every viewer.
+        # Not reading on slows the sender down: each message may be sent on to every viewer.
         await rate.slow_down(viewer.key)
         try:
-            _obey(live, viewer, message.get("text") or message.get("bytes") or b"")
+            _handle(live, viewer, message.get("text") or message.get("bytes") or b"")
         except UserError as error:
-            viewer.tell(sentence("error", error=str(error)))
+            viewer.send_message(make_message("error", error=str(error)))
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            bad += 1
-            viewer.tell(sentence("error", error=f"that message is not one of ours: {error}"))
+            bad_messages += 1
+            viewer.send_message(make_message("error", error=f"invalid message: {error}"))
     with contextlib.suppress(RuntimeError):
-        await socket.close(_BROKE_THE_RULES, "too many bad messages")
+        await socket.close(_POLICY_VIOLATION, "too many bad messages")
 
 
-def _obey(live: LiveSession, viewer: Viewer, message: str | bytes) -> None:
-    if len(message) > _MOST_BYTES:
-        raise msgspec.ValidationError(f"it has more than {_MOST_BYTES} bytes")
-    said = _DECODER.decode(message)
-    if isinstance(said, _Leave):
-        if live.manual_control.leave(viewer.key):
+def _handle(live: LiveSession, viewer: Viewer, message: str | bytes) -> None:
+    if len(message) > _MAX_MESSAGE_BYTES:
+        raise msgspec.ValidationError(f"it has more than {_MAX_MESSAGE_BYTES} bytes")
+    command = _DECODER.decode(message)
+    if isinstance(command, LeaveMessage):
+        if live.manual_control.release(viewer.key):
             live.broadcast_state()
         return
     if not viewer.may_drive:
-        raise UserError("your login may watch, not drive")
-    if isinstance(said, _Take):
+        raise UserError("this login may watch, but not drive: use a token with the scope drive")
+    if isinstance(command, TakeMessage):
         live.take_control(viewer.key)
-    elif live.manual_control.driver == viewer.key:  # a spectator's pedals are connected to nothing
+    elif live.manual_control.driver == viewer.key:  # input of other viewers is ignored
         live.take_control(viewer.key)
-        live.manual_control.steer(said.steering, said.throttle)
+        live.manual_control.steer(command.steering, command.throttle)

@@ -1,21 +1,20 @@
-"""Everybody who watches: each gets the newest frame, and every sentence in order."""
+"""The open pages: each gets the newest frames, and every message in order."""
 
 import asyncio
 import itertools
 import secrets
-from typing import Any
 
 import msgspec
 
-MOST_VIEWERS = 64
-MOST_VIEWERS_EACH = 32  # Of one token or address.
-_MOST_WAITING = 256  # Sentences. A viewer that is so far behind does not read.
-# Only the newest sentence of these kinds counts, so a later one replaces it while it waits.
+MAX_VIEWERS = 64
+MAX_VIEWERS_PER_OWNER = 32  # of one token or address
+_MAX_WAITING = 256  # messages; a viewer that is further behind does not read
+# Only the newest message of these kinds matters, so it replaces one that still waits.
 _REPLACEABLE = frozenset({"state", "stats", "track", "versions"})
 
 
 class Viewer:
-    """One open page. It may miss frames, and sentences that a newer one of the kind replaced."""
+    """One open page. It may miss frames, and messages that a newer one of the kind replaced."""
 
     def __init__(self, may_drive: bool = True, owner: str = ""):
         """`owner` is the token or the address that opened the page."""
@@ -23,35 +22,35 @@ class Viewer:
         self.may_drive, self.owner = may_drive, owner
         self.is_gone = False
         self._frames: dict[int, bytes] = {}  # the newest of each kind
-        self._sentences: dict[str | int, str] = {}  # By kind if replaceable, else by number.
+        self._messages: dict[str | int, str] = {}  # by kind if replaceable, else by number
         self._numbers = itertools.count()
-        self._news = asyncio.Event()
+        self._has_news = asyncio.Event()
 
-    def show(self, frame: bytes) -> None:
-        """Replaces the frame of its kind that was not sent yet."""
+    def send_frame(self, frame: bytes) -> None:
+        """Queues a frame; it replaces a waiting one of its kind."""
         self._frames[frame[0]] = frame
-        self._news.set()
+        self._has_news.set()
 
-    def tell(self, sentence: str, kind: str = "") -> None:
-        """Queues a sentence; it replaces a waiting one if the kind is replaceable."""
+    def send_message(self, message: str, kind: str = "") -> None:
+        """Queues a message; it replaces a waiting one if the kind is replaceable."""
         key = kind if kind in _REPLACEABLE else next(self._numbers)
-        self._sentences.pop(key, None)  # The newer one goes to the end of the queue.
-        self._sentences[key] = sentence
-        self.is_gone |= len(self._sentences) > _MOST_WAITING
-        self._news.set()
+        self._messages.pop(key, None)  # the newer one goes to the end of the queue
+        self._messages[key] = message
+        self.is_gone |= len(self._messages) > _MAX_WAITING
+        self._has_news.set()
 
-    async def news(self) -> list[bytes | str]:
-        """Waits until there is something to send, and takes it."""
-        await self._news.wait()
-        self._news.clear()
-        taken: list[bytes | str] = [*self._sentences.values(), *self._frames.values()]
-        self._sentences.clear()
+    async def next_news(self) -> list[bytes | str]:
+        """Waits for messages and frames, and takes all of them from the queue."""
+        await self._has_news.wait()
+        self._has_news.clear()
+        taken: list[bytes | str] = [*self._messages.values(), *self._frames.values()]
+        self._messages.clear()
         self._frames.clear()
         return taken
 
 
 class Viewers:
-    """All of them."""
+    """All open pages."""
 
     def __init__(self) -> None:
         self._all: dict[str, Viewer] = {}
@@ -60,11 +59,11 @@ class Viewers:
         return len(self._all)
 
     def add(self, viewer: Viewer) -> None:
-        """Takes one more in."""
+        """Adds a viewer."""
         self._all[viewer.key] = viewer
 
     def remove(self, viewer: Viewer) -> None:
-        """Forgets one."""
+        """Removes a viewer."""
         self._all.pop(viewer.key, None)
 
     def count_of(self, owner: str) -> int:
@@ -72,22 +71,22 @@ class Viewers:
         return sum(viewer.owner == owner for viewer in self._all.values())
 
     def find(self, key: str) -> Viewer | None:
-        """Returns the viewer who knows this secret."""
+        """Returns the viewer with this secret key."""
         return self._all.get(key)
 
-    def show(self, frame: bytes) -> None:
-        """Shows everybody a frame."""
+    def send_frame(self, frame: bytes) -> None:
+        """Queues a frame for every viewer."""
         for viewer in self._all.values():
-            viewer.show(frame)
+            viewer.send_frame(frame)
 
-    def tell(self, kind: str, **said: Any) -> None:
-        """Tells everybody a sentence."""
+    def send_message(self, kind: str, **fields: object) -> None:
+        """Queues a message for every viewer."""
         if self._all:
-            text = sentence(kind, **said)
+            message = make_message(kind, **fields)
             for viewer in self._all.values():
-                viewer.tell(text, kind)
+                viewer.send_message(message, kind)
 
 
-def sentence(kind: str, **said: Any) -> str:
+def make_message(kind: str, **fields: object) -> str:
     """Returns a message as JSON; NaN and infinities become null."""
-    return msgspec.json.encode({"type": kind, **said}).decode()
+    return msgspec.json.encode({"type": kind, **fields}).decode()

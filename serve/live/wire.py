@@ -1,7 +1,7 @@
-"""What the live page's stream carries, byte by byte; little-endian, numbers float32.
+"""The binary messages of the live page's stream; little-endian, numbers are float32.
 
-Every message begins with 16 bytes: kind, three small numbers, a counter (uint32), the server's
-clock (float64 ms). `page/js/wire.js` is the other side.
+Every message begins with 16 bytes: its kind, three small numbers, a counter (uint32) and the
+server's clock (float64 ms). `page/js/wire.js` decodes them.
 """
 
 import struct
@@ -18,7 +18,7 @@ _HEAD = struct.Struct("<BBBBId")
 
 
 class Pose(NamedTuple):
-    """Where a car is; screen coordinates."""
+    """The position and motion of a car, in screen coordinates."""
 
     x_px: float
     y_px: float
@@ -27,7 +27,7 @@ class Pose(NamedTuple):
     progress: float
 
     def towards(self, other: "Pose", share: float) -> "Pose":
-        """Returns the pose a share of the way to another, turning the short way round."""
+        """Interpolates to another pose, which is reached at share 1; turns the shorter way."""
         turn_deg = (other.heading_deg - self.heading_deg + 180.0) % 360.0 - 180.0
         return Pose(
             self.x_px + share * (other.x_px - self.x_px),
@@ -52,7 +52,7 @@ class Tick(NamedTuple):
 
 
 def pack_tick(count: int, time_ms: float, tick: Tick) -> bytes:
-    """Packs a frame: 14 numbers, then the rival's 3 and the ghost's 5 where there are any."""
+    """Packs a frame: 14 numbers, then the 3 of a rival and the 5 of a ghost, if there are any."""
     numbers = [*tick.pose, *tick.action, tick.episode_steps, tick.reward, *tick.rays]
     numbers += [*(tick.rival or ()), *(tick.ghost or ())]
     others = bool(tick.rival) + 2 * bool(tick.ghost)
@@ -61,7 +61,7 @@ def pack_tick(count: int, time_ms: float, tick: Tick) -> bytes:
 
 
 def pack_dream(count: int, time_ms: float, steps: np.ndarray) -> bytes:
-    """Packs a dream, `[H, DREAM_COLUMNS]`; NaN stands for what did not happen."""
+    """Packs a dream, `[H, DREAM_COLUMNS]`; NaN stands for steps after the episode's end."""
     assert steps.shape[1] == DREAM_COLUMNS, steps.shape
     head = _HEAD.pack(DREAM, len(steps), 0, 0, count & 0xFFFFFFFF, time_ms)
     return head + steps.astype("<f4").tobytes()

@@ -1,1 +1,1 @@
-"""Metrics of the policy server."""
+"""The metrics of the policy server."""

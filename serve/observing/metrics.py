@@ -1,11 +1,10 @@
-"""What the server counts, for each model version, and how Prometheus reads it."""
+"""The server's metrics, by model version, in Prometheus's format."""
 
 import bisect
 import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,6 +14,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.registry import Collector
 
 from serve.guard.access import route_of
 
@@ -22,10 +22,10 @@ LATENCY_BUCKETS_S = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
-ACTION_BINS = 20  # of -1 to 1; what is exactly -1 is counted apart, below them
+ACTION_BINS = 20  # from -1 to 1; values of exactly -1 have one more bin, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
 _ACTION_NAMES = ("steering", "throttle")
-# What is measured when somebody asks; the others are counted in `ServerMetrics`.
+# Values that are read when `/metrics` is requested; `ServerMetrics` counts the others.
 GAUGES = {
     "rlcar_sessions": "Sessions whose recurrent states are kept.",
     "rlcar_session_cars": "Cars whose recurrent states are kept, over all sessions.",
@@ -34,7 +34,7 @@ GAUGES = {
 
 
 class VersionCounts:
-    """One model version's answers; plain numbers, so that counting costs a microsecond."""
+    """Counts the answers of one model version; plain numbers, so counting costs a microsecond."""
 
     def __init__(self) -> None:
         self.sources: Counter[str] = Counter()
@@ -61,8 +61,8 @@ class VersionCounts:
                 counts[index] += int(count)
 
 
-class ServerMetrics:
-    """Counts of one process; `text()` is what `/metrics` answers."""
+class ServerMetrics(Collector):
+    """Counts of one process; `render()` is the answer of `/metrics`."""
 
     def __init__(self) -> None:
         self.versions: dict[int, VersionCounts] = {}
@@ -71,7 +71,7 @@ class ServerMetrics:
         self.swaps = 0
         self.failed_loads = 0
         self.registry_errors = 0
-        self.is_registry_readable = True  # at the last look
+        self.is_registry_readable = True  # at the last read
         self.migrations = 0
         self.policy_errors = 0
         self._started_s = time.time()
@@ -79,27 +79,27 @@ class ServerMetrics:
         self._registry.register(self)
 
     def for_version(self, version: int | None) -> VersionCounts:
-        """The counts of one version (0: no model at all)."""
+        """Returns the counts of one version; None stands for no model, as version 0."""
         counts = self.versions.get(version or 0)
         if counts is None:
             counts = self.versions[version or 0] = VersionCounts()
         return counts
 
     def count(self, method: str, path: str, status: int) -> None:
-        """Counts an HTTP answer; what anybody may make up is counted as `other`."""
+        """Counts an HTTP answer; unknown methods and routes are counted as `other`."""
         method = method if method in _METHODS else "other"
         self.statuses[method, route_of(path) or "other", status] += 1
 
     def render(self) -> bytes:
-        """Prometheus's text format."""
+        """Returns all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
-    def register(self, collector: Any) -> None:
-        """Lets `/metrics` tell of something else too: a collector of prometheus_client."""
+    def register(self, collector: Collector) -> None:
+        """Adds the metrics of another collector to `/metrics`."""
         self._registry.register(collector)
 
     def collect(self) -> Iterator[Metric]:
-        """Yields every family; called by prometheus_client."""
+        """Yields every family of metrics; called by prometheus_client."""
         yield from self._answers()
         yield from self._actions()
         requests = CounterMetricFamily(
@@ -181,6 +181,6 @@ class ServerMetrics:
                 edges = [f"{2 * edge / ACTION_BINS - 1:.1f}" for edge in range(ACTION_BINS)]
                 totals = np.cumsum(values).tolist()
                 buckets = list(zip([*edges, "+Inf"], totals, strict=True))
-                # Prometheus knows no sum of numbers that may be negative.
+                # Prometheus requires that a histogram with negative values has no sum.
                 family.add_metric((str(version), action), buckets, sum_value=None)
         yield family

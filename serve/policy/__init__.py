@@ -1,4 +1,4 @@
-"""Policies in NumPy, and everything between a request and an action."""
+"""Policies in NumPy, and the path from a request to an action."""
 
 from serve.policy.policy import load_policy
 

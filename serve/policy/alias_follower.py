@@ -1,10 +1,10 @@
-"""Which model version acts: follows a registry's alias, and swaps only what has proved itself."""
+"""Follows an alias of the registry, and decides which model version acts."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,33 +22,34 @@ from serve.policy.policy import (
 from serve.policy.registry_calls import run_in_daemon_thread
 
 _LOGGER = logging.getLogger(__name__)
-_RETRY_S = 10.0
-_LOOK_S = 0.05  # clients that claim to know of another version must not keep us reading
-_MOST_WAIT_S, _MOST_DOUBLINGS = 5.0, 8  # between two looks at a registry that fails
+_RETRY_S = 10.0  # before a version that failed is loaded again
+# Clients that claim to know of another version must not make the server read all the time.
+_MIN_CHECK_INTERVAL_S = 0.05
+_MAX_BACKOFF_S, _MAX_DOUBLINGS = 5.0, 8  # between two reads of a registry that fails
 
 
 class ServedModel(NamedTuple):
-    """A version that was read, checked and warm_up."""
+    """A version that was loaded, checked and warmed up."""
 
     number: int
     policy: NumpyPolicy
     allowed: ObservationRange
-    cost_s: tuple[float, ...]  # of one act with `BATCH_SIZES` cars
+    cost_s: tuple[float, ...]  # time of one act, for each of `BATCH_SIZES`
 
     def cost_of(self, cars: int) -> float:
-        """Seconds that one act with so many cars will take, about."""
-        one_s, some_s, many_s = self.cost_s
+        """Estimates the time in seconds of one act with so many cars."""
+        single_s, medium_s, large_s = self.cost_s
         if cars <= 1:
-            return one_s
+            return single_s
         if cars <= BATCH_SIZES[1]:
-            return some_s  # below, an act costs about as much as with one car
-        return many_s * cars / BATCH_SIZES[2]
+            return medium_s  # below this size an act takes about as long as with one car
+        return large_s * cars / BATCH_SIZES[2]
 
 
 class AliasFollower:
-    """The current version, and the task that keeps it so.
+    """Holds the current version, and checks the alias for a newer one.
 
-    A version that cannot be read or that acts badly is never swapped in: the one before acts on.
+    A version that cannot be loaded or that acts badly is never swapped in: the one before acts on.
     """
 
     def __init__(
@@ -63,84 +64,84 @@ class AliasFollower:
         self._alias = alias
         self._metrics = metrics
         self._clock = clock
-        self._bad: dict[int, float] = {}  # version -> when it may be tried again
-        self._refusals: dict[int, str] = {}  # version -> why it was not used, as logged
-        self._failures = 0  # looks at the registry that failed, since the last that did not
+        self._retry_after_s: dict[int, float] = {}  # by version that failed
+        self._refusals: dict[int, str] = {}  # the logged reason, by version that failed
+        self._failures = 0  # reads of the registry that failed in a row
         self._refresh: asyncio.Task[None] | None = None
-        self._looked_s = -1.0
+        self._checked_s = -1.0
         self._lock = asyncio.Lock()
 
     def load_first(self) -> None:
-        """Takes the alias's version, or the newest sound one before it; blocks."""
+        """Loads the alias's version, or the newest sound one before it; blocks."""
         for number in self._candidates():
-            model = None if self._is_bad(number) else self._try(number)
+            model = None if self._has_failed_recently(number) else self._load(number)
             if model is not None:
                 self.current = model
                 return
 
     async def check(self) -> None:
-        """Looks at the alias once, and swaps if it has moved to a sound version."""
+        """Reads the alias once, and swaps if it points to another sound version."""
         async with self._lock:
-            if self._clock() - self._looked_s < _LOOK_S:
+            if self._clock() - self._checked_s < _MIN_CHECK_INTERVAL_S:
                 return
-            self._looked_s = self._clock()
+            self._checked_s = self._clock()
             if self.current is None:
                 await run_in_daemon_thread(self.load_first)
                 return
-            number = await run_in_daemon_thread(self._wanted)
+            number = await run_in_daemon_thread(self._resolve_alias)
             if number is None or number == self.current.number:
                 return
-            if self._is_bad(number):
+            if self._has_failed_recently(number):
                 return
-            model = await run_in_daemon_thread(self._try, number)
+            model = await run_in_daemon_thread(self._load, number)
             if model is not None:
-                _LOGGER.info("version %d acts now, before it %d", number, self.current.number)
+                _LOGGER.info("version %d replaces version %d", number, self.current.number)
                 self.current = model
                 self._metrics.swaps += 1
 
     def refresh_soon(self) -> None:
-        """Starts a look at the alias that nobody waits for; one at a time, and not too often."""
+        """Starts a check in the background; at most one at a time, and not too often."""
         is_running = self._refresh is not None and not self._refresh.done()
-        if not is_running and self._clock() - self._looked_s >= _LOOK_S:
-            self._refresh = asyncio.get_running_loop().create_task(self._checked())
+        is_due = self._clock() - self._checked_s >= _MIN_CHECK_INTERVAL_S
+        if not is_running and is_due:
+            self._refresh = asyncio.get_running_loop().create_task(self._check_safely())
 
     async def follow(self, poll_s: float) -> None:
         """Checks again and again, whatever happens; less often while the registry fails."""
         while True:
-            await asyncio.sleep(min(poll_s * 2**self._failures, max(poll_s, _MOST_WAIT_S)))
-            await self._checked()
+            await asyncio.sleep(min(poll_s * 2**self._failures, max(poll_s, _MAX_BACKOFF_S)))
+            await self._check_safely()
 
-    async def _checked(self) -> None:
+    async def _check_safely(self) -> None:
         try:
             await self.check()
         except Exception:
-            _LOGGER.exception("cannot look at the alias %s; trying again", self._alias)
+            _LOGGER.exception("cannot check the alias %s; trying again", self._alias)
 
-    def _is_bad(self, number: int) -> bool:
-        """Whether it failed so lately that it is not worth another look."""
-        return self._bad.get(number, -np.inf) > self._clock()
+    def _has_failed_recently(self, number: int) -> bool:
+        return self._retry_after_s.get(number, -np.inf) > self._clock()
 
-    def _wanted(self) -> int | None:
+    def _resolve_alias(self) -> int | None:
         try:
             number = self.registry.resolve(self._alias)
         except UserError as error:
-            self._failed(error)
+            self._note_failure(error)
             return None
-        self._succeeded()
+        self._note_success()
         return number
 
     def _candidates(self) -> list[int]:
-        """The alias's values, the present one first, then every version, newest first.
+        """Returns the alias's values, the present one first, then every version, newest first.
 
-        A server that follows the number of a version considers that version alone.
+        A server that follows the number of a version considers only that version.
         """
         if self._alias.isdecimal():
-            number = self._wanted()
+            number = self._resolve_alias()
             return [] if number is None else [number]
         numbers: list[int | None] = []
         problems: list[UserError] = []
         try:
-            numbers += [one.version for one in reversed(self.registry.history(self._alias))]
+            numbers += [move.version for move in reversed(self.registry.history(self._alias))]
         except UserError as error:
             problems.append(error)
         try:
@@ -148,63 +149,65 @@ class AliasFollower:
         except UserError as error:
             problems.append(error)
         if problems:
-            self._failed(problems[0])
+            self._note_failure(problems[0])
         else:
-            self._succeeded()
+            self._note_success()
         return list(dict.fromkeys(number for number in numbers if number is not None))
 
-    def _failed(self, error: UserError) -> None:
-        """Counts a look that failed; logs the first of several that fail for the same reason."""
-        self._failures = min(self._failures + 1, _MOST_DOUBLINGS)
+    def _note_failure(self, error: UserError) -> None:
+        """Counts a failed read; logs only the first of several in a row."""
+        self._failures = min(self._failures + 1, _MAX_DOUBLINGS)
         self._metrics.registry_errors += 1
         self._metrics.is_registry_readable = False
         if self._failures == 1:
             acting = "cars brake" if self.current is None else f"version {self.current.number} acts"
             _LOGGER.error("the registry cannot be read, %s meanwhile: %s", acting, error)
 
-    def _succeeded(self) -> None:
+    def _note_success(self) -> None:
         if self._failures:
             _LOGGER.warning("the registry can be read again: %s", self.registry.place)
         self._failures = 0
         self._metrics.is_registry_readable = True
 
-    def _try(self, number: int) -> ServedModel | None:
+    def _load(self, number: int) -> ServedModel | None:
         try:
             model = warm_up(load_policy(self.registry, number))
         except (UserError, FloatingPointError) as error:
-            self._is_refused(number, str(error))
+            self._refuse(number, str(error))
             return None
-        except Exception as error:  # whatever a version holds, the one before it acts on
+        except Exception as error:  # whatever a version contains, the one before it acts on
             _LOGGER.debug("version %d", number, exc_info=True)
-            self._is_refused(number, f"{type(error).__name__}: {error}")
+            self._refuse(number, f"{type(error).__name__}: {error}")
             return None
         self._refusals.pop(number, None)
         return model
 
-    def _is_refused(self, number: int, reason: str) -> None:
+    def _refuse(self, number: int, reason: str) -> None:
         self._metrics.failed_loads += 1
-        self._bad[number] = self._clock() + _RETRY_S
-        if self._refusals.get(number) != reason:  # it is tried again and again
+        self._retry_after_s[number] = self._clock() + _RETRY_S
+        if self._refusals.get(number) != reason:  # every retry would log the same
             _LOGGER.error("version %d is not used: %s", number, reason)
         self._refusals[number] = reason
 
 
 def warm_up(policy: NumpyPolicy) -> ServedModel:
-    """Acts on the whole range of observations, so that the first request finds a warm policy."""
-    metadata = policy.version.metadata
-    allowed = make_range(*(_bounds(metadata["observation"], end) for end in ("low", "high")))
+    """Acts over the whole range of observations, so that the first request finds a warm policy."""
+    schema = policy.version.metadata["observation"]
+    allowed = make_range(_bounds(schema, "low"), _bounds(schema, "high"))
     costs = []
     for cars in BATCH_SIZES:
-        state, seen = policy.initial_state(cars), observations_over_range(policy, cars)
+        state, observation = policy.initial_state(cars), observations_over_range(policy, cars)
         times_s = []
-        for turn in range(WARM_STEPS):
+        for step in range(WARM_STEPS):
             began_s = time.perf_counter()
-            _, state = policy.act(state, seen, np.full(cars, turn == 0))
+            _, state = policy.act(state, observation, np.full(cars, step == 0))
             times_s.append(time.perf_counter() - began_s)
         costs.append(min(times_s))
     return ServedModel(policy.version.number, policy, allowed, tuple(costs))
 
 
-def _bounds(schema: list[dict[str, Any]], end: str) -> list[float]:
-    free = -np.inf if end == "low" else np.inf
-    return [free if entry[end] is None else entry[end] for entry in schema]
+def _bounds(schema: Sequence[Mapping[str, float | None]], end: str) -> list[float]:
+    """Returns the `low` or the `high` ends of the observation's entries; None is unbounded."""
+    unbounded = -np.inf if end == "low" else np.inf
+    bounds = (entry[end] for entry in schema)
+    return [unbounded if bound is None else bound for bound in bounds]

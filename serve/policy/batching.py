@@ -1,4 +1,4 @@
-"""Single cars that ask in the same moment: one act of the policy for all of them."""
+"""Batches the observations of single cars that arrive in the same turn of the event loop."""
 
 import asyncio
 
@@ -6,28 +6,28 @@ import numpy as np
 
 from serve.policy.alias_follower import ServedModel
 
-# More than so many in one act, and the first would wait noticeably for the last.
-_MOST = 64
+# In a larger batch the first car would wait noticeably for the last.
+_MAX_BATCH = 64
 
 
 class SingleCarBatcher:
-    """Gathers what comes in one turn of the event loop; with 64 cars an act costs each a tenth."""
+    """Gathers requests for one turn of the event loop; with 64 cars an act costs each a tenth."""
 
     def __init__(self) -> None:
-        self._model: ServedModel | None = None  # of those that wait
+        self._model: ServedModel | None = None  # the model of the waiting requests
         self._waiting: list[tuple[asyncio.Future[np.ndarray], np.ndarray]] = []
 
     async def act(self, model: ServedModel, observation: np.ndarray) -> np.ndarray:
-        """Maps an observation `[1, O]` of a car without a past to its action `[1, A]`.
+        """Maps the observation `[1, O]` of a car without a session to its action `[1, A]`.
 
-        Raises what the policy raises, for this car alone.
+        Raises the policy's error for this car alone.
         """
         loop = asyncio.get_running_loop()
-        if model is not self._model or len(self._waiting) == _MOST:
+        if model is not self._model or len(self._waiting) == _MAX_BATCH:
             self._flush()
         if not self._waiting:
             self._model = model
-            # Behind everything that is ready now: whoever asks in this turn comes along.
+            # Runs after everything that is ready now, so requests of this turn join the batch.
             loop.call_soon(self._flush)
         answer = loop.create_future()
         self._waiting.append((answer, observation))
@@ -38,26 +38,28 @@ class SingleCarBatcher:
         if model is None:
             return
         try:
-            actions = act_without_memory(model, np.concatenate([seen for _, seen in waiting]))
+            batch = np.concatenate([observation for _, observation in waiting])
+            actions = act_without_memory(model, batch)
         except Exception as error:
             if len(waiting) == 1:
-                _give(waiting[0][0], error)
-            for one in waiting if len(waiting) > 1 else ():  # each finds out whether it is the one
-                self._waiting, self._model = [one], model
-                self._flush()
+                _resolve(waiting[0][0], error)
+            else:  # retried one by one, so that only the culprit gets the error
+                for request in waiting:
+                    self._waiting, self._model = [request], model
+                    self._flush()
             return
         for index, (answer, _) in enumerate(waiting):
-            _give(answer, actions[index : index + 1])
+            _resolve(answer, actions[index : index + 1])
 
 
 def act_without_memory(model: ServedModel, observation: np.ndarray) -> np.ndarray:
-    """Actions `[N, A]` for N cars that remember nothing."""
+    """Returns the actions `[N, A]` of N cars, each at the first step of an episode."""
     cars = len(observation)
     return model.policy.act(model.policy.initial_state(cars), observation, np.ones(cars, bool))[0]
 
 
-def _give(answer: asyncio.Future[np.ndarray], result: np.ndarray | Exception) -> None:
-    if answer.done():  # its client has hung up
+def _resolve(answer: asyncio.Future[np.ndarray], result: np.ndarray | Exception) -> None:
+    if answer.done():  # its client has disconnected
         return
     if isinstance(result, Exception):
         answer.set_exception(result)

@@ -1,19 +1,20 @@
-"""What the policy remembers of each car: recurrent states, each pinned to a model version."""
+"""The server's memory of each car: recurrent states, each pinned to a model version."""
 
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from serve.api.schema import ObservationBatch, RequestError
 from serve.policy.alias_follower import ServedModel
+from serve.policy.policy import State
 
 
 class LastAnswer(NamedTuple):
-    """What a session's cars were told last, and when the observation behind it came."""
+    """The last actions of a session, and when the observation behind them arrived."""
 
     action: np.ndarray  # [N, A]
     received_s: float
@@ -21,51 +22,55 @@ class LastAnswer(NamedTuple):
 
 
 class Session:
-    """N cars that are driven together; `state` belongs to `model` and to nobody else."""
+    """N cars that are driven together; `state` belongs to `model` and to no other version."""
 
     def __init__(self, model: ServedModel, cars: int, replay_steps: int):
         self.model = model
         self.cars = cars
-        self.state: Any = model.policy.initial_state(cars)
-        self.steps = 0  # observations in `state`
-        self.step: int | None = None  # the client's number of the last one
+        self.state: State = model.policy.initial_state(cars)
+        self.steps = 0  # observations that `state` contains
+        self.step: int | None = None  # the client's number of the last observation
         self.last: LastAnswer | None = None
-        self.seen_s = 0.0
+        self.used_s = 0.0  # when the last request came
         self.is_acting = False
         self.migration: asyncio.Task[None] | None = None
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
 
-    def act(self, observed: ObservationBatch) -> np.ndarray:
-        """Takes in one observation and returns the actions `[N, A]`."""
-        first = observed.is_first if self.steps else np.ones(self.cars, bool)
+    def act(self, batch: ObservationBatch) -> np.ndarray:
+        """Adds one observation to the memory and returns the actions `[N, A]`."""
+        is_first = batch.is_first if self.steps else np.ones(self.cars, bool)
         self.steps += 1
-        if first.all():
+        if is_first.all():
             self.history.clear()
-        self.history.append(ObservationBatch(observed.observation, first))
-        action, self.state = self.model.policy.act(self.state, observed.observation, first)
+        self.history.append(ObservationBatch(batch.observation, is_first))
+        action, self.state = self.model.policy.act(self.state, batch.observation, is_first)
         return action
 
-    def replayed(
-        self, model: ServedModel, history: list[ObservationBatch], state: Any = None
-    ) -> Any:
-        """The state that another model has after the same observations, or these after `state`."""
+    def replay(
+        self, model: ServedModel, history: list[ObservationBatch], state: State | None = None
+    ) -> State:
+        """Returns the state of another model after these observations.
+
+        Without `state` the oldest observation counts as the first of an episode: this model has
+        no earlier one.
+        """
         is_beginning = state is None
-        if is_beginning:
+        if state is None:
             state = model.policy.initial_state(self.cars)
-        for index, observed in enumerate(history):
-            # The oldest of them is the beginning of all that this model will know.
+        for index, batch in enumerate(history):
             is_oldest = is_beginning and index == 0
-            first = np.ones(self.cars, bool) if is_oldest else observed.is_first
-            _, state = model.policy.act(state, observed.observation, first)
+            is_first = np.ones(self.cars, bool) if is_oldest else batch.is_first
+            _, state = model.policy.act(state, batch.observation, is_first)
         return state
 
 
 class Sessions:
-    """All sessions, each its owner's; those that nobody asked for past their time are forgotten.
+    """All sessions by owner and name; sessions without a request for too long expire.
 
-    Each owner may have so many cars remembered, and makes room for new ones with its own sessions,
-    the longest unseen first. When all owners together have too many, whoever has most makes room:
-    an owner with few cars loses none to another who takes as much as there is.
+    Each owner has a limited number of cars in memory, and a new session of an owner above the
+    limit evicts that owner's least recently used sessions. When all owners together exceed the
+    total limit, the owner with most cars loses sessions, so an owner with few cars loses none to
+    an owner who opens as many as possible.
     """
 
     def __init__(
@@ -80,22 +85,25 @@ class Sessions:
         self._limit, self._expiry_s, self._replay_steps = cars, expiry_s, replay_steps
         self._owner_limit = cars if cars_per_owner is None else min(cars, cars_per_owner)
         self._clock = clock
-        # The longest unseen first: all of them, and each owner's names.
+        # Both in the order of use, the least recently used first.
         self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
-        self._names: dict[str, OrderedDict[str, None]] = {}
+        self._names: dict[str, OrderedDict[str, None]] = {}  # by owner
         self._cars_of: Counter[str] = Counter()
         self.cars = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def look(self, owner: str, name: str) -> Session | None:
-        """The session of that name, without counting as asking for it."""
+    def peek(self, owner: str, name: str) -> Session | None:
+        """Returns the session of that name without counting as a use of it."""
         return self._sessions.get((owner, name))
 
     def find(self, owner: str, name: str, cars: int) -> Session | None:
-        """The owner's session of that name; raises RequestError for another number of cars."""
-        self._forget()
+        """Returns the owner's session of that name, or None.
+
+        Raises RequestError if it has another number of cars.
+        """
+        self._expire()
         session = self._sessions.get((owner, name))
         if session is None:
             return None
@@ -103,7 +111,7 @@ class Sessions:
             raise RequestError(
                 f"session {name} drives {session.cars} cars, and {cars} observations came", 409
             )
-        session.seen_s = self._clock()
+        session.used_s = self._clock()
         self._sessions.move_to_end((owner, name))
         self._names[owner].move_to_end(name)
         return session
@@ -111,20 +119,20 @@ class Sessions:
     def open(self, owner: str, name: str, model: ServedModel, cars: int) -> Session:
         """Begins a session, pinned to `model`."""
         session = Session(model, cars, self._replay_steps)
-        session.seen_s = self._clock()
+        session.used_s = self._clock()
         self.close(owner, name)
         self._sessions[owner, name] = session
         self._names.setdefault(owner, OrderedDict())[name] = None
         self._cars_of[owner] += cars
         self.cars += cars
         while self._cars_of[owner] > self._owner_limit:
-            self._close_oldest(owner)
+            self._evict_from(owner)
         while self.cars > self._limit:
-            self._close_oldest(self._richest(owner))
+            self._evict_from(self._largest_owner(owner))
         return session
 
     def close(self, owner: str, name: str) -> None:
-        """Forgets a session, if it is there."""
+        """Forgets a session, if there is one of that name."""
         session = self._sessions.pop((owner, name), None)
         if session is None:
             return
@@ -134,20 +142,21 @@ class Sessions:
         if not self._names[owner]:
             del self._names[owner], self._cars_of[owner]
 
-    def _richest(self, asking: str) -> str:
-        """The owner of most cars: among equals the one that asks, as long as it keeps one."""
-        most = max(self._cars_of.values())  # an instant, even for thousands of owners
+    def _largest_owner(self, asking: str) -> str:
+        """Returns the owner with most cars; in a tie the asking one, if it keeps a session."""
+        most = max(self._cars_of.values())  # fast even for thousands of owners
         if self._cars_of[asking] == most and len(self._names[asking]) > 1:
             return asking
         return next(owner for owner, cars in self._cars_of.items() if cars == most)
 
-    def _close_oldest(self, owner: str) -> None:
+    def _evict_from(self, owner: str) -> None:
+        """Closes the owner's least recently used session."""
         self.close(owner, next(iter(self._names[owner])))
 
-    def _forget(self) -> None:
+    def _expire(self) -> None:
         limit_s = self._clock() - self._expiry_s
         while self._sessions:
             key, oldest = next(iter(self._sessions.items()))
-            if oldest.seen_s >= limit_s:
+            if oldest.used_s >= limit_s:
                 return
             self.close(*key)

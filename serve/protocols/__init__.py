@@ -1,1 +1,1 @@
-"""Connections within limits: uvicorn protocols for HTTP and WebSockets."""
+"""uvicorn protocols for HTTP and WebSockets that enforce limits on each connection."""

@@ -1,7 +1,7 @@
 """Limits that uvicorn's HTTP protocol lacks: header sizes, pipelined requests, idle connections.
 
-HAProxy enforces the same limits in front of the real-time lane. The lane without it (`--direct`)
-has them here, in their simplest form.
+HAProxy enforces the same limits in front of the real-time lane. Without HAProxy (`--direct`) this
+module enforces them, in their simplest form.
 """
 
 import asyncio
@@ -9,9 +9,8 @@ import contextlib
 import fcntl
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from http import HTTPStatus
-from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -26,7 +25,7 @@ class ConnectionLimits:
     """Limits shared by all connections of a server, and the timer that enforces their deadlines."""
 
     def __init__(self, settings: ServeSettings, connections: int, added_headers: int = 0):
-        """`connections` bounds how many are open at once; a front end adds `added_headers`."""
+        """`connections` is the maximum number open at once; a front end adds `added_headers`."""
         self.connections = connections
         self.headers = MAX_HEADERS + added_headers
         self.headers_bytes = settings.headers_bytes
@@ -34,18 +33,18 @@ class ConnectionLimits:
         self.write_timeout_s = settings.write_timeout_s
         self._is_sweeping = False
 
-    def watch(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+    def watch(self, loop: asyncio.AbstractEventLoop, connections: Collection[object]) -> None:
         """Starts the timer unless it runs; it stops when no connection is left."""
         if not self._is_sweeping:
             self._is_sweeping = True
             loop.call_later(_SWEEP_S, self._sweep, loop, connections)
 
-    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: set[Any]) -> None:
+    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: Collection[object]) -> None:
         now_s = loop.time()
         for connection in list(connections):
             # In the Ray lane the HTTP connections are of uvicorn's own class.
             if isinstance(connection, WriteDeadline):
-                # One that fails must not stop the timer, which all the others depend on.
+                # An error of one connection must not stop the timer of all the others.
                 with aborted_if_it_fails(connection, loop):
                     connection.check_deadlines(now_s)
         self._is_sweeping = bool(connections)
@@ -64,7 +63,7 @@ class WriteDeadline:
     _unsent_bytes = 0  # when the deadline was set
 
     def pause_writing(self) -> None:
-        """Starts the deadline: the client does not keep up."""
+        """Starts the deadline: the client does not read fast enough."""
         super().pause_writing()  # type: ignore[misc]
         self._set_write_deadline(self.loop.time())
 
@@ -76,12 +75,12 @@ class WriteDeadline:
     def check_deadlines(self, now_s: float) -> None:
         """Aborts the connection if its write deadline has passed."""
         if self._write_deadline_s is None and self.transport.is_closing():
-            # `close` waits until the client has read the rest, so that wait needs a deadline too.
+            # `close` waits until the client has read the rest, and that wait needs a deadline too.
             self._set_write_deadline(now_s)
         if self._write_deadline_s is None:
             return
         if _unsent_bytes(self.transport) < self._unsent_bytes:
-            self._set_write_deadline(now_s)  # It reads slowly, but it reads.
+            self._set_write_deadline(now_s)  # the client reads slowly, but it reads
         elif now_s > self._write_deadline_s:
             self.transport.abort()
 
@@ -94,7 +93,7 @@ class WriteDeadline:
 def aborted_if_it_fails(
     connection: WriteDeadline, loop: asyncio.AbstractEventLoop
 ) -> Iterator[None]:
-    """Turns an unexpected error of one connection into that connection's end, and logs it."""
+    """Logs an unexpected error of a connection, and aborts only that connection."""
     try:
         yield
     except Exception as error:
@@ -104,27 +103,28 @@ def aborted_if_it_fails(
 
 
 def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """Returns how much the client has not acknowledged yet, in our buffer and the kernel's.
+    """Returns how many bytes the client has not acknowledged, in our buffer and the kernel's.
 
-    Ours alone shrinks in steps of a megabyte, for which a slow client may need longer.
+    Our buffer alone shrinks in steps of a megabyte, for which a slow client may need longer than
+    its deadline.
     """
     size = transport.get_write_buffer_size()
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # It may be closed by now.
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed by now
         descriptor = transport.get_extra_info("socket").fileno()
         size += int.from_bytes(fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     return size
 
 
 class _LimitError(Exception):
-    """Ends the parsing of a request that was refused."""
+    """Stops the parsing of a refused request."""
 
 
 class BoundedHttp(WriteDeadline, HttpToolsProtocol):
     """One HTTP connection within limits; `bounded_http` returns the class for some settings."""
 
-    _is_idle = False  # Between a response and the next request.
+    _is_idle = False  # between a response and the next request
     _read_deadline_s: float | None = None
-    _unparsed_bytes = 0  # Received since the parser last reported headers or a part of a body.
+    _unparsed_bytes = 0  # received since the parser last reported headers or a part of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuses a connection over the limit; otherwise waits for a request for a limited time."""
@@ -136,11 +136,11 @@ class BoundedHttp(WriteDeadline, HttpToolsProtocol):
             self._read_deadline_s = self.loop.time() + self.limits.headers_timeout_s
 
     def data_received(self, data: bytes) -> None:
-        """Parses what came, as long as the request stays within its limits."""
+        """Parses the data while the request is within its limits."""
         if self.transport.is_closing():
             return
         if self._is_idle:
-            # Only the first byte sets the deadline: further ones do not extend it.
+            # Only the first byte sets the deadline; further bytes do not extend it.
             self._is_idle = False
             self._read_deadline_s = self.loop.time() + self.limits.headers_timeout_s
         self._unparsed_bytes += len(data)
@@ -168,7 +168,7 @@ class BoundedHttp(WriteDeadline, HttpToolsProtocol):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a header or a trailer, unless it is one too many."""
+        """Stores a header or a trailer, or refuses the request if there are too many."""
         super().on_header(name, value)
         if len(self.headers) > self.limits.headers:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -199,7 +199,7 @@ class BoundedHttp(WriteDeadline, HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is not HTTP, unless the request was refused already."""
+        """Answers invalid HTTP, unless the request was refused already."""
         if not self.transport.is_closing():
             super().send_400_response(msg)
 

@@ -1,8 +1,8 @@
 """Limits that uvicorn's WebSocket protocol lacks: frames per connection and per event-loop turn.
 
 Every frame counts, control frames and empty fragments included. A connection within its own budget
-is parsed at once, a slice of bytes per turn of the event loop. Connections over their budget share
-a small part of the event loop's time, whatever their number, so they cannot delay other clients.
+is parsed at once, a slice of bytes per turn of the event loop. All connections over their budget
+together get a small part of the event loop's time, so they cannot delay other clients.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from serve.protocols.http import ConnectionLimits, WriteDeadline, aborted_if_it_fails
 from serve.settings import ServeSettings
 
-MAX_FRAGMENTS = 1024  # Of one message.
-_SLICE_BYTES = 1024  # At most 170 frames, which take about 2 ms to parse.
+MAX_FRAGMENTS = 1024  # of one message
+_SLICE_BYTES = 1024  # at most 170 frames, which take about 2 ms to parse
 _SHARED_TURN_S = 0.002
 _MAX_CHARGED_TURN_S = 0.02
-_SHARED_PART = 0.25  # Of the event loop's time.
+_SHARED_PART = 0.25  # of the event loop's time
 _MESSAGE_TOO_BIG = 1009
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -44,13 +44,13 @@ class SharedBudget:
         elapsed_s = 0.0
         while self._waiting and elapsed_s < _SHARED_TURN_S:
             connection = self._waiting.popleft()
-            # One that fails must not stop the turns of all the others.
+            # An error of one connection must not stop the turns of all the others.
             with aborted_if_it_fails(connection, loop):
                 connection.parse_slice()
             elapsed_s = time.perf_counter() - start_s
         self._is_running = bool(self._waiting)
         if self._is_running:
-            # A machine that stood still for a while is not the connections' doing.
+            # If the machine itself stalled, the connections are not charged for the whole time.
             elapsed_s = min(elapsed_s, _MAX_CHARGED_TURN_S)
             loop.call_later(elapsed_s * (1.0 / _SHARED_PART - 1.0), self._take_turn, loop)
 
@@ -59,25 +59,25 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
     """One WebSocket within limits; `bounded_websocket` returns the class for some settings."""
 
     frames_per_s: float
-    max_bytes: int  # of a message
+    max_bytes: int  # of one message
     shared_budget: SharedBudget
 
     def __init__(self, config: Config, *args: Any, **kwargs: Any):
         config.ws_max_size = self.max_bytes
-        config.ws_per_message_deflate = False  # A small frame could unfold to a large one.
+        config.ws_per_message_deflate = False  # a small frame could inflate to a large one
         super().__init__(config, *args, **kwargs)
-        self._input = bytearray()  # Received, not yet parsed.
+        self._input = bytearray()  # received but not parsed
         self._is_scheduled = False
         self._frames_left = self.frames_per_s
         self._counted_s = self.loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Takes the connection over from HTTP."""
+        """Takes over the connection after the HTTP upgrade."""
         super().connection_made(transport)
         self.limits.watch(self.loop, self.connections)
 
     def data_received(self, data: bytes) -> None:
-        """Parses a slice of what came; reading pauses until the rest is parsed."""
+        """Parses a slice of the data; reading pauses until the rest is parsed."""
         if not self.handshake_initiated:
             self._receive_handshake(data)
             return
@@ -91,7 +91,7 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
             self._pause_reading()
 
     def parse_slice(self) -> None:
-        """Parses the slice that was scheduled, if the application is ready for more."""
+        """Parses the scheduled slice, if the application is ready for more messages."""
         self._is_scheduled = False
         if self._may_parse():
             self._parse()
@@ -99,7 +99,7 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
             self._resume_reading()
 
     def handle_cont(self, event: Any) -> None:
-        """Takes a fragment of a message, unless it is one too many."""
+        """Stores a fragment of a message, or fails the connection if there are too many."""
         if len(self.frames) >= MAX_FRAGMENTS:
             self.conn.fail(_MESSAGE_TOO_BIG, f"a message has at most {MAX_FRAGMENTS} fragments")
             self.handle_parser_exception()
@@ -107,12 +107,12 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
         super().handle_cont(event)
 
     def resume_writing(self) -> None:
-        """Parses on: the client has read our answers."""
+        """Continues to parse: the client has read our answers."""
         super().resume_writing()
         self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets what was not parsed, and messages that nobody waits for an answer to."""
+        """Drops unparsed data, and messages that the application has not received."""
         self._input.clear()
         events = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
         for event in events:
@@ -121,7 +121,7 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     async def receive(self) -> Any:
-        """Returns the next message; lets others run before the second of several that wait."""
+        """Returns the next message; other tasks run before the second of several that wait."""
         if not self.queue.empty():
             await asyncio.sleep(0)
         message = await self.queue.get()
@@ -135,20 +135,20 @@ class BoundedWebSocket(WriteDeadline, WebSocketsSansIOProtocol):
         """Sends a message; after the last one, what the client sends is read and discarded."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
-            self.handshake_complete = True  # It was refused, which uvicorn would log as an error.
+            self.handshake_complete = True  # else uvicorn would log the refusal as an error
         if self._input:
             self._schedule()
 
     def _receive_handshake(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            # websockets may have prepared a refusal, which uvicorn would never send.
+            # The websockets library may have prepared a refusal, which uvicorn would never send.
             refusal = b"".join(self.conn.data_to_send())
             self.transport.write(refusal or _BAD_REQUEST)
             self.transport.close()
 
     def _may_parse(self) -> bool:
-        """Whether the application took the messages before, and the client our answers."""
+        """Whether the application has received all messages, and the client all answers."""
         is_ready = self.queue.empty() or self.close_sent
         return is_ready and self.writable.is_set() and not self.transport.is_closing()
 
@@ -203,9 +203,10 @@ def bounded_websocket(settings: ServeSettings, limits: ConnectionLimits) -> type
 
 
 def bound_ray_websockets(settings: ServeSettings) -> None:
-    """Makes the limits those of the servers that Ray starts in this process.
+    """Applies the limits to the servers that Ray starts in this process.
 
-    Ray has no setting for it: it lets uvicorn choose the protocol by the name `auto`.
+    Ray has no setting for the protocol and lets uvicorn choose it by the name `auto`, so this
+    replaces uvicorn's entry of that name.
     """
     limits = ConnectionLimits(settings, settings.connections)
     WS_PROTOCOLS["auto"] = bounded_websocket(settings, limits)  # type: ignore[assignment]

@@ -4,6 +4,7 @@ What needs a cluster stands in `shell` blocks and runs in tests/cluster/jobs/tes
 """
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from benchmarks.processes import free_port
+from rlcar.runs.metric_table import METRICS
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +138,10 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
     monkeypatch.setenv("RLCAR_TOKENS", str(tmp_path / "tokens.json"))
     with contextlib.ExitStack() as stack:
         _run_every_command(tmp_path, Served(stack))
+    files = list(tmp_path.glob("runs/*/metrics.jsonl"))
+    assert files
+    rows = [json.loads(row) for file in files for row in file.read_text().splitlines()]
+    assert {name for row in rows for name in row} <= METRICS.keys()
 
 
 def _run_every_command(tmp_path, served):

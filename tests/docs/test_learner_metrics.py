@@ -1,4 +1,4 @@
-"""The metrics that each algorithm's learner returns are in the table of metrics."""
+"""The table of metrics holds what each algorithm's learner returns, and nothing that none does."""
 
 import jax
 import numpy as np
@@ -43,3 +43,12 @@ def test_the_metrics_of_images_are_in_the_table():
     assert able
     for name in able:
         assert sorted(metrics_of(name, IMAGES) - METRICS.keys()) == []
+
+
+def test_the_table_names_no_metric_of_a_learner_that_none_returns():
+    returned = set().union(*(metrics_of(name, SPEC) for name in ALGORITHMS))
+    returned |= metrics_of(
+        next(name for name in ALGORITHMS if ALGORITHMS[name].supports_images), IMAGES
+    )
+    kinds = ("model/", "actor/", "critic/", "optimizer/")
+    assert {name for name in METRICS if name.startswith(kinds)} == returned

@@ -1,4 +1,4 @@
-"""What goes in comes out, in windows, evenly, and exactly again after a restore."""
+"""The replay buffer returns what was inserted, in uniform windows, also after a restore."""
 
 import time
 
@@ -24,7 +24,7 @@ def make_replay(seed=0, **changes) -> Replay:
 
 
 def make_trajectory(cars, first_id=0, version=0, length=T, spec=SPEC) -> Trajectory:
-    """Rewards tell car and step, 100 x car + step; observations and actions repeat them."""
+    """Returns a trajectory with rewards 100 x car + step; observations and actions repeat them."""
     car = first_id + np.arange(cars)
     reward = (100 * car + np.arange(length)[:, None]).astype(np.float32)  # [T, N]
     step = np.broadcast_to(np.arange(length)[:, None], (length, cars))
@@ -90,7 +90,9 @@ def test_blocks_may_have_any_number_of_cars():
     for first_id, cars in ((0, 1), (1, 4), (5, 2), (7, 10)):
         replay.insert(make_trajectory(cars, first_id))
     assert cars_in(replay) == set(range(7, 17))
-    with pytest.raises(ValueError, match="of 11 cars does not fit: the replay holds 1 to 10"):
+    with pytest.raises(
+        ValueError, match="of 11 cars does not fit into the replay buffer, which has 10 slots"
+    ):
         replay.insert(make_trajectory(cars=11))
     with pytest.raises(ValueError, match="of 0 cars does not fit"):
         replay.insert(make_trajectory(cars=0))
@@ -117,9 +119,9 @@ def test_a_window_as_long_as_its_block_fits_and_a_longer_one_is_refused():
     replay = make_replay(batch_length=T)
     replay.insert(make_trajectory(cars=1))
     assert replay.sample(1).reward.shape == (1, 5, T)
-    with pytest.raises(ValueError, match="batch_length 7 is longer than a block of 6 steps"):
+    with pytest.raises(ValueError, match="batch_length = 7 exceeds training.block_length = 6"):
         make_replay(batch_length=7)
-    with pytest.raises(ValueError, match="capacity_env_steps 5 holds no block of 6"):
+    with pytest.raises(ValueError, match="capacity_env_steps = 5 is less than one block of 6"):
         make_replay(capacity_env_steps=5)
 
 
@@ -187,7 +189,7 @@ def test_flags_that_contradict_each_other_are_found(field, step, value, reason):
 
 
 @pytest.mark.parametrize("field", ["observation", "previous_action", "reward"])
-def test_memory_that_went_bad_is_found(field):
+def test_corrupted_memory_is_found(field):
     replay = make_replay()
     replay.insert(make_trajectory(cars=2))
     replay._slots._rings[field][1, 5] = np.nan
@@ -233,7 +235,7 @@ def test_a_state_is_a_snapshot_that_survives_a_save(tmp_path):
 
 
 @pytest.mark.parametrize("later", [[], [1], [3, 4], [4, 4], [9, 9, 5]])
-def test_a_whole_state_and_what_came_since_are_the_state_of_now(later):
+def test_a_whole_state_and_the_part_written_since_give_the_present_state(later):
     replay = make_replay()
     replay.insert(make_trajectory(cars=7))
     whole, mark = replay.state(), replay.slots_inserted
@@ -256,7 +258,9 @@ def test_what_came_since_another_state_is_refused_and_changes_nothing():
     mark = replay.slots_inserted
     replay.insert(make_trajectory(cars=1))
     other = make_replay()
-    with pytest.raises(CheckpointError, match="newest 1 slots do not follow"):
+    with pytest.raises(
+        CheckpointError, match="newest 1 slots of the saved replay buffer do not follow"
+    ):
         other.restore(whole, replay.state_since(mark))
     assert other.env_steps_stored == 0
 
@@ -274,9 +278,15 @@ def test_the_seed_decides_what_is_sampled():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"capacity_env_steps": 66}, "has 10 slots of 6 steps, this one 11"),
-        ({"observation": np.zeros((2, T, 4), np.float32)}, r"observation is \[2, 6, 4\] float32"),
-        ({"rng": np.zeros(5, np.uint64)}, r"rng is \[5\] uint64, expected \[6\]"),
+        ({"capacity_env_steps": 66}, "has 10 slots of 6 steps, but this run has 11"),
+        (
+            {"observation": np.zeros((2, T, 4), np.float32)},
+            r"observation of the saved replay buffer is \[2, 6, 4\] float32",
+        ),
+        (
+            {"rng": np.zeros(5, np.uint64)},
+            r"rng of the saved replay buffer is \[5\] uint64, expected \[6\]",
+        ),
         ({"reward": None}, "has no reward"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A replay's size beside the memory that there is, of a host and of a container."""
+"""The size of a replay buffer is compared with the memory of a host or a container."""
 
 import re
 
@@ -35,12 +35,12 @@ def test_the_need_is_what_the_rings_hold():
     assert need.env_step == rings.nbytes() / 640
 
 
-def test_both_numbers_are_said_at_the_start():
+def test_needed_and_available_memory_are_reported_at_the_start():
     config = config_of(500_000, 500_000)
     lines = check_memory(config, replay_need(config, CAMERA), Memory(24 * GB, 20 * GB))
     assert lines == [
-        "replay: 500000 env steps at capacity need 6.15 GB (12307 bytes each); this host has 24 GB "
-        "of memory, 20 GB of it available now"
+        "replay buffer: 500000 env steps at capacity need 6.15 GB (12307 bytes each); this host "
+        "has 24 GB of memory, 20 GB of it available now"
     ]
 
 
@@ -48,14 +48,17 @@ def test_more_than_is_available_is_a_warning_with_what_fits():
     config = config_of(500_000, 500_000)
     memory = Memory(24 * GB, 3 * GB)
     _, warning = check_memory(config, replay_need(config, CAMERA), memory)
-    assert "warning: this training fills 6.15 GB of replay, more than is available" in warning
+    assert (
+        "warning: this training fills 6.15 GB of the replay buffer, more than is available"
+        in warning
+    )
     _check_largest(config, warning, memory)
 
 
 def test_what_a_short_training_does_not_fill_is_a_warning_and_no_error():
     config = config_of(10**9, 1000)
     _, warning = check_memory(config, replay_need(config, CAMERA), Memory(24 * GB, 3 * GB))
-    assert "would not fit at capacity; training.env_steps = 1000 ends before that" in warning
+    assert "would not fit at capacity; the training ends before that" in warning
 
 
 def test_what_can_never_fit_is_refused_with_what_fits():
@@ -107,7 +110,7 @@ V1 = {
     "sys/fs/cgroup/memory/memory.limit_in_bytes": 2**63 - 4096,
     "sys/fs/cgroup/memory/memory.usage_in_bytes": 9 * GB,
 }
-# Docker shows a container its own cgroup as the root, under the path that the host knows.
+# In a container Docker mounts the container's cgroup as the root, but reports the host's path.
 DOCKER = {
     "proc/self/cgroup": "0::/docker/abc",
     "sys/fs/cgroup/memory.max": 4 * GB,

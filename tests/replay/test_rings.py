@@ -1,4 +1,4 @@
-"""A replay whose steps lie elsewhere, in several places or in a device, is the same replay."""
+"""A replay buffer gives the same data if its slots lie in shards or on a device."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rlcar.config import ReplayConfig
 from rlcar.errors import ConfigError
-from rlcar.replay import Replay, Rings, ShardedRings, slots_of
+from rlcar.replay import Replay, Rings, ShardedRings, capacity_in_slots
 from rlcar.replay.device_rings import DeviceRings
 from rlcar.replay.rings import row_bytes
 from rlcar.storage import checkpoint
@@ -21,18 +21,18 @@ CONFIG = ReplayConfig(capacity_env_steps=66, min_env_steps=1, batch_size=5, batc
 
 
 def in_process(shards, spec=SPEC):
-    """As many rings in this process, and who asks them."""
-    rings = [Rings(spec, T, -(-slots_of(CONFIG, T) // shards)) for _ in range(shards)]
+    """Returns shards in this process and the function that calls them."""
+    rings = [Rings(spec, T, -(-capacity_in_slots(CONFIG, T) // shards)) for _ in range(shards)]
     return rings, lambda calls: [
         getattr(rings[one.shard], one.method)(*one.arguments) for one in calls
     ]
 
 
 def make_replay(shards=0, spec=SPEC):
-    """So many shards in this process; "device" for one in JAX's."""
+    """Returns slots in `shards` shards of this process, or on JAX's device for "device"."""
     slots = None
     if shards == "device":
-        slots = DeviceRings(spec, T, slots_of(CONFIG, T))
+        slots = DeviceRings(spec, T, capacity_in_slots(CONFIG, T))
     elif shards:
         slots = ShardedRings(spec, T, shards, in_process(shards, spec)[1])
     return Replay(CONFIG, spec, T, seed=3, slots=slots)
@@ -76,7 +76,7 @@ def test_any_number_of_shards_and_a_device_give_the_batches_of_none(shards, bloc
         batch = sharded.sample(3)
         assert all(isinstance(x, jax.Array) == (shards == "device") for x in jax.tree.leaves(batch))
         assert_same(whole.sample(3), batch)
-    assert_same(whole.everything(), sharded.everything())
+    assert_same(whole.all_blocks(), sharded.all_blocks())
     assert sharded.metrics(99) == whole.metrics(99)
     assert sharded.check_valid() == whole.check_valid() == (True, "")
 
@@ -84,8 +84,10 @@ def test_any_number_of_shards_and_a_device_give_the_batches_of_none(shards, bloc
 @pytest.mark.parametrize(
     ("before", "after"), [(0, 3), (3, 0), (2, 4), (0, "device"), ("device", 0), ("device", 2)]
 )
-def test_a_save_does_not_know_where_the_steps_lay(tmp_path, monkeypatch, before, after):
-    monkeypatch.setattr("rlcar.replay.rings._PART_BYTES", 700)  # so that it goes in many parts
+def test_a_checkpoint_does_not_depend_on_where_the_slots_lay(tmp_path, monkeypatch, before, after):
+    monkeypatch.setattr(
+        "rlcar.replay.rings._PART_BYTES", 700
+    )  # so that the checkpoint is written in many parts
     monkeypatch.setattr("rlcar.replay.buffer._ROWS_AT_ONCE", 3)
     monkeypatch.setattr("rlcar.replay.device_rings._ROWS", 4)
     source = make_replay(before)
@@ -144,6 +146,8 @@ def test_shards_share_the_memory_evenly():
     assert [one.nbytes() // row_bytes(SPEC, T) for one in rings] == [4, 4, 3]
 
 
-def test_a_replay_that_its_device_cannot_hold_is_one_sentence():
-    with pytest.raises(ConfigError, match=r"has not the 9\.48e\+03 GB .* lower replay.capacity"):
+def test_a_device_with_too_little_memory_is_one_sentence():
+    with pytest.raises(
+        ConfigError, match=r"cannot allocate the 9\.48e\+03 GB .* lower replay.capacity"
+    ):
         DeviceRings(SPEC, T, 20_000_000_000)

@@ -1,4 +1,4 @@
-"""What docs/how-to/serving.md and serve/config.yaml say is what other programs understand."""
+"""HAProxy, Ray and the API accept what the serving guide and serve/config.yaml say."""
 
 import re
 import subprocess

@@ -264,8 +264,8 @@ def test_frames_round_trip():
     rng = np.random.default_rng(0)
     observed = ObservationBatch(rng.random((5, 6), np.float32), np.array([1, 0, 0, 1, 0], bool))
     asked = unpack_request(pack_request(observed, 9, 50), RACE_RANGE, "a")
-    np.testing.assert_array_equal(asked.observed.observation, observed.observation)
-    np.testing.assert_array_equal(asked.observed.is_first, observed.is_first)
+    np.testing.assert_array_equal(asked.batch.observation, observed.observation)
+    np.testing.assert_array_equal(asked.batch.is_first, observed.is_first)
     assert (asked.step, asked.deadline_ms, asked.session) == (9, 50.0, "a")
     assert REQUEST_HEAD.size == 12
     with pytest.raises(RequestError):

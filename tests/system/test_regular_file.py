@@ -16,7 +16,7 @@ from rlcar.storage.runs import Storage
 from rlcar.system import process_state
 from rlcar.system.regular_file import NotRegularError, open_regular, read_regular
 from serve.guard.tokens import TokenStore
-from serve.live.follow import RunFollower
+from serve.live.run_follower import RunFollower
 from tests.registry.irregular import in_time, replace_with
 from tests.support.untrained_run import untrained
 

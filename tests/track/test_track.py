@@ -1,4 +1,4 @@
-"""Tracks: the same bits everywhere, and roads that can be driven."""
+"""Tracks have the same bits everywhere and can be driven."""
 
 import hashlib
 import json
@@ -153,5 +153,5 @@ def test_impossible_roads_are_refused_with_the_numbers():
         make_track(0, TrackConfig(base_radius_px=50.0, half_width_px=60.0))
     with pytest.raises(ConfigError, match="inside the loop"):
         make_track(0, TrackConfig(obstacle_radius_px=150.0))
-    with pytest.raises(ConfigError, match="not 0"):
+    with pytest.raises(ConfigError, match="pool of 0 tracks"):
         make_pool([], TrackConfig())

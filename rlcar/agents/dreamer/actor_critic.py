@@ -27,7 +27,7 @@ from rlcar.agents.dreamer.returns import (
 )
 from rlcar.agents.dreamer.settings import ActorCriticConfig
 from rlcar.agents.dreamer.step_loss import step_loss
-from rlcar.devices.data_parallel import of_all_devices
+from rlcar.devices.data_parallel import gather_over_devices
 from rlcar.types import Metrics, Params, Spec
 
 
@@ -102,7 +102,7 @@ def imagination_loss(
     judged, policy = imagined.judged, networks.distribution
     reward, value = judged.reward[1:], judged.value
     returns = lambda_returns(reward, judged.discount[1:], value[1:], config.lambda_)
-    everywhere = of_all_devices(returns, axis=1)
+    everywhere = gather_over_devices(returns, axis=1)
     return_range = update_return_range(return_range, everywhere, config.return_normaliser_rate)
     advantage = (returns - value[:-1]) / return_scale(return_range)
 

@@ -33,7 +33,7 @@ from rlcar.agents.dreamer.world_model import (
     make_world_model,
     world_model_loss,
 )
-from rlcar.devices.data_parallel import drawn, mean_over_devices, on_each_device
+from rlcar.devices.data_parallel import draw_for_rows, mean_over_devices, on_each_device
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
 
 
@@ -192,7 +192,7 @@ def _dream(
     time, size = starts.recurrent.shape[:2]
     rows, number = (length, time, size), time * size
     action_key, latent_key = jax.random.split(key)
-    noise = drawn(partial(networks.distribution.noise, action_key), rows)
+    noise = draw_for_rows(partial(networks.distribution.noise, action_key), rows)
     uniform = latent_noise(latent_key, config.world_model.latent_groups, rows)
     noises = tuple(x.reshape(length, number, *x.shape[3:]) for x in (noise, uniform))
     starts = RssmState(*(x.reshape(number, -1) for x in starts))

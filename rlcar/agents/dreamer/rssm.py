@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from rlcar.agents.dreamer.distributions import sample_one_hot, straight_through, unimix
 from rlcar.agents.dreamer.layers import BlockGru, Linear, NormedLinear
 from rlcar.agents.dreamer.settings import WorldModelConfig
-from rlcar.devices.data_parallel import drawn
+from rlcar.devices.data_parallel import draw_for_rows
 from rlcar.types import Params
 
 _POSTERIOR_IN = "rssm/~posterior/posterior_in"
@@ -99,8 +99,8 @@ def split_posterior(params: Params, recurrent_units: int) -> tuple[Params, jax.A
 
 
 def latent_noise(key: jax.Array, groups: int, rows: tuple[int, ...]) -> jax.Array:
-    """What the latents of `rows [..., B]` are drawn with: a uniform `[..., B, S]` a group."""
-    return drawn(lambda rows: jax.random.uniform(key, (*rows, groups)), rows)
+    """Returns the uniform numbers `[..., B, S]` that draw the latents of `rows [..., B]`."""
+    return draw_for_rows(lambda rows: jax.random.uniform(key, (*rows, groups)), rows)
 
 
 def draw_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:

@@ -4,25 +4,32 @@ import re
 import numpy as np
 import pytest
 
-from serve.api.schema import RACE_RANGE, RequestError, check_range, checked, decode_act, encode
+from serve.api.schema import (
+    RACE_RANGE,
+    RequestError,
+    check_range,
+    check_request,
+    decode_act,
+    encode,
+)
 
 GOOD = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0]
 
 
 def _ask(**fields):
-    return checked(decode_act(json.dumps(fields).encode()), RACE_RANGE)
+    return check_request(decode_act(json.dumps(fields).encode()), RACE_RANGE)
 
 
 def test_one_observation_becomes_one_row():
     asked = _ask(observation=GOOD, is_first=True, step=3)
-    np.testing.assert_array_equal(asked.observed.observation, np.array([GOOD], np.float32))
-    assert asked.observed.is_first.tolist() == [True]
-    assert asked.is_one
+    np.testing.assert_array_equal(asked.batch.observation, np.array([GOOD], np.float32))
+    assert asked.batch.is_first.tolist() == [True]
+    assert asked.is_single
     assert asked.step == 3
 
 
 def test_256_observations_are_256_rows_and_257_too_many():
-    assert _ask(observations=[GOOD] * 256).observed.observation.shape == (256, 6)
+    assert _ask(observations=[GOOD] * 256).batch.observation.shape == (256, 6)
     with pytest.raises(RequestError, match="length <= 256"):
         _ask(observations=[GOOD] * 257)
 
@@ -60,7 +67,7 @@ def test_a_refused_number_of_a_frame_is_shown_as_float32():
 def test_what_json_cannot_say_is_refused(word):
     body = b'{"observation": [' + word + b", 0.2, 0.3, 0.4, 0.5, 1.0]}"
     with pytest.raises(RequestError):
-        checked(decode_act(body), RACE_RANGE)
+        check_request(decode_act(body), RACE_RANGE)
 
 
 @pytest.mark.parametrize(

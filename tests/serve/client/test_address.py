@@ -215,7 +215,7 @@ def test_a_token_that_no_header_can_carry_is_refused(token):
 @pytest.mark.parametrize("websocket", [False, True])
 @pytest.mark.parametrize("session", ["", "a\n", "a\r\nx-evil: 1", "ü", "\0", "a" * 65, "\ud800"])
 def test_a_session_that_no_server_takes_is_refused(session, websocket):
-    with pytest.raises(ServerError, match="1 to 64 plain ASCII characters"):
+    with pytest.raises(ServerError, match="1 to 64 printable ASCII characters"):
         DriveClient("http://127.0.0.1:9", session=session, websocket=websocket)
 
 

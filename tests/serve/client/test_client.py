@@ -53,21 +53,23 @@ def test_the_async_client_drives_as_well(url, websocket):
 
 
 def test_three_ticks_are_held_and_then_it_brakes():
-    reflex = FallbackPolicy()
-    took = reflex.took(ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter())
-    missed = [reflex.missed(1, time.perf_counter(), "no answer") for _ in range(5)]
+    fallback = FallbackPolicy()
+    accepted = fallback.accept(
+        ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter()
+    )
+    missed = [fallback.act(1, time.perf_counter(), "no answer") for _ in range(5)]
     assert [one.source for one in missed] == ["hold"] * 3 + ["fallback"] * 2
-    assert missed[2].action.tolist() == took.action.tolist()
+    assert missed[2].action.tolist() == accepted.action.tolist()
     assert missed[2].model_version == 4
     assert missed[3].action.tolist() == BRAKE
-    reflex.took(ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter())
-    assert reflex.missed(1, time.perf_counter(), "no answer").source == "hold"
+    fallback.accept(ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter())
+    assert fallback.act(1, time.perf_counter(), "no answer").source == "hold"
 
 
 def test_other_cars_are_not_given_what_these_did():
-    reflex = FallbackPolicy()
-    reflex.took(ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter())
-    assert reflex.missed(2, time.perf_counter(), "no answer").action.tolist() == BRAKE * 2
+    fallback = FallbackPolicy()
+    fallback.accept(ActAnswer("model", 4, 0.1, actions=[[0.3, 0.7]]), 1, time.perf_counter())
+    assert fallback.act(2, time.perf_counter(), "no answer").action.tolist() == BRAKE * 2
 
 
 def test_what_was_never_there_brakes_at_once():

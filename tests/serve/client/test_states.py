@@ -268,7 +268,7 @@ def test_close_lets_those_go_who_wait(silent):
     replies = []
     waiting = threading.Thread(target=lambda: replies.append(car.act(SEEN)))
     waiting.start()
-    wait_until(lambda: bool(car._client._lines))
+    wait_until(lambda: bool(car._client._connections))
     car.close()
     waiting.join(30.0)
     assert [reply.source for reply in replies] == ["fallback"]

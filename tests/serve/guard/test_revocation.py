@@ -40,7 +40,7 @@ def page(tmp_path_factory, store):
 @pytest.fixture
 def clock(page):
     """The clock by which the server's logins end."""
-    tokens = page.server.config.app._tokens
+    tokens = page.server.config.app._logins._tokens
     shift_s = [0.0]
     tokens._clock = lambda: time.time() + shift_s[0]
     yield shift_s
@@ -75,7 +75,7 @@ def make(page, store, clock):
     def made(*scopes, expires_s=1000.0):
         name = f"car-{next(names)}-{time.monotonic_ns()}"
         secret = store.create(name, scopes or ("act", "read"), expires_s)
-        page.server.config.app._tokens._looked_s = -1.0
+        page.server.config.app._logins._tokens._looked_s = -1.0
         return name, secret
 
     return made

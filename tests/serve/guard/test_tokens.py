@@ -66,7 +66,7 @@ def test_a_time_that_is_none_is_refused_and_the_file_left_alone(store, silly):
     before = store.path.read_bytes()
     with pytest.raises(UserError, match="cannot expire after"):
         store.create("other", ["act"], expires_s=silly)
-    with pytest.raises(UserError, match="cannot work for another"):
+    with pytest.raises(UserError, match="cannot stay valid for"):
         store.rotate("car", overlap_s=silly)
     assert store.path.read_bytes() == before
     assert store.check(secret)
@@ -88,7 +88,7 @@ def test_a_file_that_cannot_be_read_for_a_while_lets_nobody_out(store, caplog):
     store.path.mkdir()  # the superuser reads everything but a folder
     store._looked_s = -1.0
     assert store.check(secret)
-    assert "the tokens of before still count" in caplog.text
+    assert "the tokens read before stay valid" in caplog.text
     store.path.rmdir()
     kept.rename(store.path)
     store._looked_s = -1.0
@@ -162,6 +162,6 @@ def test_a_damaged_file_lets_nobody_new_in_and_nobody_out(store, clock, caplog):
     store.path.write_text("{")
     reader._looked_s = -1.0
     assert reader.check(secret)
-    assert "is not a file of tokens" in caplog.text
+    assert "is not a valid file of tokens" in caplog.text
     with pytest.raises(UserError, match="restore it"):
         TokenStore(store.path, clock).check(secret)

@@ -17,7 +17,8 @@ import pytest
 from rlcar.errors import UserError
 from serve.client.client import DriveClient
 from serve.guard.limits import MAX_HEADERS
-from serve.lanes.haproxy import find_haproxy, front_config, listen
+from serve.lanes.haproxy import find_haproxy, listen
+from serve.lanes.haproxy_config import front_config
 from serve.lanes.realtime import open_front_end
 from serve.settings import make_settings
 from tests.serve.served import program
@@ -207,7 +208,8 @@ def test_an_address_is_taken_by_one_server_alone():
 
 def test_haproxy_accepts_no_more_connections_than_there_are_descriptors(tmp_path):
     script = (
-        "from serve.lanes.haproxy import front_config; from serve.settings import make_settings;"
+        "from serve.lanes.haproxy_config import front_config;"
+        "from serve.settings import make_settings;"
         "print(front_config(make_settings(), 3))"
     )
     command = f'ulimit -n 500; exec "{sys.executable}" -c "{script}"'
@@ -281,7 +283,8 @@ def test_direct_is_refused_outside_loopback(rlcar, host):
         "serve", "--lane", "realtime", "--direct", "--host", host, "--allow-anonymous"
     )
     assert code == 2
-    assert stderr.startswith(f"error: --direct serves this machine alone, and {host} can")
+    assert stderr.startswith("error: with --direct the server may only listen on")
+    assert f"not on {host}: leave out --direct" in stderr
 
 
 def test_direct_belongs_to_the_realtime_lane(rlcar):

@@ -46,7 +46,7 @@ def test_what_follows_from_actions_is_what_happens_when_they_are_taken(course):
         car.drive(_wheel(step))
     actions = np.stack([_wheel(step) for step in range(20, 30)])
     pose = car.pose
-    told = car.follow(actions)
+    told = car.preview(actions)
     assert car.pose == pose
     for row, action in zip(told, actions, strict=True):
         car.drive(action)
@@ -56,7 +56,7 @@ def test_what_follows_from_actions_is_what_happens_when_they_are_taken(course):
 
 def test_beyond_the_end_of_the_episode_nothing_is_told(course):
     car = Car(course)
-    told = car.follow(np.tile(np.float32([1.0, 1.0]), (200, 1)))
+    told = car.preview(np.tile(np.float32([1.0, 1.0]), (200, 1)))
     ends = np.flatnonzero(np.isnan(told[:, 0]))
     assert 0 < ends[0] < 200
     assert np.isnan(told[ends[0] :]).all()

@@ -5,7 +5,7 @@ import pytest
 
 from serve.live.car import Car, open_course
 from serve.live.dream import DREAM_STEPS, RunDreams, open_dreamer
-from serve.live.follow import RunFollower
+from serve.live.run_follower import RunFollower
 from tests.serve.live.live_page import save_run
 
 
@@ -22,8 +22,8 @@ def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, 
     model = dreams.newest()
     assert dreams.newest() is None  # nothing newer
     car = Car(open_course(tiny_config.race, range(10_000, 10_002)))
-    eye = open_dreamer(*model, car)
-    at_start = eye.dream(car)
+    dreamer = open_dreamer(*model, car)
+    at_start = dreamer.dream(car)
     assert at_start.shape == (DREAM_STEPS, 16)
     dreamt, real = at_start[:, 3:8], at_start[:, 8:13]
     assert np.isfinite(dreamt).all()
@@ -32,22 +32,24 @@ def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, 
     goes_on = at_start[:, 15]
     assert (np.diff(goes_on) <= 0.0).all()
     # The first real row is what the car reads after the action that was dreamt first.
-    action = np.asarray(eye._imagine(eye._params, eye._carry.state, 1, None).action)[0, 0]
+    action = np.asarray(dreamer._imagine(dreamer._params, dreamer._carry.state, 1, None).action)[
+        0, 0
+    ]
     car.drive(action)
     np.testing.assert_array_equal(real[0], np.float32(car.rays))
-    eye.took(action)
-    eye.see(car.time_step)
-    assert not np.array_equal(eye.dream(car)[:, 3:8], dreamt)
-    assert np.array_equal(eye.dream(car), eye.dream(car), equal_nan=True)
+    dreamer.record_action(action)
+    dreamer.observe(car.time_step)
+    assert not np.array_equal(dreamer.dream(car)[:, 3:8], dreamt)
+    assert np.array_equal(dreamer.dream(car), dreamer.dream(car), equal_nan=True)
 
 
 def test_newer_parameters_dream_something_else(dreams, tiny_config, tmp_path):
     config, params = RunDreams(dreams._follower).newest()
     car = Car(open_course(tiny_config.race, range(10_000, 10_002)))
-    eye = open_dreamer(config, params, car)
-    before = eye.dream(car)
-    eye.change({**params, "world_model": _scaled(params["world_model"])})
-    assert not np.array_equal(eye.dream(car)[:, 3:8], before[:, 3:8])
+    dreamer = open_dreamer(config, params, car)
+    before = dreamer.dream(car)
+    dreamer.set_params({**params, "world_model": _scaled(params["world_model"])})
+    assert not np.array_equal(dreamer.dream(car)[:, 3:8], before[:, 3:8])
 
 
 def _scaled(tree):

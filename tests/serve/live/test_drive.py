@@ -6,8 +6,9 @@ import pytest
 from rlcar.config import make_race_config
 from serve.live.car import open_course
 from serve.live.drive import Drive
+from serve.live.loaded_policy import StatefulPolicy
 from serve.live.manual_control import ManualControl
-from serve.live.policies import StatefulPolicy, open_catalog
+from serve.live.policy_catalog import open_catalog
 from serve.live.wire import BRAKING, ENDED, MANUAL, RUNNING
 from tests.serve.served import publish
 
@@ -113,7 +114,7 @@ def test_a_person_who_crashes_tries_the_same_road_again(drive):
 
 
 def test_a_policy_goes_on_to_the_next_road(drive, models):
-    drive.change(models.load("1"))
+    drive.set_policy(models.load("1"))
     drive.is_running = True
     told = _until_told(drive, "episode")
     assert told["driver"] == "version 1"
@@ -123,7 +124,7 @@ def test_a_policy_goes_on_to_the_next_road(drive, models):
 
 
 def test_a_ghost_drives_the_same_road_and_both_results_are_told(drive, models):
-    drive.change(models.load("1"))
+    drive.set_policy(models.load("1"))
     drive.ghost = StatefulPolicy(models.load("2"))
     drive.is_running = True
     drive.begin()
@@ -134,7 +135,7 @@ def test_a_ghost_drives_the_same_road_and_both_results_are_told(drive, models):
 
 
 def test_equal_policies_race_to_the_same_pixel(drive, models):
-    drive.change(models.load("2"))
+    drive.set_policy(models.load("2"))
     drive.ghost = StatefulPolicy(models.load("2"))
     drive.is_running = True
     drive.begin()

@@ -1,4 +1,4 @@
-"""One driver at a time, with a hand on the wheel."""
+"""One driver at a time, and the brake without its input."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from serve.live.manual_control import DEAD_MAN_S, ControlTakenError, ManualContr
 
 
 @pytest.fixture
-def seat(clock):
+def control(clock):
     return ManualControl(clock)
 
 
@@ -15,12 +15,12 @@ def test_a_second_driver_waits_until_the_first_leaves(control):
     assert control.take("ann", is_connected=True)
     with pytest.raises(ControlTakenError, match="somebody else drives"):
         control.take("bob", is_connected=True)
-    assert not control.leave("bob")
-    assert control.leave("ann")
+    assert not control.release("bob")
+    assert control.release("ann")
     assert control.take("bob", is_connected=True)
 
 
-def test_taking_the_wheel_again_changes_nothing(control):
+def test_taking_control_again_changes_nothing(control):
     control.take("ann", is_connected=True)
     assert not control.take("ann", is_connected=True)
 
@@ -38,7 +38,7 @@ def test_half_a_second_without_input_brakes_straight_on(control, clock):
 def test_a_new_driver_does_not_inherit_the_pedals(control):
     control.take("ann", is_connected=True)
     control.steer(1.0, 1.0)
-    control.leave("ann")
+    control.release("ann")
     control.take("bob", is_connected=True)
     np.testing.assert_array_equal(control.action(), [0.0, -1.0])
 
@@ -52,7 +52,7 @@ def test_a_page_that_does_nothing_for_minutes_may_be_replaced(control, clock):
     assert control.take("bob", is_connected=True)
 
 
-def test_a_request_without_a_connection_keeps_the_wheel_for_seconds_only(control, clock):
+def test_a_request_without_a_connection_keeps_control_for_seconds_only(control, clock):
     control.take("request:10.0.0.1", is_connected=False)
     clock.now_s += 4.0
     with pytest.raises(ControlTakenError):

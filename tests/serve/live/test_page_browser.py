@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serve.guard.tokens import TokenStore
-from serve.live.policies import first_action
+from serve.live.loaded_policy import first_action
 from serve.live.wire import RUNNING
 from tests.serve.live.live_page import paged, save_run
 from tests.serve.served import publish
@@ -90,7 +90,7 @@ def test_a_person_drives_with_the_arrow_keys(open_page, page):
     tab = open_page()
     tab.get_by_role("button", name="Drive by hand").click()
     tab.locator("#overlay-start").click()
-    tab.get_by_text("You have the wheel").wait_for()
+    tab.get_by_text("You have control").wait_for()
     tab.keyboard.down("ArrowUp")
     wait_until(lambda: page.live.drive.car.pose.speed_px_per_step > 1.0)
     wait_until(lambda: page.live.drive.car.action.tolist() == [0.0, 1.0])
@@ -122,11 +122,11 @@ def test_the_policy_drives_dreams_and_is_watched_at_the_screens_own_pace(open_pa
     wait_until(lambda: not page.live.drive.is_running)
 
 
-# How often the chip of the wheel is written in 20 frames in which nobody takes it.
+# Counts how often the chip of manual control is written during 20 frames without a change.
 _REWRITTEN = """() => new Promise((done) => {
   let writes = 0, frames = 0;
   new MutationObserver((all) => { writes += all.length; })
-    .observe(document.querySelector("#seat"), { attributes: true, childList: true });
+    .observe(document.querySelector("#control-state"), { attributes: true, childList: true });
   const count = () => ++frames < 20 ? requestAnimationFrame(count) : done(writes);
   requestAnimationFrame(count);
 })"""
@@ -151,7 +151,7 @@ def test_versions_are_saved_loaded_and_raced_against(open_page, page):
     assert page.live.state()["version"] == 1
     tab.locator("#ghosts").select_option("2")
     tab.get_by_role("button", name="Set", exact=True).click()
-    tab.get_by_text("version 2 drives along").wait_for()
+    tab.get_by_text("version 2 is the ghost now").wait_for()
     tab.locator("#overlay-start").click()
     tab.locator("#duels tbody tr").first.wait_for(timeout=60_000)
     assert "version 2" in tab.locator("#duels").text_content()
@@ -166,7 +166,7 @@ def _load(tab, file):
     tab.locator(f"#versions option[value='{file}']").wait_for(state="attached")
     tab.locator("#versions").select_option(file)
     tab.get_by_role("button", name="Load", exact=True).click()
-    tab.get_by_text("is at the wheel").wait_for()
+    tab.get_by_text("drives now").wait_for()
 
 
 def test_moving_an_observation_moves_the_action(open_page, page):
@@ -184,15 +184,15 @@ def test_moving_an_observation_moves_the_action(open_page, page):
     _load(tab, "live")
 
 
-def test_a_second_page_watches_until_the_wheel_is_free(open_page, page):
+def test_a_second_page_watches_until_control_is_free(open_page, page):
     ann, bob = open_page(), open_page()
-    ann.get_by_role("button", name="Take the wheel").click()
-    ann.get_by_text("You have the wheel").wait_for()
+    ann.get_by_role("button", name="Take control").click()
+    ann.get_by_text("You have control").wait_for()
     bob.get_by_text("Watching: somebody else drives").wait_for()
     assert bob.locator("#start").is_disabled()
-    ann.get_by_role("button", name="Give it back").click()
-    bob.get_by_role("button", name="Take the wheel").click()
-    bob.get_by_text("You have the wheel").wait_for()
+    ann.get_by_role("button", name="Release control").click()
+    bob.get_by_role("button", name="Take control").click()
+    bob.get_by_text("You have control").wait_for()
 
 
 def test_a_gamepad_steers_by_its_stick_and_drives_by_its_triggers(open_page, page):
@@ -216,7 +216,7 @@ def test_everything_is_reached_by_the_keyboard_alone_in_a_sensible_order(open_pa
         tab.keyboard.press("Tab")
         reached.append(tab.evaluate("document.activeElement.id || document.activeElement.tagName"))
     order = [
-        *("seat-button", "overlay-start", "start", "reset", "manual", "next-track"),
+        *("control-button", "overlay-start", "start", "reset", "manual", "next-track"),
         *("try-now", "versions", "load", "ghosts", "ghost", "save", "ahead"),
     ]
     places = [reached.index(name) for name in order]
@@ -264,14 +264,14 @@ _CUT_OFF = """() => [...document.querySelectorAll("button, dd, dt, p, h1, h2, la
 
 def test_a_lost_connection_is_said_and_comes_back(open_page, page):
     tab = open_page()
-    tab.evaluate(_OBSERVE, "#seat")
+    tab.evaluate(_OBSERVE, "#control-state")
     for viewer in list(page.live.viewers._all.values()):
         viewer.is_gone = True
         viewer.tell("{}")
     until(tab, "window.said.length >= 2")
     lost, *_, back = tab.evaluate("window.said")
     assert lost == "Connection lost, trying again"
-    assert back == "The wheel is free"
+    assert back == "Nobody has control"
 
 
 def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
@@ -281,7 +281,7 @@ def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
         tab = context.new_page()
         tab.add_init_script("window.WebSocket = class {};")
         tab.goto(f"http://{page.address}/")
-        assert tab.locator("#seat").text_content() == "Connecting"
+        assert tab.locator("#control-state").text_content() == "Connecting"
         tab.keyboard.press("m")
         for button in ("start", "overlay-start", "manual", "save"):
             assert tab.locator(f"#{button}").is_disabled()
@@ -313,7 +313,7 @@ def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
                 tab.get_by_text("this token lacks the scope drive").wait_for()
                 assert not page.live.drive.is_manual
             else:
-                tab.get_by_text("You have the wheel").wait_for()
+                tab.get_by_text("You have control").wait_for()
                 tab.get_by_role("button", name="Let the policy drive").click()
                 wait_until(lambda: not page.live.drive.is_manual)
                 tab.get_by_role("button", name="Save as a new version").click()

@@ -3,20 +3,20 @@
 import asyncio
 import json
 
-from serve.live.viewers import Viewer, Viewers, sentence
+from serve.live.viewers import Viewer, Viewers, make_message
 
 
 def _taken(viewer):
-    return asyncio.run(asyncio.wait_for(viewer.news(), 1.0))
+    return asyncio.run(asyncio.wait_for(viewer.next_news(), 1.0))
 
 
 def test_a_slow_viewer_gets_the_newest_frame_of_each_kind_and_every_sentence():
     viewers, viewer = Viewers(), Viewer()
     viewers.add(viewer)
     for number in range(3):
-        viewers.show(bytes([1, number]))
-        viewers.show(bytes([2, number]))
-        viewers.tell("lap", number=number)
+        viewers.send_frame(bytes([1, number]))
+        viewers.send_frame(bytes([2, number]))
+        viewers.send_message("lap", number=number)
     *sentences, tick, dream = _taken(viewer)
     assert [json.loads(one)["number"] for one in sentences] == [0, 1, 2]
     assert (tick, dream) == (bytes([1, 2]), bytes([2, 2]))
@@ -28,9 +28,9 @@ def test_a_newer_state_replaces_the_one_that_waits():
     viewers.add(viewer)
     for number in range(1000):
         for kind in ("state", "stats", "track", "versions"):
-            viewers.tell(kind, number=number)
+            viewers.send_message(kind, number=number)
         if number == 500:
-            viewers.tell("lap", number=number)
+            viewers.send_message("lap", number=number)
     assert not viewer.is_gone
     assert [json.loads(one) for one in _taken(viewer)] == [
         {"type": "lap", "number": 500},
@@ -41,9 +41,9 @@ def test_a_newer_state_replaces_the_one_that_waits():
 def test_who_leaves_hundreds_of_sentences_waiting_has_gone():
     viewer = Viewer()
     for _ in range(256):
-        viewer.tell("{}")
+        viewer.send_message("{}")
     assert not viewer.is_gone
-    viewer.tell("{}")
+    viewer.send_message("{}")
     assert viewer.is_gone
 
 
@@ -57,4 +57,4 @@ def test_a_viewer_is_found_by_its_secret_and_not_by_its_name():
 
 
 def test_a_number_that_json_lacks_is_null():
-    assert json.loads(sentence("stats", loss=float("nan"))) == {"type": "stats", "loss": None}
+    assert json.loads(make_message("stats", loss=float("nan"))) == {"type": "stats", "loss": None}

@@ -18,7 +18,7 @@ from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC, make_race
 from rlcar.storage.arrays import flatten, leaf_name
 from rlcar.track import make_pool
-from serve.policy.policy import load_policy, make_policy, rows, stack
+from serve.policy.policy import load_policy, make_policy
 from tests.support.untrained_run import write_run
 
 CARS, STEPS = 4, 400
@@ -116,12 +116,13 @@ def test_cars_act_together_as_they_do_apart():
     rng, apart = np.random.default_rng(0), [policy.initial_state(1) for _ in range(3)]
     for step in range(20):
         seen, is_first = rng.random((3, 6), np.float32), np.array([step == 0, step == 7, False])
-        together, state = policy.act(stack(apart), seen, is_first)
+        stacked = tuple(np.concatenate(parts) for parts in zip(*apart, strict=True))
+        together, state = policy.act(stacked, seen, is_first)
         for car, own in enumerate(apart):
             one = slice(car, car + 1)
             action, _ = policy.act(own, seen[one], is_first[one])
             np.testing.assert_allclose(action, together[one], rtol=0, atol=1e-5)
-        apart = rows(state, 3)
+        apart = [tuple(part[car : car + 1] for part in state) for car in range(3)]
 
 
 def test_actions_stay_in_range_whatever_is_seen():
@@ -156,7 +157,7 @@ def test_a_policy_of_another_environment_is_published_but_not_served(tmp_path):
 
 def test_a_policy_that_sees_images_is_refused():
     config = make_config(environment="rlcar/Catch-v0")
-    with pytest.raises(RegistryError, match=r"acts in rlcar/Catch-v0: .* sees numbers, no images"):
+    with pytest.raises(RegistryError, match=r"acts in rlcar/Catch-v0: .* numeric observations"):
         make_policy(_model(config, {}))
 
 

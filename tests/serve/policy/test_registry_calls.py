@@ -13,7 +13,7 @@ def test_what_does_not_answer_in_time_is_given_up_and_few_wait_at_once():
     over = threading.Event()
 
     async def ask():
-        calls = RegistryCalls(most_at_once=2)
+        calls = RegistryCalls(max_concurrent=2)
         try:
             for _ in range(2):
                 with pytest.raises(RegistryUnavailableError, match="did not answer within 0.05 s"):

@@ -63,7 +63,7 @@ def test_the_longest_unseen_cars_make_room(versions):
     for number in range(10):
         sessions.open("me", str(number), versions[0], 20)
     assert sessions.cars == 100
-    assert [bool(sessions.look("me", str(number))) for number in (4, 5, 9)] == [False, True, True]
+    assert [bool(sessions.peek("me", str(number))) for number in (4, 5, 9)] == [False, True, True]
 
 
 def test_a_session_that_is_asked_stays(versions):
@@ -71,7 +71,7 @@ def test_a_session_that_is_asked_stays(versions):
     for number in range(10):
         sessions.open("me", str(number), versions[0], 20)
         assert number == 0 or sessions.find("me", "0", 20)
-    assert sessions.look("me", "0")
+    assert sessions.peek("me", "0")
 
 
 @pytest.mark.parametrize("cars", [1, 7, 64])
@@ -82,8 +82,8 @@ def test_a_flood_of_one_owners_sessions_evicts_none_of_anothers(versions, cars):
     for number in range(1000):
         sessions.open("flood", str(number), versions[0], cars)
         assert sessions.cars <= 640
-    assert all(sessions.look("me", name) for name in "abc")
-    kept = [number for number in range(1000) if sessions.look("flood", str(number))]
+    assert all(sessions.peek("me", name) for name in "abc")
+    kept = [number for number in range(1000) if sessions.peek("flood", str(number))]
     assert kept == list(range(1000 - 320 // cars, 1000))  # its own newest
 
 
@@ -93,15 +93,15 @@ def test_a_flood_from_many_owners_takes_from_those_who_have_most(versions):
     for number in range(1000):
         sessions.open(f"flood-{number % 5}", str(number), versions[0], 20)
         assert sessions.cars <= 200
-        assert sessions.look("me", "car")
-        assert sessions.look(f"flood-{number % 5}", str(number))
+        assert sessions.peek("me", "car")
+        assert sessions.peek(f"flood-{number % 5}", str(number))
 
 
 def test_a_new_owner_finds_room_where_all_have_as_much(versions):
     sessions = Sessions(cars=10, expiry_s=60.0, replay_steps=4)
     for number in range(20):
         sessions.open(f"owner-{number}", "car", versions[0], 1)
-        assert sessions.look(f"owner-{number}", "car")
+        assert sessions.peek(f"owner-{number}", "car")
     assert len(sessions) == sessions.cars == 10
 
 
@@ -112,7 +112,7 @@ def test_the_books_agree_whatever_happens(versions):
     for _ in range(3000):
         owner, name = f"owner-{rng.integers(6)}", f"car-{rng.integers(4)}"
         now_s[0] += rng.exponential(0.3)
-        held = sessions.look(owner, name)
+        held = sessions.peek(owner, name)
         kind = rng.integers(3)
         if kind == 0:
             sessions.open(owner, name, versions[0], int(rng.integers(1, 10)))

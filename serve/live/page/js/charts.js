@@ -1,8 +1,8 @@
-// Reward and loss as they come; of the run that is followed, else of the car's own episodes.
+// Charts of reward and loss: of the followed run, else of the episodes on this page.
 
 import { colour } from "./paint.js";
 
-const MOST_POINTS = 1500, HEIGHT_PX = 196;
+const MAX_POINTS = 1500, HEIGHT_PX = 196;
 const REWARD = [["episode/reward", "reward, mean of 100", "--accent"], ["evaluation/lap_rate", "lap rate, unseen tracks", "--good", "share"]];
 const LOSSES = [["model/loss", "world model", "--dreamt"], ["critic/loss", "critic", "--warn"]];
 const thousands = (steps) => (steps >= 1000 ? `${Number((steps / 1000).toFixed(1))}k` : `${steps}`);
@@ -20,7 +20,7 @@ export class Charts {
 
   addRows(rows, isAnew) {
     this.rows = isAnew ? [...rows] : [...this.rows, ...rows];
-    if (this.rows.length > MOST_POINTS) this.rows = this.rows.filter((row, i) => i % 2 || "evaluation/lap_rate" in row);
+    if (this.rows.length > MAX_POINTS) this.rows = this.rows.filter((row, i) => i % 2 || "evaluation/lap_rate" in row);
     this.isStale = true;
   }
 
@@ -39,7 +39,7 @@ export class Charts {
     this.isStale = false;
     const ofRun = this.rows.some((row) => "episode/reward" in row);
     if (ofRun) this.plot("reward", this.rows, REWARD, "env steps");
-    else this.plot("reward", this.episodes, [["reward", "this car", "--accent"]], "episodes here");
+    else this.plot("reward", this.episodes, [["reward", "this car", "--accent"]], "episodes on this page");
     this.plot("loss", this.rows, LOSSES, "env steps", true);
   }
 
@@ -79,9 +79,9 @@ export class Charts {
   }
 
   drop(name) {
-    for (const one of name ? [name] : Object.keys(this.plots)) {
-      this.plots[one]?.chart.destroy();
-      delete this.plots[one];
+    for (const plot of name ? [name] : Object.keys(this.plots)) {
+      this.plots[plot]?.chart.destroy();
+      delete this.plots[plot];
     }
   }
 

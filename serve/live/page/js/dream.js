@@ -1,12 +1,12 @@
-// The dream beside what would be read: two fans at one step, and all steps as a strip.
+// Predicted and real rays: two fans at one step, and all steps as a strip.
 
-import { colour, fresh } from "./paint.js";
+import { clearCanvas, colour } from "./paint.js";
 import { RAY_ANGLES } from "./road.js";
 
 const radians = (degrees) => (degrees * Math.PI) / 180;
 
 export function drawFan(canvas, step) {
-  const [context, width, height] = fresh(canvas);
+  const [context, width, height] = clearCanvas(canvas);
   const reach = Math.min(height - 14, width / 2 / Math.sin(radians(48)));
   context.strokeStyle = colour("--line");
   for (const share of [0.5, 1]) {
@@ -36,44 +36,44 @@ export function drawFan(canvas, step) {
 }
 
 export function drawStrip(canvas, steps, chosen) {
-  const [context, width, height] = fresh(canvas);
-  const label = 46, top = 2, half = (height - 22) / 2, cell = (width - label) / steps.length;
+  const [context, width, height] = clearCanvas(canvas);
+  const labelWidth = 46, top = 2, half = (height - 22) / 2, cell = (width - labelWidth) / steps.length;
   context.font = `11px ${getComputedStyle(document.body).fontFamily}`;
   context.textBaseline = "middle";
-  [["dreamt", "--dreamt", top], ["real", "--real", top + half + 4]].forEach(([name, ink, y]) => {
+  [["dreamt", "predicted", "--dreamt", top], ["real", "real", "--real", top + half + 4]].forEach(([name, label, ink, y]) => {
     context.globalAlpha = 1;
     context.fillStyle = colour("--muted");
-    context.fillText(name, 0, y + half / 2);
+    context.fillText(label, 0, y + half / 2);
     context.fillStyle = colour(ink);
     steps.forEach((step, h) => {
       [...step[name]].reverse().forEach((ray, row) => { // the leftmost ray on top
         if (!Number.isFinite(ray)) return;
         context.globalAlpha = 0.06 + 0.94 * (1 - ray);
-        context.fillRect(label + h * cell, y + (row * half) / 5, Math.max(1, cell - 1), half / 5 - 0.5);
+        context.fillRect(labelWidth + h * cell, y + (row * half) / 5, Math.max(1, cell - 1), half / 5 - 0.5);
       });
     });
   });
   context.globalAlpha = 1;
   context.strokeStyle = colour("--text");
-  context.strokeRect(label + (chosen - 1) * cell - 0.5, top - 1, cell, 2 * half + 6);
+  context.strokeRect(labelWidth + (chosen - 1) * cell - 0.5, top - 1, cell, 2 * half + 6);
   context.fillStyle = colour("--muted");
-  context.fillText("now", label, height - 6);
+  context.fillText("now", labelWidth, height - 6);
   const end = `${steps.length} steps`;
   context.fillText(end, width - context.measureText(end).width, height - 6);
 }
 
 export function errorAt(steps, chosen) {
   const step = steps[chosen - 1];
-  if (!step || !Number.isFinite(step.real[0])) return "The drive would have ended before this step.";
-  const off = step.dreamt.reduce((sum, ray, i) => sum + Math.abs(ray - step.real[i]), 0) / step.dreamt.length;
-  return `Rays off by ${(100 * off).toFixed(1)} % of their range; chance to be driving still ${(100 * step.goesOn).toFixed(0)} %.`;
+  if (!step || !Number.isFinite(step.real[0])) return "The episode would end before this step.";
+  const error = step.dreamt.reduce((sum, ray, i) => sum + Math.abs(ray - step.real[i]), 0) / step.dreamt.length;
+  return `Mean error of the rays: ${(100 * error).toFixed(1)} % of their range. Predicted chance that the episode continues: ${(100 * step.continues).toFixed(0)} %.`;
 }
 
-const LATENT_PX = 128; // the most that the squares may be high, all together
+const LATENT_PX = 128; // maximum height of all squares together
 
 export function drawLatent(canvas, { groups, classes, values }) {
   const width = canvas.clientWidth;
-  // As many columns of groups as keep the squares square.
+  // Chooses the number of columns with the largest squares.
   let best = { size: 0 };
   for (let columns = 1; columns <= groups; columns += 1) {
     const rows = Math.ceil(groups / columns), gap = 6 * (columns - 1);
@@ -82,7 +82,7 @@ export function drawLatent(canvas, { groups, classes, values }) {
   }
   const { size, rows } = best, across = classes * size + 6, height = `${Math.ceil(rows * size)}px`;
   if (canvas.style.height !== height) canvas.style.height = height;
-  const [context] = fresh(canvas);
+  const [context] = clearCanvas(canvas);
   for (let group = 0; group < groups; group += 1) {
     const x0 = Math.floor(group / rows) * across, y0 = (group % rows) * size;
     for (let k = 0; k < classes; k += 1) {

@@ -1,9 +1,9 @@
-// Puts the page together: what comes from the stream is kept, and drawn 60 times a second.
+// The page's entry point: keeps what the stream sends, and draws it 60 times a second.
 
-import { introduce, post } from "./api.js";
+import { post, setViewerKey } from "./api.js";
 import { Charts } from "./charts.js";
 import { drawFan, drawLatent, drawStrip, errorAt } from "./dream.js";
-import { Hands, isTyping } from "./hands.js";
+import { ManualInput, isTyping } from "./manual_input.js";
 import { Duels, ModelList } from "./models.js";
 import { Playback } from "./playback.js";
 import { Road } from "./road.js";
@@ -19,7 +19,7 @@ const count = new Intl.NumberFormat("en");
 const playback = new Playback(), road = new Road(byId("road"));
 const charts = new Charts(byId("reward-chart"), byId("loss-chart"));
 const models = new ModelList(byId("versions"), byId("ghosts")), duels = new Duels(byId("duels"));
-const hands = new Hands(document.querySelectorAll("#touch button"));
+const manualInput = new ManualInput(document.querySelectorAll("#touch button"));
 const tryIt = new TryIt(byId("sliders"), {
   steering: byId("try-steering"), throttle: byId("try-throttle"),
 });
@@ -30,14 +30,14 @@ function write(id, text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
-const hear = {
+const handlers = {
   hello({ id, key, run }) {
     Object.assign(live, { id, run });
-    introduce(key);
+    setViewerKey(key);
     byId("run").hidden = !run;
     if (run) write("run", run);
     document.title = run ? `${run} · rlcar live` : "rlcar live";
-    models.refresh(run).catch(complain);
+    models.refresh(run).catch(showError);
   },
   track(track) {
     road.track = track;
@@ -48,7 +48,7 @@ const hear = {
     const wasPolicy = live.state?.policy;
     live.state = state;
     showState();
-    if (state.policy !== wasPolicy) { tryIt.ask(); models.refresh(live.run).catch(complain); }
+    if (state.policy !== wasPolicy) { tryIt.ask(); models.refresh(live.run).catch(showError); }
   },
   rows({ rows, is_anew: isAnew }) {
     charts.addRows(rows, isAnew);
@@ -65,15 +65,15 @@ const hear = {
   },
   duel({ car, ghost }) { duels.add(car, ghost); },
   versions({ newest }) {
-    models.refresh(live.run).catch(complain);
-    if (newest !== live.saved) tell(`Version ${newest} was published.`);
+    models.refresh(live.run).catch(showError);
+    if (newest !== live.saved) showMessage(`Version ${newest} was published.`);
   },
-  error({ error }) { tell(error, true); },
+  error({ error }) { showMessage(error, true); },
 };
 
 const stream = new Stream({
   close() { live.id = null; showState(); },
-  sentence(said) { hear[said.type]?.(said); },
+  message(message) { handlers[message.type]?.(message); },
   frame(frame) {
     if (frame.kind === TICK) playback.push(frame, performance.now());
     else if (frame.kind === DREAM) live.dream = frame.steps;
@@ -89,21 +89,21 @@ function flash(text) {
   live.flashTimer = setTimeout(() => byId("flash").classList.remove("shown"), FLASH_MS);
 }
 
-function tell(text, isBad = false) {
+function showMessage(text, isBad = false) {
   write("message", text);
   byId("message").classList.toggle("bad", isBad);
 }
 
-const complain = (error) => tell(error.message, true);
+const showError = (error) => showMessage(error.message, true);
 
 const command = (work) => async () => {
   try {
-    const said = await work();
-    if (typeof said === "string") tell(said);
-  } catch (error) { complain(error); }
+    const text = await work();
+    if (typeof text === "string") showMessage(text);
+  } catch (error) { showError(error); }
 };
 
-// Only who was greeted has a name to command under: what is clicked earlier would be a stranger's.
+// Commands need the key of the hello message; without it the server counts them as another client's.
 const isLost = () => live.id === null;
 const isMine = () => !isLost() && live.state?.driver === live.id;
 const isOthers = () => Boolean(live.state?.driver) && !isMine();
@@ -111,12 +111,12 @@ const mayCommand = () => !isLost() && !isOthers();
 
 function showState() {
   const { state } = live;
-  const seat = isLost() ? (state ? "Connection lost, trying again" : "Connecting") : isMine() ? "You have the wheel"
-    : isOthers() ? "Watching: somebody else drives" : "The wheel is free";
-  write("seat", seat);
-  byId("seat").className = `chip ${isLost() ? (state ? "off" : "") : isMine() ? "on" : ""}`;
-  write("seat-button", isMine() ? "Give it back" : "Take the wheel");
-  byId("seat-button").hidden = !mayCommand();
+  const control = isLost() ? (state ? "Connection lost, trying again" : "Connecting") : isMine() ? "You have control"
+    : isOthers() ? "Watching: somebody else drives" : "Nobody has control";
+  write("control-state", control);
+  byId("control-state").className = `chip ${isLost() ? (state ? "off" : "") : isMine() ? "on" : ""}`;
+  write("control-button", isMine() ? "Release control" : "Take control");
+  byId("control-button").hidden = !mayCommand();
   for (const id of ["start", "overlay-start", "reset", "manual", "next-track", "load", "ghost", "save", "versions", "ghosts"]) {
     byId(id).disabled = !mayCommand();
   }
@@ -125,11 +125,11 @@ function showState() {
   byId("start").classList.toggle("primary", !state.is_running);
   byId("overlay").hidden = state.is_running;
   write("overlay-text", state.is_manual ? "You drive by hand: arrow keys, touch or gamepad." : state.policy
-    ? "Watch the policy drive, or take the wheel yourself." : "No policy yet: drive by hand meanwhile.");
+    ? "Watch the policy drive, or take control yourself." : "There is no policy yet: drive by hand meanwhile.");
   write("manual", state.is_manual ? "Let the policy drive" : "Drive by hand");
   byId("manual").setAttribute("aria-pressed", String(state.is_manual));
-  write("policy", state.is_manual ? "A person, by hand" : state.policy ?? "Nobody yet");
-  const note = state.is_manual ? `${state.policy ?? "nobody"} is beside` : state.follows ? "follows the run as it learns" : "";
+  write("policy", state.is_manual ? "A person, by hand" : state.policy ?? "No policy yet");
+  const note = state.is_manual ? `policy: ${state.policy ?? "none yet"}` : state.follows ? "follows the newest save of the run" : "";
   write("policy-note", state.ghost ? `${note}${note ? "; " : ""}ghost: ${state.ghost}` : note);
   byId("dream-none").hidden = state.dreams;
   byId("dream-body").hidden = !state.dreams;
@@ -159,13 +159,13 @@ function showNumbers({ car, steps, isBraking }) {
   write("progress", (100 * car.progress).toFixed(0));
   write("lap", (steps / STEPS_PER_S).toFixed(1));
   write("position", `${car.x.toFixed(0)}, ${car.y.toFixed(0)}`);
-  if (isBraking && isMine() && live.state?.is_manual) flash("Nobody steers: braking");
+  if (isBraking && isMine() && live.state?.is_manual) flash("No input: braking");
 }
 
 function draw(nowMs) {
   requestAnimationFrame(draw);
   const frame = playback.at(nowMs), chosen = Number(byId("ahead").value);
-  if (frame && live.frame && frame.steps < live.frame.steps) { road.forget(); live.dream = null; }
+  if (frame && live.frame && frame.steps < live.frame.steps) { road.clearTrail(); live.dream = null; }
   live.frame = frame;
   road.draw(frame, live.state?.dreams ? live.dream : null, chosen);
   if (frame && (live.numbersAtMs ?? 0) < nowMs - 100) { live.numbersAtMs = nowMs; showNumbers(frame); }
@@ -188,29 +188,29 @@ function drawDream(chosen) {
 const toggleRunning = command(() => post(live.state?.is_running ? "stop" : "start"));
 const toggleManual = command(() => post("toggle_control"));
 const nextTrack = command(() => post("track", {}));
-const reset = command(async () => { await post("reset"); road.forget(); });
+const reset = command(async () => { await post("reset"); road.clearTrail(); });
 byId("start").addEventListener("click", toggleRunning);
 byId("overlay-start").addEventListener("click", async () => { await toggleRunning(); byId("start").focus({ preventScroll: true }); });
 byId("manual").addEventListener("click", toggleManual);
 byId("next-track").addEventListener("click", nextTrack);
 byId("reset").addEventListener("click", reset);
-byId("load").addEventListener("click", command(async () => `${(await models.load()).policy} is at the wheel.`));
+byId("load").addEventListener("click", command(async () => `${(await models.load()).policy} drives now.`));
 byId("ghost").addEventListener("click", command(async () => {
-  const { policy } = await models.haunt();
-  return policy ? `${policy} drives along.` : "No ghost any more.";
+  const { policy } = await models.setGhost();
+  return policy ? `${policy} is the ghost now.` : "The ghost is removed.";
 }));
 byId("save").addEventListener("click", command(async () => {
   live.saved = (await post("save_model", {})).version;
   return `Saved as version ${live.saved}.`;
 }));
-byId("seat-button").addEventListener("click", () => stream.say({ type: isMine() ? "leave" : "take" }));
+byId("control-button").addEventListener("click", () => stream.send({ type: isMine() ? "leave" : "take" }));
 byId("ahead").addEventListener("input", () => { live.isDreamStale = true; });
 byId("try-now").addEventListener("click", () => {
   const top = road.road?.top_speed_px_per_step;
   if (live.frame && top) tryIt.set([...live.frame.rays, live.frame.car.speed / top]);
 });
 
-hands.isOn = () => Boolean(live.state?.is_manual);
+manualInput.isOn = () => Boolean(live.state?.is_manual);
 const SHORTCUTS = { m: toggleManual, p: toggleRunning, r: reset, n: nextTrack };
 addEventListener("keydown", (event) => {
   const work = SHORTCUTS[event.key.toLowerCase()];
@@ -218,9 +218,9 @@ addEventListener("keydown", (event) => {
   work();
 });
 
-// Said even when nothing is pressed: hands that are on the wheel, whose absence brakes the car.
+// Sent even when nothing is pressed: without input the server brakes the car.
 setInterval(() => {
-  if (live.state?.is_manual && live.state.is_running && isMine() && !document.hidden) stream.say({ type: "control", ...hands.pedals() });
+  if (live.state?.is_manual && live.state.is_running && isMine() && !document.hidden) stream.send({ type: "control", ...manualInput.pedals() });
 }, CONTROL_EVERY_MS);
 
 setInterval(() => {

@@ -1,30 +1,30 @@
-// What a person asks of the car: keys (several at once), touch buttons, a gamepad.
+// The input of manual driving: keys (several at once), touch buttons, and a gamepad.
 
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "gas", ArrowDown: "brake" };
 const DEAD_ZONE = 0.1;
 
 export const isTyping = (target) => target instanceof Element && target.matches("input, select, textarea");
 
-export class Hands {
+export class ManualInput {
   constructor(buttons) {
-    this.held = new Set();
-    this.isOn = () => true; // whether keys drive just now
+    this.pressed = new Set();
+    this.isOn = () => true; // whether the keys drive the car now
     addEventListener("keydown", (event) => {
-      const hand = KEYS[event.key];
-      if (!hand || !this.isOn() || isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey) return;
+      const control = KEYS[event.key];
+      if (!control || !this.isOn() || isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey) return;
       event.preventDefault();
-      this.held.add(hand);
+      this.pressed.add(control);
     });
-    addEventListener("keyup", (event) => this.held.delete(KEYS[event.key]));
-    addEventListener("blur", () => this.held.clear());
-    document.addEventListener("visibilitychange", () => this.held.clear());
+    addEventListener("keyup", (event) => this.pressed.delete(KEYS[event.key]));
+    addEventListener("blur", () => this.pressed.clear());
+    document.addEventListener("visibilitychange", () => this.pressed.clear());
     for (const button of buttons) this.watch(button);
   }
 
   watch(button) {
-    const { hand } = button.dataset;
+    const { control } = button.dataset;
     const press = (isDown) => {
-      this.held[isDown ? "add" : "delete"](hand);
+      this.pressed[isDown ? "add" : "delete"](control);
       button.classList.toggle("held", isDown);
     };
     button.addEventListener("pointerdown", (event) => {
@@ -40,7 +40,7 @@ export class Hands {
   }
 
   pedals() {
-    const down = (hand) => Number(this.held.has(hand));
+    const down = (control) => Number(this.pressed.has(control));
     let steering = down("left") - down("right"), throttle = down("gas") - down("brake");
     for (const pad of navigator.getGamepads?.() ?? []) {
       if (!pad) continue;

@@ -1,4 +1,4 @@
-// Versions: what can be loaded, what drives along as a ghost, and who was quicker.
+// The policies to load or to race as a ghost, and the results of duels.
 
 import { get, post } from "./api.js";
 
@@ -42,18 +42,18 @@ export class ModelList {
       ...(files.length ? [group("Files", files.map((file) => option(file, file)))] : []),
     ];
     this.fill(this.select, [...(run ? [option("live", `newest of ${run}`)] : []), ...groups()], "no version yet");
-    this.fill(this.ghosts, [option("", "nobody"), ...groups()]);
+    this.fill(this.ghosts, [option("", "no ghost"), ...groups()]);
   }
 
-  fill(select, options, otherwise) {
+  fill(select, options, placeholder) {
     const chosen = select.value;
-    select.replaceChildren(...(options.length ? options : [option("", otherwise)]));
-    if ([...select.options].some((one) => one.value === chosen)) select.value = chosen;
+    select.replaceChildren(...(options.length ? options : [option("", placeholder)]));
+    if ([...select.options].some((choice) => choice.value === chosen)) select.value = chosen;
   }
 
   load() { return post(`load_model?file=${encodeURIComponent(this.select.value)}`); }
 
-  haunt() { return post("ghost", { file: this.ghosts.value || null }); }
+  setGhost() { return post("ghost", { file: this.ghosts.value || null }); }
 }
 
 export class Duels {
@@ -64,15 +64,15 @@ export class Duels {
 
   add(car, ghost) {
     const both = [car, ghost];
-    for (const one of both) {
-      const known = this.drivers.get(one.driver) ?? { races: 0, laps: 0, steps: 0, won: 0 };
-      const other = both[one === car ? 1 : 0];
+    for (const result of both) {
+      const known = this.drivers.get(result.driver) ?? { races: 0, laps: 0, steps: 0, won: 0 };
+      const other = both[result === car ? 1 : 0];
       known.races += 1;
-      if (one.lap_time_steps) { known.laps += 1; known.steps += one.lap_time_steps; }
-      const isQuicker = one.lap_time_steps && (!other.lap_time_steps || one.lap_time_steps < other.lap_time_steps);
-      const isFarther = !one.lap_time_steps && !other.lap_time_steps && one.progress > other.progress;
+      if (result.lap_time_steps) { known.laps += 1; known.steps += result.lap_time_steps; }
+      const isQuicker = result.lap_time_steps && (!other.lap_time_steps || result.lap_time_steps < other.lap_time_steps);
+      const isFarther = !result.lap_time_steps && !other.lap_time_steps && result.progress > other.progress;
       known.won += Number(Boolean(isQuicker || isFarther));
-      this.drivers.set(one.driver, known);
+      this.drivers.set(result.driver, known);
     }
     this.draw();
   }

@@ -1,4 +1,4 @@
-// What every drawing needs: sharp canvases, and the style sheet's colours.
+// Sharp canvases, and the colours of the style sheet.
 
 const cache = new Map();
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -9,7 +9,7 @@ export function colour(name) {
   return cache.get(name);
 }
 
-// Gives a canvas as many pixels as it has on the screen; returns them.
+// Gives a canvas as many pixels as it covers on the screen; returns its width and height.
 export function canvasSize(canvas) {
   const ratio = Math.min(2, devicePixelRatio);
   const width = Math.max(1, Math.round(canvas.clientWidth * ratio));
@@ -21,8 +21,8 @@ export function canvasSize(canvas) {
   return [width, height];
 }
 
-// Returns a context in CSS pixels, cleared, with the canvas's size in them.
-export function fresh(canvas) {
+// Clears a canvas; returns its context in CSS pixels, and its width and height in them.
+export function clearCanvas(canvas) {
   const [width] = canvasSize(canvas), ratio = width / Math.max(1, canvas.clientWidth);
   const context = canvas.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);

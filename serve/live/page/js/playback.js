@@ -1,4 +1,4 @@
-// Frames come in clumps and are drawn evenly: a little late, between the two around that moment.
+// Frames arrive in bursts. They are drawn evenly, with a delay, by interpolation between two frames.
 
 const DELAY_MS = 40, KEPT = 40, JUMP_PX = 40;
 
@@ -16,12 +16,12 @@ function mixPose(a, b, share) {
 export class Playback {
   constructor() {
     this.ticks = [];
-    this.offsetMs = null; // the browser's clock less the server's, at the quickest delivery
+    this.offsetMs = null; // the browser's clock minus the server's, at the fastest delivery
   }
 
   push(tick, nowMs) {
     const offset = nowMs - tick.timeMs;
-    // Follows clocks that drift apart, and forgets a quick moment slowly.
+    // Follows clocks that drift apart, and forgets an unusually fast delivery slowly.
     this.offsetMs = this.offsetMs === null || Math.abs(offset - this.offsetMs) > 2000
       ? offset : Math.min(offset, this.offsetMs + 0.05);
     this.ticks.push(tick);

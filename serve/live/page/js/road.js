@@ -1,4 +1,4 @@
-// The road, the cars on it, their rays, and what the model dreams of it.
+// Draws the road, the cars, their rays, and the predictions of the world model.
 
 import { canvasSize, colour } from "./paint.js";
 
@@ -27,7 +27,7 @@ export class Road {
     this.isStale = true;
   }
 
-  forget() { this.trail = []; }
+  clearTrail() { this.trail = []; }
 
   draw(frame, dream, chosenStep) {
     this.frames += 1;
@@ -120,7 +120,7 @@ export class Road {
       if (!Number.isFinite(step.x)) return;
       context.globalAlpha = Math.max(0.15, 0.9 - h / steps.length);
       step.dreamt.forEach((ray, i) => {
-        if (ray > 0.98) return; // nothing in range: there is no edge to show
+        if (ray > 0.98) return; // nothing in range, so there is no edge to draw
         const [x, y] = ahead(step.x, step.y, step.heading + RAY_ANGLES[i], ray * RANGE_PX);
         context.fillRect(x - 1.5, y - 1.5, 3, 3);
       });
@@ -149,7 +149,7 @@ export class Road {
 
   car({ x, y, heading }, fill, alpha) {
     const { context } = this;
-    const size = Math.max(1, 0.75 / this.scale * devicePixelRatio); // never a speck on a phone
+    const size = Math.max(1, 0.75 / this.scale * devicePixelRatio); // large enough to see on a phone
     context.save();
     context.translate(x, y);
     context.rotate(-radians(heading));

@@ -1,4 +1,4 @@
-// The WebSocket: tells what comes, says what is to be said, and comes back when it is lost.
+// The WebSocket: receives frames and messages, sends messages, and reconnects.
 
 import { addressOf } from "./api.js";
 import { decode } from "./wire.js";
@@ -7,7 +7,7 @@ const FIRST_WAIT_MS = 300, LONGEST_WAIT_MS = 5000;
 
 export class Stream {
   constructor(on) {
-    this.on = on; // {frame, sentence, close}
+    this.on = on; // callbacks: {frame, message, close}
     this.waitMs = FIRST_WAIT_MS;
     this.connect();
   }
@@ -19,7 +19,7 @@ export class Stream {
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => { this.waitMs = FIRST_WAIT_MS; };
     this.socket.onmessage = ({ data }) =>
-      typeof data === "string" ? this.on.sentence(JSON.parse(data)) : this.on.frame(decode(data));
+      typeof data === "string" ? this.on.message(JSON.parse(data)) : this.on.frame(decode(data));
     this.socket.onclose = () => {
       this.on.close();
       setTimeout(() => this.connect(), this.waitMs);
@@ -27,7 +27,7 @@ export class Stream {
     };
   }
 
-  say(message) {
+  send(message) {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 }

@@ -1,9 +1,9 @@
-// Sliders for what a policy sees, and what it then does.
+// Sliders for an observation, and the policy's action.
 
 import { post } from "./api.js";
 
 const NAMES = ["Ray 45° right", "Ray 22.5° right", "Ray ahead", "Ray 22.5° left", "Ray 45° left", "Speed"];
-const AT_FIRST = [0.5, 0.7, 1, 0.7, 0.5, 0.6];
+const INITIAL = [0.5, 0.7, 1, 0.7, 0.5, 0.6];
 
 export class TryIt {
   constructor(place, outputs) {
@@ -12,7 +12,7 @@ export class TryIt {
       const label = document.createElement("label"), value = document.createElement("output"), input = document.createElement("input");
       label.className = "slider";
       label.append(Object.assign(document.createElement("span"), { textContent: name }), value, input);
-      Object.assign(input, { type: "range", min: 0, max: 1, step: 0.01, value: AT_FIRST[i] });
+      Object.assign(input, { type: "range", min: 0, max: 1, step: 0.01, value: INITIAL[i] });
       input.id = label.htmlFor = `try-${i}`;
       input.addEventListener("input", () => this.ask());
       place.append(label);
@@ -28,7 +28,7 @@ export class TryIt {
 
   show() { for (const { input, value } of this.sliders) value.textContent = Number(input.value).toFixed(2); }
 
-  // One question at a time; the last position of the sliders is always asked about.
+  // Sends one request at a time; the last position of the sliders is always sent.
   async ask() {
     this.show();
     this.isDue = true;
@@ -41,18 +41,18 @@ export class TryIt {
         for (const name of ["steering", "throttle"]) {
           balance(this.outputs[name], answer[name], name);
         }
-      } catch { /* no policy yet: asked again when there is one */ }
+      } catch { /* no policy yet: the page asks again when there is one */ }
       await new Promise((resolve) => setTimeout(resolve, 60));
     }
     this.isAsking = false;
   }
 }
 
-// A bar from the middle; steering to the left goes to the left.
+// Draws a bar from the middle; steering to the left points to the left.
 function balance(place, value, name) {
   const bar = place.querySelector("i"), size = Math.abs(value), isRight = name === "throttle" ? value >= 0 : value < 0;
   bar.style.setProperty("--share", size);
-  // A background's position counts in the room that it leaves.
+  // In CSS the position of a background is relative to the space that it leaves free.
   bar.style.setProperty("--from", `${(100 * (isRight ? 0.5 : 0.5 - size / 2)) / (1 - size / 2)}%`);
   const word = name === "throttle" ? (value >= 0 ? "go" : "brake") : isRight ? "right" : "left";
   place.setAttribute("aria-valuenow", value.toFixed(2));

@@ -1,4 +1,4 @@
-// The stream's binary messages, as `serve/live/wire.py` packs them.
+// Decodes the stream's binary messages, which `serve/live/wire.py` encodes.
 
 export const TICK = 1, DREAM = 2, LATENT = 3;
 const HEAD_BYTES = 16, DREAM_COLUMNS = 16;
@@ -35,7 +35,7 @@ function dreamSteps(n, length) {
     return {
       x: row[0], y: row[1], heading: row[2],
       dreamt: row.subarray(3, 8), real: row.subarray(8, 13),
-      speed: row[13], reward: row[14], goesOn: row[15],
+      speed: row[13], reward: row[14], continues: row[15],
     };
   });
 }

@@ -1,4 +1,4 @@
-"""Which policies the page can put at the wheel."""
+"""Which policies the page can put at the policy."""
 
 import pickle
 
@@ -8,7 +8,8 @@ import pytest
 from rlcar.errors import UserError
 from rlcar.registry.exchange import exported_bytes
 from rlcar.types import TimeStep
-from serve.live.policies import StatefulPolicy, first_action, open_catalog
+from serve.live.loaded_policy import StatefulPolicy, first_action
+from serve.live.policy_catalog import open_catalog
 from tests.serve.live.live_page import save_run
 from tests.serve.served import damage, publish
 
@@ -78,41 +79,41 @@ def test_without_a_run_a_version_that_is_asked_for_drives_first(registry):
 
 
 def test_with_a_run_its_newest_save_drives_first_and_each_can_be_loaded(registry, run):
-    models = open_catalog(registry, run)
-    loaded = models.first()
+    catalog = open_catalog(registry, run)
+    loaded = catalog.first()
     assert (loaded.env_steps, loaded.version) == (128, None)
     assert loaded.label == "begun at 128 env steps"
-    assert models.newest(than=128) is None
-    assert models.saves()[0]["file"] == "checkpoints/step-000000128"
-    assert models.load("checkpoints/step-000000128").env_steps == 128
+    assert catalog.newest(than=128) is None
+    assert catalog.saves()[0]["file"] == "checkpoints/step-000000128"
+    assert catalog.load("checkpoints/step-000000128").env_steps == 128
     with pytest.raises(UserError):
-        models.load("checkpoints/step-000000999")
+        catalog.load("checkpoints/step-000000999")
 
 
 def test_a_published_policy_is_the_one_at_the_wheel(tmp_path, run):
-    models = open_catalog(tmp_path / "models", run)
-    loaded = models.first()
-    number = models.publish(loaded, "from the page")
-    again = models.load(str(number))
+    catalog = open_catalog(tmp_path / "models", run)
+    loaded = catalog.first()
+    number = catalog.publish(loaded, "from the page")
+    again = catalog.load(str(number))
     assert first_action(again, SEEN) == first_action(loaded, SEEN)
-    assert models.entries()[0]["description"] == "from the page"
-    assert models.entries()[0]["run"] == "begun"
+    assert catalog.entries()[0]["description"] == "from the page"
+    assert catalog.entries()[0]["run"] == "begun"
 
 
 def test_an_exported_file_of_the_model_folder_is_loaded_and_others_are_refused(tmp_path):
     publish(tmp_path, 1)
-    models = open_catalog(tmp_path, None)
-    model = models.load("1").model
+    catalog = open_catalog(tmp_path, None)
+    model = catalog.load("1").model
     (tmp_path / "mine.safetensors").write_bytes(exported_bytes(model, None))
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(print))
     (tmp_path / "link.safetensors").symlink_to("/etc/passwd")
-    assert models.files() == ["evil.pkl", "mine.safetensors"]
-    loaded = models.load("mine.safetensors")
+    assert catalog.files() == ["evil.pkl", "mine.safetensors"]
+    loaded = catalog.load("mine.safetensors")
     assert (loaded.label, loaded.version) == ("mine.safetensors", None)
-    assert first_action(loaded, SEEN) == first_action(models.load("1"), SEEN)
+    assert first_action(loaded, SEEN) == first_action(catalog.load("1"), SEEN)
     for file in ("evil.pkl", "link.safetensors", "none.safetensors", "../mine.safetensors"):
         with pytest.raises(UserError):
-            models.load(file)
+            catalog.load(file)
 
 
 def test_a_damaged_version_is_not_put_at_the_wheel(tmp_path):
@@ -126,24 +127,24 @@ def test_a_policy_that_watches_remembers_what_the_person_did(registry):
     loaded = open_catalog(registry, None).load("1")
 
     def second_action(done):
-        wheel = StatefulPolicy(loaded)
-        wheel.act(_time_step(True))
-        wheel.took(np.float32(done))
-        return wheel.act(_time_step(False))
+        policy = StatefulPolicy(loaded)
+        policy.act(_time_step(True))
+        policy.record_action(np.float32(done))
+        return policy.act(_time_step(False))
 
     assert not np.allclose(second_action([1.0, -1.0]), second_action([-1.0, 1.0]))
 
 
 def test_a_change_of_policy_keeps_the_memory_of_one_that_remembers_alike(registry):
-    models = open_catalog(registry, None)
-    kept, fresh = StatefulPolicy(models.load("1")), StatefulPolicy(models.load("3"))
+    catalog = open_catalog(registry, None)
+    kept, fresh = StatefulPolicy(catalog.load("1")), StatefulPolicy(catalog.load("3"))
     for step in range(5):
         kept.act(_time_step(step == 0))
-    kept.change(models.load("3"))
+    kept.replace(catalog.load("3"))
     assert not np.array_equal(kept.act(_time_step(False)), fresh.act(_time_step(False)))
     assert kept.latent.sum() == len(kept.latent)
 
 
 def test_an_observation_of_another_size_is_one_sentence(registry):
-    with pytest.raises(UserError, match="3 numbers; version 1 sees 6"):
+    with pytest.raises(UserError, match="3 numbers: version 1 needs 6"):
         first_action(open_catalog(registry, None).load("1"), [0.0, 0.0, 0.0])

@@ -6,7 +6,7 @@ import numpy as np
 
 from rlcar.runs.metrics import MetricsWriter
 from rlcar.storage import checkpoint
-from serve.live.follow import RunFollower, thinned
+from serve.live.run_follower import RunFollower, thin_out
 
 
 def test_new_rows_come_once_and_a_torn_one_when_it_is_whole(tmp_path):
@@ -54,7 +54,7 @@ def test_rows_that_are_no_numbers_are_left_out(tmp_path):
 def test_thinning_keeps_the_newest_rows_and_every_evaluation():
     rows = [{"env_steps": step} for step in range(1000)]
     rows[3]["evaluation/lap_rate"] = 0.5
-    kept = thinned(rows, 100)
+    kept = thin_out(rows, 100)
     assert len(kept) <= 101
     assert kept[-50:] == rows[-50:]
     assert rows[3] in kept
