@@ -202,8 +202,8 @@ def make_config(
 ) -> Config:
     """Builds a config from a preset, a world, a mode, a YAML file, `a.b=c` overrides and keywords.
 
-    Later sources override earlier ones. `environment` is the id of a Gymnasium environment. A preset
-    or world that is not given is taken from overrides or the file; otherwise the world is classic,
+    Later sources override earlier ones. `environment` is the id of a Gymnasium environment. A world
+    or preset that is not given is taken from overrides or the file; otherwise the world is classic,
     and the preset is that of the algorithm for this world or environment.
     Raises ConfigError, with the nearest known name, for unknown names and values out of range.
     """
@@ -237,7 +237,8 @@ def make_config(
     config = parse_config(merge(tree, {"preset": preset, "world": world, **settings}))
     if algorithm not in ("", config.algorithm):
         raise ConfigError(
-            f"preset {preset!r} trains {config.algorithm}, not {algorithm}: leave out one of the two"
+            f"preset {preset!r} trains {config.algorithm}, not {algorithm}: leave out one of the "
+            "two"
         )
     return config
 
