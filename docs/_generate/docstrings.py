@@ -47,10 +47,10 @@ def _comments(owner: type) -> dict[str, str]:
 
 
 def convert(lines: list[str]) -> list[str]:
-    """Returns the lines with code marked, the rest escaped, and tables kept as they are."""
+    """Returns the lines with code marked, tables converted, and the rest escaped."""
     converted: list[str] = []
     for paragraph in _paragraphs(lines):
-        if all(line.lstrip().startswith("|") for line in paragraph):
+        if all(line.strip().startswith("|") for line in paragraph):
             converted += _table(paragraph)
         elif any(_COLUMNS.search(line.strip()) for line in paragraph):
             converted += ["::", "", *(f"    {line}" for line in paragraph), ""]
@@ -60,12 +60,22 @@ def convert(lines: list[str]) -> list[str]:
 
 
 def _table(lines: list[str]) -> list[str]:
-    """Returns a table of Markdown as one of reStructuredText."""
-    rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
-    converted = [".. list-table::", "    :header-rows: 1", ""]
-    for row in (rows[0], *rows[2:]):
-        for number, cell in enumerate(row):
-            converted.append(f"    {'*' if number == 0 else ' '} - {_inline(cell)}")
+    """Converts a Markdown table; a row with an empty first cell continues the row above it."""
+    rows: list[list[str]] = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if set("".join(cells)) <= {"-"}:
+            continue
+        if rows and not cells[0]:
+            rows[-1] = [
+                f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)
+            ]
+        else:
+            rows.append(cells)
+    converted = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        for index, cell in enumerate(row):
+            converted.append(f"   {' ' if index else '*'} - {_inline(cell)}")
     return [*converted, ""]
 
 

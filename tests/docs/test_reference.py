@@ -139,14 +139,6 @@ def test_docstrings_keep_code_and_tables():
     ]
 
 
-def test_a_table_in_a_docstring_becomes_a_table():
-    text = ["| Letter | Axis |", "| --- | --- |", "| `N` | cars |"]
-    assert convert(text) == [
-        *(".. list-table::", "    :header-rows: 1", ""),
-        *("    * - Letter", "      - Axis", "    * - ``N``", "      - cars", ""),
-    ]
-
-
 def test_a_field_of_a_named_tuple_has_the_comment_beside_it():
     assert comment_of("rlcar.types.TimeStep.reward").startswith("[N] float32")
 
