@@ -289,7 +289,7 @@ def _report(
 
     line = ProgressLine(config.training.env_steps)
     line.update(int(summary["env_steps"] or 0), {})
-    lease.listen(line.tell)  # whoever follows the log sees that the process is alive
+    lease.listen(line.report)  # whoever follows the log sees that the process is alive
     try:
         with everything_on_cpu(), heartbeat.stage("reporting"):
             evaluate_run(folder, summary=summary)

@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_algorithm_is_refused_and_nothing_is_written(
 ):
     before = everything_in(run_folder)
     result = rlcar("train", "--local", "--resume", run_folder, *option)
-    assert_is_one_sentence(result, "is a checkpoint of dreamer, with which td3 cannot go on")
+    assert_is_one_sentence(result, "is a checkpoint of dreamer, which td3 cannot continue")
     assert everything_in(run_folder) == before
 
 

@@ -1,4 +1,4 @@
-"""Who has a card learns on it, and drives on the CPU."""
+"""With an accelerator the learner uses it, and driving stays on the CPU."""
 
 import json
 import os
@@ -63,5 +63,5 @@ def test_without_a_card_nothing_is_moved():
 def test_the_platform_is_that_of_the_default_device():
     with jax.default_device(jax.devices("cpu")[0]):
         assert default_platform() == "cpu"
-    with jax.default_device("tpu"):  # by name alone: nothing is run there
+    with jax.default_device("tpu"):  # only its name: nothing is computed there
         assert default_platform() == "tpu"

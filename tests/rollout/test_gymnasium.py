@@ -1,4 +1,4 @@
-"""Environments of Gymnasium in the loop: their episodes, their images, and whole trainings."""
+"""Rollouts of Gymnasium environments: episodes, images and whole trainings."""
 
 import json
 
@@ -28,7 +28,7 @@ CATCH = make_config(mode="test", environment="rlcar/Catch-v0", overrides=SETTING
 
 
 def _sees(time_step):
-    """The columns of ball and paddle, in cells."""
+    """Returns the columns of ball and paddle, in cells."""
     cells = np.asarray(time_step.image)[:, ::2, ::2, 0] > 0
     return cells[:, :-1].any(axis=1).argmax(axis=1), cells[:, -1].argmax(axis=1)
 
@@ -48,7 +48,7 @@ NATIVE = CATCH.model_copy(
 )
 
 
-def test_who_sees_the_ball_catches_it():
+def test_a_policy_that_follows_the_ball_catches_it():
     shares = []
     assert make_evaluation(NATIVE, EYES, on_share=shares.append)(None).metrics == {
         "evaluation/episode_reward": 1.0,
@@ -138,7 +138,7 @@ def test_an_algorithm_that_cannot_says_which_can(algorithm, environment, words):
         make_agent(config, spec_of(config))
 
 
-def test_a_look_at_a_policy_ends_when_it_is_asked_to():
+def test_an_evaluation_ends_when_it_is_asked_to():
     assert make_evaluation(NATIVE, EYES, lambda: True)(None) is None
 
 

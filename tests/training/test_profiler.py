@@ -50,7 +50,7 @@ def test_mistakes_are_one_sentence(tmp_path):
     blocked.write_text("")
     with pytest.raises(UserError, match="cannot write"):
         profile_sim(make_tiny_config(), blocked, blocks=1)
-    with pytest.raises(UserError, match="blocks_per_call = 4 makes one program"):
+    with pytest.raises(UserError, match="blocks_per_call = 4 compiles all stages"):
         profile_train(make_config("fused-ppo"), tmp_path / "fused", blocks=1)
 
 
