@@ -293,7 +293,7 @@ def _with_row(laps: Any, step: Array, view: CarView, is_driving: Array) -> Any:
 
 
 def _finish(laps: Laps) -> Laps:
-    """Cuts the lines after the longest episode and makes means of the steering sums; on the host."""
+    """Cuts the lines after the longest episode; turns the sums of steering into means."""
     rows = int(laps.steps.max()) + 1
     return laps._replace(
         smoothness=laps.smoothness / np.maximum(laps.steps - 1, 1).astype(np.float32),
