@@ -26,6 +26,7 @@ from header import print_header  # noqa: E402
 
 from rlcar.config import make_race_config  # noqa: E402
 from rlcar.config.race import RaceConfig  # noqa: E402
+from rlcar.devices.selection import disable_async_dispatch  # noqa: E402
 from rlcar.sim import make_race  # noqa: E402
 from rlcar.sim.backend import COMPILER_OPTIONS  # noqa: E402
 from rlcar.sim.gym_env import RaceEnv  # noqa: E402
@@ -54,6 +55,8 @@ def best_rate(run: Callable[[], int], repeats: int) -> tuple[float, float]:
 
 
 def main(batches: list[int]) -> None:
+    # The environments disable it too, but without effect once JAX has computed something.
+    disable_async_dispatch()
     config = RaceConfig()
     start_s = time.process_time()
     every_track = make_pool(TRACK_SETS["train"], config.track)

@@ -17,8 +17,8 @@ Every shape in this project is written with these axis letters:
 
 The data flow in a circle:
 
-    environment -> TimeStep [N, ...] -> Trajectory [T, N, ...] -> replay buffer
-    replay buffer -> Batch [B, T, ...] -> Learner -> Weights -> Policy -> environment
+    environment    ->  TimeStep [N, ...]  ->  Trajectory [T, N, ...]  ->  replay buffer
+    replay buffer  ->  Batch [B, T, ...]  ->  Learner  ->  Weights  ->  Policy  ->  environment
 """
 
 from collections.abc import Callable

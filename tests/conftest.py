@@ -1,4 +1,4 @@
-"""JAX on the CPU, strict about ranks; and the smallest configuration in which everything runs."""
+"""Settings of all tests: JAX on the CPU with strict ranks, and fixtures that many tests share."""
 
 import atexit
 import os
@@ -7,19 +7,20 @@ import signal
 import sys
 import tempfile
 
-# Before anything imports JAX. Most of the tests' time is compiling: code that runs for a second
-# need not be optimised.
+# Set before anything imports JAX. The tests spend most of their time compiling, and code that runs
+# for a second need not be optimised.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-# What one process has compiled, no other need: pytest-xdist's workers and the programs that tests
-# start inherit the folder from the first process, which removes it.
+# All processes share a compilation cache: the workers of pytest-xdist and the programs that tests
+# start inherit the folder from the first process, which removes it at its end.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rlcar-jax-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-# A shell's background job ignores Ctrl-C and hands that on; tests send it to programs they start.
+# Background jobs of a shell ignore Ctrl-C, and their children inherit that. Tests send Ctrl-C to
+# programs that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,12 +42,15 @@ def tiny_config() -> Config:
 
 @pytest.fixture
 def rlcar(monkeypatch, capsys, tmp_path):
-    """Runs a command line in an empty folder; returns the exit code, stdout and stderr."""
+    """Returns a function that runs `rlcar <arguments>` in an empty folder.
+
+    It returns the exit code, stdout and stderr.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["rlcar", *map(str, arguments)])
-        capsys.readouterr()  # what fixtures said
+        capsys.readouterr()  # discards the output of fixtures
         with pytest.raises(SystemExit) as end:
             cli.main()
         return end.value.code or 0, *capsys.readouterr()
@@ -56,9 +60,9 @@ def rlcar(monkeypatch, capsys, tmp_path):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Files with long and slow tests go first, so that no process waits at the end for another's.
+    """Sorts files with long and slow tests first, so that all processes end at about the same time.
 
-    `--dist loadfile` deals whole files out to the processes, for what their tests share.
+    `--dist loadfile` gives whole files to processes, because the tests of a file share fixtures.
     """
     longest, slow = (
         {item.path for item in items if item.get_closest_marker(name)} for name in ("ci", "slow")

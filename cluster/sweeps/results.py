@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from cluster.sweeps.config import SweepConfig
 from cluster.sweeps.history import TrialResult
@@ -17,6 +16,7 @@ from cluster.sweeps.pages import curves_page, format_value, index_page, parallel
 from rlcar.config import Config
 from rlcar.evaluation.laps import write_json
 from rlcar.system.durable import explaining_write_errors, replace_text
+from rlcar.system.tables import make_table
 
 
 def write_results(sweep: SweepConfig, folder: Path, results: Sequence[TrialResult]) -> None:
@@ -51,10 +51,9 @@ def best_yaml(sweep: SweepConfig, result: TrialResult) -> str:
 
 def print_results(sweep: SweepConfig, results: Sequence[TrialResult], console: Console) -> None:
     """Prints a table of all trials, the best first, and the figures."""
-    table = Table(title=f"sweep {sweep.name}: {sweep.metric}")
     heads = ["trial", "status", "score", "at", "failures", *(_short(name) for name in sweep.space)]
-    for head in heads:
-        table.add_column(head, justify="right" if head != "status" else "left")
+    title = f"sweep {sweep.name}: {sweep.metric}"
+    table = make_table(*heads, right=("score", "at", "failures"), title=title)
     for result in results:
         table.add_row(
             result.name,

@@ -47,14 +47,36 @@ def _comments(owner: type) -> dict[str, str]:
 
 
 def convert(lines: list[str]) -> list[str]:
-    """Returns the lines with code marked, the rest escaped, and tables kept as they are."""
+    """Returns the lines with code marked, tables converted, and the rest escaped."""
     converted: list[str] = []
     for paragraph in _paragraphs(lines):
-        if any(_COLUMNS.search(line.strip()) for line in paragraph):
+        if all(line.strip().startswith("|") for line in paragraph):
+            converted += _table(paragraph)
+        elif any(_COLUMNS.search(line.strip()) for line in paragraph):
             converted += ["::", "", *(f"    {line}" for line in paragraph), ""]
         else:
             converted += [*(_inline(line) for line in paragraph), ""]
     return converted
+
+
+def _table(lines: list[str]) -> list[str]:
+    """Converts a Markdown table; a row with an empty first cell continues the row above it."""
+    rows: list[list[str]] = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if set("".join(cells)) <= {"-"}:
+            continue
+        if rows and not cells[0]:
+            rows[-1] = [
+                f"{above} {cell}".strip() for above, cell in zip(rows[-1], cells, strict=True)
+            ]
+        else:
+            rows.append(cells)
+    converted = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        for index, cell in enumerate(row):
+            converted.append(f"   {' ' if index else '*'} - {_inline(cell)}")
+    return [*converted, ""]
 
 
 def _paragraphs(lines: list[str]) -> list[list[str]]:

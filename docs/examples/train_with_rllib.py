@@ -1,4 +1,4 @@
-"""Trains rlcar's environment, unchanged, with RLlib's PPO.
+"""Trains on the racing environment with PPO of RLlib.
 
 pip install "rlcar[rllib]"
 python docs/examples/train_with_rllib.py --iterations 20
@@ -13,7 +13,7 @@ from ray.tune.registry import register_env
 
 
 def make_env(settings: dict) -> gymnasium.Env:
-    """Makes the environment in RLlib's own processes, where nothing is registered yet."""
+    """Makes the environment in a process of RLlib, in which rlcar is not imported yet."""
     import rlcar.sim  # noqa: F401
 
     return gymnasium.make("rlcar/Race-v0", **settings)
@@ -21,9 +21,9 @@ def make_env(settings: dict) -> gymnasium.Env:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--world", default="classic")
-    parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=4000, help="env steps of an iteration")
+    parser.add_argument("--world", default="classic", help="world of rlcar (default: classic)")
+    parser.add_argument("--iterations", type=int, default=20, help="number of training iterations")
+    parser.add_argument("--batch", type=int, default=4000, help="env steps in each iteration")
     options = parser.parse_args()
 
     ray.init(address="local", include_dashboard=False)

@@ -1,4 +1,4 @@
-"""Trains rlcar's environment, unchanged, with Stable-Baselines3's SAC, then laps unseen tracks.
+"""Trains on the racing environment with SAC of Stable-Baselines3, then drives unseen tracks.
 
 pip install "rlcar[stable-baselines3]"
 python docs/examples/train_with_stable_baselines3.py --env-steps 20000
@@ -15,10 +15,10 @@ import rlcar.sim  # noqa: F401  registers rlcar/Race-v0 and rlcar/GrandPrix-v0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--world", default="classic")
-    parser.add_argument("--env-steps", type=int, default=20_000)
-    parser.add_argument("--tracks", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--world", default="classic", help="world of rlcar (default: classic)")
+    parser.add_argument("--env-steps", type=int, default=20_000, help="length of the training")
+    parser.add_argument("--tracks", type=int, default=16, help="number of test tracks to drive")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments and of SAC")
     options = parser.parse_args()
 
     cars = make_vec_env(

@@ -1,4 +1,4 @@
-"""`rlcar <verb>`: each verb parses, then makes one call."""
+"""`rlcar <verb>`: each verb reads its options, then makes one call."""
 
 import errno
 import logging
@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 import typer
+import typer.rich_utils
 from rich.markup import escape
 
 import rlcar.cli.before_numpy  # noqa: F401  comes first: the other modules import NumPy
@@ -14,14 +15,17 @@ from rlcar.cli import (
     campaign,
     chaos,
     doctor,
+    evaluate,
     jobs,
-    looking,
     models,
     monitor,
+    profile,
     serving,
-    training,
+    tokens,
+    train,
     tune,
-    watching,
+    viewing,
+    watch,
 )
 from rlcar.cli.shared import console
 from rlcar.devices.compile_cache import keep_compiled_code
@@ -29,21 +33,21 @@ from rlcar.errors import UserError, reason_of
 from rlcar.system import logs, terminal
 from rlcar.system.console import accept_any_text
 
-_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-_OUT_OF = (errno.EMFILE, errno.ENFILE)
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 for verb in (
-    training.train,
+    train.train,
     tune.tune,
-    looking.evaluate,
-    looking.profile,
-    looking.dream,
-    looking.play,
-    looking.render,
+    evaluate.evaluate,
+    profile.profile,
+    viewing.dream,
+    viewing.play,
+    viewing.render,
     serving.serve,
     serving.drive,
-    watching.watch,
+    watch.watch,
     doctor.doctor,
     monitor.monitor,
     chaos.chaos,
@@ -51,23 +55,37 @@ for verb in (
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")
-app.add_typer(serving.tokens, name="tokens")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(jobs.jobs, name="jobs")
-# What comes after the verb to submit is that verb's own.
+# What comes after the verb to submit belongs to that verb.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(
     jobs.submit
 )
 
+_START = """\
+Cars that learn to drive inside a world model. To start:
 
-@app.callback()
-def _about() -> None:
+  rlcar train          trains a policy and reports how it drives
+  rlcar watch latest   opens a page that shows the newest run drive
+  rlcar serve          serves the policy over HTTP and WebSocket
+
+rlcar --help lists all commands; rlcar COMMAND --help explains one."""
+
+
+@app.callback(invoke_without_command=True)
+def _about(context: typer.Context) -> None:
     """Cars that learn to drive inside a world model."""
+    if context.invoked_subcommand is None:
+        typer.echo(_START)
 
 
 def main() -> None:
     """Runs a verb; a user's mistake is one sentence and exit code 2."""
     accept_any_text()
     terminal.set_up()
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        # FORCE_COLOR, or GITHUB_ACTIONS in a CI log, would put colours of help texts into files.
+        typer.rich_utils.FORCE_TERMINAL = False
     logs.set_up("text")
     keep_compiled_code()
     try:
@@ -75,8 +93,8 @@ def main() -> None:
     except UserError as error:
         _end_with(str(error))
     except OSError as error:
-        # A full disk, a name that is too long, a folder of somebody else: no fault of the program.
-        sentence = _sentence(error)
+        # A full disk, a name that is too long or a folder without permission is no bug of ours.
+        sentence = _explain(error)
         if sentence is None:
             raise
         logging.getLogger("rlcar.cli").debug("the command failed", exc_info=True)
@@ -91,14 +109,14 @@ def _end_with(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
-def _sentence(error: OSError) -> str | None:
-    """Says what the system refused; None where it names neither a file nor a resource."""
+def _explain(error: OSError) -> str | None:
+    """Says what the system refused; None if the error names neither a file nor a resource."""
     reason = reason_of(error)
-    verb = "write" if error.errno in _OF_WRITING else "use"
+    verb = "write" if error.errno in _WRITE_ERRORS else "use"
     if error.filename is not None:
         return f"cannot {verb} {os.fsdecode(error.filename)}: {reason}"
-    if error.errno in _OF_WRITING:
+    if error.errno in _WRITE_ERRORS:
         return f"cannot write a file: {reason}"
-    if error.errno in _OUT_OF or "usable temporary directory" in reason:
+    if error.errno in _TOO_MANY_FILES or "usable temporary directory" in reason:
         return reason
     return None

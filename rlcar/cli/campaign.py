@@ -1,27 +1,35 @@
-"""`rlcar campaign`: a queue of trainings, a few at a time."""
+"""`rlcar campaign`: trains a queue of runs, a few at a time."""
 
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
-from rlcar.cli.monitor import picture
-from rlcar.cli.shared import RUNS, number, say
+from rlcar.cli.monitor import Snapshot, picture
+from rlcar.cli.shared import RUNS, RunsFolder, number, say
 from rlcar.errors import UserError, command
 from rlcar.system import terminal
 from rlcar.system.console import make_console
 from rlcar.system.when import EverySeconds
 
+if TYPE_CHECKING:
+    from rlcar.campaigns.campaign import JobState
+
+_DRAW_EVERY_S, _REPEAT_EVERY_S = 1.0, 60.0
+
 
 def campaign(
-    file: Annotated[Path, typer.Argument(help="A YAML file of slots, defaults and jobs.")],
-    slots: Annotated[int | None, number(1, 65_536, help="In place of the file's.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    file: Annotated[Path, typer.Argument(help="YAML file of slots, defaults and jobs.")],
+    slots: Annotated[
+        int | None, number(1, 65_536, help="Number of trainings at once, in place of the file's.")
+    ] = None,
+    runs: RunsFolder = RUNS,
 ) -> None:
     """Trains many runs, the longest first; restarts what dies or freezes from its checkpoint."""
     from rlcar.campaigns.campaign import CampaignRun, run_campaign
@@ -30,55 +38,61 @@ def campaign(
     settings = load_campaign(file)
     if slots is not None:
         settings = settings.model_copy(update={"slots": slots})
+    if find_spec("ray") is None and not all(job.is_local for job in settings.jobs):
+        raise UserError(
+            f"Ray is not installed: pip install 'rlcar[cluster]', or train in one process with "
+            f"local: true under the defaults of {file}"
+        )
     queue = CampaignRun(settings, runs)
     view = _View(make_console(soft_wrap=True))
     with terminal.outlived(runs / "logs" / "campaign.log"), view.live:
         interrupted = run_campaign(queue, view.show)
-    count = Counter(one.state for one in queue.jobs)
+    count = Counter(entry.state for entry in queue.jobs)
     out = make_console(soft_wrap=True)
     for state in ("done", "failed", "waiting"):
         out.print(f"figure jobs_{state}={count[state]}", highlight=False)
-    failures = sum(one.failures for one in queue.jobs)
+    failures = sum(entry.failures for entry in queue.jobs)
     out.print(f"figure failures={failures}", highlight=False)
     if interrupted:
         words = ["campaign", file, "--runs", runs]
         words += [] if slots is None else ["--slots", slots]
         say(f"stopped; continue with: {command(*words)}")
         sys.exit(130)
-    lost = [f"{one.job.name} ({one.reason})" for one in queue.jobs if one.state == "failed"]
+    lost = [f"{entry.job.name} ({entry.reason})" for entry in queue.jobs if entry.state == "failed"]
     if lost:
         raise UserError(f"given up after all retries: {', '.join(lost)}; see {runs}/logs")
 
 
 class _View:
-    """A table on a terminal; elsewhere a line when something changed, or a minute passed."""
+    """Shows a table on a terminal; elsewhere a line after each change and once a minute."""
 
     def __init__(self, console: Console):
         self._console = console
         self._started_s = time.monotonic()
         self._at_start: int | None = None
-        self._said = ""
-        self._should_draw, self._should_repeat = EverySeconds(1.0), EverySeconds(60.0)
+        self._printed = ""
+        self._should_draw = EverySeconds(_DRAW_EVERY_S)
+        self._should_repeat = EverySeconds(_REPEAT_EVERY_S)
         self.live = Live(console=console, auto_refresh=False)
         if not console.is_terminal:
             self.live = Live(console=make_console(quiet=True), auto_refresh=False)
 
-    def show(self, jobs: list[Any]) -> None:
-        """Draws the state, now and then."""
-        done = sum(one.env_steps for one in jobs)
+    def show(self, jobs: "list[JobState]") -> None:
+        """Draws the state if it is time to."""
+        done = sum(entry.env_steps for entry in jobs)
         self._at_start = done if self._at_start is None else self._at_start
         summary = _summary(jobs)
         if self._console.is_terminal and self._should_draw():
-            alive = [one.run for one in jobs if one.state == "running" and one.run]
-            self.live.update(picture({"runs": alive}), refresh=True)
+            alive = [entry.run for entry in jobs if entry.state == "running" and entry.run]
+            self.live.update(picture(Snapshot(alive)), refresh=True)
             self.live.console.set_window_title(summary)
-        if not self._console.is_terminal and (summary != self._said or self._should_repeat()):
-            self._said = summary
+        if not self._console.is_terminal and (summary != self._printed or self._should_repeat()):
+            self._printed = summary
             text = f"{summary}, {self._progress(jobs, done)}"
             self._console.print(text, markup=False, highlight=False)
 
-    def _progress(self, jobs: list[Any], done: int) -> str:
-        total = sum(one.env_steps_total for one in jobs if one.state != "failed")
+    def _progress(self, jobs: "list[JobState]", done: int) -> str:
+        total = sum(entry.env_steps_total for entry in jobs if entry.state != "failed")
         fresh, passed_s = done - (self._at_start or 0), time.monotonic() - self._started_s
         eta = "-:--:--"
         if fresh > 0:
@@ -87,11 +101,11 @@ class _View:
         return f"{done:,} of {total:,} env steps, ETA {eta}"
 
 
-def _summary(jobs: list[Any]) -> str:
-    count = Counter(one.state for one in jobs)
+def _summary(jobs: "list[JobState]") -> str:
+    count = Counter(entry.state for entry in jobs)
     parts = [f"{count['done']}/{len(jobs)} jobs done"]
     parts += [
         f"{count[state]} {state}" for state in ("running", "waiting", "failed") if count[state]
     ]
-    pausing = [f"{one.job.name} ({one.reason})" for one in jobs if one.state == "pausing"]
+    pausing = [f"{entry.job.name} ({entry.reason})" for entry in jobs if entry.state == "pausing"]
     return ", ".join(parts + [f"soon again: {', '.join(pausing)}"] * bool(pausing))

@@ -1,65 +1,73 @@
-"""`rlcar doctor`: what keeps this machine, or a cluster, from training, and how to mend it."""
+"""`rlcar doctor`: finds what prevents a training, here or on a cluster, and how to fix it."""
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
 
-from rlcar.cli.shared import RUNS, import_cluster
+from rlcar.cli.shared import RUNS, AsJson, PythonOnHead, cluster_imports
 from rlcar.system.console import make_console
+from rlcar.system.tables import make_ruled_table
 from rlcar.system.user_folders import expanded
+
+if TYPE_CHECKING:
+    from cluster.doctor.machine import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def doctor(
     address: Annotated[
-        str | None, typer.Option(help="A cluster's dashboard to look at as well.")
+        str | None,
+        typer.Option(help="Dashboard of a Ray cluster to examine as well: host, host:8265 or URL."),
     ] = None,
     runs: Annotated[
-        Path, typer.Option(help="Where runs are to be kept, here and on the cluster.")
+        Path, typer.Option(help="Folder in which runs are kept, here and on the cluster.")
     ] = RUNS,
-    python: Annotated[str, typer.Option(help="The interpreter on the head node.")] = "python",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    python: PythonOnHead = "python",
+    as_json: AsJson = False,
 ) -> None:
-    """Checks versions, token, ports, storage, GPU, shared memory and clock; says how to mend them.
+    """Checks versions, token, ports, storage, GPU, shared memory and clock; says how to fix them.
 
     Exits with code 1 on a problem.
     """
-    tools = import_cluster("doctor.machine")
-    here = tools.examine(expanded(runs))
-    parts = {"this machine": here}
+    with cluster_imports():
+        from cluster.doctor.machine import examine, has_problem, machine
+
+    parts = {"this machine": examine(expanded(runs))}
     if address is not None:
-        where = str(runs) if runs.is_absolute() else import_cluster("jobs.submit").DEFAULT_RUNS
-        examine_cluster = import_cluster("doctor.cluster").examine_cluster
+        with cluster_imports():
+            from cluster.doctor.cluster import examine_cluster
+            from cluster.jobs.submit import DEFAULT_RUNS
+
+        where = str(runs) if runs.is_absolute() else DEFAULT_RUNS
         outside, inside = examine_cluster(address, where, Path.cwd(), python)
         parts |= {"the cluster, from here": outside, "its head node": inside}
     if as_json:
-        typer.echo(_as_json(tools.machine(), parts))
+        typer.echo(_as_json(machine(), parts))
     else:
         _print(parts)
-    sys.exit(1 if any(map(tools.has_problem, parts.values())) else 0)
+    sys.exit(1 if any(map(has_problem, parts.values())) else 0)
 
 
-def _as_json(machine: dict[str, Any], parts: dict[str, list[Any]]) -> str:
+def _as_json(machine: dict[str, Any], parts: dict[str, list["Finding"]]) -> str:
     machine |= {"ray_address": os.environ.get("RAY_ADDRESS")}
     findings = [{"where": where} | finding._asdict() for where in parts for finding in parts[where]]
     return json.dumps({"machine": machine, "findings": findings})
 
 
-def _print(parts: dict[str, list[Any]]) -> None:
+def _print(parts: dict[str, list["Finding"]]) -> None:
     console = make_console()
     for where, findings in parts.items():
         if not findings:
             continue
-        found, fix = Column("found", overflow="fold"), Column("fix", overflow="fold")
-        table = Table("check", "", found, fix, title=where, title_justify="left")
-        for one in findings:
-            state = f"[{_COLOURS[one.state]}]{one.state}[/]"
-            table.add_row(one.check, state, escape(one.found), escape(one.fix))
+        table = make_ruled_table("check", "state", "found", "fix")
+        table.title, table.title_justify = where, "left"
+        for finding in findings:
+            state = f"[{_COLOURS[finding.state]}]{finding.state}[/]"
+            table.add_row(finding.check, state, escape(finding.found), escape(finding.fix))
         console.print(table)

@@ -1,60 +1,75 @@
-"""`rlcar submit` and `rlcar jobs`: a command of ours on a cluster, seen from elsewhere."""
+"""`rlcar submit` and `rlcar jobs`: runs a command of rlcar on a remote Ray cluster."""
 
 import datetime
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.table import Column, Table
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from rlcar.cli.shared import console, import_cluster, number
+from rlcar.cli.shared import (
+    AsJson,
+    DashboardAddress,
+    PythonOnHead,
+    cluster_imports,
+    console,
+    number,
+)
 from rlcar.errors import UserError, command
 from rlcar.runs.metrics import read_progress_line
 from rlcar.settings.explain import nearest
 from rlcar.system import terminal
 from rlcar.system.console import make_console
+from rlcar.system.tables import make_table
 
-Address = Annotated[
-    str | None,
-    typer.Option(help="The cluster's dashboard: host, host:8265 or URL (default: this machine's)."),
+if TYPE_CHECKING:
+    from cluster.jobs import dashboard
+    from cluster.jobs.submit import JobDetails
+
+JobId = Annotated[
+    str, typer.Argument(help="Name of the job, as rlcar submit or rlcar jobs list prints it.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-JobId = Annotated[str, typer.Argument(help="As rlcar submit or rlcar jobs list names it.")]
 
-# Those that come to an end without a person in front of them.
+# Verbs that come to an end without a person at the terminal.
 _VERBS = ("train", "tune", "chaos", "evaluate", "dream", "profile")
 
-jobs = typer.Typer(no_args_is_help=True, help="Lists, follows and stops what was submitted.")
+jobs = typer.Typer(no_args_is_help=True, help="Lists, follows and stops submitted jobs.")
 
 
 def submit(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="-- VERB …", help="E.g. -- train --mode test.")
+        list[str],
+        typer.Argument(
+            metavar="-- VERB …", help="Command of rlcar to run, e.g. -- train --mode test."
+        ),
     ],
-    address: Address = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Does not follow its log.")] = False,
+    address: DashboardAddress = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Returns at once, without following the job's log.")
+    ] = False,
     working_dir: Annotated[
-        Path, typer.Option(help="A checkout to run instead of the installed program.")
+        Path, typer.Option(help="Checkout of rlcar to run in place of the installed program.")
     ] = Path(),
-    python: Annotated[str, typer.Option(help="The interpreter on the head node.")] = "python",
+    python: PythonOnHead = "python",
     driver_cpus: Annotated[
-        float, number(0, 65_536, help="Cores to reserve for the command itself.")
+        float, number(0, 65_536, help="CPU cores to reserve for the command itself.")
     ] = 0.0,
 ) -> None:
     """Runs a command of rlcar as a job on a Ray cluster and follows its log; Ctrl-C detaches."""
     _check(arguments[0], arguments[1:])
-    job_tools = import_cluster("jobs.submit")
-    client = import_cluster("jobs.dashboard").connect(address)
+    with cluster_imports():
+        from cluster.jobs import submit as job_tools
+
+    client = _connect(address)
     entrypoint = job_tools.entrypoint_of(arguments, python)
     if kept := job_tools.default_folder(arguments):
         console.print(
-            f"no folder named: what it makes will be in {kept} of the head node, which is enough "
-            "for a cluster of one node; on more, name one that all of them share",
+            f"no folder named: the command writes into {kept} on the head node. A cluster of "
+            "several nodes needs a folder that all of them share.",
             highlight=False,
         )
     job = job_tools.submit(client, arguments, entrypoint, working_dir.resolve(), driver_cpus)
@@ -72,18 +87,20 @@ def submit(
 
 
 @jobs.command("list")
-def list_jobs(address: Address = None, as_json: AsJson = False) -> None:
+def list_jobs(address: DashboardAddress = None, as_json: AsJson = False) -> None:
     """Lists the jobs of a cluster, oldest first."""
-    rows = [
-        _row(job)
-        for job in import_cluster("jobs.submit").jobs(
-            import_cluster("jobs.dashboard").connect(address)
-        )
-    ]
+    with cluster_imports():
+        from cluster.jobs import submit as job_tools
+
+    rows = [_row(job) for job in job_tools.jobs(_connect(address))]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-        return
-    table = Table(Column("job", no_wrap=True), "state", "began", "took", "command")
+    else:
+        _print_jobs(rows)
+
+
+def _print_jobs(rows: list[dict[str, Any]]) -> None:
+    table = make_table("job", "state", "began", "took", "command")
     for row in rows:
         began = datetime.datetime.fromisoformat(row["started"]).astimezone()
         seconds = datetime.timedelta(seconds=round(row["seconds"]))
@@ -100,29 +117,42 @@ def list_jobs(address: Address = None, as_json: AsJson = False) -> None:
 @jobs.command("logs")
 def show_logs(
     job: JobId,
-    address: Address = None,
-    follow: Annotated[bool, typer.Option(help="Goes on until the job has ended.")] = True,
+    address: DashboardAddress = None,
+    follow: Annotated[
+        bool, typer.Option(help="Follows the log until the job ends, or prints it once.")
+    ] = True,
 ) -> None:
-    """Shows what a job has said, and what it says; Ctrl-C leaves it alone."""
-    client = import_cluster("jobs.dashboard").connect(address)
-    import_cluster("jobs.submit").find_job(client, job)
+    """Shows the log of a job and follows it; Ctrl-C does not stop the job."""
+    with cluster_imports():
+        from cluster.jobs import submit as job_tools
+
+    client = _connect(address)
+    job_tools.find_job(client, job)
     if follow:
         _follow(client, job, address)
     else:
-        typer.echo(import_cluster("jobs.submit").logs(client, job), nl=False)
+        typer.echo(job_tools.logs(client, job), nl=False)
 
 
 @jobs.command("stop")
-def stop_job(job: JobId, address: Address = None) -> None:
+def stop_job(job: JobId, address: DashboardAddress = None) -> None:
     """Ends a job; a training saves a checkpoint first."""
-    ended = import_cluster("jobs.submit").stop(
-        import_cluster("jobs.dashboard").connect(address), job
-    )
+    with cluster_imports():
+        from cluster.jobs import submit as job_tools
+
+    ended = job_tools.stop(_connect(address), job)
     console.print(f"{job}: {ended.status.lower()}", highlight=False)
 
 
+def _connect(address: str | None) -> "dashboard.DashboardClient":
+    with cluster_imports():
+        from cluster.jobs.dashboard import connect
+
+    return connect(address)
+
+
 def _check(verb: str, rest: list[str]) -> None:
-    """Refuses here and now what the job would refuse later."""
+    """Refuses a wrong command line before it is submitted."""
     from rlcar.cli import app
 
     if verb not in _VERBS:
@@ -131,8 +161,9 @@ def _check(verb: str, rest: list[str]) -> None:
     commands[verb].make_context(f"rlcar {verb}", list(rest))
 
 
-def _follow(client: Any, job_id: str, address: str | None) -> None:
-    job_tools = import_cluster("jobs.submit")
+def _follow(client: "dashboard.DashboardClient", job_id: str, address: str | None) -> None:
+    from cluster.jobs import submit as job_tools
+
     terminal.end_when_closed()  # the job goes on
     try:
         with LogView() as view:
@@ -153,7 +184,7 @@ def _how_to_come_back(job_id: str, address: str | None) -> str:
     return f"Come back with: {back}; end it with: {end}"
 
 
-def _row(job: Any) -> dict[str, Any]:
+def _row(job: "JobDetails") -> dict[str, Any]:
     started_s = (job.start_time or 0) / 1000
     ended_s = job.end_time / 1000 if job.end_time else datetime.datetime.now().timestamp()
     return {
@@ -174,7 +205,7 @@ class LogView:
         columns = (BarColumn(bar_width=20), TaskProgressColumn())
         text = TextColumn("ETA {task.fields[eta]}  {task.fields[text]}", markup=False)
         self._progress = Progress(*columns, text, console=self._console)
-        self._task: Any = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> "LogView":
         return self
@@ -186,7 +217,7 @@ class LogView:
             self._console.print(self._rest, markup=False, highlight=False)
 
     def show(self, text: str) -> None:
-        """Takes in any part of a log."""
+        """Prints a further part of the log, of any length."""
         if not self._console.is_terminal:
             self._console.file.write(text)
             self._console.file.flush()

@@ -2,22 +2,25 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from rlcar.cli.shared import MODELS, Where, console, number
+from rlcar.cli.shared import MODELS, AsJson, RunOrCheckpoint, Where, console, number
 from rlcar.errors import UserError
 from rlcar.system.console import make_console
+from rlcar.system.tables import make_table
+
+if TYPE_CHECKING:
+    from rlcar.registry import Registry, Version
+    from rlcar.registry.backup import Copied
 
 app = typer.Typer(no_args_is_help=True, help="Publishes, compares, promotes and moves models.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON for programs.")]
-Name = Annotated[str, typer.Argument(help="A number, an alias, or latest.")]
-Alias = Annotated[str, typer.Option(help="The alias to move.")]
-Description = Annotated[str, typer.Option(help="A sentence for people.")]
+Name = Annotated[str, typer.Argument(help="Version: its number, an alias of it, or latest.")]
+Alias = Annotated[str, typer.Option(help="Alias to move, e.g. champion.")]
+Description = Annotated[str, typer.Option(help="Description of the version, for people.")]
 
 
 @app.command("list")
@@ -26,33 +29,40 @@ def list_(registry: Where = MODELS, as_json: AsJson = False) -> None:
     opened = _open(registry)
     versions = opened.versions()
     if as_json:
-        _print_json([_tree(one) for one in versions])
+        _print_json([_tree(version) for version in versions])
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("version", "aliases", "created", "algorithm", "world", "laps", "run", ""):
-        table.add_column(
-            column, overflow="fold", no_wrap=column in ("created", "algorithm", "laps")
-        )
-    for one in versions:
-        metadata, laps = one.metadata, one.metadata["laps"] or {}
-        driven = f"{100 * laps['lap_rate']:.1f} %" if laps else "-"
-        row = (
-            *(str(one.number), ", ".join(one.aliases), one.created[:10], metadata["algorithm"]),
-            *(metadata["config"]["world"], driven, metadata["lineage"]["run"] or "-"),
-            metadata["description"],
-        )
-        table.add_row(*(escape(cell) for cell in row))
+    table = make_table(
+        *("version", "aliases", "created", "policy", "laps", "run", "description"),
+        right=("version", "laps"),
+        whole=("created",),
+    )
+    for version in versions:
+        table.add_row(*map(escape, _row(version)))
     make_console().print(table)
     if not versions:
         console.print(f"{opened.place} holds no version", markup=False, highlight=False)
-    for version, sentence in opened.damaged().items():
-        console.print(f"[yellow]version {version} is left out:[/] {escape(sentence)}")
+    for damaged, reason in opened.damaged().items():
+        console.print(f"[yellow]version {damaged} is left out:[/] {escape(reason)}")
     opened.aliases()  # says so if one cannot be read
+
+
+def _row(version: "Version") -> tuple[str, ...]:
+    metadata = version.metadata
+    laps = metadata["laps"]
+    return (
+        str(version.number),
+        ", ".join(version.aliases),
+        version.created[:10],
+        f"{metadata['algorithm']}, {metadata['config']['world']}",
+        f"{100 * laps['lap_rate']:.1f} %" if laps else "-",
+        metadata["lineage"]["run"] or "-",
+        metadata["description"],
+    )
 
 
 @app.command()
 def show(name: Name, registry: Where = MODELS, as_json: AsJson = False) -> None:
-    """Shows what a version says of itself, and checks its files; --json shows every setting."""
+    """Shows the metadata of a version, and checks its files; --json shows every setting."""
     model = _open(registry).open(name)
     tree = _tree(model.version)
     if as_json:
@@ -68,9 +78,11 @@ def show(name: Name, registry: Where = MODELS, as_json: AsJson = False) -> None:
 
 @app.command()
 def publish(
-    run: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint of it.")],
+    run: RunOrCheckpoint,
     description: Description = "",
-    alias: Annotated[str | None, typer.Option(help="An alias to give it at once.")] = None,
+    alias: Annotated[
+        str | None, typer.Option(help="Alias that shall point at the new version, e.g. champion.")
+    ] = None,
     registry: Where = MODELS,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +100,7 @@ def publish(
 def promote(
     name: Name, alias: Alias = "champion", registry: Where = MODELS, as_json: AsJson = False
 ) -> None:
-    """Lets an alias point at a version that can be served; servers change over within seconds."""
+    """Moves an alias to a version that can be served; servers follow it within seconds."""
     from serve.policy.policy import try_model
 
     _say(_open(registry).promote(name, alias, try_model), f"{alias} now", as_json)
@@ -96,11 +108,11 @@ def promote(
 
 @app.command()
 def rollback(
-    alias: Annotated[str, typer.Argument(help="The alias to take back.")] = "champion",
+    alias: Annotated[str, typer.Argument(help="Alias to move back, e.g. champion.")] = "champion",
     registry: Where = MODELS,
     as_json: AsJson = False,
 ) -> None:
-    """Lets an alias point at its sound version before the present one again."""
+    """Moves an alias back to the sound version that it pointed at before."""
     from serve.policy.policy import try_model
 
     _say(_open(registry).rollback(alias, try_model), f"{alias} again", as_json)
@@ -108,12 +120,12 @@ def rollback(
 
 @app.command()
 def diff(one: Name, other: Name, registry: Where = MODELS, as_json: AsJson = False) -> None:
-    """Compares what two versions say of themselves."""
+    """Compares the metadata of two versions."""
     difference = _open(registry).diff(one, other)
     if as_json:
         _print_json(difference)
         return
-    table = Table("", escape(one), escape(other))
+    table = make_table("metadata", one, other)
     for name, pair in difference.items():
         if name != "laps.per_track":
             table.add_row(*(escape(str(cell)) for cell in (name, *pair)))
@@ -131,12 +143,16 @@ def delete(name: Name, registry: Where = MODELS) -> None:
 
 @app.command()
 def retain(
-    days: Annotated[float, number(0, 36_500, help="What is younger stays.")] = 90.0,
-    newest: Annotated[int, number(1, 1_000_000, help="So many stay whatever their age.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Names them only.")] = False,
+    days: Annotated[float, number(0, 36_500, help="Days for which every version is kept.")] = 90.0,
+    newest: Annotated[
+        int, number(1, 1_000_000, help="Number of newest versions to keep whatever their age.")
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Lists the versions without deleting them.")
+    ] = False,
     registry: Where = MODELS,
 ) -> None:
-    """Deletes old versions that no alias points at, or was moved from last."""
+    """Deletes old versions, except those that an alias points at or pointed at last."""
     numbers = _open(registry).retain(days, newest, dry_run)
     verb = "would delete" if dry_run else "deleted"
     named = ", ".join(str(number) for number in numbers) or "none"
@@ -146,7 +162,7 @@ def retain(
 @app.command()
 def export(
     name: Name,
-    path: Annotated[Path, typer.Argument(help="The file to write, ending .safetensors.")],
+    path: Annotated[Path, typer.Argument(help="File to write, ending in .safetensors.")],
     registry: Where = MODELS,
 ) -> None:
     """Writes a version as one file."""
@@ -158,46 +174,49 @@ def export(
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="An exported file, or a pickle of the old product.")],
+    path: Annotated[
+        Path, typer.Argument(help="Exported file, or a legacy pickle; see docs/models.md.")
+    ],
     description: Description = "",
     registry: Where = MODELS,
     as_json: AsJson = False,
 ) -> None:
-    """Publishes a file as a new version; nothing in it is executed, whatever it holds."""
+    """Publishes a file as a new version; nothing in the file is ever executed."""
     _say(_open(registry).import_(path, description), "imported", as_json)
 
 
 @app.command()
 def backup(
-    to: Annotated[str, typer.Argument(help="A folder or a URL, empty or an earlier backup.")],
+    to: Annotated[str, typer.Argument(help="Folder or URL, empty or an earlier backup.")],
     registry: Where = MODELS,
 ) -> None:
-    """Copies what a backup does not have yet; every byte is checked."""
+    """Copies to a backup what it does not have yet; every byte is checked."""
     _say_copied(_open(registry).backup(to), "backed up")
 
 
 @app.command()
 def restore(
-    source: Annotated[str, typer.Argument(help="The backup.")], registry: Where = MODELS
+    source: Annotated[str, typer.Argument(help="Folder or URL of the backup.")],
+    registry: Where = MODELS,
 ) -> None:
-    """Copies back what the registry has lost, or all into an empty one."""
+    """Copies from a backup what the registry has lost, or everything into an empty one."""
     _say_copied(_open(registry).restore(source), "restored")
 
 
-def _say_copied(copied: Any, what: str) -> None:
+def _say_copied(copied: "Copied", what: str) -> None:
     console.print(f"{what}: {len(copied.versions)} versions", markup=False, highlight=False)
     problems = [*copied.damaged.values(), *copied.moves]
     if problems:
         raise UserError(f"not copied: {'; '.join(problems)}")
 
 
-def _open(location: str) -> Any:
+def _open(location: str) -> "Registry":
     from rlcar.registry import Registry
 
     return Registry(location)
 
 
-def _say(version: Any, what: str, as_json: bool) -> None:
+def _say(version: "Version", what: str, as_json: bool) -> None:
     if as_json:
         _print_json(_tree(version))
         return
@@ -206,8 +225,9 @@ def _say(version: Any, what: str, as_json: bool) -> None:
     console.print(line.strip(), markup=False, highlight=False)
 
 
-def _tree(version: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(version._asdict()))
+def _tree(version: "Version") -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(json.dumps(version._asdict()))
+    return tree
 
 
 def _print_json(tree: Any) -> None:

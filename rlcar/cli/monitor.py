@@ -1,4 +1,4 @@
-"""`rlcar monitor`: what runs are doing, once or for as long as one looks."""
+"""`rlcar monitor`: shows what runs are doing, once or again and again."""
 
 import datetime
 import json
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Group, RenderableType
@@ -14,38 +14,54 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from rlcar.cli.shared import RUNS, import_cluster, number
+from rlcar.cli.shared import RUNS, AsJson, RunsFolder, cluster_imports, number
 from rlcar.errors import UserError
 from rlcar.system import terminal
 from rlcar.system.console import make_console
 from rlcar.system.heartbeat import WORKING
+from rlcar.system.tables import make_ruled_table, make_table
+
+if TYPE_CHECKING:
+    from cluster.jobs.monitor import NodeStatus
+    from rlcar.runs.monitor import Card, RunStatus
 
 _COLOURS = {"running": "green", "finished": "bold green", "frozen": "bold red", "dead": "bold red"}
 _COLOURS |= {"failed": "bold red", "stopped": "yellow", "starting": "cyan"}
 _ALIVE = ("starting", "running", "frozen")
 _SHOWN_AT_MOST = 30  # those that run first, then the newest
+_MIB_PER_GIB = 1024
 
 
 def monitor(
-    run: Annotated[Path | None, typer.Argument(help="One run (default: all below --runs).")] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
-    address: Annotated[
-        str | None, typer.Option(help="A cluster's dashboard: its jobs and nodes instead.")
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of one run (default: all runs below --runs).")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C.")] = False,
-    every: Annotated[float, number(0.2, 86_400, help="Seconds between looks.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs, once.")] = False,
+    runs: RunsFolder = RUNS,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Dashboard of a Ray cluster, whose jobs and nodes are shown in place of local "
+            "runs: host, host:8265 or URL."
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Repeats the picture until Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        float, number(0.2, 86_400, help="Seconds between two pictures of --watch.")
+    ] = 2.0,
+    as_json: AsJson = False,
     frozen_after_s: Annotated[
         float | None,
         number(
             1.0,
             1e6,
-            help="A run without a sign of life for so many seconds is frozen (default: 60; stages "
-            "that cannot report, such as compiling, may take 15 times as long).",
+            help="Seconds without a sign of life after which a run counts as frozen (default: 60; "
+            "stages that cannot report, such as compiling, may take 15 times as long).",
         ),
     ] = None,
 ) -> None:
-    """Shows progress, rates, lag, utilisation and health of runs, and whether one is frozen."""
+    """Shows progress, rates, lag, utilisation and health of runs, and whether any is frozen."""
     terminal.end_when_closed()
     patience = {} if frozen_after_s is None else {"frozen_after_s": frozen_after_s}
     look = _local(run, runs, patience) if address is None else _remote(address, patience)
@@ -70,7 +86,15 @@ def monitor(
         return
 
 
-_Look = Callable[[], dict[str, list[Any]]]
+class Snapshot(NamedTuple):
+    """What `rlcar monitor` shows at one moment; None is what it does not look at."""
+
+    runs: "list[RunStatus]"
+    cards: "list[Card] | None" = None  # the GPUs of this machine
+    nodes: "list[NodeStatus] | None" = None  # of a cluster
+
+
+_Look = Callable[[], Snapshot]
 
 
 def _local(run: Path | None, runs: Path, patience: dict[str, float]) -> _Look:
@@ -78,51 +102,55 @@ def _local(run: Path | None, runs: Path, patience: dict[str, float]) -> _Look:
 
     if run is not None:
         reader = RunReader(run, **patience)
-        return lambda: {"runs": [reader.status()], "cards": cards()}
+        return lambda: Snapshot([reader.status()], cards=cards())
     readers = RunsReader(runs, **patience)
-    return lambda: {"runs": readers.statuses(), "cards": cards()}
+    return lambda: Snapshot(readers.statuses(), cards=cards())
 
 
 def _remote(address: str, patience: dict[str, float]) -> _Look:
-    client = import_cluster("jobs.dashboard").connect(address)
-    reader = import_cluster("jobs.monitor").ClusterReader(client, **patience)
-    return lambda: {"runs": reader.statuses(), "nodes": reader.nodes()}
+    with cluster_imports():
+        from cluster.jobs.dashboard import connect
+        from cluster.jobs.monitor import ClusterReader
+
+    reader = ClusterReader(connect(address), **patience)
+    return lambda: Snapshot(reader.statuses(), nodes=reader.nodes())
 
 
-def _plain(seen: dict[str, list[Any]]) -> dict[str, Any]:
-    """NamedTuples as objects, those inside them too."""
+def _plain(snapshot: Snapshot) -> dict[str, Any]:
+    """Returns NamedTuples as objects, also those inside others."""
     return {
         part: [
             {
-                name: [one._asdict() for one in value] if isinstance(value, list) else value
+                name: [item._asdict() for item in value] if isinstance(value, list) else value
                 for name, value in row._asdict().items()
             }
             for row in rows
         ]
-        for part, rows in seen.items()
+        for part, rows in snapshot._asdict().items()
+        if rows is not None
     }
 
 
-def picture(seen: dict[str, list[Any]]) -> RenderableType:
-    """Draws runs, cards and nodes as tables."""
-    parts: list[RenderableType] = [_runs_table(seen["runs"])]
-    if seen.get("cards"):
-        parts.append(_cards_table([("", card) for card in seen["cards"]]))
-    if seen.get("nodes"):
-        nodes = Table("node", "state", "CPU", "memory")
-        for node in seen["nodes"]:
+def picture(snapshot: Snapshot) -> RenderableType:
+    """Draws runs, GPUs and nodes as tables."""
+    parts: list[RenderableType] = [_runs_table(snapshot.runs)]
+    if snapshot.cards:
+        parts.append(_cards_table([("", card) for card in snapshot.cards]))
+    if snapshot.nodes:
+        nodes = make_table("node", "state", "CPU", "memory", right=("CPU", "memory"))
+        for node in snapshot.nodes:
             cpu, memory = f"{node.cpu_share:.0%}", f"{node.memory_share:.0%}"
             nodes.add_row(escape(node.host), node.state, cpu, memory)
         parts.append(nodes)
-        if cards := [(node.host, card) for node in seen["nodes"] for card in node.cards]:
+        if cards := [(node.host, card) for node in snapshot.nodes for card in node.cards]:
             parts.append(_cards_table(cards))
     return Group(*parts)
 
 
-def _runs_table(runs: list[Any]) -> RenderableType:
+def _runs_table(runs: "list[RunStatus]") -> RenderableType:
     if not runs:
         return "no runs yet"
-    table = Table("run", "progress", "driving", "rates", "processes", show_lines=True)
+    table = make_ruled_table("run", "progress", "driving", "rates", "processes")
     alive = [run for run in reversed(runs) if run.state in _ALIVE]
     others = [run for run in reversed(runs) if run.state not in _ALIVE]
     for run in [*alive, *others][:_SHOWN_AT_MOST]:
@@ -130,12 +158,12 @@ def _runs_table(runs: list[Any]) -> RenderableType:
     return table
 
 
-def _name(run: Any) -> list[str]:
+def _name(run: "RunStatus") -> list[str]:
     state = f"[{_COLOURS.get(run.state, 'default')}]{run.state}[/]"
     return [escape(run.name), state, *([escape(run.error)] if run.error else [])]
 
 
-def _progress(run: Any) -> list[str]:
+def _progress(run: "RunStatus") -> list[str]:
     lines = [f"{run.env_steps:,} of {run.total_env_steps:,}"] if run.total_env_steps else []
     if run.state in _ALIVE:
         lines += _lines(("ETA {}", run.eta_s, ""), ("silent for {}", run.silent_s, ""))
@@ -143,7 +171,7 @@ def _progress(run: Any) -> list[str]:
     return lines + _lines(("saved {} ago", run.checkpoint_age_s, ""))
 
 
-def _figures(run: Any) -> tuple[list[str], list[str], list[str]]:
+def _figures(run: "RunStatus") -> tuple[list[str], list[str], list[str]]:
     driving = _lines(
         ("{} episodes", run.episodes, ",.0f"),
         ("reward {}", run.reward, ".2f"),
@@ -167,17 +195,19 @@ def _figures(run: Any) -> tuple[list[str], list[str], list[str]]:
     return driving, rates, processes
 
 
-def _cards_table(cards: list[tuple[str, Any]]) -> Table:
-    table = Table("GPU", "utilisation", "memory")
+def _cards_table(cards: "list[tuple[str, Card]]") -> Table:
+    """Draws GPUs, each with the name of its host, which is empty for this machine."""
+    table = make_table("GPU", "utilisation", "memory", right=("utilisation", "memory"))
     for host, card in cards:
-        used = f"{card.memory_used_mb / 1024:.1f} of {card.memory_total_mb / 1024:.1f} GiB"
+        used_gib = card.memory_used_mb / _MIB_PER_GIB
+        used = f"{used_gib:.1f} of {card.memory_total_mb / _MIB_PER_GIB:.1f} GiB"
         name = f"{host} {card.number} {card.name}".strip()
         table.add_row(escape(name), f"{card.utilisation:.0%}", used)
     return table
 
 
 def _lines(*figures: tuple[str, float | None, str]) -> list[str]:
-    """A line for each number that there is; without a format it is a duration in seconds."""
+    """Returns a line for each known figure; one without a format is a duration in seconds."""
     return [
         text.format(f"{value:{form}}" if form else datetime.timedelta(seconds=round(value)))
         for text, value, form in figures

@@ -1,23 +1,32 @@
-"""What several verbs share: the console for messages, common options."""
+"""What several verbs share: the console for messages, and common options and arguments."""
 
-import importlib
+import contextlib
 import logging
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rlcar.devices import compile_cache
 from rlcar.errors import UserError
 from rlcar.system import logs
 from rlcar.system.console import make_console
+from serve.settings import DEFAULT_TOKENS
 
 RUNS = Path("runs")
 MODELS = "models"
+TOKENS = DEFAULT_TOKENS
 console = make_console(stderr=True, soft_wrap=True, emoji=False)
 
+_LONGEST_SHOWN_DIGITS = 24
+# Packages that `cluster` needs, as messages call them.
+_CLUSTER_PACKAGES = {"ray": "Ray", "aiohttp": "aiohttp", "optuna": "optuna", "plotly": "plotly"}
 
-def number(low: float, high: float, *names: str, help: str, **more: Any) -> Any:
+
+def number(low: float, high: float, *names: str, help: str) -> Any:
     """Declares an option that takes a number from `low` to `high`, both included.
 
     Every numeric option is declared with it, unless the code behind the option checks the number.
@@ -31,33 +40,86 @@ def number(low: float, high: float, *names: str, help: str, **more: Any) -> Any:
             raise UserError(f"{name} {given}: give a number from {low:,} to {high:,}")
         return value
 
-    help = f"{help} [{low:,} to {high:,}]"
-    return typer.Option(*names, help=help, callback=check, **more)
+    return typer.Option(*names, help=f"{help} [{low:,} to {high:,}]", callback=check)
 
 
 def _shortened(whole: int) -> str:
     digits = str(whole)
-    return digits if len(digits) <= 24 else f"{digits[:12]}… ({len(digits)} digits)"
+    if len(digits) <= _LONGEST_SHOWN_DIGITS:
+        return digits
+    return f"{digits[: _LONGEST_SHOWN_DIGITS // 2]}… ({len(digits)} digits)"
 
 
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, e.g. training.env_steps=100000.")
+    list[str] | None,
+    typer.Option("--set", help="Changes one setting, e.g. training.env_steps=100000; repeatable."),
 ]
 
 Where = Annotated[
     str,
     typer.Option(
-        "--registry", envvar="RLCAR_REGISTRY", help="A folder, or a URL such as s3://bucket/models."
+        "--registry",
+        envvar="RLCAR_REGISTRY",
+        help="Model registry: a folder, or a URL such as s3://bucket/models.",
     ),
+]
+
+RunsFolder = Annotated[Path, typer.Option(help="Folder in which runs are kept.")]
+
+RunOrCheckpoint = Annotated[
+    Path, typer.Argument(help="Folder of a run, or of one of its checkpoints.")
+]
+
+TracksOption = Annotated[
+    str, typer.Option(help="Set of tracks to drive: train, validation, test or circuits.")
+]
+
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Running Ray cluster to use: host:port, or auto (default: a Ray of its own)."
+    ),
+]
+
+DashboardAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Dashboard of the Ray cluster: host, host:8265 or URL (default: this machine's)."
+    ),
+]
+
+PythonOnHead = Annotated[
+    str, typer.Option(help="Python interpreter to use on the head node of the cluster.")
+]
+
+TokensFile = Annotated[
+    Path, typer.Option("--tokens", envvar="RLCAR_TOKENS", help="File that holds the access tokens.")
+]
+
+Host = Annotated[str, typer.Option(help="Address to listen on, e.g. 0.0.0.0 for all of them.")]
+
+Auth = Annotated[bool, typer.Option("--auth", help="Requires an access token of every client.")]
+
+AllowAnonymous = Annotated[
+    bool,
+    typer.Option("--allow-anonymous", help="Lets other machines connect without an access token."),
 ]
 
 Direct = Annotated[
     bool,
     typer.Option(
         "--direct",
-        help="Serve this machine alone, without HAProxy in front, at the lowest latency.",
+        help="Serves this machine alone, without HAProxy in front, at the lowest latency.",
     ),
 ]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON for other programs.")]
+
+
+def prepare_jax_on_cpu() -> None:
+    """Leaves accelerators to other processes; call it before JAX is imported."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    compile_cache.prepare_jax()
 
 
 def print_page(url: str) -> None:
@@ -66,20 +128,25 @@ def print_page(url: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tells the user, or whatever reads the log."""
+    """Prints a message to stderr, or logs it where the log is for programs."""
     if logs.are_json():
         logging.getLogger("rlcar.cli").info(text)
     else:
         console.print(text, markup=False, highlight=False)
 
 
-def import_cluster(module: str) -> Any:
-    """Imports a module of `cluster`; raises UserError where Ray is not installed."""
+@contextlib.contextmanager
+def cluster_imports(hint: str = "") -> Iterator[None]:
+    """Surrounds imports from `cluster`; raises UserError if one of its packages is missing.
+
+    `hint` ends the message, for verbs that have an alternative to Ray.
+    """
     try:
-        return importlib.import_module(f"cluster.{module}")
+        yield
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("ray", "aiohttp"):
+        package = (error.name or "").partition(".")[0]
+        if package not in _CLUSTER_PACKAGES:
             raise
         raise UserError(
-            "Ray is not installed: pip install 'rlcar[cluster]', or train with --local"
+            f"{_CLUSTER_PACKAGES[package]} is not installed: pip install 'rlcar[cluster]'{hint}"
         ) from error

@@ -1,4 +1,4 @@
-"""`rlcar tune`: searches settings with many trainings at once."""
+"""`rlcar tune`: searches for good settings with many trainings at once."""
 
 import os
 import sys
@@ -7,33 +7,37 @@ from typing import Annotated, Any
 
 import typer
 
-from rlcar.cli.shared import Settings, console, number, say
+from rlcar.cli.shared import RayAddress, Settings, cluster_imports, console, number, say
 from rlcar.errors import ConfigError, UserError, command
 from rlcar.system.console import make_console
 
 
 def tune(
-    sweep: Annotated[Path, typer.Argument(help="A sweep, e.g. tune_configs/smoke.yaml.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Goes on where it stopped.")] = False,
-    name: Annotated[str | None, typer.Option(help="Folder below --sweeps.")] = None,
-    trials: Annotated[int | None, number(1, 65_536, help="In place of budget.trials.")] = None,
-    set_: Settings = None,
-    address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster, host:port or auto.")
+    sweep: Annotated[
+        Path, typer.Argument(help="YAML file of the sweep, e.g. tune_configs/smoke.yaml.")
+    ],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continues the sweep where it stopped.")
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the sweep's folder below --sweeps (default: as in the file)."),
     ] = None,
-    sweeps: Annotated[Path, typer.Option(help="Where sweeps are kept.")] = Path("sweeps"),
+    trials: Annotated[
+        int | None,
+        number(1, 65_536, help="Number of trials, in place of the file's budget.trials."),
+    ] = None,
+    set_: Settings = None,
+    address: RayAddress = None,
+    sweeps: Annotated[Path, typer.Option(help="Folder in which sweeps are kept.")] = Path("sweeps"),
 ) -> None:
-    """Searches settings by many trainings; leaves tables, pages and the best settings."""
-    # Trials decide for themselves; this process only watches, and must leave them the card.
+    """Searches settings with many trainings; writes tables, pages and the best settings."""
+    # Trials choose their own devices. This process only watches, and must leave accelerators free.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    try:
+    with cluster_imports():
         from cluster.sweeps.file import load_sweep
         from cluster.sweeps.results import print_results
         from cluster.sweeps.sweep import new_sweep_folder, run_sweep, stored_sweep
-    except ModuleNotFoundError as error:
-        if error.name not in ("ray", "plotly", "optuna"):
-            raise
-        raise UserError(f"{error.name} is not installed: pip install 'rlcar[cluster]'") from error
 
     if resume:
         given = {"--trials": trials, "--set": set_}
@@ -60,7 +64,7 @@ def tune(
 
 
 def _name_of(sweep: Path) -> str:
-    """The folder that a sweep was given when it began: the file may be gone by now."""
+    """Returns the name of the sweep's folder; the file may be gone by now."""
     from rlcar.settings.files import read_yaml
 
     named = read_yaml(sweep).get("name") if sweep.exists() else None

@@ -1,1 +1,1 @@
-"""Accelerators: their selection, data parallelism and the compilation cache."""
+"""Accelerators: device selection, data parallelism and the compilation cache."""

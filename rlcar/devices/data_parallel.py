@@ -1,4 +1,4 @@
-"""One train step over several devices of a host: each takes its part of the batch."""
+"""Data parallelism: several devices of a host share the batch of a train step."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -15,25 +15,25 @@ _EVERYWHERE = PartitionSpec()
 
 
 def over_devices(update: Callable[..., Any], number: int) -> Callable[..., Any]:
-    """Returns `update` with batches `[updates, B, ...]` split along B, the state on every device.
+    """Returns `update` with batches `[updates, B, ...]` split along B over `number` devices.
 
-    What `update` does not split itself by `on_each_device`, XLA's partitioner does. Either way
-    draws, statistics over the batch and hence the update are those of one device, but for the
-    order of float sums. Raises ConfigError when there are not so many devices, or NaNs are sought.
+    The state is replicated on every device. `update` may split a part of its work itself with
+    `on_each_device`; XLA's partitioner splits the rest. In both cases random draws and statistics
+    over the batch, and therefore the update, are those of one device up to the order of float sums.
+    Raises ConfigError if there are fewer devices or if JAX's search for NaNs is on.
     """
     if number == 1:
         return update
     if jax.config.jax_debug_nans:  # type: ignore[attr-defined]
-        # JAX looks for the operation outside the program, where nothing is split.
+        # JAX searches for the operation by running the program without its partitioning.
         raise ConfigError(
-            f"training.learner_devices = {number}: --debug-nans finds an operation on one device; "
-            f"set it to 1 for that"
+            f"training.learner_devices = {number}: --debug-nans needs a single device; set it to 1"
         )
     devices = jax.local_devices()
     if len(devices) < number:
         raise ConfigError(
-            f"training.learner_devices = {number}: this process sees {len(devices)} "
-            f"({devices[0].platform}); give it more, or set it lower"
+            f"training.learner_devices = {number}: this process sees {len(devices)} devices "
+            f"({devices[0].platform}); make more devices visible or lower the setting"
         )
     mesh = Mesh(devices[:number], (_AXIS,))
     everywhere = NamedSharding(mesh, _EVERYWHERE)
@@ -41,7 +41,7 @@ def over_devices(update: Callable[..., Any], number: int) -> Callable[..., Any]:
 
     @wraps(update)
     def split_update(*arguments: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `on_each_device`
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # read by `on_each_device`
             return update(*arguments)
 
     return jax.jit(
@@ -53,11 +53,11 @@ def over_devices(update: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 
 def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(batch [B, ...], *rest)` by every device for its rows of the batch.
+    """Returns `function(batch [B, ...], *rest)`, run by every device on its rows of the batch.
 
-    What it returns has to be the same on all: `mean_over_devices` and `of_all_devices` make it so.
-    XLA's partitioner alone splits no rows that are flattened after their time, such as the starts
-    of dreams. On one device it is `function`.
+    The result must be the same on all devices; `mean_over_devices` and `gather_over_devices` ensure
+    that. XLA's partitioner cannot split rows that are flattened together with their time axis, such
+    as the start states of imagination. On one device the result is `function` itself.
     """
 
     def run(batch: Any, *rest: Any) -> Any:
@@ -74,24 +74,25 @@ def on_each_device(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_one_part() -> bool:
+    """Returns whether the caller runs inside `on_each_device` on several devices."""
     return _AXIS in jax.sharding.get_abstract_mesh().manual_axes
 
 
 def mean_over_devices(tree: Any) -> Any:
-    """The mean of what each device found for its rows."""
+    """Returns the mean over devices of a tree that each computed for its rows."""
     if not _is_one_part():
         return tree
-    flat, back = ravel_pytree(tree)  # one exchange in place of one for each tensor
+    flat, back = ravel_pytree(tree)  # a single exchange for all arrays
     return back(jax.lax.pmean(flat, _AXIS))
 
 
-def of_all_devices(x: jax.Array, axis: int) -> jax.Array:
-    """The rows of all devices along `axis`, one device's after the other's: for statistics."""
+def gather_over_devices(x: jax.Array, axis: int) -> jax.Array:
+    """Returns the rows of all devices along `axis`, in order, for statistics over the batch."""
     return jax.lax.all_gather(x, _AXIS, axis=axis, tiled=True) if _is_one_part() else x
 
 
-def drawn(draw: Callable[[tuple[int, ...]], jax.Array], rows: tuple[int, ...]) -> jax.Array:
-    """`draw(rows)` for the rows `[..., B]` of this device: its part of what one would draw."""
+def draw_for_rows(draw: Callable[[tuple[int, ...]], jax.Array], rows: tuple[int, ...]) -> jax.Array:
+    """Returns this device's rows of `draw([..., B])`, where B counts the rows of all devices."""
     if not _is_one_part():
         return draw(rows)
     *outer, size = rows

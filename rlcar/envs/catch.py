@@ -11,14 +11,14 @@ _ROWS, _COLUMNS, _CELL_PX = 8, 8, 2
 class Catch(gymnasium.Env):
     """A ball falls, and a paddle at the bottom must catch it.
 
-    **Observation.** `Box(0, 255, (16, 16, 1), uint8)`: a black image with a white ball and a white
+    Observation: `Box(0, 255, (16, 16, 1), uint8)`: a black image with a white ball and a white
     paddle.
 
-    **Action.** `Discrete(3)`: 0 moves the paddle left, 1 keeps it, 2 moves it right.
+    Action: `Discrete(3)`: 0 moves the paddle left, 1 keeps it, 2 moves it right.
 
-    **Reward.** 1 for a caught ball and -1 for a missed one, at the end of the episode, else 0.
+    Reward: 1 for a caught ball and -1 for a missed one, at the end of the episode, else 0.
 
-    **End of an episode.** Terminated after seven steps, when the ball is at the bottom.
+    End of an episode: terminated after seven steps, when the ball is at the bottom.
     """
 
     metadata = {"render_modes": ["rgb_array"]}

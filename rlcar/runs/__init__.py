@@ -1,1 +1,1 @@
-"""The folder of a run: finding, reading and writing it; metrics and progress."""
+"""The folder of a run: finds, reads and writes it; metrics and progress."""

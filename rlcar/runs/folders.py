@@ -1,4 +1,4 @@
-"""Which folder a run has: makes new ones, finds those that are to be continued."""
+"""Creates the folders of runs and finds the run or checkpoint that a command means."""
 
 import contextlib
 import glob
@@ -13,18 +13,18 @@ from rlcar.storage import checkpoint
 from rlcar.system.durable import explaining_write_errors
 from rlcar.system.lease import HeldError, holder
 
-# Leaves room for the prefixes of temporary files within the 255 bytes of file systems.
+# File systems allow 255 bytes; the rest is for what is put before or after a run's name.
 _NAME_BYTES = 200
 
 
 def new_run_folder(
     root: Path, name: str | None, config: Config, *, may_restart: bool = False
 ) -> Path:
-    """Makes a folder for a new run; raises UserError when `name` is a run already.
+    """Creates a folder for a new run; raises UserError if `name` is an existing run.
 
-    Making it is what decides between processes that choose the same name at the same moment: a
-    default name then gets a number at its end. `may_restart` allows a run that was killed before
-    its first checkpoint: nothing is lost.
+    Creation decides between processes that choose the same name at the same moment; a default name
+    then gets a number. `may_restart` accepts a run that was killed before its first checkpoint,
+    because nothing is lost.
     """
     if name is None:
         return _new_default_folder(root, config)
@@ -39,16 +39,16 @@ def new_run_folder(
     if (folder / "config.json").exists() and not (may_restart and is_empty):
         how = f"continue it with: {command('train', '--resume', folder)}"
         if is_empty:
-            how = f"begin it again with: {_again(root, name)}"
+            how = f"start it again with: {_again(root, name)}"
         raise UserError(f"{folder} already holds a run: {how}; or choose another --name")
     return folder
 
 
 def _new_default_folder(root: Path, config: Config) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    # Hosts that share only a storage cannot see each other's folders.
-    own = f"-{secrets.token_hex(3)}" if config.training.storage else ""
-    first = root / f"{config.preset}-seed{config.seed}-{stamp}{own}"
+    # Hosts that share only a storage cannot see the names that others chose.
+    suffix = f"-{secrets.token_hex(3)}" if config.training.storage else ""
+    first = root / f"{config.preset}-seed{config.seed}-{stamp}{suffix}"
     folder = first
     for number in itertools.count(2):
         if _make_folder(folder):
@@ -58,7 +58,7 @@ def _new_default_folder(root: Path, config: Config) -> Path:
 
 
 def _make_folder(folder: Path) -> bool:
-    """Makes a folder; returns False when it exists, raises UserError when it cannot be made."""
+    """Creates a folder; returns False if it exists, raises UserError if it cannot be created."""
     with explaining_write_errors(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _make_folder(folder: Path) -> bool:
 
 
 def require_plain_name(name: str) -> None:
-    """Raises UserError for a `--name` that is not the name of a folder and nothing else."""
+    """Raises UserError for a `--name` that is not a plain name of a folder."""
     is_plain = Path(name).name == name and name not in ("", ".", "..") and "\0" not in name
     if not is_plain or len(name.encode()) > _NAME_BYTES:
         raise UserError(
@@ -84,7 +84,7 @@ def _again(root: Path, name: str) -> str:
 
 
 def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
-    """The checkpoint that `--resume` means; None when `auto` finds nothing to continue.
+    """Returns the checkpoint that `--resume` means; None if `auto` finds nothing to continue.
 
     Raises UserError for a folder that is not a run, and CheckpointError for one without a
     complete checkpoint.
@@ -102,14 +102,14 @@ def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | No
     folder = require_run(Path(resume))
     if Path(resume).resolve().parent == (folder / "best").resolve():
         raise UserError(
-            f"{resume} holds a policy alone: continue its run with: "
+            f"{resume} holds only a policy: continue its run with: "
             f"{command('train', '--resume', folder)}"
         )
     if is_same_folder(Path(resume), folder):
         save = checkpoint.latest(folder / "checkpoints")
         if save is None:
             raise CheckpointError(
-                f"{folder} holds no complete checkpoint yet: begin it again with: "
+                f"{folder} holds no complete checkpoint yet: start it again with: "
                 f"{_again(folder.parent, folder.name)}"
             )
         return save
@@ -139,23 +139,25 @@ def _written_unix_s(folder: Path) -> float:
 
 
 def require_run(path: Path) -> Path:
-    """Returns the run that `path` is, or that it is a checkpoint of; else raises UserError.
+    """Returns the run at `path`, or the run of the checkpoint there; otherwise raises UserError.
 
-    The path that it returns ends in the run's own name, even for `.`, `runs/x/..` or a link.
+    The returned path ends in the run's own name, even for `.`, `runs/x/..` or a link.
     """
     place = path.resolve()
     for folder in (place, place.parent.parent):
         if (folder / "config.json").exists() and (folder / "run.json").exists():
             return folder if path.is_absolute() else _from_here(folder)
-    raise UserError(f"{path} is not a run or a checkpoint of one: it has no config.json, run.json")
+    raise UserError(
+        f"{path} is not a run or a checkpoint of one: config.json or run.json is missing"
+    )
 
 
 def is_same_folder(one: Path, other: Path) -> bool:
-    """Says whether two paths mean the same folder, however they are written."""
+    """Whether two paths lead to the same folder."""
     return one.resolve() == other.resolve()
 
 
 def _from_here(folder: Path) -> Path:
-    """Shortens a path below the current folder."""
+    """Makes a path below the current folder relative to it."""
     here = Path.cwd()
     return folder.relative_to(here) if here in folder.parents else folder

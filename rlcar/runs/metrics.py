@@ -1,4 +1,4 @@
-"""Running means and rates; where metrics go: metrics.jsonl, TensorBoard and the terminal."""
+"""Running means and rates; writers of metrics.jsonl, TensorBoard files and the progress line."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ from rlcar.system.when import EverySeconds
 
 logger = logging.getLogger(__name__)
 
-# What the progress line shows of all metrics, in this order: name -> (label, format).
+# Metrics of the progress line, in this order: name -> (label, format).
 _FIELDS = {
     "rollout/env_steps_per_s": ("env/s", ".0f"),
     "learner/train_steps_per_s": ("train/s", ".1f"),
@@ -50,7 +50,7 @@ class RunningMean:
         self._values: deque[float] = deque(maxlen=window)
 
     def add(self, value: float) -> None:
-        """Takes in one more value."""
+        """Adds a value."""
         self._values.append(float(value))
 
     def mean(self) -> float:
@@ -70,12 +70,12 @@ class Rate:
         self._events: deque[tuple[float, float]] = deque()  # (when, count)
 
     def add(self, count: float) -> None:
-        """Counts that something happened `count` times since the last call."""
+        """Adds `count` events since the last call."""
         self._events.append((self._clock(), count))
         self._forget(self._events[-1][0])
 
     def per_s(self) -> float:
-        """Returns the rate now; 0 before any time has passed."""
+        """Returns the current rate; 0 before any time has passed."""
         now_s = self._clock()
         self._forget(now_s)
         elapsed_s = min(self._window_s, now_s - self._started_s)
@@ -94,8 +94,8 @@ def first_non_finite(metrics: Mapping[str, Any]) -> str | None:
 class MetricsWriter:
     """Writes one row at a time to `<folder>/metrics.jsonl` and `<folder>/tensorboard`.
 
-    `time_s` counts on from the last row kept. With `resume_env_steps`, rows past it are dropped
-    first, so that no counter ever goes back; without, rows are appended.
+    `time_s` continues from the last row that is kept. With `resume_env_steps`, later rows are
+    dropped first, so that no counter decreases; otherwise rows are appended.
     """
 
     def __init__(
@@ -112,19 +112,21 @@ class MetricsWriter:
         self._started_s = clock() - last_s
         self._file = path.open("a", encoding="utf-8")
         self._tensorboard = _EventFile(folder / "tensorboard")
-        if resume_env_steps is not None:  # TensorBoard then hides what an earlier file has past it
+        if resume_env_steps is not None:  # TensorBoard then hides later points of earlier files
             start = SessionLog(status=SessionLog.START)
             self._tensorboard.write(Event(step=resume_env_steps + 1, session_log=start))
 
     def write(self, env_steps: int, metrics: Mapping[str, Any]) -> None:
-        """Writes a row of scalars; what is not finite becomes null and is not drawn."""
+        """Writes a row of scalars; a value that is not finite becomes null in the file."""
         row: dict[str, Any] = {
             "env_steps": int(env_steps),
             "time_s": round(self._clock() - self._started_s, 3),
         }
         taken = row.keys() & metrics.keys()
         if taken:
-            raise ValueError(f"a metric cannot be called {min(taken)!r}: each row has one already")
+            raise ValueError(
+                f"a metric cannot be called {min(taken)!r}: every row has a column of that name"
+            )
         drawn = []
         for name, value in metrics.items():
             scalar = float(value)
@@ -150,15 +152,15 @@ class MetricsWriter:
 
 
 class _EventFile:
-    """What TensorBoard reads: records of length, event, and a check sum of each; written at once.
+    """Writes TensorBoard's records (length, event, checksum of each) without buffering.
 
-    `tensorboardX.SummaryWriter` hands events to a thread: when a full disk has ended that thread,
-    the training waits for it for ever.
+    `tensorboardX.SummaryWriter` passes events to a thread. If a full disk ends that thread, the
+    training waits for it forever.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        # TensorBoard reads files in the order of their names, also those of one second.
+        # TensorBoard reads files in the order of their names, so names must differ within a second.
         self._file = (
             folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
         ).open("xb")
@@ -168,19 +170,19 @@ class _EventFile:
         event.wall_time = time.time()
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))
-        self._file.write(length + _check_sum(length) + data + _check_sum(data))
+        self._file.write(length + _checksum(length) + data + _checksum(data))
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
-def _check_sum(data: bytes) -> bytes:
+def _checksum(data: bytes) -> bytes:
     return struct.pack("<I", masked_crc32c(data))
 
 
 class ProgressLine:
-    """A bar with what matters beside it; on anything but a terminal, a plain line now and then."""
+    """Shows a progress bar with the main metrics; without a terminal, a plain line now and then."""
 
     def __init__(
         self,
@@ -192,7 +194,9 @@ class ProgressLine:
     ) -> None:
         self._console = console or make_console()
         self._total = total_env_steps
-        self._env_steps: int | None = None  # until the first update: a resumed run starts high
+        self._env_steps: int | None = (
+            None  # None until the first update, as a resumed run does not start at 0
+        )
         self._rate = Rate(window_s=60.0, clock=clock)
         self._should_print = EverySeconds(plain_every_s, clock)
         self._fields: dict[str, float] = {}
@@ -211,11 +215,11 @@ class ProgressLine:
 
     @property
     def _is_live(self) -> bool:
-        # Asked each time: a terminal may go away while a training goes on.
+        # Checked each time, because the terminal may close during the training.
         return self._console.is_terminal and not logs.are_json()
 
     def update(self, env_steps: int, fields: Mapping[str, Any]) -> None:
-        """Shows the newest numbers, of the metrics it knows; what is not given keeps its value."""
+        """Shows the newest values of the metrics in `_FIELDS`; missing ones keep their values."""
         if self._env_steps is not None:
             self._rate.add(env_steps - self._env_steps)
         self._env_steps = env_steps
@@ -226,14 +230,14 @@ class ProgressLine:
         elif self._should_print():
             self._print_line()
 
-    def tell(self, seen: SignOfLife) -> None:
-        """Prints the line again when it is overdue, so that a log shows that its process lives.
+    def report(self, sign_of_life: SignOfLife) -> None:
+        """Prints the line again if it is overdue, so that a log shows that its process is alive.
 
-        `seen` is the progress to report; a log without new lines means a dead process.
+        A log without new lines then means that the process has died.
         """
         is_overdue = self._clock() - self._printed_s >= 2 * self._plain_every_s
         if is_overdue and not self._is_live:
-            self._print_line(seen)
+            self._print_line(sign_of_life)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -244,23 +248,27 @@ class ProgressLine:
         if self._is_line_due and not self._is_live:
             self._print_line()
 
-    def _print_line(self, seen: SignOfLife | None = None) -> None:
-        seen = seen or heartbeat.sign_of_life()
+    def _print_line(self, sign_of_life: SignOfLife | None = None) -> None:
+        reported = sign_of_life or heartbeat.sign_of_life()
         self._is_line_due, self._printed_s = False, self._clock()
         done = self._env_steps or 0
-        is_waiting = seen.silent_s >= self._plain_every_s
+        is_waiting = reported.silent_s >= self._plain_every_s
         if logs.are_json():
             counters = {"env_steps": done, "total_env_steps": self._total}
             numbers = {name: value for name, value in self._fields.items() if math.isfinite(value)}
-            waits = {"stage": seen.stage, "silent_s": round(seen.silent_s)} if is_waiting else {}
+            waits = (
+                {"stage": reported.stage, "silent_s": round(reported.silent_s)}
+                if is_waiting
+                else {}
+            )
             logger.info("progress", extra={"fields": {**counters, **numbers, **waits}})
             return
         eta = self._eta(self._total - done)
         head = f"{done}/{self._total} env steps ({done / self._total:.0%}), ETA {eta}"
         parts = [head, self._text()]
         if is_waiting:
-            parts.append(f"stage {seen.stage}  silent {seen.silent_s:.0f}s")
-        # One line a report, however narrow the log is taken to be.
+            parts.append(f"stage {reported.stage}  silent {reported.silent_s:.0f}s")
+        # Without wrapping: one report is one line, whatever width the log seems to have.
         text = "  ".join(part for part in parts if part)
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -281,18 +289,18 @@ class ProgressLine:
 
 
 class PlainProgress(NamedTuple):
-    """What a plain progress line says."""
+    """A parsed plain progress line."""
 
     env_steps: int
     total_env_steps: int
     eta: str
-    text: str  # the rest, as it stands
-    metrics: dict[str, float]  # the rest, by the metrics' own names
+    text: str  # the rest of the line
+    metrics: dict[str, float]  # the values of the rest, by metric names
     signs: SignOfLife = SignOfLife(heartbeat.WORKING, 0.0)  # when the line was printed
 
 
 def read_progress_line(line: str) -> PlainProgress | None:
-    """Reads what ProgressLine prints where there is no terminal; None for any other line."""
+    """Parses a plain line of ProgressLine; returns None for any other line."""
     found = _PLAIN_LINE.fullmatch(line.rstrip())
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""What runs are doing, read from their folders while others write them."""
+"""Status of runs, read from their folders while other processes write them."""
 
 import contextlib
 import subprocess
@@ -16,18 +16,18 @@ from rlcar.storage import checkpoint
 from rlcar.system import heartbeat, process_state
 from rlcar.system.lease import RENEW_S
 
-# How long runs of versions that show no other signs of life may go without a row.
+# Time without a row after which a run of an older version, without signs of life, counts as frozen.
 _ROWLESS_INTERVALS = 60
 _ROWLESS_AT_LEAST_S = 60.0
 _ROWLESS_AT_START_S = 300.0
 
-# A process that is alive renews its lease; a busy disk may delay that.
+# A live process renews its lease; a busy disk may delay that.
 MISSED_RENEWALS_S = 3 * RENEW_S
 
-_TAIL_BYTES = 1 << 20  # of a week's metrics, what is read at first
+_TAIL_BYTES = 1 << 20  # of a long metrics file, the end that is read first
 _RATE_WINDOW_S = 300.0
 
-# Shown name -> names of the metric, the first that a run has.
+# Field of RunStatus -> metrics, of which the first that a run has counts.
 _METRICS = {
     "episodes": ("episode/count",),
     "reward": ("episode/reward",),
@@ -47,7 +47,7 @@ _METRICS = {
 
 
 class RunStatus(NamedTuple):
-    """A run as an operator wants to see it; None is what it does not tell."""
+    """The status of a run for an operator; None is an unknown value."""
 
     name: str
     state: str  # starting, running, frozen, dead, failed, stopped, finished, unknown
@@ -57,7 +57,7 @@ class RunStatus(NamedTuple):
     silent_s: float | None = None  # since the last sign of life
     checkpoint_age_s: float | None = None
     error: str | None = None
-    stage: str | None = None  # what its process is doing, of `rlcar.system.heartbeat.STAGES`
+    stage: str | None = None  # one of `rlcar.system.heartbeat.STAGES`
     episodes: float | None = None
     reward: float | None = None
     lap_rate: float | None = None
@@ -85,10 +85,10 @@ class Card(NamedTuple):
 
 
 class RunReader:
-    """Follows one run; each `status` reads only what came since the last."""
+    """Follows one run; each call of `status` reads only new rows."""
 
     def __init__(self, folder: Path, frozen_after_s: float = heartbeat.FROZEN_AFTER_S):
-        """`frozen_after_s` is the patience with a process, which slow stages multiply."""
+        """`frozen_after_s` is how long a process may be silent; slow stages multiply it."""
         self.folder = require_run(folder)
         config = load_config(self.folder / "config.json")
         self._total = config.training.env_steps
@@ -101,7 +101,7 @@ class RunReader:
         self._latest: dict[str, Any] = {}
 
     def status(self, now_s: float | None = None) -> RunStatus:
-        """Reads on; `now_s` is Unix time."""
+        """Reads new rows and returns the status; `now_s` is Unix time."""
         now_s = time.time() if now_s is None else now_s
         about = process_state.read(self.folder)
         written_s = self._read()
@@ -132,7 +132,7 @@ class RunReader:
 
     def _checkpoint_age_s(self, now_s: float) -> float | None:
         save = checkpoint.latest(self.folder / "checkpoints")
-        with contextlib.suppress(FileNotFoundError):  # old ones are deleted while we look
+        with contextlib.suppress(FileNotFoundError):  # it may be deleted as an old one
             return None if save is None else max(0.0, now_s - save.path.stat().st_mtime)
         return None
 
@@ -148,11 +148,11 @@ class RunReader:
             return "frozen"
         return "running" if has_rows else "starting"
 
-    def _is_frozen(self, seen: heartbeat.SignOfLife, now_s: float) -> bool:
-        """Its work stands still, or the whole process: then not even its lease is renewed."""
+    def _is_frozen(self, reported: heartbeat.SignOfLife, now_s: float) -> bool:
+        """Whether its work makes no progress, or its process no longer renews the lease."""
         renewed_s = self._process.renewed_ago_s(now_s) or 0.0
         is_stopped = renewed_s > max(self._frozen_after_s, MISSED_RENEWALS_S)
-        return is_stopped or heartbeat.is_frozen(seen, self._frozen_after_s)
+        return is_stopped or heartbeat.is_frozen(reported, self._frozen_after_s)
 
     def _read(self) -> float | None:
         """Reads new rows; returns when the file was last written, None while it has no row."""
@@ -181,20 +181,20 @@ class RunReader:
 
 
 class RunsReader:
-    """Follows every run below a folder, those too that begin later."""
+    """Follows every run below a folder, including runs that begin later."""
 
     def __init__(self, root: Path, frozen_after_s: float = heartbeat.FROZEN_AFTER_S):
         self._root, self._frozen_after_s = root, frozen_after_s
         self._readers: dict[Path, RunReader] = {}
 
     def statuses(self) -> list[RunStatus]:
-        """Oldest run first; raises UserError for a folder that is none."""
+        """Returns the status of each run, oldest first; raises UserError without such a folder."""
         if not self._root.is_dir():
-            raise UserError(f"{self._root} is no folder of runs")
+            raise UserError(f"{self._root} is not a folder of runs")
         for config in self._root.glob("*/config.json"):
             folder = config.parent
             if folder not in self._readers:
-                with contextlib.suppress(UserError):  # one that is only beginning
+                with contextlib.suppress(UserError):  # a run that is just being created
                     self._readers[folder] = RunReader(folder, self._frozen_after_s)
         for folder in [folder for folder in self._readers if not folder.is_dir()]:
             del self._readers[folder]
@@ -205,11 +205,11 @@ def _began_s(folder: Path) -> float:
     try:
         return (folder / "run.json").stat().st_mtime
     except FileNotFoundError:
-        return 0.0  # being deleted
+        return 0.0  # it is being deleted
 
 
 def status_of_progress(name: str, state: str, progress: PlainProgress | None) -> RunStatus:
-    """What a log's newest progress line says of a run whose folder cannot be seen."""
+    """Derives the status of a run, whose folder cannot be read, from its newest progress line."""
     if progress is None:
         return RunStatus(name, "starting" if state == "running" else state)
     metrics: dict[str, Any] = {
@@ -231,7 +231,7 @@ def status_of_progress(name: str, state: str, progress: PlainProgress | None) ->
 
 
 def cards() -> list[Card]:
-    """The GPUs of this machine, by nvidia-smi; none where it is not."""
+    """Returns the GPUs of this machine as nvidia-smi reports them; none without nvidia-smi."""
     fields = "index,name,utilization.gpu,memory.used,memory.total"
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
@@ -242,7 +242,7 @@ def cards() -> list[Card]:
 
 
 def read_cards(csv: str) -> list[Card]:
-    """Reads what nvidia-smi prints; what a card does not support counts as 0."""
+    """Parses the output of nvidia-smi; values that a GPU does not support become 0."""
     found = []
     for line in csv.splitlines():
         index, name, *numbers = (part.strip() for part in line.split(","))

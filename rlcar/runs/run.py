@@ -1,12 +1,12 @@
-"""The folder of one run and its bookkeeping: metrics, best policy, progress, when to do what.
+"""Records one run in its folder: metrics, best policy, progress; and decides when to do what.
 
-runs/<name>/config.json      every setting, resolved
+runs/<name>/config.json      all settings, resolved
             run.json         seed, commit, versions, start
-            process.json     which process trains it, or how the last one ended
-            metrics.jsonl    one row a log (and tensorboard/)
+            process.json     the process that trains it, or how the last one ended
+            metrics.jsonl    one row for each log (and tensorboard/)
             checkpoints/     resumable saves
-            best/            the policy that drove best so far
-            report.json      and its pictures, at the end
+            best/            the policy with the best evaluation so far
+            report.json      and its pictures, from the last evaluation
 """
 
 import contextlib
@@ -40,28 +40,30 @@ __all__ = [
     "writing",
 ]
 
-STAYS_ABOVE = 0.9  # the lap rate that `*_to_90` waits for
-_DETERMINISTIC_ROWS = 1000  # at most, of a whole training
+STAYS_ABOVE = 0.9  # lap rate of the figures `*_to_90`
+_DETERMINISTIC_ROWS = 1000  # at most, in a whole training
 
-# Hears the figures of a training after each evaluation, when its checkpoint is complete.
+# Called with the figures of a training after each evaluation, once its checkpoint is complete.
 EvaluationListener = Callable[[dict[str, float]], None]
 
 
 class Watcher(Protocol):
-    """Hears what a run hears and writes, at once."""
+    """Is told what happens in a run, at once."""
 
     def drove(self, episodes: Episodes) -> None:
-        """Episodes ended."""
+        """Called when episodes have ended."""
 
     def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
-        """A row went into metrics.jsonl."""
+        """Called after a row was written to metrics.jsonl."""
 
     def saved(self) -> None:
-        """A checkpoint is complete."""
+        """Called when a checkpoint is complete."""
 
 
 class Run:
-    """Open while training; both loops report to it what happened and ask it what is due."""
+    """The record of a training in progress.
+
+    Training loops report to it what happened, and ask it what is due."""
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class Run:
         self.should_evaluate = Every(every, next_at=(resumed_steps // every + 1) * every)
 
     def _log_cadence(self) -> Callable[[], bool]:
-        """By the clock; by env steps where two runs must write the same rows."""
+        """Logs by time, or by env steps if two runs must write the same rows."""
         training = self.config.training
         if not training.deterministic:
             return EverySeconds(training.log_every_s)
@@ -113,7 +115,7 @@ class Run:
 
     def __enter__(self) -> "Run":
         self._progress.__enter__()
-        self._lease.listen(self._progress.tell)
+        self._lease.listen(self._progress.report)
         return self
 
     def __exit__(
@@ -122,8 +124,8 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lease.forget(self._progress.tell)
-        with self._held:  # given back last: another process may then write the same files
+        self._lease.forget(self._progress.report)
+        with self._held:  # released last, because another process may then write the same files
             try:
                 self._progress.__exit__(kind, error, trace)
                 with writing(self.folder):
@@ -132,25 +134,25 @@ class Run:
                 if error is None:
                     raise
             if error is not None:
-                self._held.__exit__(kind, error, trace)  # the lease notes how the work ended
+                self._held.__exit__(kind, error, trace)  # the lease records how the work ended
 
     @property
     def train_seconds(self) -> float:
-        """Wall time spent in training, earlier legs of a resumed run included."""
+        """Wall time of the training, including the time before a resumption."""
         return self._before_s + time.monotonic() - self._start_s
 
     @property
     def checkpoints(self) -> Path:
-        """Where resumable saves go."""
+        """Folder of the resumable saves."""
         return self.folder / "checkpoints"
 
     def meta(self) -> dict[str, Any]:
-        """What each save says of the run; raises HeldError when another process has taken it."""
+        """Returns what each save records; raises HeldError if another process took the run over."""
         self._lease.check()
         return {"train_seconds": self.train_seconds, "metric": self._cost}
 
     def drove(self, episodes: Episodes) -> None:
-        """Counts new env steps and the episodes that ended in them."""
+        """Adds new env steps and the episodes that ended in them."""
         heartbeat.beat()
         self._env_rate.add(episodes.env_steps)
         self._driven_env_steps += episodes.env_steps
@@ -164,13 +166,13 @@ class Run:
             self._watcher.drove(episodes)
 
     def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
-        """Counts train steps and keeps their metrics for the next row."""
+        """Adds train steps and keeps their metrics for the next row."""
         heartbeat.beat()
         self._train_rate.add(updates)
         self._latest |= metrics
 
     def log(self, env_steps: int, train_steps: int) -> None:
-        """Writes one row and moves the progress line."""
+        """Writes one row and updates the progress line."""
         self._latest |= {
             "episode/reward": self._reward.mean(),
             "episode/lap_rate": self._laps.mean(),
@@ -184,14 +186,14 @@ class Run:
         }
         self._progress.update(env_steps, self._latest)
         if self._logged == (env_steps, train_steps):
-            return  # nothing new; a week of waiting must not fill the disk
+            return  # nothing new: a long wait must not fill the disk
         self._logged = (env_steps, train_steps)
-        # An evaluation has a row of its own, so that each stands in the file once.
+        # Each evaluation has a row of its own, so it appears in the file only once.
         row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
         self._write_row(env_steps, row)
 
     def evaluated(self, env_steps: int, weights: Weights, evaluation: Evaluation) -> None:
-        """Notes how `weights` drove, and keeps them if they are the best so far."""
+        """Records an evaluation of `weights`, and saves them if they are the best so far."""
         heartbeat.beat()
         self._cost = evaluation.cost
         self._latest |= evaluation.metrics
@@ -208,12 +210,12 @@ class Run:
                     config_json=dump_config(self.config),
                     meta=meta,
                 )
-            # The best until the newest checkpoint, too: who goes on from there needs it.
+            # Also keep the best until the newest checkpoint, for a training that is resumed there.
             resumable = checkpoint.latest(self.checkpoints)
             checkpoint.keep(self.folder / "best", 1, resumable.env_steps if resumable else None)
 
     def saved(self) -> None:
-        """Drops old checkpoints, and sends the new one to the storage if there is one."""
+        """Deletes old checkpoints and requests a push to the storage, if there is one."""
         heartbeat.beat()
         self._lease.check()
         with writing(self.folder):
@@ -223,10 +225,10 @@ class Run:
             self._watcher.saved()
 
     def figures(self, env_steps: int) -> dict[str, float]:
-        """What the latest evaluation said, how fast training is and how long it took."""
-        said = {name: value for name, value in self._latest.items() if "evaluation/" in name}
+        """Returns the latest evaluation, the speed of the training and its time so far."""
+        evaluation = {name: value for name, value in self._latest.items() if "evaluation/" in name}
         return {
-            **said,
+            **evaluation,
             "env_steps": env_steps,
             "rollout/env_steps_per_s": self._env_rate.per_s(),
             "learner/train_steps_per_s": self._train_rate.per_s(),
@@ -234,7 +236,9 @@ class Run:
         }
 
     def summary(self, env_steps: int) -> dict[str, float | None]:
-        """The figures of the whole training; `*_to_90` counts from when it stays above."""
+        """Returns the figures of the whole training.
+
+        `*_to_90` is when the lap rate reached `STAYS_ABOVE` without falling below it again."""
         since: Mapping[str, Any] | None = None
         for row in read_metrics(self.folder / "metrics.jsonl"):
             if "evaluation/lap_rate" in row:
@@ -256,7 +260,7 @@ class Run:
 
 
 def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) -> MetricsWriter:
-    """Writes what the run is, and opens its metrics.
+    """Writes config.json and run.json, and opens the metrics.
 
     Rows and saves later than the checkpoint are dropped, because training repeats them.
     """
@@ -276,14 +280,14 @@ def _episodes_before(folder: Path) -> int:
 
 
 def require_race(folder: Path, config: Config) -> None:
-    """Raises UserError for a run of another environment: there are no tracks to drive."""
+    """Raises UserError for a run of another environment, which has no tracks."""
     if not config.is_race:
         raise UserError(f"{folder} is a run of {config.environment.id}, which has no tracks")
 
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """A disk that refuses becomes a UserError that names what is intact."""
+    """Raises an OSError of the block as UserError, which names the intact checkpoint."""
     try:
         yield
     except OSError as error:

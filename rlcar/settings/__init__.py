@@ -1,1 +1,1 @@
-"""What every settings model is made of: number types with ranges, and the reader of their files."""
+"""Base of all settings models: types of numbers, readers of files, explanations of errors."""

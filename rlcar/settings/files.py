@@ -1,4 +1,4 @@
-"""Reads settings from YAML and JSON: a key may appear only once, and a file has a bounded size."""
+"""Reads settings from YAML and JSON files of bounded size, in which no key may appear twice."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from rlcar.errors import ConfigError
 from rlcar.system.regular_file import read_regular
 
 LARGEST_FILE_BYTES = 2**20
-# Aliases (`*name`) repeat what an anchor (`&name`) holds, and can be nested: a few lines can stand
-# for billions of values. This many, with every repetition counted, is more than any settings need.
+# Aliases (`*name`) repeat the value of an anchor (`&name`) and can be nested, so a few lines can
+# stand for billions of values. No settings need this many, with every repetition counted.
 MOST_VALUES = 100_000
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -24,10 +24,10 @@ class DuplicateKeyError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses repeated keys and too many repetitions, and reads `1e-3` as a number.
+    """Refuses duplicate keys and too many repetitions, and reads `1e-3` as a number.
 
-    PyYAML keeps the last of several equal keys without a word, although YAML forbids them. It
-    follows YAML 1.1, in which a number with an exponent needs a point and a sign.
+    PyYAML silently keeps the last of several equal keys, although YAML forbids them. It follows
+    YAML 1.1, in which a number with an exponent needs a decimal point and a sign.
     """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
         lines: dict[Hashable, int] = {}
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                continue  # the constructor refuses it: such a key cannot be looked up
+                continue  # the constructor refuses such a key
             is_merge = key_node.tag == _MERGE
             key: Hashable = _MERGE if is_merge else self.construct_object(key_node)
             line = key_node.start_mark.line + 1
@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
         if node is not None and _count(node, {}) > MOST_VALUES:
             raise ValueError(
                 f"it stands for more than {MOST_VALUES:,} values, because its aliases (*name) "
-                "repeat one another: write out what is meant"
+                "repeat one another: write the values out"
             )
         return node
 
@@ -60,12 +60,12 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 
-# PyYAML lets through what Python says of a date of month 13, of a list as a key, and the like.
+# PyYAML also passes on errors of Python, for example about a date with month 13 or a list as a key.
 _ERRORS = (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError)
 
 
 def parse_yaml(text: str) -> Any:
-    """Returns the value that YAML text stands for; raises ConfigError with the reason."""
+    """Parses YAML text; raises ConfigError with the reason."""
     try:
         return yaml.load(text, _Loader)
     except _ERRORS as error:
@@ -73,12 +73,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """Returns the value that JSON text stands for; raises ConfigError with the reason."""
+    """Parses JSON text; raises ConfigError with the reason."""
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates)
     except DuplicateKeyError as error:
         found: Exception = error
-        # The parser of JSON knows no lines. That of YAML does, and reads most of JSON.
+        # The JSON parser does not know lines; the YAML parser does, and reads most of JSON.
         try:
             yaml.compose(text, _Loader)
         except DuplicateKeyError as with_lines:
@@ -91,14 +91,14 @@ def parse_json(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file of settings; raises ConfigError when it cannot be read or holds none."""
+    """Reads a YAML file of settings; raises ConfigError if it is unreadable or has none."""
     tree = _read(path, "the config file", parse_yaml, lambda: _bounded(path))
     return {} if tree is None else _require_settings(tree, f"the config file {path}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file of settings; raises ConfigError when it cannot be read or holds none."""
-    # It lies in a folder that others may write to, so it may be anything.
+    """Reads a JSON file of settings; raises ConfigError if it is unreadable or has none."""
+    # Others may write to its folder, so anything may be in its place.
     tree = _read(path, "the config", parse_json, lambda: read_regular(path, LARGEST_FILE_BYTES))
     return _require_settings(tree, f"the config {path}")
 
@@ -111,7 +111,7 @@ def _read(path: Path, kind: str, parse: Callable[[str], Any], read: Callable[[],
 
 
 def _bounded(path: Path) -> bytes:
-    """Reads what a user names, which may be a pipe, up to a limit."""
+    """Reads a file that the user named, which may be a pipe, up to a limit."""
     with path.open("rb") as file:
         data = file.read(LARGEST_FILE_BYTES + 1)
     if len(data) > LARGEST_FILE_BYTES:
@@ -124,7 +124,7 @@ def _require_settings(tree: Any, what: str) -> dict[str, Any]:
         raise ConfigError(f"{what} holds a {type(tree).__name__}, not settings")
     for key in tree:
         if not isinstance(key, str):
-            raise ConfigError(f"{what} names a setting {key!r}: a setting's name is a text")
+            raise ConfigError(f"{what} names a setting {key!r}: the name of a setting must be text")
     return tree
 
 
@@ -145,14 +145,14 @@ def _appears_twice(key: str, first_line: int, second_line: int) -> str:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, when every alias is replaced by what it repeats."""
+    """Counts the values of a node, with every alias replaced by what it repeats."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in known:
         if known[id(node)] == 0:
             raise ValueError(f"line {node.start_mark.line + 1} holds an alias of itself")
         return known[id(node)]
-    known[id(node)] = 0  # its count is not finished, so nothing below may refer to it
+    known[id(node)] = 0  # not yet counted: a reference to it from below would be a cycle
     children = node.value
     if isinstance(node, yaml.MappingNode):
         children = [child for pair in node.value for child in pair]
@@ -161,7 +161,7 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The reason in one line."""
+    """Returns the reason of an error in one line."""
     if isinstance(error, RecursionError):
         return "its sections are nested too deeply"
     if isinstance(error, UnicodeDecodeError):

@@ -27,15 +27,14 @@ class RaceEnv(gymnasium.Env):
     `gymnasium.make("rlcar/Race-v0", **arguments)` makes it, with the arguments below;
     `"rlcar/GrandPrix-v0"` is the same environment with `world="grand-prix"`.
 
-    **World.** In "classic" steering turns the car on the spot, and the road is 80 px wide. In
+    World: in "classic" steering turns the car on the spot, and the road is 80 px wide. In
     "grand-prix" a single-track car understeers beyond its grip, roads are narrow and hold
     obstacles, actions are delayed, sensors are noisy, and a second car (the rival) drives along.
     Grip, delay, noise and the start of the rival are drawn for each episode and not observed.
     "grand-prix-1" to "grand-prix-5" are five stages of growing difficulty; the fifth is
-    "grand-prix". A second has 30 env
-    steps.
+    "grand-prix". A second has 30 env steps.
 
-    **Observation.** `Box(0, 1, (6,), float32)`:
+    Observation: `Box(0, 1, (6,), float32)`:
 
     | Index | Meaning                                                | Unit of 1.0 | Range    |
     | ----- | ------------------------------------------------------ | ----------- | -------- |
@@ -49,7 +48,7 @@ class RaceEnv(gymnasium.Env):
     A free distance ends at the edge of the road, at an obstacle on it or at the rival; 1 means that
     nothing is in range. The top speed of the classic car is 5 px/step.
 
-    **Action.** `Box(-1, 1, (2,), float32)`. Values out of range are clipped; a NaN is a ValueError.
+    Action: `Box(-1, 1, (2,), float32)`. Values out of range are clipped; a NaN is a ValueError.
 
     | Index | Meaning  | Effect of 1                                                           |
     | ----- | -------- | --------------------------------------------------------------------- |
@@ -60,31 +59,32 @@ class RaceEnv(gymnasium.Env):
 
     Drag takes 1 % of the speed at each step.
 
-    **Reward**, by the setting `race.reward`:
+    Reward, by the setting `race.reward`:
 
-    | Event                       | "progress" (default)             | "documented"              |
-    | --------------------------- | -------------------------------- | ------------------------- |
-    | every step                  | 1,000 x signed part of a lap     | speed (px/step) + 0.1     |
-    |                             | driven in it, minus 0.1          |                           |
-    | new tenth of the lap        | nothing more                     | 5 + 30 / steps for it     |
-    | crash                       | 10 is subtracted                 | -10 instead of the above  |
+    | Event                | "progress" (default)                       | "documented"         |
+    | -------------------- | ------------------------------------------ | -------------------- |
+    | every step           | 1,000 x part of a lap driven in the step   | speed in px/step     |
+    |                      | (negative backwards), minus 0.1            | plus 0.1             |
+    | new tenth of the lap | nothing more                               | plus 5 + 30 / steps  |
+    |                      |                                            | since the last one   |
+    | crash                | minus 10                                   | -10 instead          |
 
-    The price of a crash is thus 10 in both, and a lap without a crash pays 1,000 minus 0.1 for each
-    step with the default. `rlcar/sim/rewards.py` has the constants.
+    By default a lap without a crash therefore pays 1,000 minus 0.1 for each step, and the price of
+    a crash is 10. The constants are in `rlcar/sim/rewards.py`.
 
-    **End of an episode.** It is terminated by a crash (the car's centre is farther from the centre
+    End of an episode: it is terminated by a crash (the car's centre is farther from the centre
     line than half the width of the road, or touches an obstacle on the road or the rival) and when
     the car has driven `race.laps` laps (1 by default). It is truncated after
     `race.time_limit_steps` steps (1,000 by default). Both never happen at once.
 
-    **Info.** `progress` (0 to 1 of the lap), `x` and `y` (px, y points down), `speed` (px/step),
+    Info: `progress` (0 to 1 of the lap), `x` and `y` (px, y points down), `speed` (px/step),
     `heading` (degrees; 0 is to the right, 90 is up), `track_seed` and, only in the step that
     completes a lap, `lap_time` (steps).
 
-    **Reset.** `reset(seed=...)` determines all tracks and hidden conditions of this and the
+    Reset: `reset(seed=...)` determines all tracks and hidden conditions of this and the
     following resets. `reset(options={"track_seed": 7})` chooses the track instead.
 
-    **Versions.** v0 is the only version. By Gymnasium's convention a change of the dynamics, the
+    Versions: v0 is the only version. By Gymnasium's convention a change of the dynamics, the
     reward or the spaces makes a new version. The same seed gives the same bits on every machine.
 
     Making an environment turns off JAX's asynchronous dispatch on the CPU for the process, because

@@ -18,12 +18,12 @@ Arrays = dict[str, np.ndarray]
 
 
 class Rows(NamedTuple):
-    """An array `[rows, …]` that lies elsewhere and is read some rows at a time."""
+    """An array `[rows, …]` in another place, read some rows at a time."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[slice], np.ndarray]
-    at_once: int  # rows that fit into memory beside the rest
+    at_once: int  # number of rows to read at a time
 
     @property
     def itemsize(self) -> int:
@@ -32,16 +32,16 @@ class Rows(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of it all."""
+        """Bytes of all values."""
         return math.prod(self.shape) * self.itemsize
 
     def parts(self) -> Iterator[np.ndarray]:
-        """Yields it, some rows at a time."""
+        """Yields the array, some rows at a time."""
         for start in range(0, self.shape[0], self.at_once):
             yield self.read(slice(start, min(start + self.at_once, self.shape[0])))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-        """Reads it whole."""
+        """Reads the whole array."""
         return self.read(slice(0, self.shape[0])).astype(dtype or self.dtype, copy=False)
 
 
@@ -58,12 +58,12 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 def leaf_name(path: tuple[Any, ...]) -> str:
-    """Joins a leaf's path with dots, as files and error messages name it."""
+    """Joins a leaf's path with dots: its name in files and error messages."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def flatten(tree: Any) -> Arrays:
-    """Names every leaf; raises TypeError for a leaf that no file can hold."""
+    """Maps names to leaves; raises TypeError for a leaf that no file can hold."""
     arrays: Arrays = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = leaf_name(path)
@@ -97,7 +97,7 @@ def _shape_and_dtype(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def first_difference(wanted: Mapping[str, Any], stored: Arrays) -> str:
-    """Says where stored names, shapes or dtypes differ from the wanted leaves; empty if nowhere."""
+    """Returns how stored names, shapes or dtypes differ from the wanted ones, or nothing."""
     for name, leaf in wanted.items():
         if name not in stored:
             return f"it has no array {name}"
@@ -107,7 +107,7 @@ def first_difference(wanted: Mapping[str, Any], stored: Arrays) -> str:
         if stored[name].dtype != dtype:
             return f"{name} is {stored[name].dtype}, expected {dtype}"
     surplus = next((name for name in stored if name not in wanted), None)
-    return f"it has an array {surplus} that is not wanted" if surplus else ""
+    return f"it has an array {surplus}, which this architecture lacks" if surplus else ""
 
 
 def as_like(leaf: Any, array: np.ndarray) -> Any:
@@ -120,8 +120,8 @@ def as_like(leaf: Any, array: np.ndarray) -> Any:
 
 
 def safetensors_bytes(arrays: Mapping[str, np.ndarray | Rows]) -> Iterator[bytes | memoryview]:
-    """Yields the file's bytes; the library's writer would hold the replay in memory twice more."""
-    # Widest first keeps each array aligned; by name, so that equal arrays make equal files.
+    """Yields the file's bytes; the library's own writer would copy the replay buffer twice."""
+    # The widest types first keep each array aligned; names make equal arrays equal files.
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header: dict[str, Any] = {}
     end = 0
@@ -139,7 +139,7 @@ def safetensors_bytes(arrays: Mapping[str, np.ndarray | Rows]) -> Iterator[bytes
 
 
 def most_bytes(arrays: Mapping[str, Mapping[str, Any]] | None) -> int | None:
-    """How large a file of arrays of these shapes can be; None for a file that is not described."""
+    """Returns an upper bound of the size of a file of such arrays; None without a description."""
     if arrays is None:
         return None
     return 8 * sum(math.prod(array["shape"]) for array in arrays.values()) + MAX_TEXT_BYTES
@@ -151,7 +151,7 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def map_arrays(path: Path) -> Arrays:
-    """Maps a safetensors file, to be read where it is looked at; raises CheckpointError."""
+    """Memory-maps the arrays of a safetensors file; raises CheckpointError."""
     try:
         open_regular(path).close()
         with safetensors.safe_open(path, framework="numpy") as file:  # checks the header

@@ -1,14 +1,15 @@
-"""One folder per save, complete or absent.
+"""Checkpoints: one folder for each save, which is complete or absent.
 
     <folder>/step-000012000/
-        state.safetensors             everything that training needs to go on
+        state.safetensors             everything that training needs to continue
         replay.safetensors            and any other extra file
         config.json
         meta.json                     counters, versions, checksums, the tree of arrays;
                                       `needs` names the earlier saves that this one builds on
         DONE                          written last; holds the checksum of meta.json
 
-A save is written under the name `.saving-…` and then renamed, so a killed one is never seen.
+A save is written under the name `.saving-…` and then renamed, so readers never find an incomplete
+one.
 """
 
 import contextlib
@@ -49,13 +50,13 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 
 _SAVING = ".saving-"
-_REPLACED = ".replaced-"  # the former save of the same env_steps, until the new one is in its place
+_REPLACED = ".replaced-"  # the previous save of the same env_steps, until the new one is in place
 _DELETED = ".deleted-"
 _STEP_NAME = re.compile(r"step-(\d{9,})")
 
 
 class Save(NamedTuple):
-    """A complete save on disk; `meta` is empty when meta.json cannot be read."""
+    """A complete save on disk; `meta` is empty if meta.json cannot be read."""
 
     path: Path
     env_steps: int
@@ -71,18 +72,21 @@ def save(
     meta: Mapping[str, Any],
     extra_files: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Save:
-    """Writes a save, or leaves nothing of it; a former save of the same `env_steps` is replaced.
+    """Writes a save completely or not at all; replaces an earlier save of the same `env_steps`.
 
     `state` is a pytree of arrays, ints, floats and bools; `meta` may hold train_steps, metric,
     seed, needs and any JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
-    Raises NonFiniteError, CheckpointError for a full disk, TypeError for what cannot be stored.
+    Raises NonFiniteError, CheckpointError for a full disk, and TypeError for a leaf that no file
+    can hold.
     """
     arrays = flatten(state)
     check_finite(arrays)
     trees: dict[str, Mapping[str, Any]] = {"state": arrays}
     for name, extra in (extra_files or {}).items():
         if name == "state" or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(f"an extra file cannot be called {name!r}")
+            raise ValueError(
+                f"an extra file cannot be called {name!r}: use small letters, digits and _"
+            )
         trees[name] = {
             key: value if isinstance(value, Rows) else storable_array(key, value)
             for key, value in extra.items()
@@ -105,9 +109,9 @@ def save(
 
 
 def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) -> Any:
-    """Reads a save's state into the structure of `like`, each leaf of the kind found there.
+    """Reads a save's state into the structure of `like`, with leaves of the same kinds.
 
-    `part` reads one top-level entry of the state alone. `like` may hold
+    `part` reads only one top-level entry of the state. `like` may hold
     `jax.ShapeDtypeStruct`s. Raises CheckpointError for an absent or damaged save
     (naming the newest earlier one that is sound) and for another architecture (naming the array).
     """
@@ -131,7 +135,7 @@ def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) ->
 
 
 def load_arrays(save_or_path: Save | Path | str, part: str) -> Arrays:
-    """Reads one top-level entry of a save's state as it is stored, by names within that entry.
+    """Reads the stored arrays of one top-level entry of a save's state, named as within that entry.
 
     Raises CheckpointError for an absent or damaged save.
     """
@@ -148,7 +152,7 @@ def load_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
 
 
 def map_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
-    """Maps `<name>.safetensors`, for what is too large to hold twice; raises CheckpointError."""
+    """Memory-maps `<name>.safetensors`, which may be too large to copy; raises CheckpointError."""
     return map_arrays(_extra(save_or_path, name))
 
 
@@ -163,7 +167,7 @@ def _extra(save_or_path: Save | Path | str, name: str) -> Path:
 
 
 def config_path(one: Save) -> Path:
-    """Where a save keeps its settings; raises CheckpointError when they are damaged."""
+    """Returns the path of a save's settings; raises CheckpointError when they are damaged."""
     _check(one, ["config.json"])
     return one.path / "config.json"
 
@@ -186,9 +190,9 @@ def latest(folder: Path) -> Save | None:
 
 
 def open_save(save_or_path: Save | Path | str) -> Save:
-    """Finds the save at a path; a folder of saves stands for its newest one.
+    """Returns the save at a path, or the newest one of a folder of saves.
 
-    Raises CheckpointError when there is no complete save, naming the newest earlier one.
+    Raises CheckpointError without a complete save, and names the newest earlier one.
     """
     path = save_or_path.path if isinstance(save_or_path, Save) else Path(save_or_path).resolve()
     one = _find(path.parent, path.name.removeprefix(_REPLACED)) or latest(path)
@@ -199,9 +203,10 @@ def open_save(save_or_path: Save | Path | str) -> Save:
 
 
 def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> None:
-    """Deletes all saves but the newest ones and those that these need.
+    """Deletes all saves except the newest ones and those that they need.
 
-    With `at_most_env_steps`, the newest that is not later stays as well. Raises ValueError below 1.
+    With `at_most_env_steps`, the newest save that is not later is kept as well. Raises ValueError
+    for `newest` below 1.
     """
     if newest < 1:
         raise ValueError(f"keep(newest={newest}) would delete every save; keep at least 1")
@@ -216,34 +221,34 @@ def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> Non
 
 
 def is_save_name(name: str) -> bool:
-    """Says whether a folder of that name is a save, if it is complete."""
+    """Whether a folder of that name is a save, if it is complete."""
     return _STEP_NAME.fullmatch(name) is not None
 
 
 def needs(one: Save) -> list[str]:
-    """Names the saves beside this one without which it is not whole."""
+    """Returns the names of the other saves that this one builds on."""
     return list(one.meta.get("needs") or [])
 
 
 def latest_sound(folder: Path) -> Save | None:
-    """Returns the newest save of which every file, also of those it needs, is as written.
+    """Returns the newest undamaged save, or None; warns of each newer one that is damaged.
 
-    Warns of each newer one that is not.
+    The files of the saves that it needs are checked too.
     """
     for one in reversed(saves(folder)):
         why = damage(one)
         if not why:
             return one
-        logger.warning("%s is passed over: it is damaged (%s)", one.path, why)
+        logger.warning("skipping %s: it is damaged (%s)", one.path, why)
     return None
 
 
 def damage(one: Save) -> str:
-    """Names the first file of a save, or of one it needs, that is not as written; or nothing."""
+    """Returns the first damaged file of a save, or of one that it needs; empty if there is none."""
     for name in needs(one):
         needed = _find(one.path.parent, name)
         if needed is None:
-            return f"{name}, which it needs, is gone"
+            return f"{name}, which it needs, is missing"
         found = _damage(needed)
         if found:
             return f"{name}, which it needs: {found}"
@@ -251,9 +256,9 @@ def damage(one: Save) -> str:
 
 
 def rewind(folder: Path, to: Save) -> None:
-    """Deletes the saves later than `to`: what an abandoned, or damaged, future has left.
+    """Deletes the saves later than `to`, which a resumed training will write again.
 
-    Without it they would stay `latest`, and `keep` would prefer them to the new saves.
+    Otherwise they would stay `latest`, and `keep` would prefer them to the new saves.
     """
     for one in saves(folder):
         if one.env_steps > to.env_steps:
@@ -265,15 +270,15 @@ def _name(one: Save) -> str:
 
 
 def _delete(one: Save) -> None:
-    # Renamed first: a half-deleted folder must not look like a damaged save.
-    grave = one.path.with_name(_DELETED + one.path.name)
-    shutil.rmtree(grave, ignore_errors=True)
-    os.replace(one.path, grave)
-    shutil.rmtree(grave, ignore_errors=True)
+    # Renamed first, so that a partly deleted folder does not look like a damaged save.
+    doomed = one.path.with_name(_DELETED + one.path.name)
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(one.path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _find(folder: Path, name: str) -> Save | None:
-    """Returns the complete save of that name; one that was being replaced still counts."""
+    """Returns the complete save of that name, even while it is being replaced."""
     match = _STEP_NAME.fullmatch(name)
     if match is None:
         return None
@@ -288,7 +293,7 @@ def _find(folder: Path, name: str) -> Save | None:
 
 
 def _check(one: Save, files: list[str]) -> None:
-    """Raises CheckpointError unless meta.json and these files are what was written."""
+    """Raises CheckpointError unless meta.json and these files are undamaged."""
     damage = _damage(one, files)
     if damage:
         raise CheckpointError(f"{one.path} is damaged ({damage}); {_fallback(one.path)}")
@@ -300,7 +305,7 @@ def _check(one: Save, files: list[str]) -> None:
 
 
 def _damage(one: Save, files: list[str] | None = None) -> str:
-    """Names the first file that is not what was written; looks at all of them by default."""
+    """Returns the first damaged file of `files`, by default of all; empty if there is none."""
     try:
         done = read_regular(one.path / "DONE").decode(errors="replace")
         if durable.checksum(one.path / "meta.json", MAX_TEXT_BYTES) != done:
@@ -324,7 +329,7 @@ def _fallback(path: Path) -> str:
 
 @contextlib.contextmanager
 def _all_or_nothing(target: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; removes it, and names what is intact, when that fails."""
+    """Yields an empty folder to fill; after an error removes it and names the intact checkpoint."""
     partial = target.with_name(_SAVING + target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -342,7 +347,7 @@ def _all_or_nothing(target: Path) -> Iterator[Path]:
 
 
 def _clean(folder: Path) -> None:
-    """Removes what a killed process left, and brings back a save it had only moved aside."""
+    """Removes what a killed process left, and restores a save that it had moved aside."""
     for path in folder.iterdir():
         target = path.with_name(path.name.removeprefix(_REPLACED))
         if path.name.startswith(_REPLACED) and not target.exists():
@@ -390,7 +395,7 @@ def _meta(
 
 
 def _json_value(value: Any) -> Any:
-    """Makes JSON of 0-d arrays; a NaN or an infinity, which JSON lacks, becomes null."""
+    """Converts 0-d arrays for JSON; a NaN or an infinity, which JSON lacks, becomes null."""
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         value = np.asarray(value).tolist()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,11 +1,11 @@
-"""Runs in an object store or on another disk: pushed after each save, fetched by a fresh machine.
+"""Copies of runs in an object store or on another disk.
 
 <storage>/<run>/config.json, run.json
-          <run>/metrics/00000.jsonl       parts of metrics.jsonl, so that a push sends the end alone
+          <run>/metrics/00000.jsonl       parts of metrics.jsonl, so that a push sends only its end
           <run>/checkpoints/step-…/       as in the run's folder; DONE is sent last
           <run>/best/step-…/
 
-What has no DONE is not there: a torn push is never fetched.
+A save without DONE does not count, so an incomplete push is never fetched.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from rlcar.system.regular_file import MAX_TEXT_BYTES, open_regular, read_regular
 _PART_BYTES = 4 * 2**20
 _CONNECT_S, _REQUEST_S, _ATTEMPTS = 5.0, 20.0, 2
 _S3_OPTIONS = ("endpoint_override", "region", "scheme")
-_FETCHING = ".saving-"  # as a save that is being written, which the next one cleans up
+_FETCHING = ".saving-"  # the prefix of an unfinished save, which the next save removes
 
 
 class Location(NamedTuple):
@@ -50,9 +50,10 @@ class StoredRun(NamedTuple):
 
 
 def parse_storage(url: str) -> Location:
-    """Reads s3://bucket/prefix, file:///folder or /folder; raises StorageError for anything else.
+    """Parses s3://bucket/prefix, file:///folder or /folder; raises StorageError for anything else.
 
-    s3 takes ?endpoint_override=host:port&scheme=http&region=…; credentials are never in an address.
+    An s3 address may end in ?endpoint_override=host:port&scheme=http&region=… but must not hold
+    credentials.
     """
     parts = urlsplit(url)
     if parts.scheme in ("", "file") and parts.path.startswith("/") and not parts.netloc:
@@ -79,18 +80,18 @@ def parse_storage(url: str) -> Location:
 
 
 class Storage:
-    """The runs at one address; not for use by two threads at once."""
+    """The runs at one address; not thread-safe."""
 
     def __init__(self, url: str) -> None:
-        """Raises StorageError for an address that is none; speaks to nobody yet."""
+        """Raises StorageError for an invalid address; does not connect yet."""
         self._url, self._location = url, parse_storage(url)
         self._base = self._location.path
         self._connected: fs.FileSystem | None = None
         self._metrics_sent = 0  # bytes of metrics.jsonl
-        self._is_ours = False  # that the run of our name is ours, once that has been looked up
+        self._is_ours = False  # whether the stored run of our name is known to be this one
 
     def check(self) -> None:
-        """Writes and removes a file; raises StorageError when that cannot be done."""
+        """Writes and removes a file; raises StorageError if that fails."""
         probe = f"{self._base}/.probe-{os.getpid()}"
         with self._reaching():
             self._files.create_dir(self._base, recursive=True)
@@ -99,8 +100,8 @@ class Storage:
             self._files.delete_file(probe)
 
     def push(self, folder: Path) -> None:
-        """Makes the storage hold what the run's folder holds; raises StorageError."""
-        name = folder.resolve().name  # `.` has none
+        """Updates the storage with the content of the run's folder; raises StorageError."""
+        name = folder.resolve().name  # the path `.` has no name
         target = f"{self._base}/{name}"
         with self._reaching():
             if not self._is_ours:
@@ -115,7 +116,7 @@ class Storage:
                 self._push_saves(folder / part, f"{target}/{part}")
 
     def runs(self, name: str | None = None) -> list[StoredRun]:
-        """Lists the runs with a complete checkpoint, of that name alone if one is given."""
+        """Lists the runs with a complete checkpoint, or only that of the given name."""
         found = []
         with self._reaching():
             for one in self._list(self._base):
@@ -128,9 +129,9 @@ class Storage:
         return found
 
     def fetch(self, name: str, root: Path) -> checkpoint.Save | None:
-        """Brings a run into `root` with its newest sound checkpoint; None if it has none.
+        """Downloads a run into `root` with its newest undamaged checkpoint; None if it has none.
 
-        Raises HeldError while another process works in its folder there.
+        Raises HeldError while another process works in that folder.
         """
         source, folder = f"{self._base}/{name}", root / name
         with hold(folder), self._reaching():
@@ -147,10 +148,10 @@ class Storage:
         return None
 
     def fetch_newer(self, root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
-        """Brings what `--resume` means into `root` if it is newer here than there.
+        """Downloads the run that `--resume` means, if it is newer in the storage than in `root`.
 
-        `auto` means the run that was written last, of all here and there; else a run's folder.
-        Raises StorageError, also for the address of a single run.
+        `auto` means the run that was written last in either place; otherwise `resume` is the folder
+        of a run. Raises StorageError, also if the address is that of a single run.
         """
         if resume == "auto":
             self._refuse_run_as_base()
@@ -161,7 +162,7 @@ class Storage:
             if stored and any(_is_later(save, stored, root) for save in there):
                 return None
         else:
-            folder = Path(resume).resolve()  # `.` and `runs/x/..` have names only then
+            folder = Path(resume).resolve()  # only then do `.` and `runs/x/..` have a name
             stored = next(iter(self.runs(folder.name)), None)
             root = folder.parent
             newest_there = checkpoint.latest(folder / "checkpoints")
@@ -170,7 +171,7 @@ class Storage:
         return self.fetch(stored.name, root) if stored else None
 
     def _refuse_run_as_base(self) -> None:
-        """An address one folder too deep would look as if it held no runs."""
+        """Raises StorageError for the address of a single run, which seems to hold no runs."""
         with self._reaching():
             is_run = bool(self._saves(f"{self._base}/checkpoints"))
         if is_run and not self.runs():
@@ -181,14 +182,14 @@ class Storage:
             )
 
     def _refuse_other_run(self, folder: Path, name: str) -> None:
-        """Two machines may have given two runs the same name: neither overwrites the other."""
+        """Raises StorageError if another machine stored another run of the same name."""
         path = f"{self._base}/{name}/run.json"
         is_there = self._files.get_file_info(path).type == fs.FileType.File
         ours = (folder / "run.json").read_bytes() if (folder / "run.json").exists() else b""
         if is_there and ours and self._read(path) != ours and self.runs(name):
             raise StorageError(
                 f"{self._url} holds another run that is called {name}: it is left as it is, and "
-                "this one is not mirrored. Stop this one, rename its folder, and continue it"
+                "this run is not mirrored. Stop it, rename its folder, and continue it"
             )
         self._is_ours = bool(ours)
 
@@ -220,7 +221,7 @@ class Storage:
     def _push_saves(self, folder: Path, target: str) -> None:
         local = [one.path for one in checkpoint.saves(folder)]
         complete = self._saves(target)
-        for path in local:  # oldest first: what a save needs goes before it
+        for path in local:  # oldest first, because a save needs earlier ones
             try:
                 done = read_regular(path / "DONE")
                 if path.name in complete and self._read(f"{target}/{path.name}/DONE") == done:
@@ -228,7 +229,7 @@ class Storage:
                 self._push_save(path, f"{target}/{path.name}", path.name in complete)
             except FileNotFoundError:
                 if path.exists():
-                    raise  # the storage's, then
+                    raise  # then the file is missing in the storage
         names = {path.name for path in local}
         for one in self._list(target):
             if names and one.base_name not in names and checkpoint.is_save_name(one.base_name):
@@ -238,7 +239,7 @@ class Storage:
         if replaces:
             self._files.delete_file(f"{target}/DONE")
         self._files.create_dir(target, recursive=True)
-        for file in sorted(path.iterdir(), key=lambda file: file.name == "DONE"):  # DONE is last
+        for file in sorted(path.iterdir(), key=lambda file: file.name == "DONE"):  # DONE comes last
             with (
                 open_regular(file) as data,
                 self._files.open_output_stream(f"{target}/{file.name}") as sink,
@@ -261,7 +262,7 @@ class Storage:
             for index in parts:
                 file.seek(index * _PART_BYTES)
                 self._put(file, f"{target}/{index:05d}.jsonl", _PART_BYTES)
-        if size < self._metrics_sent:  # a future was given up
+        if size < self._metrics_sent:  # a resumed training dropped rows
             for one in self._list(target):
                 if int(one.base_name.partition(".")[0]) >= -(-size // _PART_BYTES):
                     self._files.delete_file(one.path)
@@ -282,7 +283,7 @@ class Storage:
         return self._files.open_input_stream(path) if self._location.is_s3 else open_regular(path)
 
     def _get(self, sources: list[str], target: Path) -> None:
-        """Writes several files behind one another, under a temporary name first."""
+        """Downloads several files into one, complete or not at all."""
         target.parent.mkdir(parents=True, exist_ok=True)
         with durable.replacing(target) as partial, partial.open("wb") as sink:
             for source in sources:
@@ -308,7 +309,7 @@ class Storage:
             for needed in checkpoint.needs(save):
                 self._get_save(f"{source}/{needed}", folder / needed)
         except FileNotFoundError:
-            pass  # `damage` says so
+            pass  # `damage` reports it
         return None if checkpoint.damage(save) else save
 
 
@@ -339,7 +340,7 @@ _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def _is_later(save: checkpoint.Save, stored: StoredRun, root: Path) -> bool:
-    """Says whether a local save makes the stored run the wrong one, or no news, for `auto`."""
+    """Whether a local save is at least as new as the stored run that `auto` would choose."""
     if save.path.parent.parent.resolve() == (root / stored.name).resolve():
         return save.env_steps >= stored.env_steps
     return save.path.stat().st_mtime > stored.written.timestamp()
@@ -355,7 +356,7 @@ def _explain(url: str, location: Location, error: Exception) -> str:
     if location.is_s3:
         bucket = location.path.partition("/")[0]
         advice = "is the address right, and the network up?"
-        # First the key: about a wrong one a server says that it "does not exist", too.
+        # Credentials first, because a server says "does not exist" about a wrong key too.
         if any(word in reason for word in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE", "403")):
             advice = (
                 "give credentials that may write there, as AWS_ACCESS_KEY_ID and "

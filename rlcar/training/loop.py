@@ -1,4 +1,4 @@
-"""The whole loop in one process: drive, insert, train, evaluate, save."""
+"""The training loop in one process: drive, insert, train, evaluate, save."""
 
 import contextlib
 from pathlib import Path
@@ -22,7 +22,7 @@ from rlcar.types import Policy
 
 
 class Outcome(NamedTuple):
-    """What a training left behind."""
+    """Result of a training."""
 
     summary: dict[str, float | None]
     interrupted: bool
@@ -34,11 +34,11 @@ def train(
     resume: checkpoint.Save | None = None,
     on_evaluated: EvaluationListener | None = None,
 ) -> Outcome:
-    """Trains until `config.training.env_steps`, or until it is asked to stop.
+    """Trains until `config.training.env_steps`, Ctrl-C or SIGTERM.
 
-    Ctrl-C and SIGTERM end the loop after the train steps in hand, with a checkpoint. Raises
-    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. Whatever
-    `on_evaluated` raises ends the loop.
+    The signals end the loop after the current train steps, with a checkpoint. Raises
+    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. An error of
+    `on_evaluated` ends the loop.
     """
     mirrored = Mirror(folder, config.training.storage)
     with (
@@ -54,7 +54,7 @@ def train(
                 outcome = _train(config, folder, resume, stop, mirror, on_evaluated)
             except NonFiniteError as error:
                 config, resume = roll_back(error, config, folder / "checkpoints")
-    return outcome._replace(interrupted=bool(stop))  # the mirror may have been long in closing
+    return outcome._replace(interrupted=bool(stop))  # even while the mirror closes
 
 
 def _train(
@@ -83,11 +83,11 @@ def _train(
     ):
         for line in memory_lines:
             logs.announce(line)
-        _learn(trainer, run, {}, stop)  # what was still due when `resume` was written
+        _learn(trainer, run, {}, stop)  # train steps that were still due when `resume` was written
         weights = trainer.weights()
         while trainer.env_steps < config.training.env_steps and not stop:
             if blocks > 1:
-                assert isinstance(rollout, Rollout)  # the config sees to it
+                assert isinstance(rollout, Rollout)  # guaranteed by the config
                 metrics, episodes = trainer.drive_and_train(rollout, blocks)
                 run.drove(episodes)
                 run.trained(blocks, metrics)
@@ -119,7 +119,7 @@ def _save(trainer: Trainer, rollout: EnvironmentRollout, run: Run) -> None:
 
 
 def _learn(trainer: Trainer, run: Run, metrics: dict[str, float], stop: StopRequest) -> None:
-    """Runs the train steps that are due, as far as nobody asks to stop."""
+    """Runs the train steps that are due, until asked to stop."""
     for _ in range(trainer.calls_due()):
         if stop:
             return
@@ -131,7 +131,7 @@ def _learn(trainer: Trainer, run: Run, metrics: dict[str, float], stop: StopRequ
 def _rollout_from(
     config: Config, policy: Policy, resume: checkpoint.Save | None
 ) -> EnvironmentRollout:
-    """The cars where `resume` left them; at new starts when it has none, as those of Ray."""
+    """Continues with the cars of `resume`; a checkpoint of a training on Ray holds none."""
     if resume is None:
         return make_rollout(config, policy)
     # Env steps differ between all checkpoints, so no two resumed trainings drive the same races.

@@ -1,4 +1,4 @@
-"""Where the time goes: a trace to open in Perfetto or TensorBoard, and one screen of sums."""
+"""Profiles a training: a trace for Perfetto or TensorBoard, and a table of the total times."""
 
 import collections
 import contextlib
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from rich.table import Table
 
 from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
@@ -19,6 +18,7 @@ from rlcar.errors import UserError
 from rlcar.evaluation.environment import make_evaluation, make_rollout, spec_of
 from rlcar.system.console import make_console
 from rlcar.system.durable import explaining_write_errors, replacing
+from rlcar.system.tables import make_table
 from rlcar.training.trainer import Trainer
 
 _TOP_OPERATIONS = 12
@@ -26,13 +26,13 @@ _Traced = tuple[Path, float, list[dict[str, Any]]]  # the trace, wall time, XLA 
 
 
 class Profile(NamedTuple):
-    """What was measured after everything had been compiled."""
+    """Measurements after the compilation of all programs."""
 
     trace: Path  # perfetto_trace.json.gz
     wall_s: float
     env_steps: int
     train_steps: int
-    compile_s: float  # the first pass, which compiles, less a later one
+    compile_s: float  # time of the first pass, which compiles, minus that of a later one
     stages_s: dict[str, float]
     operations: list[tuple[str, str, float, int]]  # program, operation, seconds, executions
     kernels: dict[str, int]  # operations executed, by program
@@ -42,8 +42,9 @@ def profile_train(config: Config, out: Path, blocks: int) -> Profile:
     """Runs the one-process loop for `blocks` blocks under the tracer, after a warm-up."""
     if config.training.blocks_per_call > 1:
         raise UserError(
-            f"training.blocks_per_call = {config.training.blocks_per_call} makes one program of "
-            "all stages, with none to tell apart: profile with --set training.blocks_per_call=1"
+            f"training.blocks_per_call = {config.training.blocks_per_call} compiles all "
+            "stages into one program, which cannot be split: profile with "
+            "--set training.blocks_per_call=1"
         )
     starts_after = 0 if algorithm_of(config).is_on_policy else config.replay.min_env_steps
     if starts_after > config.training.env_steps:
@@ -114,19 +115,16 @@ def profile_sim(config: Config, out: Path, blocks: int) -> Profile:
 
 
 def print_profile(profile: Profile) -> None:
-    """Prints one screen: stages, then the operations that took longest, then figures."""
+    """Prints the stages, the operations that took longest, and figures."""
     console = make_console()
-    stages = Table(title=f"{profile.wall_s:.2f} s of wall time")
-    stages.add_column("stage")
-    stages.add_column("ms", justify="right")
-    stages.add_column("share", justify="right")
+    numbers = ("ms", "share", "executions")
+    title = f"{profile.wall_s:.2f} s of wall time"
+    stages = make_table("stage", "ms", "share", right=numbers, title=title)
     for name, seconds in sorted(profile.stages_s.items(), key=lambda one: -one[1]):
         stages.add_row(name, f"{1e3 * seconds:.1f}", f"{100 * seconds / profile.wall_s:.1f} %")
     console.print(stages)
-    table = Table(title="operations that took longest (they may run side by side)")
-    for column, justify in (("program", "left"), ("operation", "left"), ("ms", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("executions", justify="right")
+    title = "operations that took longest (some may run in parallel)"
+    table = make_table("program", "operation", "ms", "executions", right=numbers, title=title)
     for program, operation, seconds, count in profile.operations[:_TOP_OPERATIONS]:
         table.add_row(program, operation, f"{1e3 * seconds:.1f}", f"{count:,}")
     console.print(table)
@@ -140,7 +138,7 @@ def print_profile(profile: Profile) -> None:
         figures["operations_per_train_step"] = kernels
     for name, value in figures.items():
         console.print(f"figure {name}={value:.6g}", highlight=False)
-    console.print(f"trace: {profile.trace}", highlight=False)
+    console.print(f"trace: {profile.trace}", highlight=False, soft_wrap=True)
     console.print("open it on https://ui.perfetto.dev, or the folder in TensorBoard")
 
 
@@ -161,7 +159,7 @@ class _Clock:
 def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
     """Runs `work` under the tracer; returns the trace, the wall time and the XLA events."""
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0  # its million lines would drown the rest
+    options.python_tracer_level = 0  # its million events would hide the others
     clock.seconds.clear()
     with explaining_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -176,13 +174,13 @@ def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
 
 
 def _for_perfetto(out: Path) -> tuple[Path, bytes]:
-    """Writes the newest trace below `out` as Perfetto wants it; returns where, and its text.
+    """Converts the newest trace below `out` for Perfetto; returns its path and its text.
 
-    `jax.profiler.trace` can do so too, in half a minute for a million events.
+    `jax.profiler.trace` can do so too, but takes half a minute for a million events.
     """
     written = max(out.glob("plugins/profile/*/*.trace.json.gz"), key=lambda p: p.stat().st_mtime)
     folder, text = written.parent, gzip.decompress(written.read_bytes())
-    # "Perfetto doesn't like the `metadata` field", says JAX, which leaves it out as well.
+    # Perfetto does not accept the field `metadata`, which JAX removes as well.
     text = re.sub(rb'"metadata":\{[^{}]*\},', b"", text, count=1)
     trace = folder / "perfetto_trace.json.gz"
     with replacing(trace) as temporary:
@@ -200,7 +198,7 @@ def _profile(
     for event in events:
         program, operation = event["args"].get("hlo_module", "?"), event["name"]
         if operation.startswith(("while", "call", "conditional")):
-            continue  # holds others, which are counted themselves
+            continue  # it contains operations that are counted themselves
         seconds[program, operation] += event["dur"] / 1e6
         counts[program, operation] += 1
         kernels[program] += 1

@@ -1,4 +1,4 @@
-"""What follows a NaN: back to the last good checkpoint with a lower learning rate, twice."""
+"""Handles a NaN: returns to the last good checkpoint with a lower learning rate, at most twice."""
 
 import logging
 from pathlib import Path
@@ -20,10 +20,9 @@ logger = logging.getLogger(__name__)
 def roll_back(
     error: NonFiniteError, config: Config, checkpoints: Path
 ) -> tuple[Config, checkpoint.Save | None]:
-    """Returns the settings and the save to go on with, None for the beginning.
+    """Returns the settings and the save to continue with; None means the beginning.
 
-    Raises NonFiniteError with what to do once `MOST_ROLLBACKS` did not help, and at once when NaNs
-    are being looked for.
+    Raises NonFiniteError, with what to do, after `MOST_ROLLBACKS`, and at once with `--debug-nans`.
     """
     dotted = algorithm_of(config).learning_rate_name
     done = config.training.rollbacks
@@ -31,20 +30,20 @@ def roll_back(
     if done >= MOST_ROLLBACKS or is_looking_for_nans:
         tried = f" after {done} returns to the last good checkpoint with half the {dotted}"
         raise NonFiniteError(
-            f"{error}: training stopped{tried if done else ''}, no checkpoint was touched; resume "
+            f"{error}: training stopped{tried if done else ''}; no checkpoint was changed. Resume "
             f"with a lower {dotted} and training.rollbacks=0. If that does not help, look for very "
             "large observations or rewards, and scale them in the environment"
         ) from error
     if config.training.deterministic:
         raise NonFiniteError(
-            f"{error}: training stopped, no checkpoint was touched. With training.deterministic "
-            "there is no automatic return to a checkpoint, as the clock decides which one is the "
-            f"newest; resume with a lower {dotted}"
+            f"{error}: training stopped; no checkpoint was changed. With training.deterministic "
+            "there is no automatic return to a checkpoint, because the time of the newest one "
+            f"is not reproducible. Resume with a lower {dotted}"
         ) from error
     save = checkpoint.latest_sound(checkpoints)
     lower = with_lower_learning_rate(config)
     logger.warning(
-        "%s: back to %s with half the %s (%d of %d)",
+        "%s: returning to %s with half the %s (%d of %d)",
         error,
         save.path.name if save else "the beginning",
         dotted,

@@ -1,4 +1,4 @@
-"""Replay, limiter and learner together: trajectories in, better weights out."""
+"""Combines replay buffer, rate limiter and learner: takes trajectories, returns new weights."""
 
 import contextlib
 import threading
@@ -35,31 +35,31 @@ from rlcar.system import heartbeat
 from rlcar.system.when import EverySeconds
 from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
 
-# One dispatch runs so many train steps; fewer would be paid in Python, more in reaction time.
+# Train steps in one compiled call: fewer cost more Python overhead, more delay new weights.
 UPDATES_PER_CALL = 8
 
 
 class Trainer:
-    """Holds everything that learning remembers; saves and restores all of it."""
+    """Holds the whole state of learning; saves and restores it."""
 
     def __init__(self, config: Config, spec: Spec, agent: Agent, slots: Slots | None = None):
-        """`slots` is where the replay's steps lie, by default where the config says."""
+        """`slots` stores the steps of the replay buffer; None follows the config."""
         self._config = config
         self._learner = agent.learner
-        # One program that drives and learns does both where the cars are; a mesh places by itself.
+        # A fused program stays on the cars' device; sharded updates place their own arrays.
         is_apart = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
         self._place = to_learner if is_apart else lambda state: state
         self._state = self._place(agent.learner.init(config.seed))
         self._update: Any = over_devices(agent.learner.update, config.training.learner_devices)
         replay, block_env_steps = config.replay, config.training.block_length * config.training.cars
-        if agent.learner.is_on_policy:  # the memory is the newest block, used once
+        if agent.learner.is_on_policy:  # the buffer holds only the newest block, used once
             replay = replay.model_copy(update={"capacity_env_steps": block_env_steps})
             self._steps_per_update, self.updates_per_call = block_env_steps, 1
             ratio, first = 1.0, 0
         else:
             self._steps_per_update = replay.batch_size * replay.batch_length
-            # Inside a loop XLA's convolutions are 20 times slower on a CPU; a single train step
-            # needs none.
+            # XLA's convolutions are 20 times slower inside a loop on a CPU; a single train step
+            # needs no loop.
             self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
             ratio, first = replay.samples_per_insert, replay.min_env_steps
         block_length = config.training.block_length
@@ -73,17 +73,18 @@ class Trainer:
         self._compiling: threading.Thread | None = None
         self._fused: Any = None
         self._whole_replay_is_due = EverySeconds(config.training.replay_every_s)
-        self._whole: tuple[checkpoint.Save, int] | None = None  # newest such save, its mark
+        # The newest save with a whole replay, and its mark.
+        self._whole: tuple[checkpoint.Save, int] | None = None
         self.env_steps = 0
         self.train_steps = 0
 
     @contextlib.contextmanager
     def compiling_ahead(self) -> Iterator[None]:
-        """Compiles the train steps in a thread, which the first `train` waits for.
+        """Compiles the train steps in a thread while the first cars drive; `train` waits for it.
 
-        So the first cars need not wait for it. For the one-device replay learners of a CPU: their
-        programs are known before the first batch and its placement are. The end waits as well: a
-        process that exits with a compiler at work is aborted.
+        This is for off-policy learners on one CPU device, whose programs do not depend on the
+        placement of the first batch. The end of the context waits too, because a process that exits
+        during a compilation is aborted.
         """
         self._compile_ahead()
         try:
@@ -115,24 +116,24 @@ class Trainer:
         state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._state)
 
         def compile_them() -> None:
-            with contextlib.suppress(Exception):  # `train` will meet the same, in front of the user
-                self._update.lower(state, batches).compile()  # JAX keeps it
+            with contextlib.suppress(Exception):  # `train` will raise the same error
+                self._update.lower(state, batches).compile()  # JAX caches the program
 
         self._compiling = threading.Thread(target=compile_them, name="compiling")
         self._compiling.start()
 
     def insert(self, trajectory: Trajectory) -> dict[str, float]:
-        """Stores a block `[T, N]`; returns how old its policy was."""
+        """Stores a block `[T, N]`; returns the age of its policy as a metric."""
         self._replay.insert(trajectory)
         count = trajectory.reward.size
         self.env_steps += count
         self._limiter.inserted(count)
-        # Below zero after a return to a checkpoint: weights of a future that was given up.
+        # Negative after a return to a checkpoint, for weights that were trained after it.
         lag = max(0.0, self.train_steps - float(np.mean(trajectory.weights_version)))
         return {"rollout/weights_lag_updates": lag}
 
     def calls_due(self) -> int:
-        """How often `train` may be called now, by the samples-per-insert limit."""
+        """Returns how often `train` may be called now, by the samples-per-insert limit."""
         return self._limiter.updates_due(self._steps_per_update * self.updates_per_call)
 
     def train(self) -> dict[str, float]:
@@ -149,12 +150,12 @@ class Trainer:
             self._state, metrics = self._update(self._state, batches)
             self.train_steps += self.updates_per_call
             self._limiter.sampled(self.updates_per_call * self._steps_per_update)
-            # JAX waits here for what it has only been asked for above.
+            # JAX dispatches asynchronously and waits for the results only here.
             return self._checked(metrics) | self._replay.metrics(self.train_steps)
 
     @contextlib.contextmanager
     def _nans_named(self) -> Iterator[None]:
-        """Makes a sentence of what JAX raises with --debug-nans, and only then."""
+        """Raises NonFiniteError for the FloatingPointError that JAX raises with --debug-nans."""
         try:
             yield
         except FloatingPointError as error:
@@ -192,9 +193,9 @@ class Trainer:
         return self._checked(metrics), episodes
 
     def weights(self) -> Weights:
-        """The policy's part of the newest parameters, as NumPy arrays.
+        """Returns the policy's part of the newest parameters, as NumPy arrays.
 
-        Raises NonFiniteError: nobody drives with a NaN.
+        Raises NonFiniteError, so that no car drives with a NaN.
         """
         params = jax.device_get(self._learner.policy_params(self._state))
         check_finite(flatten(params))
@@ -203,7 +204,7 @@ class Trainer:
     def save(
         self, folder: Path, meta: dict[str, Any], rollout: dict[str, np.ndarray] | None = None
     ) -> checkpoint.Save:
-        """Writes one complete checkpoint; earlier ones stay whole whatever happens.
+        """Writes one complete checkpoint; earlier ones stay intact in any case.
 
         Raises NonFiniteError and CheckpointError.
         """
@@ -233,7 +234,7 @@ class Trainer:
         return save
 
     def _replay_to_build_on(self, folder: Path) -> tuple[checkpoint.Save, int] | None:
-        """The save whose replay need not be written again, with its mark; None when it must."""
+        """Returns the save whose replay a new one can build on, and its mark; or None."""
         if self._whole is None or self._whole_replay_is_due():
             return None
         save, mark = self._whole
@@ -257,7 +258,7 @@ class Trainer:
         self.env_steps, self.train_steps = save.env_steps, int(save.meta["train_steps"])
 
     def _saved(self) -> dict[str, Any]:
-        # The policy's part once more under its own name: serving and evaluation read only that.
+        # The policy's part is stored twice, because serving and evaluation read only this entry.
         return {
             "learner": self._state,
             "limiter": self._limiter.state(),
@@ -268,10 +269,10 @@ class Trainer:
 def check_replay_memory(
     config: Config, spec: Spec, agent: Agent, where: str = "this host"
 ) -> list[str]:
-    """Returns lines about the replay's size beside the memory of this host, for the user.
+    """Returns lines for the user that compare the replay buffer with the memory of this host.
 
-    Raises ConfigError where it can never fit. Nothing is said of one that lies in a device, which
-    refuses by itself, or that holds a single block.
+    Raises ConfigError if it can never fit. Returns nothing for a buffer on a device, which refuses
+    by itself, or for one that holds a single block.
     """
     if agent.learner.is_on_policy or config.replay.on_device:
         return []
@@ -280,17 +281,17 @@ def check_replay_memory(
 
 
 def refuse_other_algorithm(save: checkpoint.Save, config: Config) -> None:
-    """Raises CheckpointError where another algorithm than the config's has written the save."""
+    """Raises CheckpointError if the save is of another algorithm than the config."""
     trained = load_config(checkpoint.config_path(save)).algorithm
     if trained != config.algorithm:
         raise CheckpointError(
-            f"{save.path} is a checkpoint of {trained}, with which {config.algorithm} cannot go "
-            f"on: resume it as {trained}, or start a run of its own without --resume"
+            f"{save.path} is a checkpoint of {trained}, which {config.algorithm} cannot continue: "
+            f"resume it as {trained}, or start a new run without --resume"
         )
 
 
 def load_replay(save: checkpoint.Save) -> tuple[Arrays, Arrays | None]:
-    """A save's whole replay; or that of the save it needs, and what came since."""
+    """Returns a save's whole replay; or that of the save it needs, and the slots inserted since."""
     if not checkpoint.needs(save):
         return checkpoint.map_extra(save, "replay"), None
     (whole,) = checkpoint.needs(save)

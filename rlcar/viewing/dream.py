@@ -1,4 +1,4 @@
-"""A run's dreams beside what really happened: error by horizon, a picture and a film."""
+"""Compares what a run's world model predicts with what happens: errors, a picture and a film."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import track as progress_bar
 
 from rlcar.agents import Agent, algorithm_of, make_agent
-from rlcar.agents.dreams import Dream, DreamSupport
+from rlcar.agents.dreams import Dream, Dreamer, DreamSupport
 from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.laps import track_seeds, write_json
@@ -23,29 +23,29 @@ from rlcar.track import make_pool
 from rlcar.types import Params
 from rlcar.viewing import dream_pictures
 
-_PREFIX_STEPS = 15  # seen before the first dream
-_EVERY_STEPS = 10  # from one dream to the next
+_PREFIX_STEPS = 15  # observed before the first dream
+_EVERY_STEPS = 10  # between the starts of two dreams
 _DRIVE_STEPS = 320  # more than a lap of a good policy
-_DRAWS = 8  # dreams from one belief; what the model expects is their mean
+_DRAWS = 8  # dreams from one belief, averaged to the model's expectation
 
 
 class Driven(NamedTuple):
-    """One drive of N cars over T steps, what the model believed at each, and what followed."""
+    """A drive of N cars over T steps, with the model's belief at each step."""
 
     observation: Any  # [T, N, O]
-    reward: Any  # [T, N], for arriving there
+    reward: Any  # [T, N], of the step that led to the observation
     is_first: Any  # [T, N]
     is_last: Any  # [T, N]
     is_terminal: Any  # [T, N]
-    action: Any  # [T, N, A], taken there
+    action: Any  # [T, N, A], chosen from the observation
     belief: Any  # a tree with leaves [T, N, ...]
 
 
 def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
-    """Writes dream.json, dream.png and dream.gif into a run's folder; returns the first.
+    """Writes dream.json, dream.png and dream.gif into a run's folder; returns the report.
 
-    The policy drives the set's tracks; every few steps the model dreams `horizon` steps on from
-    what it has seen, under the actions that were really taken. Raises UserError for a run whose
+    The policy drives the tracks of the set. Every few steps the model predicts the next `horizon`
+    steps from its belief and the actions that were really taken. Raises UserError for a run whose
     algorithm has no world model.
     """
     if not 1 <= horizon <= 200:
@@ -62,19 +62,8 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
     driven = jax.tree.map(np.asarray, _drive(config, support, agent, params, seeds))
     starts = np.arange(_PREFIX_STEPS, driven.reward.shape[0] - horizon, _EVERY_STEPS)
     dreamer = support.make_dreamer(config.algorithm_settings, SPEC)
-    dreams = []
-    for start in progress_bar(
-        starts, "dreaming", console=make_console(stderr=True), transient=True
-    ):
-        state, action = jax.tree.map(
-            lambda x: jnp.repeat(jnp.asarray(x), _DRAWS, axis=-2),
-            (
-                jax.tree.map(lambda x, start=start: x[start], driven.belief),
-                driven.action[start : start + horizon],
-            ),
-        )
-        dream = dreamer.follow(params, state, action, jax.random.PRNGKey(int(start)))
-        dreams.append(jax.tree.map(_mean_of_draws, dream))
+    bar = progress_bar(starts, "dreaming", console=make_console(stderr=True), transient=True)
+    dreams = [_dream(dreamer, params, driven, int(start), horizon) for start in bar]
     report = {
         **_errors(driven, dreams, starts, horizon),
         "horizon_steps": horizon,
@@ -88,24 +77,32 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
     }
     with writing(folder):
         dream_pictures.draw_errors(folder / "dream.png", report)
-        chosen = _longest(driven, starts, horizon)
-        dream_pictures.film(
-            folder / "dream.gif",
-            [
-                (
-                    driven.observation[starts[index] + 1 : starts[index] + 1 + horizon, car],
-                    dreams[index].observation[:, car],
-                    f"track {seeds[car]}, after {starts[index]} steps",
-                )
-                for index, car in chosen
-            ],
-        )
+        scenes = [
+            (
+                driven.observation[starts[index] + 1 : starts[index] + 1 + horizon, car],
+                dreams[index].observation[:, car],
+                f"track {seeds[car]}, after {starts[index]} steps",
+            )
+            for index, car in _longest(driven, starts, horizon)
+        ]
+        dream_pictures.film(folder / "dream.gif", scenes)
         write_json(folder / "dream.json", report)
     return report
 
 
+def _dream(dreamer: Dreamer, params: Params, driven: Driven, start: int, horizon: int) -> Dream:
+    """Predicts `horizon` steps from the belief at `start`: the mean of `_DRAWS` dreams a car."""
+    now = jax.tree.map(lambda x: x[start], driven.belief)
+    state, action = jax.tree.map(
+        lambda x: jnp.repeat(jnp.asarray(x), _DRAWS, axis=-2),
+        (now, driven.action[start : start + horizon]),
+    )
+    dream = dreamer.follow(params, state, action, jax.random.PRNGKey(start))
+    return jax.tree.map(_mean_of_draws, dream)
+
+
 def print_dream(report: Mapping[str, Any]) -> None:
-    """Prints the errors at a few horizons, and what of the ends was foreseen."""
+    """Prints the errors at a few horizons, and the share of episode ends that were foreseen."""
     console = make_console()
     for name in ("rays", "speed"):
         for step in (1, 5, 15, 30):
@@ -118,7 +115,7 @@ def print_dream(report: Mapping[str, Any]) -> None:
 def _load_params(
     folder: Path, path: Path, support: DreamSupport, agent: Agent, seed: int
 ) -> tuple[checkpoint.Save, Params]:
-    """Returns a save and its parameters for dreaming, which include decoder and heads."""
+    """Returns a save and its parameters for dreaming, which include the decoder and the heads."""
     if is_same_folder(path, folder) or path.resolve().parent.name == "best":
         save = checkpoint.latest(folder / "checkpoints")
     else:
@@ -132,7 +129,7 @@ def _load_params(
 def _drive(
     config: Config, support: DreamSupport, agent: Agent, params: Params, seeds: tuple
 ) -> Driven:
-    """Drives every track; a car that crashes or finishes starts anew."""
+    """Drives every track; a car that crashes or finishes starts again."""
     policy_params = support.policy_params_of(params)
     race = make_race(config.race, make_pool(seeds, config.race.track), track_choice="fixed")
     number = len(seeds)
@@ -155,7 +152,7 @@ def _drive(
 
 
 def _mean_of_draws(x: jax.Array) -> np.ndarray:
-    """`[H, N * draws, ...]` to `[H, N, ...]`."""
+    """Averages the draws: `[H, N * draws, ...]` to `[H, N, ...]`."""
     drawn = np.asarray(x)
     return drawn.reshape(drawn.shape[0], -1, _DRAWS, *drawn.shape[2:]).mean(axis=2)
 
@@ -163,7 +160,7 @@ def _mean_of_draws(x: jax.Array) -> np.ndarray:
 def _errors(
     driven: Driven, dreams: list[Dream], starts: np.ndarray, horizon: int
 ) -> dict[str, list[float] | float | int]:
-    """Errors by horizon, over the steps of dreams whose episode was still the same one."""
+    """Returns the errors by horizon, over steps in the same episode as the start."""
     real = {
         name: np.stack([getattr(driven, name)[s + 1 : s + 1 + horizon] for s in starts])
         for name in ("observation", "reward", "is_first", "is_terminal")
@@ -188,7 +185,7 @@ def _errors(
         "speed_error_pct": mean(off[..., RAYS]),
         "reward_error": mean(np.abs(dreamt["reward"] - real["reward"])),
         "continue_error": mean(np.abs(dreamt["continues"] - ~real["is_terminal"])),
-        # What the eye must beat: nothing changes from the last observation on.
+        # The baseline to beat: the last observation never changes.
         "rays_stale_error_pct": mean(stale[..., :RAYS].mean(axis=-1)),
         "speed_stale_error_pct": mean(stale[..., RAYS]),
         "dreams": int(same[:, 0].sum()),
@@ -198,7 +195,7 @@ def _errors(
 
 
 def _longest(driven: Driven, starts: np.ndarray, horizon: int) -> list[tuple[int, int]]:
-    """A few (start, car) whose episode lasts as long as the dream, spread over the drive."""
+    """Chooses a few (start, car) whose episode lasts as long as the dream."""
     chosen = []
     for index in np.linspace(0, len(starts) - 1, 5).astype(int)[:4]:
         window = driven.is_first[starts[index] + 1 : starts[index] + 1 + horizon]

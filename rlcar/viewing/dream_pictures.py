@@ -1,4 +1,4 @@
-"""Pictures of dreams: error by horizon, and a film of dreamt rays beside the real ones."""
+"""Pictures of dreams: errors by horizon, and a film of predicted rays beside the real ones."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def draw_errors(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def film(path: Path, scenes: Sequence[Scene]) -> None:
-    """Writes a GIF: per scene and step, the car's rays as they were and as they were dreamt."""
+    """Writes a GIF with the real and the predicted rays at each step of each scene."""
     frames = []
     for real, dreamt, title in scenes:
         for step in range(len(real)):

@@ -1,4 +1,4 @@
-"""Drive by hand in a window; the space bar hands the wheel to a policy and back."""
+"""Drives a car by keyboard or gamepad in a window; the space bar switches to a policy and back."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from rlcar.sim import make_race
 from rlcar.sim.renderer import FRAMES_PER_S, SIZE_PX, Renderer, scene_of
 from rlcar.track import make_pool, make_track
 from rlcar.types import TimeStep
-from rlcar.viewing.seat import Seat
+from rlcar.viewing.car_policy import CarPolicy
 
 _DEAD_ZONE = 0.1  # of a gamepad's stick
 _HELP = "arrows drive, R restarts, N next track, space: policy, Q quits"
 
 
 class Played(NamedTuple):
-    """What a game was."""
+    """Result of a game."""
 
     laps: int
     crashes: int
@@ -27,24 +27,24 @@ class Played(NamedTuple):
 
 
 class _Controls:
-    """Which keys are held, from events alone, so that a test can press them too."""
+    """The keys that are down, known from events alone, so that tests can send them too."""
 
     def __init__(self) -> None:
-        self.held: set[int] = set()
+        self.pressed: set[int] = set()
         self.is_policy = False
         pygame.joystick.init()
         self._pads = [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())]
 
-    def take(self, event: pygame.event.Event) -> None:
+    def handle(self, event: pygame.event.Event) -> None:
         if event.type == pygame.KEYDOWN:
-            self.held.add(event.key)
+            self.pressed.add(event.key)
         elif event.type == pygame.KEYUP:
-            self.held.discard(event.key)
+            self.pressed.discard(event.key)
 
     def action(self) -> np.ndarray:
         """Returns steering and throttle, `[1, 2]`."""
-        steering = float(pygame.K_LEFT in self.held) - float(pygame.K_RIGHT in self.held)
-        throttle = float(pygame.K_UP in self.held) - float(pygame.K_DOWN in self.held)
+        steering = float(pygame.K_LEFT in self.pressed) - float(pygame.K_RIGHT in self.pressed)
+        throttle = float(pygame.K_UP in self.pressed) - float(pygame.K_DOWN in self.pressed)
         for pad in self._pads:
             steer, push = -pad.get_axis(0), -pad.get_axis(1)
             steering = steer if abs(steer) > _DEAD_ZONE else steering
@@ -55,14 +55,14 @@ class _Controls:
 def play(
     race_config: RaceConfig,
     track_seeds: list[int],
-    seat: Seat | None = None,
+    policy: CarPolicy | None = None,
     *,
     frames_per_s: int = FRAMES_PER_S,
     on_frame: Callable[[TimeStep], None] | None = None,
 ) -> Played:
-    """Opens a window and plays until it is closed; a finished track is followed by the next.
+    """Opens a window and plays until it is closed; the next track follows a finished one.
 
-    `on_frame` is told each time step, after it was drawn. Raises UserError where no window can be.
+    `on_frame` gets each time step after it was drawn. Raises UserError if no window can be opened.
     """
     try:
         pygame.display.init()
@@ -73,7 +73,7 @@ def play(
         ) from error
     pygame.display.set_caption(f"rlcar: {_HELP}")
     try:
-        return _play(window, race_config, track_seeds, seat, frames_per_s, on_frame)
+        return _play(window, race_config, track_seeds, policy, frames_per_s, on_frame)
     finally:
         pygame.display.quit()
 
@@ -82,7 +82,7 @@ def _play(
     window: pygame.Surface,
     race_config: RaceConfig,
     track_seeds: list[int],
-    seat: Seat | None,
+    policy: CarPolicy | None,
     frames_per_s: int,
     on_frame: Callable[[TimeStep], None] | None,
 ) -> Played:
@@ -99,21 +99,21 @@ def _play(
             for event in pygame.event.get():
                 if event.type == pygame.QUIT or _is_pressed(event, pygame.K_q, pygame.K_ESCAPE):
                     return Played(len(laps), crashes, min(laps, default=None))
-                controls.take(event)
-                if _is_pressed(event, pygame.K_SPACE) and seat is not None:
+                controls.handle(event)
+                if _is_pressed(event, pygame.K_SPACE) and policy is not None:
                     controls.is_policy = not controls.is_policy
                 if _is_pressed(event, pygame.K_r):
                     state, time_step = race.reset(np.zeros(1, np.int32), track)
                 if _is_pressed(event, pygame.K_n):
                     track += 1
                     time_step = time_step._replace(is_last=np.ones(1, bool))
-            by_policy = controls.is_policy and seat is not None
+            by_policy = controls.is_policy and policy is not None
             scene = scene_of(
                 time_step.observation,
                 race.view(state),
                 race_config,
-                mode=f"{seat.name if by_policy and seat else 'by hand'}   {message}",
-                latent=seat.latent if by_policy and seat else None,
+                mode=f"{policy.name if by_policy and policy else 'by hand'}   {message}",
+                latent=policy.latent if by_policy and policy else None,
             )
             window.blit(renderer.draw(scene), (0, 0))
             pygame.display.flip()
@@ -122,8 +122,8 @@ def _play(
             clock.tick(frames_per_s)
             if time_step.is_last[0]:
                 break
-            # The policy watches while a person drives, so that it can take over at any time.
-            suggested = None if seat is None else seat.act(time_step)
+            # The policy also acts while a person drives, so that its memory is up to date.
+            suggested = None if policy is None else policy.act(time_step)
             action = suggested if by_policy and suggested is not None else controls.action()
             state, time_step, events = race.step(state, action)
             if events.lap_time_steps[0]:
@@ -132,7 +132,7 @@ def _play(
                 message = f"lap in {laps[-1]} steps"
             elif events.is_crash[0]:
                 crashes += 1
-                message = "crash: once more"
+                message = "crash: again from the start"
 
 
 def _is_pressed(event: pygame.event.Event, *keys: int) -> bool:

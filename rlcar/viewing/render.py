@@ -1,4 +1,4 @@
-"""A lap as a film, several policies as ghosts in it, or many tracks on one sheet."""
+"""Renders a lap as a film, with further policies as ghost cars, or many tracks on one sheet."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,36 +12,38 @@ from rlcar.errors import UserError
 from rlcar.sim.renderer import FRAMES_PER_S, Car, Renderer, Scene, contact_sheet, scene_of
 from rlcar.system.durable import explaining_write_errors, replacing
 from rlcar.track import make_track, make_tracks
-from rlcar.viewing.seat import Moment, Seat, drive_once
+from rlcar.viewing.car_policy import CarPolicy, Moment, drive_episode
 
 FORMATS = (".gif", ".mp4", ".png")
 _GIF_EVERY = 2  # a GIF shows every other step: half the bytes
 _GIF_SIZE_PX = (480, 360)
 
 
-def render_lap(out: Path, seats: Sequence[Seat], race_config: RaceConfig, track_seed: int) -> str:
-    """Drives one track with each seat and writes the film, or its last frame; says what it shows.
+def render_lap(
+    out: Path, policies: Sequence[CarPolicy], race_config: RaceConfig, track_seed: int
+) -> str:
+    """Drives one track with each policy and writes a film, or its last frame; returns the results.
 
-    The first seat's car is the red one, with its rays; the others are ghosts. Raises UserError for
-    a format that is not one of `FORMATS`, or that needs a package that is not installed.
+    The first policy's car is red and shows its rays; the others are ghosts. Raises UserError for a
+    format that is not one of `FORMATS`, or that needs a package that is not installed.
     """
     suffix = require_format(out)
-    drives = [list(drive_once(seat, race_config, track_seed)) for seat in seats]
+    drives = [list(drive_episode(policy, race_config, track_seed)) for policy in policies]
     track = make_track(track_seed, race_config.track)
     renderer = Renderer(track)
 
     def frames() -> Iterator[np.ndarray]:
         for step in range(max(map(len, drives))):
-            yield renderer.rgb_array(_scene(drives, seats, race_config, step))
+            yield renderer.rgb_array(_scene(drives, policies, race_config, step))
 
     if suffix == ".png":
-        last = renderer.rgb_array(_scene(drives, seats, race_config, len(drives[0]) - 1))
+        last = renderer.rgb_array(_scene(drives, policies, race_config, len(drives[0]) - 1))
         _replace(out, lambda path: Image.fromarray(last).save(path, "png"))
     elif suffix == ".gif":
         _replace(out, lambda path: _write_gif(path, frames()))
     else:
         _replace(out, lambda path: _write_mp4(path, frames()))
-    return "; ".join(_result(seat, drive) for seat, drive in zip(seats, drives, strict=True))
+    return "; ".join(_result(policy, drive) for policy, drive in zip(policies, drives, strict=True))
 
 
 def render_tracks(out: Path, race_config: RaceConfig, seeds: Sequence[int], columns: int) -> None:
@@ -53,14 +55,17 @@ def render_tracks(out: Path, race_config: RaceConfig, seeds: Sequence[int], colu
 
 
 def require_format(out: Path) -> str:
-    """Returns the suffix of a film or picture that can be written."""
+    """Returns the suffix of a file; raises UserError for one that is not in `FORMATS`."""
     if out.suffix not in FORMATS:
         raise UserError(f"--out {out}: the name must end in one of {', '.join(FORMATS)}")
     return out.suffix
 
 
 def _scene(
-    drives: Sequence[Sequence[Moment]], seats: Sequence[Seat], race_config: RaceConfig, step: int
+    drives: Sequence[Sequence[Moment]],
+    policies: Sequence[CarPolicy],
+    race_config: RaceConfig,
+    step: int,
 ) -> Scene:
     moments = [drive[min(step, len(drive) - 1)] for drive in drives]
     first = moments[0]
@@ -73,17 +78,17 @@ def _scene(
         first.view,
         race_config,
         ghosts=ghosts,
-        mode=seats[0].name,
+        mode=policies[0].name,
         latent=first.latent,
     )
 
 
-def _result(seat: Seat, drive: Sequence[Moment]) -> str:
+def _result(policy: CarPolicy, drive: Sequence[Moment]) -> str:
     last = drive[-1]
     if last.lap_time_steps:
-        return f"{seat.name}: a lap in {last.lap_time_steps} steps"
+        return f"{policy.name}: a lap in {last.lap_time_steps} steps"
     what = "a crash" if last.is_crash else "time is up"
-    return f"{seat.name}: {what} at {100 * float(last.view.progress[0]):.0f} % of the lap"
+    return f"{policy.name}: {what} at {100 * float(last.view.progress[0]):.0f} % of the lap"
 
 
 def _write_gif(path: Path, frames: Iterator[np.ndarray]) -> None:
@@ -118,7 +123,7 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
         macro_block_size=8,
     )
     with warnings.catch_warnings():
-        # ffmpeg is started by fork and exec; the fork that JAX warns of would go on computing.
+        # JAX warns of forks that go on computing; this one only executes ffmpeg.
         warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
         writer.send(None)
     writer.send(np.ascontiguousarray(first))
@@ -128,7 +133,7 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray]) -> None:
 
 
 def _replace(out: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` make a temporary file beside `out`, which is then complete or absent."""
+    """Lets `write` fill a temporary file, then renames it to `out`."""
     with explaining_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as temporary:

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 from jax.experimental import io_callback
 from rich.console import Console
-from rich.table import Table
 
 from rlcar.config import parse_config
 from rlcar.config.race import RaceConfig
 from rlcar.evaluation.laps import Laps, drive, track_seeds
 from rlcar.sim import SPEC
+from rlcar.system.tables import make_table
 from rlcar.types import Array, Params, Policy, TimeStep
 from serve.client.client import DriveClient
 
@@ -46,9 +46,9 @@ def drive_served(
 
 def print_drive(result: dict[str, Any], console: Console) -> None:
     """Prints the result as a table, and then its figures one per line."""
-    table = Table(title=f"version {result['model_version']} on the {result['track_set']} tracks")
-    for name in ("laps", "lap time", "crashes", "p50", "p99", "holds", "fallbacks"):
-        table.add_column(name, justify="right")
+    columns = ("laps", "lap time", "crashes", "p50", "p99", "holds", "fallbacks")
+    title = f"version {result['model_version']} on the {result['track_set']} tracks"
+    table = make_table(*columns, right=columns, title=title)
     time_steps = result["lap_time_steps"]
     table.add_row(
         f"{100 * result['lap_rate']:.1f} % of {result['tracks']}",

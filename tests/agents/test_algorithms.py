@@ -147,7 +147,7 @@ def _replay(config, save):
 
 def test_a_checkpoint_of_another_algorithm_is_refused(tmp_path):
     save = _trainer("sac").save(tmp_path, {"train_seconds": 1.0})
-    with pytest.raises(CheckpointError, match="is a checkpoint of sac, with which td3 cannot go"):
+    with pytest.raises(CheckpointError, match="is a checkpoint of sac, which td3 cannot continue"):
         _trainer("td3").restore(save)
 
 

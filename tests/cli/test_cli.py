@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_algorithm_is_refused_and_nothing_is_written(
 ):
     before = everything_in(run_folder)
     result = rlcar("train", "--local", "--resume", run_folder, *option)
-    assert_is_one_sentence(result, "is a checkpoint of dreamer, with which td3 cannot go on")
+    assert_is_one_sentence(result, "is a checkpoint of dreamer, which td3 cannot continue")
     assert everything_in(run_folder) == before
 
 
@@ -241,14 +241,22 @@ def test_resume_auto_goes_on_to_the_new_end_and_writes_the_report(rlcar, run_fol
     arguments = ["--local", "--resume", "auto", "--set", "training.env_steps=896"]
     code, stdout, stderr = rlcar("train", *arguments)
     assert code == 0
-    said, memory = stderr.splitlines()
-    assert said == "run folder: runs/tiny, continuing step-000000768"
+    began, memory, *hints = stderr.splitlines()
+    assert began == "run folder: runs/tiny, continuing step-000000768"
     assert re.fullmatch(
         r"replay buffer: \d+ env steps at capacity need \S+ GB \(\d+ bytes each\); "
         r"this host has \S+ GB of memory, \S+ GB of it available now",
         memory,
     )
     assert "\nfigure env_steps=896\n" in stdout
+    assert "report and pictures (64 test tracks): runs/tiny\n" in stdout
+    assert hints == [
+        "next:",
+        "  watch the car drive   rlcar watch runs/tiny",
+        "  drive other tracks    rlcar evaluate runs/tiny --tracks circuits",
+        "  publish the policy    rlcar models publish runs/tiny",
+        "  publish and serve it  rlcar serve runs/tiny",
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tiny disk needs root")

@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 
 from rlcar import cli
-from rlcar.cli.monitor import picture
+from rlcar.cli.monitor import Snapshot, picture
 from rlcar.config import make_config
 from rlcar.runs.monitor import Card, RunStatus
 from rlcar.runs.run import Run
 
 
-def drawn(seen, width=80):
+def drawn(snapshot, width=80):
     screen = io.StringIO()
-    Console(file=screen, width=width).print(picture(seen))
+    Console(file=screen, width=width).print(picture(snapshot))
     return screen.getvalue()
 
 
@@ -25,7 +25,7 @@ def test_what_runs_comes_first_and_what_is_not_known_is_left_out():
         RunStatus("live [1]", "running", 512, 2048, eta_s=62.0, reward=2.5, learner_restarts=3.0),
         RunStatus("old", "dead", 9, 10, error="no [memory]", lap_rate=float("nan")),
     ]
-    screen = drawn({"runs": runs, "cards": [Card(0, "H200", 0.87, 40960.0, 143771.0)]})
+    screen = drawn(Snapshot(runs, cards=[Card(0, "H200", 0.87, 40960.0, 143771.0)]))
     assert screen.index("live [1]") < screen.index("old")
     for text in ("512 of 2,048", "ETA 0:01:02", "reward 2.50", "3 restarts", "no [memory]"):
         assert text in screen
@@ -36,7 +36,7 @@ def test_what_runs_comes_first_and_what_is_not_known_is_left_out():
 
 
 def test_no_runs_are_said_to_be_none():
-    assert drawn({"runs": [], "cards": []}).strip() == "no runs yet"
+    assert drawn(Snapshot([], cards=[])).strip() == "no runs yet"
 
 
 def test_json_has_all_numbers_of_a_run_by_name(tmp_path, monkeypatch, capsys):

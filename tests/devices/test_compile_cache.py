@@ -1,4 +1,4 @@
-"""A second process finds what the first has compiled, whole."""
+"""A second process reuses what the first has compiled, and never reads half an entry."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from tests.support.untrained_run import untrained
 
 UNTRAINED = "the folder of a run"
 BEFORE_JAX = "keep_compiled_code(); import jax"
-AFTER_JAX = "import jax; keep_compiled_code()"  # as in a process that Ray has started
+AFTER_JAX = "import jax; keep_compiled_code()"  # as in a process that Ray starts
 COUNT = """
 import jax.numpy as jnp
 from jax._src import monitoring
@@ -79,7 +79,7 @@ def test_nobody_reads_half_an_entry(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["one-cache"]
 
 
-def test_half_an_entry_that_a_killed_process_left_is_replaced(tmp_path):
+def test_half_an_entry_of_a_killed_process_is_replaced(tmp_path):
     cache = LRUCache(str(tmp_path), max_size=-1)
     (tmp_path / "one-cache").write_bytes(b"half")
     cache.put("one", b"a whole one")
@@ -162,7 +162,7 @@ def test_a_trial_of_a_sweep_prepares_jax(monkeypatch, tmp_path):
         trial.run_trial({}, None, tmp_path)
 
 
-def test_what_the_user_has_set_stays(monkeypatch):
+def test_the_settings_of_the_user_are_kept(monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
     monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
     keep_compiled_code()

@@ -1,4 +1,4 @@
-"""Train steps over several devices: the same update, each device with its part of the batch."""
+"""A train step over several devices gives the same update, each on its part of the batch."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from rlcar.config import make_config
 from rlcar.devices.data_parallel import over_devices
 from rlcar.errors import ConfigError
 
-# Devices of a CPU have to be asked for before JAX starts: a process of its own.
+# The number of CPU devices must be set before JAX starts, so the program is a process of its own.
 PROGRAM = """
 import json, sys
 import jax, numpy as np
@@ -74,25 +74,27 @@ def test_one_two_and_four_devices_give_the_same_update(algorithm):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert {devices: one["used"] for devices, one in found.items()} == {
+    assert {devices: result["used"] for devices, result in found.items()} == {
         "1": [1],
         "2": [2],
         "4": [4],
     }
     for devices in ("2", "4"):
-        # Dreams are split too: what each does whole is draws, percentiles and the optimizer.
+        # Imagination is split as well. Only draws, percentiles and the optimizer are not.
         assert found[devices]["flops"] < 1.3 * found["1"]["flops"] / int(devices)
         assert found[devices]["params"] == pytest.approx(found["1"]["params"], rel=1e-4, abs=1e-5)
         for name, value in found["1"]["metrics"].items():
             assert found[devices]["metrics"][name] == pytest.approx(value, rel=2e-3, abs=1e-4), name
 
 
-def test_more_devices_than_there_are_is_one_sentence():
-    with pytest.raises(ConfigError, match=r"learner_devices = 64: this process sees \d+ \(cpu\)"):
+def test_too_few_devices_are_one_sentence():
+    with pytest.raises(
+        ConfigError, match=r"learner_devices = 64: this process sees \d+ devices \(cpu\)"
+    ):
         over_devices(lambda state, batches: state, 64)
 
 
-def test_nans_are_sought_on_one_device():
+def test_the_search_for_nans_needs_a_single_device():
     with jax.debug_nans(True), pytest.raises(ConfigError, match="set it to 1"):
         over_devices(lambda state, batches: state, 2)
 
@@ -103,8 +105,8 @@ def test_nans_are_sought_on_one_device():
         (["training.learner_devices=3"], "batch_size 8 is not a multiple"),
         (["algorithm=ppo", "training.cars=6", "training.learner_devices=4"], "cars 6 is not a mul"),
         (["algorithm=ppo", "training.blocks_per_call=2", "training.learner_devices=2"], "one prog"),
-        (["replay.on_device=true", "training.learner_devices=2"], "on_device is for one device"),
-        (["algorithm=ppo", "replay.on_device=true"], "before, not for ppo on 1"),
+        (["replay.on_device=true", "training.learner_devices=2"], "on_device needs one device"),
+        (["algorithm=ppo", "replay.on_device=true"], "run trains ppo on 1"),
     ],
 )
 def test_a_batch_that_cannot_be_split_evenly_or_is_on_one_device_is_refused(overrides, reason):

@@ -4,6 +4,7 @@ import pytest
 
 from docs._generate import check_site, links, markdown
 from docs._generate.check_site import problems
+from docs._generate.docstrings import convert
 
 PAGE = links.DOCS / "page.md"
 
@@ -76,3 +77,17 @@ def test_a_style_that_fetches_from_elsewhere_is_found(tmp_path, monkeypatch):
     (tmp_path / "site.css").write_text("@import 'https://fonts.example/x.css';")
     (found,) = problems(tmp_path)
     assert found == "site.css fetches something from another host"
+
+
+def test_a_table_of_a_docstring_becomes_a_table_of_the_page():
+    lines = ["| Name | Unit |", "| ---- | ---- |", "| `x`  | px,  |", "|      | y up |"]
+    assert convert(lines) == [
+        ".. list-table::",
+        "   :header-rows: 1",
+        "",
+        "   * - Name",
+        "     - Unit",
+        "   * - ``x``",
+        "     - px, y up",
+        "",
+    ]

@@ -1,4 +1,4 @@
-"""Spaces of Gymnasium as arrays, and what is refused."""
+"""The adapter converts Gymnasium's spaces to arrays and refuses unsupported ones."""
 
 import gymnasium
 import numpy as np

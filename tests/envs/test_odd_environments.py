@@ -1,4 +1,4 @@
-"""Odd environments: each trains or is refused with one sentence, and each one made is closed."""
+"""Unusual environments train or are refused with one sentence, and all are closed."""
 
 import logging
 
@@ -39,7 +39,7 @@ SETTINGS = (
 
 @pytest.fixture
 def ledger(tmp_path, monkeypatch):
-    """The folder in which environments note that they were made and closed."""
+    """Returns the folder in which environments record that they were made and closed."""
     folder = tmp_path / "ledger"
     folder.mkdir()
     monkeypatch.setenv(LEDGER, str(folder))
@@ -59,7 +59,7 @@ def test_what_is_only_odd_is_learned_from_and_closed(name, tmp_path, ledger):
     outcome = train(config, tmp_path / "run")
     assert outcome.summary["env_steps"] == 64
     still_open, made = open_environments(ledger)
-    assert made >= 2 + 16 + 1  # cars, episodes of the evaluation, and a look at the spaces
+    assert made >= 2 + 16 + 1  # cars, episodes of the evaluation, and one to read the spaces
     assert not still_open
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_learned_from_is_refused_in_one_sentence_and_closed(name,
     assert id_of(name) in str(caught.value)
     still_open, made = open_environments(ledger)
     assert made >= 1
-    # What fails while it is being made is nobody's to close.
+    # An environment that fails while it is made cannot be closed.
     assert len(still_open) == (1 if name == "bad-init" else 0)
 
 

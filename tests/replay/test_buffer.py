@@ -1,4 +1,4 @@
-"""What goes in comes out, in windows, evenly, and exactly again after a restore."""
+"""The replay buffer returns what was inserted, in uniform windows, also after a restore."""
 
 import time
 
@@ -24,7 +24,7 @@ def make_replay(seed=0, **changes) -> Replay:
 
 
 def make_trajectory(cars, first_id=0, version=0, length=T, spec=SPEC) -> Trajectory:
-    """Rewards tell car and step, 100 x car + step; observations and actions repeat them."""
+    """Returns a trajectory with rewards 100 x car + step; observations and actions repeat them."""
     car = first_id + np.arange(cars)
     reward = (100 * car + np.arange(length)[:, None]).astype(np.float32)  # [T, N]
     step = np.broadcast_to(np.arange(length)[:, None], (length, cars))
@@ -189,7 +189,7 @@ def test_flags_that_contradict_each_other_are_found(field, step, value, reason):
 
 
 @pytest.mark.parametrize("field", ["observation", "previous_action", "reward"])
-def test_memory_that_went_bad_is_found(field):
+def test_corrupted_memory_is_found(field):
     replay = make_replay()
     replay.insert(make_trajectory(cars=2))
     replay._slots._rings[field][1, 5] = np.nan
@@ -235,7 +235,7 @@ def test_a_state_is_a_snapshot_that_survives_a_save(tmp_path):
 
 
 @pytest.mark.parametrize("later", [[], [1], [3, 4], [4, 4], [9, 9, 5]])
-def test_a_whole_state_and_what_came_since_are_the_state_of_now(later):
+def test_a_whole_state_and_the_part_written_since_give_the_present_state(later):
     replay = make_replay()
     replay.insert(make_trajectory(cars=7))
     whole, mark = replay.state(), replay.slots_inserted

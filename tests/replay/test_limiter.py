@@ -1,4 +1,4 @@
-"""The ratio of sampled to inserted steps holds."""
+"""The limiter keeps the ratio of sampled to inserted steps."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""A replay's size beside the memory that there is, of a host and of a container."""
+"""The size of a replay buffer is compared with the memory of a host or a container."""
 
 import re
 
@@ -35,7 +35,7 @@ def test_the_need_is_what_the_rings_hold():
     assert need.env_step == rings.nbytes() / 640
 
 
-def test_both_numbers_are_said_at_the_start():
+def test_needed_and_available_memory_are_reported_at_the_start():
     config = config_of(500_000, 500_000)
     lines = check_memory(config, replay_need(config, CAMERA), Memory(24 * GB, 20 * GB))
     assert lines == [
@@ -110,7 +110,7 @@ V1 = {
     "sys/fs/cgroup/memory/memory.limit_in_bytes": 2**63 - 4096,
     "sys/fs/cgroup/memory/memory.usage_in_bytes": 9 * GB,
 }
-# Docker shows a container its own cgroup as the root, under the path that the host knows.
+# In a container Docker mounts the container's cgroup as the root, but reports the host's path.
 DOCKER = {
     "proc/self/cgroup": "0::/docker/abc",
     "sys/fs/cgroup/memory.max": 4 * GB,

@@ -1,4 +1,4 @@
-"""A replay whose steps lie elsewhere, in several places or in a device, is the same replay."""
+"""A replay buffer gives the same data if its slots lie in shards or on a device."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ CONFIG = ReplayConfig(capacity_env_steps=66, min_env_steps=1, batch_size=5, batc
 
 
 def in_process(shards, spec=SPEC):
-    """As many rings in this process, and who asks them."""
+    """Returns shards in this process and the function that calls them."""
     rings = [Rings(spec, T, -(-capacity_in_slots(CONFIG, T) // shards)) for _ in range(shards)]
     return rings, lambda calls: [
         getattr(rings[one.shard], one.method)(*one.arguments) for one in calls
@@ -29,7 +29,7 @@ def in_process(shards, spec=SPEC):
 
 
 def make_replay(shards=0, spec=SPEC):
-    """So many shards in this process; "device" for one in JAX's."""
+    """Returns slots in `shards` shards of this process, or on JAX's device for "device"."""
     slots = None
     if shards == "device":
         slots = DeviceRings(spec, T, capacity_in_slots(CONFIG, T))
@@ -84,8 +84,10 @@ def test_any_number_of_shards_and_a_device_give_the_batches_of_none(shards, bloc
 @pytest.mark.parametrize(
     ("before", "after"), [(0, 3), (3, 0), (2, 4), (0, "device"), ("device", 0), ("device", 2)]
 )
-def test_a_save_does_not_know_where_the_steps_lay(tmp_path, monkeypatch, before, after):
-    monkeypatch.setattr("rlcar.replay.rings._PART_BYTES", 700)  # so that it goes in many parts
+def test_a_checkpoint_does_not_depend_on_where_the_slots_lay(tmp_path, monkeypatch, before, after):
+    monkeypatch.setattr(
+        "rlcar.replay.rings._PART_BYTES", 700
+    )  # so that the checkpoint is written in many parts
     monkeypatch.setattr("rlcar.replay.buffer._ROWS_AT_ONCE", 3)
     monkeypatch.setattr("rlcar.replay.device_rings._ROWS", 4)
     source = make_replay(before)
@@ -144,7 +146,7 @@ def test_shards_share_the_memory_evenly():
     assert [one.nbytes() // row_bytes(SPEC, T) for one in rings] == [4, 4, 3]
 
 
-def test_a_replay_that_its_device_cannot_hold_is_one_sentence():
+def test_a_device_with_too_little_memory_is_one_sentence():
     with pytest.raises(
         ConfigError, match=r"cannot allocate the 9\.48e\+03 GB .* lower replay.capacity"
     ):

@@ -1,4 +1,4 @@
-"""Environments of Gymnasium in the loop: their episodes, their images, and whole trainings."""
+"""Rollouts of Gymnasium environments: episodes, images and whole trainings."""
 
 import json
 
@@ -16,7 +16,7 @@ from rlcar.replay import Replay
 from rlcar.runs.run import find_save
 from rlcar.training.loop import train
 from rlcar.types import Policy, Weights
-from rlcar.viewing.seat import load_seat
+from rlcar.viewing.car_policy import load_car_policy
 
 SETTINGS = (
     "training.cars=2",
@@ -28,7 +28,7 @@ CATCH = make_config(mode="test", environment="rlcar/Catch-v0", overrides=SETTING
 
 
 def _sees(time_step):
-    """The columns of ball and paddle, in cells."""
+    """Returns the columns of ball and paddle, in cells."""
     cells = np.asarray(time_step.image)[:, ::2, ::2, 0] > 0
     return cells[:, :-1].any(axis=1).argmax(axis=1), cells[:, -1].argmax(axis=1)
 
@@ -48,7 +48,7 @@ NATIVE = CATCH.model_copy(
 )
 
 
-def test_who_sees_the_ball_catches_it():
+def test_a_policy_that_follows_the_ball_catches_it():
     shares = []
     assert make_evaluation(NATIVE, EYES, on_share=shares.append)(None).metrics == {
         "evaluation/episode_reward": 1.0,
@@ -94,7 +94,7 @@ def test_a_training_from_pixels_runs_is_reported_and_resumes(tmp_path):
     again = train(longer, tmp_path / "run", find_save(tmp_path, str(tmp_path / "run"), None))
     assert again.summary["env_steps"] == 640
     with pytest.raises(UserError, match="is a run of rlcar/Catch-v0, which has no tracks"):
-        load_seat(tmp_path / "run")
+        load_car_policy(tmp_path / "run")
 
 
 @pytest.mark.long
@@ -138,7 +138,7 @@ def test_an_algorithm_that_cannot_says_which_can(algorithm, environment, words):
         make_agent(config, spec_of(config))
 
 
-def test_a_look_at_a_policy_ends_when_it_is_asked_to():
+def test_an_evaluation_ends_when_it_is_asked_to():
     assert make_evaluation(NATIVE, EYES, lambda: True)(None) is None
 
 

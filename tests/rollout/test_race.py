@@ -1,4 +1,4 @@
-"""Trajectories as the replay wants them, and a drive that can be saved."""
+"""Rollouts of the race: trajectories for the replay buffer, and states that can be saved."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ WEIGHTS = Weights(7, {"throttle": jnp.float32(1.0)})
 
 
 def _act(params, carry, time_step: TimeStep, key, explore):
-    """Steers at random; the carry counts the steps, so that it is part of what must be saved."""
+    """Steers at random; its carry counts the steps and must therefore be saved as well."""
     steering = jax.random.uniform(key, (len(time_step.reward),), minval=-1.0)
     throttle = jnp.full_like(steering, params["throttle"]) - 0.001 * (carry % 7)
     return carry + 1, jnp.stack([steering, throttle], axis=1)
@@ -39,7 +39,7 @@ def _joined(blocks: list[Trajectory]) -> Trajectory:
 
 @pytest.fixture(scope="module")
 def drive():
-    """A long drive: its trajectory end to end, its episodes, and the state after block 2."""
+    """Returns a long trajectory, its episodes, and the state after block 2."""
     rollout, blocks, episodes = make_rollout(), [], []
     for block in range(BLOCKS):
         if block == 2:
@@ -139,7 +139,7 @@ def test_what_was_saved_does_not_change_with_further_driving():
         np.testing.assert_array_equal(saved[name], array)
 
 
-def test_the_cars_of_another_setting_are_refused(drive):
+def test_the_cars_of_other_settings_are_refused(drive):
     saved = {name: array[:2] if array.ndim else array for name, array in drive[2].items()}
     with pytest.raises(CheckpointError, match=r"do not fit this run.*training\.cars"):
         make_rollout().restore(saved)
@@ -161,7 +161,7 @@ def test_td3_explores_evenly_until_its_first_train_step_and_near_its_actor_after
     params = agent.learner.policy_params(agent.learner.init(0))
 
     def explored(version: int) -> tuple[np.ndarray, np.ndarray]:
-        """Actions `[M, A]`, and what the actor alone would have done."""
+        """Returns actions `[M, A]`, and those of the actor without exploration."""
         drive = make_any_rollout(config, agent.policy)
         block = drive.collect(Weights(version, params))[0]
         seen = block.observation[:-1].reshape(-1, spec.observation_size)
@@ -170,10 +170,12 @@ def test_td3_explores_evenly_until_its_first_train_step_and_near_its_actor_after
         acted = block.previous_action[1:].reshape(-1, spec.action_size)
         return acted, meant
 
-    by_chance, _ = explored(0)
-    np.testing.assert_allclose(by_chance.mean(axis=0), 0.0, atol=0.15)
-    np.testing.assert_allclose(by_chance.std(axis=0), 1 / np.sqrt(3), atol=0.06)  # of an even one
-    assert len(np.unique(by_chance)) > 0.9 * by_chance.size
+    random_actions, _ = explored(0)
+    np.testing.assert_allclose(random_actions.mean(axis=0), 0.0, atol=0.15)
+    np.testing.assert_allclose(
+        random_actions.std(axis=0), 1 / np.sqrt(3), atol=0.06
+    )  # of a uniform distribution
+    assert len(np.unique(random_actions)) > 0.9 * random_actions.size
     acted, meant = explored(1)
     # The noise of Fujimoto et al. (2018), Sec. 6.1.
     np.testing.assert_allclose((acted - meant).std(axis=0), 0.1, rtol=0.15)

@@ -147,7 +147,7 @@ def test_all_runs_of_a_folder_are_seen_those_too_that_begin_later(run_folder):
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no folder of runs"):
+    with pytest.raises(UserError, match="is not a folder of runs"):
         RunsReader(tmp_path / "nosuch").statuses()
     with pytest.raises(UserError, match="is not a run"):
         RunReader(tmp_path)

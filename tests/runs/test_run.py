@@ -57,7 +57,7 @@ def test_a_name_that_already_is_a_run_is_refused_with_the_way_to_continue_it(tmp
 
 def test_a_run_that_died_before_its_first_checkpoint_is_begun_again_as_both_messages_say(tmp_path):
     make_run(tmp_path / "mine")
-    again = f"begin it again with: rlcar train --resume auto --name mine --runs {tmp_path}"
+    again = f"start it again with: rlcar train --resume auto --name mine --runs {tmp_path}"
     with pytest.raises(UserError, match=f"already holds a run: {again}"):
         new_run_folder(tmp_path, "mine", CONFIG)
     with pytest.raises(CheckpointError, match=again):
@@ -95,7 +95,7 @@ def test_a_best_policy_is_no_checkpoint_to_go_on_from(tmp_path):
     make_run(tmp_path, 256)
     best = save_at(tmp_path / "best", 256, metric=3.0)
     with pytest.raises(
-        UserError, match="holds a policy alone: continue its run with: rlcar train --resume "
+        UserError, match="holds only a policy: continue its run with: rlcar train --resume "
     ):
         find_save(tmp_path, str(best.path), None)
 

@@ -75,7 +75,7 @@ def test_a_checkpoint_that_is_named_from_inside_its_folder_is_found(tmp_path, mo
     assert find_save(tmp_path, "step-000000128", None).env_steps == 128
     best = save_at(tmp_path / "runs/x/best", 256, metric=3.0)
     monkeypatch.chdir(best.path)
-    with pytest.raises(UserError, match="holds a policy alone"):
+    with pytest.raises(UserError, match="holds only a policy"):
         find_save(tmp_path, ".", None)
 
 

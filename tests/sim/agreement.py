@@ -1,4 +1,4 @@
-"""The simulator's rays and verdicts beside the brute-force reference, on random poses."""
+"""Compares rays and on-road decisions of the simulator with the brute-force reference."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from tests.sim.brute_force import Pose, distance_to_centre_line_px, ray_distance
 
 
 def compare(config: TrackConfig, seeds: range, poses: int, seed: int = 0):
-    """Returns ray errors in px, and how far from the road's border the wrong verdicts are."""
+    """Returns ray errors in px, and the distances of wrong on-road decisions from the border."""
     world = make_world(
         RaceConfig(track=config), make_pool(seeds, config), make_backend(np), "fixed"
     )

@@ -1,4 +1,4 @@
-"""The sensors and the road in float64, by trying every edge: slow, short, and obviously right."""
+"""A reference of the sensors and the road in float64 that tests every edge: slow and simple."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ RANGE_PX = 150.0
 
 
 class Pose(NamedTuple):
-    """N cars on one track, screen coordinates (y down); all `[N]` float64."""
+    """N cars on one track in screen coordinates (y down), each field `[N]` float64."""
 
     x_px: np.ndarray
     y_px: np.ndarray

@@ -1,4 +1,4 @@
-"""The same race bit for bit: NumPy and JAX, any batch size, scan or single calls, 32 or 64 bits."""
+"""The race has the same bits in NumPy and JAX, at any batch size, in a scan and in single calls."""
 
 import functools
 import hashlib
@@ -150,7 +150,7 @@ def test_single_jitted_calls_repeat_the_scan(name):
 
 
 def test_on_a_cpu_a_step_is_one_kernel():
-    """XLA would otherwise start some 50 of them, which takes longer than a step of 64 cars."""
+    """Starting about 50 kernels would take longer than a step of 64 cars."""
     race = make_race(CONFIGS["grand-prix"], _pool("grand-prix"))
     state, _ = race.reset(np.arange(8, dtype=np.int32), SEED)
     compiled = jax.jit(race.step).lower(state, np.zeros((8, 2), np.float32)).compile().as_text()

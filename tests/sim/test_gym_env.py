@@ -1,4 +1,4 @@
-"""The Gymnasium face of the race."""
+"""The race as a Gymnasium environment."""
 
 import gymnasium
 import numpy as np

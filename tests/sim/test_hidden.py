@@ -1,4 +1,4 @@
-"""What an episode hides: the rival's place, the delay, bad sensors; drawn by car and episode."""
+"""Hidden conditions of an episode: start of the rival, delay, and errors of the sensors."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,9 @@ def test_the_rival_keeps_its_pace_on_the_road_and_is_seen_and_hit():
     for car in range(8):
         gap_px = np.linalg.norm(tracks[car].centre_px - after[car], axis=1).min()
         assert gap_px < tracks[car].half_width_px
-    assert len({tuple(one) for one in after[::8].round().tolist()}) > 10  # other starts, one track
+    assert (
+        len({tuple(start) for start in after[::8].round().tolist()}) > 10
+    )  # other starts, one track
     crashes = 0
     for _ in range(700):  # parked on the middle of the road, while the rival comes by
         state, _, events = race.step(state, action)

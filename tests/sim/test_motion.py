@@ -1,4 +1,4 @@
-"""Cars on the integer grid follow the formulas in the world's contract."""
+"""Cars on the integer grid follow the formulas of their dynamics."""
 
 import numpy as np
 import pytest
@@ -140,7 +140,7 @@ def test_guessed_quotients_and_roots_are_corrected_to_the_exact_ones():
 def test_a_slow_single_track_car_drives_the_circle_of_its_wheelbase():
     steps = 400
     rows = _drive(steps, 1.0, 0.01, speed=1.0, grip=0.5)
-    assert rows[-1, 2] == pytest.approx(0.2, abs=0.05)  # drag against a hundredth of throttle
+    assert rows[-1, 2] == pytest.approx(0.2, abs=0.05)  # drag balances a hundredth of the throttle
     radius_px = WHEELBASE_PX / np.tan(np.deg2rad(30))
     turned_rad = np.diff(np.unwrap(np.deg2rad(rows[:, 3])))
     np.testing.assert_allclose(rows[1:, 2] / turned_rad, radius_px, rtol=0.01)
@@ -151,7 +151,7 @@ def test_past_its_grip_a_single_track_car_understeers(grip):
     rows = _drive(30, -1.0, 0.5, speed=7.0, grip=grip)
     turned_rad = np.diff(np.unwrap(np.deg2rad(rows[:, 3])))
     np.testing.assert_allclose(-turned_rad * rows[1:, 2], grip, rtol=2e-3)
-    # The same corner, slower: now the wheel decides, and the bend is tighter.
+    # A slower car has enough grip, so it turns more tightly.
     slow = _drive(2, -1.0, 0.0, speed=2.0, grip=grip)
     assert abs(np.diff(np.deg2rad(slow[:, 3]))[0]) / slow[0, 2] > 3 * abs(turned_rad[0]) / 7.0
 

@@ -1,4 +1,4 @@
-"""The rules of the race: laps, crashes, time-outs, rewards, and what a reset keeps apart."""
+"""The rules of the race: laps, crashes, time limits, rewards and resets."""
 
 import jax
 import jax.numpy as jnp

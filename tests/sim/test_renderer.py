@@ -1,4 +1,4 @@
-"""Pictures of races: what must be seen is there, in its colour and place."""
+"""Pictures of races show every object in its colour and place."""
 
 import numpy as np
 import pytest

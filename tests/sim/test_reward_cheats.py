@@ -1,4 +1,4 @@
-"""No way around driving: whatever is not a lap scores below an honest slow one."""
+"""The progress reward pays no other behaviour as much as an honest slow lap."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def _returns(world, drive, reward="progress"):
     return total, lapped
 
 
-# A single-track car cannot turn round on the spot, so two of the cheats are the classic car's.
+# A single-track car cannot turn on the spot, so only the classic car can use two of the cheats.
 TRIED = [("classic", cheat) for cheat in CHEATS] + [
     ("grand-prix-1", cheat) for cheat in CHEATS if cheat not in ("wrong way", "oscillate")
 ]
@@ -97,7 +97,7 @@ def test_the_progress_reward_pays_no_cheat_as_much_as_a_slow_lap(world, cheat):
 
 
 def test_the_documented_reward_pays_for_circling_as_its_contract_says():
-    """Why it is not the default: speed is paid wherever it leads."""
+    """It pays for speed in any direction, which is why it is not the default."""
     honest, lapped = _returns("classic", _slow_lap, "documented")
     assert lapped.all()
     circled, laps = _returns("classic", _circle, "documented")

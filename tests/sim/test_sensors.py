@@ -1,14 +1,19 @@
 """Sensors and the road against a brute-force reference in float64."""
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from rlcar.config import make_race_config
-from rlcar.config.race import RaceConfig, TrackConfig
+from rlcar.config.race import RANGE_PX, RAY_ANGLES_DEG, RaceConfig, TrackConfig
 from rlcar.sim.backend import make_backend
 from rlcar.sim.race import make_world, observe
 from rlcar.sim.state import RaceState
 from rlcar.track import grid, make_pool
+from serve import live
 from tests.sim.agreement import compare
 
 
@@ -99,3 +104,11 @@ def test_a_mirrored_world_is_sensed_in_a_mirror():
     error_px = np.abs(readings[0] - readings[1][:, ::-1])
     assert error_px.mean() < 0.05
     assert (error_px > 1.0).mean() < 1e-3  # rays that graze a corner
+
+
+def test_the_live_page_draws_the_rays_that_the_simulator_has():
+    source = Path(live.__file__).with_name("page") / "js" / "road.js"
+    found = re.search(r"RAY_ANGLES = (\[.*\]), RANGE_PX = (\d+);", source.read_text())
+    assert found is not None
+    assert tuple(json.loads(found[1])) == RAY_ANGLES_DEG
+    assert int(found[2]) == RANGE_PX

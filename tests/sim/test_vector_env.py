@@ -1,4 +1,4 @@
-"""The vector environment: the race's own episodes, in Gymnasium's words."""
+"""The race as a Gymnasium vector environment."""
 
 import gymnasium
 import numpy as np

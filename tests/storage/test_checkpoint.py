@@ -192,7 +192,7 @@ def test_an_extra_file_cannot_take_a_name_that_is_not_its_own(tmp_path, name):
         ({"units": np.zeros(3, np.float64)}, r"units is float32, expected float64"),
         ({"more": np.zeros(3, np.float32)}, r"it has no array more"),
         ({"steps": 1.0}, r"steps is int64, expected float64"),
-        ({"steps": None}, r"it has an array steps that is not wanted"),
+        ({"steps": None}, r"it has an array steps, which this architecture lacks"),
     ],
 )
 def test_another_architecture_is_refused_by_the_name_of_the_array(tmp_path, change, message):
@@ -307,7 +307,7 @@ def test_the_newest_sound_save_is_one_whose_needs_are_sound_too(tmp_path, caplog
     flip_a_byte(tmp_path / "step-000000002" / "state.safetensors")
     assert checkpoint.latest_sound(tmp_path).env_steps == 1
     assert len(caplog.records) == 2
-    assert "step-000000003 is passed over: it is damaged (step-000000002" in caplog.text
+    assert f"skipping {tmp_path / 'step-000000003'}: it is damaged (step-000000002" in caplog.text
 
 
 def test_rewind_forgets_the_future_of_the_save_that_is_resumed(tmp_path):

@@ -249,7 +249,7 @@ def test_a_failure_is_warned_of_counted_and_made_good_with_the_next_save(tmp_pat
     (warning,) = [
         record.message for record in caplog.records if record.name == "rlcar.storage.mirror"
     ]
-    assert "training goes on, the next save tries again" in warning
+    assert "training continues, and the next save will try again" in warning
 
 
 def test_an_error_of_the_run_s_own_disk_does_not_end_the_mirror(tmp_path):

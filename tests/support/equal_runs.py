@@ -1,4 +1,4 @@
-"""Whether two runs are equal bit for bit: parameters, replay, counters and rows of metrics."""
+"""Compares two runs bit for bit: parameters, replay buffer, counters and rows of metrics."""
 
 import numpy as np
 
@@ -10,19 +10,19 @@ from rlcar.storage import checkpoint
 from rlcar.storage.arrays import read_arrays
 from rlcar.training.trainer import load_replay
 
-# What is measured with a clock, and so differs between any two runs.
+# Parts of the names of metrics that are measured with a clock and differ between any two runs.
 CLOCKED = ("_per_s", "/idle_share", "/simulators_busy_share", "run/train_seconds", "mirror/")
 
 
 def learned(folder):
-    """Everything in the newest checkpoint of a run, by name."""
+    """Returns all arrays in the newest checkpoint of a run by name."""
     save = checkpoint.latest(folder / "checkpoints")
     arrays = {"env_steps": np.asarray(save.env_steps)}
     files = [path for path in save.path.glob("*.safetensors") if "replay" not in path.name]
     assert files
     for path in files:
         arrays |= {f"{path.name}:{name}": array for name, array in read_arrays(path).items()}
-    # A checkpoint may hold the replay in two parts: which ones, the clock decides.
+    # A checkpoint may hold the replay buffer in two parts, whose sizes depend on the clock.
     config = load_config(checkpoint.config_path(save))
     whole, since = load_replay(save)
     capacity = int(whole["position"][0]) * config.training.block_length
@@ -33,7 +33,7 @@ def learned(folder):
 
 
 def rows(folder):
-    """The rows of metrics without what is measured with a clock."""
+    """Returns the rows of metrics without those that are measured with a clock."""
     return [
         {
             name: value

@@ -24,7 +24,7 @@ UNTOUCHED_LOGGER = (logging.NOTSET, [], False, [])
 
 
 def module_names() -> list[str]:
-    """The names of all our modules; `__main__` modules are programs, not libraries."""
+    """Returns the names of our modules, without `__main__` modules, which are programs."""
     names = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -35,7 +35,7 @@ def module_names() -> list[str]:
 
 
 def third_party_names(modules: list[str]) -> set[str]:
-    """The names of all foreign modules that ours import, anywhere in their source."""
+    """Returns the names of foreign modules that our sources import, also inside functions."""
     found = set()
     for name in modules:
         spec = importlib.util.find_spec(name)
@@ -50,7 +50,7 @@ def third_party_names(modules: list[str]) -> set[str]:
 
 
 def import_if_it_is_a_module(name: str) -> None:
-    """Imports a foreign module; ignores names that are not modules and packages we do not have."""
+    """Imports a foreign module; ignores names that are no modules or are not installed."""
     try:
         importlib.import_module(name)
     except ImportError:
@@ -58,7 +58,7 @@ def import_if_it_is_a_module(name: str) -> None:
 
 
 def state() -> dict[str, Any]:
-    """What an import must not change: one printable value for each name."""
+    """Returns everything that an import must not change, by name."""
     import jax
     import numpy as np
 
@@ -82,7 +82,7 @@ def state() -> dict[str, Any]:
 
 
 def functions_of_ours() -> Iterator[str]:
-    """Attributes of foreign modules and classes that hold a function from our sources."""
+    """Yields attributes of foreign modules and classes that hold a function of our sources."""
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         if not isinstance(module, ModuleType) or top in (*PACKAGES, "__main__"):

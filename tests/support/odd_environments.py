@@ -1,7 +1,7 @@
-"""Small real environments with odd spaces, values and habits, registered as `Odd/<name>-v0`.
+"""Small environments with unusual spaces, values and faults, registered as `Odd/<name>-v0`.
 
-Each writes a file into `$ODD_LEDGER` when it is made and another one when it is closed, in whatever
-process that happens.
+Each writes a file into the folder `$ODD_LEDGER` when it is made and another when it is closed, in
+whatever process this happens.
 """
 
 import os
@@ -25,11 +25,11 @@ TREE = {
 
 
 class OddError(Exception):
-    """What the environments here raise."""
+    """The error that these environments raise."""
 
 
 class Odd(gymnasium.Env):
-    """Gives samples of its space, unless it is told to do something else."""
+    """Returns samples of its space, or what its arguments say."""
 
     def __init__(
         self,
@@ -42,7 +42,11 @@ class Odd(gymnasium.Env):
         result=None,
         on=None,
     ):
-        """`give` and `first` are observations; `on` maps init, reset, step or close to a fault."""
+        """Makes the environment.
+
+        `give` is the observation of all steps and `first` that of a reset. `result` replaces what
+        `step` returns. `on` maps init, reset, step or close to the message of an error there.
+        """
         self.observation_space, self.action_space = observation, action
         self._give, self._first, self._reward = give, first, reward
         self._ends_after, self._result, self._on, self._steps = ends_after, result, on or {}, 0
@@ -96,7 +100,7 @@ class Global(Odd):
 
 
 class Third(Odd):
-    """Is interrupted by Ctrl-C while the third of its kind is being made."""
+    """Raises KeyboardInterrupt when the third environment of its kind is made."""
 
     def __init__(self):
         if len(list(Path(os.environ[LEDGER]).glob("made-*"))) == 2:
@@ -105,7 +109,7 @@ class Third(Odd):
 
 
 class Old(Odd):
-    """Gymnasium's interface before 0.26."""
+    """Has the interface of Gymnasium before version 0.26."""
 
     def reset(self):
         return np.zeros(2)
@@ -145,13 +149,13 @@ TRAINS = {
     "one-sided": ({"action": Box(0.0, np.inf, (2,))}, ("environment.action_limit=2.0",)),
     "bad-close": ({"on": {"close": "boom\nand more"}}, ()),
 }
-# name -> arguments of Odd; the image's size is small because a large one compiles for long
+# name -> arguments of Odd; images are small, because large ones take long to compile
 IMAGES = {
     "channels-first": {"observation": _image(3, 64, 64)},
     "grey": {"observation": _image(20, 30)},
     "camera": {"observation": Dict({"eye": _image(24, 32, 3), "speed": Box(0, 9, (1,))})},
 }
-# name -> (arguments of Odd, what the one sentence must say)
+# name -> (arguments of Odd, pattern of the error message)
 REFUSED = {
     "float-max-action": ({"action": Box(-HUGE, HUGE, (2,))}, r"entry \[0\] .*no finite bounds"),
     "endless-action": ({"action": Box(0.0, np.inf, (1,))}, "set environment.action_limit"),
@@ -224,7 +228,7 @@ _register()
 
 
 def open_environments(ledger):
-    """Those that were made and not closed, and how many were made."""
+    """Returns the environments that were made and not closed, and how many were made."""
     made = {path.name.removeprefix("made-") for path in Path(ledger).glob("made-*")}
     closed = {path.name.removeprefix("closed-") for path in Path(ledger).glob("closed-*")}
     return made - closed, len(made)

@@ -1,4 +1,4 @@
-"""File systems that are soon full."""
+"""Small file systems, for tests of full disks."""
 
 import contextlib
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 @contextlib.contextmanager
 def mounted_disk(folder: Path, size_kb: int) -> Iterator[Path]:
-    """Mounts a file system of so many kB at `folder`; skips the test where that is not allowed."""
+    """Mounts a file system of `size_kb` at `folder`; skips the test if mounting is not allowed."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", str(folder)]
     try:
@@ -18,7 +18,7 @@ def mounted_disk(folder: Path, size_kb: int) -> Iterator[Path]:
     except OSError:
         is_mounted = False
     if not is_mounted:
-        pytest.skip("may not mount a tmpfs here")
+        pytest.skip("mounting a tmpfs is not allowed here")
     try:
         yield folder
     finally:

@@ -1,4 +1,4 @@
-"""A trained run, made once a process, and an agent that compiles once for all of these tests."""
+"""A trained run and an agent that all tests of a process share."""
 
 import atexit
 import contextlib
@@ -42,13 +42,13 @@ def _agent(algorithm: str, settings: Section) -> Agent:
 
 
 def tiny_agent(config: Config, spec: object = SPEC) -> Agent:
-    """What `make_agent` returns, compiled once for all configs with the same agent."""
+    """Returns one agent, with its compiled code, for all configs with the same agent settings."""
     return _agent(config.algorithm, getattr(config, config.algorithm))
 
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-    """Lets train and evaluate share compiled code; nothing else about them changes."""
+    """Makes training and evaluation share compiled code inside the block."""
     with (
         mock.patch.object(train_module, "make_agent", tiny_agent),
         mock.patch.object(evaluate_run_module, "make_agent", tiny_agent),
@@ -58,7 +58,7 @@ def compiled_once() -> Iterator[None]:
 
 @functools.cache
 def trained() -> tuple[Path, Outcome]:
-    """The folder of a whole run, which no test may change, and its outcome."""
+    """Returns the folder of a complete run, which no test may change, and its outcome."""
     root = tempfile.mkdtemp(prefix="rlcar-test-")
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     folder = Path(root) / "tiny"

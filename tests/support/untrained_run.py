@@ -1,4 +1,4 @@
-"""Runs as training leaves them, without the training: a folder, its settings, its best policy."""
+"""Run folders as training writes them, but with an untrained policy."""
 
 import atexit
 import functools
@@ -16,7 +16,7 @@ from rlcar.types import Evaluation, Weights
 
 
 def write_run(folder: Path, config: Config, env_steps: int = 1000) -> Path:
-    """Writes the run of a policy that has learnt nothing yet; returns its folder."""
+    """Writes a run with an untrained policy; returns its folder."""
     agent = make_agent(config, spec_of(config))
     params = jax.device_get(agent.learner.policy_params(agent.learner.init(config.seed)))
     with Run(folder, config) as run:
@@ -26,7 +26,7 @@ def write_run(folder: Path, config: Config, env_steps: int = 1000) -> Path:
 
 @functools.cache
 def untrained(preset: str = "documented", name: str = "first") -> Path:
-    """The folder of such a run, made once a process, which no test may change."""
+    """Returns the folder of such a run, which all tests of a process share and none may change."""
     root = tempfile.mkdtemp(prefix="rlcar-test-")
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     return write_run(Path(root) / name, make_config(preset, "test"))

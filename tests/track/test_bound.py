@@ -1,4 +1,4 @@
-"""The lap-time bound against closed forms and hand-made sums."""
+"""The lap-time bound agrees with closed forms and sums computed by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The racing line: inside its borders, and as fast as grip and brakes allow."""
+"""The racing line lies inside its borders and is as fast as grip and brakes allow."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tracks: the same bits everywhere, and roads that can be driven."""
+"""Tracks have the same bits everywhere and can be driven."""
 
 import hashlib
 import json

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rlcar.cli import looking
+from rlcar.cli import profile
 from rlcar.config import make_config
 from rlcar.errors import UserError
 from rlcar.training.profiler import profile_sim, profile_train
@@ -45,12 +45,12 @@ def test_driving_alone_trains_nothing(tmp_path):
 
 def test_mistakes_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match="there are train and sim"):
-        looking.profile("everything")
+        profile.profile("everything")
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="cannot write"):
         profile_sim(make_tiny_config(), blocked, blocks=1)
-    with pytest.raises(UserError, match="blocks_per_call = 4 makes one program"):
+    with pytest.raises(UserError, match="blocks_per_call = 4 compiles all stages"):
         profile_train(make_config("fused-ppo"), tmp_path / "fused", blocks=1)
 
 

@@ -84,7 +84,7 @@ def test_a_block_that_poisons_the_losses_is_forgotten_and_training_ends_well(tmp
 
 
 def test_who_looks_for_a_nan_is_told_at_once(tmp_path):
-    with jax.debug_nans(True), pytest.raises(NonFiniteError, match="training stopped, no check"):
+    with jax.debug_nans(True), pytest.raises(NonFiniteError, match="training stopped; no check"):
         roll_back(NonFiniteError("model/loss is nan"), plain_config(), tmp_path)
 
 

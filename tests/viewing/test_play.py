@@ -11,8 +11,8 @@ import pytest
 from rlcar.config import make_race_config
 from rlcar.errors import UserError
 from rlcar.evaluation.drivers import full_throttle
+from rlcar.viewing.car_policy import CarPolicy
 from rlcar.viewing.play import play
-from rlcar.viewing.seat import Seat
 
 RACE = make_race_config("classic")
 
@@ -67,12 +67,12 @@ def test_a_crash_is_counted_and_the_same_track_starts_again():
     assert (played.laps, played.best_lap_steps) == (0, None)
 
 
-def test_the_space_bar_hands_the_wheel_to_the_policy():
+def test_the_space_bar_switches_to_the_policy():
     def think(step, observation):
         return {pygame.K_q} if step > 300 else {pygame.K_SPACE} if step == 1 else set()
 
-    seat = Seat(full_throttle, None, "full_throttle")
-    played = play(RACE, [20_000, 20_001], seat, frames_per_s=0, on_frame=Fingers(think))
+    policy = CarPolicy(full_throttle, None, "full_throttle")
+    played = play(RACE, [20_000, 20_001], policy, frames_per_s=0, on_frame=Fingers(think))
     assert played.laps == 1
 
 

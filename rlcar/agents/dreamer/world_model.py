@@ -33,8 +33,8 @@ from rlcar.agents.dreamer.settings import WorldModelConfig
 from rlcar.agents.dreamer.time_scan import scan, time_scan
 from rlcar.types import Batch, Metrics, Params, Spec
 
-_OPEN_LOOP_EVERY = 4  # steps from one start of a dream along the batch to the next
-_DRIFT_EVERY = 3  # steps of a dream from one that the dynamics learn from to the next
+_OPEN_LOOP_EVERY = 4  # steps between the starts of open-loop predictions in a window
+_DRIFT_EVERY = 3  # steps between those of a prediction that train the dynamics
 
 
 class WorldModel(NamedTuple):
@@ -48,13 +48,13 @@ class WorldModel(NamedTuple):
     prior: Callable  # (params, recurrent) -> log-probabilities [N, S, K]
     decode: Callable  # (params, feature [..., F]) -> symlog observation [..., O]
     decode_image: Callable  # (params, feature [N, F]) -> image [N, *image_shape], 0..1
-    # In place of the feature both take `entry=`, what their first weights make of it.
+    # Instead of the feature both accept `entry=`, its product with their first weights.
     reward: Callable  # (params, feature) -> two-hot logits [..., 255]
     continues: Callable  # (params, feature) -> logit [...]
 
 
 def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
-    """Builds the networks; the only place where their Haiku modules are put together."""
+    """Builds the networks; this is the only place that composes their Haiku modules."""
 
     def build() -> tuple:
         rssm = Rssm(config)
@@ -62,7 +62,7 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
         decoder = Mlp(config.units, config.decoder_layers, "decoder")
         observation_out = Linear(spec.observation_size, "observation_out")
         reward_in = Mlp(config.units, 1, "reward")
-        # Starts at zero reward everywhere, which spares the policy wild early dreams (Methods).
+        # The initial reward is zero everywhere, which avoids wild early predictions (Methods).
         reward_out = Linear(TWO_HOT_BINS, "reward_out", scale=0.0)
         continue_in = Mlp(config.units, 1, "continue")
         continue_out = Linear(1, "continue_out")
@@ -115,7 +115,7 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
 
 
 def features(state: RssmState) -> jax.Array:
-    """What every head looks at: `[..., D + S * K]`."""
+    """Returns the input of every head: `[..., D + S * K]`."""
     return jnp.concatenate([state.recurrent, state.latent], axis=-1)
 
 
@@ -126,9 +126,9 @@ def observe_step(
     action: jax.Array,
     is_first: jax.Array,
 ) -> jax.Array:
-    """Returns the recurrent state `[N, D]` that meets the next observation.
+    """Returns the recurrent state `[N, D]` before the next observation is taken into account.
 
-    An episode's first step forgets what came before: belief and action are zeroed.
+    At an episode's first step the earlier belief and action are replaced by zeros.
     """
     keep = 1.0 - is_first.astype(jnp.float32)[:, None]
     return model.advance(params, _kept(state, keep), model.encode_action(params, action * keep))
@@ -161,7 +161,7 @@ def observe(
     embedding = model.encode(
         params, observation.reshape(length * size, observation.shape[-1]), image
     )
-    # All that depends on no belief is done here, for all steps at once: `observe_step` in parts.
+    # As `observe_step`, but whatever depends on no belief is computed for all steps at once.
     keep = 1.0 - _time_major(batch.is_first).astype(jnp.float32)[..., None]
     action = (_time_major(batch.previous_action) * keep).reshape(length * size, -1)
     inside, seen_weight = split_posterior(params, config.recurrent_units)
@@ -193,17 +193,17 @@ def open_loop_losses(
     discount: float,
     key: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Losses at steps that were dreamt under the actions really taken; the key is consumed.
+    """Returns losses at steps predicted under the actions really taken; the key is consumed.
 
-    The heads': without it they see only filtered states, and dreams, whose latents are drawn group
-    by group, leave those: the crashes that the actor causes are not dreamt of, and the critic
-    values a policy at twice what it earns (docs/experiments.md). It is the latent overshooting of
-    Hafner et al. 2019 ("Learning latent dynamics for planning from pixels", section 4) for the
-    heads alone: with a gradient of theirs into the dynamics policies were unsteady.
+    Loss of the heads: without it the heads learn from filtered states only. Imagined states, whose
+    latent groups are sampled independently, differ from those: crashes that the actor causes are
+    not predicted, and the critic overestimates a policy twofold (docs/experiments.md). This is the
+    latent overshooting of Hafner et al. 2019 ("Learning latent dynamics for planning from pixels",
+    section 4) for the heads alone: with their gradient in the dynamics, policies were unstable.
 
-    The dynamics': one step from a dreamt state is to lead to what was really seen there, so that a
-    dream that has left the road it began on is drawn back ("data as demonstrator", Venkatraman et
-    al. 2015). No gradient flows into earlier steps, or into what was seen.
+    Loss of the dynamics: one step from a predicted state should lead to what was really observed,
+    so that a prediction that has drifted away returns ("data as demonstrator", Venkatraman et al.
+    2015). No gradient flows into earlier steps or into the observed posterior.
     """
     length = min(config.open_loop_length, batch.reward.shape[1] // 2)
     starts = jnp.arange(0, batch.reward.shape[1] - length, _OPEN_LOOP_EVERY)
@@ -236,22 +236,40 @@ def open_loop_losses(
     goes_on = discount * (1.0 - is_terminal.astype(jnp.float32))
     continue_logits = model.continues(params, flat).reshape(length, number)
     continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
-    # Beyond the end of its episode a dream has no counterpart.
+    # Beyond the end of its episode a prediction has no counterpart.
     is_first = follow(_time_major(batch.is_first))
     is_same = jnp.cumsum(is_first.astype(jnp.int32), axis=0) == 0
 
     heads = jnp.mean(jnp.where(is_same, reward + continues, 0.0))
     losses = {"open_loop": config.open_loop_scale * heads}
     if config.open_loop_dynamics_scale > 0:
-        some = slice(min(_DRIFT_EVERY, length) - 1, None, _DRIFT_EVERY)
-        seen = jax.lax.stop_gradient(follow(observed.posterior)[some])
-        states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
-        actions = action.reshape(length, number, -1)[some].reshape(states.latent.shape[0], -1)
-        recurrent = model.advance(params, states, model.encode_action(params, actions))
-        drift = categorical_kl(seen, model.prior(params, recurrent).reshape(seen.shape))
-        drift = jnp.mean(jnp.where(is_same[some], drift, 0.0))
+        posterior, actions = follow(observed.posterior), action.reshape(length, number, -1)
+        drift = _drift_loss(model, params, posterior, before, actions, is_same)
         losses["open_loop_dynamics"] = config.open_loop_dynamics_scale * drift
     return losses
+
+
+def _drift_loss(
+    model: WorldModel,
+    params: Params,
+    posterior: jax.Array,
+    before: RssmState,
+    action: jax.Array,
+    is_same: jax.Array,
+) -> jax.Array:
+    """Returns the KL from `posterior [L, N, S, K]` to the prior one step after predicted states.
+
+    `before [L, N, ...]` are the states that the actions `[L, N, A]` leave. Steps that are not of
+    the same episode, by `is_same [L, N]`, count as zero.
+    """
+    length = posterior.shape[0]
+    some = slice(min(_DRIFT_EVERY, length) - 1, None, _DRIFT_EVERY)
+    seen = jax.lax.stop_gradient(posterior[some])
+    states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
+    actions = action[some].reshape(states.latent.shape[0], -1)
+    recurrent = model.advance(params, states, model.encode_action(params, actions))
+    drift = categorical_kl(seen, model.prior(params, recurrent).reshape(seen.shape))
+    return jnp.mean(jnp.where(is_same[some], drift, 0.0))
 
 
 def world_model_loss(
@@ -264,8 +282,8 @@ def world_model_loss(
 ) -> tuple[jax.Array, tuple[Observed, Metrics]]:
     """Prediction, dynamics and representation losses, averaged over `[B, T]`  (Eq. 2 to 4).
 
-    The key is consumed. The continue head learns `discount` times the chance of going on, so that
-    imagination needs no other discount (public code, `contdisc`).
+    The key is consumed. The continue head learns `discount` times the probability that the episode
+    continues, so that imagination needs no other discount (public code, `contdisc`).
     """
     observed = observe(model, config, params, batch, key)
     feature = features(observed.state)
@@ -282,7 +300,7 @@ def world_model_loss(
     continue_logits = model.continues(params, flat).reshape(length, size)
     continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
 
-    # Free bits: below `free_nats` neither side is pulled, so the model spends its effort on
+    # Free bits: below `free_nats` the KL has no gradient, so that the model concentrates on
     # prediction (Eq. 4).
     stop = jax.lax.stop_gradient
     dynamics = categorical_kl(stop(observed.posterior), observed.prior)

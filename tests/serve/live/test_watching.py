@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from benchmarks.processes import program
-from rlcar.cli.watching import watch
+from rlcar.cli.watch import watch
 from rlcar.errors import UserError
 from tests.serve.live.live_page import save_run
 from tests.serve.served import publish

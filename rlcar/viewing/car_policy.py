@@ -1,4 +1,4 @@
-"""One car, one step at a time: a policy at its wheel, for people who watch or take over."""
+"""Drives one car with a policy, step by step, for `rlcar play` and `rlcar render`."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ from rlcar.track import make_pool
 from rlcar.types import Array, Params, Policy, TimeStep
 
 
-class Seat:
-    """A policy that drives one car without exploring."""
+class CarPolicy:
+    """A policy and its memory, which drive one car without exploration."""
 
     def __init__(
         self,
@@ -36,19 +36,19 @@ class Seat:
         self._carry = policy.initial(1)
 
     def act(self, time_step: TimeStep) -> np.ndarray:
-        """Returns the action `[1, A]`; `time_step.is_first` forgets what came before."""
+        """Returns the action `[1, A]`; resets the memory where `time_step.is_first`."""
         self._key, key = jax.random.split(self._key)
         self._carry, action = self._act(self._params, self._carry, time_step, key, False)
         return np.asarray(action)
 
     @property
     def latent(self) -> np.ndarray | None:
-        """The world model's latent state `[S, K]`, when the policy has one."""
+        """The world model's latent state `[S, K]`; None for a policy without a world model."""
         return None if self._latent_of is None else np.asarray(self._latent_of(self._carry))[0]
 
 
 class Moment(NamedTuple):
-    """One car at one step, as it is drawn."""
+    """What is drawn of one car at one step."""
 
     time_step: TimeStep
     view: CarView
@@ -57,14 +57,14 @@ class Moment(NamedTuple):
     latent: np.ndarray | None
 
 
-def load_seat(path: Path) -> tuple[Config, Seat]:
+def load_car_policy(path: Path) -> tuple[Config, CarPolicy]:
     """Loads the policy of a run, or of one checkpoint of it."""
     folder = require_run(path)
     config = load_config(folder / "config.json")
     require_race(folder, config)
     agent = make_agent(config, SPEC)
     _, params = load_policy(folder, path, agent, config.seed)
-    return config, Seat(agent.policy, params, folder.name, _latent_of(config))
+    return config, CarPolicy(agent.policy, params, folder.name, _latent_of(config))
 
 
 def _latent_of(config: Config) -> Callable[[Any], Array] | None:
@@ -74,14 +74,14 @@ def _latent_of(config: Config) -> Callable[[Any], Array] | None:
     return functools.partial(load_dream_support().latent_of, config.algorithm_settings)
 
 
-def drive_once(seat: Seat, race_config: RaceConfig, track_seed: int) -> Iterator[Moment]:
-    """Drives one episode on one track; the first moment is the start."""
+def drive_episode(policy: CarPolicy, race_config: RaceConfig, track_seed: int) -> Iterator[Moment]:
+    """Yields each moment of one episode on one track, from the start."""
     pool = make_pool([track_seed], race_config.track)
     race = make_race(race_config, pool, xp=np, track_choice="fixed")
     state, time_step = race.reset(np.zeros(1, np.int32), 0)
-    yield Moment(time_step, race.view(state), False, 0, seat.latent)
+    yield Moment(time_step, race.view(state), False, 0, policy.latent)
     while not time_step.is_last[0]:
-        state, time_step, events = race.step(state, seat.act(time_step))
+        state, time_step, events = race.step(state, policy.act(time_step))
         lap_time_steps = int(events.lap_time_steps[0])
         crash = bool(events.is_crash[0])
-        yield Moment(time_step, race.view(state), crash, lap_time_steps, seat.latent)
+        yield Moment(time_step, race.view(state), crash, lap_time_steps, policy.latent)

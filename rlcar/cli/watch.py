@@ -12,44 +12,52 @@ from typing import Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, RUNS, Direct, Where, number, print_page
-from rlcar.devices import compile_cache
+from rlcar.cli.shared import (
+    MODELS,
+    RUNS,
+    TOKENS,
+    AllowAnonymous,
+    Auth,
+    Direct,
+    Host,
+    RunsFolder,
+    TokensFile,
+    Where,
+    number,
+    prepare_jax_on_cpu,
+    print_page,
+)
 from rlcar.errors import UserError
 from rlcar.system.user_folders import expanded
 
-_TOKENS = Path("~/.config/rlcar/tokens.json")
 _PORT = 8001
 _POLL_S = 0.2
-_BEGINS_S = 120.0  # a training on Ray takes its time until there is a run
+_WAIT_FOR_RUN_S = 120.0  # how long a training on Ray may take until its run exists
+_STOP_S = 10.0
 
 
 def watch(
     run: Annotated[
         str, typer.Argument(help="Run folder, or latest: the run below --runs that saved last.")
     ],
-    port: Annotated[int, number(0, 65_535, help="0 takes any free one.")] = _PORT,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, number(0, 65_535, help="Port to listen on; 0 takes a free one.")] = _PORT,
+    host: Host = "127.0.0.1",
     registry: Where = MODELS,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    runs: RunsFolder = RUNS,
     wait_s: Annotated[
         float, number(0, 1_000_000, help="Seconds to wait for the run to begin.")
     ] = 0.0,
-    auth: Annotated[bool, typer.Option("--auth", help="Only for those with a token.")] = False,
-    tokens: Annotated[
-        Path, typer.Option(envvar="RLCAR_TOKENS", help="The file they are kept in.")
-    ] = _TOKENS,
-    allow_anonymous: Annotated[
-        bool, typer.Option("--allow-anonymous", help="Outside loopback, without a token.")
-    ] = False,
+    auth: Auth = False,
+    tokens: TokensFile = TOKENS,
+    allow_anonymous: AllowAnonymous = False,
     direct: Direct = False,
 ) -> None:
-    """Opens the page where a run is watched, driven by hand, and seen to learn."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    """Opens the page on which a run can be watched and driven by hand while it learns."""
+    prepare_jax_on_cpu()
     folder = _await_run(run, runs, wait_s)
     from rlcar.config import load_config
     from rlcar.runs.run import require_race
 
-    compile_cache.prepare_jax()
     try:
         from serve.live.app import run_live
         from serve.live.session import open_live
@@ -66,7 +74,7 @@ def watch(
     )
     config = load_config(folder / "config.json")
     require_race(folder, config)
-    # The page needs no published version, so that there is none is no news here.
+    # The page needs no published version, so a registry without one is no reason to warn.
     logging.getLogger("serve.app").setLevel(logging.ERROR)
     live = open_live(registry, folder, config.race)
     run_live(live, settings, print_page, is_direct=direct)
@@ -75,8 +83,8 @@ def watch(
 def start_page(folder: Path, port: int, registry: str) -> None:
     """Runs `rlcar watch` in a process of its own, which ends with this one."""
     command = [sys.executable, "-m", "rlcar.cli", "watch", str(folder)]
-    command += ["--port", str(port), "--registry", registry, "--wait-s", str(_BEGINS_S)]
-    # In a session of its own: Ctrl-C is for the training, whose end is the page's.
+    command += ["--port", str(port), "--registry", registry, "--wait-s", str(_WAIT_FOR_RUN_S)]
+    # A session of its own keeps Ctrl-C for the training. The page ends when the training does.
     process = subprocess.Popen(
         command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, start_new_session=True
     )
@@ -84,7 +92,7 @@ def start_page(folder: Path, port: int, registry: str) -> None:
     def stop() -> None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10.0)
+            process.wait(_STOP_S)
         process.kill()
         process.wait()
 
@@ -92,7 +100,7 @@ def start_page(folder: Path, port: int, registry: str) -> None:
 
 
 def _await_run(run: str, runs: Path, wait_s: float) -> Path:
-    """Returns the run's folder, once there is one; raises UserError when there is none in time."""
+    """Returns the run's folder as soon as it exists; raises UserError if it does not in time."""
     from rlcar.runs.run import require_run
 
     deadline_s = time.monotonic() + wait_s

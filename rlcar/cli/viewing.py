@@ -1,0 +1,106 @@
+"""`rlcar dream`, `rlcar play` and `rlcar render`: look at what a policy does on this machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlcar.cli.shared import RunOrCheckpoint, TracksOption, console, number, prepare_jax_on_cpu
+from rlcar.config.race import RaceConfig
+from rlcar.errors import UserError
+
+if TYPE_CHECKING:
+    from rlcar.viewing.car_policy import CarPolicy
+
+_SHEET_TRACKS = 64  # the most that a sheet shows
+_SHEET_COLUMNS, _FEW_TRACKS, _FEW_COLUMNS = 8, 16, 4
+
+
+def dream(
+    run: RunOrCheckpoint,
+    tracks: TracksOption = "validation",
+    horizon: Annotated[int, number(1, 200, help="Number of steps to imagine.")] = 30,
+) -> None:
+    """Compares what a run's world model imagines with what happens: dream.json, .png and .gif."""
+    prepare_jax_on_cpu()
+    from rlcar.runs.run import require_run
+    from rlcar.viewing.dream import dream_run, print_dream
+
+    print_dream(dream_run(run, tracks, horizon))
+    console.print(f"written: {require_run(run)}/dream.json, dream.png, dream.gif", highlight=False)
+
+
+def play(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run whose policy takes over when the space bar is pressed."),
+    ] = None,
+    world: Annotated[
+        str | None,
+        typer.Option(
+            help="World to drive in: classic, grand-prix or a stage (default: the run's)."
+        ),
+    ] = None,
+    track: Annotated[
+        int | None, number(0, 2**31 - 1, help="Seed of the track (default: the test tracks).")
+    ] = None,
+) -> None:
+    """Opens a window to drive by hand: arrows, R restarts, N next track, space: policy, Q quits."""
+    prepare_jax_on_cpu()
+    from rlcar.track import TRACK_SETS
+    from rlcar.viewing.play import play as play_window
+
+    race, policies = _load([] if run is None else [run], world)
+    tracks = list(TRACK_SETS["test"]) if track is None else [track]
+    played = play_window(race, tracks, policies[0] if policies else None)
+    best = "" if played.best_lap_steps is None else f", the best in {played.best_lap_steps} steps"
+    console.print(f"laps: {played.laps}{best}; crashes: {played.crashes}", highlight=False)
+
+
+def render(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs: the first drives, the others are ghosts.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="File to write, ending in .gif, .mp4 or .png.")] = Path(
+        "lap.gif"
+    ),
+    world: Annotated[
+        str | None,
+        typer.Option(
+            help="World to drive in: classic, grand-prix or a stage (default: the first run's)."
+        ),
+    ] = None,
+    track: Annotated[int, number(0, 2**31 - 1, help="Seed of the track to drive.")] = 20_000,
+    sheet: Annotated[
+        str | None,
+        typer.Option(help="Draws the tracks of this set in place of a lap, e.g. circuits."),
+    ] = None,
+) -> None:
+    """Films a lap, or draws a sheet of tracks."""
+    prepare_jax_on_cpu()
+    from rlcar.evaluation.laps import track_seeds
+    from rlcar.viewing.render import render_lap, render_tracks, require_format
+
+    require_format(out)
+    if not runs and sheet is None:
+        raise UserError("nothing to draw: name a run, or a set of tracks with --sheet")
+    race, policies = _load(runs or [], world)
+    if sheet is not None:
+        seeds = track_seeds(sheet)[:_SHEET_TRACKS]
+        columns = _FEW_COLUMNS if len(seeds) <= _FEW_TRACKS else _SHEET_COLUMNS
+        render_tracks(out, race, seeds, columns=columns)
+    else:
+        console.print(render_lap(out, policies, race, track), highlight=False)
+    console.print(f"written: {out}", highlight=False)
+
+
+def _load(runs: list[Path], world: str | None) -> "tuple[RaceConfig, list[CarPolicy]]":
+    """Returns the race of `world`, else of the first run, else classic, and each run's policy."""
+    from rlcar.config import make_race_config
+    from rlcar.viewing.car_policy import load_car_policy
+
+    loaded = [load_car_policy(run) for run in runs]
+    policies = [policy for _, policy in loaded]
+    if world is not None or not loaded:
+        return make_race_config(world or "classic"), policies
+    return loaded[0][0].race, policies
