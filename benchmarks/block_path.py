@@ -56,7 +56,7 @@ class Sink:
 
 
 def blocks_per_s(make: object, take: object, count: int) -> float:
-    """Blocks a second with `IN_FLIGHT` of them on their way."""
+    """Returns blocks per second, with `IN_FLIGHT` blocks in flight."""
     began, on_their_way = time.perf_counter(), []
     for _ in range(count):
         if len(on_their_way) == IN_FLIGHT:

@@ -1,4 +1,4 @@
-"""Does a training that is killed a hundred times end as well as one that is left alone?
+"""Does a training with a hundred kills end with a policy as good as one without?
 
     python benchmarks/chaos.py [--kills 100] [--env-steps 196608] [--preset nano]
 
@@ -46,7 +46,7 @@ WINDOW_S = 3.0
 
 
 def train_arguments(options: argparse.Namespace) -> list[str]:
-    """What both trainings are started with."""
+    """Returns the arguments of both trainings."""
     settings = [
         f"training.env_steps={options.env_steps}",
         "training.checkpoint_every_s=2",
@@ -60,7 +60,7 @@ def train_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def undisturbed(cluster: ClusterConfig, folder: Path, arguments: list[str]) -> float:
-    """Trains in the same way and leaves it alone; returns the seconds it took."""
+    """Trains in the same way without kills; returns the seconds it took."""
     began_s = time.monotonic()
     with ray_runtime(cluster):
         address = ray.get_runtime_context().gcs_address
@@ -87,13 +87,13 @@ def quality(folder: Path) -> dict[str, Any]:
 
 
 def newest_counters(folder: Path) -> dict[str, Any]:
-    """The train steps at the end: the same for each env step whatever happened."""
+    """Returns the train steps at the end; their ratio to env steps must not depend on kills."""
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "learner/train_steps" in row]
     return {"train_steps": int(rows[-1]["learner/train_steps"])}
 
 
 def ray_over_local(env_steps: int) -> float:
-    """The figure of `ray_loop.py`, measured by itself in a process of its own."""
+    """Returns the figure of `ray_loop.py`, measured in a separate process."""
     command = [sys.executable, str(HERE / "ray_loop.py"), str(env_steps)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(said.strip())
@@ -103,7 +103,7 @@ def ray_over_local(env_steps: int) -> float:
 
 
 def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
-    """The peer's ratio and both trainings, as what is written."""
+    """Returns the content of the result file: the ratio of `ray_loop.py`, and both trainings."""
     ratio = ray_over_local(options.loop_env_steps)
     cluster = ClusterConfig(simulators=options.simulators)
     arguments = train_arguments(options)

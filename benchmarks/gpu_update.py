@@ -1,4 +1,4 @@
-"""How long does a train step take on a GPU, and what do command buffers make of it?
+"""How long does a train step take on a GPU, and how much do command buffers help?
 
     python benchmarks/gpu_update.py [--out FOLDER] [JOB ...]
 
@@ -31,14 +31,14 @@ BUFFERED = (
     "--xla_gpu_graph_min_graph_size=1 --xla_gpu_command_buffer_unroll_loops=true "
     "--xla_gpu_experimental_dynamic_slice_fusion_verify_offsets=false"
 )
-# Flags of XLA, and train steps for each call.
+# Name of a setting -> flags of XLA, and train steps for each call.
 SETTINGS = {
     "off": ("--xla_gpu_enable_command_buffer=", 8),
     "default": ("", 8),
     "buffered": (BUFFERED, 8),
     "buffered_singly": (BUFFERED, 1),
 }
-# The preset and what differs from it: 16 windows of 64 steps, as the public code, or 64 of 16.
+# Name of a case -> preset and settings: 16 windows of 64 steps, as in the public code, or 64 of 16.
 LONG = ["replay.batch_size=16", "replay.batch_length=64", "training.block_length=64"]
 SHORT = ["replay.batch_size=64", "replay.batch_length=16"]
 CASES = {
@@ -59,7 +59,7 @@ JOBS = [
     "medium_64x16/bfloat16/buffered",
 ]
 ROUNDS = 16
-COMPILING_S = 300.0  # after which those that are ready go first; seven at once took 136
+COMPILING_S = 300.0  # then the jobs that are ready start; seven at once compiled in 136 s
 
 
 def work(job: str, turn: Path, others: int, out: Path) -> None:
@@ -99,7 +99,7 @@ def work(job: str, turn: Path, others: int, out: Path) -> None:
 
 
 def kernels(run: Callable[[], int], name: str, out: Path) -> None:
-    """Writes which kernels a call spends its time in."""
+    """Writes the kernels of a call with the time that each takes."""
     import jax
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What honest clients of the policy server notice: latency, refusals, and whether it recovers.
+"""Honest clients of the policy server, which measure latency, refusals and recovery.
 
 They come from 127.0.0.1 and ask far less than any limit: 50 actions a second over connections that
 are kept, five a second over new connections, five health checks a second over new connections, and
@@ -31,16 +31,16 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Seen(NamedTuple):
-    """What honest clients noticed during some time."""
+    """The measurements of honest clients over some time."""
 
     latencies_ms: list[float]  # of actions
     health_ms: list[float]
     frame_gaps_ms: list[float]  # between two frames of a viewer of the page
     refused: Counter[str]  # by what happened
-    lags_ms: list[float]  # how late these clients themselves were: the machine is busy
+    lags_ms: list[float]  # delays of the clients themselves, on a busy machine
 
     def figures(self) -> dict[str, Any]:
-        """Sums them up; a share of time without any answer leaves its figure empty."""
+        """Summarises them; a figure without any response is None."""
         return {
             "honest_answers": len(self.latencies_ms),
             "honest_p50_ms": _percentile(self.latencies_ms, 50),
@@ -60,7 +60,7 @@ def _percentile(values: list[float], percent: float) -> float | None:
 
 
 class RefusedError(Exception):
-    """An answer that an honest client should not have got, in a few words."""
+    """A response that an honest client should not have received."""
 
 
 class Honest:
@@ -90,7 +90,7 @@ class Honest:
             yield self.seen
         finally:
             self.stop()
-            await asyncio.gather(*tasks)  # each waits for its answers, but not for ever
+            await asyncio.gather(*tasks)  # each waits for its responses, with a limit
             for _, writer in self._kept:
                 writer.transport.abort()
             self._kept.clear()
@@ -100,7 +100,7 @@ class Honest:
         self._is_over = True
 
     async def recovers(self, limit_s: float, within_s: float) -> bool:
-        """Asks over new connections until 20 answers in a row are good and come in time.
+        """Sends requests over new connections until 20 responses in a row are good and in time.
 
         Returns False when that does not happen within the limit.
         """
@@ -120,13 +120,13 @@ class Honest:
         return True
 
     async def _every(self, period_s: float, ask: Callable[[], Awaitable[None]]) -> None:
-        """Asks at fixed times, whether the last question was answered or not."""
+        """Sends requests at fixed times, even before the last response."""
         due_s = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             while not self._is_over:
                 self.seen.lags_ms.append(1e3 * max(0.0, time.perf_counter() - due_s))
                 tasks.create_task(ask())
-                # After a pause of this process the questions that it missed are not asked at once.
+                # After a pause of this process, the missed requests are not sent all at once.
                 due_s = max(due_s + period_s, time.perf_counter() - 5 * period_s)
                 await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
 
@@ -142,7 +142,7 @@ class Honest:
 
     @contextlib.asynccontextmanager
     async def _noted(self, who: str, latencies_ms: list[float]) -> AsyncIterator[None]:
-        """Notes how long the block took, or why it failed."""
+        """Records how long the `with` block took, or why it failed."""
         began_s = time.perf_counter()
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -157,9 +157,7 @@ class Honest:
     async def _ask_kept(self) -> None:
         async with self._noted("kept connection", self.seen.latencies_ms):
             while self._kept and self._kept[-1][0].at_eof():
-                self._kept.pop()[
-                    1
-                ].transport.abort()  # it was idle for so long that the server ended it
+                self._kept.pop()[1].transport.abort()  # the server closed it after a long idle time
             if self._kept:
                 connection = self._kept.pop()
             else:
@@ -188,7 +186,7 @@ class Honest:
                 raise RefusedError(str(status))
 
     async def _again(self, client: Callable[[], Awaitable[None]], who: str) -> None:
-        """Runs a client that stays connected; connects it again after it was cut off."""
+        """Runs a client that stays connected; reconnects it after a disconnection."""
         while not self._is_over:
             try:
                 await client()

@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # nothing is run on the card
+os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs on the GPU
 os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # there is no driver to ask
 
 import jax  # noqa: E402
@@ -49,7 +49,7 @@ _FREE = {
 
 
 def compiled_text(config: Config) -> str:
-    """Returns the program of one train step, compiled for the card above."""
+    """Returns the program of one train step, compiled for the GPU above."""
     card = topologies.get_topology_desc(platform="cuda", target_config=H200, topology="1x1x1")
     there = jax.sharding.SingleDeviceSharding(card.devices[0])
     learner = make_agent(config, SPEC).learner

@@ -1,4 +1,4 @@
-"""A load generator that costs little: prebuilt requests on kept connections, one process."""
+"""A cheap load generator: prebuilt requests over kept connections, in one process."""
 
 import asyncio
 import base64
@@ -14,7 +14,7 @@ import uvloop
 
 
 class Load(NamedTuple):
-    """What a run measured."""
+    """The measurements of one run."""
 
     latencies_ms: np.ndarray
     duration_s: float
@@ -29,7 +29,7 @@ class Load(NamedTuple):
 
 
 def post(url: str, path: str, body: bytes, headers: str = "") -> bytes:
-    """The bytes of a request."""
+    """Returns the bytes of a request."""
     host = urlsplit(url).netloc
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
@@ -39,7 +39,7 @@ def post(url: str, path: str, body: bytes, headers: str = "") -> bytes:
 
 
 def upgrade(url: str, path: str, *headers: str) -> bytes:
-    """The bytes of a request for a WebSocket."""
+    """Returns the bytes of a request that opens a WebSocket."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: {urlsplit(url).netloc}",
@@ -103,7 +103,7 @@ async def _lines(url: str, number: int) -> list[_Line]:
 
 
 def closed_loop(url: str, request: bytes, connections: int, duration_s: float) -> Load:
-    """Each connection asks again as soon as it is answered."""
+    """Sends the next request on each connection as soon as the response has arrived."""
 
     async def run() -> Load:
         lines = await _lines(url, connections)
@@ -129,7 +129,7 @@ def closed_loop(url: str, request: bytes, connections: int, duration_s: float) -
 
 
 def open_loop(url: str, request: bytes, per_s: float, duration_s: float) -> Load:
-    """Asks at fixed times, answered or not; latency counts from when it should have been sent."""
+    """Sends requests at fixed times, even before responses; latency counts from those times."""
 
     async def run() -> Load:
         idle = await _lines(url, 8)
@@ -163,7 +163,7 @@ def open_loop(url: str, request: bytes, per_s: float, duration_s: float) -> Load
 def sockets_at(
     url: str, path: str, frame: bytes, cars: int, per_s: float, duration_s: float
 ) -> Load:
-    """Cars with a WebSocket each send `frame` at a fixed rate; the answer must be binary too."""
+    """Sends `frame` at a fixed rate over several WebSockets; responses must be binary."""
 
     async def run() -> Load:
         parts = urlsplit(url)

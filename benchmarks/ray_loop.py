@@ -59,7 +59,7 @@ def ray_rate(config: Config, folder: Path, simulators: int = 1) -> float:
 
 
 def undisturbed_config(preset: str, env_steps: int) -> Config:
-    """A training that does nothing but train."""
+    """Returns the settings of a training without evaluations."""
     never = f"training.evaluate_every_env_steps={100 * env_steps}"
     overrides = [f"training.env_steps={env_steps}", never, "training.log_every_s=0.2"]
     return make_config(preset, overrides=overrides)

@@ -33,7 +33,7 @@ RLCAR = Path(sys.executable).with_name("rlcar")
 PEERS = ROOT / "benchmarks" / "peers"
 PEER_PYTHON = ROOT / ".venv-bench-serve" / "bin" / "python"
 BODY = json.dumps({"observation": [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]}).encode()
-# Ray then needs no task that waits for the client to hang up.
+# With this, Ray starts no task that waits for the client to disconnect.
 HEADERS = "x-request-disconnect-disabled: true\r\n"
 FRAME = (1).to_bytes(4, "little") + b"\0\0\1\0" + bytes(4) + np.full(6, 0.5, "<f4").tobytes()
 
@@ -81,7 +81,7 @@ def _bare(models: Path) -> contextlib.AbstractContextManager[Server]:
 
 
 def _peer(name: str, models: Path) -> contextlib.AbstractContextManager[Server]:
-    """Another server of Python policies, with one worker; in an environment of its own."""
+    """Another server for Python policies, with one worker, in a separate virtual environment."""
     port = free_port()
     os.environ["RLCAR_PEER_MODELS"] = str(models)
     os.environ["RLCAR_PEER_PATH"] = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
@@ -155,7 +155,7 @@ def _measure(server: Server) -> None:
 
 @contextlib.contextmanager
 def _hogs(number: int) -> Iterator[None]:
-    """Processes that take all the CPU that they get."""
+    """Runs processes that use all the CPU time that they get."""
     with contextlib.ExitStack() as stack:
         for _ in range(number):
             stack.enter_context(program([sys.executable, "-c", "while True: pass"]))
@@ -164,7 +164,7 @@ def _hogs(number: int) -> Iterator[None]:
 
 
 def _cpu_s(pid: int) -> float:
-    """CPU time of a process and all below it."""
+    """Returns the CPU time of a process and its descendants."""
     below: dict[int, list[int]] = {}
     times_s: dict[int, float] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

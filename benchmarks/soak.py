@@ -71,7 +71,7 @@ class Soak:
         """Attacks until the time is over, the server ends, or Ctrl-C."""
         has_page = self._options.lane != "ray"
         async with Honest(self._server.port, has_page=has_page).asking():
-            await asyncio.sleep(FIRST_S)  # what a new server does once is no part of the soak
+            await asyncio.sleep(FIRST_S)  # work that a new server does once is not measured
         rng = random.Random(self._options.seed)
         while not self._is_over(stop):
             names = [name for name, one in ATTACKS.items() if has_page or not one.needs_page]
@@ -121,7 +121,7 @@ def slope_per_min(samples: list[Sample], field: str) -> float | None:
 
 
 def summary(soak: Soak, memory: MemoryWatch) -> dict[str, Any]:
-    """The slopes after the warm-up, and the worst that honest clients noticed."""
+    """Returns the slopes after the warm-up, and the worst figures of the honest clients."""
     warm_up_min = min(WARM_UP_S / 60.0, soak.minutes / 6.0)
     settled = [sample for sample in soak.samples if sample.minute >= warm_up_min]
     # The fewest of many: a front end keeps idle connections for some time after an attack.
@@ -144,7 +144,7 @@ def summary(soak: Soak, memory: MemoryWatch) -> dict[str, Any]:
 
 
 def broken(found: dict[str, Any]) -> list[str]:
-    """Names the bounds that were broken; what could not be measured breaks its bound."""
+    """Names the broken bounds; a missing measurement breaks its bound."""
     slope, files = found["memory_mb_per_min"], (found["files_first"], found["files_last"])
     tests = {
         "memory_mb_per_min": slope is not None and slope < MOST_MB_PER_MIN,

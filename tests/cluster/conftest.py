@@ -51,8 +51,8 @@ def start_rlcar(ray_environment, tmp_path):
     started = []
 
     def start(*arguments):
-        said = tmp_path / f"said{len(started)}"
-        with said.open("w") as file:
+        output = tmp_path / f"output{len(started)}"
+        with output.open("w") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "rlcar.cli", *arguments],
                 env=os.environ | ray_environment,
@@ -62,7 +62,7 @@ def start_rlcar(ray_environment, tmp_path):
                 start_new_session=True,
             )
         started.append(process)
-        return process, said
+        return process, output
 
     yield start
     for process in started:

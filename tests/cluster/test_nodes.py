@@ -70,9 +70,9 @@ def test_simulators_come_with_a_node_and_go_with_it_without_an_error(start_clust
         assert len(fleet) == 1
         added = small_cluster.add_node(num_cpus=1, labels={"role": "sim"})
         drive_until(lambda: fleet.delivering() == 2)
-        nodes = {where.node_id for where in fleet.locations()}
-        assert nodes == {one.id for one in nodes_now()}
-        assert len(nodes) == 2
+        node_ids = {location.node_id for location in fleet.locations()}
+        assert node_ids == {node.id for node in nodes_now()}
+        assert len(node_ids) == 2
         small_cluster.remove_node(added, allow_graceful=False)
         drive_until(lambda: len(fleet) == 1)
         delivered_s = time.monotonic()

@@ -61,22 +61,22 @@ def slots_replayed(save):
 
 def test_an_address_where_nobody_listens_is_one_sentence_and_exit_code_2(start_rlcar):
     start_s = time.monotonic()
-    process, said = start_rlcar("train", "--mode", "test", "--address", "127.0.0.1:1")
+    process, output = start_rlcar("train", "--mode", "test", "--address", "127.0.0.1:1")
     process.wait(timeout=60)
     assert process.returncode == 2
     assert time.monotonic() - start_s < 30
-    lines = said.read_text().strip().splitlines()
+    lines = output.read_text().strip().splitlines()
     assert [line.split(":")[0] for line in lines] == ["run folder", "error"]
     assert "127.0.0.1:1" in lines[1]
     assert "RAY_AUTH_MODE=token" in lines[1]
 
 
 def test_minus_one_simulators_is_refused_by_name_and_value(start_rlcar):
-    process, said = start_rlcar("train", "--mode", "test", "--simulators", "-1")
+    process, output = start_rlcar("train", "--mode", "test", "--simulators", "-1")
     process.wait(timeout=60)
     assert process.returncode == 2
-    assert "error: --simulators -1: " in said.read_text()
-    assert "Traceback" not in said.read_text()
+    assert "error: --simulators -1: " in output.read_text()
+    assert "Traceback" not in output.read_text()
 
 
 @pytest.mark.slow
@@ -95,16 +95,16 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
     save = checkpoint.latest(folder / "checkpoints")
     before = save.meta["train_steps"]
     replayed_before = slots_replayed(save)
-    resumed, said = start_rlcar("train", *ENDLESS, "--resume", "auto")
+    resumed, output = start_rlcar("train", *ENDLESS, "--resume", "auto")
     later = wait_for(lambda: learned_save(folder / "checkpoints", save.env_steps), START_S)
     resumed.send_signal(signal.SIGTERM)
     asked_s = time.monotonic()
     resumed.wait(timeout=60)
 
-    assert resumed.returncode == 130, said.read_text()
+    assert resumed.returncode == 130, output.read_text()
     assert time.monotonic() - asked_s < 20
-    assert f"continuing {save.path.name}" in said.read_text()
-    assert "Traceback" not in said.read_text()
+    assert f"continuing {save.path.name}" in output.read_text()
+    assert "Traceback" not in output.read_text()
     last = checkpoint.latest(folder / "checkpoints")
     assert last.env_steps >= later.env_steps > save.env_steps
     # As many train steps for each env step as if it had never died, but for the blocks that were
@@ -119,16 +119,16 @@ def test_a_killed_training_leaves_no_workers_and_is_resumed_and_then_stopped_wit
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_saves_and_exits_130(start_rlcar, tmp_path):
     folder = tmp_path / "runs" / "run"
-    process, said = start_rlcar("train", *ENDLESS, "--set", "training.checkpoint_every_s=100000")
+    process, output = start_rlcar("train", *ENDLESS, "--set", "training.checkpoint_every_s=100000")
     seen = folder / "metrics.jsonl"
     wait_for(lambda: seen.exists() and '"learner/train_steps"' in seen.read_text(), START_S)
     assert checkpoint.latest(folder / "checkpoints") is None
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
     asked_s = time.monotonic()
     process.wait(timeout=60)
-    assert process.returncode == 130, said.read_text()
+    assert process.returncode == 130, output.read_text()
     assert time.monotonic() - asked_s < 20
-    assert "stopped; continue with: rlcar train --resume" in said.read_text()
-    assert "Traceback" not in said.read_text()
+    assert "stopped; continue with: rlcar train --resume" in output.read_text()
+    assert "Traceback" not in output.read_text()
     save = checkpoint.latest(folder / "checkpoints")
     assert save.env_steps == read_metrics(seen)[-1]["env_steps"]

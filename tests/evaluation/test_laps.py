@@ -16,11 +16,11 @@ from rlcar.evaluation.laps import (
     Laps,
     drive,
     make_evaluator,
-    print_table,
     report,
     track_seeds,
     write_report,
 )
+from rlcar.evaluation.table import print_table
 from rlcar.sim import make_race
 from rlcar.track import make_pool, make_tracks
 from rlcar.track.bound import lap_time_bound_steps

@@ -54,12 +54,12 @@ def test_a_kill_that_does_not_exist_is_refused_by_name(tmp_path):
 
 def start(arguments, environment, folder):
     command = [sys.executable, "-m", "rlcar.cli", *arguments]
-    said = folder / f"said-{arguments[0]}-{len(list(folder.iterdir()))}"
-    with said.open("w") as file:
+    output = folder / f"output-{arguments[0]}-{len(list(folder.iterdir()))}"
+    with output.open("w") as file:
         process = subprocess.Popen(
             command, env=os.environ | environment, cwd=folder, stdout=file, stderr=file
         )
-    return process, said
+    return process, output
 
 
 @pytest.mark.ray
@@ -68,9 +68,9 @@ def start(arguments, environment, folder):
 def test_a_training_survives_a_campaign_against_each_of_its_parts(ray_environment, tmp_path):
     words = "chaos --kills 3 --kinds simulator,learner,driver --seed 1 --mode test --simulators 1"
     arguments = [*words.split(), "--name", "run", "--window-s", "1.5"]
-    process, said = start(arguments, ray_environment, tmp_path)
+    process, output = start(arguments, ray_environment, tmp_path)
     try:
-        assert process.wait(timeout=240) == 0, said.read_text()
+        assert process.wait(timeout=240) == 0, output.read_text()
     finally:
         process.kill()
     folder = tmp_path / "runs" / "run"
@@ -83,15 +83,15 @@ def test_a_training_survives_a_campaign_against_each_of_its_parts(ray_environmen
     assert (
         rows[-1]["env_steps"] == report["env_steps"] > max(k["env_steps"] for k in report["each"])
     )
-    assert "3 kills in" in said.read_text()
-    assert "figure checkpoints_lost=0" in said.read_text()
+    assert "3 kills in" in output.read_text()
+    assert "figure checkpoints_lost=0" in output.read_text()
 
 
 @pytest.mark.ray
 def test_a_run_is_only_attacked_in_a_cluster_that_is_named(ray_environment, tmp_path):
-    process, said = start(["chaos", "--run", "runs/x"], ray_environment, tmp_path)
+    process, output = start(["chaos", "--run", "runs/x"], ray_environment, tmp_path)
     assert process.wait(timeout=60) == 2
-    assert "name that one with --address" in said.read_text()
+    assert "name that one with --address" in output.read_text()
 
 
 @pytest.mark.ray
@@ -101,11 +101,11 @@ def test_somebody_elses_training_loses_a_simulator_and_keeps_its_driver(embedded
     words = f"train --mode test --simulators 1 --name run --address {address}"
     endless = ["training.env_steps=100000000", "training.evaluate_every_env_steps=100000000"]
     settings = [word for one in [*endless, "training.log_every_s=0.1"] for word in ("--set", one)]
-    training, said = start([*words.split(), *settings], {}, tmp_path)
+    training, output = start([*words.split(), *settings], {}, tmp_path)
     folder = tmp_path / "runs" / "run"
     try:
         while not (folder / "metrics.jsonl").exists():
-            assert training.poll() is None, said.read_text()
+            assert training.poll() is None, output.read_text()
             time.sleep(0.2)
         heard = []
         report = against_running_training(
@@ -119,7 +119,7 @@ def test_somebody_elses_training_loses_a_simulator_and_keeps_its_driver(embedded
         # On a slow machine the rate is back before a row of the driver's counts the restart.
         deadline_s = time.monotonic() + 60
         while read_metrics(folder / "metrics.jsonl")[-1]["cluster/simulator_restarts"] < 1:
-            assert training.poll() is None, said.read_text()
+            assert training.poll() is None, output.read_text()
             assert time.monotonic() < deadline_s, "the killed simulator was never counted"
             time.sleep(0.2)
         assert training.poll() is None

@@ -33,7 +33,7 @@ def test_this_very_machine_has_no_problem_and_each_warning_says_what_to_do(tmp_p
     assert {"Python", "packages", "machine", "token", "run folder", "GPU"} <= states(
         findings
     ).keys()
-    assert [one for one in findings if one.state != "ok" and not one.fix] == []
+    assert [finding for finding in findings if finding.state != "ok" and not finding.fix] == []
     assert states(findings)["packages"] == states(findings)["Python"] == "ok"
     assert not (tmp_path / "runs").exists()
 
@@ -50,7 +50,7 @@ def test_a_token_that_others_may_read_is_a_warning_with_its_command(home):
 
 
 @pytest.mark.parametrize(
-    ("variables", "state", "said"),
+    ("variables", "state", "message"),
     [
         ({}, "ok", "no token"),
         ({"RAY_AUTH_MODE": "disabled"}, "ok", "disabled"),
@@ -60,10 +60,10 @@ def test_a_token_that_others_may_read_is_a_warning_with_its_command(home):
         ({"RAY_AUTH_TOKEN_PATH": "/nosuch/file"}, "problem", "/nosuch/file"),
     ],
 )
-def test_mode_and_token_must_fit(home, variables, state, said):
+def test_mode_and_token_must_fit(home, variables, state, message):
     finding = only(doctor._token(home | variables))
     assert finding.state == state
-    assert said in finding.found
+    assert message in finding.found
     assert "secret" not in finding.found + finding.fix
     assert bool(finding.fix) == (state != "ok")
 

@@ -30,13 +30,13 @@ def test_no_token_and_an_empty_file_are_none(home):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "No such file"), (b"\n", "empty"), (b"\xff", "not a text file")]
+    ("text", "message"), [(None, "No such file"), (b"\n", "empty"), (b"\xff", "not a text file")]
 )
-def test_a_named_file_without_a_token_is_an_error_that_names_it(home, tmp_path, text, said):
+def test_a_named_file_without_a_token_is_an_error_that_names_it(home, tmp_path, text, message):
     named = tmp_path / "named"
     if text is not None:
         named.write_bytes(text)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         find_token(home | {"RAY_AUTH_TOKEN_PATH": str(named)})
     assert str(named) in str(caught.value)
 

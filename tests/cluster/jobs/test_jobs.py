@@ -72,14 +72,14 @@ def head(tmp_path_factory):
         command += [f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=3"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
         command += [f"--ray-client-server-port={client}", "--disable-usage-stats"]
-        with (home / "said").open("w") as said:
+        with (home / "output").open("w") as output:
             process = subprocess.Popen(
-                command, env=environment, stdout=said, stderr=said, start_new_session=True
+                command, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         try:
             end_s = time.monotonic() + START_S
-            while "Ray runtime started" not in (home / "said").read_text():
-                assert process.poll() is None, (home / "said").read_text()
+            while "Ray runtime started" not in (home / "output").read_text():
+                assert process.poll() is None, (home / "output").read_text()
                 assert time.monotonic() < end_s
                 time.sleep(0.2)
             yield f"127.0.0.1:{dashboard}", home
@@ -176,14 +176,14 @@ def test_ctrl_c_detaches_and_the_job_is_listed_watched_and_stopped_with_a_save(h
     assert f"rlcar jobs logs {job} --address" in stderr
 
     follower = laptop(LOGS, job=job, **token)
-    said = []
-    while not (said and " env steps (" in said[-1]):
-        said.append(follower.stdout.readline())
-        assert said[-1], follower.communicate()
+    output = []
+    while not (output and " env steps (" in output[-1]):
+        output.append(follower.stdout.readline())
+        assert output[-1], follower.communicate()
     follower.send_signal(signal.SIGINT)
     code, _, stderr = done(follower)
     assert code == 130
-    assert f"run folder: {home}/endless" in "".join(said)
+    assert f"run folder: {home}/endless" in "".join(output)
     assert "detached, the job goes on" in stderr
 
     listed, watched = laptop(LIST, "--json", **token), laptop(MONITOR, "--json", **token)
@@ -212,18 +212,20 @@ def test_the_doctor_looks_at_the_cluster_from_outside_and_from_inside(laptop):
     asked, refused = laptop(DOCTOR, "--json", RAY_AUTH_TOKEN=TOKEN), laptop(DOCTOR, "--json")
     code, stdout, stderr = done(asked)
     findings = json.loads(stdout)["findings"]
-    assert [one for one in findings if one["state"] == "problem"] == []
+    assert [finding for finding in findings if finding["state"] == "problem"] == []
     assert (code, stderr) == (0, "")
-    of = {(one["where"], one["check"]): one for one in findings}
+    of = {(finding["where"], finding["check"]): finding for finding in findings}
     assert of["the cluster, from here", "versions"]["state"] == "ok"
     assert of["the cluster, from here", "clock"]["state"] == "ok"
     assert of["the cluster, from here", "control service"]["found"].endswith("is open")
     assert of["its head node", "token"]["found"].startswith("RAY_AUTH_MODE token")
     assert of["its head node", "packages"]["state"] == "ok"
     code, stdout, _ = done(refused)
-    problems = [one for one in json.loads(stdout)["findings"] if one["state"] == "problem"]
+    problems = [
+        finding for finding in json.loads(stdout)["findings"] if finding["state"] == "problem"
+    ]
     assert code == 1
-    assert ["requires a token" in one["found"] for one in problems] == [True]
+    assert ["requires a token" in finding["found"] for finding in problems] == [True]
 
 
 def test_rays_own_client_runs_the_same_program_from_a_checkout(laptop):

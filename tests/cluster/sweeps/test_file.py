@@ -41,7 +41,7 @@ def test_every_key_of_a_shipped_sweep_exists_and_changes_what_it_names(path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"budgets": 3}, "unknown setting 'budgets'; did you mean 'budget'?"),
         ({"budget": {"trials": 4}}, "budget.env_steps: missing"),
@@ -144,10 +144,10 @@ def test_every_key_of_a_shipped_sweep_exists_and_changes_what_it_names(path):
         ({"name": "../up"}, "name = '../up'"),
     ],
 )
-def test_a_mistake_is_named_with_what_to_do(changes, said):
+def test_a_mistake_is_named_with_what_to_do(changes, message):
     with pytest.raises(ConfigError) as caught:
         parse_sweep(BASE | changes)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_options_win_over_the_file(tmp_path):
@@ -176,7 +176,7 @@ def test_the_example_of_the_documentation_is_a_sweep():
     page = (Path(__file__).parents[3] / "docs/how-to/tuning.md").read_text()
     (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     sweep = parse_sweep({"name": "example", **yaml.safe_load(example)})
-    assert {one.kind for one in sweep.space.values()} == {
+    assert {dimension.kind for dimension in sweep.space.values()} == {
         "uniform",
         "loguniform",
         "integer",

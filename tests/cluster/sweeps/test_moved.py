@@ -61,30 +61,30 @@ def test_a_copied_sweep_goes_on_with_the_printed_command_and_leaves_the_original
     (tmp_path / "my files/sweep.yaml").write_text(yaml.safe_dump(SWEEP))
     folder = tmp_path / "many sweeps/one"
     arguments = ["tune", "my files/sweep.yaml", "--sweeps", "many sweeps", "--name", "one"]
-    process, said = start_rlcar(*arguments)
+    process, output = start_rlcar(*arguments)
     end_s = time.monotonic() + PATIENCE_S
     while len(rows_of(folder)) < 4:
-        assert process.poll() is None, said.read_text()
-        assert time.monotonic() < end_s, said.read_text()
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < end_s, output.read_text()
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(PATIENCE_S) == 130, said.read_text()
-    program, *again = command_after(said.read_text(), "continue with: ")
+    assert process.wait(PATIENCE_S) == 130, output.read_text()
+    program, *again = command_after(output.read_text(), "continue with: ")
     assert program == "rlcar"
     before, results = digests(folder), json.loads((folder / "results.json").read_text())
-    assert "unfinished" in {one["status"] for one in results["trials"]}
+    assert "unfinished" in {trial["status"] for trial in results["trials"]}
 
     # Somewhere else, below another folder and by another name; the original stays where it is.
     shutil.copytree(folder, tmp_path / "elsewhere/two", symlinks=True)
     copied = [{"many sweeps": "elsewhere", "one": "two"}.get(word, word) for word in again]
-    process, said = start_rlcar(*copied)
-    assert process.wait(PATIENCE_S) == 0, said.read_text()
+    process, output = start_rlcar(*copied)
+    assert process.wait(PATIENCE_S) == 0, output.read_text()
     assert digests(folder) == before
     finished = json.loads((tmp_path / "elsewhere/two/results.json").read_text())["trials"]
     assert len(finished) == 2
-    assert {one["status"] for one in finished} <= {"done", "stopped"}
+    assert {trial["status"] for trial in finished} <= {"done", "stopped"}
     # It went on from its checkpoint: what had been reported was not driven again.
-    assert {one["failures"] for one in finished} == {0}
+    assert {trial["failures"] for trial in finished} == {0}
     for name in ("000", "001"):
         steps = [
             row["env_steps"] for row in rows_of(tmp_path / "elsewhere/two") if row["trial"] == name
@@ -95,5 +95,5 @@ def test_a_copied_sweep_goes_on_with_the_printed_command_and_leaves_the_original
     # away and back.
     (tmp_path / "many sweeps").rename(tmp_path / "away")
     (tmp_path / "away").rename(tmp_path / "many sweeps")
-    process, said = start_rlcar(*again)
-    assert process.wait(PATIENCE_S) == 0, said.read_text()
+    process, output = start_rlcar(*again)
+    assert process.wait(PATIENCE_S) == 0, output.read_text()

@@ -95,7 +95,7 @@ def test_parallel_coordinates_draw_the_settings_and_the_score(folder):
 
 def test_learning_curves_draw_every_evaluation_but_not_the_divergence(folder):
     drawn = figures_of((folder / "learning_curves.html").read_text())
-    curves = {one["name"]: (list(one["x"]), list(one["y"])) for one in drawn}
+    curves = {curve["name"]: (list(curve["x"]), list(curve["y"])) for curve in drawn}
     assert curves == {
         "000 (done)": ([1024, 2048, 3072, 4096], [900.0, 700.0, 500.0, 600.0]),
         "001 (stopped)": ([1024], [950.0]),
@@ -125,10 +125,10 @@ def test_the_terminal_gets_the_table_and_the_figures(tmp_path):
     reported(history)
     console = Console(width=120, file=io.StringIO())
     print_results(sweep, ranked(sweep, history, STATES), console)
-    said = console.file.getvalue()
-    assert "figure best_score=500" in said
-    assert "figure trials_failed=1" in said
-    assert "figure failures=6" in said
+    output = console.file.getvalue()
+    assert "figure best_score=500" in output
+    assert "figure trials_failed=1" in output
+    assert "figure failures=6" in output
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -15,7 +15,7 @@ from rlcar.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({}, "exactly one of uniform, loguniform, integer and choice is needed, not none"),
         ({"uniform": [0.0, 1.0], "choice": [1]}, "not choice, uniform"),
@@ -29,8 +29,8 @@ from rlcar.errors import ConfigError
         ({"choice": [2, 2]}, "names a value twice"),
     ],
 )
-def test_a_range_that_is_none_is_refused(given, said):
-    with pytest.raises(pydantic.ValidationError, match=said):
+def test_a_range_that_is_none_is_refused(given, message):
+    with pytest.raises(pydantic.ValidationError, match=message):
         Dimension.model_validate(given)
 
 

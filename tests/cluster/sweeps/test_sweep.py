@@ -55,11 +55,11 @@ def rlcar(start_rlcar, tmp_path):
     return lambda command: start_rlcar(*command.split()[1:])
 
 
-def wait_for(question, process, said):
+def wait_for(question, process, output):
     end_s = time.monotonic() + PATIENCE_S
     while not (answer := question()):
-        assert process.poll() is None, said.read_text()
-        assert time.monotonic() < end_s, said.read_text()
+        assert process.poll() is None, output.read_text()
+        assert time.monotonic() < end_s, output.read_text()
         time.sleep(0.02)
     return answer
 
@@ -85,30 +85,30 @@ def test_a_sweep_finishes_though_one_trial_is_killed_twice(rlcar, tmp_path):
         "space": {RATE: {"loguniform": [1e-4, 1e-2]}},
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(sweep))
-    process, said = rlcar("rlcar tune tiny.yaml")
+    process, output = rlcar("rlcar tune tiny.yaml")
     folder = tmp_path / "sweeps/tiny"
-    victim = wait_for(lambda: rows_of(folder), process, said)[0]["trial"]
+    victim = wait_for(lambda: rows_of(folder), process, output)[0]["trial"]
     killed = []
     for _ in range(2):
         row = wait_for(
             lambda: next(
-                (one for one in rows_of(folder, victim) if one["pid"] not in killed), None
+                (trial for trial in rows_of(folder, victim) if trial["pid"] not in killed), None
             ),
             process,
-            said,
+            output,
         )
         os.kill(row["pid"], signal.SIGKILL)
         killed.append(row["pid"])
-    assert process.wait(PATIENCE_S) == 0, said.read_text()
-    assert said.read_text().count(f"trial {victim} starts again (its process died; ") == 2
+    assert process.wait(PATIENCE_S) == 0, output.read_text()
+    assert output.read_text().count(f"trial {victim} starts again (its process died; ") == 2
     results = results_of(folder)
     assert len(results) == 8
-    assert {one["status"] for one in results} <= {"done", "stopped"}
-    assert {one["name"]: one["failures"] for one in results}[victim] == 2
+    assert {trial["status"] for trial in results} <= {"done", "stopped"}
+    assert {trial["name"]: trial["failures"] for trial in results}[victim] == 2
     # It went on where it was: nothing before its checkpoint was reported twice.
     steps = [row["env_steps"] for row in rows_of(folder, victim)]
     assert steps == sorted(set(steps))
-    scores = [one["score"] for one in results]
+    scores = [trial["score"] for trial in results]
     assert scores == sorted(scores, reverse=True)
     for name in ("index.html", "learning_curves.html", "parallel_coordinates.html", "results.csv"):
         assert (folder / name).stat().st_size > 500, name
@@ -135,29 +135,29 @@ def test_every_command_about_sweeps_in_the_documentation_is_run_here():
 @pytest.mark.long
 def test_ctrl_c_says_how_to_go_on_and_resume_does(rlcar, tmp_path):
     folder = tmp_path / "sweeps/smoke"
-    process, said = rlcar(SMOKE)
+    process, output = rlcar(SMOKE)
     # One trial is over, and another under way.
-    wait_for(lambda: len({row["trial"] for row in rows_of(folder)}) > 2, process, said)
+    wait_for(lambda: len({row["trial"] for row in rows_of(folder)}) > 2, process, output)
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(PATIENCE_S) == 130, said.read_text()
-    assert f"continue with: {RESUME} --name smoke" in said.read_text()
-    before = {one["name"]: one for one in results_of(folder)}
-    assert "unfinished" in {one["status"] for one in before.values()}
-    assert {"done", "stopped"} & {one["status"] for one in before.values()}
+    assert process.wait(PATIENCE_S) == 130, output.read_text()
+    assert f"continue with: {RESUME} --name smoke" in output.read_text()
+    before = {trial["name"]: trial for trial in results_of(folder)}
+    assert "unfinished" in {trial["status"] for trial in before.values()}
+    assert {"done", "stopped"} & {trial["status"] for trial in before.values()}
 
-    process, said = rlcar(f"{RESUME} --trials 9")
-    assert process.wait(PATIENCE_S) == 0, said.read_text()
-    assert "--trials ignored" in said.read_text()
-    after = {one["name"]: one for one in results_of(folder)}
+    process, output = rlcar(f"{RESUME} --trials 9")
+    assert process.wait(PATIENCE_S) == 0, output.read_text()
+    assert "--trials ignored" in output.read_text()
+    after = {trial["name"]: trial for trial in results_of(folder)}
     assert len(after) == 4
-    assert {one["status"] for one in after.values()} <= {"done", "stopped"}
-    for name, one in before.items():
-        assert after[name]["settings"] == one["settings"]
-        assert after[name]["curve"][: len(one["curve"])] == one["curve"]
+    assert {trial["status"] for trial in after.values()} <= {"done", "stopped"}
+    for name, trial in before.items():
+        assert after[name]["settings"] == trial["settings"]
+        assert after[name]["curve"][: len(trial["curve"])] == trial["curve"]
 
-    process, said = rlcar(f"{BEST} --mode test --local --set training.env_steps=256")
-    assert process.wait(PATIENCE_S) == 0, said.read_text()
-    assert "figure lap_rate=" in said.read_text()
+    process, output = rlcar(f"{BEST} --mode test --local --set training.env_steps=256")
+    assert process.wait(PATIENCE_S) == 0, output.read_text()
+    assert "figure lap_rate=" in output.read_text()
 
 
 @pytest.mark.usefixtures("embedded_ray")
@@ -181,7 +181,7 @@ def test_the_worse_of_a_population_goes_on_from_the_better_ones_checkpoint(tmp_p
     )
     folder = new_sweep_folder(tmp_path, "population", sweep)
     outcome = run_sweep(stored_sweep(folder), folder)
-    assert {(one.status, one.failures) for one in outcome.results} == {("done", 0)}
+    assert {(trial.status, trial.failures) for trial in outcome.results} == {("done", 0)}
     seeds = {name: [row["settings"]["seed"] for row in rows_of(folder, name)] for name in MEMBERS}
     first = {name: found[0] for name, found in seeds.items()}
     assert first["000"] != first["001"]

@@ -1,7 +1,8 @@
-"""The fleet against processes that really die, hang and fail."""
+"""The fleet with processes that really die, hang and fail."""
 
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -25,6 +26,7 @@ pytestmark = [
 ]
 
 PATIENCE_S = 90.0
+FLEET_LOGGER = "cluster.training.fleet"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def blocks_until(fleet, weights, done):
 
 
 def process_ids(fleet):
-    return [where.pid for where in fleet.locations()]
+    return [location.pid for location in fleet.locations()]
 
 
 def test_the_driver_gets_episodes_and_a_ref_to_their_block(make_fleet, config, weights):
@@ -177,7 +179,7 @@ def test_in_a_fixed_order_a_slow_simulator_is_not_lost_and_a_stopped_one_is(slow
 
 
 def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_often(
-    make_fleet, config, weights
+    make_fleet, config, weights, caplog
 ):
     fleet = make_fleet(
         config, ClusterConfig(simulators=1, most_restarts_in_a_row=2, restart_pause_s=0.1)
@@ -198,6 +200,12 @@ def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_oft
     with pytest.raises(UserError, match=r"simulator 0 failed 3 times .* ActorDiedError"):
         kill_it_and_wait()
     assert fleet.restarts == 3
+    messages = [record.message for record in caplog.records if record.name == FLEET_LOGGER]
+    assert len(messages) == 3
+    node = f"{socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:12]})"
+    for failures, message in enumerate(messages, start=1):
+        assert message.startswith(f"simulator 0 on {node} is replaced: ActorDiedError")
+        assert message.endswith(f"failures of simulators on this node: {failures}")
 
 
 def test_a_simulator_that_cannot_start_ends_the_training_and_says_why(make_fleet, config, weights):

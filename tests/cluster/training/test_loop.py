@@ -171,9 +171,11 @@ def test_training_goes_on_when_simulators_and_learners_are_killed_or_hang(
     assert last.meta["train_steps"] == pytest.approx(
         train_steps_due(config, last.env_steps), abs=96
     )
-    said = [record.message for record in caplog.records if record.name == "cluster.training.loop"]
-    assert said[0] == "the learner is replaced: ActorDiedError"
-    assert said[1].startswith("the learner is replaced: it has answered nothing for")
+    messages = [
+        record.message for record in caplog.records if record.name == "cluster.training.loop"
+    ]
+    assert messages[0] == "the learner is replaced: ActorDiedError"
+    assert messages[1].startswith("the learner is replaced: it has answered nothing for")
 
 
 def test_a_learner_that_dies_before_each_checkpoint_ends_the_training_and_says_how_often(

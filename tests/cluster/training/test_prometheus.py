@@ -24,10 +24,15 @@ def scraped(run):
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
-    samples = [one for family in families for one in family.samples if one.labels.get("run") == run]
+    samples = [
+        sample
+        for family in families
+        for sample in family.samples
+        if sample.labels.get("run") == run
+    ]
     return {
-        (one.name, one.labels.get("part") or one.labels.get("le") or ""): one.value
-        for one in samples
+        (sample.name, sample.labels.get("part") or sample.labels.get("le") or ""): sample.value
+        for sample in samples
     }
 
 
@@ -65,5 +70,6 @@ def test_a_scrape_finds_episodes_and_the_newest_row_of_a_run(tmp_path):
 
 def test_each_name_is_one_that_prometheus_takes():
     assert all(
-        one.name.startswith("rlcar_") and one.name.isidentifier() for one in EXPORTED.values()
+        sample.name.startswith("rlcar_") and sample.name.isidentifier()
+        for sample in EXPORTED.values()
     )

@@ -1,4 +1,4 @@
-"""The replay in processes of its own: the same batches, and what happens when one dies."""
+"""The replay buffer in separate processes: equal batches, and the death of a process."""
 
 import os
 import re
@@ -100,7 +100,7 @@ def test_a_shard_that_dies_costs_what_came_after_the_checkpoint_and_no_more(tmp_
     ("setting", "reason"),
     [
         ("algorithm=ppo", "ppo has no replay buffer to spread"),
-        ("replay.on_device=true", "lies in the learner's device; leave one of the two out"),
+        ("replay.on_device=true", "memory of the learner's device: leave one of the two out"),
     ],
 )
 def test_what_lies_elsewhere_or_nowhere_cannot_be_spread(setting, reason, tmp_path):
