@@ -35,6 +35,41 @@ def platforms(tree):
 print(json.dumps([platforms(trainer._state), platforms(rollout.state)]))
 """
 
+# JAX fixes the way of dispatch when it starts its CPU backend.
+BEFORE = """
+import jax
+from jax._src import xla_bridge
+from rlcar.devices import selection
+
+def disable():
+    assert not xla_bridge.backends_are_initialized()
+    disable_async_dispatch()
+
+disable_async_dispatch, selection.disable_async_dispatch = selection.disable_async_dispatch, disable
+assert jax.config.values["jax_cpu_enable_async_dispatch"]
+"""
+AFTER = """
+assert not jax.config.values["jax_cpu_enable_async_dispatch"]
+"""
+ENVIRONMENT = "import gymnasium, rlcar.sim; gymnasium.make('rlcar/Race-v0')"
+VECTOR_ENVIRONMENT = "import gymnasium, rlcar.sim; gymnasium.make_vec('rlcar/Race-v0', num_envs=2)"
+PAGE = """
+from serve.live import session
+session.LiveSession = session.open_catalog = lambda *arguments: None
+session.open_live('models')
+"""
+
+
+@pytest.mark.parametrize("start", [ENVIRONMENT, VECTOR_ENVIRONMENT, PAGE])
+def test_steps_that_a_caller_waits_for_run_in_its_thread(start):
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE + start + AFTER],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not shutil.which("nvidia-smi"), reason="needs a card")

@@ -19,6 +19,7 @@ from rlcar.agents.dreamer.actor_critic import (
 )
 from rlcar.agents.dreamer.distributions import two_hot_mean
 from rlcar.agents.dreamer.layers import entries, entry_weight
+from rlcar.agents.dreamer.model_loss import world_model_loss
 from rlcar.agents.dreamer.optimizer import make_optimizer, tensor_norms
 from rlcar.agents.dreamer.products import products_in
 from rlcar.agents.dreamer.returns import ReturnRange, initial_return_range
@@ -31,7 +32,6 @@ from rlcar.agents.dreamer.world_model import (
     WorldModel,
     features,
     make_world_model,
-    world_model_loss,
 )
 from rlcar.devices.data_parallel import draw_for_rows, mean_over_devices, on_each_device
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
