@@ -79,7 +79,7 @@ def test_a_file_of_tokens_with_silly_times_is_listed_or_refused_in_a_sentence(rl
     code, listed, stderr = rlcar("tokens", "list", "--tokens", "t.json")
     if code:
         assert stderr.startswith("error: ")
-        assert "restore or remove it" in stderr
+        assert "restore it" in stderr
         assert len(stderr.splitlines()) == 1
     else:
         assert "car" in listed
