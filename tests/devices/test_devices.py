@@ -73,7 +73,7 @@ def test_steps_that_a_caller_waits_for_run_in_its_thread(start):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not shutil.which("nvidia-smi"), reason="needs a card")
-def test_a_card_learns_and_the_cpu_drives():
+def test_the_accelerator_learns_and_the_cpu_drives():
     environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
     environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     done = subprocess.run(
@@ -88,7 +88,7 @@ def test_a_card_learns_and_the_cpu_drives():
     assert json.loads(done.stdout) == [["gpu"], ["cpu"]]
 
 
-def test_without_a_card_nothing_is_moved():
+def test_without_an_accelerator_nothing_is_moved():
     state = {"w": jax.numpy.ones(3)}
     with everything_on_cpu():
         assert to_learner(state) is state
