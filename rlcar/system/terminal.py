@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlcar.errors import reason_of
+
 LOG = "output.log"  # in a run's folder: what a training prints after its output is closed
 EXIT_CODE = 128 + signal.SIGPIPE  # of commands that do nothing but print
 
@@ -77,7 +79,7 @@ class _Stream:
             with contextlib.suppress(OSError):
                 self._stream.close()
         self._stream = _open_log(self.logs[-1]) if self.logs and not was_lost else _NullStream()
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError):
             self._stream.write(f"{now}: the output was closed ({reason}) and goes on here\n")
