@@ -1,4 +1,4 @@
-"""`rlcar` and `python -m rlcar`; says in a sentence what this Python lacks."""
+"""`rlcar` and `python -m rlcar`; reports in one sentence what this Python lacks."""
 
 import sys
 
@@ -7,7 +7,7 @@ _NEWEST_TOO_OLD = (3, 10)
 
 
 def main() -> None:
-    """Runs a verb; Ctrl-C during the second that reading all of it takes ends it in silence."""
+    """Runs a verb; Ctrl-C during the imports, which take a second, ends without a traceback."""
     if sys.version_info[:2] <= _NEWEST_TOO_OLD:
         _refuse(f"is version {sys.version.partition(' ')[0]}, and rlcar needs 3.11 or newer")
     try:
@@ -15,16 +15,16 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as error:
-        _say_what_is_missing(error)
+        _report_missing_package(error)
         raise
     try:
         cli.main()
     except ModuleNotFoundError as error:
-        _say_what_is_missing(error)
+        _report_missing_package(error)
         raise
 
 
-def _say_what_is_missing(error: ModuleNotFoundError) -> None:
+def _report_missing_package(error: ModuleNotFoundError) -> None:
     """Exits with one sentence if a third-party package is missing.
 
     Returns if it is a module of rlcar.

@@ -16,6 +16,7 @@ def escape(text: str) -> str:
 
 def anchored(text: str, anchor: str) -> str:
     """Returns text in code style that links can point to (`page.md#anchor`)."""
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", anchor), anchor  # else it would be shown as text
     return f"`{text}`{{#{anchor}}}"
 
 

@@ -1,5 +1,6 @@
 """Reference of the HTTP routes: who may ask (the guard's table), and what is answered (OpenAPI)."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def render() -> str:
     described = list(routes())
     text = "".join(
         markdown.entry(
-            markdown.anchored(one.path, f"route{one.path.replace('/', '-')}"),
+            markdown.anchored(one.path, anchor(one.path)),
             one.meaning,
             (one.method, f"scope `{one.scope}`" if one.scope else "open to everybody"),
         )
@@ -77,6 +78,11 @@ def render() -> str:
             text += markdown.heading(3, markdown.code(one.path)) + "\n"
             text += markdown.table(("Status", "Meaning"), _statuses(own), "statuses")
     return text
+
+
+def anchor(path: str) -> str:
+    """Returns the anchor of a route: that of `/v1/act` is `route-v1-act`."""
+    return f"route-{re.sub(r'[^A-Za-z0-9_]+', '-', path).strip('-')}"
 
 
 def _answer(described: list[Described], status: str) -> str:

@@ -47,14 +47,15 @@ class Algorithm(Generic[Settings]):
 
     name: str
     settings: type[Settings]
-    # Trees by the name of the preset. One for another algorithm than the default names it.
+    # Changes to the settings tree, by the name of the preset. Each preset of an algorithm that is
+    # not the default has to set `algorithm`.
     presets: Mapping[str, Tree]
-    # The preset if only the algorithm is chosen.
+    # The preset that is used if only the algorithm is chosen.
     default_preset: str
-    # The presets for worlds of the grand prix and for Gymnasium; None: the default preset.
+    # The presets for grand-prix worlds and for Gymnasium; None means the default preset.
     grand_prix_preset: str | None = None
     gymnasium_preset: str | None = None
-    # What `--mode test` changes in the algorithm's section.
+    # The changes of `--mode test` to the algorithm's section.
     test_mode: Tree = field(default_factory=dict)
     # The setting that a rollback after a NaN halves, relative to the algorithm's section.
     learning_rate: str = "learning_rate"
@@ -99,7 +100,7 @@ class Algorithm(Generic[Settings]):
 def require_support(
     algorithm: Algorithm[Any], spec: Spec, all_algorithms: Mapping[str, Algorithm[Any]]
 ) -> None:
-    """Raises ConfigError, naming the algorithms that would do, for an unsupported environment."""
+    """Raises ConfigError for an unsupported environment; names the algorithms that support it."""
     if algorithm.supports(spec):
         return
     able = " or ".join(name for name, other in all_algorithms.items() if other.supports(spec))

@@ -1,4 +1,4 @@
-"""What the pictures of a world model's predictions need of an algorithm that has one."""
+"""The interface of an algorithm's world model, for pictures of its predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Running mean and variance of what an agent sees, by the rules of SB3's `VecNormalize`.
+"""Running mean and variance of observations and returns, as in the `VecNormalize` of SB3.
 
-But for two: what a learner sees of a block is scaled by the moments from before it, those that the
-cars drove with, and the running returns start anew with each block, as blocks of several simulators
-follow no order.
+There are two differences. A learner normalises a block with the moments from before that block,
+with which the cars were driven. The running returns restart with each block, because the blocks of
+several simulators arrive in no fixed order.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ _LIMIT, _EPSILON = NORMALISER["limit"], NORMALISER["epsilon"]
 
 
 class Moments(NamedTuple):
-    """Of numbers of one shape; starts as if one ten-thousandth of a standard normal was seen."""
+    """Moments of arrays of one shape; they start as 1e-4 observations of a standard normal."""
 
     mean: Any
     variance: Any
@@ -24,12 +24,12 @@ class Moments(NamedTuple):
 
 
 def initial_moments(shape: tuple[int, ...] = ()) -> Moments:
-    """Returns the moments before anything was seen."""
+    """Returns the moments before any observation."""
     return Moments(jnp.zeros(shape), jnp.ones(shape), jnp.asarray(1e-4, jnp.float32))
 
 
 def update_moments(moments: Moments, batch: jax.Array) -> Moments:
-    """Takes in `batch [N, ...]` (Chan et al. 1983, parallel variance)."""
+    """Returns the moments after `batch [N, ...]` (Chan et al. 1983, parallel variance)."""
     count = jnp.asarray(batch.shape[0], jnp.float32)
     mean, variance = batch.mean(axis=0), batch.var(axis=0)
     total = moments.count + count
@@ -43,7 +43,7 @@ def update_moments(moments: Moments, batch: jax.Array) -> Moments:
 
 
 def normalise(moments: Moments, value: jax.Array) -> jax.Array:
-    """Returns `(value - mean) / deviation` within +-10."""
+    """Returns `(value - mean) / deviation`, limited to +-10."""
     axes = (1,) * (value.ndim - moments.mean.ndim)
     mean = moments.mean.reshape(axes + moments.mean.shape)
     variance = moments.variance.reshape(mean.shape)
@@ -52,5 +52,5 @@ def normalise(moments: Moments, value: jax.Array) -> jax.Array:
 
 
 def scale_reward(returns: Moments, reward: jax.Array) -> jax.Array:
-    """Returns the reward over the deviation of the running discounted returns, within +-10."""
+    """Returns the reward divided by the deviation of the discounted returns, limited to +-10."""
     return jnp.clip(reward * jax.lax.rsqrt(returns.variance + _EPSILON), -_LIMIT, _LIMIT)

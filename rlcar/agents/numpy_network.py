@@ -1,6 +1,6 @@
 """Policies in NumPy, which servers run: the type, and layers that several algorithms share.
 
-A call with one observation takes tens of microseconds, and no batch size has to be compiled.
+A call with one observation takes tens of microseconds, and nothing has to be compiled.
 """
 
 from collections.abc import Callable, Mapping, Sequence

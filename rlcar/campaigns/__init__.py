@@ -1,1 +1,1 @@
-"""Queues of trainings."""
+"""Campaigns: queues of trainings."""

@@ -1,4 +1,4 @@
-"""Runs a campaign: a queue of trainings, N at a time, each a process of its own."""
+"""Runs a campaign: a queue of trainings, some at a time, each in a process of its own."""
 
 import contextlib
 import dataclasses
@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rlcar.campaigns.config import Campaign, Job
 from rlcar.errors import UserError
@@ -21,10 +21,12 @@ from rlcar.system.lease import WAIT_S
 _TICK_S = 0.2
 _LOOK_EVERY_S = 2.0
 _BACKOFF_AT_MOST_S = 600.0
+_KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL for a frozen process
+_SHORTEST_WAIT_S = 0.1
 # A process that is started again imports for up to a minute, then waits for a lost host's lease.
 _MAY_WAIT_S = WAIT_S + 60.0
-# What a run's folder says when its process has nothing left to do but end.
-_AFTER = ("dead", "failed", "stopped", "finished", "unknown")
+# States of a run whose process is about to end, or has ended.
+_ENDING = ("dead", "failed", "stopped", "finished", "unknown")
 
 
 @dataclasses.dataclass
@@ -36,22 +38,28 @@ class JobState:
     state: str = "waiting"
     failures: int = 0
     reason: str = ""  # of the last failure
-    not_before_s: float = 0.0
-    started_s: float = 0.0
-    process: Any = None
+    not_before_s: float = 0.0  # monotonic time of the next start
+    started_s: float = 0.0  # monotonic time of the last start
+    process: "subprocess.Popen[bytes] | None" = None
     reader: RunReader | None = None
     run: RunStatus | None = None  # as it was at the last look
 
     @property
+    def its_process(self) -> "subprocess.Popen[bytes]":
+        """The process of a job that was started."""
+        assert self.process is not None, self.job.name
+        return self.process
+
+    @property
     def env_steps(self) -> int:
-        """How far it came."""
+        """Env steps that the job has completed."""
         if self.state == "done":
             return self.env_steps_total
         return min(self.run.env_steps, self.env_steps_total) if self.run else 0
 
 
 class CampaignRun:
-    """Holds the queue; `step` starts, looks and restarts, and never waits."""
+    """Holds the queue; `step` starts, observes and restarts jobs, and never waits."""
 
     def __init__(self, campaign: Campaign, runs: Path):
         """Jobs whose run in `runs` is complete count as done."""
@@ -61,110 +69,112 @@ class CampaignRun:
             JobState(job, job.resolved().training.env_steps) for job in campaign.longest_first()
         ]
         self._looked_s = 0.0
-        for one in self.jobs:
-            self._look(one)
-            if one.run and one.run.state == "finished" and self._has_report(one):
-                one.state = "done"
+        for entry in self.jobs:
+            self._look(entry)
+            if entry.run and entry.run.state == "finished" and self._has_report(entry):
+                entry.state = "done"
 
     def step(self) -> None:
-        """Fills free slots, takes in what ended, ends what is frozen."""
+        """Starts jobs in free slots, notices those that ended and ends those that are frozen."""
         now_s = time.monotonic()
         should_look = now_s - self._looked_s >= _LOOK_EVERY_S
         self._looked_s = now_s if should_look else self._looked_s
-        for one in self.jobs:
-            if one.state == "running":
-                if one.process.poll() is not None:
-                    self._ended(one, now_s)
+        for entry in self.jobs:
+            if entry.state == "running":
+                if entry.its_process.poll() is not None:
+                    self._ended(entry, now_s)
                 elif should_look:
-                    self._look(one)
-                    if self._is_frozen(one, now_s):
-                        end_process(one.process, 5.0)
-                        self._failed(one, f"frozen for {self._silent_s(one, now_s):.0f} s", now_s)
-            elif one.state == "pausing" and now_s >= one.not_before_s:
-                one.state = "waiting"
-        running = sum(one.state == "running" for one in self.jobs)
-        for one in self.jobs:
-            if one.state == "waiting" and running < self._campaign.slots:
-                self._start(one, now_s)
+                    self._look(entry)
+                    if self._is_frozen(entry, now_s):
+                        end_process(entry.its_process, _KILL_AFTER_S)
+                        reason = f"frozen for {self._silent_s(entry, now_s):.0f} s"
+                        self._failed(entry, reason, now_s)
+            elif entry.state == "pausing" and now_s >= entry.not_before_s:
+                entry.state = "waiting"
+        running = sum(entry.state == "running" for entry in self.jobs)
+        for entry in self.jobs:
+            if entry.state == "waiting" and running < self._campaign.slots:
+                self._start(entry, now_s)
                 running += 1
 
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        return all(one.state in ("done", "failed") for one in self.jobs)
+        return all(entry.state in ("done", "failed") for entry in self.jobs)
 
     def stop(self) -> None:
-        """Lets every running job save, all at once, and waits for them."""
-        running = [one for one in self.jobs if one.state == "running"]
-        for one in running:
-            one.process.terminate()
+        """Lets all running jobs save at the same time, and waits for them."""
+        running = [entry for entry in self.jobs if entry.state == "running"]
+        for entry in running:
+            entry.its_process.terminate()
         end_s = time.monotonic() + self._campaign.stop_within_s
-        for one in running:
+        for entry in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                one.process.wait(max(0.1, end_s - time.monotonic()))
-            end_process(one.process, 0.0)
-            one.state = "waiting"
-            self._look(one)
+                entry.its_process.wait(max(_SHORTEST_WAIT_S, end_s - time.monotonic()))
+            end_process(entry.its_process, 0.0)
+            entry.state = "waiting"
+            self._look(entry)
 
-    def _start(self, one: JobState, now_s: float) -> None:
-        command = [sys.executable, "-m", "rlcar.cli", "train", *one.job.options()]
-        command += ["--runs", str(self._runs), "--name", one.job.name, "--resume", "auto"]
-        with (self._runs / "logs" / f"{one.job.name}.log").open("ab") as log:
-            # A group of its own: Ctrl-C is ours to pass on, and all it starts can be ended with it.
-            one.process = subprocess.Popen(
+    def _start(self, entry: JobState, now_s: float) -> None:
+        command = [sys.executable, "-m", "rlcar.cli", "train", *entry.job.options()]
+        command += ["--runs", str(self._runs), "--name", entry.job.name, "--resume", "auto"]
+        with (self._runs / "logs" / f"{entry.job.name}.log").open("ab") as log:
+            # A process group of its own: the campaign passes Ctrl-C on, and can end all processes
+            # that the job has started.
+            entry.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
-        one.state, one.started_s = "running", now_s
+        entry.state, entry.started_s = "running", now_s
 
-    def _ended(self, one: JobState, now_s: float) -> None:
-        self._look(one)
-        code = one.process.returncode
+    def _ended(self, entry: JobState, now_s: float) -> None:
+        self._look(entry)
+        code = entry.its_process.returncode
         if code == 0:
-            one.state = "done"
+            entry.state = "done"
             return
-        self._failed(one, f"signal {-code}" if code < 0 else f"exit code {code}", now_s)
+        self._failed(entry, f"signal {-code}" if code < 0 else f"exit code {code}", now_s)
 
-    def _failed(self, one: JobState, reason: str, now_s: float) -> None:
-        one.failures += 1
-        one.reason = reason
-        if one.failures > self._campaign.retries:
-            one.state = "failed"
+    def _failed(self, entry: JobState, reason: str, now_s: float) -> None:
+        entry.failures += 1
+        entry.reason = reason
+        if entry.failures > self._campaign.retries:
+            entry.state = "failed"
             return
-        pause_s = self._campaign.backoff_s * 2 ** (one.failures - 1)
-        one.state, one.not_before_s = "pausing", now_s + min(pause_s, _BACKOFF_AT_MOST_S)
+        pause_s = self._campaign.backoff_s * 2 ** (entry.failures - 1)
+        entry.state, entry.not_before_s = "pausing", now_s + min(pause_s, _BACKOFF_AT_MOST_S)
 
-    def _look(self, one: JobState) -> None:
-        with contextlib.suppress(UserError):  # it has not yet begun
-            one.reader = one.reader or RunReader(
-                self._runs / one.job.name, self._campaign.frozen_after_s
+    def _look(self, entry: JobState) -> None:
+        with contextlib.suppress(UserError):  # the run has not begun yet
+            entry.reader = entry.reader or RunReader(
+                self._runs / entry.job.name, self._campaign.frozen_after_s
             )
-            one.run = one.reader.status()
+            entry.run = entry.reader.status()
 
-    def _is_frozen(self, one: JobState, now_s: float) -> bool:
-        about = process_state.read(self._runs / one.job.name)
-        is_its_own = process_state.was_here(about) and about["pid"] == one.process.pid
-        if one.run is not None and is_its_own and one.run.state not in _AFTER:
-            return one.run.state == "frozen"
-        # What the folder says is of a former process, of another host perhaps: the new one
-        # imports, fetches a run from the storage, or waits for the other one's lease to expire.
+    def _is_frozen(self, entry: JobState, now_s: float) -> bool:
+        about = process_state.read(self._runs / entry.job.name)
+        is_its_own = process_state.was_here(about) and about["pid"] == entry.its_process.pid
+        if entry.run is not None and is_its_own and entry.run.state not in _ENDING:
+            return entry.run.state == "frozen"
+        # The folder describes an earlier process, perhaps of another host. The new process still
+        # imports, fetches a run from the storage, or waits for the other's lease to expire.
         limit_s = max(patience_s("starting", self._campaign.frozen_after_s), _MAY_WAIT_S)
-        return self._silent_s(one, now_s) > limit_s
+        return self._silent_s(entry, now_s) > limit_s
 
-    def _silent_s(self, one: JobState, now_s: float) -> float:
-        signs = [now_s - one.started_s]  # what came before this start does not count
-        if one.run is not None and one.run.silent_s is not None:
-            signs.append(one.run.silent_s)
-        elif seen := process_state.Observer(self._runs / one.job.name).sign_of_life(time.time()):
+    def _silent_s(self, entry: JobState, now_s: float) -> float:
+        signs = [now_s - entry.started_s]  # signs before this start do not count
+        if entry.run is not None and entry.run.silent_s is not None:
+            signs.append(entry.run.silent_s)
+        elif seen := process_state.Observer(self._runs / entry.job.name).sign_of_life(time.time()):
             signs.append(seen.silent_s)
         return min(signs)
 
-    def _has_report(self, one: JobState) -> bool:
-        return (self._runs / one.job.name / "report.json").exists()
+    def _has_report(self, entry: JobState) -> bool:
+        return (self._runs / entry.job.name / "report.json").exists()
 
 
-def run_campaign(run: CampaignRun, show: Any) -> bool:
-    """Runs all jobs, showing the state now and then; returns whether it was asked to stop.
+def run_campaign(run: CampaignRun, show: Callable[[list[JobState]], None]) -> bool:
+    """Runs all jobs and calls `show` after each step; returns whether it was asked to stop.
 
-    Ctrl-C and SIGTERM let every job save before this ends.
+    After Ctrl-C and SIGTERM every job saves before this returns.
     """
     with StopRequest() as stop:
         try:
@@ -178,8 +188,8 @@ def run_campaign(run: CampaignRun, show: Any) -> bool:
         return bool(stop)
 
 
-def end_process(process: Any, grace_s: float) -> None:
-    """SIGTERM, and after `grace_s` SIGKILL, for a process and all of its group."""
+def end_process(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
+    """Sends SIGTERM to a process, and after `grace_s` SIGKILL to all of its group."""
     if grace_s > 0 and process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""A campaign's file: many trainings, a few at a time."""
+"""The file of a campaign: many trainings, a few at a time."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from rlcar.system.heartbeat import FROZEN_AFTER_S
 
 
 class Job(Section):
-    """One training: what `rlcar train` is told."""
+    """One training: the options of `rlcar train`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Name of the run and of its folder."""
@@ -69,7 +69,7 @@ class Job(Section):
         return words
 
     def resolved(self) -> Config:
-        """Its settings; raises ConfigError for what `rlcar train` would refuse."""
+        """Returns the job's settings; raises ConfigError for what `rlcar train` would refuse."""
         return make_config(
             self.preset,
             self.mode,
@@ -83,7 +83,7 @@ class Job(Section):
 
 
 class Campaign(Section):
-    """Jobs, and how many run at once."""
+    """The jobs of a campaign, and how to run them."""
 
     slots: Size = 1
     """Number of jobs at once."""
@@ -108,7 +108,7 @@ class Campaign(Section):
         return self
 
     def longest_first(self) -> list[Job]:
-        """The order in which slots go round; jobs that say their hours come before the others."""
+        """Returns the jobs in the order in which they start, those with `hours` first."""
 
         def length(job: Job) -> tuple[float, int]:
             return job.hours or 0.0, job.resolved().training.env_steps
@@ -117,7 +117,7 @@ class Campaign(Section):
 
 
 def load_campaign(path: Path) -> Campaign:
-    """Reads a campaign; `defaults` are laid under every job.
+    """Reads a campaign; each job inherits the settings under `defaults`.
 
     Raises ConfigError, naming the job, for whatever `rlcar train` would refuse.
     """

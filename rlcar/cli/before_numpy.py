@@ -1,4 +1,4 @@
-"""Sets what NumPy reads only once, when it is imported; the package imports this module first.
+"""Sets a variable that NumPy reads only at its import; the package imports this module first.
 
 A car's matrices are too small to share among threads. On a busy machine OpenBLAS's threads wait for
 each other, and the median answer of a server takes 33 ms instead of 2 ms.

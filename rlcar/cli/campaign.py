@@ -47,18 +47,18 @@ def campaign(
     view = _View(make_console(soft_wrap=True))
     with terminal.outlived(runs / "logs" / "campaign.log"), view.live:
         interrupted = run_campaign(queue, view.show)
-    count = Counter(job.state for job in queue.jobs)
+    count = Counter(entry.state for entry in queue.jobs)
     out = make_console(soft_wrap=True)
     for state in ("done", "failed", "waiting"):
         out.print(f"figure jobs_{state}={count[state]}", highlight=False)
-    failures = sum(job.failures for job in queue.jobs)
+    failures = sum(entry.failures for entry in queue.jobs)
     out.print(f"figure failures={failures}", highlight=False)
     if interrupted:
         words = ["campaign", file, "--runs", runs]
         words += [] if slots is None else ["--slots", slots]
         say(f"stopped; continue with: {command(*words)}")
         sys.exit(130)
-    lost = [f"{job.job.name} ({job.reason})" for job in queue.jobs if job.state == "failed"]
+    lost = [f"{entry.job.name} ({entry.reason})" for entry in queue.jobs if entry.state == "failed"]
     if lost:
         raise UserError(f"given up after all retries: {', '.join(lost)}; see {runs}/logs")
 
@@ -79,11 +79,11 @@ class _View:
 
     def show(self, jobs: "list[JobState]") -> None:
         """Draws the state if it is time to."""
-        done = sum(job.env_steps for job in jobs)
+        done = sum(entry.env_steps for entry in jobs)
         self._at_start = done if self._at_start is None else self._at_start
         summary = _summary(jobs)
         if self._console.is_terminal and self._should_draw():
-            alive = [job.run for job in jobs if job.state == "running" and job.run]
+            alive = [entry.run for entry in jobs if entry.state == "running" and entry.run]
             self.live.update(picture(Snapshot(alive)), refresh=True)
             self.live.console.set_window_title(summary)
         if not self._console.is_terminal and (summary != self._printed or self._should_repeat()):
@@ -92,7 +92,7 @@ class _View:
             self._console.print(text, markup=False, highlight=False)
 
     def _progress(self, jobs: "list[JobState]", done: int) -> str:
-        total = sum(job.env_steps_total for job in jobs if job.state != "failed")
+        total = sum(entry.env_steps_total for entry in jobs if entry.state != "failed")
         fresh, passed_s = done - (self._at_start or 0), time.monotonic() - self._started_s
         eta = "-:--:--"
         if fresh > 0:
@@ -102,10 +102,10 @@ class _View:
 
 
 def _summary(jobs: "list[JobState]") -> str:
-    count = Counter(job.state for job in jobs)
+    count = Counter(entry.state for entry in jobs)
     parts = [f"{count['done']}/{len(jobs)} jobs done"]
     parts += [
         f"{count[state]} {state}" for state in ("running", "waiting", "failed") if count[state]
     ]
-    pausing = [f"{job.job.name} ({job.reason})" for job in jobs if job.state == "pausing"]
+    pausing = [f"{entry.job.name} ({entry.reason})" for entry in jobs if entry.state == "pausing"]
     return ", ".join(parts + [f"soon again: {', '.join(pausing)}"] * bool(pausing))

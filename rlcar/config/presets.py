@@ -10,7 +10,7 @@ PRESETS: dict[str, Tree] = {
 
 
 def _grand_prix(stage: int) -> Tree:
-    """Returns one of five stages towards the whole grand prix, which is the fifth."""
+    """Returns the race of one of five stages of rising difficulty; the fifth is the grand prix."""
     part = (stage - 1) / 4
     return {
         "race": {
@@ -40,14 +40,14 @@ def _grand_prix(stage: int) -> Tree:
     }
 
 
-# The worlds of the contract; a stage of the grand prix is a rung for a curriculum.
+# Named worlds; the five stages of the grand prix can be a curriculum.
 WORLDS: dict[str, Tree] = {
     "classic": {},
     **{f"grand-prix-{stage}": _grand_prix(stage) for stage in range(1, 6)},
     "grand-prix": _grand_prix(5),
 }
 
-# `--mode test` shrinks whatever preset it meets, so that every part runs in seconds.
+# `--mode test` makes networks and trainings so small that every part runs in seconds.
 MODES: dict[str, Tree] = {
     "standard": {},
     "test": {

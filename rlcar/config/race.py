@@ -22,7 +22,7 @@ WHEELBASE_PX = 16
 
 
 class Range(Section):
-    """A number that each car draws anew for each episode, evenly from low to high."""
+    """A range from which each car draws a number for each episode, uniformly."""
 
     low: NonNegative
     """Lowest value that may be drawn."""
@@ -37,7 +37,7 @@ class Range(Section):
 
 
 class TrackConfig(Section):
-    """Shape of the closed road; the defaults are the `classic` world."""
+    """Shape of the closed road; the defaults are those of the `classic` world."""
 
     points: int = Field(100, ge=16, le=400)
     """Number of points of the centre line."""
@@ -81,7 +81,7 @@ class TrackConfig(Section):
 
 
 class VehicleConfig(Section):
-    """How a car answers; the defaults are the `classic` world."""
+    """Dynamics of the car; the defaults are those of the `classic` world."""
 
     model: Literal["classic", "single_track"] = "classic"
     """Model of the car: `classic` turns on the spot; `single_track` steers with its front axle
@@ -106,7 +106,7 @@ class VehicleConfig(Section):
 
 
 class SensorConfig(Section):
-    """What is wrong with the readings of the rays; nothing, by default."""
+    """Errors of the ray sensors; none by default."""
 
     noise_px: Range = Range(low=0.0, high=0.0)
     """Half the width of the uniform noise on ray distances, in 0 to 50."""
@@ -121,7 +121,7 @@ class SensorConfig(Section):
 
 
 class RivalConfig(Section):
-    """A second car that drives on as if it were alone: a moving obstacle."""
+    """A second car that ignores the first one: a moving obstacle."""
 
     radius_px: float = Field(8.0, ge=1e-3, le=30.0)
     """Radius of the second car."""
@@ -133,12 +133,14 @@ class RivalConfig(Section):
     @pydantic.model_validator(mode="after")
     def _starts_ahead(self) -> "RivalConfig":
         if not 0.05 <= self.head_start_laps.low <= self.head_start_laps.high <= 0.95:
-            raise ValueError("head_start_laps lies in 0.05..0.95: the rival may not stand on you")
+            raise ValueError(
+                "head_start_laps lies in 0.05..0.95: the rival must not start on top of the car"
+            )
         return self
 
 
 class RaceConfig(Section):
-    """Rules of the race and what it pays."""
+    """Rules and reward of the race."""
 
     track: TrackConfig = TrackConfig()
     """Shape of the road."""

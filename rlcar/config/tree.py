@@ -1,8 +1,8 @@
-"""Every learning knob in one validated, immutable tree; dotted overrides."""
+"""The settings of a training as one validated, immutable tree; presets and dotted overrides."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 from pydantic import Field
@@ -11,86 +11,11 @@ from rlcar.agents import ALGORITHMS, DEFAULT_ALGORITHM, AlgorithmName
 from rlcar.agents.algorithm import Algorithm, Tree
 from rlcar.config.presets import MODES, PRESETS, WORLDS
 from rlcar.config.race import RaceConfig
+from rlcar.config.sections import EnvironmentConfig, ReplayConfig, TrainingConfig
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import parse_yaml, read_json, read_yaml
-from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times
 from rlcar.settings.section import Section
-
-
-class ReplayConfig(Section):
-    """Memory of past driving and how often it is used."""
-
-    capacity_env_steps: EnvSteps = 500_000
-    """Number of env steps that the replay buffer holds; the oldest are overwritten."""
-    min_env_steps: EnvSteps = 1024
-    """Number of env steps in the buffer before the first train step."""
-    batch_size: Size = 16
-    """Number of windows in a batch (B)."""
-    batch_length: int = Field(32, ge=2, le=65_536)
-    """Number of env steps in each window of a batch (T), at most `training.block_length`."""
-    samples_per_insert: float = Field(16.0, ge=1e-6, le=1e6)
-    """Number of replayed env steps for each new env step: the train ratio."""
-    on_device: bool = False
-    """Whether the buffer lies in the memory of the learner's device, where batches are then cut.
-    The whole capacity is allocated at the start."""
-
-
-class EnvironmentConfig(Section):
-    """An environment of Gymnasium in place of the race."""
-
-    id: str = ""
-    """Gymnasium environment to train on, as `gymnasium.make` takes it, or `module:id`. Empty
-    means the race."""
-    image_size_px: Literal[16, 32, 64] | None = None
-    """Side of the square to which images are resized. null keeps images that are squares of such
-    a size, and resizes others to 64."""
-    time_limit_steps: EnvSteps | None = None
-    """Number of env steps after which an episode is cut off; null means the environment's own
-    limit."""
-    action_limit: float | None = Field(None, gt=0.0, le=1e12)
-    """Bound that replaces action bounds which are infinite or beyond 1e12: the policy's range
-    [-1, 1] is mapped to it. null refuses environments with such bounds."""
-
-
-class TrainingConfig(Section):
-    """How long, how wide, and when to look."""
-
-    env_steps: EnvSteps = 60_000
-    """Number of env steps after which the training ends, over all cars."""
-    cars: Size = 16
-    """Number of cars that each simulator drives at once (N)."""
-    block_length: Size = 64
-    """Number of env steps of each car in a block, the unit in which trajectories travel (T)."""
-    blocks_per_call: Size = 1
-    """Number of blocks that an on-policy learner drives and learns from in one compiled call, if
-    more than 1. This needs ppo, the race and one process."""
-    learner_devices: Size = 1
-    """Number of devices of the learner's host that share each batch."""
-    evaluate_every_env_steps: EnvSteps = 2048
-    """Number of env steps between evaluations."""
-    evaluate_set: Literal["train", "validation"] = "validation"
-    """Set of tracks on which evaluations drive while training; the best policy is chosen by
-    them."""
-    log_every_s: Seconds = 1.0
-    """Time between two rows of `metrics.jsonl`."""
-    checkpoint_every_s: Seconds = 60.0
-    """Time between two checkpoints."""
-    checkpoints_kept: Size = 3
-    """Number of newest checkpoints that are kept."""
-    replay_every_s: Seconds = 300.0
-    """Time between two checkpoints that hold the whole replay buffer; those between hold only
-    what was added since."""
-    rollbacks: Times = 0
-    """Number of times that a NaN has halved the learning rate. The training loop counts here;
-    leave it at 0."""
-    storage: str = ""
-    """Object store or folder that mirrors the run: `s3://bucket/prefix`, `file:///folder` or a
-    path. Empty means none."""
-    deterministic: bool = False
-    """Whether two runs with equal settings and simulators are equal bit for bit, also on Ray,
-    where the learner then takes blocks in a fixed order. It is slower, and a lost process or a
-    NaN ends the training."""
 
 
 class _RunConfig(Section):
@@ -176,7 +101,7 @@ def _check_devices(config: Config, is_on_policy: bool) -> None:
     if devices > 1 and config.training.blocks_per_call > 1:
         raise ValueError(
             f"training.learner_devices {devices}: with training.blocks_per_call > 1 cars and "
-            "learner are one program, for one device"
+            "learner are one program on one device; set one of the two to 1"
         )
     if config.replay.on_device and (is_on_policy or devices > 1):
         raise ValueError(
@@ -200,19 +125,19 @@ def make_config(
     environment: str | None = None,
     **settings: Any,
 ) -> Config:
-    """Builds a config from preset, world, mode, a YAML file, `a.b=c` overrides, keywords.
+    """Builds a config from a preset, a world, a mode, a YAML file, `a.b=c` overrides and keywords.
 
-    Later ones win; `environment` is the id of one of Gymnasium. A preset or world that is not given
-    is the file's, else classic and the algorithm's own preset; that of dreamer, which is meant
-    where no algorithm is given, depends on the world.
-    Raises ConfigError, naming the nearest known name, for anything unknown or out of range.
+    Later sources override earlier ones. `environment` is the id of a Gymnasium environment. A world
+    or preset that is not given is taken from overrides or the file; otherwise the world is classic,
+    and the preset is that of the algorithm for this world or environment.
+    Raises ConfigError, with the nearest known name, for unknown names and values out of range.
     """
     tree: Tree = {}
     from_file = read_yaml(file) if file is not None else {}
     changes = [from_file, *(parse_override(override) for override in overrides)]
 
     def chosen(kind: str, given: str | None, default: str | None) -> Any:
-        named = (one[kind] for one in reversed(changes) if kind in one)
+        named = (change[kind] for change in reversed(changes) if kind in change)
         return given if given is not None else next(named, default)
 
     algorithm = chosen("algorithm", algorithm, "")
@@ -224,8 +149,8 @@ def make_config(
         raise ConfigError("--env is empty: name an environment of Gymnasium, or leave it out")
     if environment:
         changes.append({"environment": {"id": environment}})
-    sections = [one.get("environment") for one in changes]
-    is_race = not any(isinstance(one, Mapping) and one.get("id") for one in sections)
+    sections = [change.get("environment") for change in changes]
+    is_race = not any(isinstance(section, Mapping) and section.get("id") for section in sections)
     preset = chosen("preset", preset, _default_preset(algorithm, world, is_race))
     kinds = (("preset", preset, PRESETS), ("world", world, WORLDS), ("mode", mode, MODES))
     for kind, name, known in kinds:
@@ -237,7 +162,8 @@ def make_config(
     config = parse_config(merge(tree, {"preset": preset, "world": world, **settings}))
     if algorithm not in ("", config.algorithm):
         raise ConfigError(
-            f"preset {preset!r} trains {config.algorithm}, not {algorithm}: leave out one of both"
+            f"preset {preset!r} trains {config.algorithm}, not {algorithm}: leave out one of the "
+            "two"
         )
     return config
 
@@ -261,24 +187,24 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads what `dump_config` wrote, with overrides laid over it."""
+    """Reads a file that `dump_config` wrote, and applies overrides."""
     tree = read_json(path)
     for override in overrides:
         change = parse_override(override)
         for name in {"preset", "world"} & change.keys():
             if change[name] != tree.get(name):
-                raise ConfigError(f"a run's {name} is what it began as: leave out {override}")
+                raise ConfigError(f"the {name} of a run cannot change: leave out {override}")
         tree = merge(tree, change)
     return parse_config(tree)
 
 
 def dump_config(config: Config) -> str:
-    """The resolved tree as JSON text."""
+    """Returns the settings as JSON text."""
     return config.model_dump_json(indent=2) + "\n"
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
-    """Returns `base` with `change` laid over it, section by section."""
+    """Returns `base` with `change` applied, section by section."""
     result = dict(base)
     for name, value in change.items():
         if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
@@ -289,7 +215,7 @@ def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
 
 
 def parse_override(text: str) -> Tree:
-    """Returns the tree that `a.b=c` stands for; raises ConfigError when it is not of that form."""
+    """Returns the tree for an override `a.b=c`; raises ConfigError if it has another form."""
     dotted, equals, value = text.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"override {text!r} is not of the form section.name=value")
@@ -303,9 +229,9 @@ def parse_override(text: str) -> Tree:
 
 
 def make_race_config(world: str = "classic", **changes: Any) -> RaceConfig:
-    """Returns a world's race with changes laid over it, section by section.
+    """Returns the race settings of a world with changes applied, section by section.
 
-    Raises ConfigError for an unknown world and whatever `parse_config` refuses.
+    Raises ConfigError for an unknown world and for invalid changes.
     """
     if world not in WORLDS:
         raise ConfigError(f"unknown world {world!r}{nearest(world, list(WORLDS))}")

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
@@ -18,26 +17,21 @@ from rlcar.evaluation import pictures
 from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
 from rlcar.system import durable, heartbeat
-from rlcar.system.tables import make_table
 from rlcar.track import TRACK_SETS, Track, make_pool
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.track.racing_line import racing_lines
 from rlcar.types import Array, Evaluation, Params, Policy, TimeStep
 
-TIME_LIMIT_STEPS = 1000  # of an evaluation, and what a track that was not lapped is charged
-_RESAMPLES = 2000
-# Of the printed table. "steer" is the mean change of the steering from step to step.
-_COLUMNS = (
-    *("laps\n[%]", "lap\n[steps]", "over\nbound [%]", "crashed\n[%]", "timed\nout [%]"),
-    *("progress\n[%]", "steer\n|Δ|"),
-)
-_WIDE_COLUMNS = 100
+# Limit of an episode in an evaluation. A track that was not lapped counts as a lap of this length.
+TIME_LIMIT_STEPS = 1000
+_RESAMPLES = 2000  # of the bootstrap
 
 
 class Laps(NamedTuple):
-    """What one policy did on N tracks, one episode each; NumPy arrays.
+    """Results of one policy on N tracks, one episode each, as NumPy arrays.
 
-    Lines have a row for the start and one for each step, and are NaN after a car's end.
+    The driven lines have a row for the start and one for each step. They are NaN after the end of
+    a car's episode.
     """
 
     lap_time_steps: np.ndarray  # [N] int32, 0 = no lap
@@ -57,16 +51,16 @@ Evaluator = Callable[[Params], Laps]
 
 
 class _Drive(NamedTuple):
-    """The carry of the driving loop; a car that is done keeps its values."""
+    """Carry of the driving loop; a car whose episode has ended keeps its values."""
 
-    step: Array  # [] int32, steps driven by everybody
+    step: Array  # [] int32, number of steps driven so far
     race: Any
     time_step: TimeStep
     policy: Any
     key: Array
     steering: Array  # [N] float32, of the step before
     is_done: Array  # [N] bool
-    laps: Any  # Laps, in JAX: smoothness is a sum, and lines have a row for each possible step
+    laps: Any  # Laps of JAX arrays: smoothness is a sum, lines have a row for each possible step
 
 
 def track_seeds(track_set: str | Sequence[int]) -> tuple[int, ...]:
@@ -118,7 +112,7 @@ def make_evaluator(
         ).laps
 
     def evaluate(params: Params) -> Laps:
-        # Lines are NaN after a car's end, on purpose.
+        # The lines are NaN after the end of a car's episode on purpose.
         with jax.debug_nans(False), heartbeat.stage("evaluating"):
             return _finish(jax.device_get(run(params)))
 
@@ -136,8 +130,8 @@ def report(
 
     `over_bound_pct` is the mean over tracks of `100 (lap time / lower bound - 1)`, where a track
     that was not lapped is charged `TIME_LIMIT_STEPS`: stopping early never pays. The intervals are
-    percentiles of a bootstrap over tracks, the same resamples for every driver, so they say what
-    other tracks could have shown, not what another training seed could.
+    percentiles of a bootstrap over tracks, with the same resamples for every driver. They show the
+    influence of the choice of tracks, and not that of the training seed.
     """
     bound_steps = lap_time_bound_steps(tracks, race_config.vehicle.top_speed_px_per_step)
     estimate_steps = [line.lap_time_steps for line in racing_lines(tracks, race_config)]
@@ -163,7 +157,10 @@ def report(
 
 
 def score_laps(laps: Laps) -> Evaluation:
-    """The figures that training notes of a drive; a track that was not lapped costs the limit."""
+    """Returns the metrics of an evaluation during training.
+
+    A track that was not lapped counts as `TIME_LIMIT_STEPS`.
+    """
     is_lap = laps.lap_time_steps > 0
     charged = float(np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS).mean())
     metrics = {
@@ -202,45 +199,11 @@ def write_report(
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Writes a tree, complete or not at all; what is not a finite number becomes null."""
+    """Writes a tree, completely or not at all; a number that is not finite becomes null."""
     durable.replace_text(path, json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n")
 
 
-def print_table(report: Mapping[str, Any], console: Console) -> None:
-    """Prints the drivers under one another, the one under test first.
-
-    Intervals stand beside their mean if the console is wide enough, else below it.
-    """
-    where = f" {report['track_set']}" if report["track_set"] else ""
-    table = make_table(
-        "driver",
-        *_COLUMNS,
-        right=_COLUMNS,
-        title=f"{report['tracks']}{where} tracks, 95 % intervals over tracks",
-    )
-    gap = "  " if console.width >= _WIDE_COLUMNS else "\n"
-    for name, score in report["drivers"].items():
-        low, high = score["lap_rate_interval"]
-        low_pct, high_pct = score["over_bound_pct_interval"]
-        time = score["lap_time_steps"]
-        table.add_row(
-            name,
-            f"{100 * score['lap_rate']:.1f}{gap}{100 * low:.0f}–{100 * high:.0f}",
-            "-" if time is None else f"{time:.1f}",
-            f"{score['over_bound_pct']:.1f}{gap}{low_pct:.1f}–{high_pct:.1f}",
-            f"{100 * score['crash_rate']:.1f}",
-            f"{100 * score['timeout_rate']:.1f}",
-            f"{100 * score['progress']:.1f}",
-            f"{score['smoothness']:.3f}",
-            style="bold" if name == report["driver"] else "",
-        )
-    table.add_section()
-    table.add_row("lower bound", "", f"{report['bound_steps']:.1f}", style="dim")
-    table.add_row("racing line", "", f"{report['racing_line_estimate_steps']:.1f}", style="dim")
-    console.print(table)
-
-
-# A report drives five: what it keeps must be more, or each would push out the next.
+# A report evaluates five drivers. A smaller cache would evict each before the next report.
 @functools.lru_cache(maxsize=16)
 def _cached_evaluator(
     policy: Policy, race_config: RaceConfig, seeds: tuple[int, ...], seed: int
@@ -249,7 +212,7 @@ def _cached_evaluator(
 
 
 def _start(policy: Policy, race: Race, number_of_cars: int, seed: int, limit: int) -> _Drive:
-    """Puts every car on its start line."""
+    """Places every car on the start line of its track."""
     state, time_step = race.reset(jnp.arange(number_of_cars, dtype=jnp.int32), seed)
     everybody = jnp.ones(number_of_cars, bool)
     laps = _empty_laps(number_of_cars, limit)
@@ -266,7 +229,7 @@ def _start(policy: Policy, race: Race, number_of_cars: int, seed: int, limit: in
 
 
 def _advance(policy: Policy, race: Race, params: Params, drive: _Drive) -> _Drive:
-    """Drives every car one step; cars that are done drive on, unseen, until the last one is."""
+    """Drives every car one step. Cars that are done continue without effect on the results."""
     key, act_key = jax.random.split(drive.key)
     seen = (race.view(drive.race),) if policy.uses_car_view else ()
     carry, action = policy.act(params, drive.policy, drive.time_step, act_key, False, *seen)
@@ -316,7 +279,7 @@ def _empty_laps(number_of_cars: int, limit: int) -> Laps:
 
 
 def _with_row(laps: Any, step: Array, view: CarView, is_driving: Array) -> Any:
-    """Writes row `step` of the lines, NaN where a car was done before it."""
+    """Writes row `step` of the lines, with NaN for cars that were done before."""
 
     def write(line: Any, value: Array) -> Any:
         row = jnp.where(is_driving, value, jnp.nan).astype(jnp.float32)
@@ -330,7 +293,7 @@ def _with_row(laps: Any, step: Array, view: CarView, is_driving: Array) -> Any:
 
 
 def _finish(laps: Laps) -> Laps:
-    """Cuts the lines after the longest episode and makes the steering sums means; on the host."""
+    """Cuts the lines after the longest episode; turns the sums of steering into means."""
     rows = int(laps.steps.max()) + 1
     return laps._replace(
         smoothness=laps.smoothness / np.maximum(laps.steps - 1, 1).astype(np.float32),
@@ -388,7 +351,7 @@ def _percent(share: float) -> str:
 
 
 def _finite(tree: Any) -> Any:
-    """Returns the tree with every NaN and infinity as None, which is what JSON can say."""
+    """Returns the tree with None for every NaN and infinity, which JSON does not have."""
     if isinstance(tree, Mapping):
         return {str(name): _finite(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -1,4 +1,4 @@
-"""Pictures of laps and of learning, drawn off screen; every file is complete or absent."""
+"""Draws pictures of laps and of learning into files, each of which is complete or absent."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from matplotlib.ticker import FuncFormatter
 from rlcar.system import durable
 from rlcar.track import Track
 
-TOP_SPEED_PX_PER_STEP = 5.0  # of the classic car: the least that a scale shows
-_HEADING_SHARE = 0.11  # of a cell's width, above its track
+TOP_SPEED_PX_PER_STEP = 5.0  # of the classic car; every colour scale reaches at least this speed
+_HEADING_SHARE = 0.11  # height of the heading above a track, as a share of the cell's width
 
 _INK = "#24292f"
 _MUTED = "#6e7781"
@@ -29,7 +29,7 @@ _GREEN = "#2f8f4e"
 
 
 class DrivenLaps(Protocol):
-    """What a picture needs of `Laps`: lines `[T, N]`, NaN after a car's end."""
+    """The part of `Laps` that pictures need; lines `[T, N]` are NaN after the end of an episode."""
 
     @property
     def lap_time_steps(self) -> np.ndarray: ...
@@ -55,7 +55,7 @@ def draw_laps(path: Path, tracks: Sequence[Track], laps: DrivenLaps, title: str)
 
 
 def draw_best(path: Path, tracks: Sequence[Track], laps: DrivenLaps, title: str) -> None:
-    """Draws, large, the four laps that were quickest for the length of their road.
+    """Draws in large the four laps that were quickest for the length of their road.
 
     Lapped tracks come before the rest, which are ranked by how far the car came.
     """
@@ -74,12 +74,12 @@ def draw_best(path: Path, tracks: Sequence[Track], laps: DrivenLaps, title: str)
 
 
 def draw_learning_curve(path: Path, metrics_rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draws lap rate and episode reward over env steps; rows without a key are passed over."""
+    """Draws lap rate and episode reward over env steps; rows without a value are left out."""
     figure = Figure(figsize=(8.0, 5.6), dpi=150, layout="constrained", facecolor="white")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1.0])
     figure.suptitle("Learning to lap unseen tracks", x=0.02, ha="left", color=_INK, weight="bold")
-    # Rows of training repeat the last evaluation; where evaluations have rows of their own, only
-    # those were measured at their env steps.
+    # Rows of training repeat the last evaluation. Where evaluations have rows of their own, only
+    # these were measured at the env steps of the row.
     alone = [row for row in metrics_rows if "episode/reward" not in row]
     env_steps, lap_rate = _series(alone, "evaluation/lap_rate")
     if not len(lap_rate):
@@ -109,7 +109,7 @@ def draw_learning_curve(path: Path, metrics_rows: Sequence[Mapping[str, Any]]) -
 
 
 def _draw_rewards(figure: Figure, metrics_rows: Sequence[Mapping[str, Any]]) -> None:
-    """The learning curve of an environment without tracks."""
+    """Draws the learning curve of an environment without tracks."""
     figure.clear()
     figure.suptitle("Reward of an episode", x=0.02, ha="left", color=_INK, weight="bold")
     axes = figure.subplots()
@@ -123,7 +123,7 @@ def _draw_rewards(figure: Figure, metrics_rows: Sequence[Mapping[str, Any]]) -> 
 
 
 class _Chosen:
-    """Some cars of a DrivenLaps."""
+    """A selection of the cars of a DrivenLaps."""
 
     def __init__(self, laps: DrivenLaps, index: np.ndarray) -> None:
         self.lap_time_steps = laps.lap_time_steps[index]
@@ -144,7 +144,7 @@ def _draw_sheet(
     columns: int,
     cell_inches: float,
 ) -> None:
-    """Draws all tracks into one pair of axes, a cell each: far quicker than one axes each."""
+    """Draws all tracks into one axes object, a cell each; an axes object each would be slow."""
     rows = max(1, math.ceil(len(tracks) / columns))
     size_px = 1.08 * max(float(np.ptp(track.outer_px, axis=0).max()) for track in tracks)
     cell_px = np.array([size_px, size_px * (1.0 + _HEADING_SHARE)])
@@ -207,7 +207,10 @@ def _draw_roads(
             closed, colors=_CENTRE_LINE, linewidths=3.0 * scale, linestyles=(0, (4, 4)), zorder=3
         )
     )
-    starts = [np.stack([one[0], other[0]]) for one, other in zip(inner, outer, strict=True)]
+    starts = [
+        np.stack(ends)
+        for ends in zip((line[0] for line in inner), (line[0] for line in outer), strict=True)
+    ]
     axes.add_collection(LineCollection(starts, colors=_INK, linewidths=5.0 * scale, zorder=4))
     for track, shift in zip(tracks, shifts_px, strict=True):
         if len(track.obstacles_px):

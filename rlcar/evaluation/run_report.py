@@ -1,4 +1,4 @@
-"""A run's best policy on unseen tracks: the report, its pictures and its figures."""
+"""Evaluates a run's best policy on unseen tracks: the report, its pictures and its figures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import make_evaluation, spec_of
-from rlcar.evaluation.laps import drive, print_table, report, track_seeds, write_json, write_report
+from rlcar.evaluation.laps import drive, report, track_seeds, write_json, write_report
 from rlcar.evaluation.pictures import draw_learning_curve
+from rlcar.evaluation.table import print_table
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import is_same_folder, require_run, writing
 from rlcar.sim import SPEC
@@ -123,7 +124,10 @@ def _print_figures(
 def load_policy(
     folder: Path, path: Path, agent: Agent, seed: int
 ) -> tuple[checkpoint.Save, Params]:
-    """The named checkpoint's policy; of a run the best, or the newest before any evaluation."""
+    """Loads the policy of the checkpoint `path`.
+
+    If `path` is the run itself, it loads the best policy, or the newest before any evaluation.
+    """
     state = jax.eval_shape(lambda: agent.learner.init(seed))
     like = agent.learner.policy_params(state)
     if is_same_folder(path, folder):

@@ -1,4 +1,4 @@
-"""Averages over runs and tracks that a few lucky runs cannot carry, and moments that cannot be."""
+"""Robust averages over runs and tracks, and a check of stored means and variances."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Estimate(NamedTuple):
-    """A mean with the interval that resampling gives it."""
+    """A mean with its bootstrap interval."""
 
     mean: float
     low: float
@@ -15,10 +15,10 @@ class Estimate(NamedTuple):
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
-    """Returns the mean of the middle half of all scores; those at its edges count in part."""
+    """Returns the mean of the middle half of all scores; scores at its edges count in part."""
     ordered = np.sort(np.asarray(scores, np.float64).ravel())
     if not ordered.size or not np.isfinite(ordered).all():
-        raise ValueError(f"{ordered.size} scores, not all finite: there is no mean of them")
+        raise ValueError(f"{ordered.size} scores, not all finite: they have no mean")
     # A score of rank i covers the share i/n to (i + 1)/n of the whole.
     edges = np.arange(ordered.size + 1) / ordered.size
     inside = np.clip(edges[1:], 0.25, 0.75) - np.clip(edges[:-1], 0.25, 0.75)
@@ -30,13 +30,13 @@ def bootstrap_interquartile_mean(
 ) -> Estimate:
     """Returns the interquartile mean of `scores [runs, tracks]` with its percentile interval.
 
-    The tracks are strata that each resample has as they are; the runs are redrawn with replacement
-    (Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
-    Sec. 4). There each task draws its runs anew, as they are runs of that task alone; here one run
-    drives every track, so it is redrawn with all of its scores: drawn track by track, what a seed
-    does to all of them would average out of the interval. The interval says what other training
-    seeds could have shown; one run alone has none to draw, and few make it too narrow (three hold
-    the truth in three of four trials, five in six of seven).
+    Each resample keeps all tracks, which are strata, and draws runs with replacement (Agarwal et
+    al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", Sec. 4). There
+    each task has runs of its own and draws them separately. Here, one run drives every track, so a
+    run is drawn with all of its scores. Drawing track by track would average out the effect of a
+    seed on all tracks. The interval shows the influence of the training seed. It has no width for a
+    single run, and is too narrow for few: with three runs it contains the true value in three of
+    four trials, with five in six of seven.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2:
@@ -50,11 +50,11 @@ def bootstrap_interquartile_mean(
 
 
 def impossible_moments(arrays: Mapping[str, np.ndarray]) -> str:
-    """Names the first of `*.variance` and its `*.count` that no data can have; else nothing."""
+    """Describes the first `*.variance` or `*.count` that is impossible; empty if there is none."""
     for name in (name for name in arrays if name.endswith(".variance")):
         count = f"{name.removesuffix('variance')}count"
         if (arrays[name] < 0.0).any():
-            return f"{name} is {arrays[name].min():.3g}, which no variance is"
+            return f"{name} is {arrays[name].min():.3g}, and a variance is never negative"
         if count in arrays and not (arrays[count] > 0.0).all():
-            return f"{count} is {np.min(arrays[count]):.3g}, and not positive"
+            return f"{count} is {np.min(arrays[count]):.3g}, and a count is positive"
     return ""

@@ -1,7 +1,7 @@
-"""Names that point at versions, with all they ever pointed at.
+"""Aliases: names that point at versions, with the history of their values.
 
-Each move is a file of its own, `aliases/champion/00000003-5f0c….json`, and the highest name counts:
-a reader finds the old value or the new one, and nobody's move is lost without its mover knowing.
+Each move is a file of its own, `aliases/champion/00000003-5f0c….json`, and the highest name counts.
+A reader finds either the old or the new value, and no process loses a move without knowing it.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _RECORD = re.compile(r"(\d{8})-[0-9a-f]{32}\.json")
 class AliasRecord(NamedTuple):
     """One value that an alias had."""
 
-    version: int | None  # None: it was taken away, or the record is damaged
+    version: int | None  # None: the alias was removed, or the record is damaged
     moved: str  # ISO 8601, UTC
     why: str
 
@@ -37,12 +37,12 @@ class Aliases:
         self._store = store
 
     def all(self) -> dict[str, int]:
-        """Returns what every alias points at now."""
+        """Returns the version of every alias."""
         targets = {name: self.target(name) for name in self._names()}
         return {name: number for name, number in targets.items() if number is not None}
 
     def readable(self) -> dict[str, int]:
-        """Returns what every alias points at, without those that cannot be read now."""
+        """Returns the version of every alias that can be read now."""
         targets = {}
         with contextlib.suppress(RegistryUnavailableError):
             for name in self._names():
@@ -54,21 +54,23 @@ class Aliases:
         return sorted({name.split("/")[0] for name in self._store.names("aliases")})
 
     def target(self, alias: str) -> int | None:
-        """Returns what an alias points at; None for an unknown one."""
+        """Returns the version of an alias; None for an unknown one."""
         for name in reversed(self._records(alias)):
             record = self._read(alias, name)
-            if record.why != _DAMAGED:  # its last move is lost then, rather than the alias
+            if (
+                record.why != _DAMAGED
+            ):  # skip damaged records: losing a move is better than losing the alias
                 return record.version
         return None
 
     def history(self, alias: str) -> list[AliasRecord]:
-        """Returns every value that an alias has had, the present one last."""
+        """Returns every value that an alias has had, the current one last."""
         return [self._read(alias, name) for name in self._records(alias)]
 
     def before(self, alias: str) -> list[int]:
-        """Returns the versions that a rollback may go to, the nearest one first.
+        """Returns the versions that a rollback may return to, the nearest one first.
 
-        What was rolled back from is not among them, so that two rollbacks go back two versions.
+        Versions that were rolled back are not among them, so two rollbacks go back two versions.
         """
         past: list[int] = []
         for record in self.history(alias):
@@ -79,10 +81,10 @@ class Aliases:
         return past[-2::-1]
 
     def move(self, alias: str, number: int | None, why: str) -> None:
-        """Lets an alias point at a version from now on."""
+        """Points an alias at a version."""
         if not _NAME.fullmatch(alias):
             raise RegistryError(
-                f"{alias[:40]!r} is no name for an alias: use small letters, digits, - and _"
+                f"{alias[:40]!r} is not a name for an alias: use small letters, digits, - and _"
             )
         moved = datetime.now(UTC).isoformat(timespec="milliseconds")
         data = (json.dumps({"version": number, "moved": moved, "why": why}) + "\n").encode()
@@ -92,7 +94,7 @@ class Aliases:
             name = f"{counter:08d}-{uuid.uuid4().hex}.json"
             self._store.write(f"aliases/{alias}/{name}", data)
             newest = self._records(alias)[-1]
-            # Another's move of the same count may stand above this one, which is then void.
+            # A concurrent move with the same counter may have a higher name; it counts then.
             if newest == name or newest[:8] != name[:8]:
                 return
 
@@ -108,7 +110,7 @@ class Aliases:
             tree = parse_json(data, "it")
             record = AliasRecord(tree["version"], tree["moved"], tree["why"])
         except RegistryUnavailableError:
-            raise  # it may be sound: an older record must not take its place
+            raise  # the record may be sound, so an older one must not replace it
         except (ValueError, KeyError, TypeError, FileNotFoundError, RegistryError):
             return AliasRecord(None, "", _DAMAGED)
         is_whole = isinstance(record.version, int | None) and isinstance(record.why, str)
@@ -116,6 +118,6 @@ class Aliases:
 
 
 def is_record(name: str) -> bool:
-    """True for `champion/00000003-5f0c….json` and the like."""
+    """Whether a name is that of a record, such as `champion/00000003-5f0c….json`."""
     alias, _, file = name.partition("/")
     return bool(_NAME.fullmatch(alias) and _RECORD.fullmatch(file))

@@ -1,6 +1,6 @@
-"""Names and shapes of the arrays that acting needs, as a config implies them.
+"""Names and shapes of a policy's arrays, as its config implies them.
 
-What training writes has them by construction; a file that others made is held against them.
+Files that training writes have them by construction; files from elsewhere are checked against them.
 """
 
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], na
     wanted = policy_shapes(parsed)
     for key, shape in wanted.items():
         if key not in arrays:
-            raise RegistryError(f"{name} has no array {key!r}, which its config asks for")
+            raise RegistryError(f"{name} has no array {key!r}, which its config requires")
         if arrays[key].shape != shape:
             raise RegistryError(
                 f"{name}: array {key!r} has shape {list(arrays[key].shape)}, expected {list(shape)}"
             )
     surplus = next((key for key in arrays if key not in wanted), None)
     if surplus is not None:
-        raise RegistryError(f"{name} has an array {surplus[:60]!r}, which its config does not know")
+        raise RegistryError(f"{name} has an array {surplus[:60]!r}, which its config does not have")
 
 
 def policy_shapes(config: Config, observation_size: int = 6, action_size: int = 2) -> Shapes:

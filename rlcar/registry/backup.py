@@ -1,4 +1,4 @@
-"""One registry copied into another: a backup, or its restoration."""
+"""Copies one registry into another, for a backup or its restoration."""
 
 from typing import NamedTuple
 
@@ -17,26 +17,26 @@ from rlcar.registry.version import (
 
 
 class Copied(NamedTuple):
-    """What a copy did."""
+    """Result of a copy."""
 
-    versions: list[int]  # that the target did not have, oldest first
-    damaged: dict[int, str]  # versions that were not copied, and why
-    moves: list[str]  # why moves of aliases were not copied
+    versions: list[int]  # versions that were copied, oldest first
+    damaged: dict[int, str]  # versions that were not copied, with the reasons
+    moves: list[str]  # reasons why moves of aliases were not copied
 
 
 def copy_registry(source: Store, target: Store) -> Copied:
-    """Brings every version and every move of an alias from one store to another.
+    """Copies every version and every move of an alias that the target lacks.
 
-    Numbers stay. What the target has is left alone, so a copy that was broken off goes on where it
-    stopped; nobody may publish into the target meanwhile. Raises RegistryError, before anything is
-    written, where both have different versions of one number.
+    Numbers are kept, and existing files of the target are not changed, so an interrupted copy can
+    be repeated. Nothing may be published into the target meanwhile. Raises RegistryError, before
+    anything is written, if the stores have different versions with the same number.
     """
-    found, there = _files(source), _files(target)
+    found, existing = _files(source), _files(target)
     if not any(files & {MANIFEST, DELETED} for files in found.values()):
         raise RegistryError(f"there is nothing to copy: {source.place} holds no version")
     copied, damaged = [], {}
-    for number in sorted(found.keys() & there.keys()):
-        if MANIFEST in found[number] and MANIFEST in there[number]:
+    for number in sorted(found.keys() & existing.keys()):
+        if MANIFEST in found[number] and MANIFEST in existing[number]:
             try:
                 is_same = _manifest(source, number) == _manifest(target, number)
             except (RegistryError, FileNotFoundError) as error:
@@ -44,11 +44,11 @@ def copy_registry(source: Store, target: Store) -> Copied:
                 continue
             if not is_same:
                 raise RegistryError(
-                    f"version {number} of {target.place} is not that of {source.place}: copy into "
-                    "an empty place"
+                    f"version {number} of {target.place} differs from that of {source.place}: copy "
+                    "into an empty place"
                 )
     for number, files in sorted(found.items()):
-        known = there.get(number, set())
+        known = existing.get(number, set())
         is_deleted = DELETED in files
         if (DELETED if is_deleted else MANIFEST) not in files - known or DELETED in known:
             continue
@@ -70,16 +70,16 @@ def _files(store: Store) -> dict[int, set[str]]:
         number = number_of(name)
         if number is not None:
             file = name.partition("/")[2]
-            # Then reading the manifest says why the folder cannot be read.
+            # Reading the manifest will then report why the folder cannot be read.
             files.setdefault(number, set()).add(MANIFEST if file == UNREADABLE else file)
     return files
 
 
 def _contents(source: Store, number: int, is_deleted: bool) -> dict[str, bytes]:
-    """Reads and checks all files of one version; its manifest is the last of them."""
+    """Reads and checks all files of one version, the manifest last."""
     if is_deleted:
-        stone = f"{folder_of(number)}/{DELETED}"
-        return {DELETED: source.read(stone, LIMITS_BYTES[DELETED])}
+        marker = f"{folder_of(number)}/{DELETED}"
+        return {DELETED: source.read(marker, LIMITS_BYTES[DELETED])}
     manifest = _manifest(source, number)
     version = parse_manifest(manifest, number)
     contents = {file: read_version_file(source, version, file) for file in version.files}
@@ -91,11 +91,11 @@ def _manifest(store: Store, number: int) -> bytes:
 
 
 def _copy_aliases(source: Store, target: Store) -> list[str]:
-    """Copies the moves that the target lacks; returns why some could not be read."""
-    there = set(target.names("aliases"))
+    """Copies the moves that the target lacks; returns the reasons why some could not be read."""
+    existing = set(target.names("aliases"))
     problems = []
     for name in sorted(source.names("aliases")):
-        if name not in there and is_record(name):
+        if name not in existing and is_record(name):
             try:
                 data = source.read(f"aliases/{name}", MAX_RECORD_BYTES)
             except (RegistryError, FileNotFoundError) as error:

@@ -1,4 +1,4 @@
-"""A store whose every call ends in time, whatever the disk or the network does."""
+"""A store whose calls all have a deadline, even if the disk or the network hangs."""
 
 import threading
 from collections.abc import Callable
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 class DeadlineStore:
-    """Passes each call to another store in a thread of its own, and waits for so long at most.
+    """Passes each call to another store in a thread of its own, and waits until a deadline.
 
-    A call that does not end in time raises RegistryUnavailableError, and its thread stays behind
-    until the disk or the network lets it go. There are never more than a few of those: while a file
-    hangs, the next call for the same file fails at once, and so does every call while
-    `_MOST_STUCK` threads hang. As soon as they end, the store is asked again.
+    A call that misses its deadline raises RegistryUnavailableError, and its thread remains until
+    the disk or the network responds. Their number is bounded: while a call hangs, the next one for
+    the same file fails at once, and so does every call while `_MOST_STUCK` threads hang. Calls are
+    passed on again as soon as those threads end.
     """
 
     def __init__(self, store: Store, deadline_s: float = DEADLINE_S):
@@ -54,11 +54,11 @@ class DeadlineStore:
         return self._call("write", name, lambda: self._store.write(name, data), more_s)
 
     def claim(self, folder: str) -> bool:
-        """Takes a folder that nobody has."""
+        """Claims a folder that nobody has claimed."""
         return self._call("claim", folder, lambda: self._store.claim(folder))
 
     def release(self, folder: str) -> None:
-        """Gives an empty claimed folder back, where that is safe."""
+        """Releases an empty claimed folder, if that is safe."""
         return self._call("release", folder, lambda: self._store.release(folder))
 
     def delete(self, name: str) -> None:
@@ -66,10 +66,12 @@ class DeadlineStore:
         return self._call("delete", name, lambda: self._store.delete(name))
 
     def _call(self, verb: str, name: str, work: Callable[[], T], more_s: float = 0.0) -> T:
-        key, what = (verb, name), f"cannot {verb} {self.place}/{name}"
+        key, failure = (verb, name), f"cannot {verb} {self.place}/{name}"
         with self._lock:
             if key in self._stuck.values() or len(self._stuck) >= _MOST_STUCK:
-                raise RegistryUnavailableError(f"{what}: an earlier call has not been answered yet")
+                raise RegistryUnavailableError(
+                    f"{failure}: an earlier call has not been answered yet"
+                )
         future: Future[T] = Future()
         thread = threading.Thread(
             # A daemon: a thread that hangs must not keep the process from ending.
@@ -87,7 +89,7 @@ class DeadlineStore:
                 if future.done():
                     return future.result()
                 self._stuck[future] = key
-            raise RegistryUnavailableError(f"{what}: no answer within {limit_s:g} s") from None
+            raise RegistryUnavailableError(f"{failure}: no answer within {limit_s:g} s") from None
 
     def _run(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:

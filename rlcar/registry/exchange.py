@@ -1,4 +1,4 @@
-"""A version as one file: safetensors whose metadata is the manifest; and legacy pickles read in."""
+"""Exports a version as one safetensors file, and imports such files and legacy pickles."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _PICKLE_ENDINGS = (".pkl", ".pickle", ".p")
 
 
 def exported_bytes(model: Model, report: bytes | None) -> bytes:
-    """Returns the one file; every safetensors reader finds the arrays in it."""
+    """Returns a safetensors file with the arrays; its metadata holds the version's description."""
     about = {"metadata": model.version.metadata, "number": model.version.number}
     if report is not None:
         about["report"] = json.loads(report)
@@ -28,11 +28,11 @@ def exported_bytes(model: Model, report: bytes | None) -> bytes:
 def imported(path: Path, description: str) -> tuple[Arrays, dict[str, Any], Any]:
     """Reads an exported file, or a legacy pickle; returns arrays, metadata and the report.
 
-    Raises RegistryError, in one sentence, for whatever else the file is.
+    Raises RegistryError, with one sentence, for any other file.
     """
     try:
         return _imported(path, description)
-    except RegistryError as error:  # which may name what the file's author thought of
+    except RegistryError as error:  # its text may quote the file, so it is made printable
         text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
         raise RegistryError(text[:500]) from None
 
@@ -58,7 +58,7 @@ def _imported(path: Path, description: str) -> tuple[Arrays, dict[str, Any], Any
 def _about(about: Mapping[str, str], name: str) -> tuple[dict[str, Any], Any]:
     if _KEY not in about:
         raise RegistryError(
-            f"{name} says nothing of its policy: import what `rlcar models export` wrote"
+            f"{name} does not describe its policy: import a file that `rlcar models export` wrote"
         )
     try:
         tree = parse_json(about[_KEY].encode(), "its metadata")

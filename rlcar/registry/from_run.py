@@ -1,4 +1,4 @@
-"""What of a run becomes a version: the policy's arrays, settings, laps and lineage."""
+"""Collects the content of a version from a run: the policy's arrays, settings, laps, lineage."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ Content = tuple[dict[str, np.ndarray], dict[str, Any], dict[str, Any] | None]
 def content_of_run(path: Path, description: str) -> Content:
     """Reads a run's best policy, or one checkpoint; returns arrays, metadata and the report.
 
-    Raises CheckpointError for damaged saves and UserError for a folder that is no run.
+    Raises CheckpointError for damaged saves and UserError for a folder that is not a run.
     """
     folder = require_run(path)
     save, arrays = _load(folder, path)
@@ -59,7 +59,7 @@ def content_of_run(path: Path, description: str) -> Content:
 
 
 def laps(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The figures of the driver under test."""
+    """Returns the report's figures of the policy."""
     if report is None or "drivers" not in report:
         return None
     scores = report["drivers"][report["driver"]]
@@ -70,7 +70,7 @@ def laps(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _load(folder: Path, path: Path) -> tuple[checkpoint.Save, dict[str, np.ndarray]]:
-    """Reads the arrays; a run that is being trained may replace its best save meanwhile."""
+    """Reads the arrays, again if a training replaces the run's best save meanwhile."""
     while True:
         save = _find_save(folder, path)
         try:
@@ -90,11 +90,11 @@ def _find_save(folder: Path, path: Path) -> checkpoint.Save:
 
 
 def _report(folder: Path, save: checkpoint.Save) -> dict[str, Any] | None:
-    """The run's report, if it is of this very checkpoint."""
+    """Returns the run's report if it is about this checkpoint."""
     path = folder / "report.json"
     try:
         report = parse_json(read_regular(path), "it")
-        _ = laps(report)  # looks for everything that a version tells of it
+        _ = laps(report)  # checks that all figures are there
         is_its_own = report["checkpoint"] == save.path.name
     except FileNotFoundError:
         return None

@@ -1,4 +1,4 @@
-"""Removes what publications have left behind that were killed before they were complete."""
+"""Removes the files of publications that were killed before they were complete."""
 
 import time
 
@@ -6,17 +6,17 @@ from rlcar.registry.store import CLAIM, Store
 from rlcar.registry.version import DELETED, MANIFEST, number_of
 from rlcar.system.durable import WRITING
 
-# A publication takes seconds. One that was stopped for a day and goes on finds its files gone and
-# fails, but nothing is published that lacks a file.
+# A publication takes seconds. One that continues after a day finds its files deleted and fails, so
+# no incomplete version is ever published.
 LEFT_AFTER_S = 24 * 3600.0
 
 
 def remove_leftovers(store: Store) -> list[str]:
-    """Deletes old unfinished files and old files of versions without a manifest; names them.
+    """Deletes old unfinished files and old files of versions without a manifest; lists them.
 
-    A file's age is the time between its last change and the newest change in the same folder, both
-    by the store's own clock, so a host whose clock is ahead does not delete what others write. A
-    time in the future counts as now. The numbers of such versions stay taken.
+    A file's age is the time between its last change and the newest change in the same folder. Both
+    are times of the store's clock, so a host whose clock is ahead does not delete files that others
+    are writing. A time in the future counts as now. The numbers of such versions stay taken.
     """
     left = []
     for folder in ("versions", "aliases"):

@@ -1,4 +1,4 @@
-"""Policies that the first product pickled, read by a child process that may do nothing else.
+"""Reads pickled policies of the first product, in a child process without any rights.
 
 The file is a pickled dictionary with the entries
 
@@ -33,10 +33,10 @@ _LAYERS = ("encoder/~/linear_0", "encoder/~/linear_1", *(f"actor/~/linear_{i}" f
 
 
 def read_pickle(data: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
-    """Returns arrays and metadata of a documented policy in a pickle called `name` in messages.
+    """Returns arrays and metadata of a pickled policy, called `name` in messages.
 
-    Nothing in the pickle is executed: a child process without files, network or time to spare lets
-    it build arrays and plain values alone, and hands those back as safetensors. Raises
+    Nothing in the pickle is executed. A child process without files or network, and with little
+    memory and time, builds only arrays and plain values, and returns them as safetensors. Raises
     RegistryError.
     """
     arrays, about = parse_model(_through_child(data, name), name)
@@ -49,12 +49,12 @@ def read_pickle(data: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
             array = arrays.get(f"{module}.{part}")
             if array is None or array.ndim != rank:
                 raise RegistryError(
-                    f"{name} is no policy of the documented networks: it has no {module}.{part}"
+                    f"{name} is not a policy of the documented networks: it has no {module}.{part}"
                 )
     try:
         return _kept(arrays, name), _metadata(arrays, extra)
     except ConfigError as error:
-        raise RegistryError(f"{name} is no policy of the documented networks: {error}") from None
+        raise RegistryError(f"{name} is not a policy of the documented networks: {error}") from None
 
 
 def _through_child(data: bytes, name: str) -> bytes:
@@ -80,13 +80,13 @@ def _through_child(data: bytes, name: str) -> bytes:
         raise RegistryError(f"{name} is refused: {''.join(c for c in sentence if c.isprintable())}")
     if process.returncode != 0:
         raise RegistryError(
-            f"{name} is refused: it asks for too much memory or time, or breaks off"
+            f"{name} is refused: it needs too much memory or time, or is incomplete"
         )
     return output
 
 
 def _kept(arrays: Arrays, name: str) -> Arrays:
-    """The documented policy's arrays under our names; shapes are checked by the registry."""
+    """Returns the policy's arrays under our names; the registry checks their shapes."""
     with np.errstate(over="ignore"):
         kept = {
             f"networks.{module}.{part}": arrays[f"{module}.{part}"].astype(np.float32)

@@ -1,4 +1,4 @@
-"""The metadata of a version, validated: what others hand in must be as complete as our own."""
+"""The metadata of a version, validated, so that imported versions are as complete as our own."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from rlcar.settings.section import Section
 
 
 def _is_printable(text: str) -> str:
-    """Refuses what would write to a terminal behind its user's back."""
+    """Refuses control characters, which could change what a terminal shows."""
     if not text.isprintable():
         raise ValueError("it holds characters that cannot be printed")
     return text
@@ -38,7 +38,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Laps(Section):
-    """How the version drove; figures as in report.json."""
+    """Results of an evaluation, as in report.json."""
 
     track_set: Text
     tracks: Whole
@@ -54,7 +54,7 @@ class Laps(Section):
 
 
 class Lineage(Section):
-    """Where a version is from; null: not known."""
+    """Origin of a version; null means unknown."""
 
     run: Text | None
     checkpoint: Text | None
@@ -72,7 +72,7 @@ class Lineage(Section):
 
 
 class Metadata(Section):
-    """Everything that a version says of itself but its number, its time and its files."""
+    """The description of a version, without its number, time and files."""
 
     description: Text
     algorithm: AlgorithmName
@@ -85,7 +85,7 @@ class Metadata(Section):
 
 
 def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns the metadata with every field; raises RegistryError for what is not as above."""
+    """Returns the metadata with every field; raises RegistryError if they are invalid."""
     try:
         checked = Metadata.model_validate(metadata)
         config = parse_config(checked.config)
@@ -98,7 +98,7 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise RegistryError(f"{name} says {checked.algorithm}, its config {config.algorithm}")
     if config.is_race:
         observation, action = schema_of_race(config)
-        if [one.model_dump() for one in (*checked.observation, *checked.action)] != [
+        if [entry.model_dump() for entry in (*checked.observation, *checked.action)] != [
             *observation,
             *action,
         ]:

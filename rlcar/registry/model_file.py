@@ -1,6 +1,6 @@
-"""The bytes of a safetensors file, read by strict rules: for files that others made.
+"""Strict reading and writing of safetensors files, for files from untrusted sources.
 
-The format: a header's length as eight bytes, the header as JSON, the arrays one after another
+The format: the length of the header in eight bytes, the header as JSON, the arrays in a row
 (https://huggingface.co/docs/safetensors). Nothing in it is ever executed.
 """
 
@@ -50,7 +50,7 @@ def model_bytes(
 def parse_model(data: bytes, name: str) -> tuple[Arrays, dict[str, str]]:
     """Returns the arrays and the metadata of a safetensors file called `name` in messages.
 
-    Raises RegistryError for anything but what `model_bytes` could have written of finite arrays.
+    Raises RegistryError for anything that `model_bytes` could not have written of finite arrays.
     """
     try:
         return _parse(data)
@@ -72,7 +72,7 @@ def _parse(data: bytes) -> tuple[Arrays, dict[str, str]]:
     end = 0
     for name, (start, stop), dtype, shape in sorted(entries, key=lambda entry: entry[1]):
         if start != end:
-            raise ValueError(f"array {name!r} starts at byte {start}, not {end}, where it should")
+            raise ValueError(f"array {name!r} starts at byte {start} instead of {end}")
         end = stop
         if end > len(body):
             raise ValueError(f"array {name!r} ends at byte {end}, but there are {len(body)}")
@@ -86,7 +86,7 @@ def _parse(data: bytes) -> tuple[Arrays, dict[str, str]]:
 
 
 def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Returns the header and what follows it."""
+    """Returns the header and the bytes after it."""
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"it has {len(data)} bytes, more than {MAX_FILE_BYTES}")
     if len(data) < 8:
@@ -130,9 +130,9 @@ def _are_sizes(values: Any) -> bool:
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """Reads JSON as others may have meddled with it.
+    """Parses JSON from an untrusted source.
 
-    Raises ValueError for duplicate keys, for NaN and infinities, and for what nests too deep.
+    Raises ValueError for duplicate keys, NaN, infinities, and too many levels.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def parse_json(data: bytes, what: str) -> Any:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{what} is not JSON: {error}") from None
     except RecursionError:
-        raise ValueError(f"{what} nests too deep") from None
+        raise ValueError(f"{what} is nested too deeply") from None
     return tree
 
 

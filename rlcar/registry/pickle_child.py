@@ -1,9 +1,8 @@
-"""Turns a pickle on standard input into safetensors on standard output; the child's whole program.
+"""Converts a pickle on standard input into safetensors on standard output; run as a child process.
 
-Run alone, by `python -I -S`: it imports the standard library only, and before it looks at the first
-byte it gives up memory, time, files and sockets. Of all names a pickle may ask for it knows those
-by which NumPy and JAX pickle arrays, and gives it classes of its own for them, which check what
-they are handed; no other name is ever looked up.
+It runs under `python -I -S` and imports only the standard library. Before it reads the first byte
+it gives up memory, time, files and sockets. It knows only the names by which NumPy and JAX pickle
+arrays, and answers them with its own classes, which check their input; it looks up no other name.
 """
 
 import contextlib
@@ -26,11 +25,11 @@ _ARRAY_DTYPES = ("f4", "f8")
 
 
 class _RefusedError(Exception):
-    """Says why, in a sentence without its subject."""
+    """The reason, as a sentence whose subject is the pickle."""
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`."""
+    """Takes the place of `numpy.dtype`."""
 
     code: str
 
@@ -49,7 +48,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for `numpy.ndarray`; a shape and bytes."""
+    """Takes the place of `numpy.ndarray`: a shape and bytes."""
 
     shape: tuple[int, ...] | None = None
     code = ""
@@ -57,14 +56,14 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise _RefusedError("it holds an array whose state is no array's")
+            raise _RefusedError("it holds an array with an invalid state")
         _, shape, dtype, is_fortran, data = state
         self.fill(shape, dtype, is_fortran, data)
 
     def fill(self, shape: Any, dtype: Any, is_fortran: Any, data: Any) -> None:
-        """Takes shape, dtype and bytes once they fit one another."""
+        """Sets shape, dtype and bytes if they are valid and fit one another."""
         if not isinstance(shape, tuple) or len(shape) > 4:
-            raise _RefusedError("it holds an array whose shape is none")
+            raise _RefusedError("it holds an array with an invalid shape")
         if not all(type(size) is int and 0 <= size < 1 << 28 for size in shape):
             raise _RefusedError(f"it holds an array of shape {str(shape)[:60]}")
         if type(dtype) is not _Dtype:
@@ -100,7 +99,7 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """How protocols below 3 pickle bytes."""
+    """Decodes bytes as pickle protocols below 3 store them."""
     if type(text) is not str or encoding != "latin1":
         raise _RefusedError("it encodes a text")
     return text.encode("latin1")
@@ -130,7 +129,7 @@ _KNOWN = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names in `_KNOWN`, and no way to any other."""
+    """Resolves only the names in `_KNOWN`."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = _KNOWN.get((module, name))
@@ -139,11 +138,11 @@ class _Unpickler(pickle.Unpickler):
         return known
 
     def persistent_load(self, identity: Any) -> NoReturn:
-        raise _RefusedError("it refers to things outside itself")
+        raise _RefusedError("it refers to objects outside itself")
 
 
 def _give_up_everything() -> None:
-    if os.geteuid() == 0:  # who could raise the limits again
+    if os.geteuid() == 0:  # root could raise the limits again
         with contextlib.suppress(OSError):
             os.setgroups([])
             os.setgid(_NOBODY)
@@ -154,7 +153,7 @@ def _give_up_everything() -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
-        # No descriptor beyond the three: no file, no socket, no library of another program.
+        # No descriptors beyond the standard three: no file, socket or shared library.
         (resource.RLIMIT_NOFILE, 3),
     )
     for limit, value in limits:
@@ -200,7 +199,7 @@ def _safetensors(arrays: dict[str, _Array], metadata: dict[str, Any]) -> bytes:
 
 
 def main() -> int:
-    """Reads, writes, and returns the exit code."""
+    """Reads the pickle, writes the result and returns the exit code."""
     _give_up_everything()
     try:
         data = sys.stdin.buffer.read()
@@ -209,14 +208,14 @@ def main() -> int:
     except _RefusedError as error:
         output, code = str(error).encode(errors="replace"), _REFUSED
     except (MemoryError, RecursionError):
-        output, code = b"it asks for more memory than it may have", _REFUSED
-    except Exception:  # whatever a broken pickle makes of the unpickler
-        output, code = b"it is not a whole pickle of plain values and arrays", _REFUSED
+        output, code = b"it needs more memory than allowed", _REFUSED
+    except Exception:  # a broken pickle can raise almost anything
+        output, code = b"it is not a complete pickle of plain values and arrays", _REFUSED
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
     return code
 
 
 if __name__ == "__main__":
-    # Without the interpreter's own end, which would take apart whatever was built.
+    # Skips the interpreter's clean-up, which would run code on the objects that were built.
     os._exit(main())

@@ -1,9 +1,9 @@
 """Immutable numbered versions of models, and aliases that point at them.
 
-versions/00000007/policy.safetensors     what acting needs, and nothing more
-                  report.json            the evaluation, where there was one
+versions/00000007/policy.safetensors     only what acting needs
+                  report.json            the evaluation, if there is one
                   manifest.json          written last: metadata, checksums
-                  deleted.json           in place of all those, once it was deleted
+                  deleted.json           replaces all these after a deletion
 aliases/champion/00000003-5f0c….json     its third value; the highest name counts
 """
 
@@ -49,22 +49,23 @@ from rlcar.registry.version import (
 class Registry:
     """Reads and writes versions; any number of processes may do so at once.
 
-    Numbers are never given twice, not even after a deletion; on an object store some may stay
-    unused. A reader sees a version whole or not at all, and an alias with its old value or its new.
+    A number is never used twice, not even after a deletion; on an object store some may stay
+    unused. A reader sees a version completely or not at all, and an alias with its old or its new
+    value.
     """
 
     def __init__(self, location: str | Path = "models", deadline_s: float = DEADLINE_S):
-        """`deadline_s`: how long the folder or object store may take to answer a small request."""
+        """`deadline_s` is how long the folder or object store may take for a small request."""
         self._deadline_s = deadline_s
         self._store: Store = self._opened(location)
-        self.place = self._store.place  # as messages name it, without any secret of a URL
+        self.place = self._store.place  # for messages, without secrets of a URL
         self._aliases = Aliases(self._store)
         self._known: dict[int, Version] = {}  # manifests never change
 
     def versions(self) -> list[Version]:
         """Lists every version, newest first; those whose manifest is damaged are left out.
 
-        An alias that cannot be read is left out too: `aliases` raises RegistryError then.
+        An unreadable alias is left out too, whereas `aliases` raises RegistryError for it.
         """
         aliases = self._aliases.readable()
         found = []
@@ -76,7 +77,7 @@ class Registry:
         return found
 
     def damaged(self) -> dict[int, str]:
-        """Names the versions that `versions` leaves out, and why."""
+        """Returns the versions that `versions` leaves out, with the reasons."""
         problems = {}
         for number in self.numbers():
             try:
@@ -86,7 +87,7 @@ class Registry:
         return problems
 
     def version(self, name: str | int) -> Version:
-        """Returns the version of a name (see `resolve`); raises RegistryError if damaged."""
+        """Returns the version of a name (see `resolve`); raises RegistryError if it is damaged."""
         return self._version(self.resolve(name), self._aliases.readable())
 
     def resolve(self, name: str | int) -> int:
@@ -108,15 +109,15 @@ class Registry:
         return target
 
     def aliases(self) -> dict[str, int]:
-        """Returns what every alias points at now."""
+        """Returns the version of every alias."""
         return self._aliases.all()
 
     def history(self, alias: str) -> list[AliasRecord]:
-        """Returns every value that an alias has had, the present one last."""
+        """Returns every value that an alias has had, the current one last."""
         return self._aliases.history(alias)
 
     def open(self, name: str | int) -> Model:
-        """Reads a version; raises RegistryError unless every byte is what was published."""
+        """Reads a version; raises RegistryError unless every byte is as it was published."""
         version = self.version(name)
         for file in version.files:
             data = read_version_file(self._store, version, file)
@@ -126,10 +127,10 @@ class Registry:
         return Model(version, arrays)
 
     def open_good(self, name: str | int = "champion") -> tuple[Model, list[str]]:
-        """Reads a version or, where that is damaged, the one before it that is sound.
+        """Reads a version or, if it is damaged, an undamaged one in its place.
 
-        First the alias's earlier values are tried, then all versions, newest first. Returns also a
-        sentence for each that was passed over; raises RegistryError when nothing is left.
+        The earlier values of the alias are tried first, then all versions, newest first. Also
+        returns a sentence about each damaged one; raises RegistryError if none is left.
         """
         problems: list[str] = []
         first = self.resolve(name)
@@ -153,9 +154,9 @@ class Registry:
         metadata: Mapping[str, Any],
         report: Mapping[str, Any] | None = None,
     ) -> Version:
-        """Publishes arrays as a new version; the metadata is as `Metadata` says.
+        """Publishes arrays as a new version; `metadata` has the fields of `Metadata`.
 
-        Raises RegistryError unless the arrays are those that the config in it asks for.
+        Raises RegistryError unless the arrays are those that the config in it requires.
         """
         metadata = check_metadata(metadata, "the model")
         check_arrays(metadata["config"], arrays, "the model")
@@ -180,7 +181,7 @@ class Registry:
         return version
 
     def export(self, name: str | int, path: Path | str) -> Path:
-        """Writes a version as one safetensors file, whole or not at all; returns its path."""
+        """Writes a version as one safetensors file, completely or not at all; returns its path."""
         model, path = self.open(name), Path(path)
         has_report = REPORT in model.version.files
         report = read_version_file(self._store, model.version, REPORT) if has_report else None
@@ -197,7 +198,7 @@ class Registry:
     def promote(
         self, name: str | int, alias: str = "champion", trial: Callable[[Model], None] | None = None
     ) -> Version:
-        """Lets an alias point at a version, which must be sound.
+        """Points an alias at a version, which must be undamaged.
 
         `trial` raises RegistryError for a model that must not be promoted; see
         `serve.policy.policy.try_model`.
@@ -216,10 +217,10 @@ class Registry:
     def rollback(
         self, alias: str = "champion", trial: Callable[[Model], None] | None = None
     ) -> Version:
-        """Lets an alias point at its value before the present one again.
+        """Points an alias at its previous value again.
 
-        Twice goes back two values: what was rolled back from is not returned to. Versions that are
-        deleted, damaged or refused by `trial` are passed over.
+        Calling it twice goes back two values. Versions that are deleted, damaged or refused by
+        `trial` are skipped.
         """
         for number in self._aliases.before(alias):
             try:
@@ -235,43 +236,47 @@ class Registry:
         raise RegistryError(f"alias {alias!r} has no earlier version to roll back to")
 
     def diff(self, one: str | int, other: str | int) -> dict[str, tuple[Any, Any]]:
-        """Returns the metadata that differ, by dotted name, in both versions."""
+        """Returns the metadata that differ, by dotted name, with the values of both versions."""
         first, second = (_flat(self.version(name).metadata) for name in (one, other))
         names = sorted(first.keys() | second.keys())
         pairs = {name: (first.get(name), second.get(name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def delete(self, name: str | int) -> None:
-        """Deletes a version for good; raises RegistryError while an alias points at it."""
+        """Deletes a version permanently; raises RegistryError while an alias points at it."""
         number = self.resolve(name)
         self._refuse_aliased(number)
-        stone = f"{folder_of(number)}/{DELETED}"
-        self._store.write(stone, (json.dumps({"deleted": _now()}) + "\n").encode())
+        marker = f"{folder_of(number)}/{DELETED}"
+        self._store.write(marker, (json.dumps({"deleted": _now()}) + "\n").encode())
         try:
             self._refuse_aliased(number)  # promoted meanwhile
         except RegistryError:
-            self._store.delete(stone)
+            self._store.delete(marker)
             raise
         for file in self._store.names(folder_of(number)):
             if file != DELETED:
                 self._store.delete(f"{folder_of(number)}/{file}")
 
     def retain(self, days: float = 90.0, newest: int = 1, dry_run: bool = False) -> list[int]:
-        """Deletes versions older than so many days; returns their numbers.
+        """Deletes versions older than `days`; returns their numbers.
 
-        Those with an alias, those that an alias can be rolled back to once, and the newest ones
-        stay.
+        Versions with an alias, the previous value of each alias, and the newest versions are kept.
         """
         if newest < 1 or not 0 <= days <= 36_500:
-            raise RegistryError(f"retention of {days} days and {newest} newest: both are too few")
+            raise RegistryError(
+                f"cannot keep versions of {days} days and the {newest} newest: keep at least 1 and "
+                "0 to 36,500 days"
+            )
         kept = {number for number in self.aliases().values()}
         for alias in self.aliases():
-            kept |= {one.version for one in self.history(alias)[-2:] if one.version is not None}
+            kept |= {
+                record.version for record in self.history(alias)[-2:] if record.version is not None
+            }
         limit = datetime.now(UTC) - timedelta(days=days)
         old = [
-            one.number
-            for one in self.versions()[newest:]
-            if one.number not in kept and datetime.fromisoformat(one.created) < limit
+            version.number
+            for version in self.versions()[newest:]
+            if version.number not in kept and datetime.fromisoformat(version.created) < limit
         ]
         for number in old if not dry_run else []:
             self.delete(number)
@@ -280,20 +285,20 @@ class Registry:
         return old
 
     def backup(self, location: str | Path) -> Copied:
-        """Brings a backup elsewhere up to date; see `copy_registry`."""
+        """Copies what a backup lacks into it; see `copy_registry`."""
         return copy_registry(self._store, self._opened(location))
 
     def restore(self, location: str | Path) -> Copied:
-        """Brings back what a backup has and this registry lost."""
+        """Copies what this registry lacks from a backup."""
         return copy_registry(self._opened(location), self._store)
 
     def _opened(self, location: str | Path) -> Store:
         return DeadlineStore(open_store(location), self._deadline_s)
 
     def _write_version(self, version: Version, contents: Mapping[str, bytes]) -> None:
-        """Writes the files, the manifest last; removes them again when one cannot be written.
+        """Writes the files, the manifest last; removes them if one cannot be written.
 
-        Ctrl-C and a store that does not answer leave them, as what was begun may still be done.
+        They stay after Ctrl-C and if the store does not answer, as a write may still take effect.
         """
         folder = folder_of(version.number)
         try:
@@ -310,25 +315,26 @@ class Registry:
             raise
 
     def _claim_number(self) -> int:
-        """Takes the next number above every readable version that nobody has taken.
+        """Claims the next free number above every readable version.
 
-        A folder that holds no complete version is passed over, but says nothing about the numbers
-        above and below it.
+        A folder without a complete version is skipped; the numbers around it may still be free.
         """
         for attempt in range(100):
-            newest = max((one.number for one in self._readable()), default=0)
+            newest = max((version.number for version in self._readable()), default=0)
             taken = set(self._store.folders("versions"))
             numbers = range(newest + 1, MAX_NUMBER + 1)
-            free = next((one for one in numbers if f"{one:08d}" not in taken), None)
+            free = next((number for number in numbers if f"{number:08d}" not in taken), None)
             if free is None:
                 raise RegistryError(f"{self.place} has no number left above version {newest}")
             if self._store.claim(folder_of(free)):
                 return free
             time.sleep(random.uniform(0.0, 0.05 * min(attempt, 20)))
-        raise RegistryError(f"{self.place}: no number for a new version in 100 attempts")
+        raise RegistryError(
+            f"{self.place}: could not claim a number for a new version in 100 attempts"
+        )
 
     def numbers(self) -> list[int]:
-        """Numbers of complete, undeleted versions, newest first; some may be damaged."""
+        """Lists the numbers of complete, undeleted versions, newest first; some may be damaged."""
         files: dict[str, set[int]] = {MANIFEST: set(), DELETED: set(), UNREADABLE: set()}
         for name in self._store.names("versions"):
             number = number_of(name)
@@ -358,10 +364,10 @@ class Registry:
             raise RegistryError(f"version {number} is damaged: it has no {file}") from None
 
     def _parent(self, lineage: Mapping[str, Any]) -> int | None:
-        """The newest version of the same run."""
-        for one in self.versions():
-            if lineage.get("run") and one.metadata["lineage"].get("run") == lineage["run"]:
-                return one.number
+        """Returns the newest version of the same run."""
+        for version in self.versions():
+            if lineage.get("run") and version.metadata["lineage"].get("run") == lineage["run"]:
+                return version.number
         return None
 
     def _refuse_aliased(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What a policy's inputs and outputs mean: names, units and ranges."""
+"""Describes a policy's inputs and outputs: names, units and ranges."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ Schema = list[dict[str, Any]]
 
 
 class Entry(Section):
-    """One number; null where nobody told a bound."""
+    """One number; null for an unknown bound."""
 
     name: str
-    unit: str  # what 1.0 is
+    unit: str  # the meaning of the value 1.0
     low: Float32 | None
     high: Float32 | None
 
@@ -30,7 +30,7 @@ def schema_of(config: Config, spec: Spec) -> tuple[Schema, Schema]:
 
 
 def schema_of_race(config: Config) -> tuple[Schema, Schema]:
-    """Describes what a car sees and does."""
+    """Describes the race's observation and action."""
     top = config.race.vehicle.top_speed_px_per_step
     rays = [_entry(f"ray_{angle:+g}_deg", f"{RANGE_PX} px", 0.0, 1.0) for angle in RAY_ANGLES_DEG]
     observation = [*rays, _entry("speed", f"{top:g} px/step", 0.0, 1.0)]

@@ -1,4 +1,4 @@
-"""Where versions are kept: a local folder, or any object store that pyarrow.fs reaches."""
+"""Stores of versions: a local folder, or any object store that pyarrow.fs supports."""
 
 import contextlib
 import os
@@ -19,48 +19,48 @@ from rlcar.system.regular_file import NotRegularError, read_regular
 
 # Prefix of the objects that mark a folder of an object store as claimed.
 CLAIM = "claim-"
-UNREADABLE = ".unreadable"  # listed in place of what is in a folder that may not be listed
+UNREADABLE = ".unreadable"  # stands for the files of a folder that may not be listed
 _CHUNK_BYTES = 1 << 20
 
 
 class Store(Protocol):
-    """Files by names such as `versions/00000007/manifest.json`; each is whole or absent."""
+    """Files with names such as `versions/00000007/manifest.json`; each is complete or absent."""
 
-    place: str  # as messages name it
+    place: str  # for messages
 
     def names(self, folder: str) -> list[str]:
         """Lists the files below a folder, relative to it, in any order."""
         ...
 
     def folders(self, folder: str) -> list[str]:
-        """Lists the folders directly below a folder, also empty ones."""
+        """Lists the folders directly below a folder, including empty ones."""
         ...
 
     def modified(self, folder: str) -> dict[str, float]:
-        """Maps the files below a folder, also unfinished ones, to when they were last written.
+        """Maps the files below a folder, including unfinished ones, to their modification times.
 
-        The times are Unix times by the clock of the store, which may not be ours.
+        These are Unix times of the store's clock, which may differ from ours.
         """
         ...
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         """Returns the bytes of a regular file.
 
-        Raises FileNotFoundError, RegistryError for anything else than a regular file of at most
-        `limit_bytes`, and RegistryUnavailableError when it cannot be read now.
+        Raises FileNotFoundError, RegistryError for anything but a regular file of at most
+        `limit_bytes`, and RegistryUnavailableError if it cannot be read now.
         """
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file, whole or not at all; replaces a former one."""
+        """Writes a file, completely or not at all; replaces an existing one."""
         ...
 
     def claim(self, folder: str) -> bool:
-        """Takes a folder that nobody has; at most one of all who ever ask is told yes."""
+        """Claims a folder; returns True to at most one of all callers ever."""
         ...
 
     def release(self, folder: str) -> None:
-        """Gives a folder back that was claimed and holds nothing, where that is safe."""
+        """Releases an empty claimed folder, if that is safe."""
         ...
 
     def delete(self, name: str) -> None:
@@ -95,7 +95,7 @@ class LocalStore:
         return [name for name in self._walk(folder) if WRITING not in name]
 
     def folders(self, folder: str) -> list[str]:
-        """Lists the folders directly below a folder, and whatever else has such a name."""
+        """Lists all entries directly below a folder."""
         root = self._folder / folder
         try:
             return [entry.name for entry in os.scandir(root)]
@@ -117,7 +117,7 @@ class LocalStore:
         found = []
 
         def refuse(error: OSError) -> None:
-            if isinstance(error, FileNotFoundError):  # deleted meanwhile, or not yet there
+            if isinstance(error, FileNotFoundError):  # deleted meanwhile, or not created yet
                 return
             if Path(error.filename) == root:
                 raise _unavailable("list", root, error) from error
@@ -129,7 +129,7 @@ class LocalStore:
         return found
 
     def read(self, name: str, limit_bytes: int) -> bytes:
-        """Returns a file's bytes; a symbolic link is refused, as it may lead anywhere."""
+        """Returns a file's bytes; refuses symbolic links, which may lead anywhere."""
         path = self._folder / name
         try:
             return read_regular(path, limit_bytes, follow_links=False)
@@ -141,14 +141,14 @@ class LocalStore:
             raise _unavailable("read", path, error) from error
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes through to the disk under another name, then renames."""
+        """Writes a temporary file through to the disk, then renames it."""
         path = self._folder / name
         with explaining_write_errors(path, RegistryError):
             self._make(path.parent)
             replace_durably(path, data, 0o600)
 
     def claim(self, folder: str) -> bool:
-        """Makes the folder, which succeeds once."""
+        """Creates the folder, which succeeds only once."""
         path = self._folder / folder
         with explaining_write_errors(path, RegistryError):
             try:
@@ -160,7 +160,7 @@ class LocalStore:
         return True
 
     def release(self, folder: str) -> None:
-        """Removes the folder, which succeeds only while it is empty."""
+        """Removes the folder if it is empty."""
         with contextlib.suppress(OSError):
             (self._folder / folder).rmdir()
 
@@ -173,10 +173,10 @@ class LocalStore:
             raise RegistryError(f"cannot delete {path}: {reason_of(error)}") from error
 
     def _make(self, folder: Path) -> None:
-        """Makes a folder and its parents up to the registry's own, closed to others."""
-        missing = [one for one in (folder, *folder.parents) if not one.exists()]
-        for one in reversed(missing):
-            one.mkdir(mode=0o700, exist_ok=True)
+        """Creates a folder and its missing parents, which only their owner can read."""
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir(mode=0o700, exist_ok=True)
 
 
 class ObjectStore:
@@ -218,13 +218,13 @@ class ObjectStore:
         is_file = self._fs.FileType.File
         return {
             # An object without a time counts as new.
-            one.path[len(root) + 1 :]: one.mtime.timestamp() if one.mtime else time.time()
-            for one in found
-            if one.type == is_file
+            file.path[len(root) + 1 :]: file.mtime.timestamp() if file.mtime else time.time()
+            for file in found
+            if file.type == is_file
         }
 
     def read(self, name: str, limit_bytes: int) -> bytes:
-        """Returns an object's bytes, in parts: its size is not known before."""
+        """Returns an object's bytes; reads them in parts, because the size is not known."""
         parts, size = [], 0
         try:
             with self._files.open_input_stream(f"{self._root}/{name}") as stream:
@@ -251,10 +251,11 @@ class ObjectStore:
             raise self._error("write", name, error) from error
 
     def claim(self, folder: str) -> bool:
-        """Leaves a mark of its own, then looks: whoever sees another mark gives up.
+        """Writes a mark, then lists the folder; gives up if it finds another mark.
 
-        Of two that claim the same folder the one whose mark came later sees the other's, so both
-        may lose but never both win; no conditional put is needed, which pyarrow.fs does not offer.
+        Of two concurrent claims, the one whose mark came later sees the other's, so both may fail
+        but never both succeed. Conditional puts would be simpler, but pyarrow.fs does not offer
+        them.
         """
         mark = f"{CLAIM}{uuid.uuid4().hex}"
         self.write(f"{folder}/{mark}", b"claimed\n")
@@ -264,7 +265,7 @@ class ObjectStore:
         return False
 
     def release(self, folder: str) -> None:
-        """Does nothing: the mark stays, as a put that failed may still take effect later."""
+        """Does nothing: the mark stays, because a failed put may still take effect later."""
 
     def delete(self, name: str) -> None:
         """Deletes an object."""

@@ -1,4 +1,4 @@
-"""What a version says of itself, and the file that says it."""
+"""The description of a version, and the manifest that stores it."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ POLICY, REPORT, MANIFEST, DELETED = (
     "manifest.json",
     "deleted.json",
 )
-# How large each file may be; nothing larger is read.
+# Largest size of each file; larger ones are not read.
 LIMITS_BYTES = {
     POLICY: MAX_FILE_BYTES,
     REPORT: 1 << 26,
@@ -32,9 +32,9 @@ _FOLDER = re.compile(r"(\d{8})/.+")
 
 
 class Version(NamedTuple):
-    """One published model; nothing of it but its aliases ever changes.
+    """One published model; only its aliases ever change.
 
-    `metadata` is a tree as `rlcar.registry.metadata.Metadata` says: description, algorithm, config,
+    `metadata` has the fields of `rlcar.registry.metadata.Metadata`: description, algorithm, config,
     observation, action, normaliser, laps, lineage.
     """
 
@@ -53,7 +53,7 @@ class Model(NamedTuple):
 
 
 def manifest_bytes(version: Version) -> bytes:
-    """Returns the manifest, which carries its own checksum."""
+    """Returns the manifest, which holds its own checksum."""
     manifest = {
         "format_version": FORMAT_VERSION,
         "number": version.number,
@@ -66,7 +66,7 @@ def manifest_bytes(version: Version) -> bytes:
 
 
 def parse_manifest(data: bytes, number: int) -> Version:
-    """Reads what `manifest_bytes` wrote; raises RegistryError when it is not that any more."""
+    """Parses a manifest; raises RegistryError if it is damaged."""
     name = f"version {number}"
     try:
         tree = parse_json(data, "its manifest")
@@ -92,7 +92,7 @@ def parse_manifest(data: bytes, number: int) -> Version:
 
 
 def _about_file(file: str, about: Any) -> dict[str, Any]:
-    """Returns checksum and size of a file; a manifest that an older rlcar wrote has no size."""
+    """Returns checksum and size of a file; manifests of older versions of rlcar hold no size."""
     known: dict[str, Any] = {"sha256": about["sha256"]}
     if "bytes" in about:
         size = about["bytes"]
@@ -103,9 +103,9 @@ def _about_file(file: str, about: Any) -> dict[str, Any]:
 
 
 def read_version_file(store: Store, version: Version, file: str) -> bytes:
-    """Reads a file that the manifest lists; raises RegistryError unless it is what was published.
+    """Reads a file of the manifest; raises RegistryError unless it is as it was published.
 
-    The size is compared before anything is read.
+    The size is checked before anything is read.
     """
     number, known = version.number, version.files[file]
     name, size = f"{folder_of(number)}/{file}", known.get("bytes")
@@ -122,7 +122,7 @@ def read_version_file(store: Store, version: Version, file: str) -> bytes:
 
 
 def folder_of(number: int) -> str:
-    """Where a version's files are."""
+    """Returns the folder of a version's files."""
     return f"versions/{number:08d}"
 
 
@@ -133,7 +133,7 @@ def number_of(name: str) -> int | None:
 
 
 def sha256(data: bytes) -> str:
-    """The checksum by which every file is known."""
+    """Returns the SHA-256 of data."""
     return hashlib.sha256(data).hexdigest()
 
 

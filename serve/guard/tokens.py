@@ -203,7 +203,7 @@ class TokenStore:
             raise UserError(f"cannot read {self.path}: {reason_of(error)}") from error
         except msgspec.DecodeError as error:
             raise UserError(
-                f"{self.path} is not a valid file of tokens ({error}): restore or remove it"
+                f"{self.path} is not a valid file of tokens ({error}): restore it, or remove it"
             ) from error
 
     def _beside(self, suffix: str) -> Path:

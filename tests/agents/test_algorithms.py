@@ -29,6 +29,7 @@ PRESETS = (
     *(one.default_preset for name, one in ALGORITHMS.items() if name not in TESTED_APART),
     "recurrent-ppo",
 )
+ALL_PRESETS = (*(one.default_preset for one in ALGORITHMS.values()), "recurrent-ppo")
 CONTINUOUS = [name for name, one in ALGORITHMS.items() if not one.supports_discrete_actions]
 
 
@@ -63,13 +64,13 @@ def test_two_runs_of_one_seed_are_equal_bit_for_bit_and_another_seed_is_another_
     learners, preset
 ):
     batches = _batches(preset, 2, 4, 12)
-    one, again, other = (_run(learners[preset], batches, seed, 2) for seed in (3, 3, 4))
-    jax.tree.map(np.testing.assert_array_equal, one, again)
-    loss = "critic/loss" if "critic/loss" in one[1] else "actor/loss"
-    assert one[1][loss] != other[1][loss]
+    first, again, other = (_run(learners[preset], batches, seed, 2) for seed in (3, 3, 4))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    loss = "critic/loss" if "critic/loss" in first[1] else "actor/loss"
+    assert first[1][loss] != other[1][loss]
 
 
-@pytest.mark.parametrize("preset", [*PRESETS, "documented", "nano"])
+@pytest.mark.parametrize("preset", ALL_PRESETS)
 def test_an_update_compiles_once_as_the_initial_state_has_the_types_of_all_later_ones(preset):
     """A weakly typed number, such as `jnp.log(0.1)`, would be another program's input."""
     state = jax.eval_shape(make_agent(_config(preset), SPEC).learner.init, 0)
@@ -186,7 +187,7 @@ def test_an_agent_is_built_before_jax_has_threads():
         "from rlcar.agents import make_agent",
         "from rlcar.config import make_config",
         "from rlcar.sim import SPEC",
-        *(f"make_agent(make_config({name!r}), SPEC)" for name in ("nano", "documented", *PRESETS)),
+        *(f"make_agent(make_config({name!r}), SPEC)" for name in ALL_PRESETS),
         "os.fork() or os._exit(0)",
         "os.wait()",
     ]

@@ -13,7 +13,7 @@ from cluster.sweeps.file import load_sweep
 from cluster.sweeps.history import Score, TrialResult
 from cluster.sweeps.results import print_results
 from rlcar.cli import doctor, jobs, models, monitor, tokens
-from rlcar.evaluation.laps import print_table
+from rlcar.evaluation.table import print_table
 from rlcar.registry import Registry
 from rlcar.runs.monitor import Card, RunStatus
 from rlcar.training import profiler

@@ -37,7 +37,10 @@ from rlcar.errors import ConfigError
         ("race.vehicle.grip_px_per_step2={low: 0.0, high: 0.2}", "grip_px_per_step2 lies in"),
         ("race.sensors.noise_px={low: 0, high: .nan}", "race.sensors.noise_px.high = nan"),
         ("race.sensors.dropout={low: 0, high: 1}", "dropout in 0..0.9"),
-        ("race.rival={head_start_laps: {low: 0, high: 0.5}}", "the rival may not stand on you"),
+        (
+            "race.rival={head_start_laps: {low: 0, high: 0.5}}",
+            "the rival must not start on top of the car",
+        ),
         ("race.track.half_width_px=4", "race.track.half_width_px = 4"),
         ("race.track.half_width_low_px=50", "half_width_low_px 50.0 is above half_width_px 40.0"),
         (

@@ -35,10 +35,45 @@ def platforms(tree):
 print(json.dumps([platforms(trainer._state), platforms(rollout.state)]))
 """
 
+# JAX fixes the way of dispatch when it starts its CPU backend.
+BEFORE = """
+import jax
+from jax._src import xla_bridge
+from rlcar.devices import selection
+
+def disable():
+    assert not xla_bridge.backends_are_initialized()
+    disable_async_dispatch()
+
+disable_async_dispatch, selection.disable_async_dispatch = selection.disable_async_dispatch, disable
+assert jax.config.values["jax_cpu_enable_async_dispatch"]
+"""
+AFTER = """
+assert not jax.config.values["jax_cpu_enable_async_dispatch"]
+"""
+ENVIRONMENT = "import gymnasium, rlcar.sim; gymnasium.make('rlcar/Race-v0')"
+VECTOR_ENVIRONMENT = "import gymnasium, rlcar.sim; gymnasium.make_vec('rlcar/Race-v0', num_envs=2)"
+PAGE = """
+from serve.live import session
+session.LiveSession = session.open_catalog = lambda *arguments: None
+session.open_live('models')
+"""
+
+
+@pytest.mark.parametrize("start", [ENVIRONMENT, VECTOR_ENVIRONMENT, PAGE])
+def test_steps_that_a_caller_waits_for_run_in_its_thread(start):
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE + start + AFTER],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not shutil.which("nvidia-smi"), reason="needs a card")
-def test_a_card_learns_and_the_cpu_drives():
+def test_the_accelerator_learns_and_the_cpu_drives():
     environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
     environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     done = subprocess.run(
@@ -53,7 +88,7 @@ def test_a_card_learns_and_the_cpu_drives():
     assert json.loads(done.stdout) == [["gpu"], ["cpu"]]
 
 
-def test_without_a_card_nothing_is_moved():
+def test_without_an_accelerator_nothing_is_moved():
     state = {"w": jax.numpy.ones(3)}
     with everything_on_cpu():
         assert to_learner(state) is state

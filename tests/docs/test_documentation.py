@@ -147,8 +147,13 @@ def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
 def _run_every_command(tmp_path, served):
     commands = [command for command in _commands() if not command.startswith("make test")]
     assert len(commands) >= 10
+    done: set[str] = set()
     for command in commands:
         words = _as_rlcar(command)
+        # Pages repeat these; what they ask does not change what later commands find.
+        if command in done and (words[0] == "curl" or words[1] in ("doctor", "drive")):
+            continue
+        done.add(command)
         if words[1] == "render":
             result = _run([str(RLCAR), *words[1:]], tmp_path)
             assert result.returncode == 0, (command, result.stderr[-2000:])

@@ -58,7 +58,7 @@ def test_vectors_alone_have_no_image_and_images_alone_no_vector():
 @pytest.mark.parametrize(
     ("shape", "size_px"), [((32, 32, 1), 32), ((210, 160, 3), 64), ((32, 16, 1), 64)]
 )
-def test_images_come_as_they_are_where_the_convolutions_fit_them(shape, size_px):
+def test_images_keep_their_size_if_the_networks_support_it(shape, size_px):
     spec = adapter_of(spaces.Box(0, 255, shape, np.uint8)).spec
     assert spec.image_shape == (size_px, size_px, shape[2])
 
@@ -73,13 +73,13 @@ def test_images_come_as_they_are_where_the_convolutions_fit_them(shape, size_px)
         (spaces.Discrete(2), spaces.Box(-np.inf, np.inf, (1,)), "no finite bounds"),
     ],
 )
-def test_a_space_that_cannot_be_learnt_from_is_named(observation, action, words):
+def test_an_unsupported_space_is_named(observation, action, words):
     with pytest.raises(ConfigError, match=words):
         adapter_of(observation, action)
 
 
 @pytest.mark.parametrize("name", ["NoSuch-v0", "nosuchmodule:Thing-v0", "ALE/NoSuch-v5", "a b"])
-def test_an_environment_that_is_not_there_says_how_to_name_one(name):
+def test_an_unknown_environment_is_refused_with_advice(name):
     with pytest.raises(ConfigError, match="name it as module:id"):
         make_environment(EnvironmentConfig(id=name))
 
@@ -92,6 +92,6 @@ def test_an_environment_that_is_not_there_says_how_to_name_one(name):
         (spaces.Box(-1, 1, (3,)), spaces.Box(-1.0, 1.0, (0,))),
     ],
 )
-def test_nothing_to_see_and_nothing_to_do_are_refused(observation, action):
+def test_empty_observations_and_actions_are_refused(observation, action):
     with pytest.raises(ConfigError, match=r"mine: it has \d numbers to observe and \d to act"):
         adapter_of(observation, action)

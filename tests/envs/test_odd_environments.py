@@ -54,7 +54,7 @@ def config_of(name, algorithm="ppo", *overrides):
 
 
 @pytest.mark.parametrize("name", TRAINS)
-def test_what_is_only_odd_is_learned_from_and_closed(name, tmp_path, ledger):
+def test_unusual_environments_are_learned_from_and_closed(name, tmp_path, ledger):
     config = config_of(name, "ppo", *TRAINS[name][1])
     outcome = train(config, tmp_path / "run")
     assert outcome.summary["env_steps"] == 64
@@ -84,7 +84,7 @@ def test_the_other_algorithms_learn_from_the_largest_numbers(algorithm, name, tm
 
 
 @pytest.mark.parametrize("name", REFUSED | REFUSED_IMAGES)
-def test_what_cannot_be_learned_from_is_refused_in_one_sentence_and_closed(name, tmp_path, ledger):
+def test_invalid_environments_are_refused_in_one_sentence_and_closed(name, tmp_path, ledger):
     words = (REFUSED | REFUSED_IMAGES)[name][1]
     algorithm = "dreamer" if name in REFUSED_IMAGES else "ppo"
     with pytest.raises(UserError, match=words) as caught:
@@ -177,7 +177,7 @@ def test_no_action_is_infinite_or_beyond_its_bounds(low, high, dtype, limit, exp
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_action_that_is_no_number_never_gets_to_an_environment(bad, ledger):
+def test_an_action_that_is_not_finite_never_reaches_an_environment(bad, ledger):
     config = config_of("half", "sac")
     rollout = make_rollout(config, make_agent(config, spec_of(config)).policy)
     try:
@@ -187,7 +187,7 @@ def test_an_action_that_is_no_number_never_gets_to_an_environment(bad, ledger):
         rollout.close()
 
 
-def test_a_limit_that_leaves_no_room_is_refused():
+def test_an_action_limit_below_the_bounds_is_refused():
     config = EnvironmentConfig(id="mine", action_limit=2.0)
     with pytest.raises(UserError, match=r"entry \[0\] of its actions would lie between 5\.0 and 2"):
         action_mapping(config, Box(5.0, np.inf, (1,)))
@@ -213,7 +213,7 @@ def test_a_limit_that_leaves_no_room_is_refused():
         ((300,), (0, 255), None),
     ],
 )
-def test_an_image_is_what_the_documentation_calls_one(shape, bounds, image_shape):
+def test_images_are_recognised_as_documented(shape, bounds, image_shape):
     from rlcar.envs.adapter import make_adapter
     from tests.support.odd_environments import Odd
 

@@ -68,5 +68,8 @@ def test_moments_that_no_data_can_have_are_named():
     good = {"a.mean": np.zeros(2), "a.variance": np.array([0.0, 1.0]), "a.count": np.array(1e-4)}
     assert impossible_moments(good) == impossible_moments({"adam.count": np.array(0)}) == ""
     negative = good | {"a.variance": np.array([1.0, -0.5])}
-    assert impossible_moments(negative) == "a.variance is -0.5, which no variance is"
-    assert impossible_moments(good | {"a.count": np.array(0.0)}) == "a.count is 0, and not positive"
+    assert impossible_moments(negative) == "a.variance is -0.5, and a variance is never negative"
+    assert (
+        impossible_moments(good | {"a.count": np.array(0.0)})
+        == "a.count is 0, and a count is positive"
+    )

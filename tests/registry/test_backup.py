@@ -73,6 +73,6 @@ def test_another_registry_is_not_mixed_in(full, run, tmp_path):
     other = Registry(tmp_path / "other")
     other.publish(run)
     before = _files(Path(other.place))
-    with pytest.raises(RegistryError, match="version 1 of .* is not that of"):
+    with pytest.raises(RegistryError, match="version 1 of .* differs from that of"):
         full.backup(other.place)
     assert _files(Path(other.place)) == before

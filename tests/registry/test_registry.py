@@ -158,7 +158,7 @@ def test_a_manifest_that_names_other_files_is_damaged(registry, run, files):
 @pytest.mark.parametrize("alias", ["", "latest", "7", "Champion", "../x", "a/b", "x" * 33, "."])
 def test_an_alias_has_a_plain_name(registry, run, alias):
     registry.publish(run)
-    with pytest.raises(RegistryError, match="no name for an alias"):
+    with pytest.raises(RegistryError, match="not a name for an alias"):
         registry.promote(1, alias)
 
 

@@ -161,7 +161,7 @@ def test_a_wrong_shape_or_dtype_is_refused_by_name_and_nothing_is_stored(field, 
 
 @pytest.mark.parametrize("field", ["observation", "previous_action", "reward"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_refused_by_name_step_and_car(field, bad):
+def test_values_that_are_not_finite_are_refused_by_name_step_and_car(field, bad):
     replay = make_replay()
     trajectory = make_trajectory(cars=2)
     getattr(trajectory, field)[4, 1] = bad
@@ -250,7 +250,7 @@ def test_a_whole_state_and_the_part_written_since_give_the_present_state(later):
         np.testing.assert_array_equal(other.state()[name], array, err_msg=name)
 
 
-def test_what_came_since_another_state_is_refused_and_changes_nothing():
+def test_a_part_written_since_another_state_is_refused_and_changes_nothing():
     replay = make_replay()
     replay.insert(make_trajectory(cars=2))
     whole = replay.state()

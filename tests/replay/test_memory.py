@@ -55,13 +55,13 @@ def test_more_than_is_available_is_a_warning_with_what_fits():
     _check_largest(config, warning, memory)
 
 
-def test_what_a_short_training_does_not_fill_is_a_warning_and_no_error():
+def test_a_buffer_that_a_short_training_does_not_fill_is_only_a_warning():
     config = config_of(10**9, 1000)
     _, warning = check_memory(config, replay_need(config, CAMERA), Memory(24 * GB, 3 * GB))
     assert "would not fit at capacity; the training ends before that" in warning
 
 
-def test_what_can_never_fit_is_refused_with_what_fits():
+def test_a_training_that_cannot_fit_is_refused_with_the_capacity_that_fits():
     config = config_of(10**9, 10**9)
     memory = Memory(24 * GB, 3 * GB)
     with pytest.raises(ConfigError, match=r"1000000000 env steps at .* need 1.23e\+04 GB") as end:

@@ -68,7 +68,7 @@ def assert_same(left, right):
     shards=st.one_of(st.integers(1, 4), st.just("device")),
     blocks=st.lists(st.integers(1, 11), min_size=1, max_size=8),
 )
-def test_any_number_of_shards_and_a_device_give_the_batches_of_none(shards, blocks):
+def test_shards_and_a_device_give_the_same_batches_as_one_process(shards, blocks):
     whole, sharded = make_replay(), make_replay(shards)
     for version, cars in enumerate(blocks):
         for replay in (whole, sharded):
@@ -118,7 +118,7 @@ def test_a_checkpoint_does_not_depend_on_where_the_slots_lay(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("spec", [SPEC, IMAGES_ALONE])
-def test_a_save_in_parts_is_the_file_of_one_in_memory(tmp_path, monkeypatch, spec):
+def test_a_checkpoint_written_in_parts_equals_one_written_at_once(tmp_path, monkeypatch, spec):
     monkeypatch.setattr("rlcar.replay.rings._PART_BYTES", 700)
     trajectory = make_trajectory(9, 1)
     if not spec.observation_size:

@@ -126,7 +126,7 @@ def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(name, cars):
 
 
 @pytest.mark.parametrize("name", ["classic", "grand-prix"])
-def test_four_thousand_cars_are_no_other_race(name):
+def test_four_thousand_cars_drive_the_same_race(name):
     car_id = np.arange(4096, dtype=np.int32)
     by_jax = _drive_jax(make_race(CONFIGS[name], _pool(name)), car_id, steps=40)
     _assert_same(by_jax, _drive_numpy(make_race(CONFIGS[name], _pool(name), xp=np), car_id, 40))

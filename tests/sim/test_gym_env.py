@@ -123,7 +123,7 @@ def test_it_drives_the_very_race_of_its_seed(world):
             break
 
 
-def test_two_resets_hide_different_cars():
+def test_two_resets_draw_different_hidden_conditions():
     env = RaceEnv("grand-prix")
     speeds = set()
     for _ in range(6):

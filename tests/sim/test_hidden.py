@@ -42,7 +42,7 @@ def test_the_rival_keeps_its_pace_on_the_road_and_is_seen_and_hit():
     assert crashes > 0
 
 
-def test_a_line_that_somebody_drove_is_the_rivals():
+def test_the_rival_drives_a_given_line():
     line = np.tile([[400.0 * 32, 300.0 * 32]], (50, 1))
     _, race, (state, _) = _race({}, rival_lines=[line] * 8)
     np.testing.assert_allclose(race.view(state).rival_px, [[400.0, 300.0]] * CARS)

@@ -105,7 +105,7 @@ def test_a_list_of_seeds_gives_each_car_its_own_races():
         env.reset(seed=[1, 2])
 
 
-def test_what_cannot_be_is_refused_in_one_sentence():
+def test_impossible_arguments_are_refused_in_one_sentence():
     with pytest.raises(ConfigError, match="65 cars cannot have a track each"):
         RaceVectorEnv(65, track_set="test", track_choice="fixed")
     with pytest.raises(ConfigError, match="unknown track set 'tets'"):

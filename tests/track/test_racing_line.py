@@ -63,7 +63,7 @@ def test_more_grip_is_never_slower():
         assert slow.lap_time_steps > fast.lap_time_steps
 
 
-def test_without_bends_to_fear_the_classic_line_is_driven_at_the_top_speed():
+def test_the_classic_line_is_driven_at_the_top_speed():
     config = make_race_config("classic", track={"noise_amplitude": 0.2})
     tracks = make_tracks(SEEDS, TrackConfig(noise_amplitude=0.2))
     for line in racing_lines(tracks, config):

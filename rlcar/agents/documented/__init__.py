@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _PRESET: Tree = {
     "algorithm": "documented",
-    # Its updates cost a millisecond, so it can afford many.
+    # An update takes a millisecond, so many are affordable.
     "replay": {"batch_size": 32, "batch_length": 16, "samples_per_insert": 64.0},
     "training": {"env_steps": 65_536, "evaluate_every_env_steps": 4096},
 }

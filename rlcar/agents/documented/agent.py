@@ -1,4 +1,4 @@
-"""The plain agent of the first product: five small networks, no recurrence, no distributions.
+"""The agent of the first product: five small networks without recurrence or distributions.
 
 Encoder 6-64-32, dynamics 34-64-32, reward 32-32-1, decoder 32-64-6, actor 32-64-32-2 with tanh. The
 model learns by gradient on reconstruction, next-state and reward error; the actor by the gradient
@@ -18,7 +18,7 @@ import optax
 from rlcar.agents.documented.settings import DocumentedConfig
 from rlcar.types import Array, Batch, Learner, Metrics, Params, Policy, Spec, TimeStep
 
-_CRASH_BELOW = -5.0  # half of what a crash pays
+_CRASH_BELOW = -5.0  # half the reward of a crash
 
 
 class Networks(NamedTuple):
@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
     """Everything that learning changes."""
 
     params: Params
-    optimizer: Any
+    optimizer: optax.OptState
     exploration_probability: jax.Array  # []
     key: jax.Array
     train_steps: jax.Array  # [] int32
@@ -94,7 +94,7 @@ def make_policy(config: DocumentedConfig, spec: Spec) -> Policy:
 
 
 def make_learner(config: DocumentedConfig, spec: Spec) -> Learner:
-    """Builds `Learner`; both losses are taken in one train step."""
+    """Builds an off-policy `Learner`; each train step minimises both losses."""
     networks = make_networks(config, spec)
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(config.learning_rate))
 
@@ -128,7 +128,7 @@ def make_learner(config: DocumentedConfig, spec: Spec) -> Learner:
         state, metrics = jax.lax.scan(train_step, state, batches)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    # Jitted too: op by op, a fresh process would spend seconds on compiling each little draw.
+    # `init` is jitted too: otherwise JAX would compile each small operation, which takes seconds.
     return Learner(jax.jit(init), jax.jit(update, donate_argnums=0), _policy_params)
 
 
@@ -144,7 +144,7 @@ def _policy_params(state: TrainState) -> Params:
 def _model_loss(
     networks: Networks, params: Params, batch: Batch
 ) -> tuple[jax.Array, jax.Array, Metrics]:
-    """Mean squared reconstruction, next-state and reward error; also the latents `[B * T, L]`."""
+    """Returns the sum of the model's errors, the latent states `[B * T, L]`, and metrics."""
     size, length = batch.reward.shape
     latent = networks.encode(params, batch.observation.reshape(size * length, -1))
     decoded = networks.decode(params, latent).reshape(batch.observation.shape)
@@ -154,7 +154,7 @@ def _model_loss(
     now = latents[:, :-1].reshape(size * (length - 1), -1)
     action = batch.previous_action[:, 1:].reshape(now.shape[0], -1)
     predicted = networks.advance(params, now, action)
-    # A reset is no consequence of the action before it.
+    # An episode's first state does not follow from the action before it.
     weight = 1.0 - batch.is_first[:, 1:].astype(jnp.float32).reshape(-1)
     target = batch.observation[:, 1:].reshape(now.shape[0], -1)
     latent_target = jax.lax.stop_gradient(latents[:, 1:].reshape(predicted.shape))
@@ -176,7 +176,7 @@ def _model_loss(
 def _imagined_return(
     networks: Networks, config: DocumentedConfig, params: Params, latent: jax.Array
 ) -> jax.Array:
-    """Mean discounted reward of H imagined steps, differentiable in the actor alone."""
+    """Returns the mean discounted reward of H imagined steps; only the actor gets a gradient."""
     frozen = jax.lax.stop_gradient(params)
     actor = {name: params[name] for name in params if name.split("/")[0] == "actor"}
     mixed = {**frozen, **actor}
@@ -185,8 +185,8 @@ def _imagined_return(
         latent, discount = carry
         latent = networks.advance(frozen, latent, networks.actor(mixed, latent))
         reward = networks.reward(frozen, latent)
-        # These networks have no head for the episode's end. Only a crash pays so little, so a dream
-        # that earns it ends there; else crashing at speed would pay better than turning.
+        # No network predicts the end of an episode. Only a crash has such a low reward, so imagined
+        # rewards end there; otherwise crashing at speed would pay better than turning.
         goes_on = jax.nn.sigmoid(reward - _CRASH_BELOW)
         return (latent, discount * config.discount * goes_on), discount * reward
 

@@ -1,4 +1,4 @@
-"""Actor and critic, and what they learn from imagined and replayed steps."""
+"""Actor and critic, and their losses on imagined and replayed steps."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -32,11 +32,11 @@ from rlcar.types import Metrics, Params, Spec
 
 
 class ActorCritic(NamedTuple):
-    """Pure functions; actor and critic have parameters of their own."""
+    """Pure functions; actor and critic each have their own parameters."""
 
     init_actor: Callable  # (key) -> actor params
     init_critic: Callable  # (key) -> critic params
-    # In place of the feature both take `entry=`, what their first weights make of it.
+    # Instead of the feature both accept `entry=`, its product with their first weights.
     actor: Callable  # (actor params, feature [..., F]) -> head [..., head_size]
     critic: Callable  # (critic params, feature) -> two-hot logits [..., 255]
     distribution: ActionDistribution
@@ -69,18 +69,18 @@ def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) 
 
 
 class Judged(NamedTuple):
-    """What the networks make of imagined features, `[..., N]`; no gradient flows into it."""
+    """Outputs of the networks for imagined features, `[..., N]`; they stop gradients."""
 
-    reward: jax.Array  # for having arrived there
-    discount: jax.Array  # discount times the chance of going on
+    reward: jax.Array  # for arriving at this state
+    discount: jax.Array  # discount times the probability that the episode continues
     value: jax.Array
     slow_value: jax.Array
-    actor_entry: jax.Array  # [..., N, units], what the actor's first weights make of the feature
+    actor_entry: jax.Array  # [..., N, units], product of the feature and the actor's first weights
     critic_entry: jax.Array  # [..., N, units]
 
 
 class Imagined(NamedTuple):
-    """H steps dreamt from N starts; no gradient flows into it."""
+    """H steps imagined from N starts; they stop gradients."""
 
     feature: jax.Array  # [H, N, F]
     action: jax.Array  # [H, N, A], taken at `feature`
@@ -96,8 +96,8 @@ def imagination_loss(
 ) -> tuple[jax.Array, tuple[jax.Array, ReturnRange, Metrics]]:
     """Reinforce with normalised advantages, and the critic's loss  (Eq. 5 to 8).
 
-    Returns the loss, the returns `[N]` of the states that dreams started from, the moved return
-    range, and metrics.
+    Returns the loss, the returns `[N]` of the states from which imagination started, the updated
+    return range, and metrics.
     """
     judged, policy = imagined.judged, networks.distribution
     reward, value = judged.reward[1:], judged.value
@@ -106,7 +106,7 @@ def imagination_loss(
     return_range = update_return_range(return_range, everywhere, config.return_normaliser_rate)
     advantage = (returns - value[:-1]) / return_scale(return_range)
 
-    # Dreamt steps count as much as the chance that the dream got there.
+    # Each imagined step is weighted by the probability that the episode has not ended before it.
     discount = 1.0 - 1.0 / config.discount_horizon
     weight = (jnp.cumprod(judged.discount, axis=0) / discount)[:-1]
 
@@ -145,7 +145,7 @@ def imagination_loss(
 
 
 def _learnt_entries(params: Params, imagined: Imagined) -> list[jax.Array]:
-    """The entries of actor and critic `[H, N, units]`, through which their first weights learn."""
+    """Returns the entries of actor and critic `[H, N, units]`, which train their first weights."""
     known = [x[:-1] for x in (imagined.judged.actor_entry, imagined.judged.critic_entry)]
     weights = [entry_weight(params[name], name) for name in ("actor", "critic")]
     length, number, size = imagined.feature.shape
@@ -161,7 +161,7 @@ class Replayed(NamedTuple):
     """Real steps, time-major, for the critic."""
 
     feature: jax.Array  # [T, B, F], gradients flow into the world model
-    reward: jax.Array  # [T, B], for arriving there
+    reward: jax.Array  # [T, B], for arriving at this state
     is_last: jax.Array  # [T, B] bool
     is_terminal: jax.Array  # [T, B] bool
     bootstrap: jax.Array  # [T, B], the return that imagination expects from there
@@ -176,8 +176,8 @@ def replay_value_loss(
 ) -> jax.Array:
     """Critic loss on replayed steps, bootstrapped by imagined returns (Methods, "Critic learning").
 
-    Where an episode was cut by time, the return beyond the cut is the bootstrap's; the last step
-    of an episode has no successor in it and carries no loss.
+    Where a time limit ended the episode, the bootstrap stands for the later return. The last step
+    of an episode has no successor in the episode, so it has no loss.
     """
     discount = 1.0 - 1.0 / config.discount_horizon
     goes_on = discount * (1.0 - replayed.is_terminal.astype(jnp.float32))

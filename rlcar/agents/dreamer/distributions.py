@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rlcar.agents.gaussian import HALF_LOG_TWO_PI, UNIT_ENTROPY
+
 _BINS = 255
 _BIN_LIMIT = 20.0
 
@@ -47,11 +49,11 @@ def two_hot_mean(logits: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def two_hot_loss(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Cross-entropy to the two-hot encoding of `target [...]`: `[..., 255]` to `[...]`  (Eq. 10).
+    """Cross-entropy with the two-hot encoding of `target [...]`: `[..., 255]` to `[...]`  (Eq. 10).
 
     The bins are evenly spaced in symlog space, so the two neighbours come in closed form; weights
     are linear in the distance in symexp space, so that `two_hot_mean` inverts the encoding. No
-    gradient flows into the target. The gradient of its own is softmax less encoding, in one pass
+    gradient flows into the target. The custom gradient, softmax minus encoding, needs one pass
     over the logits, which are by far the largest arrays of a train step.
     """
     return _two_hot_forward(logits, target)[0]
@@ -100,10 +102,10 @@ def unimix(logits: jax.Array, share: float) -> jax.Array:
 
 
 def sample_one_hot(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Inverse-CDF sample as one-hot `[..., K]` from one uniform `[...]` each."""
+    """Samples one-hot vectors `[..., K]` by the inverse CDF, from uniform numbers `[...]`."""
     classes = log_probabilities.shape[-1]
     probabilities = jnp.exp(log_probabilities)
-    # The last class takes what rounding leaves over: the total may be a little under one.
+    # The last class gets the rounding error: the total may be slightly less than one.
     if classes > _FEW_CLASSES:
         below = jnp.cumsum(probabilities, axis=-1)[..., :-1] < uniform[..., None]
         return jax.nn.one_hot(jnp.sum(below, axis=-1), classes)
@@ -113,7 +115,7 @@ def sample_one_hot(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Arra
 
 
 def _over_classes(combine: Callable, reduce: Callable, x: jax.Array) -> jax.Array:
-    """Reduces the last axis; class by class where they are few, in a fifth of the time on a CPU."""
+    """Reduces the last axis; a few classes one by one, in a fifth of the time on a CPU."""
     if x.shape[-1] > _FEW_CLASSES:
         return jnp.asarray(reduce(x, axis=-1))
     return jnp.asarray(functools.reduce(combine, _by_class(x)))
@@ -138,7 +140,7 @@ class ActionDistribution(NamedTuple):
     """Pure functions of a policy head's output `[..., head_size]`."""
 
     head_size: int
-    noise: Callable  # (key, rows [...]) -> what one action each is drawn with
+    noise: Callable  # (key, rows [...]) -> the random numbers from which actions are sampled
     sample: Callable  # (head, noise) -> action [..., A]
     mode: Callable  # (head) -> action [..., A]
     log_prob: Callable  # (head, action) -> [...]
@@ -169,10 +171,10 @@ def bounded_normal(action_size: int) -> ActionDistribution:
     def log_prob(head: jax.Array, action: jax.Array) -> jax.Array:
         mean, deviation = parameters(head)
         z = (action - mean) / deviation
-        return jnp.sum(-0.5 * jnp.square(z) - jnp.log(deviation) - 0.918938533, axis=-1)
+        return jnp.sum(-0.5 * jnp.square(z) - jnp.log(deviation) - HALF_LOG_TWO_PI, axis=-1)
 
     def entropy(head: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.log(parameters(head)[1]) + 1.418938533, axis=-1)
+        return jnp.sum(jnp.log(parameters(head)[1]) + UNIT_ENTROPY, axis=-1)
 
     return ActionDistribution(2 * action_size, noise, sample, mode, log_prob, entropy)
 

@@ -1,4 +1,4 @@
-"""What the world model expects to happen: open-loop imagination from a belief."""
+"""Predictions of the world model: open-loop imagination from a belief."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from rlcar.types import Array, Params, Spec
 
 
 def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
-    """Builds the functions; they compile at their first call."""
+    """Builds the functions; each is compiled at its first call."""
     model = make_world_model(config.world_model, spec)
     networks = make_actor_critic(config.actor_critic, spec, feature_size(config.world_model))
     discount = 1.0 - 1.0 / config.actor_critic.discount_horizon
@@ -38,13 +38,13 @@ def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
         uniform = jax.random.uniform(key, (prior.shape[0], groups))
         return RssmState(kept, draw_latent(prior, uniform))
 
-    def told(world: Params, states: RssmState, action: Array) -> Dream:
+    def predictions(world: Params, states: RssmState, action: Array) -> Dream:
         feature = features(states)
         length, number, size = feature.shape
         flat = feature.reshape(length * number, size)
         observation = symexp(model.decode(world, flat)) / config.world_model.observation_scale
         reward = two_hot_mean(model.reward(world, flat))
-        # The continue head has learnt the discount as well: `world_model_loss`.
+        # The continue head has learnt probability times discount: see `world_model_loss`.
         continues = jnp.clip(jax.nn.sigmoid(model.continues(world, flat)) / discount, 0.0, 1.0)
         return Dream(
             observation.reshape(length, number, -1),
@@ -64,7 +64,7 @@ def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
             return state, state
 
         _, states = jax.lax.scan(step, state, (action, keys_of(key, action.shape[0])))
-        return told(world, states, action)
+        return predictions(world, states, action)
 
     def imagine(params: Params, state: RssmState, length: int, key: Any) -> Dream:
         world = params["world_model"]
@@ -76,13 +76,13 @@ def make_dreamer(config: DreamerConfig, spec: Spec) -> Dreamer:
             return state, (state, action)
 
         _, (states, action) = jax.lax.scan(step, state, keys_of(key, length), length)
-        return told(world, states, action)
+        return predictions(world, states, action)
 
     return Dreamer(jax.jit(follow), jax.jit(imagine, static_argnums=2))
 
 
 def _params_of(state: TrainState) -> Params:
-    """Returns the running average: the noise of the newest parameters is a fifth of the error."""
+    """Returns the running average: noise of the newest parameters adds a fifth to the error."""
     return state.average
 
 

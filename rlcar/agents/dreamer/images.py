@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from rlcar.agents.dreamer.layers import Linear, rms_norm
 
 _KERNEL = 5
-# Of the depth, from the first stage on; every stage halves 16, 32 or 64 pixels, until 4 are left.
+# Channels relative to the depth; each stage halves 16, 32 or 64 pixels, until 4 are left.
 _MULTIPLES = (2, 3, 4, 4)
 
 
@@ -17,7 +17,7 @@ def _depths(depth: int, size_px: int) -> list[int]:
 
 
 class ImageEncoder(hk.Module):
-    """Convolution, maximum of each 2 x 2, RMSNorm, SiLU, until 4 x 4 are left."""
+    """Convolution, 2 x 2 max pooling, RMSNorm and SiLU, repeated until 4 x 4 pixels are left."""
 
     def __init__(self, depth: int):
         super().__init__(name="encoder_image")
@@ -35,7 +35,7 @@ class ImageEncoder(hk.Module):
 
 
 class ImageDecoder(hk.Module):
-    """The way back: every pixel doubled, convolution, RMSNorm, SiLU; a sigmoid at the end."""
+    """The inverse of the encoder: doubled pixels, convolution, RMSNorm, SiLU; finally a sigmoid."""
 
     def __init__(self, depth: int, image_shape: tuple[int, int, int]):
         super().__init__(name="decoder_image")

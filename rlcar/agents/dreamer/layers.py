@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from rlcar.agents.dreamer.products import product, product_dtype, products_in
 from rlcar.types import Params
 
-# Standard deviation of a standard normal cut off at two.
+# Standard deviation of a standard normal that is truncated at +-2.
 _CUT_DEVIATION = 0.8796256610342398
 
-# Up to these the blocks of a GRU are one matrix: docs/experiments.md.
+# Up to these sizes a GRU multiplies by one block-diagonal matrix: docs/experiments.md.
 _SMALL_BLOCK_UNITS, _FEW_ROWS = 16, 64
 
 
 class _Draws:
-    """Numbers for all initial weights, handed out in turn; without numbers it counts them."""
+    """Random numbers for all initial weights, taken in order; without numbers it only counts."""
 
     def __init__(self, numbers: jax.Array | None = None):
         self._numbers = numbers
@@ -40,7 +40,8 @@ _DRAWS: ContextVar[_Draws] = ContextVar("draws")
 def init_with_one_draw(init: Callable[..., Params], key: jax.Array, *inputs: Any) -> Params:
     """Calls a Haiku `init(key, *inputs)` whose weights all come from one random vector.
 
-    Drawn weight by weight, an initial state takes longer to compile than anything but a train step.
+    If each weight were sampled by itself, the initial state would take longer to compile than
+    everything else but a train step.
     """
 
     def initialise(draws: _Draws, key: jax.Array) -> Params:
@@ -73,7 +74,7 @@ def _fan_in(size: int, scale: float = 1.0) -> _CutNormal:
 
 
 class NormedLinear(hk.Module):
-    """Linear, RMSNorm, SiLU; several inputs are as if concatenated, without the copy."""
+    """Linear, RMSNorm, SiLU. Several inputs act as if they were concatenated, without the copy."""
 
     def __init__(self, units: int, name: str):
         super().__init__(name=name)
@@ -81,7 +82,7 @@ class NormedLinear(hk.Module):
 
     def __call__(self, *inputs: jax.Array, entry: jax.Array | None = None) -> jax.Array:
         """Maps `[N, I1], [N, I2], ...` to `[N, units]`; `entry [N, units]` is the product of
-        further inputs with their weights, which then are not among this layer's.
+        further inputs with their weights, which are then no parameters of this layer.
         """
         products = [] if entry is None else [entry]
         if inputs:
@@ -100,8 +101,8 @@ class Mlp(hk.Module):
         self._units, self._layers = units, layers
 
     def __call__(self, *inputs: jax.Array, entry: jax.Array | None = None) -> jax.Array:
-        """Maps `[N, I1], [N, I2], ...` to `[N, units]`; or `entry [N, units]`, what the first
-        layer's weights make of them: see `entries`.
+        """Maps `[N, I1], [N, I2], ...` to `[N, units]`; or takes `entry [N, units]`, the product
+        with the weights of the first layer: see `entries`.
         """
         out = NormedLinear(self._units, "layer_0")(*inputs, entry=entry)
         for index in range(1, self._layers):
@@ -115,14 +116,14 @@ def entry_weight(params: Params, name: str) -> jax.Array:
 
 
 def entries(x: jax.Array, weights: Sequence[jax.Array]) -> list[jax.Array]:
-    """What several first layers make of the same `x [N, I]`, in one product: `[N, units]` each."""
+    """Multiplies `x [N, I]` by the weights of several first layers at once: `[N, units]` each."""
     sides = [weight.shape[1] for weight in weights]
     ends = [sum(sides[: index + 1]) for index in range(len(sides) - 1)]
     return jnp.split(product("ni,io->no", x, jnp.concatenate(weights, axis=1)), ends, axis=1)
 
 
 class Linear(hk.Module):
-    """An output layer; `scale` 0 starts at a constant output of zero."""
+    """An output layer; with `scale` 0 its initial output is zero."""
 
     def __init__(self, size: int, name: str, scale: float = 1.0):
         super().__init__(name=name)
@@ -130,7 +131,7 @@ class Linear(hk.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[N, I]` to `[N, size]`."""
-        # Exactly zero: the outer two-hot bins make values of several units out of weights of 1e-7.
+        # Exactly zero: outer two-hot bins would turn weights of 1e-7 into values of several units.
         init = _fan_in(x.shape[-1], self._scale)
         weight = hk.get_parameter("w", [x.shape[-1], self._size], init=init)
         bias = hk.get_parameter("b", [self._size], init=jnp.zeros)
@@ -156,7 +157,7 @@ class BlockGru(hk.Module):
         self._units, self._blocks = units, blocks
 
     def __call__(self, state: jax.Array, shared: jax.Array) -> jax.Array:
-        """Advances `state [N, D]` by the input `shared [N, I]`, which every block sees whole."""
+        """Advances `state [N, D]` by the input `shared [N, I]`, which all blocks share."""
         blocks, size = self._blocks, self._units // self._blocks
         inputs = shared.shape[-1]
         hidden_init = _CutNormal((size + inputs) ** -0.5)
@@ -174,17 +175,17 @@ class BlockGru(hk.Module):
 def block_gru(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
     """One step of the GRU: `state [N, D]`, `shared [N, I]` to `[N, D]`.
 
-    Where nothing is differentiated, which is in dreams and on the way forward of a filter, a CPU
-    goes block by block: its transposes between car-major and group-major cost more than all
-    products of the batched form, which a GPU prefers, and whose gradient is the faster one. A few
-    rows of small blocks are one product a layer everywhere.
+    Without differentiation (in imagination and in the forward pass of a filter) a CPU computes
+    block by block: the transposes between car-major and group-major cost more than all products
+    of the batched form. A GPU prefers the batched form, and its gradient is faster everywhere.
+    For a few rows of small blocks, one product for each layer is fastest on all devices.
     """
     if weights.block_w.shape[1] <= _SMALL_BLOCK_UNITS and state.shape[0] <= _FEW_ROWS:
         return _gru_dense(weights, state, shared)
     return jnp.asarray(_block_gru(product_dtype(), weights, state, shared))
 
 
-# JAX remembers what a function was traced to: the precision has to be one of its arguments.
+# JAX caches traces by a function's arguments, so the precision must be one of them.
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _block_gru(dtype: str, weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
     forms = {"cpu": _in(dtype, _gru_by_blocks), "default": _in(dtype, gru_batched)}
@@ -209,12 +210,12 @@ def _gru_by_blocks(weights: GruWeights, state: jax.Array, shared: jax.Array) -> 
     blocks = []
     for old, x, w, b in zip(states, hidden, weights.gates_w, weights.gates_b, strict=True):
         blocks.append(_gru_gate(old, *jnp.split(product("ni,io->no", x, w) + b, 3, axis=-1)))
-    # Each in memory first: XLA would compute them as it joins them, and not vectorise it.
+    # The barrier stores each block first: fused into the concatenation, XLA does not vectorise it.
     return jnp.concatenate(jax.lax.optimization_barrier(blocks), axis=-1)
 
 
 def gru_batched(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
-    """Group-major `[G, N, U]` inside: one batched product per layer."""
+    """Computes one step in group-major order `[G, N, U]`: one batched product for each layer."""
     blocks = weights.block_w.shape[0]
 
     def grouped(x: jax.Array) -> jax.Array:
@@ -231,10 +232,10 @@ def gru_batched(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax
 
 
 def _gru_dense(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.Array:
-    """One product a layer with the blocks on a diagonal, zeros elsewhere.
+    """Computes one step with block-diagonal matrices, one product for each layer.
 
-    It multiplies G times as many numbers; of small blocks that costs less than the slices, products
-    and joins of each block by itself.
+    It multiplies G times as many numbers. For small blocks this costs less than slicing,
+    multiplying and concatenating each block separately.
     """
     own = product("ni,io->no", state, _diagonal(weights.block_w))
     hidden = _gru_hidden(weights, shared, own)
@@ -245,7 +246,7 @@ def _gru_dense(weights: GruWeights, state: jax.Array, shared: jax.Array) -> jax.
 
 
 def _diagonal(blocks: jax.Array) -> jax.Array:
-    """`[G, U, V]` as one matrix `[G * U, G * V]` with the blocks on its diagonal."""
+    """Returns the block-diagonal matrix `[G * U, G * V]` of blocks `[G, U, V]`."""
     number, rows, columns = blocks.shape
     on = jnp.eye(number).reshape(number, 1, number, 1)
     return (blocks[:, :, None] * on).reshape(number * rows, number * columns)
@@ -259,7 +260,7 @@ def _gru_gate(
     state: jax.Array, reset: jax.Array, candidate: jax.Array, update: jax.Array
 ) -> jax.Array:
     candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
-    # The bias of -1 makes a fresh network remember rather than overwrite.
+    # The bias of -1 makes an untrained network keep its state rather than overwrite it.
     update = jax.nn.sigmoid(update - 1.0)
     return update * candidate + (1.0 - update) * state
 

@@ -1,8 +1,8 @@
-"""The training state and the one training jit of the world-model agent."""
+"""The training state and the jitted update of the world-model agent."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from rlcar.agents.dreamer.actor_critic import (
 )
 from rlcar.agents.dreamer.distributions import two_hot_mean
 from rlcar.agents.dreamer.layers import entries, entry_weight
+from rlcar.agents.dreamer.model_loss import world_model_loss
 from rlcar.agents.dreamer.optimizer import make_optimizer, tensor_norms
 from rlcar.agents.dreamer.products import products_in
 from rlcar.agents.dreamer.returns import ReturnRange, initial_return_range
@@ -31,7 +32,6 @@ from rlcar.agents.dreamer.world_model import (
     WorldModel,
     features,
     make_world_model,
-    world_model_loss,
 )
 from rlcar.devices.data_parallel import draw_for_rows, mean_over_devices, on_each_device
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
@@ -41,16 +41,16 @@ class TrainState(NamedTuple):
     """Everything that learning changes; saving it resumes training exactly."""
 
     params: Params  # {"world_model", "actor", "critic"}
-    slow_critic: Params  # running average of the critic, its own target
-    average: Params  # running average of world model and actor: it drives, and it dreams best
-    optimizer: Any
+    slow_critic: Params  # running average of the critic; regularises it
+    average: Params  # running average of world model and actor, which drives
+    optimizer: optax.OptState
     return_range: ReturnRange
     key: jax.Array  # legacy uint32[2]
     train_steps: jax.Array  # [] int32
 
 
 def policy_part(params: Params) -> Params:
-    """What acting needs: encoder, dynamics and actor, but no decoder, reward or critic."""
+    """Returns the part that acting needs: encoder, dynamics and actor."""
     needed = {
         name: module
         for name, module in params["world_model"].items()
@@ -64,11 +64,12 @@ def _averaged_part(params: Params) -> Params:
 
 
 def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
-    """Builds `Learner`; `update` runs all its train steps inside one jit."""
+    """Builds an off-policy `Learner`; `update` runs all its train steps in one jitted call."""
     settings = config.actor_critic
     model = make_world_model(config.world_model, spec)
     networks = make_actor_critic(settings, spec, feature_size(config.world_model))
     optimizer = make_optimizer(config.optimizer)
+    loss = partial(_loss, config, model, networks)
 
     def init(seed: int) -> TrainState:
         key, *keys = jax.random.split(jax.random.PRNGKey(seed), 4)
@@ -77,7 +78,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
             "actor": networks.init_actor(keys[1]),
             "critic": networks.init_critic(keys[2]),
         }
-        # Copies, because `update` donates the state and no buffer can be given away twice.
+        # Copies, because `update` donates the state, and JAX cannot donate a buffer twice.
         copy = partial(jax.tree.map, jnp.copy)
         return TrainState(
             params,
@@ -88,27 +89,6 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
             key,
             jnp.zeros((), jnp.int32),
         )
-
-    def loss(
-        params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[ReturnRange, Metrics]]:
-        observe_key, imagine_key = jax.random.split(key)
-        discount = 1.0 - 1.0 / settings.discount_horizon
-        model_loss, (observed, metrics) = world_model_loss(
-            model, config.world_model, params["world_model"], batch, discount, observe_key
-        )
-        last = min(settings.imagination_last, batch.reward.shape[1])
-        starts = RssmState(*(x[-last:] for x in observed.state))
-        judges = params | {"slow_critic": state.slow_critic}
-        imagined = imagine(model, networks, config, judges, starts, imagine_key)
-        policy_loss, (start_return, return_range, policy_metrics) = imagination_loss(
-            networks, settings, params, imagined, state.return_range
-        )
-        replayed = _replayed_tail(observed, batch, start_return.reshape(last, -1))
-        replay_loss = replay_value_loss(networks, settings, params, state.slow_critic, replayed)
-        total = model_loss + policy_loss + settings.replay_value_scale * replay_loss
-        metrics |= policy_metrics | {"critic/replay_loss": replay_loss}
-        return total, (return_range, metrics)
 
     @on_each_device
     def gradient(
@@ -126,7 +106,7 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
         slow_critic = optax.incremental_update(
             params["critic"], state.slow_critic, settings.slow_value_rate
         )
-        # A constant rate would remember the random start for too long.
+        # With a constant rate the average would contain the random start for too long.
         average_rate = jnp.maximum(settings.policy_average_rate, 1.0 / (state.train_steps + 1.0))
         average = optax.incremental_update(_averaged_part(params), state.average, average_rate)
         metrics["optimizer/gradient_norm"] = jnp.linalg.norm(tensor_norms(gradients))
@@ -143,15 +123,45 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
 
     def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
         with products_in(config.precision):
-            if batches.reward.shape[0] == 1:  # no loop: `Trainer` says why
+            if batches.reward.shape[0] == 1:  # without a loop, for the reason given in `Trainer`
                 return train_step(state, jax.tree.map(lambda x: x[0], batches))
             state, metrics = jax.lax.scan(train_step, state, batches)
             return state, jax.tree.map(jnp.mean, metrics)
 
-    # Jitted too: op by op, a fresh process would spend seconds on compiling each little draw.
+    # `init` is jitted too: otherwise JAX would compile each small operation, which takes seconds.
     return Learner(
         jax.jit(init), jax.jit(update, donate_argnums=0), lambda state: policy_part(state.average)
     )
+
+
+def _loss(
+    config: DreamerConfig,
+    model: WorldModel,
+    networks: ActorCritic,
+    params: Params,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[jax.Array, tuple[ReturnRange, Metrics]]:
+    """Returns the sum of all losses, with the new return range and metrics; consumes the key."""
+    settings = config.actor_critic
+    observe_key, imagine_key = jax.random.split(key)
+    discount = 1.0 - 1.0 / settings.discount_horizon
+    model_loss, (observed, metrics) = world_model_loss(
+        model, config.world_model, params["world_model"], batch, discount, observe_key
+    )
+    last = min(settings.imagination_last, batch.reward.shape[1])
+    starts = RssmState(*(x[-last:] for x in observed.state))
+    judges = params | {"slow_critic": state.slow_critic}
+    imagined = imagine(model, networks, config, judges, starts, imagine_key)
+    policy_loss, (start_return, return_range, policy_metrics) = imagination_loss(
+        networks, settings, params, imagined, state.return_range
+    )
+    replayed = _replayed_tail(observed, batch, start_return.reshape(last, -1))
+    replay_loss = replay_value_loss(networks, settings, params, state.slow_critic, replayed)
+    total = model_loss + policy_loss + settings.replay_value_scale * replay_loss
+    metrics |= policy_metrics | {"critic/replay_loss": replay_loss}
+    return total, (return_range, metrics)
 
 
 def imagine(
@@ -162,10 +172,10 @@ def imagine(
     starts: RssmState,
     key: jax.Array,
 ) -> Imagined:
-    """Dreams H steps with the current policy from N = T * B `starts [T, B, ...]`.
+    """Imagines H steps with the current policy from N = T * B `starts [T, B, ...]`.
 
-    The key is consumed. `params` are those that learn, with the slow critic beside them. No
-    gradient flows in or out: the actor learns by reinforce on what was dreamt.
+    The key is consumed. `params` are the learner's parameters and the slow critic. No gradient
+    flows in or out: the actor learns by REINFORCE on the imagined steps.
     """
 
     def dream(is_judged_along: bool) -> Callable:
@@ -187,7 +197,7 @@ def _dream(
     *,
     is_judged_along: bool,
 ) -> Imagined:
-    """Judges each step as it is dreamt, or all of them at the end."""
+    """Imagines; evaluates reward and value heads at each step, or for all steps at the end."""
     world, length = params["world_model"], config.actor_critic.imagination_length
     time, size = starts.recurrent.shape[:2]
     rows, number = (length, time, size), time * size
@@ -222,7 +232,7 @@ def _dream(
 
 
 def _judge(model: WorldModel, networks: ActorCritic, params: Params, feature: jax.Array) -> Judged:
-    """What every network that looks at `feature [N, F]` makes of it."""
+    """Returns the outputs of heads, critics and the actor's first layer for `feature [N, F]`."""
     world, critic, slow_critic = params["world_model"], params["critic"], params["slow_critic"]
     weights = [
         entry_weight(world, "reward"),
@@ -243,7 +253,7 @@ def _judge(model: WorldModel, networks: ActorCritic, params: Params, feature: ja
 
 
 def _replayed_tail(observed: Observed, batch: Batch, bootstrap: jax.Array) -> Replayed:
-    """The last steps of the batch, those from which imagination started."""
+    """Returns the last steps of the batch, from which imagination started."""
     last = bootstrap.shape[0]
 
     def tail(x: jax.Array) -> jax.Array:

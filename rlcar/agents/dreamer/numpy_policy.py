@@ -11,7 +11,7 @@ from rlcar.agents.shapes import linear_shapes
 
 
 def make_numpy_network(config: DreamerConfig, arrays: Arrays) -> NumpyNetwork:
-    """Updates the belief with the observation; latent state and action are the most likely ones."""
+    """Builds the step of the policy: filters the observation, and takes the most likely action."""
     model, units = config.world_model, config.world_model.recurrent_units
     groups, classes = model.latent_groups, model.latent_classes
     encoder = _stack(arrays, "world_model.encoder", model.encoder_layers)
@@ -36,7 +36,7 @@ def make_numpy_network(config: DreamerConfig, arrays: Arrays) -> NumpyNetwork:
         scaled = scale * observation
         embedding = encoder(np.sign(scaled) * np.log1p(np.abs(scaled)))
         logits = posterior_out(posterior_in(np.concatenate([recurrent, embedding], axis=-1)))
-        # Mixing in a uniform keeps the order of probabilities, so the mode is that of the logits.
+        # The uniform mix keeps the order of probabilities, so the mode is that of the logits.
         best = np.argmax(logits.reshape(number, groups, classes), axis=-1)
         latent = one_hot.take(best, axis=0).reshape(number, groups * classes)
         head = action_out(actor(np.concatenate([recurrent, latent], axis=-1)))
@@ -49,7 +49,7 @@ def make_numpy_network(config: DreamerConfig, arrays: Arrays) -> NumpyNetwork:
 def _advance(
     config: DreamerConfig, arrays: Arrays
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    """The block-diagonal GRU of `rlcar.agents.dreamer.layers.BlockGru`, with what feeds it."""
+    """Builds the input layers and the GRU of `rlcar.agents.dreamer.layers.BlockGru`."""
     model, name = config.world_model, "world_model.rssm/~advance"
     blocks, units = model.recurrent_blocks, model.recurrent_units
     size = units // blocks
@@ -84,7 +84,7 @@ def _advance(
 
 
 class _Norm:
-    """RMSNorm and SiLU, with few passes over small arrays: silu(2 h) = h (1 + tanh h)."""
+    """RMSNorm and SiLU with few passes over small arrays, by silu(2 h) = h (1 + tanh h)."""
 
     def __init__(self, scale: np.ndarray):
         size = scale.shape[-1]

@@ -1,4 +1,4 @@
-"""LaProp with adaptive gradient clipping, as the public code configures it."""
+"""LaProp with adaptive gradient clipping, with the settings of the public code."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ import optax
 
 from rlcar.agents.dreamer.settings import OptimizerConfig
 
-_ROW = 4096  # numbers of one tensor that are squared and added side by side
+_ROW = 4096  # squares of one tensor are added in so many parallel sums
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clips each tensor, scales by its running RMS, then averages (Hafner et al. 2025, Methods).
+    """Clips each tensor, divides by its running RMS, then averages (Hafner et al. 2025, Methods).
 
-    LaProp (Ziyin et al. 2020) puts the momentum after the scaling, unlike Adam.
+    Unlike Adam, LaProp (Ziyin et al. 2020) applies the momentum after the scaling.
     """
     return optax.chain(
         clip_by_parameter_norm(config.clip_ratio),
-        # One vector of all parameters: tensor by tensor, a small model's step is mostly this.
+        # All parameters as one vector: tensor by tensor, this would dominate a small model's step.
         optax.flatten(_laprop(config)),
     )
 
@@ -39,7 +39,7 @@ def _laprop(config: OptimizerConfig) -> optax.GradientTransformation:
 def clip_by_parameter_norm(
     ratio: float, minimum_norm: float = 1e-3
 ) -> optax.GradientTransformation:
-    """Keeps each gradient tensor's norm under `ratio` times its parameter's (Brock et al. 2021)."""
+    """Limits each gradient's norm to `ratio` times that of its parameter (Brock et al. 2021)."""
 
     def update(gradients: optax.Updates, state: optax.EmptyState, params: optax.Params) -> tuple:
         limit = ratio * jnp.maximum(minimum_norm, tensor_norms(params))
@@ -52,16 +52,16 @@ def clip_by_parameter_norm(
 
 
 def tensor_norms(tree: Any) -> jax.Array:
-    """The Euclidean norm of each leaf, `[leaves]`.
+    """Returns the Euclidean norm of each leaf, `[leaves]`.
 
-    A GPU, where each leaf by itself would cost a launch or two, reduces them all together.
+    A GPU reduces all leaves together, because each reduction alone would cost a kernel launch.
     """
     leaves = jax.tree.leaves(tree)
     return jnp.asarray(jax.lax.platform_dependent(leaves, cpu=_each_norm, default=_norms_at_once))
 
 
 def _each_norm(leaves: list[jax.Array]) -> jax.Array:
-    # A product each: a sum of squares would be three loops.
+    # One product for each: a sum of squares would be three loops.
     return jnp.sqrt(jnp.stack([jnp.vdot(leaf, leaf, precision="highest") for leaf in leaves]))
 
 
@@ -72,6 +72,6 @@ def _norms_at_once(leaves: list[jax.Array]) -> jax.Array:
         for leaf, count in zip(leaves, counts, strict=True)
     ]
     rows = jnp.sum(jnp.square(jnp.concatenate(padded).reshape(-1, _ROW)), axis=1)
-    # A product in place of a scatter, whose order of addition would be left to chance.
+    # A product instead of a scatter, whose order of additions is not deterministic.
     leaf_of_row = np.repeat(np.eye(len(leaves), dtype=np.float32), counts, axis=1)
     return jnp.sqrt(jnp.dot(leaf_of_row, rows, precision="highest"))

@@ -1,4 +1,4 @@
-"""Acting: filters observations into a belief and chooses from it."""
+"""Acting: updates a belief with each observation, and chooses an action from it."""
 
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 
 class PolicyCarry(NamedTuple):
-    """What a driving policy remembers of each car."""
+    """The policy's memory of each car."""
 
     state: RssmState
-    action: jax.Array  # [N, A], its last action
+    action: jax.Array  # [N, A], the last action
 
 
 def make_policy(config: DreamerConfig, spec: Spec) -> Policy:
-    """Builds `Policy`; it needs the parameters of `learner.policy_part` only."""
+    """Builds `Policy`; its parameters are those that `learner.policy_part` returns."""
     model = make_world_model(config.world_model, spec)
     networks = make_actor_critic(config.actor_critic, spec, feature_size(config.world_model))
     distribution: Any = networks.distribution

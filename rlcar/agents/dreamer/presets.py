@@ -54,7 +54,7 @@ _NANO: Tree = {
             "open_loop_scale": 0.3,
             "open_loop_dynamics_scale": 0.1,
         },
-        # Few dreams of each window and more windows: the same env steps in two thirds of the time.
+        # Few imagined trajectories from each of more windows: as good, in two thirds of the time.
         "actor_critic": {
             "discount_horizon": 100.0,
             "slow_value_rate": 0.1,
@@ -71,7 +71,7 @@ _NANO: Tree = {
     },
 }
 
-# What `nano` needs where crashes come from what it cannot see.
+# Changes to `nano` for a world where hidden quantities cause crashes.
 _NANO_GRAND_PRIX: Tree = {
     "dreamer": {
         "world_model": {**_NANO_SIZE, "reconstruction_scale": 20.0, "open_loop_scale": 1.0},
@@ -79,7 +79,7 @@ _NANO_GRAND_PRIX: Tree = {
             "discount_horizon": 333.0,
             "entropy_scale": 3e-3,
             "slow_value_rate": 0.1,
-            # The newest policies drive unlike each other; their mean is steady: experiments.md.
+            # Successive policies drive differently; their average is stable: docs/experiments.md.
             "policy_average_rate": 2e-3,
         },
         "optimizer": {"learning_rate": 6e-4, "warmup_updates": 100},
@@ -88,7 +88,7 @@ _NANO_GRAND_PRIX: Tree = {
     "training": {**_NANO["training"], "env_steps": 100_000, "evaluate_every_env_steps": 4096},
 }
 
-# Scales that fit numbers of any size, as in the public code; the race's own are in [0, 1].
+# Scales for observations of any size, as in the public code; those of the race are in [0, 1].
 _GYMNASIUM: Tree = {
     "dreamer": {
         "world_model": {
@@ -98,7 +98,7 @@ _GYMNASIUM: Tree = {
             "observation_scale": 1.0,
             "reconstruction_scale": 1.0,
         },
-        # A policy that stops trying while the images are still a blur is long in coming back.
+        # A policy that stops exploring before the images are learnt takes long to recover.
         "actor_critic": {"units": 128, "entropy_scale": 3e-3},
         "optimizer": {"learning_rate": 1e-3, "warmup_updates": 100},
     },

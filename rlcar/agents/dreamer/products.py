@@ -1,4 +1,4 @@
-"""Products of matrices, in float32 or in a lower precision, and their gradients."""
+"""Matrix products in float32 or in a lower precision, and their gradients."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ _PRODUCT_DTYPE: ContextVar[str] = ContextVar("product_dtype", default="float32")
 
 @contextlib.contextmanager
 def products_in(dtype: str) -> Iterator[None]:
-    """What is traced inside multiplies its matrices in `dtype`; all else stays float32.
+    """Code that is traced inside this context multiplies matrices in `dtype`.
 
     Sums of products, norms, parameters and their gradients are float32, as in the mixed precision
-    of Micikevicius et al. 2018; adjoints are rounded like what they are multiplied with.
-    `jax.default_matmul_precision` asks for the same of XLA, which does not listen on a CPU.
+    of Micikevicius et al. 2018; adjoints are rounded like the other factor of their product.
+    XLA ignores `jax.default_matmul_precision` on a CPU, hence this module.
     """
     token = _PRODUCT_DTYPE.set(dtype)
     try:
@@ -28,12 +28,12 @@ def products_in(dtype: str) -> Iterator[None]:
 
 
 def product_dtype() -> str:
-    """What `products_in` has set: float32 outside of it."""
+    """Returns the format that `products_in` has set; float32 outside of it."""
     return _PRODUCT_DTYPE.get()
 
 
 def product(equation: str, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """`einsum` of two float32 arrays in the precision of `products_in`; float32.
+    """Returns `einsum` of two float32 arrays in the precision of `products_in`, as float32.
 
     `...i,io->...o`, or by groups `gni,gio->gno`.
     """
@@ -58,7 +58,7 @@ def _low_forward(
 def _low_backward(
     dtype: str, equation: str, low: tuple[jax.Array, jax.Array], adjoint: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Left to autodiff, the adjoint stays float32, and so do both of its products."""
+    """Rounds the adjoint too: by default it and both of its products would stay in float32."""
     x, weight = low
     terms, out = equation.split("->")
     left, right = terms.split(",")
@@ -85,7 +85,7 @@ def _weight_gradient(is_grouped: bool, x: jax.Array, adjoint: jax.Array) -> jax.
         return _in_float32("...ni,...no->...io", x, adjoint)
 
     def turned(x: jax.Array, adjoint: jax.Array) -> jax.Array:
-        if x.shape[-1] > adjoint.shape[-1]:  # the narrower one costs less
+        if x.shape[-1] > adjoint.shape[-1]:  # transposing the narrower one costs less
             return jnp.swapaxes(_laid_out(turned(adjoint, x)), -1, -2)
         return _in_float32("...in,...no->...io", _laid_out(jnp.swapaxes(x, -1, -2)), adjoint)
 
@@ -93,7 +93,7 @@ def _weight_gradient(is_grouped: bool, x: jax.Array, adjoint: jax.Array) -> jax.
 
 
 def _row_by_row(x: jax.Array) -> jax.Array:
-    """XLA's CPU backend multiplies in bfloat16 only what lies so, and would not move it there."""
+    """Stores an operand in the layout that XLA's CPU backend needs to multiply in bfloat16."""
     if x.ndim < 3:
         return x
     return jax.lax.platform_dependent(x, cpu=_laid_out, default=lambda x: x)
@@ -105,7 +105,9 @@ def _laid_out(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def known_product(x: jax.Array, weight: jax.Array, result: jax.Array) -> jax.Array:
-    """`x [N, I]` times `weight [I, O]` where the `result [N, O]` is known; only `weight` learns."""
+    """Returns `result [N, O]`, the known product of `x [N, I]` and `weight [I, O]`.
+
+    Only `weight` gets a gradient."""
     del x, weight
     return result
 

@@ -1,4 +1,4 @@
-"""Returns and their scale."""
+"""Lambda returns and their scale."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Steps of a recursion so short that, unrolled, they make one kernel instead of several each.
+# Recursions up to this length are unrolled into one kernel, instead of several for each step.
 ONE_KERNEL_STEPS = 64
 
 
@@ -15,7 +15,7 @@ def lambda_returns(
 ) -> jax.Array:
     """TD(lambda) targets  Gₜ = rₜ + γₜ ((1 - λ) vₜ + λ Gₜ₊₁),  G_T = v_T₋₁.  All `[T, N]`.
 
-    Entry t holds what arrives after step t: the reward, its discount, and the next state's value
+    Entry t belongs to the transition after step t: its reward, discount, and next state's value
     (Sutton and Barto 2018, section 12.1; Hafner et al. 2025, Eq. 5).
     """
     chex.assert_equal_shape([reward, discount, value])
@@ -34,7 +34,7 @@ class ReturnRange(NamedTuple):
 
     low: jax.Array  # []
     high: jax.Array  # []
-    weight: jax.Array  # [], how much was seen; corrects the start from zero
+    weight: jax.Array  # [], sum of the weights so far; corrects the bias of the start at zero
 
 
 def initial_return_range() -> ReturnRange:

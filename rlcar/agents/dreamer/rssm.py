@@ -16,25 +16,25 @@ _POSTERIOR_IN = "rssm/~posterior/posterior_in"
 
 
 class RssmState(NamedTuple):
-    """What the model believes about each car."""
+    """The model's belief about each car."""
 
     recurrent: jax.Array  # [N, D] deterministic, h
     latent: jax.Array  # [N, S * K] stochastic, z: S one-hot vectors side by side
 
 
 def initial_state(config: WorldModelConfig, number: int) -> RssmState:
-    """The belief before anything was seen."""
+    """Returns the belief before any observation."""
     latent_size = config.latent_groups * config.latent_classes
     return RssmState(jnp.zeros((number, config.recurrent_units)), jnp.zeros((number, latent_size)))
 
 
 def feature_size(config: WorldModelConfig) -> int:
-    """F, the width of recurrent state and latent together, which every head looks at."""
+    """Returns F, the width of recurrent and latent state together: the input of every head."""
     return config.recurrent_units + config.latent_groups * config.latent_classes
 
 
 def remembered(config: WorldModelConfig, recurrent: jax.Array) -> jax.Array:
-    """The recurrent state that a belief keeps: none without memory."""
+    """Returns the recurrent state that a belief keeps; zeros for a model without memory."""
     return recurrent if config.has_memory else jnp.zeros_like(recurrent)
 
 
@@ -45,12 +45,10 @@ class Rssm(hk.Module):
         super().__init__(name="rssm")
         self._config = config
 
-    @hk.experimental.name_like(
-        "advance"
-    )  # where its parameters have been since they were first saved
+    @hk.experimental.name_like("advance")  # keeps the names of the parameters in all checkpoints
     def encode_action(self, action: jax.Array) -> jax.Array:
-        """What `advance` looks at `[N, hidden]` in place of an `action [N, A]`."""
-        # The environment clips its actions; the model must see what the car saw.
+        """Returns the input `[N, hidden]` of `advance` for an `action [N, A]`."""
+        # The environment clips actions, so the model must see the clipped ones.
         return NormedLinear(self._config.hidden_units, "action_in")(jnp.clip(action, -1.0, 1.0))
 
     def advance(self, state: RssmState, encoded_action: jax.Array) -> jax.Array:
@@ -71,7 +69,7 @@ class Rssm(hk.Module):
         self, recurrent: jax.Array, *embedding: jax.Array, entry: jax.Array | None = None
     ) -> jax.Array:
         """Log-probabilities `[N, S, K]` of z given the observation's `embedding [N, E]`; or given
-        `entry [N, hidden]`, what the first layer's weights make of that: see `split_posterior`.
+        `entry [N, hidden]`, its product with the first layer's weights: see `split_posterior`.
         """
         layer = NormedLinear(self._config.hidden_units, "posterior_in")
         return self._logits(layer(recurrent, *embedding, entry=entry), "posterior_out")
@@ -89,9 +87,9 @@ class Rssm(hk.Module):
 
 
 def split_posterior(params: Params, recurrent_units: int) -> tuple[Params, jax.Array]:
-    """Takes the weights `[E, hidden]` on the embedding out of a posterior's parameters.
+    """Removes the weights `[E, hidden]` for the embedding from a posterior's parameters.
 
-    What they make of the embeddings is known before a filter starts, for all of its steps at once.
+    Their product with all embeddings can be computed at once, before the filter starts.
     """
     layer = params[_POSTERIOR_IN]
     own, seen = jnp.split(layer["w"], [recurrent_units], axis=0)
@@ -104,17 +102,17 @@ def latent_noise(key: jax.Array, groups: int, rows: tuple[int, ...]) -> jax.Arra
 
 
 def draw_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
-    """One latent `[N, S * K]` from `[N, S, K]` and one uniform `[N, S]` a group."""
+    """Samples latents `[N, S * K]` from `[N, S, K]` with uniform numbers `[N, S]`."""
     return sample_one_hot(log_probabilities, uniform).reshape(uniform.shape[0], -1)
 
 
 def sample_latent(log_probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
-    """`draw_latent`, differentiable."""
+    """Samples as `draw_latent` does, with straight-through gradients."""
     sample = straight_through(sample_one_hot(log_probabilities, uniform), log_probabilities)
     return sample.reshape(sample.shape[0], -1)
 
 
 def most_likely_latent(log_probabilities: jax.Array) -> jax.Array:
-    """The mode of each group, `[N, S, K]` to `[N, S * K]`."""
+    """Returns the mode of each group: `[N, S, K]` to `[N, S * K]`."""
     one_hot = jax.nn.one_hot(jnp.argmax(log_probabilities, -1), log_probabilities.shape[-1])
     return one_hot.reshape(one_hot.shape[0], -1)

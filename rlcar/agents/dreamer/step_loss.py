@@ -8,15 +8,15 @@ import jax.numpy as jnp
 
 Tree = Any
 
-# The logits of so many rows fill a core's cache (255 float32 each, 4 MB).
+# The logits of this many rows fill a core's cache (255 float32 each, 4 MB).
 CACHED_ROWS = 4096
 
 
 def by_cache(rows: int, step_by_step: Callable, at_once: Callable, *arguments: Any) -> Any:
-    """Calls one of two forms of the same maths over `rows` rows in all.
+    """Calls one of two forms of the same computation over `rows` rows in total.
 
-    A CPU goes step by step where all rows together leave its cache; a GPU, where each step costs
-    kernels of its own, takes them as one batch, and so does a CPU with few.
+    A CPU computes step by step if all rows together exceed its cache. A GPU, where each step costs
+    separate kernels, computes one batch, and so does a CPU with few rows.
     """
     if rows <= CACHED_ROWS:
         return at_once(*arguments)

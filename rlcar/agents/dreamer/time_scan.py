@@ -10,14 +10,14 @@ from jax.extend.core import Var
 
 Tree = Any
 
-# So many steps of a loop are one round of it on a GPU: what a round costs beside its steps, which
-# is its counter and taking and storing a slice of each array, is a quarter of a filter's kernels.
-# A CPU would only compile for longer.
+# A GPU unrolls this many steps into one iteration: the overhead of an iteration (its counter, and
+# a slice of each array to read and write) is a quarter of a filter's kernels. On a CPU unrolling
+# would only take longer to compile.
 _GPU_UNROLL = 8
 
 
 def scan(step: Callable, start: Tree, inputs: Tree) -> tuple[Tree, Tree]:
-    """`jax.lax.scan`, in fewer rounds where the launch of a kernel is what costs."""
+    """Scans as `jax.lax.scan` does, with fewer iterations where kernel launches dominate."""
 
     def in_rounds_of(steps: int) -> Callable:
         return lambda start, inputs: jax.lax.scan(step, start, inputs, unroll=steps)
@@ -30,12 +30,12 @@ def scan(step: Callable, start: Tree, inputs: Tree) -> tuple[Tree, Tree]:
 def time_scan(step: Callable, params: Tree, start: Tree, inputs: Tree) -> tuple[Tree, Tree]:
     """Scans `step` from `start` over `inputs [T, N, ...]`; returns all states, and all outputs.
 
-    `step(params, state [N, ...], inputs [N, ...])` treats every row for itself. Reverse-mode
-    differentiation of a plain scan writes every residual of every step, and adds every step's
-    parameter gradients to those so far: on a GPU most of its kernels. Here the forward pass keeps
-    the states alone (each after its step, as it is returned), the way back carries only the state's
-    adjoint, and the parameters' gradient is taken at the end for all times at once, as if they were
-    rows of one batch. All leaves are floating point.
+    `step(params, state [N, ...], inputs [N, ...])` treats each row independently. Reverse-mode
+    differentiation of a plain scan stores every residual of every step, and accumulates the
+    parameter gradients step by step, which is most of its kernels on a GPU. Here the forward pass
+    stores only the states, each after its step, and the backward pass carries only the adjoint of
+    the state. At its end the gradient of the parameters is computed for all times at once, as if
+    they were rows of one batch. All leaves are floating point.
     """
 
     @jax.custom_vjp
@@ -65,8 +65,8 @@ def time_scan(step: Callable, params: Tree, start: Tree, inputs: Tree) -> tuple[
             pull_at, stacked = _stacked_pulls(partial(pull_one, params), states, inputs)
             return _back(pull_at, zero, stacked, adjoints, _GPU_UNROLL)
 
-        # A GPU saves the launches of a second way forward, step by step; in a CPU's cache that is
-        # cheaper than reading all times' residuals back from memory.
+        # A GPU avoids the launches of a second, stepwise forward pass. In the cache of a CPU such a
+        # pass is cheaper than reading the residuals of all times from memory.
         start_adjoint, after_adjoints = jax.lax.platform_dependent(
             params, states, inputs, adjoints, cpu=again, default=all_at_once
         )
@@ -85,7 +85,7 @@ def time_scan(step: Callable, params: Tree, start: Tree, inputs: Tree) -> tuple[
 def _back(
     pull_at: Callable, zero: Tree, kept: Tree, adjoints: tuple, unroll: int
 ) -> tuple[Tree, Tree]:
-    """Carries the state's adjoint from the end to the start; returns it there, and at all times."""
+    """Carries the state's adjoint from the end to the start; returns the first and all adjoints."""
 
     def back(carried: Tree, x: tuple) -> tuple[Tree, Tree]:
         kept, adjoint, output_adjoint = x
@@ -97,10 +97,10 @@ def _back(
 
 
 def _stacked_pulls(pull: Callable, states: Tree, inputs: Tree) -> tuple[Callable, list[jax.Array]]:
-    """Computes what `pull(state, x)` keeps for its adjoint, for all times at once.
+    """Computes the residuals of `pull(state, x)` for all times at once.
 
-    Returns the way from one time's part to its function, and the parts `[T, ...]`. What is the same
-    at all times, which are weights, is kept once: it is what no input leads to.
+    Returns a function that makes the pullback of one time from its residuals, and the residuals
+    `[T, ...]`. Residuals that depend on no input (the weights) are stored only once.
     """
     structure: list[Any] = []
 
@@ -129,5 +129,5 @@ def _stacked_pulls(pull: Callable, states: Tree, inputs: Tree) -> tuple[Callable
 
 
 def _rows(x: jax.Array) -> jax.Array:
-    """`[T, N, ...]` to `[T * N, ...]`."""
+    """Reshapes `[T, N, ...]` to `[T * N, ...]`."""
     return jnp.reshape(x, (x.shape[0] * x.shape[1], *x.shape[2:]))

@@ -1,4 +1,4 @@
-"""The world model: pure functions of its parameters, and its loss."""
+"""The world model: pure functions of its parameters, and the filter of a batch."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,14 +7,10 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from rlcar.agents.dreamer.distributions import (
     TWO_HOT_BINS,
-    categorical_kl,
     symlog,
-    two_hot_loss,
-    two_hot_mean,
 )
 from rlcar.agents.dreamer.images import ImageDecoder, ImageEncoder
 from rlcar.agents.dreamer.layers import Linear, Mlp, init_with_one_draw
@@ -22,7 +18,6 @@ from rlcar.agents.dreamer.products import product
 from rlcar.agents.dreamer.rssm import (
     Rssm,
     RssmState,
-    draw_latent,
     initial_state,
     latent_noise,
     remembered,
@@ -30,11 +25,8 @@ from rlcar.agents.dreamer.rssm import (
     split_posterior,
 )
 from rlcar.agents.dreamer.settings import WorldModelConfig
-from rlcar.agents.dreamer.time_scan import scan, time_scan
-from rlcar.types import Batch, Metrics, Params, Spec
-
-_OPEN_LOOP_EVERY = 4  # steps from one start of a dream along the batch to the next
-_DRIFT_EVERY = 3  # steps of a dream from one that the dynamics learn from to the next
+from rlcar.agents.dreamer.time_scan import time_scan
+from rlcar.types import Batch, Params, Spec
 
 
 class WorldModel(NamedTuple):
@@ -48,13 +40,13 @@ class WorldModel(NamedTuple):
     prior: Callable  # (params, recurrent) -> log-probabilities [N, S, K]
     decode: Callable  # (params, feature [..., F]) -> symlog observation [..., O]
     decode_image: Callable  # (params, feature [N, F]) -> image [N, *image_shape], 0..1
-    # In place of the feature both take `entry=`, what their first weights make of it.
+    # Instead of the feature both accept `entry=`, its product with their first weights.
     reward: Callable  # (params, feature) -> two-hot logits [..., 255]
     continues: Callable  # (params, feature) -> logit [...]
 
 
 def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
-    """Builds the networks; the only place where their Haiku modules are put together."""
+    """Builds the networks; this is the only place that composes their Haiku modules."""
 
     def build() -> tuple:
         rssm = Rssm(config)
@@ -62,7 +54,7 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
         decoder = Mlp(config.units, config.decoder_layers, "decoder")
         observation_out = Linear(spec.observation_size, "observation_out")
         reward_in = Mlp(config.units, 1, "reward")
-        # Starts at zero reward everywhere, which spares the policy wild early dreams (Methods).
+        # The initial reward is zero everywhere, which avoids wild early predictions (Methods).
         reward_out = Linear(TWO_HOT_BINS, "reward_out", scale=0.0)
         continue_in = Mlp(config.units, 1, "continue")
         continue_out = Linear(1, "continue_out")
@@ -115,7 +107,7 @@ def make_world_model(config: WorldModelConfig, spec: Spec) -> WorldModel:
 
 
 def features(state: RssmState) -> jax.Array:
-    """What every head looks at: `[..., D + S * K]`."""
+    """Returns the input of every head: `[..., D + S * K]`."""
     return jnp.concatenate([state.recurrent, state.latent], axis=-1)
 
 
@@ -126,9 +118,9 @@ def observe_step(
     action: jax.Array,
     is_first: jax.Array,
 ) -> jax.Array:
-    """Returns the recurrent state `[N, D]` that meets the next observation.
+    """Returns the recurrent state `[N, D]` before the next observation is taken into account.
 
-    An episode's first step forgets what came before: belief and action are zeroed.
+    At an episode's first step the earlier belief and action are replaced by zeros.
     """
     keep = 1.0 - is_first.astype(jnp.float32)[:, None]
     return model.advance(params, _kept(state, keep), model.encode_action(params, action * keep))
@@ -156,14 +148,14 @@ def observe(
     size, length = batch.reward.shape
     image = batch.image
     if image is not None:
-        image = _time_major(image).reshape(length * size, *image.shape[2:])
-    observation = _time_major(batch.observation)
+        image = time_major(image).reshape(length * size, *image.shape[2:])
+    observation = time_major(batch.observation)
     embedding = model.encode(
         params, observation.reshape(length * size, observation.shape[-1]), image
     )
-    # All that depends on no belief is done here, for all steps at once: `observe_step` in parts.
-    keep = 1.0 - _time_major(batch.is_first).astype(jnp.float32)[..., None]
-    action = (_time_major(batch.previous_action) * keep).reshape(length * size, -1)
+    # As `observe_step`, but whatever depends on no belief is computed for all steps at once.
+    keep = 1.0 - time_major(batch.is_first).astype(jnp.float32)[..., None]
+    action = (time_major(batch.previous_action) * keep).reshape(length * size, -1)
     inside, seen_weight = split_posterior(params, config.recurrent_units)
     known = model.encode_action(params, action), product("ni,io->no", embedding, seen_weight)
     encoded_action, entry = (x.reshape(length, size, -1) for x in known)
@@ -184,135 +176,6 @@ def observe(
     return Observed(states, posterior, prior.reshape(posterior.shape))
 
 
-def open_loop_losses(
-    model: WorldModel,
-    config: WorldModelConfig,
-    params: Params,
-    observed: Observed,
-    batch: Batch,
-    discount: float,
-    key: jax.Array,
-) -> dict[str, jax.Array]:
-    """Losses at steps that were dreamt under the actions really taken; the key is consumed.
-
-    The heads': without it they see only filtered states, and dreams, whose latents are drawn group
-    by group, leave those: the crashes that the actor causes are not dreamt of, and the critic
-    values a policy at twice what it earns (docs/experiments.md). It is the latent overshooting of
-    Hafner et al. 2019 ("Learning latent dynamics for planning from pixels", section 4) for the
-    heads alone: with a gradient of theirs into the dynamics policies were unsteady.
-
-    The dynamics': one step from a dreamt state is to lead to what was really seen there, so that a
-    dream that has left the road it began on is drawn back ("data as demonstrator", Venkatraman et
-    al. 2015). No gradient flows into earlier steps, or into what was seen.
-    """
-    length = min(config.open_loop_length, batch.reward.shape[1] // 2)
-    starts = jnp.arange(0, batch.reward.shape[1] - length, _OPEN_LOOP_EVERY)
-    ahead = starts[None, :] + jnp.arange(1, length + 1)[:, None]  # [L, starts]
-
-    def follow(x: jax.Array) -> jax.Array:
-        """`[T, B, ...]` to `[L, starts * B, ...]`."""
-        return jnp.asarray(x)[ahead].reshape(length, -1, *x.shape[2:])
-
-    state = RssmState(*(x[starts].reshape(-1, x.shape[-1]) for x in observed.state))
-    state, fixed = jax.lax.stop_gradient((state, params))
-    number = state.recurrent.shape[0]
-    rows = length, len(starts), batch.reward.shape[0]
-    uniform = latent_noise(key, config.latent_groups, rows).reshape(length, number, -1)
-
-    def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple[RssmState, RssmState]]:
-        encoded_action, uniform = inputs
-        recurrent = model.advance(fixed, state, encoded_action)
-        latent = draw_latent(model.prior(fixed, recurrent), uniform)
-        after = RssmState(remembered(config, recurrent), latent)
-        return after, (state, after)
-
-    action = follow(_time_major(batch.previous_action)).reshape(length * number, -1)
-    encoded = model.encode_action(fixed, action).reshape(length, number, -1)
-    _, (before, after) = scan(step, state, (encoded, uniform))
-    flat = features(after).reshape(length * number, -1)
-    reward_logits = model.reward(params, flat).reshape(length, number, TWO_HOT_BINS)
-    reward = two_hot_loss(reward_logits, follow(_time_major(batch.reward)))
-    is_terminal = follow(_time_major(batch.is_terminal))
-    goes_on = discount * (1.0 - is_terminal.astype(jnp.float32))
-    continue_logits = model.continues(params, flat).reshape(length, number)
-    continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
-    # Beyond the end of its episode a dream has no counterpart.
-    is_first = follow(_time_major(batch.is_first))
-    is_same = jnp.cumsum(is_first.astype(jnp.int32), axis=0) == 0
-
-    heads = jnp.mean(jnp.where(is_same, reward + continues, 0.0))
-    losses = {"open_loop": config.open_loop_scale * heads}
-    if config.open_loop_dynamics_scale > 0:
-        some = slice(min(_DRIFT_EVERY, length) - 1, None, _DRIFT_EVERY)
-        seen = jax.lax.stop_gradient(follow(observed.posterior)[some])
-        states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
-        actions = action.reshape(length, number, -1)[some].reshape(states.latent.shape[0], -1)
-        recurrent = model.advance(params, states, model.encode_action(params, actions))
-        drift = categorical_kl(seen, model.prior(params, recurrent).reshape(seen.shape))
-        drift = jnp.mean(jnp.where(is_same[some], drift, 0.0))
-        losses["open_loop_dynamics"] = config.open_loop_dynamics_scale * drift
-    return losses
-
-
-def world_model_loss(
-    model: WorldModel,
-    config: WorldModelConfig,
-    params: Params,
-    batch: Batch,
-    discount: float,
-    key: jax.Array,
-) -> tuple[jax.Array, tuple[Observed, Metrics]]:
-    """Prediction, dynamics and representation losses, averaged over `[B, T]`  (Eq. 2 to 4).
-
-    The key is consumed. The continue head learns `discount` times the chance of going on, so that
-    imagination needs no other discount (public code, `contdisc`).
-    """
-    observed = observe(model, config, params, batch, key)
-    feature = features(observed.state)
-    flat = feature.reshape(-1, feature.shape[-1])
-    length, size = feature.shape[:2]
-
-    observation = _time_major(batch.observation)
-    decoded = model.decode(params, flat).reshape(observation.shape)
-    target = symlog(config.observation_scale * observation)
-    reconstruction = jnp.sum(jnp.square(decoded - target), axis=-1)
-    reward_logits = model.reward(params, flat).reshape(length, size, TWO_HOT_BINS)
-    reward = two_hot_loss(reward_logits, _time_major(batch.reward))
-    goes_on = discount * (1.0 - _time_major(batch.is_terminal).astype(jnp.float32))
-    continue_logits = model.continues(params, flat).reshape(length, size)
-    continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
-
-    # Free bits: below `free_nats` neither side is pulled, so the model spends its effort on
-    # prediction (Eq. 4).
-    stop = jax.lax.stop_gradient
-    dynamics = categorical_kl(stop(observed.posterior), observed.prior)
-    representation = categorical_kl(observed.posterior, stop(observed.prior))
-    losses = {
-        "reconstruction": config.reconstruction_scale * reconstruction,
-        "reward": reward,
-        "continue": continues,
-        "dynamics": config.dynamics_scale * jnp.maximum(dynamics, config.free_nats),
-        "representation": config.representation_scale
-        * jnp.maximum(representation, config.free_nats),
-    }
-    if config.open_loop_scale > 0 or config.open_loop_dynamics_scale > 0:
-        dream_key = jax.random.fold_in(key, 1)
-        losses |= open_loop_losses(model, config, params, observed, batch, discount, dream_key)
-    if batch.image is not None:
-        image = _time_major(batch.image) / 255.0
-        error = model.decode_image(params, flat).reshape(image.shape) - image
-        losses["image"] = config.image_scale * jnp.sum(jnp.square(error), axis=(2, 3, 4))
-    means = {name: jnp.mean(loss) for name, loss in losses.items()}
-    total = jnp.asarray(sum(means.values()))
-    reward_error = jnp.abs(two_hot_mean(reward_logits) - _time_major(batch.reward))
-    metrics = {f"model/{name}_loss": mean for name, mean in means.items()}
-    metrics |= {
-        "model/loss": total,
-        "model/kl_nats": jnp.mean(dynamics),
-        "model/reward_error": jnp.mean(reward_error),
-    }
-    return total, (observed, metrics)
-
-
-def _time_major(x: jax.Array) -> jax.Array:
+def time_major(x: jax.Array) -> jax.Array:
+    """Transposes `[B, T, ...]` to `[T, B, ...]`."""
     return jnp.moveaxis(jnp.asarray(x), 0, 1)

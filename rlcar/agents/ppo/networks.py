@@ -1,4 +1,4 @@
-"""Policy and value, each a small network, behind a shared GRU if the agent is to remember."""
+"""Policy and value, each a small network, behind a shared GRU if the agent has a memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,12 +7,13 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from rlcar.agents.gaussian import HALF_LOG_TWO_PI, UNIT_ENTROPY
 from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.types import Params, Spec
 
 
 class Output(NamedTuple):
-    """What the networks say of N observations."""
+    """The outputs of the networks for N observations."""
 
     head: jax.Array  # [N, A] mean of the action, or its logits
     log_deviation: jax.Array  # [A], unused where actions are discrete
@@ -20,7 +21,7 @@ class Output(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """Pure functions of one `params`; the memory is `[N, recurrent_units]`, which may be 0."""
+    """Pure functions of one `params`; the memory has the shape `[N, recurrent_units]`."""
 
     init: Callable  # (key) -> params
     initial_memory: Callable  # (number) -> memory
@@ -28,7 +29,7 @@ class Networks(NamedTuple):
 
 
 def make_networks(config: PpoConfig, spec: Spec) -> Networks:
-    """Builds them; orthogonal weights, as SB3 starts with."""
+    """Builds the networks; their initial weights are orthogonal, as in Stable-Baselines3."""
     units, memory_units = config.hidden_units, config.recurrent_units
 
     def tower(x: jax.Array, size: int, gain: float, name: str) -> jax.Array:
@@ -73,7 +74,7 @@ class Distribution(NamedTuple):
 
 
 def make_distribution(spec: Spec) -> Distribution:
-    """A normal whose deviation is the same in every state, or one-hot actions."""
+    """Builds a normal whose deviation is the same in every state, or one-hot actions."""
     if spec.is_discrete:
         return Distribution(
             lambda out, key: jax.nn.one_hot(
@@ -84,18 +85,18 @@ def make_distribution(spec: Spec) -> Distribution:
             lambda out: -jnp.sum(jax.nn.softmax(out.head) * jax.nn.log_softmax(out.head), axis=-1),
         )
 
-    def everywhere(out: Output) -> jax.Array:
+    def log_deviation_of(out: Output) -> jax.Array:
         return jnp.broadcast_to(out.log_deviation, out.head.shape)
 
     def sample(out: Output, key: jax.Array) -> jax.Array:
-        return out.head + jnp.exp(everywhere(out)) * jax.random.normal(key, out.head.shape)
+        return out.head + jnp.exp(log_deviation_of(out)) * jax.random.normal(key, out.head.shape)
 
     def log_prob(out: Output, action: jax.Array) -> jax.Array:
-        z = (action - out.head) * jnp.exp(-everywhere(out))
-        return jnp.sum(-0.5 * jnp.square(z) - everywhere(out) - 0.918938533, axis=-1)
+        z = (action - out.head) * jnp.exp(-log_deviation_of(out))
+        return jnp.sum(-0.5 * jnp.square(z) - log_deviation_of(out) - HALF_LOG_TWO_PI, axis=-1)
 
     def entropy(out: Output) -> jax.Array:
-        return jnp.sum(everywhere(out) + 1.418938533, axis=-1)
+        return jnp.sum(log_deviation_of(out) + UNIT_ENTROPY, axis=-1)
 
     return Distribution(sample, lambda out: out.head, log_prob, entropy)
 

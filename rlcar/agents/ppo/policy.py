@@ -1,8 +1,8 @@
 """Acting: the normalised observation, the memory, the policy network.
 
-The carry `[N, recurrent_units + 1]` is the memory and the log-probability of the action chosen with
-it. Learning reads both: a block begins within an episode, and may have been driven with older
-parameters than those it teaches.
+The carry `[N, recurrent_units + 1]` holds the memory and the log-probability of the last action.
+The learner reads both, because a block may begin within an episode, and may have been driven with
+older parameters.
 """
 
 import jax
@@ -15,7 +15,7 @@ from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 
 def make_policy(config: PpoConfig, spec: Spec) -> Policy:
-    """Builds `Policy`; the environment clips what it samples, as learning must know the sample."""
+    """Builds `Policy`. It does not clip actions, because the learner needs the sampled ones."""
     networks = make_networks(config, spec)
     distribution = make_distribution(spec)
 

@@ -2,13 +2,13 @@
 
 from rlcar.agents.algorithm import Tree
 
-# A block is what an update learns from, whole.
+# Each update learns from one whole block.
 _PPO: Tree = {
     "algorithm": "ppo",
     "training": {"env_steps": 100_000, "block_length": 128, "evaluate_every_env_steps": 4096},
 }
 
-# Fewer, larger minibatches: small ones are what a compiled loop waits for.
+# Fewer, larger minibatches: many small ones would dominate the time of a compiled loop.
 _FUSED_PPO: Tree = {
     "algorithm": "ppo",
     "ppo": {"minibatch_size": 1024, "epochs": 4, "learning_rate": 1e-3},
@@ -21,7 +21,7 @@ _FUSED_PPO: Tree = {
     },
 }
 
-# The fastest laps: a short horizon makes time dear, little noise makes the line fine.
+# For the fastest laps: a short horizon values time highly, and little noise drives precisely.
 _FAST_LAPS: Tree = {
     "algorithm": "ppo",
     "ppo": {

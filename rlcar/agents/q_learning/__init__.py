@@ -1,1 +1,1 @@
-"""What learners of Q share: transitions out of windows, and twin critics."""
+"""Code that SAC and TD3 share: transitions, actors, twin critics and settings."""

@@ -1,4 +1,4 @@
-"""Networks of two hidden layers, and two critics as one batched product."""
+"""Networks with two hidden layers; two critics are computed as one batch."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -7,7 +7,7 @@ from rlcar.settings.section import Section
 
 
 class QLearningConfig(Section):
-    """What SAC and TD3 share: two critics, slow copies of them, one update for each env step."""
+    """The settings that SAC and TD3 share."""
 
     hidden_units: Units = 256
     """Units of each of the two hidden layers of every network."""

@@ -1,4 +1,4 @@
-"""Single transitions out of windows of two or more steps."""
+"""Single transitions from windows of two or more steps."""
 
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ class Transitions(NamedTuple):
     action: jax.Array  # [M, A]
     reward: jax.Array  # [M]
     next_observation: jax.Array  # [M, O]
-    goes_on: jax.Array  # [M] 0 where a crash or a finish ended the episode, else 1
+    goes_on: jax.Array  # [M] 0 where a crash or a finish ended the episode, otherwise 1
     weight: jax.Array  # [M] sums to 1; 0 where the next step began another episode
 
 
 def transitions_of(batch: Batch) -> Transitions:
-    """Cuts windows `[B, L]` into `B (L - 1)` steps; a time-out goes on (Pardo et al. 2018)."""
+    """Cuts windows `[B, L]` into `B (L - 1)` steps; a time-out is no end (Pardo et al. 2018)."""
 
     def flat(x: jax.Array) -> jax.Array:
         return x.reshape(-1, *x.shape[2:])

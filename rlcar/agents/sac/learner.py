@@ -1,13 +1,14 @@
 """One update of critics, actor and temperature."""
 
 import math
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rlcar.agents.q_learning.networks import make_actor, make_critics
+from rlcar.agents.q_learning.networks import Network, make_actor, make_critics
 from rlcar.agents.q_learning.transitions import transitions_of
 from rlcar.agents.sac.policy import sample
 from rlcar.agents.sac.settings import SacConfig
@@ -19,19 +20,20 @@ class TrainState(NamedTuple):
 
     params: Params  # {"actor", "critics", "log_temperature"}
     slow_critics: Params
-    optimizer: Any
+    optimizer: optax.OptState
     key: jax.Array  # legacy uint32[2]
     train_steps: jax.Array  # [] int32
 
 
 def make_learner(config: SacConfig, spec: Spec) -> Learner:
-    """Builds `Learner`; raises ConfigError for discrete actions."""
+    """Builds an off-policy `Learner` for continuous actions."""
     actor = make_actor(config.hidden_units, spec, 2)
     critics = make_critics(config.hidden_units, spec)
     optimizer = optax.adam(config.learning_rate)
     target_entropy = config.target_entropy
     if target_entropy is None:
         target_entropy = -float(spec.action_size)
+    loss = partial(_loss, config, actor, critics, target_entropy)
 
     def init(seed: int) -> TrainState:
         key, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
@@ -43,37 +45,6 @@ def make_learner(config: SacConfig, spec: Spec) -> Learner:
         slow_critics = jax.tree.map(jnp.copy, params["critics"])
         steps = jnp.zeros((), jnp.int32)
         return TrainState(params, slow_critics, optimizer.init(params), key, steps)
-
-    def loss(
-        params: Params, state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        frozen = jax.lax.stop_gradient(params)
-        now_key, next_key = jax.random.split(key)
-        seen = transitions_of(batch)
-        temperature = jnp.exp(frozen["log_temperature"])
-
-        # Critics (Eq. 5 to 7): what comes next, by the slow critics' lower opinion.
-        action, log_prob = sample(actor, frozen["actor"], seen.next_observation, next_key)
-        later = critics.apply(state.slow_critics, seen.next_observation, action).min(axis=0)
-        target = config.reward_scale * seen.reward + config.discount * seen.goes_on * (
-            later - temperature * log_prob
-        )
-        value = critics.apply(params["critics"], seen.observation, seen.action)
-        critic_loss = 0.5 * jnp.sum(seen.weight[None] * jnp.square(value - target[None]))
-
-        # Actor (Eq. 9) and temperature (Haarnoja et al. 2019, Eq. 18).
-        action, log_prob = sample(actor, params["actor"], seen.observation, now_key)
-        score = critics.apply(frozen["critics"], seen.observation, action).min(axis=0)
-        actor_loss = jnp.sum(seen.weight * (temperature * log_prob - score))
-        surplus = jax.lax.stop_gradient(jnp.sum(seen.weight * log_prob) + target_entropy)
-        temperature_loss = -params["log_temperature"] * surplus
-        return critic_loss + actor_loss + temperature_loss, {
-            "critic/loss": critic_loss,
-            "critic/value": jnp.sum(seen.weight * value[0]),
-            "actor/loss": actor_loss,
-            "actor/entropy": -jnp.sum(seen.weight * log_prob),
-            "actor/temperature": temperature,
-        }
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, loss_key = jax.random.split(state.key)
@@ -91,3 +62,43 @@ def make_learner(config: SacConfig, spec: Spec) -> Learner:
     return Learner(
         jax.jit(init), jax.jit(update, donate_argnums=0), lambda state: state.params["actor"]
     )
+
+
+def _loss(
+    config: SacConfig,
+    actor: Network,
+    critics: Network,
+    target_entropy: float,
+    params: Params,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Returns the sum of the losses of critics, actor and temperature; the key is consumed."""
+    frozen = jax.lax.stop_gradient(params)
+    now_key, next_key = jax.random.split(key)
+    seen = transitions_of(batch)
+    temperature = jnp.exp(frozen["log_temperature"])
+
+    # Critics (Eq. 5 to 7); the target uses the lower value of the two slow critics.
+    action, log_prob = sample(actor, frozen["actor"], seen.next_observation, next_key)
+    later = critics.apply(state.slow_critics, seen.next_observation, action).min(axis=0)
+    target = config.reward_scale * seen.reward + config.discount * seen.goes_on * (
+        later - temperature * log_prob
+    )
+    value = critics.apply(params["critics"], seen.observation, seen.action)
+    critic_loss = 0.5 * jnp.sum(seen.weight[None] * jnp.square(value - target[None]))
+
+    # Actor (Eq. 9) and temperature (Haarnoja et al. 2019, Eq. 18).
+    action, log_prob = sample(actor, params["actor"], seen.observation, now_key)
+    score = critics.apply(frozen["critics"], seen.observation, action).min(axis=0)
+    actor_loss = jnp.sum(seen.weight * (temperature * log_prob - score))
+    surplus = jax.lax.stop_gradient(jnp.sum(seen.weight * log_prob) + target_entropy)
+    temperature_loss = -params["log_temperature"] * surplus
+    return critic_loss + actor_loss + temperature_loss, {
+        "critic/loss": critic_loss,
+        "critic/value": jnp.sum(seen.weight * value[0]),
+        "actor/loss": actor_loss,
+        "actor/entropy": -jnp.sum(seen.weight * log_prob),
+        "actor/temperature": temperature,
+    }

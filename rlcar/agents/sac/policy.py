@@ -1,10 +1,11 @@
-"""A normal squashed by tanh; exploring samples it, driving takes its middle."""
+"""Acting: a normal distribution squashed by tanh; without exploration, the tanh of its mean."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from rlcar.agents.gaussian import HALF_LOG_TWO_PI
 from rlcar.agents.q_learning.networks import Network, make_actor
 from rlcar.agents.sac.settings import SacConfig
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
@@ -13,7 +14,7 @@ _LOG_DEVIATION = (-20.0, 2.0)
 
 
 def make_policy(config: SacConfig, spec: Spec) -> Policy:
-    """Builds `Policy`; raises ConfigError for discrete actions."""
+    """Builds `Policy` for continuous actions."""
     actor = make_actor(config.hidden_units, spec, 2)
 
     def act(
@@ -35,7 +36,7 @@ def sample(
     log_deviation = jnp.clip(log_deviation, *_LOG_DEVIATION)
     noise = jax.random.normal(key, mean.shape)
     raw = mean + jnp.exp(log_deviation) * noise
-    # log(1 - tanh(raw)^2), which float32 would round to minus infinity.
+    # log(1 - tanh(raw)^2) in a form that float32 does not round to minus infinity.
     log_slope = 2.0 * (jnp.log(2.0) - raw - jax.nn.softplus(-2.0 * raw))
-    log_prob = -0.5 * jnp.square(noise) - log_deviation - 0.918938533 - log_slope
+    log_prob = -0.5 * jnp.square(noise) - log_deviation - HALF_LOG_TWO_PI - log_slope
     return jnp.tanh(raw), jnp.sum(log_prob, axis=-1)

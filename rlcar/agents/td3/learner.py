@@ -1,12 +1,13 @@
-"""One update of the critics and, every few of them, of the actor and the slow copies."""
+"""One update of the critics, and at every few updates of the actor and the slow copies."""
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from rlcar.agents.q_learning.networks import make_actor, make_critics
+from rlcar.agents.q_learning.networks import Network, make_actor, make_critics
 from rlcar.agents.q_learning.transitions import Transitions, transitions_of
 from rlcar.agents.td3.settings import Td3Config
 from rlcar.types import Batch, Learner, Metrics, Params, Spec
@@ -18,73 +19,69 @@ class TrainState(NamedTuple):
     actor: Params
     critics: Params
     slow: Params  # {"actor", "critics"}
-    actor_optimizer: Any
-    critic_optimizer: Any
+    actor_optimizer: optax.OptState
+    critic_optimizer: optax.OptState
     key: jax.Array  # legacy uint32[2]
     train_steps: jax.Array  # [] int32
 
 
 def make_learner(config: Td3Config, spec: Spec) -> Learner:
-    """Builds `Learner`; raises ConfigError for discrete actions."""
+    """Builds an off-policy `Learner` for continuous actions."""
     actor = make_actor(config.hidden_units, spec, 1)
     critics = make_critics(config.hidden_units, spec)
     optimizer = optax.adam(config.learning_rate)
+    critics_loss = partial(_critics_loss, config, actor, critics)
+    actor_loss = partial(_actor_loss, actor, critics)
 
     def init(seed: int) -> TrainState:
         key, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
-        drives, judges = actor.init(actor_key), critics.init(critic_key)
-        slow = jax.tree.map(jnp.copy, {"actor": drives, "critics": judges})
+        actor_params, critics_params = actor.init(actor_key), critics.init(critic_key)
+        slow = jax.tree.map(jnp.copy, {"actor": actor_params, "critics": critics_params})
         steps = jnp.zeros((), jnp.int32)
         return TrainState(
-            drives, judges, slow, optimizer.init(drives), optimizer.init(judges), key, steps
+            actor_params,
+            critics_params,
+            slow,
+            optimizer.init(actor_params),
+            optimizer.init(critics_params),
+            key,
+            steps,
         )
-
-    def critic_loss(
-        params: Params, state: TrainState, seen: Transitions, key: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Target policy smoothing and the lower of two opinions (Algorithm 1)."""
-        action = jnp.tanh(actor.apply(state.slow["actor"], seen.next_observation))
-        noise = config.target_noise * jax.random.normal(key, action.shape)
-        noise = jnp.clip(noise, -config.target_noise_limit, config.target_noise_limit)
-        action = jnp.clip(action + noise, -1.0, 1.0)
-        later = critics.apply(state.slow["critics"], seen.next_observation, action).min(axis=0)
-        target = config.reward_scale * seen.reward + config.discount * seen.goes_on * later
-        value = critics.apply(params, seen.observation, seen.action)
-        error = jnp.sum(seen.weight[None] * jnp.square(value - target[None]))
-        return error, jnp.sum(seen.weight * value[0])
-
-    def actor_loss(params: Params, judges: Params, seen: Transitions) -> jax.Array:
-        action = jnp.tanh(actor.apply(params, seen.observation))
-        return -jnp.sum(seen.weight * critics.apply(judges, seen.observation, action)[0])
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, noise_key = jax.random.split(state.key)
         seen = transitions_of(batch)
-        (error, value), gradients = jax.value_and_grad(critic_loss, has_aux=True)(
+        (error, value), gradients = jax.value_and_grad(critics_loss, has_aux=True)(
             state.critics, state, seen, noise_key
         )
         updates, critic_optimizer = optimizer.update(gradients, state.critic_optimizer)
-        judges = optax.apply_updates(state.critics, updates)
+        critics_params = optax.apply_updates(state.critics, updates)
 
-        def improve(kept: tuple) -> tuple:
-            drives, actor_optimizer, slow = kept
-            gradients = jax.grad(actor_loss)(drives, judges, seen)
+        def update_actor(kept: tuple) -> tuple:
+            actor_params, actor_optimizer, slow = kept
+            gradients = jax.grad(actor_loss)(actor_params, critics_params, seen)
             updates, actor_optimizer = optimizer.update(gradients, actor_optimizer)
-            drives = optax.apply_updates(drives, updates)
-            newest = {"actor": drives, "critics": judges}
-            return drives, actor_optimizer, optax.incremental_update(newest, slow, config.slow_rate)
+            actor_params = optax.apply_updates(actor_params, updates)
+            newest = {"actor": actor_params, "critics": critics_params}
+            return (
+                actor_params,
+                actor_optimizer,
+                optax.incremental_update(newest, slow, config.slow_rate),
+            )
 
         steps = state.train_steps + 1
         kept = (state.actor, state.actor_optimizer, state.slow)
-        drives, actor_optimizer, slow = jax.lax.cond(
-            steps % config.policy_delay == 0, improve, lambda kept: kept, kept
+        actor_params, actor_optimizer, slow = jax.lax.cond(
+            steps % config.policy_delay == 0, update_actor, lambda kept: kept, kept
         )
         metrics = {
             "critic/loss": error,
             "critic/value": value,
             "optimizer/gradient_norm": optax.tree.norm(gradients),
         }
-        state = TrainState(drives, judges, slow, actor_optimizer, critic_optimizer, key, steps)
+        state = TrainState(
+            actor_params, critics_params, slow, actor_optimizer, critic_optimizer, key, steps
+        )
         return state, metrics
 
     def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
@@ -92,3 +89,35 @@ def make_learner(config: Td3Config, spec: Spec) -> Learner:
         return state, jax.tree.map(jnp.mean, metrics)
 
     return Learner(jax.jit(init), jax.jit(update, donate_argnums=0), lambda state: state.actor)
+
+
+def _critics_loss(
+    config: Td3Config,
+    actor: Network,
+    critics: Network,
+    params: Params,
+    state: TrainState,
+    seen: Transitions,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the critics' error with a smoothed target action, and the mean value (Algorithm 1).
+
+    The target uses the lower value of the two slow critics. The key is consumed.
+    """
+    action = jnp.tanh(actor.apply(state.slow["actor"], seen.next_observation))
+    noise = config.target_noise * jax.random.normal(key, action.shape)
+    noise = jnp.clip(noise, -config.target_noise_limit, config.target_noise_limit)
+    action = jnp.clip(action + noise, -1.0, 1.0)
+    later = critics.apply(state.slow["critics"], seen.next_observation, action).min(axis=0)
+    target = config.reward_scale * seen.reward + config.discount * seen.goes_on * later
+    value = critics.apply(params, seen.observation, seen.action)
+    error = jnp.sum(seen.weight[None] * jnp.square(value - target[None]))
+    return error, jnp.sum(seen.weight * value[0])
+
+
+def _actor_loss(
+    actor: Network, critics: Network, params: Params, critics_params: Params, seen: Transitions
+) -> jax.Array:
+    """Returns minus the mean value, by the first critic, of the actor's actions."""
+    action = jnp.tanh(actor.apply(params, seen.observation))
+    return -jnp.sum(seen.weight * critics.apply(critics_params, seen.observation, action)[0])

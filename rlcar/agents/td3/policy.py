@@ -1,4 +1,4 @@
-"""One action for each observation; exploring adds noise to it (Fujimoto et al. 2018, Sec. 6.1)."""
+"""Acting: a deterministic action, with noise for exploration (Fujimoto et al. 2018, Sec. 6.1)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 
 def make_policy(config: Td3Config, spec: Spec) -> Policy:
-    """Builds `Policy`; raises ConfigError for discrete actions."""
+    """Builds `Policy` for continuous actions."""
     actor = make_actor(config.hidden_units, spec, 1)
 
     def act(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from rlcar.agents.dreamer.distributions import categorical_kl
-from rlcar.agents.dreamer.world_model import observe, open_loop_losses
+from rlcar.agents.dreamer.model_loss import open_loop_losses
+from rlcar.agents.dreamer.world_model import observe
 from tests.agents.dreamer.tiny import largest, one_episode, quick_jit
 
 KEY = jax.random.PRNGKey(1)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlcar.agents.dreamer.model_loss import world_model_loss
 from rlcar.agents.dreamer.rssm import RssmState, initial_state, sample_latent
-from rlcar.agents.dreamer.world_model import features, observe, observe_step, world_model_loss
+from rlcar.agents.dreamer.world_model import features, observe, observe_step
 from tests.agents.dreamer.tiny import (
     assert_trees_close,
     largest,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rlcar.agents import make_agent
-from rlcar.agents.ppo.learner import _advantages, _discounted_returns
 from rlcar.agents.ppo.networks import Output, make_distribution, make_networks
+from rlcar.agents.ppo.sequences import advantages, discounted_returns
 from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.config import make_config
 from rlcar.rollout.race import Rollout
@@ -42,7 +42,7 @@ def test_advantages_within_an_episode():
     third = errors[2]
     second = errors[1] + 0.72 * third
     expected = [errors[0] + 0.72 * second, second, third]
-    found = _advantages(CONFIG, block, block.reward, value)[0]
+    found = advantages(CONFIG, block, block.reward, value)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -50,14 +50,14 @@ def test_a_crash_ends_all_hope_and_a_time_out_keeps_the_value():
     value = jnp.array([[0.5, 1.0, 2.0, 3.0]])
     crash = _row([0, 1, 0, 4], [0, 1, 0, 0], [0, 1, 0, 0])
     time_out = _row([0, 1, 0, 4], [0, 1, 0, 0], [0, 0, 0, 0])
-    assert _advantages(CONFIG, crash, crash.reward, value)[0, 0] == pytest.approx(1 - 0.5)
-    found = _advantages(CONFIG, time_out, time_out.reward, value)[0, 0]
+    assert advantages(CONFIG, crash, crash.reward, value)[0, 0] == pytest.approx(1 - 0.5)
+    found = advantages(CONFIG, time_out, time_out.reward, value)[0, 0]
     assert found == pytest.approx(1 + 0.9 * 1 - 0.5)
 
 
 def test_discounted_returns_start_anew_with_an_episode():
     block = _row([1, 2, 0, 4], [0, 1, 0, 0], [0, 1, 0, 0])
-    found = _discounted_returns(block, 0.5)
+    found = discounted_returns(block, 0.5)
     np.testing.assert_allclose(found, [1, 2.5, 0, 4])
 
 

@@ -172,7 +172,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def served_url(served):
-    sessions = served.config.app.app.driver.sessions
+    sessions = served.config.app.app.action_service.sessions
     before = len(sessions)
     yield f"http://127.0.0.1:{served.port}"
     assert len(sessions) == before + 7
@@ -181,21 +181,21 @@ def served_url(served):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("127.0.0.1:8000", "say http://HOST:PORT"),
-        ("ftp://127.0.0.1", "say http://HOST:PORT"),
-        ("ws://127.0.0.1", "say http://HOST:PORT"),
-        ("http://", "say http://HOST:PORT"),
-        ("http://:8000", "say http://HOST:PORT"),
-        ("http://127.0.0.1:0", "say http://HOST:PORT"),
-        ("http://127.0.0.1:70000", "say http://HOST:PORT"),
-        ("http://127.0.0.1:x", "say http://HOST:PORT"),
-        ("http://[::1", "say http://HOST:PORT"),
-        ("http://a b", "say http://HOST:PORT"),
-        (" http://127.0.0.1", "say http://HOST:PORT"),
-        ("http://127.0.0.1\n", "say http://HOST:PORT"),
-        ("http://127.0.0.1\\@evil", "say http://HOST:PORT"),
-        ("http://127.0.0.1/?a=b", "say http://HOST:PORT"),
-        ("http://127.0.0.1/#a", "say http://HOST:PORT"),
+        ("127.0.0.1:8000", "give http://HOST:PORT"),
+        ("ftp://127.0.0.1", "give http://HOST:PORT"),
+        ("ws://127.0.0.1", "give http://HOST:PORT"),
+        ("http://", "give http://HOST:PORT"),
+        ("http://:8000", "give http://HOST:PORT"),
+        ("http://127.0.0.1:0", "give http://HOST:PORT"),
+        ("http://127.0.0.1:70000", "give http://HOST:PORT"),
+        ("http://127.0.0.1:x", "give http://HOST:PORT"),
+        ("http://[::1", "give http://HOST:PORT"),
+        ("http://a b", "give http://HOST:PORT"),
+        (" http://127.0.0.1", "give http://HOST:PORT"),
+        ("http://127.0.0.1\n", "give http://HOST:PORT"),
+        ("http://127.0.0.1\\@evil", "give http://HOST:PORT"),
+        ("http://127.0.0.1/?a=b", "give http://HOST:PORT"),
+        ("http://127.0.0.1/#a", "give http://HOST:PORT"),
         ("http://me:secret@127.0.0.1", "token="),
     ],
 )
@@ -208,7 +208,7 @@ def test_an_address_that_is_none_is_refused_and_no_secret_repeated(url, message)
 
 @pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "a\r\nx-evil: 1", "ü", "\0", "\x7f"])
 def test_a_token_that_no_header_can_carry_is_refused(token):
-    with pytest.raises(ServerError, match="the token is empty or holds"):
+    with pytest.raises(ServerError, match="the token is empty or contains"):
         DriveClient("http://127.0.0.1:9", token=token)
 
 

@@ -140,5 +140,5 @@ def test_a_token_opens_the_door_and_its_lack_is_said(models, tmp_path):
 
 
 def test_an_address_that_is_none_is_refused():
-    with pytest.raises(ServerError, match="say http://HOST:PORT"):
+    with pytest.raises(ServerError, match="give http://HOST:PORT"):
         DriveClient("127.0.0.1:8000")

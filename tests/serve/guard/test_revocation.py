@@ -107,7 +107,7 @@ def test_it_takes_less_than_two_seconds():
     assert REFRESH_S + PERIOD_S <= 1.0
 
 
-def test_every_socket_is_watched():
+def test_every_socket_is_monitored():
     assert all(access.is_endless for access in ROUTES.values() if access.is_socket)
 
 
@@ -191,7 +191,7 @@ def test_who_reads_nothing_is_served_no_longer(page, store, clock, make, path):
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
     )
-    watch = page.server.config.app._watched
+    watch = page.server.config.app._monitored
     before = len(watch._open)
     with socket.create_connection(("127.0.0.1", page.server.port)) as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)

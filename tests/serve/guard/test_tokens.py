@@ -44,7 +44,7 @@ def test_scopes_are_exact_but_admin_may_do_everything(store):
 
 
 def test_an_unknown_scope_or_name_is_refused_in_a_sentence(store):
-    with pytest.raises(UserError, match="among read, act, drive, admin"):
+    with pytest.raises(UserError, match="choose from read, act, drive, admin"):
         store.create("car", ["fly"])
     with pytest.raises(UserError, match="letters, digits and hyphens"):
         store.create("a.b", ["act"])

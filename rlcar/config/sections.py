@@ -1,0 +1,83 @@
+"""Settings of the replay buffer, the environment and the training, for all algorithms."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times
+from rlcar.settings.section import Section
+
+
+class ReplayConfig(Section):
+    """The replay buffer and how often it is used."""
+
+    capacity_env_steps: EnvSteps = 500_000
+    """Number of env steps that the replay buffer holds; the oldest are overwritten."""
+    min_env_steps: EnvSteps = 1024
+    """Number of env steps in the buffer before the first train step."""
+    batch_size: Size = 16
+    """Number of windows in a batch (B)."""
+    batch_length: int = Field(32, ge=2, le=65_536)
+    """Number of env steps in each window of a batch (T), at most `training.block_length`."""
+    samples_per_insert: float = Field(16.0, ge=1e-6, le=1e6)
+    """Number of replayed env steps for each new env step: the train ratio."""
+    on_device: bool = False
+    """Whether the buffer lies in the memory of the learner's device, where batches are then cut.
+    The whole capacity is allocated at the start."""
+
+
+class EnvironmentConfig(Section):
+    """An environment of Gymnasium in place of the race."""
+
+    id: str = ""
+    """Gymnasium environment to train on, as `gymnasium.make` takes it, or `module:id`. Empty
+    means the race."""
+    image_size_px: Literal[16, 32, 64] | None = None
+    """Side of the square to which images are resized. null keeps images that are squares of such
+    a size, and resizes others to 64."""
+    time_limit_steps: EnvSteps | None = None
+    """Number of env steps after which an episode is cut off; null means the environment's own
+    limit."""
+    action_limit: float | None = Field(None, gt=0.0, le=1e12)
+    """Bound that replaces action bounds which are infinite or beyond 1e12: the policy's range
+    [-1, 1] is mapped to it. null refuses environments with such bounds."""
+
+
+class TrainingConfig(Section):
+    """Length and width of a training, and its rhythm."""
+
+    env_steps: EnvSteps = 60_000
+    """Number of env steps after which the training ends, over all cars."""
+    cars: Size = 16
+    """Number of cars that each simulator drives at once (N)."""
+    block_length: Size = 64
+    """Number of env steps of each car in a block, the unit in which trajectories travel (T)."""
+    blocks_per_call: Size = 1
+    """Number of blocks that an on-policy learner drives and learns from in one compiled call, if
+    more than 1. This needs an on-policy algorithm, the race and one process."""
+    learner_devices: Size = 1
+    """Number of devices of the learner's host that share each batch."""
+    evaluate_every_env_steps: EnvSteps = 2048
+    """Number of env steps between evaluations."""
+    evaluate_set: Literal["train", "validation"] = "validation"
+    """Set of tracks on which evaluations drive while training; the best policy is chosen by
+    them."""
+    log_every_s: Seconds = 1.0
+    """Time between two rows of `metrics.jsonl`."""
+    checkpoint_every_s: Seconds = 60.0
+    """Time between two checkpoints."""
+    checkpoints_kept: Size = 3
+    """Number of newest checkpoints that are kept."""
+    replay_every_s: Seconds = 300.0
+    """Time between two checkpoints that hold the whole replay buffer; those between hold only
+    what was added since."""
+    rollbacks: Times = 0
+    """Number of times that a NaN has halved the learning rate. The training loop counts here;
+    leave it at 0."""
+    storage: str = ""
+    """Object store or folder that mirrors the run: `s3://bucket/prefix`, `file:///folder` or a
+    path. Empty means none."""
+    deterministic: bool = False
+    """Whether two runs with equal settings and simulators are equal bit for bit, also on Ray,
+    where the learner then takes blocks in a fixed order. It is slower, and a lost process or a
+    NaN ends the training."""
