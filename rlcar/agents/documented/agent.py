@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
     """Everything that learning changes."""
 
     params: Params
-    optimizer: Any
+    optimizer: optax.OptState
     exploration_probability: jax.Array  # []
     key: jax.Array
     train_steps: jax.Array  # [] int32

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class TrainState(NamedTuple):
     params: Params  # {"world_model", "actor", "critic"}
     slow_critic: Params  # running average of the critic; regularises it
     average: Params  # running average of world model and actor, which drives
-    optimizer: Any
+    optimizer: optax.OptState
     return_range: ReturnRange
     key: jax.Array  # legacy uint32[2]
     train_steps: jax.Array  # [] int32

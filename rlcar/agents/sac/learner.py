@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
 
     params: Params  # {"actor", "critics", "log_temperature"}
     slow_critics: Params
-    optimizer: Any
+    optimizer: optax.OptState
     key: jax.Array  # legacy uint32[2]
     train_steps: jax.Array  # [] int32
 

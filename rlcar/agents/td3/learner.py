@@ -1,7 +1,7 @@
 """One update of the critics, and at every few updates of the actor and the slow copies."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ class TrainState(NamedTuple):
     actor: Params
     critics: Params
     slow: Params  # {"actor", "critics"}
-    actor_optimizer: Any
-    critic_optimizer: Any
+    actor_optimizer: optax.OptState
+    critic_optimizer: optax.OptState
     key: jax.Array  # legacy uint32[2]
     train_steps: jax.Array  # [] int32
 
