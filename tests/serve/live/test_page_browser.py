@@ -144,7 +144,7 @@ def test_versions_are_saved_loaded_and_raced_against(open_page, page):
     tab.locator("#versions option[value='3']").wait_for(state="attached")
     tab.evaluate(_OBSERVE, "#message")
     for newest in (3, 4):
-        page.live.viewers.tell("versions", newest=newest)
+        page.live.viewers.send_message("versions", newest=newest)
     until(tab, "window.said.includes('Version 4 was published.')")
     assert "Version 3 was published." not in tab.evaluate("window.said")  # who saved it was told
     _load(tab, "1")
@@ -267,7 +267,7 @@ def test_a_lost_connection_is_said_and_comes_back(open_page, page):
     tab.evaluate(_OBSERVE, "#control-state")
     for viewer in list(page.live.viewers._all.values()):
         viewer.is_gone = True
-        viewer.tell("{}")
+        viewer.send_message("{}")
     until(tab, "window.said.length >= 2")
     lost, *_, back = tab.evaluate("window.said")
     assert lost == "Connection lost, trying again"
