@@ -98,7 +98,7 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise RegistryError(f"{name} says {checked.algorithm}, its config {config.algorithm}")
     if config.is_race:
         observation, action = schema_of_race(config)
-        if [one.model_dump() for one in (*checked.observation, *checked.action)] != [
+        if [entry.model_dump() for entry in (*checked.observation, *checked.action)] != [
             *observation,
             *action,
         ]:

@@ -138,9 +138,9 @@ def _drive(
         race_state, now, policy_carry = carry
         policy_carry, action = agent.policy.act(policy_params, policy_carry, now, key, False)
         race_state, after, _ = race.step(race_state, action)
-        seen = now.observation, now.reward, now.is_first, now.is_last, now.is_terminal
+        fields = now.observation, now.reward, now.is_first, now.is_last, now.is_terminal
         belief = support.belief_of(policy_carry)
-        return (race_state, after, policy_carry), Driven(*seen, action, belief)
+        return (race_state, after, policy_carry), Driven(*fields, action, belief)
 
     @jax.jit
     def run() -> Driven:
@@ -167,7 +167,7 @@ def _errors(
     }
     same = ~np.maximum.accumulate(real["is_first"], axis=1)  # [starts, H, N]
     dreamt = {
-        name: np.stack([getattr(one, name) for one in dreams])
+        name: np.stack([getattr(dream, name) for dream in dreams])
         for name in ("observation", "reward", "continues")
     }
     last_seen = np.stack([driven.observation[s] for s in starts])[:, None]
