@@ -6,7 +6,7 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from prometheus_client.registry import Collector
@@ -227,7 +227,7 @@ def build(settings: ServeSettings) -> "RayApplication":
     return deployment.bind()
 
 
-def _summary(version: Version) -> dict[str, Any]:
+def _summary(version: Version) -> dict[str, object]:
     laps = version.metadata["laps"] or {}
     return {
         "version": version.number,

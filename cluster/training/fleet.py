@@ -6,15 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import ray
 from ray import ObjectRef
-from ray.actor import ActorClass
 from ray.exceptions import RayError
 
 from cluster.config import ClusterConfig
-from cluster.nodes import Node, NodeWatch, selector, simulators_that_fit
+from cluster.nodes import NodeWatch, simulators_that_fit
 from cluster.training.ray_calls import (
     is_lost_object,
     kill_actor,
@@ -22,34 +21,24 @@ from cluster.training.ray_calls import (
     reason_of,
     start_actor,
 )
-from cluster.training.simulator import (
-    SIMULATOR_ENVIRONMENT,
-    ProcessLocation,
-    SimulatorActor,
-    SimulatorProcess,
-    close_simulators,
+from cluster.training.simulator import ProcessLocation, close_simulators
+from cluster.training.simulator_handle import (
+    Block,
+    SimulatorHandle,
+    progress_limit_s,
+    simulator_class,
 )
-from cluster.training.simulator_handle import SimulatorHandle
 from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.evaluation.environment import kind_of
 from rlcar.rollout.race import Episodes
 from rlcar.runs.metrics import Rate
-from rlcar.types import Trajectory
 
 logger = logging.getLogger(__name__)
 
 # The pause before a restart doubles at most so often.
 _MOST_DOUBLINGS = 6
-
-
-class Block(NamedTuple):
-    """A block that a simulator drove; its steps stay in Ray's object store."""
-
-    trajectory: ObjectRef[Trajectory]
-    episodes: Episodes
-    weights_version: int
 
 
 class Fleet:
@@ -62,9 +51,8 @@ class Fleet:
         self._must_close = kind_of(config).must_close
         self._watch = NodeWatch()
         self._simulators: list[SimulatorHandle] = []
-        self._next_restart_ids: dict[
-            int, int
-        ] = {}  # index -> restart_id of the next simulator with that index
+        # index -> restart_id of the next simulator with that index
+        self._next_restart_ids: dict[int, int] = {}
         self._order = itertools.count()
         self.restarts = self.lost = 0
         self._restarts_by_node: collections.Counter[str] = collections.Counter()
@@ -291,17 +279,3 @@ class Fleet:
     def _dismiss(self, simulator: SimulatorHandle, reason: str) -> None:
         logger.info("simulator %d is dismissed: %s", simulator.index, reason)
         simulator.leave_at_s = time.monotonic() + self._cluster.simulator_deadline_s
-
-
-def simulator_class(cluster: ClusterConfig, nodes: list[Node]) -> ActorClass[SimulatorProcess]:
-    """Returns the actor class of simulators with the resources that each of them asks for."""
-    return SimulatorActor.options(
-        num_cpus=cluster.simulator_cpus,
-        runtime_env={"env_vars": SIMULATOR_ENVIRONMENT},
-        label_selector=selector("sim", nodes),
-    )
-
-
-def progress_limit_s(cluster: ClusterConfig, has_delivered: bool) -> float:
-    """Returns how long a simulator may show no progress; its start includes compilation."""
-    return cluster.simulator_deadline_s if has_delivered else cluster.start_deadline_s

@@ -13,7 +13,6 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.config import ClusterConfig
 from cluster.nodes import nodes_now, selector
-from cluster.training.fleet import Block
 from cluster.training.learner_actor import LearnerActor, LearnerReport, RemoteLearner
 from cluster.training.ray_calls import (
     is_lost_object,
@@ -25,6 +24,7 @@ from cluster.training.ray_calls import (
 )
 from cluster.training.replay_shards import ReplayShards
 from cluster.training.simulator import ProcessLocation
+from cluster.training.simulator_handle import Block
 from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError

@@ -12,10 +12,14 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.config import ClusterConfig
 from cluster.nodes import nodes_now, simulators_that_fit
-from cluster.training.fleet import Block, progress_limit_s, simulator_class
 from cluster.training.ray_calls import is_ready, kill_actor, reason_of, start_actor
 from cluster.training.simulator import RemoteSimulator, close_simulators
-from cluster.training.simulator_handle import ANSWER_S
+from cluster.training.simulator_handle import (
+    ANSWER_S,
+    Block,
+    progress_limit_s,
+    simulator_class,
+)
 from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError

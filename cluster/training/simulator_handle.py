@@ -7,10 +7,19 @@ from typing import NamedTuple
 
 import ray
 from ray import ObjectRef
+from ray.actor import ActorClass
 from ray.exceptions import RayError
 
+from cluster.config import ClusterConfig
+from cluster.nodes import Node, selector
 from cluster.training.ray_calls import is_ready
-from cluster.training.simulator import ProcessLocation, RemoteSimulator
+from cluster.training.simulator import (
+    SIMULATOR_ENVIRONMENT,
+    ProcessLocation,
+    RemoteSimulator,
+    SimulatorActor,
+    SimulatorProcess,
+)
 from cluster.training.weights import PublishedWeights
 from rlcar.rollout.race import Episodes
 from rlcar.types import Trajectory
@@ -18,6 +27,14 @@ from rlcar.types import Trajectory
 ANSWER_S = 5.0  # how long a simulator may take to answer a ping
 # A simulator is pinged when it has shown no progress for this share of its limit.
 _PING_AFTER = 0.25
+
+
+class Block(NamedTuple):
+    """A block that a simulator drove; its steps stay in Ray's object store."""
+
+    trajectory: ObjectRef[Trajectory]
+    episodes: Episodes
+    weights_version: int
 
 
 class BlockInFlight(NamedTuple):
@@ -100,3 +117,17 @@ class SimulatorHandle:
             return ray.get(self._location)
         assert self._location is not None, self.index
         return self._location
+
+
+def simulator_class(cluster: ClusterConfig, nodes: list[Node]) -> ActorClass[SimulatorProcess]:
+    """Returns the actor class of simulators with the resources that each of them asks for."""
+    return SimulatorActor.options(
+        num_cpus=cluster.simulator_cpus,
+        runtime_env={"env_vars": SIMULATOR_ENVIRONMENT},
+        label_selector=selector("sim", nodes),
+    )
+
+
+def progress_limit_s(cluster: ClusterConfig, has_delivered: bool) -> float:
+    """Returns how long a simulator may show no progress; its start includes compilation."""
+    return cluster.simulator_deadline_s if has_delivered else cluster.start_deadline_s

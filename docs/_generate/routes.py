@@ -60,10 +60,17 @@ def render() -> str:
         )
         for one in described
     )
+    text += markdown.heading(2, "Bodies of `/v1/act`")
+    for title, name in (("Request", "ActRequest"), ("Answer", "ActAnswer")):
+        text += markdown.heading(3, title) + "\n"
+        text += "".join(
+            markdown.entry(markdown.code(field), _sentence(schema["description"]), (_type(schema),))
+            for field, schema in fields(name)
+        )
     text += markdown.heading(2, "Statuses")
     text += "\nThe guard in front of every route answers with these statuses and "
     text += '`{"error": "…"}`:\n\n'
-    common = described[0].answers.keys()
+    common = set(described[0].answers)
     for one in described:
         common = common & one.answers.keys() if one.answers else common
     shared = {status: _answer(described, status) for status in sorted(common - {"200"})}
@@ -80,6 +87,31 @@ def render() -> str:
     return text
 
 
+def fields(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Returns the fields of a schema of the OpenAPI document, each once."""
+    schema = document()["components"]["schemas"][name]
+    found: dict[str, dict[str, Any]] = {}
+    for alternative in schema.get("oneOf", [schema]):
+        found |= alternative["properties"]
+    return list(found.items())
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(map(markdown.code, schema["enum"]))
+    if schema["type"] == "array":
+        low, high = schema["minItems"], schema["maxItems"]
+        size = str(low) if low == high else f"{low} to {high}"
+        return f"list of {size}: {_type(schema['items'])}"
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    text = " or ".join(kinds).replace("string", "text")
+    if "maximum" in schema:
+        return f"{text}, {schema['minimum']:,} to {schema['maximum']:,}"
+    return f"{text}, from {schema['minimum']}" if "minimum" in schema else text
+
+
 def anchor(path: str) -> str:
     """Returns the anchor of a route: that of `/v1/act` is `route-v1-act`."""
     return f"route-{re.sub(r'[^A-Za-z0-9_]+', '-', path).strip('-')}"
@@ -91,5 +123,8 @@ def _answer(described: list[Described], status: str) -> str:
 
 def _statuses(answers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for status, meaning in sorted(answers.items()):
-        sentence = meaning[:1].upper() + meaning[1:].rstrip(".") + "."
-        yield markdown.code(status), sentence
+        yield markdown.code(status), _sentence(meaning)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."

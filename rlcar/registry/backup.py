@@ -31,12 +31,12 @@ def copy_registry(source: Store, target: Store) -> Copied:
     be repeated. Nothing may be published into the target meanwhile. Raises RegistryError, before
     anything is written, if the stores have different versions with the same number.
     """
-    found, there = _files(source), _files(target)
+    found, existing = _files(source), _files(target)
     if not any(files & {MANIFEST, DELETED} for files in found.values()):
         raise RegistryError(f"there is nothing to copy: {source.place} holds no version")
     copied, damaged = [], {}
-    for number in sorted(found.keys() & there.keys()):
-        if MANIFEST in found[number] and MANIFEST in there[number]:
+    for number in sorted(found.keys() & existing.keys()):
+        if MANIFEST in found[number] and MANIFEST in existing[number]:
             try:
                 is_same = _manifest(source, number) == _manifest(target, number)
             except (RegistryError, FileNotFoundError) as error:
@@ -48,7 +48,7 @@ def copy_registry(source: Store, target: Store) -> Copied:
                     "into an empty place"
                 )
     for number, files in sorted(found.items()):
-        known = there.get(number, set())
+        known = existing.get(number, set())
         is_deleted = DELETED in files
         if (DELETED if is_deleted else MANIFEST) not in files - known or DELETED in known:
             continue
@@ -92,10 +92,10 @@ def _manifest(store: Store, number: int) -> bytes:
 
 def _copy_aliases(source: Store, target: Store) -> list[str]:
     """Copies the moves that the target lacks; returns the reasons why some could not be read."""
-    there = set(target.names("aliases"))
+    existing = set(target.names("aliases"))
     problems = []
     for name in sorted(source.names("aliases")):
-        if name not in there and is_record(name):
+        if name not in existing and is_record(name):
             try:
                 data = source.read(f"aliases/{name}", MAX_RECORD_BYTES)
             except (RegistryError, FileNotFoundError) as error:

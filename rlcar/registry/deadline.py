@@ -66,10 +66,12 @@ class DeadlineStore:
         return self._call("delete", name, lambda: self._store.delete(name))
 
     def _call(self, verb: str, name: str, work: Callable[[], T], more_s: float = 0.0) -> T:
-        key, what = (verb, name), f"cannot {verb} {self.place}/{name}"
+        key, failure = (verb, name), f"cannot {verb} {self.place}/{name}"
         with self._lock:
             if key in self._stuck.values() or len(self._stuck) >= _MOST_STUCK:
-                raise RegistryUnavailableError(f"{what}: an earlier call has not been answered yet")
+                raise RegistryUnavailableError(
+                    f"{failure}: an earlier call has not been answered yet"
+                )
         future: Future[T] = Future()
         thread = threading.Thread(
             # A daemon: a thread that hangs must not keep the process from ending.
@@ -87,7 +89,7 @@ class DeadlineStore:
                 if future.done():
                     return future.result()
                 self._stuck[future] = key
-            raise RegistryUnavailableError(f"{what}: no answer within {limit_s:g} s") from None
+            raise RegistryUnavailableError(f"{failure}: no answer within {limit_s:g} s") from None
 
     def _run(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:

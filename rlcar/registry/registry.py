@@ -269,12 +269,14 @@ class Registry:
             )
         kept = {number for number in self.aliases().values()}
         for alias in self.aliases():
-            kept |= {one.version for one in self.history(alias)[-2:] if one.version is not None}
+            kept |= {
+                record.version for record in self.history(alias)[-2:] if record.version is not None
+            }
         limit = datetime.now(UTC) - timedelta(days=days)
         old = [
-            one.number
-            for one in self.versions()[newest:]
-            if one.number not in kept and datetime.fromisoformat(one.created) < limit
+            version.number
+            for version in self.versions()[newest:]
+            if version.number not in kept and datetime.fromisoformat(version.created) < limit
         ]
         for number in old if not dry_run else []:
             self.delete(number)
@@ -318,10 +320,10 @@ class Registry:
         A folder without a complete version is skipped; the numbers around it may still be free.
         """
         for attempt in range(100):
-            newest = max((one.number for one in self._readable()), default=0)
+            newest = max((version.number for version in self._readable()), default=0)
             taken = set(self._store.folders("versions"))
             numbers = range(newest + 1, MAX_NUMBER + 1)
-            free = next((one for one in numbers if f"{one:08d}" not in taken), None)
+            free = next((number for number in numbers if f"{number:08d}" not in taken), None)
             if free is None:
                 raise RegistryError(f"{self.place} has no number left above version {newest}")
             if self._store.claim(folder_of(free)):
@@ -363,9 +365,9 @@ class Registry:
 
     def _parent(self, lineage: Mapping[str, Any]) -> int | None:
         """Returns the newest version of the same run."""
-        for one in self.versions():
-            if lineage.get("run") and one.metadata["lineage"].get("run") == lineage["run"]:
-                return one.number
+        for version in self.versions():
+            if lineage.get("run") and version.metadata["lineage"].get("run") == lineage["run"]:
+                return version.number
         return None
 
     def _refuse_aliased(self, number: int) -> None:

@@ -174,9 +174,9 @@ class LocalStore:
 
     def _make(self, folder: Path) -> None:
         """Creates a folder and its missing parents, which only their owner can read."""
-        missing = [one for one in (folder, *folder.parents) if not one.exists()]
-        for one in reversed(missing):
-            one.mkdir(mode=0o700, exist_ok=True)
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir(mode=0o700, exist_ok=True)
 
 
 class ObjectStore:
@@ -218,9 +218,9 @@ class ObjectStore:
         is_file = self._fs.FileType.File
         return {
             # An object without a time counts as new.
-            one.path[len(root) + 1 :]: one.mtime.timestamp() if one.mtime else time.time()
-            for one in found
-            if one.type == is_file
+            file.path[len(root) + 1 :]: file.mtime.timestamp() if file.mtime else time.time()
+            for file in found
+            if file.type == is_file
         }
 
     def read(self, name: str, limit_bytes: int) -> bytes:

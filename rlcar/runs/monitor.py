@@ -103,30 +103,31 @@ class RunReader:
     def status(self, now_s: float | None = None) -> RunStatus:
         """Reads new rows and returns the status; `now_s` is Unix time."""
         now_s = time.time() if now_s is None else now_s
-        about = process_state.read(self.folder)
+        info = process_state.read(self.folder)
         written_s = self._read()
         env_steps = int(self._latest.get("env_steps", 0))
-        seen = self._process.sign_of_life(now_s)
-        began_s = max(written_s or 0.0, float(about.get("time_unix_s") or 0.0))
+        reported = self._process.sign_of_life(now_s)
+        began_s = max(written_s or 0.0, float(info.get("time_unix_s") or 0.0))
         silent_s = max(0.0, now_s - began_s) if began_s else None
-        if seen is not None:
-            silent_s, is_frozen = seen.silent_s, self._is_frozen(seen, now_s)
+        if reported is not None:
+            silent_s, is_frozen = reported.silent_s, self._is_frozen(reported, now_s)
         else:
             limit_s = _ROWLESS_AT_START_S if written_s is None else self._rowless_s
             is_frozen = silent_s is not None and silent_s > limit_s
-        state = self._state(about, env_steps, is_frozen, written_s is not None)
+        state = self._state(info, env_steps, is_frozen, written_s is not None)
         per_s = self._env_steps_per_s()
         left = max(0, self._total - env_steps)
+        is_active = state in ("running", "frozen")
         return RunStatus(
             self.folder.name,
             state,
             env_steps,
             self._total,
-            eta_s=left / per_s if per_s and state in ("running", "frozen") else None,
+            eta_s=left / per_s if per_s and is_active else None,
             silent_s=silent_s,
             checkpoint_age_s=self._checkpoint_age_s(now_s),
-            error=about.get("error"),
-            stage=seen.stage if seen is not None and state in ("running", "frozen") else None,
+            error=info.get("error"),
+            stage=reported.stage if reported is not None and is_active else None,
             **{shown: self._metric(names) for shown, names in _METRICS.items()},
         )
 
@@ -136,13 +137,13 @@ class RunReader:
             return None if save is None else max(0.0, now_s - save.path.stat().st_mtime)
         return None
 
-    def _state(self, about: dict[str, Any], env_steps: int, is_frozen: bool, has_rows: bool) -> str:
-        noted = about.get("state")
+    def _state(self, info: dict[str, Any], env_steps: int, is_frozen: bool, has_rows: bool) -> str:
+        noted = info.get("state")
         if noted == "ended":
             return "finished" if env_steps >= self._total else "stopped"
         if noted != "running":
             return "failed" if noted == "failed" else "unknown"
-        if process_state.is_gone(about):
+        if process_state.is_gone(info):
             return "dead"
         if is_frozen:
             return "frozen"

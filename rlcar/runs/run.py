@@ -48,7 +48,7 @@ EvaluationListener = Callable[[dict[str, float]], None]
 
 
 class Watcher(Protocol):
-    """Is told what happens in a run, at once."""
+    """An observer that a run notifies at once of what happens."""
 
     def drove(self, episodes: Episodes) -> None:
         """Called when episodes have ended."""
@@ -266,8 +266,8 @@ def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) 
     """
     durable.replace_text(folder / "config.json", dump_config(config))
     if resumed is None:
-        about = checkpoint.provenance(config.seed)
-        durable.replace_text(folder / "run.json", json.dumps(about, indent=2) + "\n")
+        provenance = checkpoint.provenance(config.seed)
+        durable.replace_text(folder / "run.json", json.dumps(provenance, indent=2) + "\n")
     start = resumed or checkpoint.Save(folder, 0, {})
     checkpoint.rewind(folder / "checkpoints", start)
     checkpoint.rewind(folder / "best", start)

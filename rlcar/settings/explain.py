@@ -33,7 +33,10 @@ def explain(
 
     `prefix` stands before each name, for a model that is a section of a file.
     """
-    found = [one._replace(name=f"{prefix}{one.name}".rstrip(".")) for one in problems(error, model)]
+    found = [
+        problem._replace(name=f"{prefix}{problem.name}".rstrip("."))
+        for problem in problems(error, model)
+    ]
     return "; ".join(problem.sentence() for problem in found)
 
 

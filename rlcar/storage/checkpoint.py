@@ -115,9 +115,9 @@ def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) ->
     `jax.ShapeDtypeStruct`s. Raises CheckpointError for an absent or damaged save
     (naming the newest earlier one that is sound) and for another architecture (naming the array).
     """
-    one = open_save(save_or_path)
-    _check(one, ["config.json", "state.safetensors"])
-    stored = read_arrays(one.path / "state.safetensors")
+    save = open_save(save_or_path)
+    _check(save, ["config.json", "state.safetensors"])
+    stored = read_arrays(save.path / "state.safetensors")
     if part is not None:
         like = {part: like}
         stored = {name: stored[name] for name in stored if name.split(".")[0] == part}
@@ -126,7 +126,7 @@ def load(save_or_path: Save | Path | str, like: Any, part: str | None = None) ->
     difference = first_difference(wanted, stored)
     if difference:
         raise CheckpointError(
-            f"{one.path} was trained with another architecture (see {one.path / 'config.json'}): "
+            f"{save.path} was trained with another architecture (see {save.path / 'config.json'}): "
             f"{difference}"
         )
     leaves = [as_like(leaf, stored[name]) for name, leaf in wanted.items()]
@@ -139,9 +139,9 @@ def load_arrays(save_or_path: Save | Path | str, part: str) -> Arrays:
 
     Raises CheckpointError for an absent or damaged save.
     """
-    one = open_save(save_or_path)
-    _check(one, ["config.json", "state.safetensors"])
-    stored = read_arrays(one.path / "state.safetensors")
+    save = open_save(save_or_path)
+    _check(save, ["config.json", "state.safetensors"])
+    stored = read_arrays(save.path / "state.safetensors")
     prefix = f"{part}."
     return {name.removeprefix(prefix): stored[name] for name in stored if name.startswith(prefix)}
 
@@ -157,19 +157,19 @@ def map_extra(save_or_path: Save | Path | str, name: str) -> Arrays:
 
 
 def _extra(save_or_path: Save | Path | str, name: str) -> Path:
-    one = open_save(save_or_path)
+    save = open_save(save_or_path)
     file = f"{name}.safetensors"
-    _check(one, [])
-    if file not in one.meta["sha256"]:
-        raise CheckpointError(f"{one.path} was saved without {file}")
-    _check(one, [file])
-    return one.path / file
+    _check(save, [])
+    if file not in save.meta["sha256"]:
+        raise CheckpointError(f"{save.path} was saved without {file}")
+    _check(save, [file])
+    return save.path / file
 
 
-def config_path(one: Save) -> Path:
+def config_path(save: Save) -> Path:
     """Returns the path of a save's settings; raises CheckpointError when they are damaged."""
-    _check(one, ["config.json"])
-    return one.path / "config.json"
+    _check(save, ["config.json"])
+    return save.path / "config.json"
 
 
 def saves(folder: Path) -> list[Save]:
@@ -177,9 +177,9 @@ def saves(folder: Path) -> list[Save]:
     found = {}
     if Path(folder).is_dir():
         for name in {path.name.removeprefix(_REPLACED) for path in Path(folder).iterdir()}:
-            one = _find(Path(folder), name)
-            if one is not None:
-                found[one.env_steps] = one
+            save = _find(Path(folder), name)
+            if save is not None:
+                found[save.env_steps] = save
     return [found[env_steps] for env_steps in sorted(found)]
 
 
@@ -195,11 +195,11 @@ def open_save(save_or_path: Save | Path | str) -> Save:
     Raises CheckpointError without a complete save, and names the newest earlier one.
     """
     path = save_or_path.path if isinstance(save_or_path, Save) else Path(save_or_path).resolve()
-    one = _find(path.parent, path.name.removeprefix(_REPLACED)) or latest(path)
-    if one is None:
+    save = _find(path.parent, path.name.removeprefix(_REPLACED)) or latest(path)
+    if save is None:
         why = "it holds no DONE" if path.is_dir() else "there is no such folder"
         raise CheckpointError(f"{path} is not a complete save: {why}; {_fallback(path)}")
-    return one
+    return save
 
 
 def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> None:
@@ -210,14 +210,14 @@ def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> Non
     """
     if newest < 1:
         raise ValueError(f"keep(newest={newest}) would delete every save; keep at least 1")
-    there = saves(folder)
-    kept = there[-newest:]
+    complete = saves(folder)
+    kept = complete[-newest:]
     if at_most_env_steps is not None:
-        kept += [one for one in there if one.env_steps <= at_most_env_steps][-1:]
-    names = {_name(one) for one in kept} | {name for one in kept for name in needs(one)}
-    for one in there:
-        if _name(one) not in names:
-            _delete(one)
+        kept += [save for save in complete if save.env_steps <= at_most_env_steps][-1:]
+    names = {_name(save) for save in kept} | {name for save in kept for name in needs(save)}
+    for save in complete:
+        if _name(save) not in names:
+            _delete(save)
 
 
 def is_save_name(name: str) -> bool:
@@ -225,9 +225,9 @@ def is_save_name(name: str) -> bool:
     return _STEP_NAME.fullmatch(name) is not None
 
 
-def needs(one: Save) -> list[str]:
+def needs(save: Save) -> list[str]:
     """Returns the names of the other saves that this one builds on."""
-    return list(one.meta.get("needs") or [])
+    return list(save.meta.get("needs") or [])
 
 
 def latest_sound(folder: Path) -> Save | None:
@@ -235,24 +235,24 @@ def latest_sound(folder: Path) -> Save | None:
 
     The files of the saves that it needs are checked too.
     """
-    for one in reversed(saves(folder)):
-        why = damage(one)
+    for save in reversed(saves(folder)):
+        why = damage(save)
         if not why:
-            return one
-        logger.warning("skipping %s: it is damaged (%s)", one.path, why)
+            return save
+        logger.warning("skipping %s: it is damaged (%s)", save.path, why)
     return None
 
 
-def damage(one: Save) -> str:
+def damage(save: Save) -> str:
     """Returns the first damaged file of a save, or of one that it needs; empty if there is none."""
-    for name in needs(one):
-        needed = _find(one.path.parent, name)
+    for name in needs(save):
+        needed = _find(save.path.parent, name)
         if needed is None:
             return f"{name}, which it needs, is missing"
         found = _damage(needed)
         if found:
             return f"{name}, which it needs: {found}"
-    return _damage(one)
+    return _damage(save)
 
 
 def rewind(folder: Path, to: Save) -> None:
@@ -260,20 +260,20 @@ def rewind(folder: Path, to: Save) -> None:
 
     Otherwise they would stay `latest`, and `keep` would prefer them to the new saves.
     """
-    for one in saves(folder):
-        if one.env_steps > to.env_steps:
-            _delete(one)
+    for save in saves(folder):
+        if save.env_steps > to.env_steps:
+            _delete(save)
 
 
-def _name(one: Save) -> str:
-    return f"step-{one.env_steps:09d}"
+def _name(save: Save) -> str:
+    return f"step-{save.env_steps:09d}"
 
 
-def _delete(one: Save) -> None:
+def _delete(save: Save) -> None:
     # Renamed first, so that a partly deleted folder does not look like a damaged save.
-    doomed = one.path.with_name(_DELETED + one.path.name)
+    doomed = save.path.with_name(_DELETED + save.path.name)
     shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(one.path, doomed)
+    os.replace(save.path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -292,38 +292,38 @@ def _find(folder: Path, name: str) -> Save | None:
     return None
 
 
-def _check(one: Save, files: list[str]) -> None:
+def _check(save: Save, files: list[str]) -> None:
     """Raises CheckpointError unless meta.json and these files are undamaged."""
-    damage = _damage(one, files)
+    damage = _damage(save, files)
     if damage:
-        raise CheckpointError(f"{one.path} is damaged ({damage}); {_fallback(one.path)}")
-    if one.meta["format_version"] != FORMAT_VERSION:
+        raise CheckpointError(f"{save.path} is damaged ({damage}); {_fallback(save.path)}")
+    if save.meta["format_version"] != FORMAT_VERSION:
         raise CheckpointError(
-            f"{one.path} has format version {one.meta['format_version']}; this rlcar reads "
-            f"{FORMAT_VERSION}: install the version that wrote it, {one.meta['versions']['rlcar']}"
+            f"{save.path} has format version {save.meta['format_version']}; this rlcar reads "
+            f"{FORMAT_VERSION}: install the version that wrote it, {save.meta['versions']['rlcar']}"
         )
 
 
-def _damage(one: Save, files: list[str] | None = None) -> str:
+def _damage(save: Save, files: list[str] | None = None) -> str:
     """Returns the first damaged file of `files`, by default of all; empty if there is none."""
     try:
-        done = read_regular(one.path / "DONE").decode(errors="replace")
-        if durable.checksum(one.path / "meta.json", MAX_TEXT_BYTES) != done:
+        done = read_regular(save.path / "DONE").decode(errors="replace")
+        if durable.checksum(save.path / "meta.json", MAX_TEXT_BYTES) != done:
             return "meta.json: checksum differs"
-        for file in one.meta["sha256"] if files is None else files:
-            limit = most_bytes(one.meta.get("arrays", {}).get(file))
-            if durable.checksum(one.path / file, limit) != one.meta["sha256"][file]:
+        for file in save.meta["sha256"] if files is None else files:
+            limit = most_bytes(save.meta.get("arrays", {}).get(file))
+            if durable.checksum(save.path / file, limit) != save.meta["sha256"][file]:
                 return f"{file}: checksum differs"
     except OSError as error:
-        return f"{Path(error.filename or one.path).name}: {reason_of(error)}"
+        return f"{Path(error.filename or save.path).name}: {reason_of(error)}"
     return ""
 
 
 def _fallback(path: Path) -> str:
     match = _STEP_NAME.fullmatch(path.name.removeprefix(_REPLACED))
-    for one in reversed(saves(path.parent) if match else []):
-        if match and one.env_steps < int(match[1]) and not damage(one):
-            return f"the previous complete one is {one.path}: resume with --resume {one.path}"
+    for save in reversed(saves(path.parent) if match else []):
+        if match and save.env_steps < int(match[1]) and not damage(save):
+            return f"the previous complete one is {save.path}: resume with --resume {save.path}"
     return "there is no earlier complete one"
 
 

@@ -119,12 +119,12 @@ class Storage:
         """Lists the runs with a complete checkpoint, or only that of the given name."""
         found = []
         with self._reaching():
-            for one in self._list(self._base):
-                if one.type == fs.FileType.Directory and name in (None, one.base_name):
-                    saves = self._saves(f"{one.path}/checkpoints")
+            for entry in self._list(self._base):
+                if entry.type == fs.FileType.Directory and name in (None, entry.base_name):
+                    saves = self._saves(f"{entry.path}/checkpoints")
                     if saves:
                         newest = max(saves, key=_env_steps)
-                        run = StoredRun(one.base_name, _env_steps(newest), saves[newest].mtime)
+                        run = StoredRun(entry.base_name, _env_steps(newest), saves[newest].mtime)
                         found.append(run)
         return found
 
@@ -137,12 +137,14 @@ class Storage:
         with hold(folder), self._reaching():
             for file in ("config.json", "run.json"):
                 self._get([f"{source}/{file}"], folder / file)
-            parts = sorted(one.path for one in self._list(f"{source}/metrics"))
+            parts = sorted(entry.path for entry in self._list(f"{source}/metrics"))
             self._get(parts, folder / "metrics.jsonl")
             for best in sorted(self._saves(f"{source}/best")):
                 self._get_save(f"{source}/best/{best}", folder / "best" / best)
-            for one in sorted(self._saves(f"{source}/checkpoints"), reverse=True):
-                save = self._fetch_checkpoint(f"{source}/checkpoints", one, folder / "checkpoints")
+            for step_name in sorted(self._saves(f"{source}/checkpoints"), reverse=True):
+                save = self._fetch_checkpoint(
+                    f"{source}/checkpoints", step_name, folder / "checkpoints"
+                )
                 if save is not None:
                     return save
         return None
@@ -157,9 +159,9 @@ class Storage:
             self._refuse_run_as_base()
             stored = max(self.runs(name), key=lambda run: run.written, default=None)
             pattern = "*" if name is None else glob.escape(name)
-            newest = [checkpoint.latest(one) for one in root.glob(f"{pattern}/checkpoints")]
-            there = [save for save in newest if save is not None]
-            if stored and any(_is_later(save, stored, root) for save in there):
+            newest = [checkpoint.latest(folder) for folder in root.glob(f"{pattern}/checkpoints")]
+            local_saves = [save for save in newest if save is not None]
+            if stored and any(_is_later(save, stored, root) for save in local_saves):
                 return None
         else:
             folder = Path(resume).resolve()  # only then do `.` and `runs/x/..` have a name
@@ -206,20 +208,22 @@ class Storage:
         except (OSError, pyarrow.ArrowException) as error:
             raise StorageError(_explain(self._url, self._location, error)) from error
 
-    def _list(self, path: str) -> list[Any]:
+    def _list(self, path: str) -> list[fs.FileInfo]:
         return self._files.get_file_info(fs.FileSelector(path, allow_not_found=True))
 
-    def _saves(self, path: str) -> dict[str, Any]:
+    def _saves(self, path: str) -> dict[str, fs.FileInfo]:
         """Maps each complete save's name to the file info of its DONE."""
         names = [
-            one.base_name for one in self._list(path) if checkpoint.is_save_name(one.base_name)
+            entry.base_name
+            for entry in self._list(path)
+            if checkpoint.is_save_name(entry.base_name)
         ]
         done = self._files.get_file_info([f"{path}/{name}/DONE" for name in names])
-        there = zip(names, done, strict=True)
-        return {name: one for name, one in there if one.type == fs.FileType.File}
+        pairs = zip(names, done, strict=True)
+        return {name: entry for name, entry in pairs if entry.type == fs.FileType.File}
 
     def _push_saves(self, folder: Path, target: str) -> None:
-        local = [one.path for one in checkpoint.saves(folder)]
+        local = [save.path for save in checkpoint.saves(folder)]
         complete = self._saves(target)
         for path in local:  # oldest first, because a save needs earlier ones
             try:
@@ -231,9 +235,9 @@ class Storage:
                 if path.exists():
                     raise  # then the file is missing in the storage
         names = {path.name for path in local}
-        for one in self._list(target):
-            if names and one.base_name not in names and checkpoint.is_save_name(one.base_name):
-                self._delete_save(one.path, one.base_name in complete)
+        for entry in self._list(target):
+            if names and entry.base_name not in names and checkpoint.is_save_name(entry.base_name):
+                self._delete_save(entry.path, entry.base_name in complete)
 
     def _push_save(self, path: Path, target: str, replaces: bool) -> None:
         if replaces:
@@ -263,9 +267,9 @@ class Storage:
                 file.seek(index * _PART_BYTES)
                 self._put(file, f"{target}/{index:05d}.jsonl", _PART_BYTES)
         if size < self._metrics_sent:  # a resumed training dropped rows
-            for one in self._list(target):
-                if int(one.base_name.partition(".")[0]) >= -(-size // _PART_BYTES):
-                    self._files.delete_file(one.path)
+            for entry in self._list(target):
+                if int(entry.base_name.partition(".")[0]) >= -(-size // _PART_BYTES):
+                    self._files.delete_file(entry.path)
         self._metrics_sent = size
 
     def _put(self, file: BinaryIO, target: str, size: int = -1) -> None:
@@ -297,8 +301,8 @@ class Storage:
             return
         partial = target.with_name(_FETCHING + target.name)
         shutil.rmtree(partial, ignore_errors=True)
-        for one in self._list(source):
-            self._get([one.path], partial / one.base_name)
+        for entry in self._list(source):
+            self._get([entry.path], partial / entry.base_name)
         partial.rename(target)
 
     def _fetch_checkpoint(self, source: str, name: str, folder: Path) -> checkpoint.Save | None:

@@ -43,7 +43,7 @@ class Lease:
         self._number = number
         self._before = process_state.read(folder)
         self._has_begun = False
-        self._about = process_state.describe("running") | {"lease": number}
+        self._info = process_state.describe("running") | {"lease": number}
         self._lost: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -61,9 +61,9 @@ class Lease:
             time.time() - self._renewed_unix_s > EXPIRES_S / 2
         ):  # this process was suspended, for example
             self._renew()
-        there = process_state.read(self.folder)
-        if _number(there) > self._number:
-            self._lost = there
+        current = process_state.read(self.folder)
+        if _number(current) > self._number:
+            self._lost = current
         if self._lost is not None:
             raise HeldError(
                 f"{self.folder} was taken over by {_who(self._lost)}, because this process had "
@@ -93,7 +93,7 @@ class Lease:
             return  # the file system does not respond: the lease will expire
         # SystemExit is a deliberate end, not a failure.
         is_failure = error is not None and not isinstance(error, SystemExit)
-        self._about |= process_state.describe(
+        self._info |= process_state.describe(
             "failed" if is_failure else "ended", error if is_failure else None
         )
         self._renew()
@@ -117,15 +117,15 @@ class Lease:
         with self._lock:
             if self._lost is not None:
                 return
-            there = process_state.read(self.folder)
-            if _number(there) > self._number:
-                self._lost = there
+            current = process_state.read(self.folder)
+            if _number(current) > self._number:
+                self._lost = current
                 return
             stage, silent_s = heartbeat.sign_of_life()
-            about = self._about | {"stage": stage, "silent_s": round(silent_s, 1)}
+            info = self._info | {"stage": stage, "silent_s": round(silent_s, 1)}
             self._renewed_unix_s = time.time()
             try:
-                process_state.write(self.folder, about)
+                process_state.write(self.folder, info)
             except OSError:  # a full disk: writing metrics and checkpoints will report it
                 with contextlib.suppress(OSError):
                     os.utime(self.folder / process_state.FILE)
@@ -160,28 +160,28 @@ def hold(folder: Path, wait_s: float = 0.0) -> Iterator[Lease]:
 
 def holder(folder: Path) -> str | None:
     """Returns who else holds a folder, since when, and what to do; None when it is free."""
-    about = process_state.read(folder)
-    if about.get("state") != "running":
+    info = process_state.read(folder)
+    if info.get("state") != "running":
         return None
-    if process_state.was_here(about):
-        if not process_state.is_another_here(about):
+    if process_state.was_here(info):
+        if not process_state.is_another_here(info):
             return None
         return (
-            f"it is being trained by {_who(about)}: stop that process first (kill {about['pid']}), "
+            f"it is being trained by {_who(info)}: stop that process first (kill {info['pid']}), "
             "or watch it with rlcar monitor --watch"
         )
-    return _holder_elsewhere(folder, about)
+    return _holder_elsewhere(folder, info)
 
 
-def _holder_elsewhere(folder: Path, about: dict[str, Any]) -> str | None:
+def _holder_elsewhere(folder: Path, info: dict[str, Any]) -> str | None:
     try:
         silent_s = _now_s(folder) - (folder / process_state.FILE).stat().st_mtime
     except FileNotFoundError:
         return None
-    if "lease" not in about or silent_s > EXPIRES_S:  # older versions never rewrote it
+    if "lease" not in info or silent_s > EXPIRES_S:  # older versions never rewrote it
         return None
     return (
-        f"it is being trained by {_who(about)}, which showed its last sign of life "
+        f"it is being trained by {_who(info)}, which showed its last sign of life "
         f"{max(0.0, silent_s):.0f} s ago: stop it there first; if that host is down, try again in "
         f"{EXPIRES_S - silent_s + 1:.0f} s, after its lease has expired"
     )
@@ -233,8 +233,8 @@ def _make_claim(path: Path) -> bool:
 
 def _is_claim_alive(folder: Path, path: Path) -> bool:
     """Whether the process that made a claim may still be about to write process.json."""
-    about = process_state.parse(path)
-    if process_state.is_gone(about) or about.get("pid") == os.getpid():
+    info = process_state.parse(path)
+    if process_state.is_gone(info) or info.get("pid") == os.getpid():
         return False
     try:
         return _now_s(folder) - path.stat().st_mtime <= EXPIRES_S
@@ -242,8 +242,8 @@ def _is_claim_alive(folder: Path, path: Path) -> bool:
         return True  # it has just been removed: look again
 
 
-def _number(about: dict[str, Any]) -> int:
-    number = about.get("lease")
+def _number(info: dict[str, Any]) -> int:
+    number = info.get("lease")
     return number if isinstance(number, int) else 0
 
 
@@ -258,10 +258,10 @@ def _now_s(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _who(about: dict[str, Any]) -> str:
-    since_s = about.get("time_unix_s")
+def _who(info: dict[str, Any]) -> str:
+    since_s = info.get("time_unix_s")
     since = ""
     if isinstance(since_s, int | float):
         since = f" since {datetime.fromtimestamp(since_s).astimezone():%Y-%m-%d %H:%M:%S %Z}"
-    where = "this machine" if process_state.was_here(about) else f"the host {about.get('host')}"
-    return f"process {about.get('pid')} of {where}{since}"
+    where = "this machine" if process_state.was_here(info) else f"the host {info.get('host')}"
+    return f"process {info.get('pid')} of {where}{since}"

@@ -33,9 +33,9 @@ def describe(state: State, error: BaseException | None = None) -> dict[str, Any]
     }
 
 
-def write(folder: Path, about: dict[str, Any]) -> None:
+def write(folder: Path, info: dict[str, Any]) -> None:
     """Replaces process.json; raises OSError, and then leaves it as it was."""
-    replace_text(folder / FILE, json.dumps(about) + "\n")
+    replace_text(folder / FILE, json.dumps(info) + "\n")
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -46,40 +46,40 @@ def read(folder: Path) -> dict[str, Any]:
 def parse(path: Path) -> dict[str, Any]:
     """Reads a file of this form; empty when there is none, or when it is damaged."""
     try:
-        about = json.loads(read_regular(path))
+        info = json.loads(read_regular(path))
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    return info if isinstance(info, dict) else {}
 
 
-def is_another_here(about: dict[str, Any]) -> bool:
+def is_another_here(info: dict[str, Any]) -> bool:
     """Whether the process is another one that runs on this machine."""
-    return was_here(about) and about["pid"] != os.getpid() and not is_gone(about)
+    return was_here(info) and info["pid"] != os.getpid() and not is_gone(info)
 
 
-def is_gone(about: dict[str, Any]) -> bool:
+def is_gone(info: dict[str, Any]) -> bool:
     """Whether the process was on this machine and has ended; False for another machine."""
-    if not was_here(about):
+    if not was_here(info):
         return False
     try:
-        os.kill(about["pid"], 0)
+        os.kill(info["pid"], 0)
     except ProcessLookupError:
         return True
     except OSError:
         return False
-    return _start_ticks(about["pid"]) != about.get("start_ticks")  # its number was reused
+    return _start_ticks(info["pid"]) != info.get("start_ticks")  # its number was reused
 
 
-def was_here(about: dict[str, Any]) -> bool:
+def was_here(info: dict[str, Any]) -> bool:
     """Whether the process ran on this machine, in the same boot and process namespace.
 
     Otherwise its number means nothing here. Containers may share a host name.
     """
-    if not isinstance(about.get("pid"), int):
+    if not isinstance(info.get("pid"), int):
         return False
     machine = _machine()
-    return about.get("host") == machine["host"] and all(
-        about.get(name) in (None, machine[name]) for name in ("boot_id", "pid_namespace")
+    return info.get("host") == machine["host"] and all(
+        info.get(name) in (None, machine[name]) for name in ("boot_id", "pid_namespace")
     )
 
 
@@ -106,12 +106,12 @@ class Observer:
 
     def sign_of_life(self, now_s: float) -> SignOfLife | None:
         """Returns what the process reports; None for a file that does not name its stage."""
-        about, ago_s = read(self._folder), self.renewed_ago_s(now_s)
-        if ago_s is None or not isinstance(about.get("stage"), str):
+        info, ago_s = read(self._folder), self.renewed_ago_s(now_s)
+        if ago_s is None or not isinstance(info.get("stage"), str):
             return None
-        silent_s = about.get("silent_s")
+        silent_s = info.get("silent_s")
         before_s = silent_s if isinstance(silent_s, int | float) else 0.0
-        return SignOfLife(about["stage"], ago_s + before_s)
+        return SignOfLife(info["stage"], ago_s + before_s)
 
 
 @functools.cache

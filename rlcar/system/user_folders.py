@@ -55,7 +55,9 @@ def folder_for_sockets(prefix: str, longest_name: int) -> Iterator[str]:
     /tmp, and is removed at the end. Raises UserError when neither works.
     """
     places = {temporary_folder(): None, "/tmp": None}
-    short = [one for one in places if paths_fit(one, len(prefix) + _RANDOM_BYTES + longest_name)]
+    short = [
+        place for place in places if paths_fit(place, len(prefix) + _RANDOM_BYTES + longest_name)
+    ]
     for place in short:
         if can_be_written(Path(place)):
             with tempfile.TemporaryDirectory(

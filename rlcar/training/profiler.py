@@ -120,7 +120,7 @@ def print_profile(profile: Profile) -> None:
     numbers = ("ms", "share", "executions")
     title = f"{profile.wall_s:.2f} s of wall time"
     stages = make_table("stage", "ms", "share", right=numbers, title=title)
-    for name, seconds in sorted(profile.stages_s.items(), key=lambda one: -one[1]):
+    for name, seconds in sorted(profile.stages_s.items(), key=lambda item: -item[1]):
         stages.add_row(name, f"{1e3 * seconds:.1f}", f"{100 * seconds / profile.wall_s:.1f} %")
     console.print(stages)
     title = "operations that took longest (some may run in parallel)"
@@ -156,7 +156,7 @@ class _Clock:
         self.seconds[name] += time.perf_counter() - started
 
 
-def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
+def _traced(out: Path, clock: _Clock, work: Callable[[], None]) -> _Traced:
     """Runs `work` under the tracer; returns the trace, the wall time and the XLA events."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # its million events would hide the others
@@ -169,7 +169,7 @@ def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
             wall_s = time.perf_counter() - started
         trace, text = _for_perfetto(out)
     events = json.loads(text)["traceEvents"]
-    operations = [one for one in events if "hlo_op" in one.get("args", {})]
+    operations = [event for event in events if "hlo_op" in event.get("args", {})]
     return trace, wall_s, operations
 
 
@@ -211,7 +211,7 @@ def _profile(
         stages_s=dict(clock.seconds),
         operations=[
             (*key, seconds[key], counts[key])
-            for key in sorted(seconds, key=lambda one: -seconds[one])
+            for key in sorted(seconds, key=lambda key: -seconds[key])
         ],
         kernels=dict(kernels),
     )

@@ -214,7 +214,7 @@ class Trainer:
             extra["replay"] = self._replay.state()
         else:
             extra["replay_since"] = self._replay.state_since(needs[1])
-        about = {
+        own_meta = {
             **meta,
             "train_steps": self.train_steps,
             "seed": self._config.seed,
@@ -226,7 +226,7 @@ class Trainer:
                 self.env_steps,
                 self._saved(),
                 config_json=dump_config(self._config),
-                meta=about,
+                meta=own_meta,
                 extra_files=extra,
             )
         if needs is None:

@@ -20,7 +20,7 @@ from rlcar.sim.sensors import RAYS
 from rlcar.storage import checkpoint
 from rlcar.system.console import make_console
 from rlcar.track import make_pool
-from rlcar.types import Params
+from rlcar.types import Array, Params
 from rlcar.viewing import dream_pictures
 
 _PREFIX_STEPS = 15  # observed before the first dream
@@ -32,12 +32,12 @@ _DRAWS = 8  # dreams from one belief, averaged to the model's expectation
 class Driven(NamedTuple):
     """A drive of N cars over T steps, with the model's belief at each step."""
 
-    observation: Any  # [T, N, O]
-    reward: Any  # [T, N], of the step that led to the observation
-    is_first: Any  # [T, N]
-    is_last: Any  # [T, N]
-    is_terminal: Any  # [T, N]
-    action: Any  # [T, N, A], chosen from the observation
+    observation: Array  # [T, N, O]
+    reward: Array  # [T, N], of the step that led to the observation
+    is_first: Array  # [T, N]
+    is_last: Array  # [T, N]
+    is_terminal: Array  # [T, N]
+    action: Array  # [T, N, A], chosen from the observation
     belief: Any  # a tree with leaves [T, N, ...]
 
 
@@ -138,9 +138,9 @@ def _drive(
         race_state, now, policy_carry = carry
         policy_carry, action = agent.policy.act(policy_params, policy_carry, now, key, False)
         race_state, after, _ = race.step(race_state, action)
-        seen = now.observation, now.reward, now.is_first, now.is_last, now.is_terminal
+        fields = now.observation, now.reward, now.is_first, now.is_last, now.is_terminal
         belief = support.belief_of(policy_carry)
-        return (race_state, after, policy_carry), Driven(*seen, action, belief)
+        return (race_state, after, policy_carry), Driven(*fields, action, belief)
 
     @jax.jit
     def run() -> Driven:
@@ -167,7 +167,7 @@ def _errors(
     }
     same = ~np.maximum.accumulate(real["is_first"], axis=1)  # [starts, H, N]
     dreamt = {
-        name: np.stack([getattr(one, name) for one in dreams])
+        name: np.stack([getattr(dream, name) for dream in dreams])
         for name in ("observation", "reward", "continues")
     }
     last_seen = np.stack([driven.observation[s] for s in starts])[:, None]

@@ -70,8 +70,8 @@ def _scene(
     moments = [drive[min(step, len(drive) - 1)] for drive in drives]
     first = moments[0]
     ghosts = [
-        Car(float(one.view.x_px[0]), float(one.view.y_px[0]), float(one.view.heading_deg[0]))
-        for one in moments[1:]
+        Car(float(view.x_px[0]), float(view.y_px[0]), float(view.heading_deg[0]))
+        for view in (moment.view for moment in moments[1:])
     ]
     return scene_of(
         first.time_step.observation,

@@ -120,10 +120,16 @@ def _act_request(observation: _Json) -> _Json:
             "anyOf": [{"type": "boolean"}, _list({"type": "boolean"})],
         },
     }
+    one = {
+        **observation,
+        "description": "observation of one car; in the race five ray distances / 150 px and the "
+        "speed / top speed",
+    }
+    several = {**_list(observation), "description": "observations of several cars"}
     return {
         "oneOf": [
-            _object({"observation": observation, **shared}, required=["observation"]),
-            _object({"observations": _list(observation), **shared}, required=["observations"]),
+            _object({"observation": one, **shared}, required=["observation"]),
+            _object({"observations": several, **shared}, required=["observations"]),
         ]
     }
 
@@ -144,20 +150,23 @@ def _act_answer() -> _Json:
             "description": "model: the policy's action; hold: the session's last action again; "
             "fallback: the safe action, which brakes and steers straight ahead",
         },
-        "model_version": {"type": ["integer", "null"]},
+        "model_version": {
+            "type": ["integer", "null"],
+            "description": "number of the model version that acted; null if there is none",
+        },
         "age_ms": {
             "type": "number",
             "minimum": 0,
             "description": "time in ms since the observation behind the action arrived",
         },
         "action": action,
-        "actions": _list(action),
+        "actions": {**_list(action), "description": "one action for each of several cars"},
         "session_steps": {
             "type": "integer",
             "minimum": 0,
             "description": "observations in the session's memory",
         },
-        "error": {"type": "string"},
+        "error": {"type": "string", "description": "why the answer is not the policy's action"},
     }
     return _object(properties, required=["source", "model_version", "age_ms"])
 

@@ -1,6 +1,6 @@
 """A loaded policy, and the same policy with the memory of one car."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class LoadedPolicy(NamedTuple):
     version: int | None  # None: not published, such as a save of a run
     policy: NumpyPolicy
     model: Model
-    report: dict[str, Any] | None = None
+    report: dict[str, object] | None = None
 
     @property
     def race(self) -> RaceConfig:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection
-from typing import Any
 
 from rlcar.track import make_track
 from rlcar.types import Array
@@ -13,7 +12,7 @@ from serve.live.run_follower import RunFollower
 from serve.live.viewers import Viewers
 
 
-def report_track(car: Car, seeds: range) -> dict[str, Any]:
+def report_track(car: Car, seeds: range) -> dict[str, object]:
     """Describes the road of a car, in px; sent once for each track."""
     config = car.course.config
     track = make_track(car.track_seed, config.track)
@@ -35,7 +34,7 @@ def report_track(car: Car, seeds: range) -> dict[str, Any]:
     }
 
 
-def report_state(drive: Drive, control: ManualControl, viewers: Viewers) -> dict[str, Any]:
+def report_state(drive: Drive, control: ManualControl, viewers: Viewers) -> dict[str, object]:
     """Describes who drives; changes rarely."""
     viewer = None if control.driver is None else viewers.find(control.driver)
     loaded = None if drive.policy is None else drive.policy.loaded
@@ -51,7 +50,7 @@ def report_state(drive: Drive, control: ManualControl, viewers: Viewers) -> dict
     }
 
 
-def report_stats(drive: Drive, follower: RunFollower | None) -> dict[str, Any]:
+def report_stats(drive: Drive, follower: RunFollower | None) -> dict[str, object]:
     """Returns the figures of the car, and the losses of the run if one is followed."""
     losses = [] if follower is None else follower.losses(100)
     exploration = None if follower is None else follower.last("actor/exploration_probability")

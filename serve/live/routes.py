@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -33,7 +33,7 @@ PAGE = Path(__file__).with_name("page")
 VIEWER_HEADER = "x-rlcar-viewer"  # the key that the stream's hello message gave to the page
 _DEPRECATED = {"Deprecation": "@1763683200", "Link": '</>; rel="deprecation"'}
 
-Handler = Callable[[LiveSession, Request], Awaitable[dict[str, Any]]]
+Handler = Callable[[LiveSession, Request], Awaitable[dict[str, object]]]
 T = TypeVar("T")
 
 
@@ -81,47 +81,47 @@ async def _page(request: Request) -> Response:
     return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
 
 
-async def _start(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _start(live: LiveSession, request: Request) -> dict[str, object]:
     live.start()
     return {"status": "started"}
 
 
-async def _stop(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _stop(live: LiveSession, request: Request) -> dict[str, object]:
     live.stop()
     return {"status": "stopped"}
 
 
-async def _reset(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _reset(live: LiveSession, request: Request) -> dict[str, object]:
     live.reset()
     return {"status": "reset"}
 
 
-async def _toggle(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _toggle(live: LiveSession, request: Request) -> dict[str, object]:
     return {"status": "toggled", "manual_control": live.toggle_control()}
 
 
-async def _control(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _control(live: LiveSession, request: Request) -> dict[str, object]:
     command = await _read_body(request, ControlInput)
     live.manual_control.steer(command.steering, command.throttle)
     return {"status": "ok"}
 
 
-async def _track(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _track(live: LiveSession, request: Request) -> dict[str, object]:
     command = await _read_body(request, TrackRequest)
     return {"status": "track", "seed": live.go_to_track(command.seed)}
 
 
-async def _ghost(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _ghost(live: LiveSession, request: Request) -> dict[str, object]:
     command = await _read_body(request, GhostRequest)
     return {"status": "ghost", "policy": await live.set_ghost(command.file)}
 
 
-async def _save(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _save(live: LiveSession, request: Request) -> dict[str, object]:
     command = await _read_body(request, SaveRequest)
     return {"status": "saved", "version": await live.save(command.description)}
 
 
-async def _load(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _load(live: LiveSession, request: Request) -> dict[str, object]:
     file = request.query_params.get("file", "")
     if not file:
         raise UserError("load_model needs ?file=, a version of /list_models, e.g. file=champion")
@@ -133,7 +133,7 @@ async def _load(live: LiveSession, request: Request) -> dict[str, Any]:
     return {"status": "loaded", "policy": await live.load(file)}
 
 
-async def _try(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _try(live: LiveSession, request: Request) -> dict[str, object]:
     command = await _read_body(request, TryRequest)
     policy = live.drive.policy
     if policy is None:
@@ -142,15 +142,15 @@ async def _try(live: LiveSession, request: Request) -> dict[str, Any]:
     return {"steering": steering, "throttle": throttle, "policy": policy.loaded.label}
 
 
-async def _stats(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _stats(live: LiveSession, request: Request) -> dict[str, object]:
     return live.stats()
 
 
-async def _list_models(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _list_models(live: LiveSession, request: Request) -> dict[str, object]:
     return await live.list_models()
 
 
-async def _health(live: LiveSession, request: Request) -> dict[str, Any]:
+async def _health(live: LiveSession, request: Request) -> dict[str, object]:
     return {"status": "healthy", "uptime_s": round(live.uptime_s, 1)}
 
 

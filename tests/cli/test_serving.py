@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from benchmarks.processes import free_port
+from tests.serve.live.live_page import save_run
 from tests.serve.served import publish
 
 RLCAR = Path(sys.executable).with_name("rlcar")
@@ -117,3 +118,19 @@ def test_the_realtime_lane_serves_until_it_is_told_to_stop(tmp_path):
     with _running(tmp_path, "--lane", "realtime") as url:
         answer = httpx.post(f"{url}/v1/act", json={"observation": [0.5] * 6})
         assert answer.json()["source"] == "model"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "mine")
+
+
+@pytest.mark.parametrize("options", [(), ("--page",)], ids=["alone", "with the page"])
+def test_a_named_run_is_served_and_the_champion_stays(tmp_path, run, options):
+    publish(tmp_path / "models")
+    with _running(tmp_path, str(run), "--lane", "realtime", *options) as url:
+        assert httpx.get(f"{url}/v1/models/serving").json()["version"] == 2
+        assert httpx.get(f"{url}/v1/models/champion").json()["version"] == 1
+        if options:
+            acted = httpx.post(f"{url}/try", json={"observation": [0.5] * 6}).json()
+            assert acted["policy"] == "version 2"

@@ -78,6 +78,13 @@ def test_every_route_has_a_meaning():
     assert {one.path for one in routes.routes()} == set(ROUTES)
 
 
+def test_every_field_of_the_act_route_has_a_meaning():
+    for name in ("ActRequest", "ActAnswer"):
+        found = routes.fields(name)
+        assert len(found) > 5
+        assert [field for field, schema in found if not schema.get("description")] == []
+
+
 def test_every_route_of_the_openapi_document_is_in_the_table_of_routes():
     assert routes.document()["paths"].keys() <= ROUTES.keys()
 

@@ -197,7 +197,7 @@ def test_the_table_names_every_driver_and_the_bound(laps, tracks):
     text = io.StringIO()
     scored = report({"dreamer": laps, "full_throttle": laps}, tracks, RaceConfig())
     print_table(scored, Console(file=text, width=120))
-    for word in ("dreamer", "full_throttle", "lower bound", "100.0 %"):
+    for word in ("dreamer", "full_throttle", "lower bound", "100.0  100–100"):
         assert word in text.getvalue()
 
 
