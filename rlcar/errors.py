@@ -8,9 +8,10 @@ def command(*words: object) -> str:
     return shlex.join(["rlcar", *map(str, words)])
 
 
-def reason_of(error: OSError) -> str:
-    """Returns what the operating system says, without the error number and the path."""
-    return error.strerror or str(error) or type(error).__name__
+def reason_of(error: BaseException) -> str:
+    """Returns the message of an error; of an OSError without its number and path."""
+    reason: str | None = getattr(error, "strerror", None)
+    return reason or str(error) or type(error).__name__
 
 
 class UserError(Exception):

@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from cluster.jobs.auth_token import RayToken, find_token, token_path
-from rlcar.errors import UserError
+from rlcar.errors import UserError, reason_of
 
 DEFAULT_PORT = 8265
 # Loggers of Ray's client, which log every request at INFO.
@@ -141,8 +141,7 @@ def brief(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, socket.gaierror):
         return "unknown host name"
-    message = (getattr(error, "strerror", None) or str(error)).strip()
-    line = message.splitlines()[0] if message else type(error).__name__
+    line = (reason_of(error).strip() or type(error).__name__).splitlines()[0]
     return line if line.isprintable() else "the server uses another protocol"
 
 

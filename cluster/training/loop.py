@@ -25,7 +25,7 @@ from rlcar.storage.mirror import Mirror
 from rlcar.system import heartbeat, terminal
 from rlcar.system.interrupt import TRAINING_STOPS, StopRequest
 from rlcar.system.lease import hold
-from rlcar.training.loop import Outcome
+from rlcar.training.loop import TrainingOutcome
 from rlcar.training.rollback import roll_back
 from rlcar.types import Evaluation, Params
 
@@ -41,7 +41,7 @@ def train(
     folder: Path,
     resume: checkpoint.Save | None = None,
     on_evaluated: EvaluationListener | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
     A learner that is lost is replaced by one that continues from the newest checkpoint. After a
@@ -118,7 +118,7 @@ class _FleetTraining:
     def __post_init__(self) -> None:
         self.lag = LagLimit(self.cluster.max_policy_lag_updates)
 
-    def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+    def run(self, config: Config, resume: checkpoint.Save | None) -> TrainingOutcome:
         """Runs one leg after another; each begins at a checkpoint with a new learner."""
         checkpoints = self.folder / "checkpoints"
         while True:
@@ -131,7 +131,7 @@ class _FleetTraining:
                 resume = checkpoint.latest_sound(checkpoints)
             self.fleet.stop_starting()
 
-    def _run_leg(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+    def _run_leg(self, config: Config, resume: checkpoint.Save | None) -> TrainingOutcome:
         watcher = PrometheusWatcher(self.folder.name)
         with LearnerHandle(config, self.cluster, resume, self.fleet.count_lost) as learner:
             self.fleet.start()
@@ -152,7 +152,7 @@ class _FleetTraining:
                 run.log(learner.env_steps, learner.train_steps)
                 learner.save(run.checkpoints.resolve(), run.meta())
                 run.saved()
-                return Outcome(run.summary(learner.env_steps), bool(self.stop))
+                return TrainingOutcome(run.summary(learner.env_steps), bool(self.stop))
 
     def _hand_over_blocks(self, learner: LearnerHandle, run: Run) -> None:
         """Hands finished blocks to the learner, as many as it has room for."""

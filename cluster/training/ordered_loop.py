@@ -20,7 +20,7 @@ from rlcar.runs.run import EvaluationListener, Run
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system.interrupt import StopRequest
-from rlcar.training.loop import Outcome
+from rlcar.training.loop import TrainingOutcome
 from rlcar.training.rollback import roll_back
 from rlcar.types import Evaluation, Params
 
@@ -48,7 +48,7 @@ class OrderedTraining:
     mirror: Mirror
     on_evaluated: EvaluationListener | None
 
-    def run(self, config: Config, resume: checkpoint.Save | None) -> Outcome:
+    def run(self, config: Config, resume: checkpoint.Save | None) -> TrainingOutcome:
         """Trains until `config.training.env_steps`, or until it is asked to stop."""
         restart_id = resume.env_steps if resume else 0  # differs from that of every earlier command
         try:
@@ -68,7 +68,7 @@ class OrderedTraining:
                         raise UserError(self._stopped(str(loss))) from loss
                     run.log(learner.env_steps, learner.train_steps)
                     self._save(learner, run)
-                    return Outcome(run.summary(learner.env_steps), bool(self.stop))
+                    return TrainingOutcome(run.summary(learner.env_steps), bool(self.stop))
         except NonFiniteError as error:
             roll_back(error, config, self.folder / "checkpoints")  # raises, with the reason
             raise

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from rlcar.registry import Registry
     from rlcar.storage.checkpoint import Save
     from rlcar.system.lease import Lease
-    from rlcar.training.loop import Outcome
+    from rlcar.training.loop import TrainingOutcome
 
-    Train = Callable[[Config, Path, Save | None], Outcome]
+    Train = Callable[[Config, Path, Save | None], TrainingOutcome]
 
 
 class _Choice(NamedTuple):

@@ -77,5 +77,5 @@ def _read(path: Path, limit_bytes: int) -> bytes:
     try:
         return read_regular(path, limit_bytes, follow_links=False)
     except (OSError, ValueError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else error
+        reason = reason_of(error)
         raise RegistryError(f"cannot read {path}: {reason}") from None

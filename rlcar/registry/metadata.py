@@ -37,7 +37,7 @@ Tree = Annotated[dict[str, Any], pydantic.AfterValidator(_texts_are_printable)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class Laps(Section):
+class LapResults(Section):
     """Results of an evaluation, as in report.json."""
 
     track_set: Text
@@ -80,7 +80,7 @@ class Metadata(Section):
     observation: list[Entry]
     action: list[Entry]
     normaliser: dict[Literal["epsilon", "limit"], Signed] | None  # of the arrays moments.*
-    laps: Laps | None
+    laps: LapResults | None
     lineage: Lineage
 
 

@@ -208,10 +208,10 @@ class Storage:
         except (OSError, pyarrow.ArrowException) as error:
             raise StorageError(_explain(self._url, self._location, error)) from error
 
-    def _list(self, path: str) -> list[Any]:
+    def _list(self, path: str) -> list[fs.FileInfo]:
         return self._files.get_file_info(fs.FileSelector(path, allow_not_found=True))
 
-    def _saves(self, path: str) -> dict[str, Any]:
+    def _saves(self, path: str) -> dict[str, fs.FileInfo]:
         """Maps each complete save's name to the file info of its DONE."""
         names = [
             entry.base_name

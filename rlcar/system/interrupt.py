@@ -4,8 +4,8 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 TRAINING_STOPS = (
     "stopping after the current train steps, with a checkpoint; press Ctrl-C again to stop at once "
@@ -20,7 +20,7 @@ class StopRequest:
         """`message` is printed at the first signal, because the loop may poll only later."""
         self._asked = False
         self._message = message
-        self._previous: dict[int, Any] = {}
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __bool__(self) -> bool:
         return self._asked

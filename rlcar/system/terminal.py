@@ -11,18 +11,23 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from rlcar.errors import reason_of
 
 LOG = "output.log"  # in a run's folder: what a training prints after its output is closed
 EXIT_CODE = 128 + signal.SIGPIPE  # of commands that do nothing but print
 
 
+_Text = IO[str] | io.TextIOBase
+
+
 class _Stream:
     """Writes to a stream; after that is closed, to a log or nowhere, or ends the process."""
 
-    def __init__(self, stream: Any):
+    def __init__(self, stream: _Text):
         self._stream = stream
         self._lock = threading.RLock()
         self._is_lost = False
@@ -33,7 +38,7 @@ class _Stream:
         """Writes to the stream; replaces one that was closed."""
         return self._safely("write", text) or 0
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         """Writes to the stream; replaces one that was closed."""
         self.write("".join(lines))
 
@@ -77,13 +82,13 @@ class _Stream:
             with contextlib.suppress(OSError):
                 self._stream.close()
         self._stream = _open_log(self.logs[-1]) if self.logs and not was_lost else _NullStream()
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = reason_of(error)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError):
             self._stream.write(f"{now}: the output was closed ({reason}) and goes on here\n")
 
 
-def _point_to_dev_null(stream: Any) -> None:
+def _point_to_dev_null(stream: _Text) -> None:
     """Points a stream's descriptor to /dev/null, for buffered output and for compiled code."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = stream.fileno()
@@ -92,7 +97,7 @@ def _point_to_dev_null(stream: Any) -> None:
         os.close(null)
 
 
-def _open_log(path: Path) -> Any:
+def _open_log(path: Path) -> _Text:
     try:
         return path.open("a", encoding="utf-8", errors="replace", buffering=1)
     except OSError:

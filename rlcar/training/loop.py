@@ -21,7 +21,7 @@ from rlcar.training.trainer import Trainer, check_replay_memory
 from rlcar.types import Policy
 
 
-class Outcome(NamedTuple):
+class TrainingOutcome(NamedTuple):
     """Result of a training."""
 
     summary: dict[str, float | None]
@@ -33,7 +33,7 @@ def train(
     folder: Path,
     resume: checkpoint.Save | None = None,
     on_evaluated: EvaluationListener | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Trains until `config.training.env_steps`, Ctrl-C or SIGTERM.
 
     The signals end the loop after the current train steps, with a checkpoint. Raises
@@ -64,7 +64,7 @@ def _train(
     stop: StopRequest,
     mirror: Mirror,
     on_evaluated: EvaluationListener | None,
-) -> Outcome:
+) -> TrainingOutcome:
     with heartbeat.stage("starting"):
         spec = spec_of(config)
         agent = make_agent(config, spec)
@@ -110,7 +110,7 @@ def _train(
                 _save(trainer, rollout, run)
         run.log(trainer.env_steps, trainer.train_steps)
         _save(trainer, rollout, run)
-        return Outcome(run.summary(trainer.env_steps), bool(stop))
+        return TrainingOutcome(run.summary(trainer.env_steps), bool(stop))
 
 
 def _save(trainer: Trainer, rollout: EnvironmentRollout, run: Run) -> None:

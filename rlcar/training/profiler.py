@@ -156,7 +156,7 @@ class _Clock:
         self.seconds[name] += time.perf_counter() - started
 
 
-def _traced(out: Path, clock: _Clock, work: Callable[[], Any]) -> _Traced:
+def _traced(out: Path, clock: _Clock, work: Callable[[], None]) -> _Traced:
     """Runs `work` under the tracer; returns the trace, the wall time and the XLA events."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # its million events would hide the others

@@ -20,7 +20,7 @@ from rlcar.sim.sensors import RAYS
 from rlcar.storage import checkpoint
 from rlcar.system.console import make_console
 from rlcar.track import make_pool
-from rlcar.types import Params
+from rlcar.types import Array, Params
 from rlcar.viewing import dream_pictures
 
 _PREFIX_STEPS = 15  # observed before the first dream
@@ -32,12 +32,12 @@ _DRAWS = 8  # dreams from one belief, averaged to the model's expectation
 class Driven(NamedTuple):
     """A drive of N cars over T steps, with the model's belief at each step."""
 
-    observation: Any  # [T, N, O]
-    reward: Any  # [T, N], of the step that led to the observation
-    is_first: Any  # [T, N]
-    is_last: Any  # [T, N]
-    is_terminal: Any  # [T, N]
-    action: Any  # [T, N, A], chosen from the observation
+    observation: Array  # [T, N, O]
+    reward: Array  # [T, N], of the step that led to the observation
+    is_first: Array  # [T, N]
+    is_last: Array  # [T, N]
+    is_terminal: Array  # [T, N]
+    action: Array  # [T, N, A], chosen from the observation
     belief: Any  # a tree with leaves [T, N, ...]
 
 

@@ -1,4 +1,4 @@
-"""Cars that ask 100 times a second whether they are answered or not, and what they were told."""
+"""Cars that send 100 requests a second, answered or not, and record the answers."""
 
 import asyncio
 import time
@@ -24,12 +24,12 @@ class Told(NamedTuple):
 async def ask_open_loop(
     url: str, per_s: float, sessions: int, is_over: Callable[[], bool], told: list[Told]
 ) -> None:
-    """Sends a request every 1 / `per_s` seconds, never waiting for the last; none is repeated.
+    """Sends a request every 1 / `per_s` seconds, without waiting for answers; none is repeated.
 
     The answers are added to `told` as they come, for other threads to look at.
     """
     rng = np.random.default_rng(0)
-    heard: dict[str, int] = {}  # what each car says it heard last, as the SDK does
+    heard: dict[str, int] = {}  # the last version of each car, which it sends like the SDK
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=sessions)
 
     async def ask(web: httpx.AsyncClient, number: int) -> None:
@@ -66,7 +66,7 @@ async def ask_open_loop(
 
 
 def flips(told: list[Told]) -> list[tuple[Told, Told]]:
-    """Answers with an older version than one that the same car had heard before it asked."""
+    """Returns answers with an older version than the same car had received before its request."""
     found = []
     for session in {one.session for one in told}:
         own = [one for one in told if one.session == session]

@@ -1,4 +1,4 @@
-"""A program for test_ray_lane.py: serves on a Ray of its own, and redeploys for each line it reads.
+"""A program for test_ray_serve.py: serves on its own Ray and redeploys for each line it reads.
 
 python -m tests.serve.ray_server REGISTRY PORT
 """

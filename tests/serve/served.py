@@ -1,4 +1,4 @@
-"""Real versions with drawn weights, and real servers: in a thread, or as the program itself."""
+"""Real versions with random weights, and real servers: in a thread, or as the program itself."""
 
 import contextlib
 import os
@@ -54,12 +54,12 @@ def damage(folder: Path, number: int) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn in a thread of this process; its port is the kernel's choice."""
+    """uvicorn in a thread of this process; the kernel chooses the port."""
 
     port: int
 
     def install_signal_handlers(self) -> None:
-        """A thread has none."""
+        """Does nothing: a thread cannot have signal handlers."""
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def serving(folder: Path, **settings: Any) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def serving_settings(settings: ServeSettings, **options: Any) -> Iterator[Server]:
-    """As `serving`, of settings that exist already."""
+    """Does the same as `serving`, with given settings."""
     with running(uvicorn_config(settings, **options)) as server:
         yield server
 

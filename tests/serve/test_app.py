@@ -1,4 +1,4 @@
-"""The whole application under uvicorn, asked over HTTP."""
+"""The whole application under uvicorn, tested over HTTP."""
 
 import gzip
 import json
@@ -190,7 +190,7 @@ def test_a_damaged_champion_is_never_swapped_in(tmp_path, caplog):
     publish(folder, seed=1)
     with serving(folder) as server, _client(server) as web:
         number = publish(folder, seed=2, alias=None)
-        # Promoted while it was sound, damaged before anybody read it.
+        # It was promoted while it was sound, and damaged before the server read it.
         sound = shutil.copytree(folder, tmp_path / "sound")
         Registry(sound).promote(number)
         damage(folder, number)

@@ -1,4 +1,4 @@
-"""`WS /v1/drive`: in binary and in JSON, for those who keep to it and for those who do not."""
+"""`WS /v1/drive` in binary and JSON, with valid and invalid frames."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_binary_and_json_frames_drive_the_same_car(server):
     assert binary.source == text["source"] == "model"
     np.testing.assert_allclose(binary.actions[0], text["action"], atol=1e-6)
     assert binary.model_version == text["model_version"] == 1
-    # The first frame of an episode forgets, but is counted on.
+    # The first frame of an episode resets the memory, but not the count of frames.
     assert [binary.session_steps, text["session_steps"]] == [1, 2]
 
 
@@ -131,7 +131,7 @@ def test_a_bad_frame_gets_the_safe_action_and_the_line_drives_on(server, name):
 
 
 def _closed(line):
-    """The code with which the other side ends the connection, after whatever it still says."""
+    """Returns the close code of the connection, after reading the remaining messages."""
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         try:

@@ -15,7 +15,7 @@ from rlcar.evaluation import run_report as evaluate_run_module
 from rlcar.settings.section import Section
 from rlcar.sim import SPEC
 from rlcar.training import loop as train_module
-from rlcar.training.loop import Outcome, train
+from rlcar.training.loop import TrainingOutcome, train
 
 BLOCK = 128  # env steps
 SETTINGS = (
@@ -57,7 +57,7 @@ def compiled_once() -> Iterator[None]:
 
 
 @functools.cache
-def trained() -> tuple[Path, Outcome]:
+def trained() -> tuple[Path, TrainingOutcome]:
     """Returns the folder of a complete run, which no test may change, and its outcome."""
     root = tempfile.mkdtemp(prefix="rlcar-test-")
     atexit.register(shutil.rmtree, root, ignore_errors=True)

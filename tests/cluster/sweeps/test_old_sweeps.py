@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray import tune
 
 from cluster.sweeps import tune_parts
 from cluster.sweeps.old_modules import old_module_names
@@ -18,6 +19,10 @@ from rlcar.runs.metrics_file import read_metrics
 
 OLD = Path(__file__).parents[2] / "golden" / "formats" / "sweep"
 RUNNING_TRIAL = "b05b418b"  # Tune's id of trial 002
+
+
+def train_nothing(config):
+    pass
 
 
 def restored_search(folder):
@@ -31,6 +36,7 @@ def restored_search(folder):
 # Ray announces a future default; nothing here asks for a GPU.
 @pytest.mark.filterwarnings("ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning")
 def test_the_search_of_an_old_sweep_is_restored_and_creates_the_trial_that_had_not_begun(tmp_path):
+    tune.register_trainable("run_trial", train_nothing)
     with old_module_names():
         search = restored_search(tmp_path)
     assert search.next_trial() is None  # only one trial at a time: 002 is not done

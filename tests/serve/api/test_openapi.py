@@ -1,4 +1,4 @@
-"""The document is true: 500 requests made from it, good and bad, under every check there is."""
+"""500 generated requests, valid and invalid, are answered as the OpenAPI document describes."""
 
 import httpx
 import pytest
@@ -15,7 +15,7 @@ from tests.serve.served import publish, serving
 def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry") / "models"
     publish(folder, seed=1)
-    default = make_settings().deadline_ms  # which the document tells
+    default = make_settings().deadline_ms  # which the document contains
     with serving(folder, requests_per_s=1e6, deadline_ms=default) as server:
         yield f"http://127.0.0.1:{server.port}"
 
@@ -46,7 +46,7 @@ def _test_of(operation):
     def every_request_is_answered_as_the_document_says(case, url):
         body = case.body if isinstance(case.body, dict) else {}
         if isinstance(body.get("is_first"), list):
-            # That two lists are as long is what a schema cannot say.
+            # A schema cannot require that two lists have the same length.
             cars = body.get("observations", [None])
             assume(not isinstance(cars, list) or len(body["is_first"]) == len(cars))
         case.call_and_validate(base_url=url)
@@ -54,6 +54,6 @@ def _test_of(operation):
     return every_request_is_answered_as_the_document_says
 
 
-# A function for each: the tests of one function share an id, of which pytest-xdist runs one.
+# One function for each: the tests of one function share an id, and pytest-xdist runs only one.
 for one in schema.get_all_operations():
     globals()[f"test_{one.ok().label}"] = _test_of(one.ok())

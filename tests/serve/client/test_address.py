@@ -1,4 +1,4 @@
-"""Where the SDK connects to, and whom it tells its token."""
+"""The server to which the SDK connects, and the servers that receive its token."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ SECRET = "rlcar_car_secret"
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A key and a certificate that nobody but itself vouches for, in one file."""
+    """A key and a self-signed certificate, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
@@ -52,7 +52,7 @@ def certificate(tmp_path_factory):
 
 @contextlib.contextmanager
 def _listening(answer=b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", tls=None):
-    """A server that answers every request alike; yields its port and all that it was told."""
+    """A server with one fixed answer; yields its port and the requests that it received."""
     told, lines = [], []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -82,7 +82,7 @@ def _listening(answer=b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", tl
 
 @pytest.mark.parametrize("websocket", [False, True])
 @pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
-def test_a_server_that_cannot_prove_its_name_is_told_nothing(certificate, scheme, websocket):
+def test_a_server_that_cannot_prove_its_name_receives_nothing(certificate, scheme, websocket):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate)
     with _listening(tls=tls) as (port, told):
@@ -154,7 +154,7 @@ def test_a_path_in_front_and_the_sessions_name_reach_the_server_as_they_are(webs
 
 
 def test_sessions_whose_names_look_alike_in_an_address_are_different_ones(served_url):
-    """Of `car&1` and `car&2` an address that is not escaped shows `car` alone."""
+    """Without escaping, the addresses of `car&1` and `car&2` would both name `car`."""
     for name in ("car&1", "car&2", "car#1", "a b", "a%20b", "a+b", "car"):
         with DriveClient(served_url, websocket=True, session=name, timeout_ms=10_000) as car:
             assert car.act(SEEN).source == "model"
@@ -236,7 +236,7 @@ def test_a_timeout_that_is_no_time_is_refused(timeout_ms):
 
 @pytest.mark.parametrize("websocket", [False, True])
 def test_answers_that_fit_no_car_are_no_answers(websocket):
-    """What is not a policy server says is not acted upon, and raises nothing."""
+    """The answers of other servers cause no action and no error."""
     bodies = ['{"source":"model","model_version":1,"age_ms":0}', "[]", "x", "{}", '{"actions":[]}']
     bodies += [bodies[0][:-1] + f',"actions":{rows}}}' for rows in ("[[0]]", "[[0,0],[0,0]]", "[]")]
     for body in bodies:
@@ -272,7 +272,7 @@ def test_observations_that_are_no_readings_are_answered_with_the_brake(served):
 def test_a_client_of_one_loop_drives_in_another(served):
     url = f"http://127.0.0.1:{served.port}"
     assert _drive_in_three_loops(url) == ["model"] * 3
-    # The sockets that the client has left open must go while this test's filter is in force: a
+    # The sockets that the client left open must be collected while this test's filter applies: a
     # collection during a later test would report them there.
     gc.collect()
 

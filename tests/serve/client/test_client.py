@@ -1,4 +1,4 @@
-"""The SDK against a real server: one that answers, is slow, goes, comes back, or says no."""
+"""The SDK against a real server that answers, is slow, stops, returns or refuses."""
 
 import asyncio
 import socket
@@ -122,7 +122,7 @@ def test_a_bad_observation_is_answered_with_an_action_and_a_reason(url):
             assert car.act(SEEN).source == "model"
 
 
-def test_a_token_opens_the_door_and_its_lack_is_said(models, tmp_path):
+def test_a_token_gives_access_and_a_missing_one_is_an_error(models, tmp_path):
     store = TokenStore(tmp_path / "tokens.json")
     secret = store.create("car", ["act", "read"])
     with serving(models, auth=True, tokens=store.path) as server:

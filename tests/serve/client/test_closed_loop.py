@@ -1,4 +1,4 @@
-"""Driving through the network is driving: the same laps as in the simulator's own process."""
+"""Driving over the network gives the same laps as in the simulator's own process."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ TRACKS = tuple(range(20_000, 20_008))
 
 
 def _in_process(policy):
-    """The same NumPy policy without a network between."""
+    """The same NumPy policy, without the network."""
     memory = {"state": policy.initial_state(len(TRACKS))}
 
     def ask(observation, is_first):

@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 
 SEEN = np.array([0.5, 0.6, 0.9, 0.5, 0.4, 0.2], np.float32)
 BRAKE = [[0.0, -1.0]]
-PATIENCE_S = 60.0  # of programs that must end, and would hang for ever
+PATIENCE_S = 60.0  # for programs that must end
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,13 @@ def url(tmp_path_factory):
 
 @pytest.fixture
 def silent():
-    """The address of a server that takes connections and says nothing."""
+    """The address of a server that accepts connections and does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def _run(program, *arguments):
-    """Runs a program of its own, for which forking is safe; returns what it prints."""
+    """Runs a separate program, in which forking is safe; returns its output."""
     head = "import os, sys, time\nfrom serve.client.client import DriveClient, AsyncDriveClient\n"
     root = str(Path(__file__).parents[3])
     command = [sys.executable, "-c", f"{head}SEEN = [0.5] * 6\n{program}", *arguments]
@@ -55,7 +55,7 @@ def _run(program, *arguments):
         try:
             output, errors = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with what it has forked
+            os.killpg(process.pid, signal.SIGKILL)  # with its forked children
             raise
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -91,7 +91,7 @@ def test_a_forked_process_waits_no_longer_than_the_timeout(silent, way):
 
 
 def test_asking_imports_nothing(url):
-    """A process that is forked while another thread imports waits for ever where it imports too."""
+    """A process forked during another thread's import deadlocks at its own next import."""
     program = """
 url = sys.argv[1].replace("127.0.0.1", "localhost")
 cars = [DriveClient(where, websocket=way, timeout_ms=10_000)
@@ -274,11 +274,11 @@ def test_close_lets_those_go_who_wait(silent):
     assert [reply.source for reply in replies] == ["fallback"]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # what has died closes nothing
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed thread closes nothing
 @pytest.mark.parametrize("websocket", [False, True])
 def test_a_thread_that_has_died_is_replaced(url, websocket):
     _act_with_a_dead_thread(url, websocket)
-    gc.collect()  # While this test's filter is in force.
+    gc.collect()  # while this test's filter applies
 
 
 def _act_with_a_dead_thread(url, websocket):

@@ -1,4 +1,4 @@
-"""Which scope each route needs: every route of the whole application, asked in odd ways."""
+"""The scope that each route needs: every route of the application, requested in unusual ways."""
 
 import asyncio
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from serve.settings import make_settings
 from tests.serve.live.live_page import paged
 from tests.serve.served import publish
 
-# What is put behind a path: a router, a proxy or a log may take it for the path without it.
+# Suffixes of a path: a router, a proxy or a log may treat the result like the path without them.
 ODD = [
     *(chr(code) for code in range(0x20)),
     *("\x7f", "\x85", "\xa0", "\xad", "\u200b", "\u2028", "\u2029", "\ufeff", "\ud800", "\ufffd"),
@@ -47,7 +47,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
 
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory):
-    """Every route there is, by the name that it must have in the table."""
+    """Every route, by the name that it must have in the table."""
     folder = tmp_path_factory.mktemp("registry")
     page = live_routes(open_live(folder))
     application = Application(make_settings(registry=str(folder)), page)
@@ -69,7 +69,7 @@ def secrets(store):
 
 
 def test_every_route_declares_its_scope_and_no_other_is_declared(routes):
-    # `/v1/act` alone is answered before the router.
+    # Only `/v1/act` is answered before the router.
     assert {*routes, "/v1/act"} == set(ROUTES)
     for name, route in routes.items():
         assert ROUTES[name].is_socket == isinstance(route, WebSocketRoute), name
@@ -126,7 +126,7 @@ def test_what_is_not_declared_is_not_there(kind, path):
 
 
 class _Reached:
-    """Stands where the application does, and notes which requests the guard let through."""
+    """Replaces the application, and records the requests that the guard passed on."""
 
     def __init__(self):
         self.scopes = []
@@ -136,7 +136,7 @@ class _Reached:
 
 
 async def _ask(guard, kind, method, path, secret):
-    """Asks the guard as uvicorn would; returns the status with which it refuses, or None."""
+    """Calls the guard like uvicorn; returns the status of its refusal, or None."""
     headers = [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {secret}".encode())]
     raw = quote(path.encode("utf-8", "surrogatepass")).encode()
     scope = {"type": kind, "path": path, "raw_path": raw, "headers": headers, "root_path": ""}
@@ -160,7 +160,7 @@ def _ways():
 
 
 def test_no_odd_path_is_accepted_with_a_token_that_lacks_the_scope(routes, store, secrets):
-    """Whatever the guard lets through, the router must not lead to a route of another scope."""
+    """The router must not lead a request that passed the guard to a route of another scope."""
     reached = _Reached()
     settings = make_settings(auth=True, tokens=store.path, requests_per_s=1e9, changes_per_s=1e9)
     guard = Security(reached, settings)
@@ -190,7 +190,7 @@ def test_no_odd_path_is_accepted_with_a_token_that_lacks_the_scope(routes, store
 
 
 def _routed(routes, scope):
-    """Where Starlette's own router would lead, and the one path that does not go through it."""
+    """Returns the route of Starlette's router, or the one path that does not use it."""
     if scope["type"] == "http" and scope["path"] == "/v1/act":
         return ["/v1/act"]
     return [name for name, route in routes.items() if route.matches(scope)[0] != Match.NONE]

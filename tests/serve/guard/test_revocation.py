@@ -1,4 +1,4 @@
-"""A login that ends, ends its open connections too, those that are idle or do not read as well."""
+"""The end of a login ends its open connections, also those that are idle or do not read."""
 
 import itertools
 import socket
@@ -69,7 +69,7 @@ ENDS = [_revoke, _expire, _rotate, _take_a_scope]
 
 @pytest.fixture
 def make(page, store, clock):
-    """Makes a token and returns its name and secret; the server knows it at once."""
+    """Makes a token that the server knows at once; returns its name and secret."""
     names = itertools.count()
 
     def made(*scopes, expires_s=1000.0):
@@ -88,7 +88,7 @@ def _open(page, path, secret, **options):
 
 
 def _close_code(line, talk=None):
-    """Reads, or talks, until the other side closes; returns its code."""
+    """Reads or sends until the server closes the connection; returns the close code."""
     deadline_s = time.monotonic() + PATIENCE_S
     try:
         while time.monotonic() < deadline_s:
@@ -120,7 +120,7 @@ def test_an_idle_car_is_cut_off_and_others_drive_on(page, store, clock, make, en
         end(store, name, clock)
         assert _close_code(line) == 1008
         assert _drives(honest)
-    if end is _take_a_scope:  # what is left of it opens a connection anew
+    if end is _take_a_scope:  # the remaining scopes still open a new connection
         with _open(page, "/v1/drive", secret) as line:
             assert _drives(line)
     else:
@@ -147,7 +147,7 @@ def test_a_viewer_who_only_listens_is_cut_off(page, store, clock, make, end):
     wait_until(lambda: len(page.live.viewers) == 0)
 
 
-def test_a_viewer_who_lost_the_wheels_scope_loses_the_wheel(page, store, make):
+def test_a_viewer_who_lost_the_scope_drive_loses_control(page, store, make):
     name, secret = make("read", "drive")
     with _open(page, "/live", secret) as line:
         line.send('{"type": "take"}')

@@ -1,4 +1,4 @@
-"""The guard alone, around the smallest application that says who asked and what came."""
+"""The guard alone, around a minimal application that returns the sender and the body."""
 
 import asyncio
 import base64
@@ -167,7 +167,7 @@ def test_another_sites_page_changes_nothing_with_any_method(method, path):
 
 @pytest.mark.parametrize("path", CHANGING)
 def test_where_browsers_do_not_say_who_asks_a_get_changes_nothing(path):
-    """Sec-Fetch-Site is sent to https addresses and to the visitor's own machine alone."""
+    """Browsers send Sec-Fetch-Site only to https addresses and to the visitor's own machine."""
     headers = {"host": "car.example"}
     for settings, status in (
         ({"host": "0.0.0.0", "allow_anonymous": True}, 405),
@@ -260,7 +260,7 @@ def test_too_many_at_once_are_asked_to_come_again():
     ("forwarded", "client"),
     [
         ("1.1.1.1", "1.1.1.1"),
-        ("2.2.2.2, 1.1.1.1", "1.1.1.1"),  # whatever a client says comes before
+        ("2.2.2.2, 1.1.1.1", "1.1.1.1"),  # addresses that a client adds come before it
         ("2.2.2.2, 1.1.1.1, 10.0.0.7", "1.1.1.1"),
         ("2.2.2.2,1.1.1.1 , 10.0.0.7,fd00::1", "1.1.1.1"),
         ("10.0.0.8, 10.0.0.7", "10.0.0.8"),

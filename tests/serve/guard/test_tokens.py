@@ -14,7 +14,7 @@ def store(tmp_path, clock):
     return TokenStore(tmp_path / "tokens.json", clock)
 
 
-def test_a_secret_is_told_once_and_never_kept(store):
+def test_a_secret_is_returned_once_and_never_stored(store):
     secret = store.create("car-7", ["act"])
     text = store.path.read_text()
     assert secret not in text
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_read_for_a_while_lets_nobody_out(store, caplog):
     secret = store.create("car", ["act"])
     assert store.check(secret)
     kept = store.path.rename(store.path.with_suffix(".kept"))
-    store.path.mkdir()  # the superuser reads everything but a folder
+    store.path.mkdir()  # the superuser can read any file, but not a folder as a file
     store._looked_s = -1.0
     assert store.check(secret)
     assert "the tokens read before stay valid" in caplog.text

@@ -15,10 +15,10 @@ from benchmarks.watched_server import serving
 from tests.serve.served import publish
 from tests.support.waiting import wait_until
 
-SECONDS = {"slow_readers": 5.0}  # these come one after the other; other attacks take 1.5 s
+SECONDS = {"slow_readers": 5.0}  # these connect one after the other; other attacks take 1.5 s
 RECOVERY_S, STALL_MS, MORE_FILES = 10.0, 1000.0, 16
 MEMORY_MB = {"realtime": 100.0, "ray": 100.0, "direct": 300.0}
-# The longest deadline that there is, as the tests of a busy machine wait for their turn too.
+# The longest allowed deadline, because tests on a busy machine wait for the processor too.
 PATIENT = ("--set", "deadline_ms=1000")
 LANES = ["realtime", "direct", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.long])]
 
@@ -41,7 +41,7 @@ def test_honest_clients_are_served_during_an_attack_and_memory_is_bounded(attack
     lane, server, _ = attacked
     if lane == "ray" and needs_page(name):
         pytest.skip("the Ray lane has no page")
-    # The attackers' priority is the usual one: beside other tests a lower one would disarm them.
+    # The attackers run at normal priority: beside other tests a lower one would weaken them.
     found = asyncio.run(
         measure(
             server,

@@ -1,4 +1,4 @@
-"""What no client should send, on a raw socket: answered 4xx or hung up on, never 5xx, no hang."""
+"""Invalid HTTP on a raw socket gets a 4xx answer or a closed connection, never a 5xx or a hang."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def _chunked(*chunks):
 
 
 HANGS_UP = 0  # the connection may end without an answer
-# name -> (bytes, the statuses that are right)
+# name -> (bytes, the allowed statuses)
 CASES = {
     "not HTTP": (b"hello\r\n\r\n", {400}),
     "binary noise": (bytes(range(256)) * 4, {400}),
@@ -152,7 +152,7 @@ def server(request, tmp_path_factory):
 
 
 def _send(server, data):
-    """Sends, ends sending, and returns all that comes back until the other side hangs up."""
+    """Sends, shuts down writing, and returns the answer until the server closes the connection."""
     received = b""
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as line:
         try:
@@ -162,7 +162,7 @@ def _send(server, data):
                 received += chunk
         except OSError as error:
             if isinstance(error, TimeoutError):
-                raise  # it may refuse to read on, or hang up, but not leave us waiting
+                raise  # the server may stop reading or close, but must not let the client wait
     return received
 
 

@@ -1,4 +1,4 @@
-"""HAProxy in front of the real-time lane: its configuration, and its life."""
+"""HAProxy in front of the real-time lane: its configuration and its process."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ def _fronts(server):
     """Returns the process numbers of the server's HAProxy."""
     found = []
     for thread in os.listdir(f"/proc/{server.process.pid}/task"):
-        with contextlib.suppress(OSError):  # A thread or process may end while we look.
+        with contextlib.suppress(OSError):  # a thread or process may end meanwhile
             for pid in (
                 Path(f"/proc/{server.process.pid}/task/{thread}/children").read_text().split()
             ):
@@ -113,7 +113,7 @@ def test_the_sdk_drives_through_haproxy(models, server, websocket):
 
 
 def _session_steps(server, address, forwarded=None):
-    """Sends one observation; returns how many of them the session of that client has had."""
+    """Sends one observation; returns the number of observations in that client's session."""
     headers = {} if forwarded is None else {"x-forwarded-for": forwarded, "x-real-ip": forwarded}
     with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as web:
         body = {"observation": SEEN, "session": "own"}
@@ -175,7 +175,7 @@ def test_a_body_left_unread_does_not_keep_the_connection(server):
         start_s = time.monotonic()
         while line.recv(4096):
             pass
-        assert time.monotonic() - start_s < 8.0  # The body has 5 s to come.
+        assert time.monotonic() - start_s < 8.0  # the body must arrive within 5 s
 
 
 def test_http_2_is_not_spoken(server):
@@ -235,7 +235,7 @@ def test_haproxy_is_started_again_when_it_dies(server):
     (before,) = _fronts(server)
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: _fronts(server) not in ([], [before]))
-    # The kernel kept the clients that came in between.
+    # The kernel queued the clients that connected in between.
     assert httpx.get(f"{server.url}/health/ready").status_code == 200
 
 
@@ -263,7 +263,7 @@ def test_the_server_stops_in_time_with_open_connections(models):
 
 @pytest.mark.parametrize("options", [[], ["--direct"]])
 def test_a_second_ctrl_c_is_no_traceback(models, options):
-    with program(models, *options) as server:  # It looks for one at the end.
+    with program(models, *options) as server:  # port 0 takes a free one
         server.process.send_signal(signal.SIGINT)
         time.sleep(0.02)
         server.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The Ray Serve lane: a real HAProxy, a real replica, models and code replaced under load."""
+"""The Ray Serve lane with a real HAProxy and replica; models and code are replaced under load."""
 
 import asyncio
 import os
@@ -72,14 +72,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
     port = free_port()
-    # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
+    # Unix sockets allow 107 bytes of path: pytest's own folders have longer paths.
     with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as ray:
         environment = os.environ | {
             "RAY_AUTH_MODE": "disabled",
             "RAY_TMPDIR": ray,
             "HOME": str(tmp_path_factory.mktemp("home")),
             "JAX_PLATFORMS": "cpu",
-            # As serve/lanes/ray_serve.py has it, but not as patient.
+            # As in serve/lanes/ray_serve.py, with shorter timeouts.
             "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": ENVIRONMENT[
                 "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"
             ].replace("10s", "1s"),

@@ -1,4 +1,4 @@
-"""How the Ray lane ends: soon, with an answer to every open request, whatever signals come."""
+"""The Ray lane stops soon and answers every open request, whatever signals arrive."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ def _lane(tmp_path):
     """`rlcar serve`, as a person starts it; yields the process, its port and its output's path."""
     publish(tmp_path / "models")
     port = free_port()
-    # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
+    # Unix sockets allow 107 bytes of path: pytest's own folders have longer paths.
     with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as ray:
         environment = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": ray, "JAX_PLATFORMS": "cpu"}
         environment |= {"HOME": str(tmp_path), "RLCAR_REGISTRY": str(tmp_path / "models")}

@@ -1,4 +1,4 @@
-"""A run that was begun and saved but not trained, and the live page on a port of this machine."""
+"""A run that was saved at its start, and the live page on a port of this machine."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.support.tiny_run import make_tiny_config, tiny_agent
 
 
 def save_run(folder: Path, env_steps: int = 128) -> Path:
-    """Leaves what a training leaves that was stopped at its first step, or adds another save."""
+    """Writes the run of a training that was stopped at its first step, or adds another save."""
     config = make_tiny_config()
     trainer = Trainer(config, SPEC, tiny_agent(config))
     trainer.env_steps = env_steps
@@ -41,7 +41,7 @@ class Page(NamedTuple):
 
     @property
     def address(self) -> str:
-        """Where the server listens, without a scheme."""
+        """The address of the server without a scheme."""
         return f"127.0.0.1:{self.server.port}"
 
 
@@ -56,7 +56,7 @@ def paged(registry: Path, run: Path | None = None, **settings: Any) -> Iterator[
 
 @contextlib.contextmanager
 def on_a_port(live: LiveSession, config: uvicorn.Config) -> Iterator[Page]:
-    """Runs what uvicorn is to run in a thread, until the block ends."""
+    """Runs uvicorn with this configuration in a thread, until the block ends."""
     with running(config) as server:
         url = f"http://127.0.0.1:{server.port}"
         with httpx.Client(base_url=url, timeout=30.0) as web:

@@ -1,4 +1,4 @@
-"""The page's car drives the race that everybody else drives."""
+"""The page's car drives the same race as the simulator."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_what_follows_from_actions_is_what_happens_when_they_are_taken(course):
         np.testing.assert_array_equal(row[3:], car.observation[:5])
 
 
-def test_beyond_the_end_of_the_episode_nothing_is_told(course):
+def test_a_preview_is_empty_after_the_end_of_the_episode(course):
     car = Car(course)
     told = car.preview(np.tile(np.float32([1.0, 1.0]), (200, 1)))
     ends = np.flatnonzero(np.isnan(told[:, 0]))

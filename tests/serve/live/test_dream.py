@@ -1,4 +1,4 @@
-"""The dream that is drawn is the world model's, beside what would really be read."""
+"""The page shows the predictions of the world model beside the real readings."""
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ def test_a_run_without_a_save_has_no_dreams(tmp_path):
     assert RunDreams(RunFollower(tmp_path)).newest() is None
 
 
-def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, tiny_config):
+def test_a_dream_starts_at_the_observation_and_shows_where_it_would_lead(dreams, tiny_config):
     model = dreams.newest()
-    assert dreams.newest() is None  # nothing newer
+    assert dreams.newest() is None  # there is none that is newer
     car = Car(open_course(tiny_config.race, range(10_000, 10_002)))
     dreamer = open_dreamer(*model, car)
     at_start = dreamer.dream(car)
@@ -31,7 +31,7 @@ def test_an_eye_dreams_from_what_it_saw_and_tells_where_that_would_lead(dreams, 
     assert (dreamt <= 1.0).all()
     goes_on = at_start[:, 15]
     assert (np.diff(goes_on) <= 0.0).all()
-    # The first real row is what the car reads after the action that was dreamt first.
+    # The first real row contains the readings after the first predicted action.
     action = np.asarray(dreamer._imagine(dreamer._params, dreamer._carry.state, 1, None).action)[
         0, 0
     ]

@@ -1,4 +1,4 @@
-"""What happens on the road, frame by frame, without clock or network."""
+"""The drive, frame by frame, without a clock or a network."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_two_frames_are_one_step_and_the_odd_one_is_half_way(drive):
     assert np.hypot(end.x_px - half.x_px, end.y_px - half.y_px) > 0.0
 
 
-def test_hands_that_leave_the_wheel_stop_the_car(drive, clock):
+def test_the_car_brakes_without_the_drivers_input(drive, clock):
     _by_hand(drive, 0.0, 1.0)
     for _ in range(40):
         drive.frame()
@@ -123,7 +123,7 @@ def test_a_policy_goes_on_to_the_next_road(drive, models):
     assert drive.car.track_seed == told["track_seed"] + 1
 
 
-def test_a_ghost_drives_the_same_road_and_both_results_are_told(drive, models):
+def test_a_ghost_drives_the_same_road_and_both_results_are_sent(drive, models):
     drive.set_policy(models.load("1"))
     drive.ghost = StatefulPolicy(models.load("2"))
     drive.is_running = True

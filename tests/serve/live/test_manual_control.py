@@ -1,4 +1,4 @@
-"""One driver at a time, and the brake without its input."""
+"""One driver at a time, and the brake when no input arrives."""
 
 import numpy as np
 import pytest

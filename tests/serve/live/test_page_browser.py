@@ -1,4 +1,4 @@
-"""The page as a person uses it: Debian's Chromium, keys, fingers, clicks."""
+"""The page as a person uses it, in Chromium: keys, touch and clicks."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium"),
 ]
-# Where screenshots are left for a person to look at, if anywhere.
+# A folder for screenshots that a person can look at, if it is set.
 SHOTS = os.environ.get("RLCAR_SCREENSHOTS")
 
 
@@ -46,7 +46,7 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium, page):
-    """Opens the page in a browser of its own; complains of whatever the console says."""
+    """Opens the page in a new browser; fails if the console shows a message."""
     contexts, complaints = [], []
 
     def open_it(gamepad=None, **options):
@@ -146,7 +146,9 @@ def test_versions_are_saved_loaded_and_raced_against(open_page, page):
     for newest in (3, 4):
         page.live.viewers.send_message("versions", newest=newest)
     until(tab, "window.said.includes('Version 4 was published.')")
-    assert "Version 3 was published." not in tab.evaluate("window.said")  # who saved it was told
+    assert "Version 3 was published." not in tab.evaluate(
+        "window.said"
+    )  # the page that saved it already showed the result
     _load(tab, "1")
     assert page.live.state()["version"] == 1
     tab.locator("#ghosts").select_option("2")
@@ -202,8 +204,8 @@ def test_a_gamepad_steers_by_its_stick_and_drives_by_its_triggers(open_page, pag
     wait_until(lambda: page.live.drive.car.action.tolist() == [-0.5, 0.75])
 
 
-# No machine of the tests has one: what the browser would say of a stick half to the right and of
-# triggers pressed by three quarters.
+# A simulated gamepad, as the browser reports one with its stick half to the right and a trigger
+# pressed by three quarters.
 _GAMEPAD = """navigator.getGamepads = () => [null, {
   axes: [0.5, 0.02], buttons: [0, 0, 0, 0, 0, 0, 0, 0.75].map((value) => ({ value })),
 }]"""
@@ -231,7 +233,7 @@ def test_everything_is_reached_by_the_keyboard_alone_in_a_sensible_order(open_pa
     wait_until(lambda: not page.live.drive.is_running)
 
 
-# Controls that a screen reader could not name.
+# Returns controls without a name for screen readers.
 _NAMELESS = """() => [...document.querySelectorAll("button, input, select, canvas, [role=meter]")]
   .filter((one) => !one.ariaLabel && !one.textContent.trim() && !one.labels?.length)
   .map((one) => one.outerHTML)"""
@@ -254,7 +256,7 @@ def test_on_a_phone_nothing_is_cut_off_and_a_thumb_drives(open_page, page, schem
     _shot(tab, f"phone-{scheme}")
 
 
-# Elements whose text does not fit into them, and those that stand beside the screen.
+# Returns elements whose text does not fit, and elements outside the screen.
 _CUT_OFF = """() => [...document.querySelectorAll("button, dd, dt, p, h1, h2, label, td, th")]
   .filter((one) => one.offsetParent && !["skip", "unseen"].includes(one.className))
   .filter((one) => one.scrollWidth > one.clientWidth + 1
@@ -262,7 +264,7 @@ _CUT_OFF = """() => [...document.querySelectorAll("button, dd, dt, p, h1, h2, la
   .map((one) => one.outerHTML.slice(0, 120))"""
 
 
-def test_a_lost_connection_is_said_and_comes_back(open_page, page):
+def test_a_lost_connection_is_shown_and_comes_back(open_page, page):
     tab = open_page()
     tab.evaluate(_OBSERVE, "#control-state")
     for viewer in list(page.live.viewers._all.values()):
@@ -275,7 +277,7 @@ def test_a_lost_connection_is_said_and_comes_back(open_page, page):
 
 
 def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
-    """What was clicked before the server said under which name would be a stranger's command."""
+    """Before the hello message a command would count as another client's."""
     page.live.drive.is_running = page.live.drive.is_manual = False
     with chromium.new_context() as context:
         tab = context.new_page()
@@ -288,7 +290,7 @@ def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
         assert not page.live.drive.is_manual
 
 
-# Keeps every text that stood in a place.
+# Records every text of an element.
 _OBSERVE = """(place) => {
   window.said = [];
   const seen = document.querySelector(place);

@@ -1,4 +1,4 @@
-"""The page's files: nothing from elsewhere, nothing that the guard's policy forbids."""
+"""The page's files load nothing from elsewhere, and nothing that its security policy forbids."""
 
 import hashlib
 import re

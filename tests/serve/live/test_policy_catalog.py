@@ -1,4 +1,4 @@
-"""Which policies the page can put at the policy."""
+"""The policies that the page can drive with."""
 
 import pickle
 
@@ -90,7 +90,7 @@ def test_with_a_run_its_newest_save_drives_first_and_each_can_be_loaded(registry
         catalog.load("checkpoints/step-000000999")
 
 
-def test_a_published_policy_is_the_one_at_the_wheel(tmp_path, run):
+def test_a_published_policy_is_the_driving_one(tmp_path, run):
     catalog = open_catalog(tmp_path / "models", run)
     loaded = catalog.first()
     number = catalog.publish(loaded, "from the page")
@@ -116,7 +116,7 @@ def test_an_exported_file_of_the_model_folder_is_loaded_and_others_are_refused(t
             catalog.load(file)
 
 
-def test_a_damaged_version_is_not_put_at_the_wheel(tmp_path):
+def test_a_damaged_version_is_not_loaded(tmp_path):
     publish(tmp_path, 1)
     damage(tmp_path, 1)
     with pytest.raises(UserError, match="damaged"):

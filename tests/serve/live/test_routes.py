@@ -1,4 +1,4 @@
-"""The page's routes as the old clients know them, and as an attacker asks them."""
+"""The page's routes, as old clients and attackers use them."""
 
 import contextlib
 import gzip
@@ -54,7 +54,7 @@ def test_a_compressed_body_is_an_unsupported_media_type(web, path):
 
 
 def test_the_page_works_behind_a_path_prefix(page, web):
-    """As behind a proxy that removes the prefix before it asks the server."""
+    """Works like a proxy that removes the prefix from the path."""
     shown_at = "http://host/proxy/8131/"
 
     def at_the_server(url):
@@ -109,7 +109,7 @@ def test_no_path_of_the_page_begins_at_the_root():
         assert found == [], path.name
 
 
-def test_old_clients_may_still_get_and_are_told_that_it_is_deprecated(web):
+def test_old_clients_may_still_use_get_and_receive_a_deprecation_header(web):
     for path in ("/start", "/stop", "/reset", "/toggle_control", "/save_model"):
         answer = web.get(path)
         assert answer.status_code == 200, path
@@ -205,7 +205,7 @@ def test_the_video_is_a_stream_of_jpegs(page, web):
 
 @pytest.mark.parametrize("path", [path for path, one in ROUTES.items() if not one.is_socket])
 def test_head_ends_and_takes_no_place(page, path):
-    """A proxy takes the answer for whole after its headers, and uses the connection again."""
+    """A proxy considers the answer complete after its headers, and reuses the connection."""
     with httpx.Client(base_url=f"http://{page.address}", timeout=30.0) as web:
         path = path.replace("{path:path}", "js/main.js").replace("{version}", "1")
         for _ in range(MAX_WATCHING + 1):
@@ -233,9 +233,9 @@ def test_video_watchers_are_limited_and_forgotten_when_they_leave(page):
             for _ in range(MAX_WATCHING_PER_OWNER):
                 stream = streams.enter_context(web.stream("GET", "/video_feed"))
                 assert stream.status_code == 200
-            assert status(web) == 429  # Each address has its share,
+            assert status(web) == 429  # each address has a limit,
         assert MAX_WATCHING == 2 * MAX_WATCHING_PER_OWNER
-        assert status(three) == 429  # and there is a limit for everybody.
+        assert status(three) == 429  # and there is a limit for all together
         streams.close()
         wait_until(lambda: status(three) == 200)
 

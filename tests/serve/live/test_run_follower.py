@@ -1,4 +1,4 @@
-"""Following what a training writes, while it writes."""
+"""Following the files of a training while it writes them."""
 
 import json
 

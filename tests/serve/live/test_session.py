@@ -1,4 +1,4 @@
-"""The session follows a run: what it logs, what it saves, what it dreams."""
+"""The session follows a run: its log, its saves and its world model."""
 
 import json
 
@@ -29,7 +29,7 @@ def _messages(page):
             yield json.loads(message) if isinstance(message, str) else message
 
 
-def test_the_runs_own_policy_drives_and_its_rows_are_told(page):
+def test_the_runs_own_policy_drives_and_its_rows_are_sent(page):
     messages = _messages(page)
     told = {}
     while not {"hello", "rows", "state", "stats"} <= told.keys():
@@ -42,7 +42,7 @@ def test_the_runs_own_policy_drives_and_its_rows_are_told(page):
     assert told["rows"]["is_anew"]
 
 
-def test_a_row_that_training_writes_is_told_to_who_watches(page, run):
+def test_a_row_that_training_writes_is_sent_to_viewers(page, run):
     messages = _messages(page)
     next(messages)
     with MetricsWriter(run) as writer:
@@ -74,7 +74,7 @@ def test_its_world_model_dreams_beside_the_drive(page):
     page.web.post("/stop")
 
 
-def test_a_newer_save_takes_the_wheel_and_a_loaded_one_keeps_it(page, run):
+def test_a_newer_save_replaces_the_policy_unless_one_was_loaded(page, run):
     version = page.web.post("/save_model").json()["version"]
     page.web.post(f"/load_model?file={version}")
     save_run(run, 256)

@@ -1,4 +1,4 @@
-"""The stream, as pages and others speak to it."""
+"""The stream of the page, as the page and other clients use it."""
 
 import asyncio
 import contextlib
@@ -70,7 +70,7 @@ def test_viewers_that_come_at_once_do_not_exceed_the_limit(page):
 
 
 class Viewer:
-    """Reads the stream until what is waited for has come."""
+    """Reads the stream until the expected message arrives."""
 
     def __init__(self, socket):
         self.socket = socket
@@ -100,7 +100,7 @@ class Viewer:
         return {"X-Rlcar-Viewer": self.hello["key"]}
 
 
-def test_a_viewer_is_told_the_road_and_who_drives(page):
+def test_a_viewer_receives_the_road_and_the_driver(page):
     with _viewer(page) as viewer:
         track = viewer.sentence("track")
         assert len(track["inner_px"]) == len(track["outer_px"]) == 100
@@ -138,7 +138,7 @@ def test_a_spectators_pedals_are_connected_to_nothing(page):
         bob.sentence("state", lambda said: said["driver"] == bob.hello["id"])
 
 
-def test_the_seat_is_free_when_its_page_is_closed(page):
+def test_control_is_released_when_its_page_is_closed(page):
     with _viewer(page) as bob:
         with _viewer(page) as ann:
             ann.say(type="take")
@@ -155,7 +155,7 @@ def test_hands_that_fall_silent_brake_the_car(page):
         ann.tick(lambda flags, numbers: numbers[5:7] == (0.0, -1.0))
 
 
-def test_the_end_of_an_episode_and_a_published_version_are_told(page):
+def test_the_end_of_an_episode_and_a_published_version_are_sent(page):
     with _viewer(page) as ann:
         page.web.post("/start", headers=ann.headers)
         page.web.post("/toggle_control", headers=ann.headers)
@@ -197,7 +197,7 @@ def test_a_bad_message_is_answered_in_one_sentence_and_the_stream_goes_on(page, 
         viewer.tick()
 
 
-def test_who_sends_nothing_but_bad_messages_is_shown_out(page):
+def test_a_viewer_that_sends_only_bad_messages_is_disconnected(page):
     with _viewer(page) as viewer:
         for _ in range(21):
             viewer.socket.send("x")

@@ -1,4 +1,4 @@
-"""Slow viewers lose frames, never sentences."""
+"""Slow viewers lose frames, but no messages."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def test_a_slow_viewer_gets_the_newest_frame_of_each_kind_and_every_sentence():
 
 
 def test_a_newer_state_replaces_the_one_that_waits():
-    """Whoever takes and leaves the wheel all the time must not make the others look slow."""
+    """A viewer that takes and releases control all the time must not make others look slow."""
     viewers, viewer = Viewers(), Viewer()
     viewers.add(viewer)
     for number in range(1000):

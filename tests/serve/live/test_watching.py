@@ -1,4 +1,4 @@
-"""`rlcar watch` as a person starts and ends it."""
+"""`rlcar watch` as a person starts and stops it."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""The stream's bytes."""
+"""The stream's binary messages."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Cars that ask at once get what each would have got alone, from fewer acts."""
+"""Cars that ask at once get the same answers as alone, from fewer acts of the policy."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.serve.served import publish
 
 
 class Recorded:
-    """A policy that notes how many cars each act was for."""
+    """A policy that records the batch size of each act."""
 
     def __init__(self, policy):
         self._policy, self.cars = policy, []
@@ -45,7 +45,7 @@ def seen(cars):
 
 
 def ask_at_once(asked):
-    """Asks `(model, observation)` each in one turn of the loop; returns answers or errors."""
+    """Sends requests `(model, observation)` in one turn of the loop; returns answers or errors."""
 
     async def ask():
         together = SingleCarBatcher()

@@ -1,4 +1,4 @@
-"""A registry that fails, or hangs: the last good policy drives on, and is followed again later."""
+"""While the registry fails or hangs, the last good policy acts; afterwards the server recovers."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from tests.registry.irregular import KINDS, replace_with
 from tests.serve.served import publish, serving
 from tests.support.waiting import wait_until
 
-BUSY_S = 3.0  # of a machine that is doing much else; a look at a store that hangs takes longer
+BUSY_S = 3.0  # on a busy machine; a read of a hanging registry takes longer
 
 
 def _metric(web: httpx.Client, name: str) -> float:

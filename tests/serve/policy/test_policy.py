@@ -1,4 +1,4 @@
-"""The policy in NumPy does what the one in JAX does, over whole races."""
+"""The policy in NumPy acts like the one in JAX, over whole races."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -65,7 +65,7 @@ def race():
 
 
 def _races(race: Any, config: Config, params: Any) -> Iterator[tuple[Any, np.ndarray, Any]]:
-    """What CARS cars saw, did and believed; new races begin as the old ones end."""
+    """Observations, actions and states of CARS cars; a new race begins when one ends."""
     policy = make_agent(config, SPEC).policy
     act = jax.jit(policy.act, static_argnums=4)
     state, time_step = race.reset(jnp.arange(CARS, dtype=jnp.int32), 0)
@@ -73,7 +73,7 @@ def _races(race: Any, config: Config, params: Any) -> Iterator[tuple[Any, np.nda
     for _ in range(STEPS):
         memory, action = act(params, memory, time_step, jax.random.key(0), False)
         yield time_step, np.asarray(action), getattr(memory, "state", None)
-        # Forward in any case: drawn parameters like to stand still.
+        # Always accelerates: policies with random parameters tend to stand still.
         forward = np.abs(action) * [0, 1] + np.asarray(action) * [1, 0]
         state, time_step, _ = race.step(state, forward.astype(np.float32))
 

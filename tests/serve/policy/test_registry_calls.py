@@ -1,4 +1,4 @@
-"""Requests that need the registry are answered in time, and few of them wait at once."""
+"""Requests that need the registry are answered in time, and only few wait at once."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What the server remembers of cars: how much, how long, and what of it survives a new version."""
+"""The memory of cars: how much, how long, and what survives a new model version."""
 
 import asyncio
 import shutil
@@ -173,10 +173,10 @@ def test_a_name_is_its_owners_alone(versions):
 
 @pytest.mark.parametrize("cars", [1, 256])
 def test_a_new_version_knows_what_the_old_one_saw_last(folder, versions, cars):
-    """Small sessions move on at once, large ones while the old version drives on."""
+    """Small sessions migrate at once; large ones migrate while the old version acts."""
     service = _service(folder)
     old, new = versions
-    if cars == 256:  # as on a machine where it takes longer
+    if cars == 256:  # as on a slower machine
         old = old._replace(cost_s=(0.01, 0.01, 0.01))
         new = new._replace(cost_s=(0.01, 0.01, 0.01))
     service.alias_follower.current = old
@@ -204,7 +204,7 @@ def test_a_new_version_knows_what_the_old_one_saw_last(folder, versions, cars):
     assert numbers == sorted(numbers)
     moved = numbers.index(2)
     assert moved == 20 if cars == 1 else moved > 20
-    # What the new version would do, had it seen the last observations itself.
+    # The action of the new version, if it had received the last observations itself.
     state = new.policy.initial_state(cars)
     begins = moved - REPLAY if cars == 1 else None
     if begins is not None:
@@ -274,7 +274,7 @@ def test_a_car_from_another_replica_may_know_of_a_newer_version(folder):
     async def drive():
         asked = _ask(_seen(1, 1)[0], session="b")._replace(model_version=2)
         first = await service.act(asked, "me", service.now_s())
-        for _ in range(1000):  # the look goes on without anybody who waits for it
+        for _ in range(1000):  # nobody waits for the read
             if service.alias_follower.current.number == 2:
                 break
             await asyncio.sleep(0.01)
@@ -297,7 +297,7 @@ def test_cars_that_name_a_newer_version_share_one_look_at_the_registry(tmp_path)
     follower = AliasFollower(Registry(tmp_path / "models"), "champion", metrics, lambda: now_s[0])
     follower.load_first()
     service = ActionService(make_settings(registry=str(tmp_path / "models")), follower, metrics)
-    shutil.rmtree(tmp_path / "models" / "aliases")  # so that each look is counted as an error
+    shutil.rmtree(tmp_path / "models" / "aliases")  # so that each read is counted as an error
 
     async def ask_many():
         for car in range(50):

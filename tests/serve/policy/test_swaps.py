@@ -1,4 +1,4 @@
-"""Swapping the model under load: nobody notices but by the version number, which only grows."""
+"""Swaps of the model under load fail no request, and the version number only grows."""
 
 import asyncio
 import threading
@@ -34,14 +34,14 @@ def test_20_swaps_under_50_requests_a_second_cost_no_request(tmp_path):
         asyncio.run(ask_open_loop(url, 50.0, CARS, over.is_set, told))
         swapping.join()
         metrics = server.config.app.app.metrics
-    # That each version drove every car is what `swap` waits for.
+    # `swap` waits until each version has driven every car.
     assert {one.status for one in told} == {200}
     assert {one.source for one in told} == {"model"}
     assert not flips(told)
     assert {one.version for one in told} == {1, *later}
     assert metrics.swaps == SWAPS
     assert metrics.migrations == CARS * SWAPS
-    # Memory came along: each session's count of observations never began anew.
+    # Sessions kept their memory: no session's count of observations restarted.
     for session in {one.session for one in told}:
         steps = sorted(one.steps for one in told if one.session == session)
         assert steps == list(range(1, len(steps) + 1))

@@ -1,4 +1,4 @@
-"""The limits of the lane without HAProxy: no client keeps a connection or grows memory."""
+"""The limits of the lane without HAProxy: no client blocks a connection or exhausts memory."""
 
 import contextlib
 import socket
@@ -38,7 +38,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def server_of_its_own(tmp_path):
-    """What floods of other tests left in `server` would share its budget for some seconds."""
+    """Without a new server, connections of earlier floods would use its budget for some seconds."""
     publish(tmp_path, seed=1)
     limits = {"headers_timeout_s": 1.0, "write_timeout_s": 0.5}
     with serving(tmp_path, frames_per_s=100.0, **limits) as server:
@@ -65,7 +65,7 @@ def _read_until_closed(line):
 
 
 def _send_without_end(line, data):
-    """Sends until the other side hangs up; returns how many bytes it took."""
+    """Sends until the server closes the connection; returns how many bytes it accepted."""
     sent = 0
     try:
         while True:
@@ -133,10 +133,10 @@ def test_every_state_of_a_connection_ends(server, name):
     with _connected(server) as line:
         line.sendall(first)
         if first:
-            assert line.recv(1) == b"H"  # It is answered,
+            assert line.recv(1) == b"H"  # it is answered,
         if then:
             line.sendall(then)
-        _read_until_closed(line)  # and it ends, though we never hang up.
+        _read_until_closed(line)  # and it ends, although the client does not close it
     wait_until(lambda: not _connections(server))
 
 
@@ -168,7 +168,7 @@ def test_what_never_ends_is_cut_off_early(server, name):
     first, then = ENDLESS[name]
     with _connected(server) as line:
         line.sendall(first)
-        # What the kernel buffers on both sides, and no more, is taken.
+        # The server accepts only what the kernel buffers on both sides.
         assert _send_without_end(line, then) < 20_000_000
 
 
@@ -189,7 +189,7 @@ def test_as_many_headers_as_allowed_are_taken(server):
         assert line.recv(4096).startswith(b"HTTP/1.1 431")
 
 
-def test_more_connections_than_allowed_are_told_to_come_again(server):
+def test_connections_above_the_limit_are_asked_to_retry(server):
     lines = [_connected(server) for _ in range(40)]
     try:
         assert lines[-1].recv(4096).startswith(b"HTTP/1.1 429")
@@ -217,7 +217,7 @@ def test_slow_readers_hold_no_slot_and_are_cut_off(server):
                 b"Content-Length: %d\r\n\r\n%s" % (len(ACT), ACT)
             )
             assert honest.recv(4096).startswith(b"HTTP/1.1 200")
-        wait_until(lambda: not _connections(server))  # Though the readers never hang up.
+        wait_until(lambda: not _connections(server))  # although the readers do not close them
     finally:
         for line in lines:
             line.close()
@@ -242,7 +242,7 @@ def test_a_flood_of_frames_delays_nobody(server, name):
         data = then * 10_000
         latencies_s = []
         for _ in range(20):
-            # Until the server reads no further, which is the brake, or has hung up.
+            # Until the server stops reading, which slows the client down, or closes the connection.
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 while True:
                     flood.send(data)
@@ -331,7 +331,7 @@ def test_an_upgrade_with_a_body_is_refused(server):
 
 
 def test_the_deadline_of_writes_holds_beside_connections_of_other_classes(tmp_path):
-    """As in the Ray lane, where uvicorn's own class speaks HTTP."""
+    """Like the Ray lane, where HTTP connections are of uvicorn's own class."""
     settings = make_settings(registry=str(tmp_path), port=0, write_timeout_s=0.5)
     config = uvicorn_config(settings)
     config.http = "httptools"
