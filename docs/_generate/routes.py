@@ -70,7 +70,7 @@ def render() -> str:
     text += markdown.heading(2, "Statuses")
     text += "\nThe guard in front of every route answers with these statuses and "
     text += '`{"error": "…"}`:\n\n'
-    common = described[0].answers.keys()
+    common = set(described[0].answers)
     for one in described:
         common = common & one.answers.keys() if one.answers else common
     shared = {status: _answer(described, status) for status in sorted(common - {"200"})}

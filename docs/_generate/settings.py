@@ -220,7 +220,7 @@ def _name(kind: Any) -> str:
         return "`low` and `high`, two numbers"
     if _is_model(kind):
         return "section"
-    return _TYPES.get(kind) or getattr(kind, "__name__", str(kind))
+    return _TYPES.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def _plural(kind: Any) -> str:

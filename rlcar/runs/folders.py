@@ -128,7 +128,7 @@ def newest_first(root: Path, name: str | None = None) -> list[Path]:
 
 
 def _written_unix_s(folder: Path) -> float:
-    """Returns 0 for a folder that is no run."""
+    """Returns when a run was last written, as Unix time; 0 for a folder that is not a run."""
     saves = [checkpoint.latest(folder / kind) for kind in ("checkpoints", "best")]
     paths = [save.path for save in saves if save] or [folder / "run.json"]
     written_s = 0.0

@@ -127,9 +127,7 @@ class RunReader:
             silent_s=silent_s,
             checkpoint_age_s=self._checkpoint_age_s(now_s),
             error=info.get("error"),
-            stage=reported.stage
-            if reported is not None and state in ("running", "frozen")
-            else None,
+            stage=reported.stage if reported is not None and is_active else None,
             **{shown: self._metric(names) for shown, names in _METRICS.items()},
         )
 

@@ -48,7 +48,7 @@ EvaluationListener = Callable[[dict[str, float]], None]
 
 
 class Watcher(Protocol):
-    """Is told what happens in a run, at once."""
+    """An observer that a run notifies at once of what happens."""
 
     def drove(self, episodes: Episodes) -> None:
         """Called when episodes have ended."""

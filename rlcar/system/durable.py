@@ -1,13 +1,14 @@
 """Writes files that are complete or absent.
 
-A reader must never find half of a file, whether its writer is still busy, was killed or met a full
-disk. Every writer therefore fills a temporary file beside the target and renames it.
+A reader must never find an incomplete file, even if its writer is still busy, was killed or met a
+full disk. Every writer therefore fills a temporary file beside the target and renames it.
 
-`replacing` is for what can be made again, or is soon written again: reports, pictures, metrics,
-signs of life. After a power failure the file may be missing or empty.
-`replace_durably` is for what nobody can make again: published models and access tokens. It returns
-when the disk holds the file and its name, which takes milliseconds.
-Checkpoints are folders: they are made of `write_new` and `sync_folder` (see `rlcar.storage`).
+- `replacing` and `replace_text` are for files that can be recreated or are soon rewritten: reports,
+  pictures, metrics, signs of life. After a power failure such a file may be missing or empty.
+- `replace_durably` is for files that cannot be recreated: published models and access tokens. It
+  returns when the disk holds the file and its name, which takes milliseconds.
+- Checkpoints are folders, which `rlcar.storage.checkpoint` builds with `write_new` and
+  `sync_folder`.
 """
 
 import contextlib
@@ -20,9 +21,9 @@ from pathlib import Path
 from rlcar.errors import UserError, reason_of
 from rlcar.system.regular_file import open_regular
 
-# The name of a temporary file begins so. It holds no part of the target's name, which may be as
-# long as the file system allows, and is unique among the threads, processes and hosts that share
-# a folder.
+# Prefix of the names of temporary files. The rest is random, so that threads, processes and hosts
+# that share a folder do not collide, and holds no part of the target's name, which may already be
+# as long as the file system allows.
 WRITING = ".writing-"
 
 
