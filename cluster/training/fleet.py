@@ -51,9 +51,8 @@ class Fleet:
         self._must_close = kind_of(config).must_close
         self._watch = NodeWatch()
         self._simulators: list[SimulatorHandle] = []
-        self._next_restart_ids: dict[
-            int, int
-        ] = {}  # index -> restart_id of the next simulator with that index
+        # index -> restart_id of the next simulator with that index
+        self._next_restart_ids: dict[int, int] = {}
         self._order = itertools.count()
         self.restarts = self.lost = 0
         self._restarts_by_node: collections.Counter[str] = collections.Counter()

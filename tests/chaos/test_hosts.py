@@ -36,14 +36,14 @@ def cluster(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_training_is_training_when_a_host_dies_and_takes_it_in_again(cluster, number):
+def test_training_goes_on_when_a_host_dies_and_takes_it_in_again(cluster, number):
     cluster.hosts.kill("two")
     cluster.wait(cluster.is_training(time.monotonic()), BACK_S)
     cluster.hosts.boot("two")
     cluster.wait(cluster.has_recovered(time.monotonic()), BACK_S)
 
 
-def test_training_is_training_while_a_host_is_cut_off(cluster):
+def test_training_goes_on_while_a_host_is_cut_off(cluster):
     cut_s = time.monotonic()
     cluster.hosts.cut("two")
     cluster.wait(lambda: time.monotonic() - cut_s > PARTITION_S, PARTITION_S + 10)
@@ -52,7 +52,7 @@ def test_training_is_training_while_a_host_is_cut_off(cluster):
     cluster.wait(cluster.has_recovered(time.monotonic()), BACK_S)
 
 
-def test_training_is_training_when_the_control_service_is_killed(cluster):
+def test_training_goes_on_when_the_control_service_is_killed(cluster):
     (gcs,) = cluster.hosts.process_ids("head", "gcs_server")
     killed_s = time.monotonic()
     cluster.hosts.run("head", "kill", "-9", gcs)

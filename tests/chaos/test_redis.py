@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def test_training_is_training_when_the_head_loses_power_and_redis_knows_it_again(tmp_path):
+def test_training_goes_on_when_the_head_loses_power_and_redis_knows_it_again(tmp_path):
     with Hosts(tmp_path) as hosts:
         cluster = Cluster(hosts, tmp_path)
         address = hosts.add("store")
