@@ -1,9 +1,10 @@
 """Turns every valid request into an action: the policy's, else the last one, else the brake."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -130,13 +131,17 @@ class ActionService:
         self.alias_follower.refresh_soon()
 
     def _model_for(self, session: Session, model: ServedModel) -> ServedModel:
-        """Returns the session's model; a session of an older version migrates with its memory."""
-        if session.model is model or session.migration is not None:
+        """Returns the session's model; a session of an older version migrates with its memory.
+
+        If the newer version fails on the session's observations, the older one keeps it.
+        """
+        if session.model is model or session.migration is not None or session.failed_on is model:
             return session.model
-        self.metrics.migrations += 1
         if model.cost_of(session.cars) * len(session.history) < _INLINE_MIGRATION_S:
-            session.state = session.replay(model, list(session.history))
-            session.model = model
+            with self._keeping_the_version(session, model):
+                session.state = session.replay(model, list(session.history))
+                session.model = model
+                self.metrics.migrations += 1
         else:
             session.migration = asyncio.create_task(self._migrate(session, model))
         return session.model
@@ -147,21 +152,41 @@ class ActionService:
         state: State | None = None
         done = -1  # observations of the session that `state` contains
         try:
-            while done < session.steps or session.is_acting:
-                oldest = session.steps - len(session.history)
-                if done < oldest:  # the first turn, or a new episode cleared the history meanwhile
-                    state, done = None, oldest
-                if done == session.steps:
-                    await asyncio.sleep(0.001)
-                    continue
-                # One step at a time, so that batches of other requests run in between.
-                step = [session.history[done - oldest]]
-                state = await loop.run_in_executor(self._thread, session.replay, model, step, state)
-                done += 1
-            session.state = model.policy.initial_state(session.cars) if state is None else state
-            session.model = model
+            with self._keeping_the_version(session, model):
+                while done < session.steps or session.is_acting:
+                    oldest = session.steps - len(session.history)
+                    if (
+                        done < oldest
+                    ):  # the first turn, or a new episode cleared the history meanwhile
+                        state, done = None, oldest
+                    if done == session.steps:
+                        await asyncio.sleep(0.001)
+                        continue
+                    # One step at a time, so that batches of other requests run in between.
+                    step = [session.history[done - oldest]]
+                    state = await loop.run_in_executor(
+                        self._thread, session.replay, model, step, state
+                    )
+                    done += 1
+                session.state = model.policy.initial_state(session.cars) if state is None else state
+                session.model = model
+                self.metrics.migrations += 1
         finally:
             session.migration = None
+
+    @contextlib.contextmanager
+    def _keeping_the_version(self, session: Session, model: ServedModel) -> Iterator[None]:
+        """Turns a failure of the newer version into a session that stays with the older one."""
+        try:
+            yield
+        except Exception:
+            session.failed_on = model
+            self.metrics.policy_errors += 1
+            _LOGGER.exception(
+                "version %d fails on what a session has observed: version %d keeps the session",
+                model.number,
+                session.model.number,
+            )
 
     async def _compute(
         self,

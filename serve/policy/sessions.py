@@ -34,6 +34,7 @@ class Session:
         self.used_s = 0.0  # when the last request came
         self.is_acting = False
         self.migration: asyncio.Task[None] | None = None
+        self.failed_on: ServedModel | None = None  # newer version that failed on the history
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
 
     def act(self, batch: ObservationBatch) -> np.ndarray:

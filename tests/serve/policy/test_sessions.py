@@ -213,6 +213,39 @@ def test_a_new_version_knows_what_the_old_one_saw_last(folder, versions, cars):
         np.testing.assert_allclose(answers[-1].actions, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("cost_s", [1e-5, 0.01])
+def test_a_version_that_fails_on_a_sessions_history_leaves_it_to_the_older_one(
+    folder, versions, cost_s
+):
+    service = _service(folder)
+    old, new = versions
+    service.alias_follower.current = old
+    seen = _seen(12, 2)
+
+    class Failing:
+        initial_state = new.policy.initial_state
+
+        def act(self, state, observation, is_first):
+            raise FloatingPointError("an action is not finite")
+
+    failing = new._replace(policy=Failing(), cost_s=(cost_s,) * 3)
+
+    async def drive():
+        answers = []
+        for step in range(12):
+            if step == 6:
+                service.alias_follower.current = failing
+            answers.append(await _act(service, seen[step]))
+            await asyncio.sleep(0.02)
+        return answers
+
+    answers = asyncio.run(drive())
+    service.close()
+    assert [(answer.source, answer.model_version) for answer in answers] == [("model", 1)] * 12
+    assert service.metrics.policy_errors == 1
+    assert service.metrics.migrations == 0
+
+
 def test_replaying_stops_at_the_episodes_beginning(folder, versions):
     service = _service(folder)
     old, new = versions
