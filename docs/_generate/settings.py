@@ -248,8 +248,8 @@ def _range(metadata: Sequence[Any]) -> str:
 def _number(value: Any) -> str:
     if isinstance(value, int) and value >= 2**31 and value & (value - 1) == 0:
         return f"2^{value.bit_length() - 1}"
-    if isinstance(value, int) and value < 10**7:
-        return f"{value:,}"
+    if value == int(value) and value < 10**7:
+        return f"{int(value):,}"
     return f"{float(value):g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlcar.cli import train_options as options
+from rlcar.cli.next_commands import next_commands
 from rlcar.cli.shared import (
     MODELS,
     RUNS,
@@ -296,28 +297,3 @@ def _report(
     except KeyboardInterrupt:
         say(f"the training is complete; its report is made by: {command('evaluate', folder)}")
         sys.exit(130)
-
-
-def next_commands(folder: Path, registry: str, version: int | None, *, is_race: bool) -> str:
-    """Returns a list of commands to try with a trained run, each with what it does.
-
-    `version` is the run's model version if it was published. A policy of another environment than
-    the race can be neither watched nor served.
-    """
-    where = [] if registry == MODELS else ["--registry", registry]
-    lines = []
-    if is_race:
-        lines.append(("watch the car drive", command("watch", folder, *where)))
-        lines.append(("drive other tracks", command("evaluate", folder, "--tracks", "circuits")))
-    else:
-        lines.append(("evaluate it again", command("evaluate", folder)))
-    if version is None:
-        lines.append(("publish the policy", command("models", "publish", folder, *where)))
-    if is_race and version is None:
-        lines.append(("publish and serve it", command("serve", folder, *where)))
-    elif is_race:
-        promote = command("models", "promote", str(version), *where)
-        lines.append(("make it the champion", promote))
-        lines.append(("serve it", command("serve", "--alias", str(version), *where)))
-    width = max(len(purpose) for purpose, _ in lines)
-    return "\n".join(["next:", *(f"  {purpose:{width}}  {words}" for purpose, words in lines)])

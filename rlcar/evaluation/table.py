@@ -9,7 +9,7 @@ from rlcar.system.tables import make_table
 
 # "steer" is the mean change of the steering from step to step.
 _COLUMNS = (
-    *("laps\n[%]", "lap\n[steps]", "over\nbound [%]", "crashed\n[%]", "timed\nout [%]"),
+    *("laps\n[%]", "lap\n[steps]", "over\nbound [%]", "crash\n[%]", "timed\nout [%]"),
     *("progress\n[%]", "steer\n|Δ|"),
 )
 _WIDE_COLUMNS = 100

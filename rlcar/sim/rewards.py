@@ -1,10 +1,16 @@
-"""The two reward functions, in units of 2^-18; a lap is 2^20 units of progress."""
+"""The two reward functions.
+
+The constants below are in units of the reward that a learner receives. The functions compute in
+whole multiples of 2^-18, which `step_or_reset` in `race.py` converts to float32. A lap is 2^20
+units of progress.
+"""
 
 from rlcar.sim.backend import Backend
 from rlcar.sim.fixed import LAP_BITS, REWARD_BITS, SPEED_BITS, floor_divide
 from rlcar.types import Array
 
-# A lap pays as much as a hundred crashes cost. With less, a policy learns to stand still first.
+# A lap pays as much as a hundred crashes cost. If it paid less, a policy would first learn to
+# stand still.
 LAP_REWARD = 1000
 STEP_COST = 0.1
 CRASH_REWARD = -10
@@ -21,7 +27,7 @@ _ON_ROAD = round(ON_ROAD_REWARD * _ONE)
 
 
 def progress_reward(backend: Backend, gain: Array, is_crash: Array) -> Array:
-    """Returns 1,000 gain - 0.1, minus 10 at a crash, `[N]`; `gain` is the signed part of a lap."""
+    """Returns 1,000 gain - 0.1, minus 10 at a crash, `[N]`, in 2^-18; `gain` is part of a lap."""
     return gain * _PROGRESS_UNIT - _STEP_COST + backend.xp.where(is_crash, _CRASH, 0)
 
 

@@ -8,8 +8,7 @@
                                       `needs` names the earlier saves that this one builds on
         DONE                          written last; holds the checksum of meta.json
 
-A save is written under the name `.saving-…` and then renamed, so readers never find an incomplete
-one.
+A save is written under the name `.saving-…` and then renamed, so no incomplete one is ever found.
 """
 
 import contextlib
@@ -76,8 +75,7 @@ def save(
 
     `state` is a pytree of arrays, ints, floats and bools; `meta` may hold train_steps, metric,
     seed, needs and any JSON; `extra_files` maps a name to the arrays of `<name>.safetensors`.
-    Raises NonFiniteError, CheckpointError for a full disk, and TypeError for a leaf that no file
-    can hold.
+    Raises NonFiniteError, CheckpointError for a full disk, and TypeError for an unknown dtype.
     """
     arrays = flatten(state)
     check_finite(arrays)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlcar.cli.train import next_commands
+from rlcar.cli.next_commands import next_commands
 from rlcar.cli.train_options import Launch
 from rlcar.errors import UserError
 

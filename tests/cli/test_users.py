@@ -123,7 +123,7 @@ def test_a_folder_for_sockets_is_short_and_removed(tmp_path, monkeypatch):
         assert len(folder) + 31 <= 107
         assert Path(folder).is_dir()
     assert not Path(folder).exists()
-    with pytest.raises(UserError, match="set TMPDIR to a folder with a short path"):  # noqa: SIM117
+    with pytest.raises(UserError, match="set TMPDIR to a writable folder with a short path"):  # noqa: SIM117
         with folder_for_sockets("rlcar-test-", 100):
             pass
 

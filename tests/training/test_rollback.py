@@ -49,7 +49,7 @@ def test_an_absurd_learning_rate_is_halved_twice_and_then_ends_the_training(tmp_
         NonFiniteError, match=r"after \d+ train steps.* stopped after 2 returns"
     ) as end:
         train(config, tmp_path / "run")
-    assert "resume with a lower documented.learning_rate" in str(end.value)
+    assert "Resume with a lower documented.learning_rate" in str(end.value)
     said = [record.message for record in caplog.records if record.name == "rlcar.training.rollback"]
     assert [one.rpartition("(")[2] for one in said] == ["1 of 2)", "2 of 2)"]
     for save in checkpoint.saves(tmp_path / "run" / "checkpoints"):

@@ -187,8 +187,8 @@ def _imagined_return(
         reward = networks.reward(frozen, latent)
         # No network predicts the end of an episode. Only a crash has such a low reward, so imagined
         # rewards end there; otherwise crashing at speed would pay better than turning.
-        goes_on = jax.nn.sigmoid(reward - _CRASH_BELOW)
-        return (latent, discount * config.discount * goes_on), discount * reward
+        continues = jax.nn.sigmoid(reward - _CRASH_BELOW)
+        return (latent, discount * config.discount * continues), discount * reward
 
     starts = jax.lax.stop_gradient(latent)
     _, rewards = jax.lax.scan(

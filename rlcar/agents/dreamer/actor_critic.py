@@ -68,7 +68,7 @@ def make_actor_critic(config: ActorCriticConfig, spec: Spec, feature_size: int) 
     )
 
 
-class Judged(NamedTuple):
+class HeadOutputs(NamedTuple):
     """Outputs of the networks for imagined features, `[..., N]`; they stop gradients."""
 
     reward: jax.Array  # for arriving at this state
@@ -84,7 +84,7 @@ class Imagined(NamedTuple):
 
     feature: jax.Array  # [H, N, F]
     action: jax.Array  # [H, N, A], taken at `feature`
-    judged: Judged  # [H + 1, N, ...], at `feature` and where the last action led
+    outputs: HeadOutputs  # [H + 1, N, ...], at `feature` and where the last action led
 
 
 def imagination_loss(
@@ -99,16 +99,16 @@ def imagination_loss(
     Returns the loss, the returns `[N]` of the states from which imagination started, the updated
     return range, and metrics.
     """
-    judged, policy = imagined.judged, networks.distribution
-    reward, value = judged.reward[1:], judged.value
-    returns = lambda_returns(reward, judged.discount[1:], value[1:], config.lambda_)
-    everywhere = gather_over_devices(returns, axis=1)
-    return_range = update_return_range(return_range, everywhere, config.return_normaliser_rate)
+    outputs, policy = imagined.outputs, networks.distribution
+    reward, value = outputs.reward[1:], outputs.value
+    returns = lambda_returns(reward, outputs.discount[1:], value[1:], config.lambda_)
+    all_returns = gather_over_devices(returns, axis=1)
+    return_range = update_return_range(return_range, all_returns, config.return_normaliser_rate)
     advantage = (returns - value[:-1]) / return_scale(return_range)
 
     # Each imagined step is weighted by the probability that the episode has not ended before it.
     discount = 1.0 - 1.0 / config.discount_horizon
-    weight = (jnp.cumprod(judged.discount, axis=0) / discount)[:-1]
+    weight = (jnp.cumprod(outputs.discount, axis=0) / discount)[:-1]
 
     def actor_loss(actor: Params, entry: jax.Array, fixed: tuple) -> tuple[jax.Array, jax.Array]:
         action, advantage, weight = fixed
@@ -128,7 +128,7 @@ def imagination_loss(
         actor_loss, params["actor"], actor_entry, (imagined.action, advantage, weight)
     )
     critic, _ = step_loss(
-        critic_loss, params["critic"], critic_entry, (returns, judged.slow_value[:-1], weight)
+        critic_loss, params["critic"], critic_entry, (returns, outputs.slow_value[:-1], weight)
     )
     metrics = {
         "actor/loss": actor,
@@ -139,22 +139,22 @@ def imagination_loss(
         "critic/return": jnp.mean(returns),
         "critic/return_scale": return_scale(return_range),
         "model/imagined_reward": jnp.mean(reward),
-        "model/imagined_discount": jnp.mean(judged.discount),
+        "model/imagined_discount": jnp.mean(outputs.discount),
     }
     return actor + critic, (returns[0], return_range, metrics)
 
 
 def _learnt_entries(params: Params, imagined: Imagined) -> list[jax.Array]:
     """Returns the entries of actor and critic `[H, N, units]`, which train their first weights."""
-    known = [x[:-1] for x in (imagined.judged.actor_entry, imagined.judged.critic_entry)]
+    known_entries = [x[:-1] for x in (imagined.outputs.actor_entry, imagined.outputs.critic_entry)]
     weights = [entry_weight(params[name], name) for name in ("actor", "critic")]
     length, number, size = imagined.feature.shape
     both = known_product(
         imagined.feature.reshape(length * number, size),
         jnp.concatenate(weights, axis=1),
-        jnp.concatenate(known, axis=-1).reshape(length * number, -1),
+        jnp.concatenate(known_entries, axis=-1).reshape(length * number, -1),
     )
-    return jnp.split(both.reshape(length, number, -1), [known[0].shape[-1]], axis=-1)
+    return jnp.split(both.reshape(length, number, -1), [known_entries[0].shape[-1]], axis=-1)
 
 
 class Replayed(NamedTuple):
@@ -180,16 +180,16 @@ def replay_value_loss(
     of an episode has no successor in the episode, so it has no loss.
     """
     discount = 1.0 - 1.0 / config.discount_horizon
-    goes_on = discount * (1.0 - replayed.is_terminal.astype(jnp.float32))
+    continuation = discount * (1.0 - replayed.is_terminal.astype(jnp.float32))
     # At an episode's end lambda is zero: the next record belongs to another episode.
     mix = config.lambda_ * (1.0 - replayed.is_last.astype(jnp.float32))
 
     def backup(next_return: jax.Array, step: tuple) -> tuple[jax.Array, jax.Array]:
-        reward, goes_on, mix, bootstrap = step
-        target = reward + goes_on * ((1.0 - mix) * bootstrap + mix * next_return)
+        reward, continuation, mix, bootstrap = step
+        target = reward + continuation * ((1.0 - mix) * bootstrap + mix * next_return)
         return target, target
 
-    arrivals = replayed.reward[1:], goes_on[1:], mix[1:], replayed.bootstrap[1:]
+    arrivals = replayed.reward[1:], continuation[1:], mix[1:], replayed.bootstrap[1:]
     _, returns = jax.lax.scan(
         backup, replayed.bootstrap[-1], arrivals, reverse=True, unroll=ONE_KERNEL_STEPS
     )

@@ -10,8 +10,8 @@ import optax
 
 from rlcar.agents.dreamer.actor_critic import (
     ActorCritic,
+    HeadOutputs,
     Imagined,
-    Judged,
     Replayed,
     imagination_loss,
     make_actor_critic,
@@ -152,8 +152,8 @@ def _loss(
     )
     last = min(settings.imagination_last, batch.reward.shape[1])
     starts = RssmState(*(x[-last:] for x in observed.state))
-    judges = params | {"slow_critic": state.slow_critic}
-    imagined = imagine(model, networks, config, judges, starts, imagine_key)
+    head_params = params | {"slow_critic": state.slow_critic}
+    imagined = imagine(model, networks, config, head_params, starts, imagine_key)
     policy_loss, (start_return, return_range, policy_metrics) = imagination_loss(
         networks, settings, params, imagined, state.return_range
     )
@@ -178,8 +178,8 @@ def imagine(
     flows in or out: the actor learns by REINFORCE on the imagined steps.
     """
 
-    def dream(is_judged_along: bool) -> Callable:
-        return partial(_dream, model, networks, config, is_judged_along=is_judged_along)
+    def dream(at_each_step: bool) -> Callable:
+        return partial(_dream, model, networks, config, at_each_step=at_each_step)
 
     params, starts = jax.lax.stop_gradient((params, starts))
     time, size = starts.recurrent.shape[:2]
@@ -195,7 +195,7 @@ def _dream(
     starts: RssmState,
     key: jax.Array,
     *,
-    is_judged_along: bool,
+    at_each_step: bool,
 ) -> Imagined:
     """Imagines; evaluates reward and value heads at each step, or for all steps at the end."""
     world, length = params["world_model"], config.actor_critic.imagination_length
@@ -206,32 +206,34 @@ def _dream(
     uniform = latent_noise(latent_key, config.world_model.latent_groups, rows)
     noises = tuple(x.reshape(length, number, *x.shape[3:]) for x in (noise, uniform))
     starts = RssmState(*(x.reshape(number, -1) for x in starts))
-    judge = partial(_judge, model, networks, params)
+    head_outputs_of = partial(_head_outputs, model, networks, params)
 
     def step(state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
         noise, uniform = inputs
         feature = features(state)
-        judged = judge(feature) if is_judged_along else None
-        if judged is None:
+        outputs = head_outputs_of(feature) if at_each_step else None
+        if outputs is None:
             head = networks.actor(params["actor"], feature)
         else:
-            head = networks.actor(params["actor"], entry=judged.actor_entry)
+            head = networks.actor(params["actor"], entry=outputs.actor_entry)
         action = networks.distribution.sample(head, noise)
         recurrent = model.advance(world, state, model.encode_action(world, action))
         latent = draw_latent(model.prior(world, recurrent), uniform)
         state = RssmState(remembered(config.world_model, recurrent), latent)
-        return state, (feature, action, judged)
+        return state, (feature, action, outputs)
 
-    last, (feature, action, judged) = scan(step, starts, noises)
-    if judged is None:
-        flat = judge(feature.reshape(length * number, -1))
-        judged = jax.tree.map(lambda x: x.reshape(length, number, *x.shape[1:]), flat)
-    end = judge(features(last))
-    judged = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), judged, end)
-    return Imagined(feature, action, judged)
+    last, (feature, action, outputs) = scan(step, starts, noises)
+    if outputs is None:
+        flat = head_outputs_of(feature.reshape(length * number, -1))
+        outputs = jax.tree.map(lambda x: x.reshape(length, number, *x.shape[1:]), flat)
+    end = head_outputs_of(features(last))
+    outputs = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), outputs, end)
+    return Imagined(feature, action, outputs)
 
 
-def _judge(model: WorldModel, networks: ActorCritic, params: Params, feature: jax.Array) -> Judged:
+def _head_outputs(
+    model: WorldModel, networks: ActorCritic, params: Params, feature: jax.Array
+) -> HeadOutputs:
     """Returns the outputs of heads, critics and the actor's first layer for `feature [N, F]`."""
     world, critic, slow_critic = params["world_model"], params["critic"], params["slow_critic"]
     weights = [
@@ -241,10 +243,10 @@ def _judge(model: WorldModel, networks: ActorCritic, params: Params, feature: ja
         entry_weight(slow_critic, "critic"),
         entry_weight(params["actor"], "actor"),
     ]
-    reward, goes_on, value, slow_value, actor = entries(feature, weights)
-    return Judged(
+    reward, continues, value, slow_value, actor = entries(feature, weights)
+    return HeadOutputs(
         two_hot_mean(model.reward(world, entry=reward)),
-        jax.nn.sigmoid(model.continues(world, entry=goes_on)),
+        jax.nn.sigmoid(model.continues(world, entry=continues)),
         two_hot_mean(networks.critic(critic, entry=value)),
         two_hot_mean(networks.critic(slow_critic, entry=slow_value)),
         actor_entry=actor,

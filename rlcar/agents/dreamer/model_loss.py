@@ -70,9 +70,9 @@ def open_loop_losses(
     reward_logits = model.reward(params, flat).reshape(length, number, TWO_HOT_BINS)
     reward = two_hot_loss(reward_logits, follow(time_major(batch.reward)))
     is_terminal = follow(time_major(batch.is_terminal))
-    goes_on = discount * (1.0 - is_terminal.astype(jnp.float32))
+    continuation = discount * (1.0 - is_terminal.astype(jnp.float32))
     continue_logits = model.continues(params, flat).reshape(length, number)
-    continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
+    continues = optax.sigmoid_binary_cross_entropy(continue_logits, continuation)
     # Beyond the end of its episode a prediction has no counterpart.
     is_first = follow(time_major(batch.is_first))
     is_same = jnp.cumsum(is_first.astype(jnp.int32), axis=0) == 0
@@ -101,11 +101,13 @@ def _drift_loss(
     """
     length = posterior.shape[0]
     some = slice(min(_DRIFT_EVERY, length) - 1, None, _DRIFT_EVERY)
-    seen = jax.lax.stop_gradient(posterior[some])
+    observed_posterior = jax.lax.stop_gradient(posterior[some])
     states = RssmState(*(x[some].reshape(-1, x.shape[-1]) for x in before))
     actions = action[some].reshape(states.latent.shape[0], -1)
     recurrent = model.advance(params, states, model.encode_action(params, actions))
-    drift = categorical_kl(seen, model.prior(params, recurrent).reshape(seen.shape))
+    drift = categorical_kl(
+        observed_posterior, model.prior(params, recurrent).reshape(observed_posterior.shape)
+    )
     return jnp.mean(jnp.where(is_same[some], drift, 0.0))
 
 
@@ -133,9 +135,9 @@ def world_model_loss(
     reconstruction = jnp.sum(jnp.square(decoded - target), axis=-1)
     reward_logits = model.reward(params, flat).reshape(length, size, TWO_HOT_BINS)
     reward = two_hot_loss(reward_logits, time_major(batch.reward))
-    goes_on = discount * (1.0 - time_major(batch.is_terminal).astype(jnp.float32))
+    continuation = discount * (1.0 - time_major(batch.is_terminal).astype(jnp.float32))
     continue_logits = model.continues(params, flat).reshape(length, size)
-    continues = optax.sigmoid_binary_cross_entropy(continue_logits, goes_on)
+    continues = optax.sigmoid_binary_cross_entropy(continue_logits, continuation)
 
     # Free bits: below `free_nats` the KL has no gradient, so that the model concentrates on
     # prediction (Eq. 4).

@@ -40,10 +40,10 @@ def make_policy(config: DreamerConfig, spec: Spec) -> Policy:
         params: Params, carry: PolicyCarry, time_step: TimeStep, key: jax.Array, explore: bool
     ) -> tuple[PolicyCarry, Array]:
         world = params["world_model"]
-        foreseen = observe_step(
+        predicted = observe_step(
             model, world, carry.state, carry.action, jnp.asarray(time_step.is_first)
         )
-        recurrent = remembered(config.world_model, foreseen)
+        recurrent = remembered(config.world_model, predicted)
         posterior = model.posterior(
             world, recurrent, model.encode(world, time_step.observation, time_step.image)
         )

@@ -92,8 +92,8 @@ def split_posterior(params: Params, recurrent_units: int) -> tuple[Params, jax.A
     Their product with all embeddings can be computed at once, before the filter starts.
     """
     layer = params[_POSTERIOR_IN]
-    own, seen = jnp.split(layer["w"], [recurrent_units], axis=0)
-    return params | {_POSTERIOR_IN: layer | {"w": own}}, seen
+    recurrent_weight, embedding_weight = jnp.split(layer["w"], [recurrent_units], axis=0)
+    return params | {_POSTERIOR_IN: layer | {"w": recurrent_weight}}, embedding_weight
 
 
 def latent_noise(key: jax.Array, groups: int, rows: tuple[int, ...]) -> jax.Array:

@@ -123,10 +123,12 @@ def observe_step(
     At an episode's first step the earlier belief and action are replaced by zeros.
     """
     keep = 1.0 - is_first.astype(jnp.float32)[:, None]
-    return model.advance(params, _kept(state, keep), model.encode_action(params, action * keep))
+    return model.advance(
+        params, _multiplied(state, keep), model.encode_action(params, action * keep)
+    )
 
 
-def _kept(state: RssmState, keep: jax.Array) -> RssmState:
+def _multiplied(state: RssmState, keep: jax.Array) -> RssmState:
     return RssmState(state.recurrent * keep, state.latent * keep)
 
 
@@ -156,23 +158,26 @@ def observe(
     # As `observe_step`, but whatever depends on no belief is computed for all steps at once.
     keep = 1.0 - time_major(batch.is_first).astype(jnp.float32)[..., None]
     action = (time_major(batch.previous_action) * keep).reshape(length * size, -1)
-    inside, seen_weight = split_posterior(params, config.recurrent_units)
-    known = model.encode_action(params, action), product("ni,io->no", embedding, seen_weight)
-    encoded_action, entry = (x.reshape(length, size, -1) for x in known)
+    filter_params, embedding_weight = split_posterior(params, config.recurrent_units)
+    precomputed = (
+        model.encode_action(params, action),
+        product("ni,io->no", embedding, embedding_weight),
+    )
+    encoded_action, entry = (x.reshape(length, size, -1) for x in precomputed)
     uniform = latent_noise(key, config.latent_groups, (length, size))
 
     def step(params: Params, state: RssmState, inputs: tuple) -> tuple[RssmState, tuple]:
         encoded_action, keep, entry, uniform = inputs
-        foreseen = model.advance(params, _kept(state, keep), encoded_action)
-        recurrent = remembered(config, foreseen)
+        predicted = model.advance(params, _multiplied(state, keep), encoded_action)
+        recurrent = remembered(config, predicted)
         posterior = model.posterior(params, recurrent, entry=entry)
         state = RssmState(recurrent, sample_latent(posterior, uniform))
-        return state, (posterior, None if config.has_memory else foreseen)
+        return state, (posterior, None if config.has_memory else predicted)
 
     start, inputs = initial_state(config, size), (encoded_action, keep, entry, uniform)
-    states, (posterior, foreseen) = time_scan(step, inside, start, inputs)
-    foreseen = states.recurrent if config.has_memory else foreseen
-    prior = model.prior(params, foreseen.reshape(length * size, -1))
+    states, (posterior, predicted) = time_scan(step, filter_params, start, inputs)
+    predicted = states.recurrent if config.has_memory else predicted
+    prior = model.prior(params, predicted.reshape(length * size, -1))
     return Observed(states, posterior, prior.reshape(posterior.shape))
 
 

@@ -15,7 +15,7 @@ class Transitions(NamedTuple):
     action: jax.Array  # [M, A]
     reward: jax.Array  # [M]
     next_observation: jax.Array  # [M, O]
-    goes_on: jax.Array  # [M] 0 where a crash or a finish ended the episode, otherwise 1
+    continues: jax.Array  # [M] 0 where a crash or a finish ended the episode, otherwise 1
     weight: jax.Array  # [M] sums to 1; 0 where the next step began another episode
 
 

@@ -77,28 +77,28 @@ def _loss(
     """Returns the sum of the losses of critics, actor and temperature; the key is consumed."""
     frozen = jax.lax.stop_gradient(params)
     now_key, next_key = jax.random.split(key)
-    seen = transitions_of(batch)
+    transitions = transitions_of(batch)
     temperature = jnp.exp(frozen["log_temperature"])
 
     # Critics (Eq. 5 to 7); the target uses the lower value of the two slow critics.
-    action, log_prob = sample(actor, frozen["actor"], seen.next_observation, next_key)
-    later = critics.apply(state.slow_critics, seen.next_observation, action).min(axis=0)
-    target = config.reward_scale * seen.reward + config.discount * seen.goes_on * (
-        later - temperature * log_prob
+    action, log_prob = sample(actor, frozen["actor"], transitions.next_observation, next_key)
+    next_value = critics.apply(state.slow_critics, transitions.next_observation, action).min(axis=0)
+    target = config.reward_scale * transitions.reward + config.discount * transitions.continues * (
+        next_value - temperature * log_prob
     )
-    value = critics.apply(params["critics"], seen.observation, seen.action)
-    critic_loss = 0.5 * jnp.sum(seen.weight[None] * jnp.square(value - target[None]))
+    value = critics.apply(params["critics"], transitions.observation, transitions.action)
+    critic_loss = 0.5 * jnp.sum(transitions.weight[None] * jnp.square(value - target[None]))
 
     # Actor (Eq. 9) and temperature (Haarnoja et al. 2019, Eq. 18).
-    action, log_prob = sample(actor, params["actor"], seen.observation, now_key)
-    score = critics.apply(frozen["critics"], seen.observation, action).min(axis=0)
-    actor_loss = jnp.sum(seen.weight * (temperature * log_prob - score))
-    surplus = jax.lax.stop_gradient(jnp.sum(seen.weight * log_prob) + target_entropy)
+    action, log_prob = sample(actor, params["actor"], transitions.observation, now_key)
+    score = critics.apply(frozen["critics"], transitions.observation, action).min(axis=0)
+    actor_loss = jnp.sum(transitions.weight * (temperature * log_prob - score))
+    surplus = jax.lax.stop_gradient(jnp.sum(transitions.weight * log_prob) + target_entropy)
     temperature_loss = -params["log_temperature"] * surplus
     return critic_loss + actor_loss + temperature_loss, {
         "critic/loss": critic_loss,
-        "critic/value": jnp.sum(seen.weight * value[0]),
+        "critic/value": jnp.sum(transitions.weight * value[0]),
         "actor/loss": actor_loss,
-        "actor/entropy": -jnp.sum(seen.weight * log_prob),
+        "actor/entropy": -jnp.sum(transitions.weight * log_prob),
         "actor/temperature": temperature,
     }

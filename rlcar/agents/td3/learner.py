@@ -50,16 +50,16 @@ def make_learner(config: Td3Config, spec: Spec) -> Learner:
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, noise_key = jax.random.split(state.key)
-        seen = transitions_of(batch)
+        transitions = transitions_of(batch)
         (error, value), gradients = jax.value_and_grad(critics_loss, has_aux=True)(
-            state.critics, state, seen, noise_key
+            state.critics, state, transitions, noise_key
         )
         updates, critic_optimizer = optimizer.update(gradients, state.critic_optimizer)
         critics_params = optax.apply_updates(state.critics, updates)
 
-        def update_actor(kept: tuple) -> tuple:
-            actor_params, actor_optimizer, slow = kept
-            gradients = jax.grad(actor_loss)(actor_params, critics_params, seen)
+        def update_actor(actor_state: tuple) -> tuple:
+            actor_params, actor_optimizer, slow = actor_state
+            gradients = jax.grad(actor_loss)(actor_params, critics_params, transitions)
             updates, actor_optimizer = optimizer.update(gradients, actor_optimizer)
             actor_params = optax.apply_updates(actor_params, updates)
             newest = {"actor": actor_params, "critics": critics_params}
@@ -70,9 +70,12 @@ def make_learner(config: Td3Config, spec: Spec) -> Learner:
             )
 
         steps = state.train_steps + 1
-        kept = (state.actor, state.actor_optimizer, state.slow)
+        actor_state = (state.actor, state.actor_optimizer, state.slow)
         actor_params, actor_optimizer, slow = jax.lax.cond(
-            steps % config.policy_delay == 0, update_actor, lambda kept: kept, kept
+            steps % config.policy_delay == 0,
+            update_actor,
+            lambda actor_state: actor_state,
+            actor_state,
         )
         metrics = {
             "critic/loss": error,
@@ -97,27 +100,38 @@ def _critics_loss(
     critics: Network,
     params: Params,
     state: TrainState,
-    seen: Transitions,
+    transitions: Transitions,
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the critics' error with a smoothed target action, and the mean value (Algorithm 1).
 
     The target uses the lower value of the two slow critics. The key is consumed.
     """
-    action = jnp.tanh(actor.apply(state.slow["actor"], seen.next_observation))
+    action = jnp.tanh(actor.apply(state.slow["actor"], transitions.next_observation))
     noise = config.target_noise * jax.random.normal(key, action.shape)
     noise = jnp.clip(noise, -config.target_noise_limit, config.target_noise_limit)
     action = jnp.clip(action + noise, -1.0, 1.0)
-    later = critics.apply(state.slow["critics"], seen.next_observation, action).min(axis=0)
-    target = config.reward_scale * seen.reward + config.discount * seen.goes_on * later
-    value = critics.apply(params, seen.observation, seen.action)
-    error = jnp.sum(seen.weight[None] * jnp.square(value - target[None]))
-    return error, jnp.sum(seen.weight * value[0])
+    next_value = critics.apply(state.slow["critics"], transitions.next_observation, action).min(
+        axis=0
+    )
+    target = (
+        config.reward_scale * transitions.reward
+        + config.discount * transitions.continues * next_value
+    )
+    value = critics.apply(params, transitions.observation, transitions.action)
+    error = jnp.sum(transitions.weight[None] * jnp.square(value - target[None]))
+    return error, jnp.sum(transitions.weight * value[0])
 
 
 def _actor_loss(
-    actor: Network, critics: Network, params: Params, critics_params: Params, seen: Transitions
+    actor: Network,
+    critics: Network,
+    params: Params,
+    critics_params: Params,
+    transitions: Transitions,
 ) -> jax.Array:
     """Returns minus the mean value, by the first critic, of the actor's actions."""
-    action = jnp.tanh(actor.apply(params, seen.observation))
-    return -jnp.sum(seen.weight * critics.apply(critics_params, seen.observation, action)[0])
+    action = jnp.tanh(actor.apply(params, transitions.observation))
+    return -jnp.sum(
+        transitions.weight * critics.apply(critics_params, transitions.observation, action)[0]
+    )

@@ -7,8 +7,8 @@ import pytest
 
 from rlcar.agents.dreamer import step_loss
 from rlcar.agents.dreamer.actor_critic import (
+    HeadOutputs,
     Imagined,
-    Judged,
     Replayed,
     imagination_loss,
     make_actor_critic,
@@ -108,7 +108,7 @@ def test_what_led_to_the_first_step_of_a_window_is_not_paid_in_it(replay_loss):
 
 
 def _dream(networks, params, reward, discount=1.0):
-    """One imagined step of two cars, or more, judged by `params` and the critic at its start."""
+    """One imagined step of two cars, or more, outputs by `params` and the critic at its start."""
     reward = jnp.asarray(reward, jnp.float32)
     length, number = reward.shape
     feature = _random(length + 1, number, SIZE, seed=0)
@@ -116,7 +116,7 @@ def _dream(networks, params, reward, discount=1.0):
         jnp.stack([two_hot_mean(networks.critic(params[name], step)) for step in feature])
         for name in ("critic", "slow")
     )
-    judged = Judged(
+    outputs = HeadOutputs(
         reward=jnp.concatenate([jnp.full((1, number), 9.0), reward]),
         discount=jnp.broadcast_to(jnp.asarray(discount, jnp.float32), (length + 1, number)),
         value=value,
@@ -125,7 +125,7 @@ def _dream(networks, params, reward, discount=1.0):
         critic_entry=feature @ entry_weight(params["critic"], "critic"),
     )
     action = jnp.clip(_random(length, number, SPEC.action_size, seed=1), -1.0, 1.0)
-    return Imagined(feature[:-1], action, judged)
+    return Imagined(feature[:-1], action, outputs)
 
 
 def _metric_gradient(networks, config, params, dream, name):
@@ -159,7 +159,7 @@ def test_the_policy_gradient_makes_good_actions_likelier_and_bad_ones_less_likel
 def test_the_actors_loss_agrees_with_advantages_made_by_hand(networks, config, params):
     config = config.model_copy(update={"return_normaliser_rate": 0.0})  # the scale stays at one
     dream = _dream(networks, params, [[1.0, -2.0], [3.0, 0.5]], discount=0.5)
-    (r1, r2), (v0, v1, v2) = dream.judged.reward[1:], dream.judged.value
+    (r1, r2), (v0, v1, v2) = dream.outputs.reward[1:], dream.outputs.value
     assert jnp.abs(v0 - v1).max() > 0.01
     return1 = r2 + 0.5 * v2
     return0 = r1 + 0.5 * (0.5 * v1 + 0.5 * return1)
@@ -211,8 +211,8 @@ def test_actor_and_critic_learn_from_their_own_losses_only(networks, config, par
 def test_steps_after_the_dreamt_end_do_not_count(networks, config, params):
     discount = jnp.array([0.5, 0.0, 0.5, 0.5])[:, None]
     dream = _dream(networks, params, [[1.0], [2.0], [3.0]], discount)
-    judged = dream.judged._replace(reward=dream.judged.reward.at[2:].add(50.0))
-    other = dream._replace(judged=judged, action=dream.action.at[1:].multiply(-1.0))
+    outputs = dream.outputs._replace(reward=dream.outputs.reward.at[2:].add(50.0))
+    other = dream._replace(outputs=outputs, action=dream.action.at[1:].multiply(-1.0))
     # Percentiles of the returns see every step; a rate of zero leaves the scale at one.
     config = config.model_copy(update={"return_normaliser_rate": 0.0})
 
@@ -280,11 +280,11 @@ def test_a_dream_is_judged_the_same_along_the_way_and_at_its_end(dreaming, monke
     monkeypatch.setattr(step_loss, "CACHED_ROWS", 0)
     assert_trees_close(dream(), at_the_end, rtol=1e-4, atol=1e-5)
     feature = at_the_end.feature[2]
-    judged = jax.tree.map(lambda x: x[2], at_the_end.judged)
+    outputs = jax.tree.map(lambda x: x[2], at_the_end.outputs)
     expected = two_hot_mean(networks.critic(params["slow_critic"], feature))
-    np.testing.assert_allclose(judged.slow_value, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs.slow_value, expected, rtol=1e-4, atol=1e-5)
     expected = two_hot_mean(model.reward(params["world_model"], feature))
-    np.testing.assert_allclose(judged.reward, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs.reward, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_no_gradient_flows_from_a_dream_into_the_networks_that_dreamt_it(dreaming):
@@ -292,8 +292,8 @@ def test_no_gradient_flows_from_a_dream_into_the_networks_that_dreamt_it(dreamin
 
     def loss(params, starts):
         dream = imagine(model, networks, dreamer, params, starts, jax.random.PRNGKey(1))
-        judged = dream.judged._replace(reward=dream.judged.reward + 1.0)
-        dream = dream._replace(judged=judged)
+        outputs = dream.outputs._replace(reward=dream.outputs.reward + 1.0)
+        dream = dream._replace(outputs=outputs)
         total, _ = imagination_loss(
             networks, dreamer.actor_critic, params, dream, initial_return_range()
         )

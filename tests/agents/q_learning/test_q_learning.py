@@ -19,21 +19,21 @@ from tests.agents.dreamer.tiny import SPEC, random_batch
 
 def test_a_window_is_cut_into_its_steps():
     batch = random_batch(3, 5)
-    seen = transitions_of(batch)
-    assert seen.observation.shape == (12, 6)
-    np.testing.assert_array_equal(seen.observation[5], batch.observation[1, 1])
-    np.testing.assert_array_equal(seen.action[5], batch.previous_action[1, 2])
-    np.testing.assert_array_equal(seen.reward[5], batch.reward[1, 2])
-    np.testing.assert_array_equal(seen.next_observation[5], batch.observation[1, 2])
-    counted = seen.weight.reshape(3, 4) > 0
+    transitions = transitions_of(batch)
+    assert transitions.observation.shape == (12, 6)
+    np.testing.assert_array_equal(transitions.observation[5], batch.observation[1, 1])
+    np.testing.assert_array_equal(transitions.action[5], batch.previous_action[1, 2])
+    np.testing.assert_array_equal(transitions.reward[5], batch.reward[1, 2])
+    np.testing.assert_array_equal(transitions.next_observation[5], batch.observation[1, 2])
+    counted = transitions.weight.reshape(3, 4) > 0
     np.testing.assert_array_equal(counted, ~batch.is_first[:, 1:])
-    assert seen.weight.sum() == pytest.approx(1.0)
+    assert transitions.weight.sum() == pytest.approx(1.0)
 
 
 def test_only_a_true_end_ends_the_future():
     batch = random_batch(8, 12)
-    seen = transitions_of(batch)
-    ended = np.asarray(seen.goes_on).reshape(8, 11) == 0.0
+    transitions = transitions_of(batch)
+    ended = np.asarray(transitions.continues).reshape(8, 11) == 0.0
     np.testing.assert_array_equal(ended, batch.is_terminal[:, 1:])
     assert (batch.is_last & ~batch.is_terminal).any()
 
