@@ -151,7 +151,7 @@ def test_a_training_needs_only_the_address_and_the_token(head, laptop, tmp_path)
     assert code == 0, (stdout, stderr)
     assert "/256 env steps (" in stdout
     assert "figure env_steps=" in stdout
-    assert "what it makes will be in ~/rlcar-runs of the head node" in stderr
+    assert "the command writes into ~/rlcar-runs on the head node" in stderr
     assert stderr.splitlines()[-1].endswith(": succeeded")
     assert (head[1] / "rlcar-runs" / "quick" / "report.json").exists()
     assert list((tmp_path / "elsewhere").iterdir()) == []
