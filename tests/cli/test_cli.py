@@ -38,7 +38,7 @@ def assert_is_one_sentence(result, message, may_have_begun=False):
     lines = stderr.splitlines()
     if may_have_begun:
         assert lines.pop(0).startswith("run folder: ")
-        lines = [line for line in lines if not line.startswith("replay: ")]
+        lines = [line for line in lines if not line.startswith("replay buffer: ")]
     assert code == 2, stderr
     assert len(lines) == 1, stderr
     assert lines[0].startswith("error: ")
@@ -168,7 +168,7 @@ def test_a_learning_rate_out_of_this_world_ends_with_the_metrics_name(rlcar, tmp
     assert code == 2
     *before, last = stderr.splitlines()
     assert re.search(r"error: \S+ is (nan|-?inf) after \d+ train", last)
-    assert sum("back to" in line for line in before) == 2
+    assert sum("returning to" in line for line in before) == 2
     assert "Traceback" not in stderr
 
 
