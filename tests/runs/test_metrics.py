@@ -24,6 +24,13 @@ from rlcar.runs.metrics import (
     read_progress_line,
 )
 from rlcar.runs.metrics_file import read_metrics
+from rlcar.system import heartbeat
+
+
+@pytest.fixture(autouse=True)
+def _sign_of_life():
+    """The progress line shows how long this process has been silent, tests before this one too."""
+    heartbeat.beat()
 
 
 class Clock:
