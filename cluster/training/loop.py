@@ -10,6 +10,7 @@ from ray.exceptions import RayError
 
 from cluster.config import ClusterConfig
 from cluster.runtime import ray_runtime
+from cluster.training.evaluation import evaluate_newest, save
 from cluster.training.fleet import Fleet
 from cluster.training.learner_handle import LearnerHandle, LearnerLostError
 from cluster.training.ordered_loop import OrderedTraining, check_deterministic
@@ -141,7 +142,9 @@ class _FleetTraining:
                     if learner.free_places():
                         self._hand_over_blocks(learner, run)
                     self._take_reports(learner, run, 0.0 if learner.free_places() else _POLL_S)
-                    if run.should_evaluate(learner.env_steps) and not self._evaluate(learner, run):
+                    if run.should_evaluate(learner.env_steps) and not evaluate_newest(
+                        learner, run, self.evaluate, self.on_evaluated
+                    ):
                         break  # asked to stop
                     if run.should_save():
                         learner.begin_save(run.checkpoints.resolve(), run.meta())
@@ -150,8 +153,7 @@ class _FleetTraining:
                 while learner.is_busy():
                     self._take_reports(learner, run, _POLL_S)
                 run.log(learner.env_steps, learner.train_steps)
-                learner.save(run.checkpoints.resolve(), run.meta())
-                run.saved()
+                save(learner, run)
                 return TrainingOutcome(run.summary(learner.env_steps), bool(self.stop))
 
     def _hand_over_blocks(self, learner: LearnerHandle, run: Run) -> None:
@@ -174,19 +176,6 @@ class _FleetTraining:
             run.saved()
         if run.should_log():
             run.log(learner.env_steps, learner.train_steps)
-
-    def _evaluate(self, learner: LearnerHandle, run: Run) -> bool:
-        """Evaluates the newest weights; returns False if it was asked to stop meanwhile."""
-        weights = learner.fetch_weights()
-        evaluation = self.evaluate(weights.params)
-        if evaluation is None:
-            return False
-        run.evaluated(learner.env_steps, weights, evaluation)
-        if self.on_evaluated is not None:
-            learner.save(run.checkpoints.resolve(), run.meta())
-            run.saved()
-            self.on_evaluated(run.figures(learner.env_steps))
-        return True
 
     def _metrics(self) -> dict[str, float]:
         return self.fleet.metrics() | {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.config import ClusterConfig
+from cluster.training.evaluation import evaluate_newest, save
 from cluster.training.learner_handle import LearnerHandle, LearnerLostError
 from cluster.training.ordered_fleet import OrderedFleet, SimulatorLostError
 from cluster.training.prometheus import PrometheusWatcher
@@ -64,10 +65,10 @@ class OrderedTraining:
                         self._learn(config, learner, fleet, run)
                     except SimulatorLostError as loss:
                         with contextlib.suppress(LearnerLostError):
-                            self._save(learner, run)
+                            save(learner, run)
                         raise UserError(self._stopped(str(loss))) from loss
                     run.log(learner.env_steps, learner.train_steps)
-                    self._save(learner, run)
+                    save(learner, run)
                     return TrainingOutcome(run.summary(learner.env_steps), bool(self.stop))
         except NonFiniteError as error:
             roll_back(error, config, self.folder / "checkpoints")  # raises, with the reason
@@ -94,7 +95,9 @@ class OrderedTraining:
             fleet.request(learner.weights)
             if run.should_log():
                 run.log(learner.env_steps, learner.train_steps)
-            if run.should_evaluate(learner.env_steps) and not self._evaluate(learner, run):
+            if run.should_evaluate(learner.env_steps) and not evaluate_newest(
+                learner, run, self.evaluate, self.on_evaluated
+            ):
                 return
             if run.should_save():
                 learner.begin_save(run.checkpoints.resolve(), run.meta())
@@ -110,19 +113,3 @@ class OrderedTraining:
             raise SimulatorLostError("a block was lost on its way to the learner")
         if learner.has_saved():
             run.saved()
-
-    def _evaluate(self, learner: LearnerHandle, run: Run) -> bool:
-        """Evaluates the newest weights; returns False if it was asked to stop meanwhile."""
-        weights = learner.fetch_weights()
-        evaluation = self.evaluate(weights.params)
-        if evaluation is None:
-            return False
-        run.evaluated(learner.env_steps, weights, evaluation)
-        if self.on_evaluated is not None:
-            self._save(learner, run)
-            self.on_evaluated(run.figures(learner.env_steps))
-        return True
-
-    def _save(self, learner: LearnerHandle, run: Run) -> None:
-        learner.save(run.checkpoints.resolve(), run.meta())
-        run.saved()

@@ -45,9 +45,9 @@ export class ModelList {
     this.fill(this.ghosts, [option("", "no ghost"), ...groups()]);
   }
 
-  fill(select, options, placeholder) {
+  fill(select, options, emptyText) {
     const chosen = select.value;
-    select.replaceChildren(...(options.length ? options : [option("", placeholder)]));
+    select.replaceChildren(...(options.length ? options : [option("", emptyText)]));
     if ([...select.options].some((choice) => choice.value === chosen)) select.value = chosen;
   }
 
