@@ -59,7 +59,7 @@ def test_a_frame_is_what_the_documentation_says(server):
     assert len(frame) == 32
     step, version, age_ms, steps, cars, source = struct.unpack_from("<IIfIHB", frame)
     assert (step, version, steps, cars, source) == (77, 1, 1, 1, 0)
-    assert 0.0 <= age_ms < 1000.0
+    assert 0.0 <= age_ms < 30_000.0  # as late as a busy machine may be
     assert np.abs(np.frombuffer(frame, "<f4", offset=24)).max() <= 1.0
 
 

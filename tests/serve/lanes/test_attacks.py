@@ -17,6 +17,8 @@ from tests.support.waiting import wait_until
 
 SECONDS = {"slow_readers": 5.0}  # these connect one after the other; other attacks take 1.5 s
 RECOVERY_S, STALL_MS, MORE_FILES = 10.0, 1000.0, 16
+# How often a request waits for a processor: client, HAProxy, server and back, and a spare one.
+WAITS = 6
 MEMORY_MB = {"realtime": 100.0, "ray": 100.0, "direct": 300.0}
 # The longest allowed deadline, because tests on a busy machine wait for the processor too.
 PATIENT = ("--set", "deadline_ms=1000")
@@ -61,8 +63,10 @@ def test_honest_clients_are_served_during_an_attack_and_memory_is_bounded(attack
     assert server.is_running(), text
     if lane != "direct":  # without a front end a server may slow down
         assert found["honest_refused"] == 0, text
-        assert found["honest_p99_ms"] < STALL_MS, text
-        assert found["health_max_ms"] < STALL_MS, text
+        # The clients measure how late the machine wakes them; the server is woken as late.
+        bound_ms = STALL_MS + WAITS * found["client_lag_p99_ms"]
+        assert found["honest_p99_ms"] < bound_ms, text
+        assert found["health_max_ms"] < bound_ms, text
 
 
 def test_no_file_stays_open_after_the_attacks(attacked):
