@@ -20,7 +20,7 @@ def is_allowed(
 ) -> bool:
     """Says whether the policies let `source` connect to a port of `target`.
 
-    A connection needs the permission of both ends. An end that no policy selects permits everything.
+    A connection needs the permission of both ends. An end that no policy selects permits all.
     """
     return _permits(policies, "Egress", source, target, port, protocol) and _permits(
         policies, "Ingress", target, source, port, protocol

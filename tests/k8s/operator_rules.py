@@ -81,17 +81,21 @@ def _job(spec: Object, gates: frozenset[str]) -> Iterator[str]:
         yield "one of rayClusterSpec and clusterSelector must be set"
     if selector:
         yield from _selected(spec, selector, mode)
-    if mode == "InteractiveMode" and spec.get("backoffLimit", 0) > 0:
-        yield "backoffLimit does not go with InteractiveMode"
     if mode == "SidecarMode":
         yield from _sidecar(spec, cluster)
+    yield from _limits(spec, mode)
+    if cluster is not None:
+        yield from _cluster(cluster, gates, owner="RayJob")
+
+
+def _limits(spec: Object, mode: str) -> Iterator[str]:
     for field in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
         if spec.get(field, 1) <= 0:
             yield f"{field} must be positive"
     if spec.get("backoffLimit", 0) < 0:
         yield "backoffLimit is negative"
-    if cluster is not None:
-        yield from _cluster(cluster, gates, owner="RayJob")
+    if spec.get("backoffLimit", 0) > 0 and mode == "InteractiveMode":
+        yield "backoffLimit does not go with InteractiveMode"
 
 
 def _selected(spec: Object, selector: Object, mode: str) -> Iterator[str]:

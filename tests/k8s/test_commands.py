@@ -22,14 +22,12 @@ _CONTAINER_COMMANDS = ("redis",)  # other images
 
 def _parse(words):
     """Parses a command line down to its last subcommand, and runs nothing."""
-    command, parent, rest = typer.main.get_command(app), None, list(words)
-    while hasattr(command, "commands"):
-        assert rest[0] in command.commands, f"{command.name} has no command {rest[0]}"
-        if command.name != "rlcar" and command.invoke_without_command:
-            break
-        command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(command.name, rest, parent)
-    return command.name
+    context = typer.main.get_command(app).make_context("rlcar", list(words))
+    while hasattr(context.command, "resolve_command"):
+        rest = [*context._protected_args, *context.args]
+        name, command, rest = context.command.resolve_command(context, rest)
+        context = command.make_context(name, rest, context)
+    return context.info_name
 
 
 def _environment(container, objects):
@@ -45,6 +43,10 @@ def _environment(container, objects):
     return found
 
 
+def _expanded(word, variables):
+    return re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], word)
+
+
 def _command_lines(overlay):
     objects = rendered(overlay)
     for pod in pods(objects):
@@ -53,10 +55,7 @@ def _command_lines(overlay):
                 continue
             assert "command" not in container, "the image's entrypoint passes signals on"
             variables = _environment(container, objects)
-            words = [
-                re.sub(r"\$\((\w+)\)", lambda m: variables[m[1]], w) for w in container["args"]
-            ]
-            yield pod.owner, words
+            yield pod.owner, [_expanded(word, variables) for word in container["args"]]
     for job in of_kind(objects, "RayJob"):
         yield job["metadata"]["name"], _entrypoint(job["spec"])
     for job in of_kind(objects, "RayCronJob"):

@@ -134,6 +134,17 @@ FLOWS = {
         ("proxy", "replicas", 8000, True),
         ("replicas", "api", 443, False),
     ],
+    "monitoring": [
+        ("prometheus", "monitor", 9465, True),
+        ("grafana", "monitor", 9465, False),
+        ("stranger", "monitor", 9465, False),
+        ("monitor", "store", 443, False),
+        ("monitor", "api", 443, False),
+    ],
+    "campaign": [
+        ("prometheus", "head", 9464, True),
+        ("stranger", "head", 9464, False),
+    ],
     "autoscaling": [
         ("head", "api", 443, True),
         ("head", "api", 6443, True),

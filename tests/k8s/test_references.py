@@ -21,28 +21,33 @@ def _is_documented(secret):
     )
 
 
+_VOLUMES = {
+    "persistentVolumeClaim": ("PersistentVolumeClaim", "claimName"),
+    "configMap": ("ConfigMap", "name"),
+    "secret": ("Secret", "secretName"),
+}
+_SOURCES = {
+    "secretRef": "Secret",
+    "configMapRef": "ConfigMap",
+    "secretKeyRef": "Secret",
+    "configMapKeyRef": "ConfigMap",
+}
+
+
 def _references(spec):
     """Yields kind and name of what a pod needs."""
     yield "ServiceAccount", spec["serviceAccountName"]
     if "priorityClassName" in spec:
         yield "PriorityClass", spec["priorityClassName"]
     for volume in spec.get("volumes", []):
-        if "persistentVolumeClaim" in volume:
-            yield "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]
-        if "configMap" in volume:
-            yield "ConfigMap", volume["configMap"]["name"]
-        if "secret" in volume:
-            yield "Secret", volume["secret"]["secretName"]
+        for field in volume.keys() & _VOLUMES.keys():
+            kind, name = _VOLUMES[field]
+            yield kind, volume[field][name]
     for container in containers(spec):
-        for source in container.get("envFrom", []):
-            for field, kind in (("secretRef", "Secret"), ("configMapRef", "ConfigMap")):
-                if field in source:
-                    yield kind, source[field]["name"]
-        for variable in container.get("env", []):
-            source = variable.get("valueFrom", {})
-            for field, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
-                if field in source:
-                    yield kind, source[field]["name"]
+        variables = [variable.get("valueFrom", {}) for variable in container.get("env", [])]
+        for source in [*container.get("envFrom", []), *variables]:
+            for field in source.keys() & _SOURCES.keys():
+                yield _SOURCES[field], source[field]["name"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
