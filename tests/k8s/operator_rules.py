@@ -238,6 +238,8 @@ def _replicas(group: Object, *, scales: bool, version: str | None) -> Iterator[s
         yield f"{name}: suspend does not go with the autoscaler"
     if "idleTimeoutSeconds" in group and (version != "v2" or group["idleTimeoutSeconds"] < 0):
         yield f"{name}: idleTimeoutSeconds needs autoscaler v2, and is not negative"
+    if group.get("priority", 0) != 0 and version != "v2":
+        yield f"{name}: priority needs autoscaler v2"
 
 
 def _autoscaler(spec: Object, *, scales: bool, version: str | None) -> Iterator[str]:

@@ -37,6 +37,7 @@ RULES = [
     ("gpu", "RayJob", {f"{_CLUSTER}/workerGroupSpecs/1/minReplicas": 65}, "above maxReplicas"),
     ("gpu", "RayJob", {f"{_CLUSTER}/workerGroupSpecs/1/minReplicas": -1}, "negative number"),
     ("gpu", "RayJob", {f"{_CLUSTER}/workerGroupSpecs/1/idleTimeoutSeconds": 9}, "autoscaler v2"),
+    ("gpu", "RayJob", {f"{_CLUSTER}/workerGroupSpecs/1/priority": 1}, "priority needs"),
     (
         "autoscaling",
         "RayJob",

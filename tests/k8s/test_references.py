@@ -1,6 +1,7 @@
 """What an object names exists in the same overlay, or the README says how to make it."""
 
 import pytest
+import yaml
 
 from tests.k8s.manifests import K8S, OVERLAYS, name_of, needs_kustomize, of_kind, pods, rendered
 from tests.k8s.network import matches
@@ -185,3 +186,15 @@ def test_the_image_of_an_overlay_reaches_every_container_of_a_rayjob():
             for container in pod.spec["containers"]
         }
         assert images == {f"rlcar:{tag}"}
+
+
+def test_the_copies_of_the_training_s_pods_are_equal():
+    base = yaml.safe_load((K8S / "base" / "rayjob-train.yaml").read_text())["spec"]
+    raw = K8S / "overlays" / "fault-tolerant" / "raycluster.yaml"
+    cluster = yaml.safe_load(raw.read_text())["spec"]
+    del cluster["gcsFaultToleranceOptions"]
+    assert cluster == base["rayClusterSpec"]
+    raw = K8S / "overlays" / "cron-ray" / "raycronjob.yaml"
+    template = yaml.safe_load(raw.read_text())["spec"]["jobTemplate"]
+    differs = {name for name in base if base[name] != template.get(name)}
+    assert differs == {"entrypoint", "activeDeadlineSeconds"}
