@@ -134,8 +134,8 @@ class Api:
     ) -> Iterator[Event]:
         """Returns the changes after `version` for some seconds.
 
-        Raises ExpiredError if the server has forgotten that version, and UnreachableError if the connection
-        is lost.
+        Raises ExpiredError if the server has forgotten that version, and UnreachableError if the
+        connection is lost.
         """
         request = Request("watch", resource, self._scope(resource, None), name)
         query = {
@@ -246,7 +246,7 @@ class Api:
         content_type: str,
         read_s: float,
     ) -> "RESTResponse":
-        """Sends one request; raises RefusedError for an error, and UnreachableError without an answer."""
+        """Sends one request; raises RefusedError, or UnreachableError without an answer."""
         client = self.connection.client
         headers = {"Accept": _JSON, "User-Agent": client.user_agent}
         if body is not None:
