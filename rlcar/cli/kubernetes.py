@@ -258,6 +258,9 @@ def follow(target: "Target", name: str, reconnect_s: float) -> None:
     except KeyboardInterrupt:
         _tell(f"detached, the job goes on. {_how_to_come_back(name, target)}")
         sys.exit(130)
+    if job is None:
+        _tell(f"{name} was stopped or deleted")
+        sys.exit(status.STOPPED_EXIT_CODE)
     if why := status.failure_of(job):
         raise UserError(f"{name} failed: {why}")
     _tell(f"{name}: {status.state_of(job)}")

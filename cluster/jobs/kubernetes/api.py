@@ -113,10 +113,17 @@ class Api:
             "PATCH", request, query=query | _dry(dry_run), body=body, content_type=_APPLY
         )
 
-    def patch(self, resource: Resource, name: str, operations: list[Json]) -> Json:
+    def patch(
+        self,
+        resource: Resource,
+        name: str,
+        operations: list[Json],
+        *,
+        manager: str = FIELD_MANAGER,
+    ) -> Json:
         """Changes an object by the operations of a JSON patch."""
         request = Request("patch", resource, self._scope(resource, None), name)
-        query = {"fieldManager": FIELD_MANAGER}
+        query = {"fieldManager": manager}
         return self._json("PATCH", request, query=query, body=operations, content_type=_JSON_PATCH)
 
     def delete(self, resource: Resource, name: str) -> Json:

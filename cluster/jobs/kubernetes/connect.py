@@ -2,22 +2,22 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.jobs.kubernetes.kubeconfig import HINT, read_kubeconfig
 from cluster.jobs.kubernetes.names import check_namespace
 from cluster.jobs.kubernetes.refusals import Where
 from rlcar.errors import UserError
-from rlcar.settings.explain import nearest
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
 
 DEFAULT_NAMESPACE = "rlcar"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_HINT = "name one with --kubeconfig, or set KUBECONFIG"
 
 
 class Target(NamedTuple):
@@ -72,7 +72,7 @@ def _load(configuration: "Configuration", target: Target) -> tuple[Where, str | 
         if target.context is None and target.kubeconfig is None and _is_inside():
             return _load_inside(configuration)
         raise UserError(_no_kubeconfig(target.kubeconfig))
-    return _load_kubeconfig(configuration, os.pathsep.join(files), target.context)
+    return _load_kubeconfig(configuration, files, target.context)
 
 
 def _files(named: str | None) -> list[str]:
@@ -92,7 +92,7 @@ def _no_kubeconfig(named: str | None) -> str:
     if variable := os.environ.get("KUBECONFIG"):
         return f"KUBECONFIG={variable} names no file that exists: correct it, or use --kubeconfig"
     path = Path.home() / ".kube" / "config"
-    return f"there is no kubeconfig: {path} does not exist; {_HINT}"
+    return f"there is no kubeconfig: {path} does not exist; set KUBECONFIG, or use --kubeconfig"
 
 
 def _is_inside() -> bool:
@@ -116,79 +116,36 @@ def _load_inside(configuration: "Configuration") -> tuple[Where, str | None]:
 
 
 def _load_kubeconfig(
-    configuration: "Configuration", files: str, context: str | None
+    configuration: "Configuration", files: list[str], wanted: str | None
 ) -> tuple[Where, str | None]:
-    import yaml
     from kubernetes.config import ConfigException, kube_config
 
+    kubeconfig = read_kubeconfig(files)
+    name = kubeconfig.choose(wanted)
+    context = kubeconfig.contexts[name]
+    user = str(context.get("user") or "(none)")
     try:
-        contexts, current = _contexts(files)
-        entry = _choose(contexts, current, context, files)
         with _captured_log() as messages:
             kube_config.load_kube_config(
-                files, entry["name"], client_configuration=configuration, persist_config=False
+                os.pathsep.join(files),
+                name,
+                client_configuration=configuration,
+                persist_config=False,
             )
-    except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot use kubeconfig {files}: {reason}; {_HINT}") from error
-    about = entry["context"]
-    user = str(about.get("user", "")) or "(none)"
+    except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        # The library quotes whole entries of the file, with their secrets.
+        reason = " ".join(re.sub(r"\{.*\}", "{…}", str(error), flags=re.DOTALL).split())
+        raise UserError(
+            f"cannot use context {name} of kubeconfig {', '.join(files)}: {reason}; {HINT}"
+        ) from None
     has_credentials = bool(configuration.api_key or configuration.cert_file)
     if messages and not has_credentials:
         raise UserError(
-            f"user {user} of kubeconfig {files} has no credentials: {messages[0]}; run that "
-            "plugin, or your provider's login command, by hand"
+            f"user {user} has no credentials, because the plugin of the kubeconfig fails "
+            f"({messages[0]}): run it, or your provider's login command, by hand"
         )
-    kind = _kind_of_credentials(files, user, configuration)
-    return Where(entry["name"], configuration.host, user, kind), about.get("namespace")
-
-
-def _contexts(files: str) -> tuple[list[dict[str, Any]], str | None]:
-    """Returns all contexts, and the name of the current one."""
-    from kubernetes.config import ConfigException, kube_config
-
-    merged = kube_config.KubeConfigMerger(files).config
-    if merged is None:
-        raise UserError(f"kubeconfig {files} is empty: {_HINT}")
-    value = merged.value
-    listed = [entry for entry in value.get("contexts") or [] if isinstance(entry, dict)]
-    if not listed:
-        raise ConfigException("it has no contexts")
-    return listed, value.get("current-context") or None
-
-
-def _choose(
-    contexts: list[dict[str, Any]], current: str | None, wanted: str | None, files: str
-) -> dict[str, Any]:
-    names = [str(entry.get("name")) for entry in contexts]
-    listed = ", ".join(names)
-    name = wanted or current
-    if name is None:
-        raise UserError(f"kubeconfig {files} has no current context: choose one of {listed}")
-    if name not in names:
-        said = f"--context {name}" if wanted else f"the current context {name}"
-        raise UserError(
-            f"{said} does not exist in kubeconfig {files}{nearest(name, names)}; "
-            f"there are: {listed}"
-        )
-    return contexts[names.index(name)]
-
-
-def _kind_of_credentials(files: str, user: str, configuration: "Configuration") -> str:
-    from kubernetes.config import kube_config
-
-    merged = kube_config.KubeConfigMerger(files).config
-    users = merged.value.get("users") or [] if merged is not None else []
-    about = next((entry.get("user") or {} for entry in users if entry.get("name") == user), {})
-    if "tokenFile" in about:
-        return f"token in {about['tokenFile']}"
-    if "token" in about:
-        return "token"
-    if "exec" in about:
-        return f"token of the plugin {about['exec'].get('command')}"
-    if configuration.cert_file:
-        return "client certificate"
-    return "password" if "username" in about else "identity"
+    kind = kubeconfig.credentials_of(user)
+    return Where(name, configuration.host, user, kind), context.get("namespace")
 
 
 @contextmanager

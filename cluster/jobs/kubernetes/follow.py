@@ -46,12 +46,17 @@ class Follower:
         self._finished: set[str] = set()  # pods whose logs were read to their end
         self._outputs: dict[str, RepeatedOutput] = {}  # of each Ray job
 
-    def run(self) -> Json:
-        """Returns the job as it ended; raises UserError if it cannot be followed any longer."""
+    def run(self) -> Json | None:
+        """Returns the job as it ended, or None if it was deleted meanwhile.
+
+        Raises UserError if it cannot be followed any longer.
+        """
         began_s = time.monotonic()
         while True:
             with self._connection():
                 job = self._get()
+                if job is None:
+                    return None
                 self._check_operator(job, began_s)
                 is_over = status.is_over(job)
                 # A job that has ended has nothing to add to the logs that are read now.
@@ -99,13 +104,13 @@ class Follower:
             self._say(f"connected again after {lost_s:.0f} s")
         self._lost_since_s, self._failures = None, 0
 
-    def _get(self) -> Json:
+    def _get(self) -> Json | None:
+        job = None
         try:
             job = self._api.get(RAY_JOBS, self._name)
         except RefusedError as error:
-            if error.code == 404:
-                raise UserError(f"{self._name} was deleted while it was followed") from None
-            raise
+            if error.code != 404:
+                raise
         self._found()
         return job
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.jobs.kubernetes import status
-from cluster.jobs.kubernetes.api import Api
+from cluster.jobs.kubernetes.api import FIELD_MANAGER, Api
 from cluster.jobs.kubernetes.manifest import (
     QUEUE_LABEL,
     SIMULATORS,
@@ -14,7 +14,7 @@ from cluster.jobs.kubernetes.manifest import (
     find_group,
 )
 from cluster.jobs.kubernetes.paths import PODS, RAY_CLUSTERS, RAY_JOBS
-from cluster.jobs.kubernetes.refusals import RefusedError
+from cluster.jobs.kubernetes.refusals import RefusedError, owners_of
 from rlcar.errors import UserError, command
 from rlcar.settings.explain import nearest
 
@@ -42,7 +42,13 @@ def create(api: Api, job: Json, *, dry_run: bool = False) -> Json:
 
 def apply(api: Api, job: Json, *, force: bool = False, dry_run: bool = False) -> Json:
     """Creates or changes a RayJob by server-side apply."""
-    return api.apply(RAY_JOBS, job, force=force, dry_run=dry_run)
+    try:
+        return api.apply(RAY_JOBS, job, force=force, dry_run=dry_run)
+    except RefusedError as error:
+        # The API counts what `create` and `scale` have set as another manager of the same name.
+        if set(owners_of(error.status)) != {FIELD_MANAGER}:
+            raise
+        return api.apply(RAY_JOBS, job, force=True, dry_run=dry_run)
 
 
 def list_jobs(api: Api, *, everywhere: bool = False) -> list[status.JobRow]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from cluster.jobs.kubernetes.api import Api
 from cluster.jobs.kubernetes.manifest import GPU, QUEUE_LABEL, claims_of, gpus_of
-from cluster.jobs.kubernetes.paths import CLAIMS, LOCAL_QUEUES, NODES, Resource
+from cluster.jobs.kubernetes.paths import CLAIMS, LOCAL_QUEUES, NAMESPACES, NODES, Resource
 from cluster.jobs.kubernetes.refusals import RefusedError
 from rlcar.errors import UserError
 
@@ -14,6 +14,7 @@ Json = dict[str, Any]
 
 def check(api: Api, job: Json) -> None:
     """Raises UserError with all that would keep the job from running."""
+    _check_namespace(api)
     found = list(problems(api, job))
     if found:
         raise UserError(f"{'; '.join(found)}; or submit all the same with --skip-checks")
@@ -78,6 +79,20 @@ def items(api: Api, resource: Resource) -> list[Json] | None:
     except RefusedError as error:
         if error.code == 403:
             return None
+        raise
+
+
+def _check_namespace(api: Api) -> None:
+    try:
+        api.get(NAMESPACES, api.namespace)
+    except RefusedError as error:
+        if error.code == 403:
+            return  # creating the job tells
+        if error.code == 404:
+            raise UserError(
+                f"there is no namespace {api.namespace} on {api.connection.where}: apply "
+                "k8s/base/platform, or name another one with --namespace"
+            ) from None
         raise
 
 

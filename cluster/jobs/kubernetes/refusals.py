@@ -113,6 +113,17 @@ def explain(status: Status, request: Request, where: Where) -> str:
     return f"{where} refuses to {_action(request)}: {_brief(status)}"
 
 
+def owners_of(status: Status) -> dict[str, list[str]]:
+    """Returns the managers whose fields a server-side apply would change, with these fields."""
+    owners: dict[str, list[str]] = {}
+    for cause in status.details.get("causes") or []:
+        if cause.get("reason") == "FieldManagerConflict":
+            match = _MANAGER.search(cause.get("message", ""))
+            owner = match["manager"] if match else str(cause.get("message", "another manager"))
+            owners.setdefault(owner, []).append(str(cause.get("field", "?")))
+    return owners
+
+
 def explain_admission(message: str) -> str:
     """Explains a message of admission control, also from an event; empty for any other message."""
     if match := _QUOTA.search(message):
@@ -201,13 +212,7 @@ def _conflict(status: Status, request: Request, where: Where) -> str:
             f"{what} exists already in namespace {request.namespace}: choose another --name, "
             "or change the existing one with --apply"
         )
-    owners: dict[str, list[str]] = {}
-    for cause in status.details.get("causes") or []:
-        if cause.get("reason") == "FieldManagerConflict":
-            match = _MANAGER.search(cause.get("message", ""))
-            owner = match["manager"] if match else cause.get("message", "another manager")
-            owners.setdefault(owner, []).append(cause.get("field", "?"))
-    if owners:
+    if owners := owners_of(status):
         listed = "; ".join(f"{', '.join(owners[owner])} by {owner}" for owner in owners)
         return (
             f"{what} has fields that another manager owns: {listed}; leave them as they are, or "

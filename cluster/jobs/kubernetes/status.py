@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cluster.jobs.kubernetes.manifest import COMMAND_ANNOTATION, QUEUE_LABEL
+from cluster.jobs.kubernetes.manifest import COMMAND_ANNOTATION, QUEUE_LABEL, SIMULATORS
 from cluster.jobs.kubernetes.refusals import explain_admission
 
 Json = dict[str, Any]
@@ -20,7 +20,7 @@ _CONTAINER_REASONS = (
 )
 _SUBMITTER_LABEL = "batch.kubernetes.io/job-name"
 _CLUSTER_LABEL = "ray.io/cluster"
-_STOPPED_EXIT_CODE = 130
+STOPPED_EXIT_CODE = 130
 
 
 class JobRow(NamedTuple):
@@ -68,7 +68,7 @@ def exit_code(job: Json) -> int:
     if status.get("jobStatus") == "SUCCEEDED":
         return 0
     if status.get("jobStatus") == "STOPPED":
-        return _STOPPED_EXIT_CODE
+        return STOPPED_EXIT_CODE
     match = _EXIT_CODE.search(str(status.get("message") or ""))
     return int(match[1]) if match and 0 < int(match[1]) < 256 else 1
 
@@ -115,7 +115,7 @@ def row_of(job: Json, now: datetime.datetime) -> JobRow:
         state_of(job),
         started.astimezone(datetime.UTC).isoformat(),
         round(max(0.0, (ended - started).total_seconds()), 1),
-        sum(int(group.get("replicas") or 0) for group in groups),
+        sum(int(group.get("replicas") or 0) for group in groups if _is_simulators(group)),
         int(status.get("failed") or 0),
         annotations.get(COMMAND_ANNOTATION) or str(spec.get("entrypoint") or "").strip(),
     )
@@ -237,6 +237,10 @@ def _unscheduled(message: str) -> str:
             "that offers ReadWriteMany"
         )
     return f"a pod finds no node ({_cut(text)}): ask for less, or add nodes"
+
+
+def _is_simulators(group: Json) -> bool:
+    return SIMULATORS in ((group.get("labels") or {}).get("role"), group.get("groupName"))
 
 
 def _is_ready(pod: Json) -> bool:
