@@ -9,15 +9,19 @@ from rlcar.errors import UserError
 
 def unreachable(error: Exception, where: Where) -> Exception:
     """Returns the exception for an error of the connection; any other error unchanged."""
+    from kubernetes.client import ApiException
     from urllib3 import exceptions as network
 
     known = (network.HTTPError, OSError)
+    if isinstance(error, ApiException) and isinstance(error.__context__, Exception):
+        error = error.__context__  # the library's own form of an error of TLS
     if isinstance(error, UserError) or not isinstance(error, known):
         return error
     chain = _chain(error)
     for cause in chain:
-        if isinstance(cause, (ssl.SSLError, network.SSLError)):
-            return _tls(" ".join(map(str, chain)), where)
+        is_tls = isinstance(cause, (ssl.SSLError, network.SSLError))
+        if is_tls and (failure := _tls(" ".join(map(str, chain)), where)):
+            return failure
     for cause in chain:
         if isinstance(cause, network.ProxyError):
             return UnreachableError(
@@ -41,7 +45,8 @@ def unreachable(error: Exception, where: Where) -> Exception:
     return UnreachableError(f"the connection to {where} was lost ({_brief(error)}): try again")
 
 
-def _tls(text: str, where: Where) -> UnreachableError:
+def _tls(text: str, where: Where) -> UnreachableError | None:
+    """Explains an error of TLS; None for a connection that was merely lost."""
     if (
         "CERTIFICATE_VERIFY_FAILED" in text
         and "ostname mismatch" in text
@@ -63,7 +68,7 @@ def _tls(text: str, where: Where) -> UnreachableError:
     elif "alert" in text.lower():
         reason = "it refuses the client certificate: renew it, or choose another --context"
     else:
-        reason = "check the certificates in the kubeconfig"
+        return None
     failure = UnreachableError(f"no secure connection to {where}: {reason}")
     failure.is_permanent = True
     return failure

@@ -1,5 +1,6 @@
 """A namespace on the fake API server or on a real cluster, with what tests do in it."""
 
+import contextlib
 import datetime
 import os
 import secrets
@@ -13,6 +14,7 @@ import yaml
 from cluster.jobs.kubernetes.api import Api
 from cluster.jobs.kubernetes.connect import Connection, Target
 from cluster.jobs.kubernetes.paths import CLAIMS, NAMESPACES, PODS, RAY_JOBS, Resource
+from rlcar.errors import UserError
 from tests.support.kubernetes.kuberay import EXIT_CODE, PHASE
 
 Json = dict[str, Any]
@@ -35,6 +37,7 @@ class TestedCluster:
         write_lines: Callable[[str, str, str, Sequence[str]], None] | None,
     ):
         self.kubeconfig, self.folder, self._write_lines = kubeconfig, folder, write_lines
+        self.pause_operator: Callable[[], None] = lambda: None
         self.namespace = f"rlcar-client-{secrets.token_hex(3)}"
         self.api = Api(Connection(Target(str(kubeconfig), None, self.namespace)))
         self.api.create(NAMESPACES, {"metadata": {"name": self.namespace}} | _kind("Namespace"))
@@ -146,6 +149,11 @@ class TestedCluster:
     def patch_as(self, manager: str, job: str, operations: list[Json]) -> None:
         """Changes a job as another client would."""
         self.api.patch(RAY_JOBS, job, operations, manager=manager)
+
+    def restart_submitter(self, job: str, pod: str) -> None:
+        """Replaces the submitter pod of a job, as after the loss of its node."""
+        with contextlib.suppress(UserError):
+            self.api.delete(PODS, pod)
 
 
 def log_folder_writer(folder: str) -> Callable[[str, str, str, Sequence[str]], None]:

@@ -29,6 +29,11 @@ class KubeRay:
         self._ends.set()
         self._thread.join()
 
+    def pause(self) -> None:
+        """Stops acting, as an operator that does not run."""
+        self._ends.set()
+        self._thread.join()
+
     def _run(self) -> None:
         seen = -1
         while not self._ends.is_set():

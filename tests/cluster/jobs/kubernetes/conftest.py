@@ -88,8 +88,10 @@ def kube(request, tmp_path):
     def write(namespace, pod, container, lines):
         server.logs.setdefault((namespace, pod, container), []).extend(lines)
 
-    with KubeRay(server.store):
-        yield TestedCluster(kubeconfig, tmp_path, write)
+    with KubeRay(server.store) as operator:
+        found = TestedCluster(kubeconfig, tmp_path, write)
+        found.pause_operator = operator.pause
+        yield found
 
 
 @pytest.fixture
