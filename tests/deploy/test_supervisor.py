@@ -76,10 +76,14 @@ class Supervisor:
         found = re.search(rf"^{program} +RUNNING +pid (\d+)", self.control("status"), re.MULTILINE)
         return int(found.group(1)) if found else 0
 
+    def wait_for(self, program: str) -> int:
+        """Waits until a program counts as started; returns its main process."""
+        wait_until(lambda: self.pid(program), 240)
+        return self.pid(program)
+
     def kill(self, program: str) -> float:
         """Kills the main process; returns the seconds until there is another one."""
-        old = self.pid(program)
-        assert old, self.control("status")
+        old = self.wait_for(program)
         os.kill(old, signal.SIGKILL)
         killed_s = time.monotonic()
         wait_until(lambda: self.pid(program) not in (0, old), 240)
@@ -157,7 +161,7 @@ def log_of(host: Host, name: str) -> str:
 def haproxy_of(supervisor: Supervisor) -> int:
     found = [
         child
-        for child in children(supervisor.pid("rlcar-serve"))
+        for child in children(supervisor.wait_for("rlcar-serve"))
         if "haproxy" in Path(f"/proc/{child}/comm").read_text()
     ]
     assert len(found) == 1
@@ -184,7 +188,7 @@ def test_a_killed_training_goes_on_from_its_newest_checkpoint(supervisor, figure
 
 def test_a_stopped_training_saves_and_is_not_started_again(supervisor, figures):
     host = supervisor.host
-    assert supervisor.pid("rlcar-train-first")
+    supervisor.wait_for("rlcar-train-first")
     began_s = time.monotonic()
     said = supervisor.control("stop", "rlcar-train-first")
     figures["training_stop_s"] = round(time.monotonic() - began_s, 1)
@@ -199,7 +203,7 @@ def test_a_stopped_training_saves_and_is_not_started_again(supervisor, figures):
     wait_until(lambda: f"continuing step-{steps:09}" in log_of(host, "train-first"), 240)
     # SIGTERM by whoever else is not a failure either: the cloud's notice, for example.
     wait_until(lambda: newest(host) > steps, 400)
-    os.kill(supervisor.pid("rlcar-train-first"), signal.SIGTERM)
+    os.kill(supervisor.wait_for("rlcar-train-first"), signal.SIGTERM)
     wait_until(lambda: "EXITED" in supervisor.control("status", "rlcar-train-first"), 240)
     time.sleep(3)
     assert "EXITED" in supervisor.control("status", "rlcar-train-first")
@@ -212,7 +216,7 @@ def test_clients_are_answered_again_after_every_kill(supervisor, figures):
         kill_all([haproxy_of(supervisor)])
         figures["haproxy_killed_answer_s"] = round(car.wait(), 1)
 
-        workers = children(supervisor.pid("nginx"))
+        workers = children(supervisor.wait_for("nginx"))
         assert len(workers) == 2
         kill_all(workers)
         figures["nginx_workers_killed_answer_s"] = round(car.wait(), 1)
@@ -223,7 +227,7 @@ def test_clients_are_answered_again_after_every_kill(supervisor, figures):
         assert not is_running(old)  # HAProxy does not outlive its server
 
         # The workers of a killed master keep its port until they end.
-        master = supervisor.pid("nginx")
+        master = supervisor.wait_for("nginx")
         kill_all([master, *children(master)])
         wait_until(lambda: supervisor.pid("nginx"), 120)
         figures["nginx_killed_answer_s"] = round(car.wait(), 1)
