@@ -21,6 +21,8 @@ _WEBHOOK = re.compile(
 _POLICY = re.compile(
     r"ValidatingAdmissionPolicy '(?P<policy>[^']+)'.*? denied request: (?P<message>.*)", re.DOTALL
 )
+_PRIORITY_CLASS = re.compile(r"no PriorityClass with name (?P<name>\S+) was found")
+_SERVICE_ACCOUNT = re.compile(r'serviceaccount "(?P<name>[^"]+)" not found')
 _FORBIDDEN = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" in API group '
     r'"(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
@@ -132,6 +134,16 @@ def explain_admission(message: str) -> str:
             f"{match['used']}, limited to {match['limited'].strip()}; end another job "
             "(rlcar jobs list --kubernetes), ask for less (--workers, --gpus), or have the quota "
             "raised"
+        )
+    if match := _PRIORITY_CLASS.search(message):
+        return (
+            f"the cluster has no PriorityClass {match['name']}: apply k8s/base/platform, or name "
+            "another one with --priority-class"
+        )
+    if match := _SERVICE_ACCOUNT.search(message):
+        return (
+            f"the namespace has no ServiceAccount {match['name']}: apply k8s/base/platform to it, "
+            "or choose another --namespace"
         )
     if match := _POD_SECURITY.search(message):
         rules = " ".join(match["rules"].split())

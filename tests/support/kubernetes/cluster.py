@@ -22,6 +22,7 @@ _RBAC = "rbac.authorization.k8s.io"
 _ACCOUNTS = Resource("", "v1", "serviceaccounts")
 _ROLES = Resource(_RBAC, "v1", "roles")
 _BINDINGS = Resource(_RBAC, "v1", "rolebindings")
+_PRIORITIES = Resource("scheduling.k8s.io", "v1", "priorityclasses", namespaced=False)
 _PATIENCE_S = 120.0
 
 
@@ -45,11 +46,18 @@ class TestedCluster:
             self.add_claim(name, "ReadWriteMany")
         account = {"metadata": {"name": "rlcar-trainer"}} | _kind("ServiceAccount")
         self.api.create(_ACCOUNTS, account)
+        priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1}
+        self.api.create(_PRIORITIES, priority | {"metadata": {"name": self.namespace}})
 
     @property
     def options(self) -> list[str]:
         """The options of rlcar for this namespace."""
         return ["--kubernetes", "--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace]
+
+    @property
+    def submit_options(self) -> list[str]:
+        """The options of rlcar submit for jobs that can run in this namespace."""
+        return [*self.options, "--priority-class", self.namespace]
 
     @property
     def can_write_logs(self) -> bool:
@@ -59,6 +67,7 @@ class TestedCluster:
     def close(self) -> None:
         """Deletes the namespace with all that it contains."""
         self.api.delete(NAMESPACES, self.namespace)
+        self.api.delete(_PRIORITIES, self.namespace)
 
     def add_claim(self, name: str, mode: str) -> None:
         """Creates a persistent volume claim."""

@@ -33,13 +33,14 @@ _VERSIONS = {
     "ray.io": "v1",
     "rbac.authorization.k8s.io": "v1",
     "authorization.k8s.io": "v1",
+    "scheduling.k8s.io": "v1",
     "storage.k8s.io": "v1",
     "apiextensions.k8s.io": "v1",
     "kueue.x-k8s.io": "v1beta2",
 }
 _CLUSTER_WIDE = (
     *("namespaces", "nodes", "clusterroles", "clusterrolebindings", "storageclasses"),
-    *("customresourcedefinitions", "selfsubjectaccessreviews"),
+    *("customresourcedefinitions", "priorityclasses", "selfsubjectaccessreviews"),
 )
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 

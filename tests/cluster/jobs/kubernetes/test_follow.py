@@ -55,7 +55,7 @@ class Following:
 
 def start(rlcar, kube, name, *options):
     words = ["--name", name, "--image", "rlcar:1", "--detach", *options]
-    code, out, err = rlcar("submit", *kube.options, *words, "--", "train")
+    code, out, err = rlcar("submit", *kube.submit_options, *words, "--", "train")
     assert code == 0, err
     return kube.submitter(name)
 
@@ -151,7 +151,7 @@ def test_a_job_that_is_stopped_meanwhile_ends_the_following(rlcar, kube):
 
 def test_an_image_that_cannot_be_pulled_is_said_once(rlcar, kube):
     words = ["--name", "pull", "--image", "registry.test/missing/rlcar:1", "--detach"]
-    rlcar("submit", *kube.options, *words, "--", "train")
+    rlcar("submit", *kube.submit_options, *words, "--", "train")
     following = Following(kube, "pull")
     kube.wait("the problem", lambda: any("cannot be pulled" in text for text in following.said))
     kube.api.delete(RAY_JOBS, "pull")

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.kubernetes_client
 
 def submit(rlcar, kube, name, *options, arguments=("train", "--mode", "test")):
     words = ["--name", name, "--image", "rlcar:1", "--detach", *options]
-    code, out, err = rlcar("submit", *kube.options, *words, "--", *arguments)
+    code, out, err = rlcar("submit", *kube.submit_options, *words, "--", *arguments)
     assert code == 0, err
     return out, err
 
@@ -100,7 +100,7 @@ def test_a_queued_job_is_not_scaled_and_can_be_deleted(rlcar, kube):
 
 def test_a_dry_run_of_the_server_prints_the_object_and_creates_nothing(rlcar, kube):
     words = ("--name", "dry", "--dry-run", "server", "--", "train")
-    code, out, err = rlcar("submit", *kube.options, *words)
+    code, out, err = rlcar("submit", *kube.submit_options, *words)
     assert code == 0, err
     printed = yaml.safe_load(out)
     assert printed["metadata"]["uid"]
@@ -110,7 +110,7 @@ def test_a_dry_run_of_the_server_prints_the_object_and_creates_nothing(rlcar, ku
 
 def test_a_name_that_is_taken_is_refused(rlcar, kube):
     submit(rlcar, kube, "twice")
-    code, out, err = rlcar("submit", *kube.options, "--name", "twice", "--", "train")
+    code, out, err = rlcar("submit", *kube.submit_options, "--name", "twice", "--", "train")
     assert code == 2
     assert (
         f"rayjobs twice exists already in namespace {kube.namespace}: choose another --nam" in err
@@ -123,7 +123,16 @@ def test_apply_changes_a_job_and_names_who_owns_a_field(rlcar, kube):
     assert kube.api.get(RAY_JOBS, "applied")["spec"]["backoffLimit"] == 2
     change = {"op": "replace", "path": "/spec/backoffLimit", "value": 7}
     kube.patch_as("someone", "applied", [change])
-    words = [*kube.options, "--name", "applied", "--queue", "a", "--apply", "--detach", "--retries"]
+    words = [
+        *kube.submit_options,
+        "--name",
+        "applied",
+        "--queue",
+        "a",
+        "--apply",
+        "--detach",
+        "--retries",
+    ]
     code, out, err = rlcar("submit", *words, "3", "--skip-checks", "--", "train")
     assert code == 2
     assert "fields that another manager owns: .spec.backoffLimit by someone; leave them" in err
