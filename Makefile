@@ -13,7 +13,7 @@ APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update hea
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-chaos test-kubernetes check docs fmt results bench bench-sim bench-serve attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-kubernetes check docs fmt results bench bench-sim bench-serve attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of 
 
 test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, nodes that come and go
 	$(RUN)/pytest -m "ray and long" --timeout 600 $(ARGS)
+
+test-hosts: $(STAMP) ## servers without Kubernetes: units, install script, nginx, and kill -9 under supervisor, in some minutes
+	$(RUN)/pytest --timeout 900 tests/deploy/test_systemd_units.py tests/deploy/test_host_*.py tests/deploy/test_nginx_site.py tests/deploy/test_supervisor.py $(ARGS)
 
 CHAOS ?= short
 test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form
