@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kubernetes_cluster import (
+from tests.support.kubernetes.kubectl import (
     K8S,
     Namespace,
     removing_cluster_objects,
