@@ -83,6 +83,15 @@ def test_every_command_line_parses(overlay):
             assert "--name" in words, f"{owner}: a retry must find the run"
 
 
+def test_the_command_lines_of_the_readme_parse():
+    text = (K8S / "README.md").read_text()
+    blocks = re.findall(r"```shell\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("rlcar ")]
+    assert len(lines) >= 4
+    for line in lines:
+        _parse(shlex.split(line, comments=True)[1:])
+
+
 @needs_kustomize
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_folders_of_command_lines_are_mounted(overlay):

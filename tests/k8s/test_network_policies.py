@@ -142,8 +142,8 @@ FLOWS = {
         ("monitor", "api", 443, False),
     ],
     "campaign": [
-        ("prometheus", "head", 9464, True),
-        ("stranger", "head", 9464, False),
+        ("prometheus", "head", 9465, True),
+        ("stranger", "head", 9465, False),
     ],
     "autoscaling": [
         ("head", "api", 443, True),

@@ -198,3 +198,43 @@ def test_the_copies_of_the_training_s_pods_are_equal():
     template = yaml.safe_load(raw.read_text())["spec"]["jobTemplate"]
     differs = {name for name in base if base[name] != template.get(name)}
     assert differs == {"entrypoint", "activeDeadlineSeconds"}
+
+
+def test_every_monitor_finds_ports_and_every_port_with_metrics_a_monitor():
+    """Over all overlays, because the objects of `monitoring` watch the pods of the others."""
+    everything = [
+        (pod, one)
+        for overlay in OVERLAYS
+        for pod in pods(rendered(overlay))
+        for one in [pod.spec["containers"][0]]
+    ]
+    monitored = set()
+    if not of_kind(rendered("monitoring"), "PodMonitor"):
+        pytest.xfail("deploy/monitoring is being made")
+    for monitor in of_kind(rendered("monitoring"), "PodMonitor"):
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            found = {
+                (pod.owner, endpoint["port"])
+                for pod, container in everything
+                if matches(monitor["spec"]["selector"], pod.labels)
+                and endpoint["port"] in [port["name"] for port in container.get("ports", [])]
+            }
+            assert found, name_of(monitor)
+            monitored |= found
+    services = [one for overlay in OVERLAYS for one in of_kind(rendered(overlay), "Service")]
+    for monitor in of_kind(rendered("monitoring"), "ServiceMonitor"):
+        selector, endpoints = monitor["spec"]["selector"], monitor["spec"]["endpoints"]
+        found = [one for one in services if matches(selector, one["metadata"]["labels"])]
+        assert {one["metadata"]["name"] for one in found} >= {"rlcar-server", "rlcar-page"}
+        for endpoint in endpoints:
+            ports = [{port["name"] for port in one["spec"]["ports"]} for one in found]
+            assert all(endpoint["port"] in names for names in ports)
+            if "authorization" in endpoint:
+                assert _is_documented(endpoint["authorization"]["credentials"]["name"])
+    exposed = {
+        (pod.owner, port["name"])
+        for pod, container in everything
+        for port in container.get("ports", [])
+        if port["name"] in ("metrics", "runs")
+    }
+    assert exposed <= monitored
