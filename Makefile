@@ -66,8 +66,9 @@ CHAOS ?= short
 test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form
 	CHAOS=$(CHAOS) $(RUN)/pytest -m chaos tests/chaos $(ARGS)
 
-test-kubernetes: $(STAMP) ## the manifests and the client on the cluster in KUBECONFIG, or the client on our fake API server
-	$(RUN)/pytest -m kubernetes --timeout 900 tests/k8s/server $(ARGS)
+# RLCAR_KUBERNETES_LOGS names the folder of the pods' logs where a simulated kubelet runs the pods.
+test-kubernetes: $(STAMP) ## manifests and client on the cluster in KUBECONFIG, or the client on our fake API server
+	RLCAR_KUBERNETES_TESTS=$(if $(KUBECONFIG),1) $(RUN)/pytest -m "kubernetes or kubernetes_client" --timeout 900 tests/k8s tests/cluster/jobs/kubernetes $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .
