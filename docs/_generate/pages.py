@@ -66,7 +66,8 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "commands": commands.render,
     "environment-variables": variables.render,
     "training-metrics": metrics.render_training,
-    "cluster-metrics": metrics.render_cluster,
+    "exported-metrics": metrics.render_exported,
+    "observed-metrics": metrics.render_observed,
     "server-metrics": metrics.render_server,
     "routes": routes.render,
 }
