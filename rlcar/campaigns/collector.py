@@ -35,12 +35,12 @@ class CampaignCollector(Collector):
         failures = GaugeMetricFamily(
             "rlcar_campaign_job_failures",
             "Times that the process of a job died, failed or was frozen since the campaign began.",
-            labels=("job",),
+            labels=("campaign_job",),
         )
         frozen = GaugeMetricFamily(
             "rlcar_campaign_job_freezes",
             "Times that a job was ended because it was frozen since the campaign began.",
-            labels=("job",),
+            labels=("campaign_job",),
         )
         for state in JOB_STATES:
             states.add_metric((state,), count[state])

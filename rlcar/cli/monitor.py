@@ -88,7 +88,8 @@ def monitor(
     backup_state: Annotated[
         Path | None,
         typer.Option(
-            help="File in which rlcar backup notes its last result, for --metrics-port to export."
+            help="State file of rlcar backup, which --metrics-port exports (default: "
+            "backup-state.json beside the folder of runs, if there is one)."
         ),
     ] = None,
 ) -> None:

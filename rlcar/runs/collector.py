@@ -26,6 +26,20 @@ ACTIVE = ("starting", "running", "frozen")
 # Runs that ended longer ago are not exported, so that the number of series stays bounded.
 FORGET_AFTER_S = 7 * 86_400.0
 
+# Keys of the state file of `rlcar backup`, which lies beside the folder of runs.
+BACKUP_STATE_FILE = "backup-state.json"
+BACKUP_METRICS = {
+    "last_success_timestamp_seconds": "Unix time at which the last complete backup ended.",
+    "last_attempt_timestamp_seconds": "Unix time at which the last backup ended, however it did.",
+    "last_verify_timestamp_seconds": "Unix time of the last verification that found no damage.",
+    "duration_seconds": "Duration of the last complete backup.",
+    "size_bytes": "Size of all files in the newest snapshot.",
+    "uploaded_bytes": "Bytes that the last complete backup had to upload.",
+    "files": "Number of files in the newest snapshot.",
+    "skipped_files": "Number of files that the newest snapshot lacks.",
+    "consecutive_failures": "Number of failed backups since the last complete one.",
+}
+
 
 class RunsCollector(Collector):
     """Collects the states of runs, and the newest metrics of those that are active.
@@ -83,9 +97,7 @@ class RunsCollector(Collector):
 
 
 class BackupCollector(Collector):
-    """Collects the result of the last backup from the file that `rlcar backup` writes."""
-
-    KEYS = ("attempted_unix_s", "succeeded_unix_s", "duration_s", "bytes")
+    """Collects what the last backups did, from the state file that `rlcar backup` writes."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -95,35 +107,24 @@ class BackupCollector(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Yields the metrics of the backup; those that the file does not name are missing."""
+        """Yields the metrics that the file holds."""
         state = self._state()
         yield _gauge(
-            "rlcar_backup_failed",
-            "1 if the last backup failed or its state cannot be read, else 0.",
-            1.0 if not state or state.get("error") is not None else 0.0,
+            "rlcar_backup_state_readable",
+            "1 if the state file of the backups can be read, else 0.",
+            float(state is not None),
         )
-        for name, key, meaning in (
-            ("last_attempt_timestamp_seconds", "attempted_unix_s", "Unix time of the last backup."),
-            (
-                "last_success_timestamp_seconds",
-                "succeeded_unix_s",
-                "Unix time of the last backup that succeeded; 0 before the first.",
-            ),
-            ("duration_seconds", "duration_s", "Duration of the last backup that succeeded."),
-            ("bytes", "bytes", "Bytes that the last backup copied."),
-        ):
-            value = state.get(key)
-            if key == "succeeded_unix_s" and value is None:
-                value = 0.0
+        for name, meaning in BACKUP_METRICS.items():
+            value = (state or {}).get(name)
             if isinstance(value, int | float) and math.isfinite(value):
                 yield _gauge(f"rlcar_backup_{name}", meaning, float(value))
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any] | None:
         try:
             state = json.loads(read_regular(self._path))
         except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
+            return None
+        return state if isinstance(state, dict) else None
 
 
 def host_families(folder: Path) -> Iterator[Metric]:

@@ -68,25 +68,30 @@ def test_a_folder_of_runs_that_disappears_is_a_metric(tmp_path):
 
 
 def test_the_state_of_a_backup_is_exported(tmp_path):
-    path = tmp_path / "backup.json"
+    path = tmp_path / "backup-state.json"
     now_s = time.time()
-    state = {"attempted_unix_s": now_s, "succeeded_unix_s": now_s - 9, "bytes": 7, "duration_s": 2}
-    path.write_text(json.dumps(state | {"error": None}))
-    found = collected(BackupCollector(path))
-    assert found["rlcar_backup_failed"] == 0
-    assert found["rlcar_backup_last_success_timestamp_seconds"] == now_s - 9
-    assert found["rlcar_backup_bytes"] == 7
-    path.write_text(json.dumps(state | {"succeeded_unix_s": None, "error": "no space"}))
-    found = collected(BackupCollector(path))
-    assert found["rlcar_backup_failed"] == 1
-    assert found["rlcar_backup_last_success_timestamp_seconds"] == 0
+    state = {"last_success_timestamp_seconds": now_s, "consecutive_failures": 2, "files": 7}
+    path.write_text(json.dumps(state | {"last_error": "no space", "target": "s3://b"}))
+    assert collected(BackupCollector(path)) == {
+        "rlcar_backup_state_readable": 1,
+        "rlcar_backup_last_success_timestamp_seconds": now_s,
+        "rlcar_backup_consecutive_failures": 2,
+        "rlcar_backup_files": 7,
+    }
 
 
-@pytest.mark.parametrize("text", [None, "", "[1]", '{"attempted_unix_s": NaN, "error": "x"}'])
-def test_a_backup_state_that_cannot_be_read_counts_as_a_failed_backup(text, tmp_path):
-    path = tmp_path / "backup.json"
+@pytest.mark.parametrize("text", [None, "", "[1]"])
+def test_a_backup_state_that_cannot_be_read_is_a_metric(text, tmp_path):
+    path = tmp_path / "backup-state.json"
     if text is not None:
         path.write_text(text)
-    found = collected(BackupCollector(path))
-    assert found["rlcar_backup_failed"] == 1
-    assert "rlcar_backup_last_attempt_timestamp_seconds" not in found
+    assert collected(BackupCollector(path)) == {"rlcar_backup_state_readable": 0}
+
+
+def test_numbers_of_a_backup_that_make_no_sense_are_left_out(tmp_path):
+    path = tmp_path / "backup-state.json"
+    path.write_text('{"files": NaN, "size_bytes": "x", "skipped_files": 1}')
+    assert collected(BackupCollector(path)) == {
+        "rlcar_backup_state_readable": 1,
+        "rlcar_backup_skipped_files": 1,
+    }
