@@ -10,6 +10,7 @@ from rlcar.errors import UserError
 from rlcar.runs.collector import FORGET_AFTER_S, BackupCollector, RunsCollector
 from rlcar.runs.monitor import Reading, RunsReader, RunStatus
 from rlcar.runs.run import Run
+from rlcar.system import heartbeat
 
 
 def collected(collector):
@@ -22,6 +23,7 @@ def collected(collector):
 
 
 def test_an_active_run_has_a_state_and_the_metrics_of_its_newest_rows(tmp_path):
+    heartbeat.beat()  # the last one may be minutes ago, in an earlier test
     runs = RunsReader(tmp_path)
     with Run(tmp_path / "a", make_config(mode="test")) as run:
         run.trained(8, {"model/loss": 1.5, "learner/idle_share": 0.25})

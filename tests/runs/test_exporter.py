@@ -38,6 +38,7 @@ def scraped(port):
 
 def test_a_scrape_finds_what_ray_would_export_under_the_same_names(tmp_path):
     folder, config = tmp_path / "watched", make_config(mode="test")
+    folder.mkdir()
     with (
         exporting(config, folder, 0) as watcher,
         Run(folder, config, watchers=[watcher]) as run,
