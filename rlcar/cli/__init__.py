@@ -12,6 +12,7 @@ from rich.markup import escape
 
 import rlcar.cli.before_numpy  # noqa: F401  comes first: the other modules import NumPy
 from rlcar.cli import (
+    backup,
     campaign,
     chaos,
     doctor,
@@ -52,9 +53,11 @@ for verb in (
     monitor.monitor,
     chaos.chaos,
     campaign.campaign,
+    backup.restore,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")
+app.add_typer(backup.app, name="backup")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(jobs.jobs, name="jobs")
 # What comes after the verb to submit belongs to that verb.

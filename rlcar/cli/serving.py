@@ -119,7 +119,7 @@ def serve(
         host=host,
         port=port,
         auth=auth,
-        tokens=expanded(tokens).resolve() if auth else tokens,
+        tokens=expanded(tokens).absolute() if auth else tokens,
         allow_anonymous=allow_anonymous,
         is_behind_tls=behind_tls,
         allowed_hosts=tuple(allowed_host or ()),

@@ -19,6 +19,13 @@ def tune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continues the sweep where it stopped.")
     ] = False,
+    resume_or_begin: Annotated[
+        bool,
+        typer.Option(
+            "--resume-or-begin",
+            help="As --resume, but begins the sweep if there is none yet; for retried jobs.",
+        ),
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the sweep's folder below --sweeps (default: as in the file)."),
@@ -39,6 +46,8 @@ def tune(
         from cluster.sweeps.results import print_results
         from cluster.sweeps.sweep import new_sweep_folder, run_sweep, stored_sweep
 
+    if resume_or_begin:
+        resume = (sweeps / (name or _name_of(sweep)) / "sweep.yaml").exists()
     if resume:
         given = {"--trials": trials, "--set": set_}
         ignored = [option for option, value in given.items() if value]

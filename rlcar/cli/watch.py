@@ -69,7 +69,7 @@ def watch(
         host=host,
         port=port,
         auth=auth,
-        tokens=expanded(tokens).resolve() if auth else tokens,
+        tokens=expanded(tokens).absolute() if auth else tokens,
         allow_anonymous=allow_anonymous,
     )
     config = load_config(folder / "config.json")

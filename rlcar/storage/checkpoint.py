@@ -18,9 +18,9 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,6 +40,17 @@ from rlcar.storage.arrays import (
     safetensors_bytes,
     storable_array,
 )
+from rlcar.storage.saves import (
+    DELETED,
+    REPLACED,
+    SAVING,
+    STEP_NAME,
+    Save,
+    find,
+    needs,
+    saves,
+)
+from rlcar.storage.saves import is_save_name as is_save_name
 from rlcar.system import durable
 from rlcar.system.provenance import provenance
 from rlcar.system.regular_file import MAX_TEXT_BYTES, read_regular
@@ -47,19 +58,6 @@ from rlcar.system.regular_file import MAX_TEXT_BYTES, read_regular
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-
-_SAVING = ".saving-"
-_REPLACED = ".replaced-"  # the previous save of the same env_steps, until the new one is in place
-_DELETED = ".deleted-"
-_STEP_NAME = re.compile(r"step-(\d{9,})")
-
-
-class Save(NamedTuple):
-    """A complete save on disk; `meta` is empty if meta.json cannot be read."""
-
-    path: Path
-    env_steps: int
-    meta: dict[str, Any]
 
 
 def save(
@@ -170,17 +168,6 @@ def config_path(save: Save) -> Path:
     return save.path / "config.json"
 
 
-def saves(folder: Path) -> list[Save]:
-    """Lists the complete saves, oldest first."""
-    found = {}
-    if Path(folder).is_dir():
-        for name in {path.name.removeprefix(_REPLACED) for path in Path(folder).iterdir()}:
-            save = _find(Path(folder), name)
-            if save is not None:
-                found[save.env_steps] = save
-    return [found[env_steps] for env_steps in sorted(found)]
-
-
 def latest(folder: Path) -> Save | None:
     """Returns the newest complete save."""
     found = saves(folder)
@@ -193,7 +180,7 @@ def open_save(save_or_path: Save | Path | str) -> Save:
     Raises CheckpointError without a complete save, and names the newest earlier one.
     """
     path = save_or_path.path if isinstance(save_or_path, Save) else Path(save_or_path).resolve()
-    save = _find(path.parent, path.name.removeprefix(_REPLACED)) or latest(path)
+    save = find(path.parent, path.name.removeprefix(REPLACED)) or latest(path)
     if save is None:
         why = "it holds no DONE" if path.is_dir() else "there is no such folder"
         raise CheckpointError(f"{path} is not a complete save: {why}; {_fallback(path)}")
@@ -218,14 +205,10 @@ def keep(folder: Path, newest: int, at_most_env_steps: int | None = None) -> Non
             _delete(save)
 
 
-def is_save_name(name: str) -> bool:
-    """Whether a folder of that name is a save, if it is complete."""
-    return _STEP_NAME.fullmatch(name) is not None
-
-
-def needs(save: Save) -> list[str]:
-    """Returns the names of the other saves that this one builds on."""
-    return list(save.meta.get("needs") or [])
+def delete_all(doomed: Iterable[Save]) -> None:
+    """Deletes saves; nobody may be writing to their folder."""
+    for save in doomed:
+        _delete(save)
 
 
 def latest_sound(folder: Path) -> Save | None:
@@ -244,7 +227,7 @@ def latest_sound(folder: Path) -> Save | None:
 def damage(save: Save) -> str:
     """Returns the first damaged file of a save, or of one that it needs; empty if there is none."""
     for name in needs(save):
-        needed = _find(save.path.parent, name)
+        needed = find(save.path.parent, name)
         if needed is None:
             return f"{name}, which it needs, is missing"
         found = _damage(needed)
@@ -269,25 +252,10 @@ def _name(save: Save) -> str:
 
 def _delete(save: Save) -> None:
     # Renamed first, so that a partly deleted folder does not look like a damaged save.
-    doomed = save.path.with_name(_DELETED + save.path.name)
+    doomed = save.path.with_name(DELETED + save.path.name)
     shutil.rmtree(doomed, ignore_errors=True)
     os.replace(save.path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _find(folder: Path, name: str) -> Save | None:
-    """Returns the complete save of that name, even while it is being replaced."""
-    match = _STEP_NAME.fullmatch(name)
-    if match is None:
-        return None
-    for path in (folder / name, folder / (_REPLACED + name)):
-        if (path / "DONE").is_file():
-            try:
-                meta = json.loads(read_regular(path / "meta.json"))
-            except (OSError, ValueError):
-                meta = {}
-            return Save(path, int(match[1]), meta if isinstance(meta, dict) else {})
-    return None
 
 
 def _check(save: Save, files: list[str]) -> None:
@@ -318,7 +286,7 @@ def _damage(save: Save, files: list[str] | None = None) -> str:
 
 
 def _fallback(path: Path) -> str:
-    match = _STEP_NAME.fullmatch(path.name.removeprefix(_REPLACED))
+    match = STEP_NAME.fullmatch(path.name.removeprefix(REPLACED))
     for save in reversed(saves(path.parent) if match else []):
         if match and save.env_steps < int(match[1]) and not damage(save):
             return f"the previous complete one is {save.path}: resume with --resume {save.path}"
@@ -328,7 +296,7 @@ def _fallback(path: Path) -> str:
 @contextlib.contextmanager
 def _all_or_nothing(target: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; after an error removes it and names the intact checkpoint."""
-    partial = target.with_name(_SAVING + target.name)
+    partial = target.with_name(SAVING + target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean(target.parent)
@@ -347,15 +315,15 @@ def _all_or_nothing(target: Path) -> Iterator[Path]:
 def _clean(folder: Path) -> None:
     """Removes what a killed process left, and restores a save that it had moved aside."""
     for path in folder.iterdir():
-        target = path.with_name(path.name.removeprefix(_REPLACED))
-        if path.name.startswith(_REPLACED) and not target.exists():
+        target = path.with_name(path.name.removeprefix(REPLACED))
+        if path.name.startswith(REPLACED) and not target.exists():
             os.replace(path, target)
-        elif path.name.startswith((_SAVING, _REPLACED, _DELETED)):
+        elif path.name.startswith((SAVING, REPLACED, DELETED)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
-    aside = target.with_name(_REPLACED + target.name)
+    aside = target.with_name(REPLACED + target.name)
     if target.exists():
         os.replace(target, aside)
     try:

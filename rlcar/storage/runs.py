@@ -16,29 +16,20 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow
 from pyarrow import fs
 
 from rlcar.errors import StorageError
 from rlcar.storage import checkpoint
+from rlcar.storage.location import Location as Location
+from rlcar.storage.location import connect, explain, parse_storage
 from rlcar.system import durable, heartbeat
 from rlcar.system.lease import hold
 from rlcar.system.regular_file import MAX_TEXT_BYTES, open_regular, read_regular
 
 _PART_BYTES = 4 * 2**20
-_CONNECT_S, _REQUEST_S, _ATTEMPTS = 5.0, 20.0, 2
-_S3_OPTIONS = ("endpoint_override", "region", "scheme")
 _FETCHING = ".saving-"  # the prefix of an unfinished save, which the next save removes
-
-
-class Location(NamedTuple):
-    """A parsed storage address."""
-
-    is_s3: bool
-    path: str  # bucket/prefix, or an absolute folder
-    options: dict[str, str]
 
 
 class StoredRun(NamedTuple):
@@ -47,36 +38,6 @@ class StoredRun(NamedTuple):
     name: str
     env_steps: int
     written: datetime
-
-
-def parse_storage(url: str) -> Location:
-    """Parses s3://bucket/prefix, file:///folder or /folder; raises StorageError for anything else.
-
-    An s3 address may end in ?endpoint_override=host:port&scheme=http&region=… but must not hold
-    credentials.
-    """
-    parts = urlsplit(url)
-    if parts.scheme in ("", "file") and parts.path.startswith("/") and not parts.netloc:
-        return Location(False, parts.path.rstrip("/") or "/", {})
-    if parts.scheme != "s3":
-        raise StorageError(
-            f"--storage {url!r} is not an address of storage: give s3://bucket/prefix, "
-            "file:///folder or /folder"
-        )
-    if "@" in parts.netloc:
-        raise StorageError(
-            "--storage holds credentials, which would be written into the run: give them as "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    options = dict(parse_qsl(parts.query))
-    unknown = sorted(set(options) - set(_S3_OPTIONS))
-    if not parts.netloc or unknown:
-        what = f"the unknown option {unknown[0]!r}" if unknown else "no bucket"
-        raise StorageError(
-            f"--storage {url!r} has {what}: give s3://bucket/prefix, then ? and any of "
-            f"{', '.join(_S3_OPTIONS)}"
-        )
-    return Location(True, f"{parts.netloc}{parts.path}".rstrip("/"), options)
 
 
 class Storage:
@@ -198,7 +159,7 @@ class Storage:
     @property
     def _files(self) -> fs.FileSystem:
         if self._connected is None:
-            self._connected = _connect(self._location)
+            self._connected = connect(self._location)
         return self._connected
 
     @contextlib.contextmanager
@@ -206,7 +167,7 @@ class Storage:
         try:
             yield
         except (OSError, pyarrow.ArrowException) as error:
-            raise StorageError(_explain(self._url, self._location, error)) from error
+            raise StorageError(explain(self._url, self._location, error)) from error
 
     def _list(self, path: str) -> list[fs.FileInfo]:
         return self._files.get_file_info(fs.FileSelector(path, allow_not_found=True))
@@ -317,32 +278,6 @@ class Storage:
         return None if checkpoint.damage(save) else save
 
 
-def _connect(location: Location) -> fs.FileSystem:
-    if not location.is_s3:
-        return fs.LocalFileSystem()
-    endpoint = location.options.get("endpoint_override") or next(
-        (os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), ""
-    )
-    scheme, _, host = endpoint.rpartition("://")
-    region = location.options.get("region") or next(
-        (os.environ[name] for name in _REGIONS if os.environ.get(name)), None
-    )
-    if region is None and not endpoint:
-        region = fs.resolve_s3_region(location.path.partition("/")[0])
-    return fs.S3FileSystem(
-        region=region,
-        scheme=location.options.get("scheme") or scheme or "https",
-        endpoint_override=host or None,
-        connect_timeout=_CONNECT_S,
-        request_timeout=_REQUEST_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    )
-
-
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
-
-
 def _is_later(save: checkpoint.Save, stored: StoredRun, root: Path) -> bool:
     """Whether a local save is at least as new as the stored run that `auto` would choose."""
     if save.path.parent.parent.resolve() == (root / stored.name).resolve():
@@ -352,20 +287,3 @@ def _is_later(save: checkpoint.Save, stored: StoredRun, root: Path) -> bool:
 
 def _env_steps(name: str) -> int:
     return int(name.partition("-")[2])
-
-
-def _explain(url: str, location: Location, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    advice = "is it there, and may this user write to it?"
-    if location.is_s3:
-        bucket = location.path.partition("/")[0]
-        advice = "is the address right, and the network up?"
-        # Credentials first, because a server says "does not exist" about a wrong key too.
-        if any(word in reason for word in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE", "403")):
-            advice = (
-                "give credentials that may write there, as AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY or in ~/.aws/credentials"
-            )
-        elif any(word in reason for word in ("NO_SUCH_BUCKET", "not found", "does not exist")):
-            advice = f"create the bucket {bucket!r} first"
-    return f"cannot reach the storage {url}: {reason}; {advice}"

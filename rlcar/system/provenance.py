@@ -17,14 +17,14 @@ def provenance(seed: int | None) -> dict[str, Any]:
     installed = {name: importlib.metadata.version(package) for name, package in packages.items()}
     return {
         "seed": seed,
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {"python": platform.python_version(), "rlcar": __version__, **installed},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 @functools.cache
-def _commit() -> str | None:
+def commit() -> str | None:
     """Asks git for the commit; an installed package, outside our checkout, has none."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

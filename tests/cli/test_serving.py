@@ -1,6 +1,7 @@
 """`rlcar serve`, `rlcar drive`, `rlcar tokens`: what is typed, and what may be typed wrong."""
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from benchmarks.processes import free_port
+from serve.guard.tokens import TokenStore
 from tests.serve.live.live_page import save_run
 from tests.serve.served import publish
 
@@ -118,6 +120,39 @@ def test_the_realtime_lane_serves_until_it_is_told_to_stop(tmp_path):
     with _running(tmp_path, "--lane", "realtime") as url:
         answer = httpx.post(f"{url}/v1/act", json={"observation": [0.5] * 6})
         assert answer.json()["source"] == "model"
+
+
+def _mount(folder, revision):
+    """Replaces a mounted Secret as Kubernetes does: all its files at once, through a link."""
+    data, before = folder / "..data", (folder / "..data").resolve()
+    store = TokenStore(folder / revision / "tokens.json")
+    secret = store.create(revision.strip("."), ["read"])
+    (folder / "..next").symlink_to(revision)
+    (folder / "..next").replace(data)
+    if before != data:
+        shutil.rmtree(before)
+    with contextlib.suppress(FileExistsError):
+        (folder / "tokens.json").symlink_to("..data/tokens.json")
+    return secret
+
+
+def test_the_server_follows_a_secret_that_is_replaced_while_it_runs(tmp_path):
+    publish(tmp_path / "models")
+    old = _mount(tmp_path / "mounted", "..old")
+    options = ("--lane", "realtime", "--auth", "--tokens", str(tmp_path / "mounted/tokens.json"))
+    with _running(tmp_path, *options) as url:
+
+        def status(secret):
+            headers = {"authorization": f"Bearer {secret}"}
+            return httpx.get(f"{url}/v1/models", headers=headers).status_code
+
+        assert status(old) == 200
+        new = _mount(tmp_path / "mounted", "..new")
+        end_s = time.monotonic() + 30.0
+        while status(new) != 200:
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+        assert status(old) == 401
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,131 @@
+"""Leases on a backup, which may lie in an object store without exclusive creation.
+
+Each process writes a file of its own into `leases/`, then lists the folder. It gives up if it finds
+another one that conflicts, so two processes may both fail, but never both succeed. All ages are
+differences of times that the store's clock gave, so the clocks of the hosts do not matter.
+"""
+
+import contextlib
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from rlcar.errors import StorageError
+from rlcar.storage.backup.store import BackupStore, read_small
+from rlcar.system import process_state
+
+LEASES = "leases"
+RENEW_S = 30.0
+EXPIRES_S = 300.0
+
+Purpose = Literal["backup", "prune", "read"]
+_CONFLICTS: dict[str, set[str]] = {
+    "backup": {"backup", "prune"},
+    "prune": {"backup", "prune", "read"},
+    "read": {"prune"},
+}
+_WORDS = {"backup": "makes a backup in", "prune": "removes snapshots from", "read": "reads"}
+
+
+class BusyError(StorageError):
+    """Another process has a lease that conflicts."""
+
+
+class BackupLease:
+    """A lease that a thread renews."""
+
+    def __init__(self, store: BackupStore, purpose: Purpose):
+        """Raises BusyError, which names the holder, if the backup is not free."""
+        self._store, self._purpose = store, purpose
+        self._name = f"{LEASES}/{uuid.uuid4().hex}.json"
+        self._info = process_state.describe("running") | {"purpose": purpose}
+        self._over = threading.Event()
+        self._renew()
+        try:
+            self.check()
+        except BaseException:
+            self._forget()
+            raise
+        self._thread = threading.Thread(target=self._renew_regularly, daemon=True, name="lease")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises StorageError if the lease is lost, and BusyError if there is a conflicting one.
+
+        Call it before and after writing what must not be written without the lease.
+        """
+        found = self._store.list(LEASES)
+        own = found.pop(self._name.removeprefix(f"{LEASES}/"), None)
+        if own is None:
+            raise StorageError(
+                f"this process showed no sign of life for {EXPIRES_S:.0f} s, and another one has "
+                f"removed its lease on {self._store.place}: start again"
+            )
+        for name, stored in found.items():
+            info = self._read(f"{LEASES}/{name}")
+            if info.get("purpose") not in _CONFLICTS[self._purpose]:
+                continue
+            silent_s = own.modified_unix_s - stored.modified_unix_s
+            if silent_s > EXPIRES_S or process_state.is_gone(info):
+                self._store.delete(f"{LEASES}/{name}")
+                continue
+            raise BusyError(
+                f"process {info.get('pid')} of the host {str(info.get('host'))[:80]} "
+                f"{_WORDS[str(info['purpose'])]} {self._store.place}: wait until it has ended; if "
+                f"that host is down, try again in {EXPIRES_S / 60:.0f} minutes"
+            )
+
+    def end(self) -> None:
+        """Gives the lease back."""
+        self._over.set()
+        self._thread.join(RENEW_S)
+        self._forget()
+
+    def _forget(self) -> None:
+        with contextlib.suppress(StorageError):
+            self._store.delete(self._name)
+
+    def _renew_regularly(self) -> None:
+        while not self._over.wait(RENEW_S):
+            with contextlib.suppress(StorageError):  # the work itself will report it
+                # Written again only if it is there: a removed lease must stay lost.
+                if self._name.removeprefix(f"{LEASES}/") in self._store.list(LEASES):
+                    self._renew()
+
+    def _renew(self) -> None:
+        self._store.write(self._name, [(json.dumps(self._info) + "\n").encode()])
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            info = json.loads(read_small(self._store, name, 1 << 16))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return info if isinstance(info, dict) else {}
+
+
+@contextlib.contextmanager
+def leased(store: BackupStore, purpose: Purpose) -> Iterator[BackupLease]:
+    """Holds a lease on the backup for the block."""
+    lease = BackupLease(store, purpose)
+    try:
+        yield lease
+    finally:
+        lease.end()
+
+
+@contextlib.contextmanager
+def leased_for_reading(store: BackupStore) -> Iterator[None]:
+    """Keeps others from removing snapshots meanwhile, unless the place is read-only."""
+    try:
+        lease = BackupLease(store, "read")
+    except BusyError:
+        raise
+    except StorageError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        lease.end()

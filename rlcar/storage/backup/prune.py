@@ -1,0 +1,162 @@
+"""Removes old snapshots, and the blobs that no snapshot needs any more.
+
+All ages count from the newest snapshot, and not from now. A backup that has stopped loses nothing
+therefore, and neither does one whose host has a wrong clock.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from rlcar.errors import StorageError
+from rlcar.storage.backup.lease import LEASES, leased
+from rlcar.storage.backup.manifest import (
+    BLOBS,
+    SNAPSHOTS,
+    Snapshot,
+    now_utc,
+    read_snapshots,
+    require_backup,
+    write_snapshot,
+)
+from rlcar.storage.backup.store import BackupStore
+
+# Blobs that no snapshot needs stay for a day: an interrupted backup will want them again.
+UNUSED_STAYS_S = 24 * 3600.0
+
+
+class Rules(NamedTuple):
+    """How long snapshots are kept."""
+
+    days: float = 30.0  # all of a snapshot
+    model_days: float = 90.0  # of an older one, the models
+    monthly: int = 12  # the newest snapshot of each of so many months, whole
+
+
+class Pruned(NamedTuple):
+    """Result of a removal."""
+
+    kept: list[str]
+    reduced: list[str]  # to their models
+    removed: list[str]
+    blobs: int
+    freed_bytes: int
+
+
+def prune(store: BackupStore, rules: Rules, *, is_dry_run: bool = False) -> Pruned:
+    """Applies the rules; the newest snapshot is always kept.
+
+    Raises StorageError if a manifest cannot be read, because its blobs are not known then.
+    """
+    require_backup(store)
+    if is_dry_run:
+        return _prune(store, rules, is_dry_run=True)
+    with leased(store, "prune") as lease:
+        lease.check()
+        return _prune(store, rules, is_dry_run=False)
+
+
+def _prune(store: BackupStore, rules: Rules, *, is_dry_run: bool) -> Pruned:
+    snapshots, unreadable = read_snapshots(store)
+    if unreadable:
+        raise StorageError(
+            f"{unreadable[0].reason}; nothing was removed, as the blobs that it needs are not "
+            "known: delete that file, or restore it from a copy"
+        )
+    whole, models = select(snapshots, rules, now_utc())
+    reduced = [one for one in models if one.parts != ["models"]]
+    kept = {one.name for one in (*whole, *models)}
+    removed = [one for one in snapshots if one.name not in kept]
+    reduced_now = [_only_models(one) for one in reduced]
+    if not is_dry_run:
+        for one in reduced_now:
+            write_snapshot(store, one)
+        for one in removed:
+            store.delete(f"{SNAPSHOTS}/{one.name}.json")
+        store.sync()
+    stays = [*whole, *(one for one in models if one not in reduced), *reduced_now]
+    blobs, freed_bytes = _remove_unused(store, stays, is_dry_run=is_dry_run)
+    return Pruned(
+        sorted(one.name for one in stays if one not in reduced_now),
+        [one.name for one in reduced],
+        [one.name for one in removed],
+        blobs,
+        freed_bytes,
+    )
+
+
+def select(
+    snapshots: Sequence[Snapshot], rules: Rules, now: datetime
+) -> tuple[list[Snapshot], list[Snapshot]]:
+    """Returns the snapshots to keep whole, and those to reduce to their models, oldest first."""
+    times = _times(snapshots, now)
+    if not snapshots:
+        return [], []
+    newest = times[-1]
+    whole = {snapshots[-1].name}
+    months: dict[tuple[int, int], str] = {}
+    for one, time in zip(snapshots, times, strict=True):
+        if newest - time <= timedelta(days=rules.days):
+            whole.add(one.name)
+        if one.parts != ["models"]:
+            months[time.year, time.month] = one.name  # a later one replaces it
+    for month in sorted(months, reverse=True)[: rules.monthly]:
+        whole.add(months[month])
+    models = [
+        one
+        for one, time in zip(snapshots, times, strict=True)
+        if one.name not in whole
+        and "models" in one.parts
+        and newest - time <= timedelta(days=rules.model_days)
+    ]
+    return [one for one in snapshots if one.name in whole], models
+
+
+def _times(snapshots: Sequence[Snapshot], now: datetime) -> list[datetime]:
+    """Returns when each was made; a later one is never older than an earlier one.
+
+    A clock that was wrong can make a snapshot look younger, so that it is kept longer, and not
+    older. One of the future counts as made now.
+    """
+    times: list[datetime] = []
+    latest: datetime | None = None
+    for one in snapshots:
+        if one.time > now:
+            times.append(now)
+            continue
+        latest = max(latest, one.time) if latest else one.time
+        times.append(latest)
+    return times
+
+
+def _only_models(snapshot: Snapshot) -> Snapshot:
+    return snapshot.model_copy(
+        update={
+            "parts": ["models"],
+            "files": [one for one in snapshot.files if one.path.startswith("models/")],
+            "folders": [one for one in snapshot.folders if one.path.split("/")[0] == "models"],
+            "skipped": [one for one in snapshot.skipped if one.path.split("/")[0] == "models"],
+        }
+    )
+
+
+def _remove_unused(
+    store: BackupStore, snapshots: Sequence[Snapshot], *, is_dry_run: bool
+) -> tuple[int, int]:
+    """Deletes blobs that no snapshot needs; returns how many, and their bytes."""
+    needed = {file.sha256 for one in snapshots for file in one.files}
+    blobs = store.list(BLOBS)
+    # The store's clock: our own lease has just been written.
+    newest_s = max(
+        (info.modified_unix_s for info in (*blobs.values(), *store.list(LEASES).values())),
+        default=0.0,
+    )
+    count = freed_bytes = 0
+    for name, info in sorted(blobs.items()):
+        is_old = newest_s - info.modified_unix_s > UNUSED_STAYS_S
+        if name.rpartition("/")[2] not in needed and is_old:
+            if not is_dry_run:
+                store.delete(f"{BLOBS}/{name}")
+            count += 1
+            freed_bytes += info.size_bytes
+    return count, freed_bytes

@@ -1,0 +1,424 @@
+"""Brings back what a snapshot holds: checked, under a temporary name, then renamed.
+
+    <folder of the part>/.restoring-<snapshot>/new/     filled first; an interruption leaves it
+                                               /old/    what --overwrite replaces
+                                               /placing.json   what is being renamed
+
+What is renamed is an entry of the part's folder: a run, a sweep, a data set. Nothing is renamed
+before every selected file is there. A repetition keeps what is already in `new` and sound.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rlcar.errors import StorageError, UserError, command, reason_of
+from rlcar.storage.backup.lease import leased_for_reading
+from rlcar.storage.backup.manifest import (
+    FileEntry,
+    FolderEntry,
+    Snapshot,
+    blob_name,
+    find_snapshot,
+    read_snapshot,
+    read_snapshots,
+    require_backup,
+)
+from rlcar.storage.backup.store import BackupStore, FolderStore, make_private_folder
+from rlcar.storage.backup.upload import Counts, StoppedError
+from rlcar.system import durable
+from rlcar.system.durable import checksum, sync_folder, write_new
+from rlcar.system.lease import HeldError, hold, holder
+
+_STAGING = ".restoring-"
+_SPARE_BYTES = 64 << 20  # of the disk, beside what is restored
+
+
+class Item(NamedTuple):
+    """What is renamed into place as a whole, for example one run."""
+
+    part: str
+    name: str  # of the entry in the part's folder
+    target: Path
+
+    @property
+    def path(self) -> str:
+        """The path in the manifest."""
+        return f"{self.part}/{self.name}"
+
+
+class Restored(NamedTuple):
+    """Result of a restoration."""
+
+    snapshot: Snapshot
+    items: list[Item]
+    files: int
+    size_bytes: int
+
+
+class Selection(NamedTuple):
+    """What to restore, and where to."""
+
+    targets: Mapping[str, Path]  # part -> folder; for `tokens` the file
+    parts: Collection[str] = ()  # empty: all but the tokens
+    runs: Collection[str] = ()  # names of runs; empty: all
+    may_overwrite: bool = False
+    may_lose: bool = False  # leaves out files that are damaged in the backup
+
+
+def restore(
+    store: BackupStore,
+    wanted: str,
+    selection: Selection,
+    *,
+    is_dry_run: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+    counts: Counts | None = None,
+) -> Restored:
+    """Restores the selected items of a snapshot.
+
+    Raises UserError before anything is written if an item is there already, the disk is too small,
+    or the snapshot does not hold what was selected. Items with damaged files are left out, and
+    named in the UserError at the end.
+    """
+    counts = counts or Counts()
+    require_backup(store)
+    with leased_for_reading(store):
+        snapshot = read_snapshot(store, find_snapshot(store, wanted))
+        items = _items(store, snapshot, selection)
+        with contextlib.ExitStack() as held:
+            stagings = _stagings(snapshot, items)
+            placed = {root: _placed(staging) for root, staging in stagings.items()}
+            todo = [item for item in items if item.name not in placed[item.target.parent]]
+            _refuse_existing(todo, selection)
+            by_item = _by_item(snapshot)
+            files = {item: by_item.get(item.path, []) for item in todo}
+            size_bytes = sum(file.size_bytes for one in files.values() for file in one)
+            counts.total_bytes = size_bytes
+            _require_space(files)
+            restored = Restored(snapshot, items, sum(map(len, files.values())), size_bytes)
+            if is_dry_run:
+                return restored
+            for staging in stagings.values():
+                held.enter_context(_held(staging))
+            fetch = _Fetch(store, should_stop, counts)
+            damaged = fetch.files(_paths(files, stagings))
+            lost = [item for item in todo if any(file in damaged for file in files[item])]
+            if selection.may_lose:
+                lost = []
+            _place(snapshot, [item for item in todo if item not in lost], items, stagings)
+        for staging in stagings.values():
+            if not lost:
+                shutil.rmtree(staging, ignore_errors=True)
+        if damaged and not selection.may_lose:
+            raise UserError(_loss(store, snapshot, lost, damaged))
+    return restored
+
+
+def _items(store: BackupStore, snapshot: Snapshot, selection: Selection) -> list[Item]:
+    """Returns what is selected, in the order in which it is put in place."""
+    parts = selection.parts or [part for part in snapshot.parts if part != "tokens"]
+    if selection.runs:
+        parts = ["runs"]
+    absent = [part for part in parts if part not in snapshot.parts]
+    if absent:
+        held = ", ".join(snapshot.parts)
+        raise UserError(
+            f"snapshot {snapshot.name} of {store.place} holds {held} and not {absent[0]}: see "
+            "rlcar backup list for another --snapshot"
+        )
+    names: dict[str, set[str]] = {part: set() for part in parts}
+    for path in [file.path for file in snapshot.files] + [one.path for one in snapshot.folders]:
+        part, *inner = path.split("/")
+        if part in names and inner:
+            names[part].add(inner[0])
+    if selection.runs:
+        unknown = sorted(set(selection.runs) - names["runs"])
+        if unknown:
+            raise UserError(
+                f"snapshot {snapshot.name} of {store.place} holds no run {unknown[0][:80]!r}; it "
+                f"holds: {', '.join(sorted(names['runs'])[:10])}"
+            )
+        names["runs"] &= set(selection.runs)
+    found = []
+    for part in parts:
+        folder = selection.targets[part]
+        # `versions` before `aliases`, so that no alias ever points at nothing.
+        for name in sorted(names[part], reverse=True):
+            is_file = part == "tokens"
+            found.append(Item(part, name, folder if is_file else folder / name))
+    if not found:
+        raise UserError(f"snapshot {snapshot.name} of {store.place} holds nothing of that")
+    return found
+
+
+def _stagings(snapshot: Snapshot, items: list[Item]) -> dict[Path, Path]:
+    """Maps each folder that something is put into to the temporary folder inside it."""
+    return {item.target.parent: item.target.parent / f"{_STAGING}{snapshot.name}" for item in items}
+
+
+def _refuse_existing(items: list[Item], selection: Selection) -> None:
+    existing = [item for item in items if _is_taken(item.target)]
+    if existing and not selection.may_overwrite:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise UserError(
+            f"{existing[0].target}{more} exists already: restore into another folder with --to, or "
+            "replace it with --overwrite"
+        )
+    for item in existing:
+        why = holder(item.target) if item.target.is_dir() else None
+        if why:
+            raise HeldError(f"{item.target} cannot be replaced: {why}")
+
+
+def _is_taken(path: Path) -> bool:
+    try:
+        return path.is_symlink() or (path.exists() and not (path.is_dir() and not any(_scan(path))))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
+
+
+def _scan(folder: Path) -> "Iterator[os.DirEntry[str]]":
+    with os.scandir(folder) as entries:
+        yield from entries
+
+
+def _by_item(snapshot: Snapshot) -> dict[str, list[FileEntry]]:
+    """Groups files by the path of the item that they belong to."""
+    found: dict[str, list[FileEntry]] = {}
+    for file in snapshot.files:
+        found.setdefault("/".join(file.path.split("/", 2)[:2]), []).append(file)
+    return found
+
+
+def _require_space(files: Mapping[Item, list[FileEntry]]) -> None:
+    """Raises UserError unless the disks have room; what a first attempt left there is not counted.
+
+    With --overwrite the old files stay until the new ones are complete.
+    """
+    wanted: dict[int, int] = {}
+    places: dict[int, Path] = {}
+    for item, entries in files.items():
+        place = next(one for one in item.target.absolute().parents if one.exists())
+        disk = place.stat().st_dev
+        places[disk] = place
+        wanted[disk] = wanted.get(disk, 0) + sum(entry.size_bytes for entry in entries)
+    for disk, size_bytes in wanted.items():
+        status = os.statvfs(places[disk])
+        free_bytes = status.f_bavail * status.f_frsize
+        if size_bytes > free_bytes or (
+            size_bytes + _SPARE_BYTES > free_bytes and free_bytes > 16 * _SPARE_BYTES
+        ):
+            raise UserError(
+                f"{places[disk]} has {free_bytes:,} bytes free, and {size_bytes:,} are to be "
+                "restored: free space, or restore into another folder with --to"
+            )
+
+
+@contextlib.contextmanager
+def _held(staging: Path) -> Iterator[None]:
+    """Creates the temporary folder and keeps a second restoration out of it."""
+    with durable.explaining_write_errors(staging):
+        make_private_folder(staging / "new")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(staging))
+        except HeldError:
+            raise UserError(
+                f"another process restores into {staging.parent}: wait until it has ended"
+            ) from None
+        yield
+
+
+def _paths(
+    files: Mapping[Item, list[FileEntry]], stagings: Mapping[Path, Path]
+) -> Iterator[tuple[FileEntry, Path]]:
+    for item, entries in files.items():
+        for entry in entries:
+            inner = entry.path.removeprefix(item.path)
+            yield entry, stagings[item.target.parent] / "new" / f"{item.name}{inner}"
+
+
+class _Fetch:
+    """Writes blobs to files, and compares their checksums on the way."""
+
+    def __init__(self, store: BackupStore, should_stop: Callable[[], bool], counts: Counts):
+        self._store, self._should_stop, self._counts = store, should_stop, counts
+
+    def files(self, paths: Iterator[tuple[FileEntry, Path]]) -> dict[FileEntry, str]:
+        """Fetches files; returns those that are damaged in the backup, with the reasons."""
+        damaged = {}
+        with ThreadPoolExecutor(self._store.parallel, thread_name_prefix="restore") as pool:
+            try:
+                pending = {pool.submit(self._file, *pair): pair[0] for pair in paths}
+                for future, entry in pending.items():
+                    why = future.result()
+                    if why:
+                        damaged[entry] = why
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return damaged
+
+    def _file(self, entry: FileEntry, path: Path) -> str:
+        """Writes one file; returns why that is impossible, or nothing."""
+        if self._should_stop():
+            raise StoppedError
+        with durable.explaining_write_errors(path):
+            if self._is_there(entry, path):
+                self._counts.add(done_bytes=entry.size_bytes)
+            else:
+                why = self._write(entry, path)
+                if why:
+                    path.unlink(missing_ok=True)
+                    return why
+            os.chmod(path, entry.mode)
+            os.utime(path, ns=(entry.modified_ns, entry.modified_ns))
+        return ""
+
+    def _is_there(self, entry: FileEntry, path: Path) -> bool:
+        """Whether an interrupted restoration has written the file already."""
+        if not path.is_file() or path.stat().st_size != entry.size_bytes:
+            return False
+        os.chmod(path, 0o600)
+        return checksum(path) == entry.sha256
+
+    def _write(self, entry: FileEntry, path: Path) -> str:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        try:
+            digest = write_new(path, self._chunks(entry), 0o600)
+        except FileNotFoundError:
+            return "its blob is missing"
+        except _SizeError as error:
+            return str(error)
+        except StorageError as error:
+            if not isinstance(self._store, FolderStore):
+                raise  # the network, and not this blob
+            return str(error)
+        return "" if digest == entry.sha256 else "the checksum of its blob differs"
+
+    def _chunks(self, entry: FileEntry) -> Iterator[bytes]:
+        size_bytes = 0
+        for chunk in self._store.chunks(blob_name(entry.sha256)):
+            if self._should_stop():
+                raise StoppedError
+            size_bytes += len(chunk)
+            if size_bytes > entry.size_bytes:
+                raise _SizeError(f"its blob has more than {entry.size_bytes} bytes")
+            self._counts.add(done_bytes=len(chunk))
+            yield chunk
+        if size_bytes < entry.size_bytes:
+            raise _SizeError(f"its blob has {size_bytes} of {entry.size_bytes} bytes")
+
+
+class _SizeError(Exception):
+    """A blob is longer or shorter than the file that it holds."""
+
+
+def _place(
+    snapshot: Snapshot, todo: list[Item], items: list[Item], stagings: Mapping[Path, Path]
+) -> None:
+    """Renames the items into place, after noting which ones, for a repetition."""
+    folders: dict[str, FolderEntry] = {entry.path: entry for entry in snapshot.folders}
+    for item in todo:
+        _finish_folders(item, stagings[item.target.parent] / "new" / item.name, folders)
+    for root, staging in stagings.items():
+        names = [item.name for item in items if item.target.parent == root]
+        with durable.explaining_write_errors(root):
+            durable.replace_durably(staging / "placing.json", json.dumps(names).encode(), 0o600)
+            # With the aliases of another registry, a version could have a name that it never had.
+            parts = {item.part for item in todo if item.target.parent == root}
+            extra = {"versions", "aliases"} - {*names} if parts == {"models"} else set()
+            for name in [*extra, *(one.name for one in todo if one.target.parent == root)]:
+                _move_aside(root / name, staging / "old" / name)
+            for item in todo:
+                if item.target.parent == root:
+                    os.replace(staging / "new" / item.name, item.target)
+            sync_folder(root)
+    for part in {item.part for item in todo} - {"tokens"}:
+        entry = folders.get(part)
+        root = next(item.target.parent for item in todo if item.part == part)
+        if entry is not None:
+            with contextlib.suppress(OSError):  # it may belong to somebody else
+                os.chmod(root, entry.mode | 0o700)
+
+
+def _move_aside(target: Path, aside: Path) -> None:
+    if not (target.is_symlink() or target.exists()):
+        return
+    aside.parent.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(target, aside)
+
+
+def _finish_folders(item: Item, staged: Path, folders: Mapping[str, FolderEntry]) -> None:
+    """Makes empty folders, and sets modes and times, from the inside out."""
+    if not staged.exists() and item.path not in folders:
+        return
+    inner = [path for path in folders if path == item.path or path.startswith(f"{item.path}/")]
+    places = {path: staged.parent / f"{item.name}{path.removeprefix(item.path)}" for path in inner}
+    with durable.explaining_write_errors(staged):
+        for path in inner:
+            places[path].mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in sorted(inner, reverse=True):
+            entry = folders[path]
+            # The owner must be able to rename and to delete it.
+            os.chmod(places[path], entry.mode | 0o700)
+            sync_folder(places[path])
+            os.utime(places[path], ns=(entry.modified_ns, entry.modified_ns))
+
+
+def _placed(staging: Path) -> set[str]:
+    """Returns the items that an interrupted restoration has renamed already."""
+    try:
+        names = set(json.loads((staging / "placing.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return set()
+    return {
+        name
+        for name in names
+        if not (staging / "new" / name).exists() and (staging.parent / name).exists()
+    }
+
+
+def _loss(
+    store: BackupStore, snapshot: Snapshot, lost: list[Item], damaged: Mapping[FileEntry, str]
+) -> str:
+    """Returns one sentence about what is damaged, and which older snapshot still has it."""
+    paths = sorted(entry.path for entry in damaged)
+    first = next(entry for entry in damaged if entry.path == paths[0])
+    sentence = (
+        f"{len(paths)} files of snapshot {snapshot.name} are damaged in {store.place}: "
+        f"{', '.join(paths[:3])}{', …' if len(paths) > 3 else ''} ({blob_name(first.sha256)}: "
+        f"{damaged[first]}); not restored: {', '.join(item.path for item in lost[:5])}"
+    )
+    older = _older_whole(store, snapshot, lost, {entry.sha256 for entry in damaged})
+    if older is not None:
+        again = command("restore", store.place, "--snapshot", older)
+        return f"{sentence}; snapshot {older} still has all of it: {again}"
+    return f"{sentence}; --skip-damaged restores the other files of it"
+
+
+def _older_whole(
+    store: BackupStore, snapshot: Snapshot, lost: list[Item], damaged: set[str]
+) -> str | None:
+    """Returns the newest other snapshot whose blobs of these items are there and not damaged."""
+    sizes = {name[3:]: info.size_bytes for name, info in store.list("blobs").items()}
+    for other in reversed(read_snapshots(store)[0]):
+        by_item = _by_item(other)
+        needed = [file for item in lost for file in by_item.get(item.path, [])]
+        has_all = all(item.path in by_item for item in lost)
+        if other.name != snapshot.name and has_all:
+            is_whole = all(
+                file.sha256 not in damaged and sizes.get(file.sha256) == file.size_bytes
+                for file in needed
+            )
+            if is_whole:
+                return other.name
+    return None

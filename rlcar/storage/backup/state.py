@@ -1,0 +1,110 @@
+"""What the last backups did, for monitoring: a JSON file, and the same for Prometheus.
+
+`backup-state.json` lies beside the run folder. The node exporter's textfile collector reads the
+other one.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from rlcar.errors import UserError
+from rlcar.system.durable import explaining_write_errors, replace_durably
+from rlcar.system.regular_file import read_regular
+
+STATE_FILE = "backup-state.json"
+# Keys of the state file, and what they mean; the names of the metrics begin with `rlcar_backup_`.
+METRICS = {
+    "last_success_timestamp_seconds": "Unix time at which the last complete backup ended.",
+    "last_attempt_timestamp_seconds": "Unix time at which the last backup ended, however it did.",
+    "last_verify_timestamp_seconds": "Unix time of the last verification that found no damage.",
+    "duration_seconds": "Duration of the last complete backup.",
+    "size_bytes": "Size of all files in the newest snapshot.",
+    "uploaded_bytes": "Bytes that the last complete backup had to upload.",
+    "files": "Number of files in the newest snapshot.",
+    "skipped_files": "Number of files that the newest snapshot lacks.",
+    "consecutive_failures": "Number of failed backups since the last complete one.",
+    "failures_total": "Number of failed backups and verifications so far.",
+}
+
+
+class State:
+    """The state file of an installation."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.values: dict[str, Any] = dict.fromkeys(METRICS, 0) | {"last_error": None}
+        try:
+            found = json.loads(read_regular(path))
+        except (OSError, ValueError):
+            found = {}
+        if isinstance(found, dict):
+            self.values |= {
+                name: value
+                for name, value in found.items()
+                if name in METRICS and isinstance(value, int | float)
+            }
+            self.values |= {key: found.get(key) for key in ("target", "snapshot", "last_error")}
+
+    def succeeded(self, target: str, snapshot: str, **amounts: float) -> None:
+        """Records a complete backup."""
+        now_s = round(time.time(), 3)
+        self.values |= {"target": target, "snapshot": snapshot, "last_error": None}
+        self.values["consecutive_failures"] = 0
+        self.values |= {
+            "last_success_timestamp_seconds": now_s,
+            "last_attempt_timestamp_seconds": now_s,
+            **amounts,
+        }
+
+    def failed(self, reason: str) -> None:
+        """Records a backup that ended with an error."""
+        self.values["last_attempt_timestamp_seconds"] = round(time.time(), 3)
+        self.values["last_error"] = reason
+        self.values["consecutive_failures"] += 1
+        self.values["failures_total"] += 1
+
+    def verified(self, problem: str) -> None:
+        """Records a verification; `problem` is empty if nothing was damaged."""
+        if problem:
+            self.values["last_error"] = problem
+            self.values["failures_total"] += 1
+        else:
+            self.values["last_verify_timestamp_seconds"] = round(time.time(), 3)
+
+    def write(self, metrics_file: Path | None = None) -> None:
+        """Replaces the state file, and the file for Prometheus; raises UserError."""
+        text = json.dumps(self.values, indent=2) + "\n"
+        with explaining_write_errors(self.path):
+            replace_durably(self.path, text.encode(), 0o644)
+        if metrics_file is not None:
+            with explaining_write_errors(metrics_file):
+                replace_durably(metrics_file, self.metrics(), 0o644)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the numbers for Prometheus's client."""
+        for name, meaning in METRICS.items():
+            # A counter's name ends in _total, which its class adds.
+            is_counter = name.endswith("_total")
+            family = CounterMetricFamily if is_counter else GaugeMetricFamily
+            yield family(f"rlcar_backup_{name}", meaning, value=self.values[name])
+
+    def metrics(self) -> bytes:
+        """Returns the numbers in Prometheus's text format."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
+
+
+def write_quietly(state: State, metrics_file: Path | None) -> str:
+    """Writes the state; returns why that failed, so that it does not hide another error."""
+    try:
+        state.write(metrics_file)
+    except UserError as error:
+        return str(error)
+    return ""
