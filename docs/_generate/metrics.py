@@ -76,12 +76,13 @@ def exported_metrics() -> Iterator[Exported]:
 def observed_metrics() -> Iterator[Exported]:
     """Yields the metrics that only an observer of runs and a campaign export."""
     from rlcar.campaigns.collector import CampaignCollector
-    from rlcar.runs.collector import BACKUP_METRICS, BackupCollector
+    from rlcar.runs.collector import BackupCollector
+    from rlcar.storage.backup.state import METRICS
 
     trained = {one.name for one in exported_metrics()}
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.json"
-        state.write_text(json.dumps(dict.fromkeys(BACKUP_METRICS, 0)))
+        state.write_text(json.dumps(dict.fromkeys(METRICS, 0)))
         campaign: Any = SimpleNamespace(jobs=[], slots=0)
         collectors = CampaignCollector(campaign, Path(folder)), BackupCollector(state)
         for collector in collectors:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from docs._generate import commands, metrics, presets, routes, settings, variables
+from docs._generate import alerts, commands, metrics, presets, routes, settings, variables
 
 MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -70,6 +70,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "observed-metrics": metrics.render_observed,
     "server-metrics": metrics.render_server,
     "routes": routes.render,
+    "alerts": alerts.render,
 }
 
 

@@ -18,8 +18,9 @@ def export_runs(
     """Exports every run below a folder at a port until Ctrl-C."""
     from prometheus_client import CollectorRegistry, ProcessCollector
 
-    from rlcar.runs.collector import BACKUP_STATE_FILE, BackupCollector, RunsCollector
+    from rlcar.runs.collector import BackupCollector, RunsCollector
     from rlcar.runs.monitor import RunsReader
+    from rlcar.storage.backup.state import STATE_FILE
     from rlcar.system.interrupt import StopRequest
     from rlcar.system.metrics_server import serving_metrics
 
@@ -28,7 +29,7 @@ def export_runs(
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(RunsCollector(reader.readings, runs))
-    nearby = runs.resolve().parent / BACKUP_STATE_FILE
+    nearby = runs.resolve().parent / STATE_FILE
     if backup_state is not None or nearby.exists():
         registry.register(BackupCollector(backup_state or nearby))
     over = threading.Event()

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from rlcar.errors import UserError
 from rlcar.runs import exported
 from rlcar.runs.monitor import Reading, RunStatus
+from rlcar.storage.backup.state import METRICS
 from rlcar.system.host_metrics import Exported, host_values
 from rlcar.system.regular_file import read_regular
 
@@ -25,20 +26,6 @@ STATES = ("starting", "running", "frozen", "dead", "failed", "stopped", "finishe
 ACTIVE = ("starting", "running", "frozen")
 # Runs that ended longer ago are not exported, so that the number of series stays bounded.
 FORGET_AFTER_S = 7 * 86_400.0
-
-# Keys of the state file of `rlcar backup`, which lies beside the folder of runs.
-BACKUP_STATE_FILE = "backup-state.json"
-BACKUP_METRICS = {
-    "last_success_timestamp_seconds": "Unix time at which the last complete backup ended.",
-    "last_attempt_timestamp_seconds": "Unix time at which the last backup ended, however it did.",
-    "last_verify_timestamp_seconds": "Unix time of the last verification that found no damage.",
-    "duration_seconds": "Duration of the last complete backup.",
-    "size_bytes": "Size of all files in the newest snapshot.",
-    "uploaded_bytes": "Bytes that the last complete backup had to upload.",
-    "files": "Number of files in the newest snapshot.",
-    "skipped_files": "Number of files that the newest snapshot lacks.",
-    "consecutive_failures": "Number of failed backups since the last complete one.",
-}
 
 
 class RunsCollector(Collector):
@@ -114,7 +101,7 @@ class BackupCollector(Collector):
             "1 if the state file of the backups can be read, else 0.",
             float(state is not None),
         )
-        for name, meaning in BACKUP_METRICS.items():
+        for name, meaning in METRICS.items():
             value = (state or {}).get(name)
             if isinstance(value, int | float) and math.isfinite(value):
                 yield _gauge(f"rlcar_backup_{name}", meaning, float(value))
