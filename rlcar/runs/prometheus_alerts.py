@@ -35,8 +35,7 @@ class AlertsReader:
 
     def __init__(self, url: str, token: str | None = None):
         """Raises UserError for an address or a token that cannot be one."""
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise UserError(
                 f"--prometheus {url!r} is not the address of a server: give one like "
                 "http://localhost:9090"
@@ -105,6 +104,14 @@ class AlertsReader:
                 "address of Prometheus itself, such as http://localhost:9090"
             ) from error
         return sorted(alerts, key=_order)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        return False
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -83,7 +83,10 @@ def test_a_training_that_is_stopped_raises_alerts_which_clear_when_it_continues(
         fired_s = stack.wait_for("TrainingDown", "firing")
         frozen_s = stack.wait_until_firing("TrainingStalled")
         shown = subprocess.run(
-            [RLCAR, "monitor", "--runs", "runs", "--prometheus", stack.url],
+            [
+                *(RLCAR, "monitor", "--runs", "runs", "--frozen-after-s", "5"),
+                *("--prometheus", stack.url),
+            ],
             **{"cwd": tmp_path, "capture_output": True, "text": True, "check": True},
         ).stdout
         assert "TrainingDown" in shown
