@@ -13,7 +13,7 @@ APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update hea
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-chaos test-monitoring check docs fmt results bench bench-sim bench-serve attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes check docs fmt results bench bench-sim bench-serve attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,7 +50,7 @@ ALSO ?=
 # Three processes for two cores: two leave a third of them idle, in waits for programs of their own.
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
-	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 400 -m "not (ray or chaos or long) $(ALSO)" $(ARGS)
+	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 400 -m "not (ray or chaos or kubernetes or long) $(ALSO)" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 
 test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns
@@ -62,9 +62,15 @@ test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps
 test-monitoring: $(STAMP) ## alerts and dashboards with a real Prometheus: trainings that stall, diverge and fill a disk
 	$(RUN)/pytest -m long --timeout 900 tests/deploy/monitoring $(ARGS)
 
+test-hosts: $(STAMP) ## servers without Kubernetes: units, install script, nginx, and kill -9 under supervisor, in some minutes
+	$(RUN)/pytest --timeout 900 tests/deploy/test_systemd_units.py tests/deploy/test_host_*.py tests/deploy/test_nginx_site.py tests/deploy/test_supervisor.py $(ARGS)
+
 CHAOS ?= short
 test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form
 	CHAOS=$(CHAOS) $(RUN)/pytest -m chaos tests/chaos $(ARGS)
+
+test-kubernetes: $(STAMP) ## the manifests and the client on the cluster in KUBECONFIG, or the client on our fake API server
+	$(RUN)/pytest -m kubernetes --timeout 900 tests/k8s/server $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .

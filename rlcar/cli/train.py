@@ -100,6 +100,10 @@ def train(
     choice = _Choice(preset, algorithm, world, env, mode, config, overrides, seed)
     plan = _plan(choice, runs, name, resume)
     logs.set_up("json" if log_format == "json" else "text", plan.folder.name)
+    if resume == "auto" and _is_complete(plan, models):
+        # A supervisor starts its services again after a reboot; there is nothing left to do then.
+        say(f"run folder: {plan.folder}: the training is complete; nothing to continue")
+        return
     if resume == "auto" and plan.save is None:
         say(_nothing_to_continue(runs, name, plan.config.training.storage))
     _run(plan, launch, run_training, models, may_wait=resume == "auto")
@@ -220,6 +224,29 @@ def _resumed_run(choice: _Choice, save: "Save", name: str | None, resume: str | 
     if ignored:
         say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
     return _Plan(config, folder, save)
+
+
+def _is_complete(plan: _Plan, models: "Registry | None") -> bool:
+    """Whether a run was trained to its end, reported and, with `--publish`, published."""
+    from rlcar.system.regular_file import read_regular
+
+    if plan.save is None or plan.save.env_steps < plan.config.training.env_steps:
+        return False
+    try:
+        report = json.loads(read_regular(plan.folder / "report.json"))
+        # `rlcar evaluate` alone writes a report without the figures of a complete training.
+        is_reported = report["env_steps"] >= plan.config.training.env_steps
+        published = {
+            "run": plan.folder.resolve().name,
+            "checkpoint": report["checkpoint"],
+            "env_steps": report["checkpoint_env_steps"],
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # never reported, or damaged: report again
+    if not is_reported or models is None:
+        return is_reported
+    lineages = (version.metadata["lineage"] for version in models.versions())
+    return any(published.items() <= lineage.items() for lineage in lineages)
 
 
 def _require_support(config: Config) -> None:

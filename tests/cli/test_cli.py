@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from rlcar.registry import Registry
 from rlcar.storage import checkpoint
 from rlcar.storage.runs import Storage
 from rlcar.training.trainer import load_replay
@@ -257,6 +258,21 @@ def test_resume_auto_goes_on_to_the_new_end_and_writes_the_report(rlcar, run_fol
         "  publish the policy    rlcar models publish runs/tiny",
         "  publish and serve it  rlcar serve runs/tiny",
     ]
+
+
+def test_resume_auto_does_nothing_for_a_complete_run_and_publishes_it_once(rlcar, run_folder):
+    complete = ["--local", "--resume", "auto", "--name", "tiny"]
+    assert "\nfigure env_steps=768\n" in rlcar("train", *complete)[1]  # it had no report yet
+    before = everything_in(run_folder)
+    again = rlcar("train", *complete)
+    said = "run folder: runs/tiny: the training is complete; nothing to continue\n"
+    assert again == (0, "", said)
+    assert everything_in(run_folder) == before
+    assert "published: version 1 of " in rlcar("train", *complete, "--publish")[2]
+    assert rlcar("train", *complete, "--publish") == (0, "", said)
+    assert [version.number for version in Registry("models").versions()] == [1]
+    longer = rlcar("train", *complete, "--set", "training.env_steps=896")
+    assert "\nfigure env_steps=896\n" in longer[1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tiny disk needs root")

@@ -169,7 +169,7 @@ def _run_every_command(tmp_path, served):
                 served.start(words, tmp_path)
             serving = words
             continue
-        if words[1] in ("models", "tokens"):
+        if words[1] in ("models", "tokens", "backup", "restore"):
             result = _run([str(RLCAR), *words[1:]], tmp_path)
             assert result.returncode == 0, (command, result.stderr[-2000:])
             continue

@@ -4,6 +4,7 @@ All ages count from the newest snapshot, and not from now. A backup that has sto
 therefore, and neither does one whose host has a wrong clock.
 """
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -95,19 +96,19 @@ def select(
     newest = times[-1]
     whole = {snapshots[-1].name}
     months: dict[tuple[int, int], str] = {}
-    for one, time in zip(snapshots, times, strict=True):
-        if newest - time <= timedelta(days=rules.days):
+    for one, made in zip(snapshots, times, strict=True):
+        if newest - made <= timedelta(days=rules.days):
             whole.add(one.name)
         if one.parts != ["models"]:
-            months[time.year, time.month] = one.name  # a later one replaces it
+            months[made.year, made.month] = one.name  # a later one replaces it
     for month in sorted(months, reverse=True)[: rules.monthly]:
         whole.add(months[month])
     models = [
         one
-        for one, time in zip(snapshots, times, strict=True)
+        for one, made in zip(snapshots, times, strict=True)
         if one.name not in whole
         and "models" in one.parts
-        and newest - time <= timedelta(days=rules.model_days)
+        and newest - made <= timedelta(days=rules.model_days)
     ]
     return [one for one in snapshots if one.name in whole], models
 
@@ -146,11 +147,9 @@ def _remove_unused(
     """Deletes blobs that no snapshot needs; returns how many, and their bytes."""
     needed = {file.sha256 for one in snapshots for file in one.files}
     blobs = store.list(BLOBS)
-    # The store's clock: our own lease has just been written.
-    newest_s = max(
-        (info.modified_unix_s for info in (*blobs.values(), *store.list(LEASES).values())),
-        default=0.0,
-    )
+    # By the store's clock, which has just stamped our own lease; a dry run has none.
+    stamps = [info.modified_unix_s for info in store.list(LEASES).values()]
+    newest_s = time.time() if is_dry_run else max(stamps, default=0.0)
     count = freed_bytes = 0
     for name, info in sorted(blobs.items()):
         is_old = newest_s - info.modified_unix_s > UNUSED_STAYS_S

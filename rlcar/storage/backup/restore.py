@@ -36,7 +36,7 @@ from rlcar.system.durable import checksum, sync_folder, write_new
 from rlcar.system.lease import HeldError, hold, holder
 
 _STAGING = ".restoring-"
-_SPARE_BYTES = 64 << 20  # of the disk, beside what is restored
+_BLOCK_BYTES = 4096  # what most file systems give to a file at least
 
 
 class Item(NamedTuple):
@@ -207,17 +207,19 @@ def _require_space(files: Mapping[Item, list[FileEntry]]) -> None:
         place = next(one for one in item.target.absolute().parents if one.exists())
         disk = place.stat().st_dev
         places[disk] = place
-        wanted[disk] = wanted.get(disk, 0) + sum(entry.size_bytes for entry in entries)
+        wanted[disk] = wanted.get(disk, 0) + sum(_on_disk(entry.size_bytes) for entry in entries)
     for disk, size_bytes in wanted.items():
         status = os.statvfs(places[disk])
         free_bytes = status.f_bavail * status.f_frsize
-        if size_bytes > free_bytes or (
-            size_bytes + _SPARE_BYTES > free_bytes and free_bytes > 16 * _SPARE_BYTES
-        ):
+        if size_bytes > free_bytes:
             raise UserError(
                 f"{places[disk]} has {free_bytes:,} bytes free, and {size_bytes:,} are to be "
                 "restored: free space, or restore into another folder with --to"
             )
+
+
+def _on_disk(size_bytes: int) -> int:
+    return -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Where a backup is: a folder, or a bucket of any object store that pyarrow.fs supports."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import time
@@ -11,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from rlcar.errors import StorageError, reason_of
 from rlcar.system.durable import WRITING, replacing, sync_folder, write_new
-from rlcar.system.regular_file import NotRegularError, open_regular
+from rlcar.system.regular_file import open_regular
 
 CHUNK_BYTES = 1 << 20
 PARALLEL_FOLDER, PARALLEL_BUCKET = 4, 16  # transfers at once
@@ -145,20 +146,26 @@ class FolderStore:
     def _refuse(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise StorageError(
-                f"cannot list {error.filename}: {reason_of(error)}; name a folder that this user "
-                "may read"
+                f"cannot read the backup {error.filename}: {reason_of(error)}; name a folder that "
+                "this user may read"
             ) from error
 
     @contextlib.contextmanager
     def _explained(self, verb: str, path: Path) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
-        except NotRegularError as error:
-            raise StorageError(f"cannot {verb} {path}: {reason_of(error)}") from error
         except OSError as error:
-            raise StorageError(f"cannot {verb} {path}: {reason_of(error)}") from error
+            if isinstance(error, FileNotFoundError) and verb != "write":
+                raise
+            advice = ""
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                advice = (
+                    "; the snapshots before are intact: free space, for example with rlcar backup "
+                    "prune, and repeat the command"
+                )
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                advice = "; run it as a user who may, or choose another place"
+            raise StorageError(f"cannot {verb} {path}: {reason_of(error)}{advice}") from error
 
 
 class BucketStore:
@@ -248,9 +255,13 @@ class BucketStore:
         try:
             yield
         except FileNotFoundError as error:
-            if name and "bucket" not in str(error).lower().replace(self._root, ""):
+            bucket = self._root.partition("/")[0]
+            if name and self._files.get_file_info(bucket).type != self._fs.FileType.NotFound:
                 raise
-            raise StorageError(explain(self.place, self._location, error)) from error
+            raise StorageError(
+                f"cannot reach the storage {self.place}: there is no bucket {bucket!r}; check the "
+                f"address, or create the bucket {bucket!r} first"
+            ) from error
         except self._errors as error:
             raise StorageError(explain(self.place, self._location, error)) from error
 

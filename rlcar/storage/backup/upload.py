@@ -29,6 +29,10 @@ class StoppedError(Exception):
     """The user asked to stop."""
 
 
+class _SourceError(Exception):
+    """A file could not be read to its end; its cause says why."""
+
+
 @dataclasses.dataclass
 class Counts:
     """What was done so far; several threads add to it."""
@@ -63,6 +67,7 @@ class Uploader:
     ):
         """`before` are the files of the previous snapshot: unchanged ones are not read."""
         self._store, self._before, self.counts = store, before, counts
+        self._made: dict[str, FileEntry] = {}  # a folder may be read twice
         self._should_stop, self._should_hash_all = should_stop, should_hash_all
         # A blob of another size is what an interrupted upload left: it is uploaded again.
         listed = store.list(BLOBS)
@@ -77,18 +82,25 @@ class Uploader:
         for _ in range(_ATTEMPTS):
             with open_regular(path, follow_links=False) as file:
                 status = os.fstat(file.fileno())
-                digest = self._known_digest(name, status) or self._put(file, status.st_size)
+                try:
+                    digest = self._known_digest(name, status) or self._put(file, status.st_size)
+                except _SourceError as error:
+                    raise error.args[0] from None
                 after = os.fstat(file.fileno())
             if digest is not None and _is_same(status, after, path):
-                self.counts.add(done_bytes=status.st_size)
-                return _entry(name, digest, status)
+                if name not in self._made:
+                    self.counts.add(done_bytes=status.st_size)
+                entry = self._made[name] = _entry(name, digest, status)
+                return entry
             self.counts.add(reread=1)
         raise ChangingError(str(path))
 
     def _known_digest(self, name: str, status: os.stat_result) -> str | None:
-        """Returns the SHA-256 of a file that is as the previous snapshot found it."""
-        before = self._before.get(name)
-        if before is None or self._should_hash_all:
+        """Returns the SHA-256 of a file that is as this or the previous backup has found it."""
+        before = self._made.get(name)
+        if before is None and not self._should_hash_all:
+            before = self._before.get(name)
+        if before is None:
             return None
         is_same = (before.size_bytes, before.modified_ns, before.changed_ns) == (
             status.st_size,
@@ -127,9 +139,15 @@ class Uploader:
 
     def _chunks(self, file: BufferedReader, size_bytes: int) -> Iterator[bytes]:
         left = size_bytes
-        while left and (chunk := file.read(min(CHUNK_BYTES, left))):
+        while left:
             if self._should_stop():
                 raise StoppedError
+            try:
+                chunk = file.read(min(CHUNK_BYTES, left))
+            except OSError as error:  # otherwise it would seem to be an error of the backup
+                raise _SourceError(error) from error
+            if not chunk:
+                return
             left -= len(chunk)
             yield chunk
 
