@@ -39,8 +39,9 @@ def process(folder: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def training(folder: Path, *words: str) -> contextlib.AbstractContextManager:
-    options = ("--local", "--mode", "test", "--runs", "runs", "--metrics-port", "0")
-    return process(folder, "train", *options, *words)
+    # The plain agent, which compiles in seconds.
+    options = ("--local", "--mode", "test", "--algorithm", "documented", "--metrics-port", "0")
+    return process(folder, "train", "--runs", "runs", *options, *words)
 
 
 @contextlib.contextmanager
@@ -106,7 +107,7 @@ def test_a_training_that_is_stopped_raises_alerts_which_clear_when_it_continues(
 
 
 def test_a_training_that_diverges_raises_alerts_which_clear_when_it_is_resumed(tmp_path):
-    diverging = ("--algorithm", "documented", "--set", "documented.learning_rate=1e38")
+    diverging = ("--set", "documented.learning_rate=1e38")
     with observed(tmp_path, tmp_path) as stack:
         with training(tmp_path, "--name", RUN, *ENDLESS, *diverging) as it:
             diverged_s = stack.wait_for("TrainingDiverged", "firing", 600)
@@ -115,7 +116,7 @@ def test_a_training_that_diverges_raises_alerts_which_clear_when_it_is_resumed(t
         assert stack.is_firing("TrainingDown")
         cleared_s = stack.wait_for("TrainingDiverged", "resolved")
         # No checkpoint is left from before the NaN, so the run begins anew under its name.
-        mended = ("--algorithm", "documented", "--set", "training.checkpoint_every_s=2")
+        mended = ("--set", "training.checkpoint_every_s=2")
         with training(tmp_path, "--name", RUN, "--resume", "auto", *ENDLESS, *mended):
             wait_until_training(stack, tmp_path)
             resumed_s = stack.wait_for("TrainingFailed", "resolved")
