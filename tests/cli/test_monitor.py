@@ -6,13 +6,16 @@ import sys
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from rlcar import cli
 from rlcar.cli.monitor import Snapshot, picture
 from rlcar.config import make_config
+from rlcar.errors import UserError
 from rlcar.runs.monitor import Card, RunStatus
 from rlcar.runs.prometheus_alerts import Alert
 from rlcar.runs.run import Run
+from rlcar.system import terminal
 
 
 def drawn(snapshot, width=80):
@@ -80,13 +83,10 @@ def test_alerts_are_drawn_with_their_meaning_and_runbook():
         (["--metrics-port", "0", "--runs", "gone"], "gone is not a folder of runs"),
     ],
 )
-def test_a_mistake_about_prometheus_is_one_sentence(
-    options, sentence, tmp_path, monkeypatch, capsys
-):
+def test_a_mistake_about_prometheus_is_one_sentence(options, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal, "end_when_closed", lambda: None)  # it is for a whole process
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr(sys, "argv", ["rlcar", "monitor", *options])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2
-    assert sentence in " ".join(capsys.readouterr().err.split())
+    result = CliRunner().invoke(cli.app, ["monitor", *options])
+    assert isinstance(result.exception, UserError)
+    assert sentence in str(result.exception)
