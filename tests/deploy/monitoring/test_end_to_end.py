@@ -115,8 +115,8 @@ def test_a_training_that_diverges_raises_alerts_which_clear_when_it_is_resumed(t
         failed_s = stack.wait_for("TrainingFailed", "firing")
         assert stack.is_firing("TrainingDown")
         cleared_s = stack.wait_for("TrainingDiverged", "resolved")
-        # No checkpoint is left from before the NaN, so the run begins anew under its name.
-        mended = ("--set", "training.checkpoint_every_s=2")
+        rates = ("--set", "documented.learning_rate=1e-4", "--set", "training.rollbacks=0")
+        mended = (*rates, "--set", "training.checkpoint_every_s=2")
         with training(tmp_path, "--name", RUN, "--resume", "auto", *ENDLESS, *mended):
             wait_until_training(stack, tmp_path)
             resumed_s = stack.wait_for("TrainingFailed", "resolved")
