@@ -42,6 +42,20 @@ def test_the_server_accepts_an_overlay_and_its_workloads_start(
         assert space.warnings() == []
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("cpu-small", "cpu-small-serve"), ("job", "serve"), ("cron", "monitoring")],
+)
+def test_overlays_can_follow_each_other(
+    first: str, second: str, space: Namespace, tmp_path: Path
+) -> None:
+    for name in (first, second):
+        objects = render(K8S / "overlays" / name, space.name, tmp_path / name)
+        _skip_without_kinds(objects)
+        with removing_cluster_objects(objects):
+            space.apply(objects)
+
+
 def _check_start(space: Namespace, found: Json) -> None:
     kind, name = found["kind"], found["metadata"]["name"]
     if kind == "RayJob":
