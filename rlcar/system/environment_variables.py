@@ -24,6 +24,14 @@ VARIABLES = (
     Variable("RLCAR_STORAGE", "option", "Storage that mirrors a run: the default of `--storage`."),
     Variable("RLCAR_TOKENS", "option", "File of the server's tokens: the default of `--tokens`."),
     Variable("RLCAR_TOKEN", "option", "Secret of a token: the default of `rlcar drive --token`."),
+    Variable(
+        "RLCAR_PROMETHEUS",
+        "option",
+        "Prometheus server: the default of `rlcar monitor --prometheus`.",
+    ),
+    Variable(
+        "RLCAR_PROMETHEUS_TOKEN", "user", "Token for the Prometheus server of `rlcar monitor`."
+    ),
     Variable("HOME", "user", "Home folder, for tokens, caches and Ray's authentication token."),
     Variable(
         "XDG_CACHE_HOME",

@@ -90,7 +90,10 @@ def test_every_route_of_the_openapi_document_is_in_the_table_of_routes():
 
 
 def test_every_metric_has_a_meaning():
-    exported = (*metrics.cluster_metrics(), *metrics.server_metrics(), *metrics.live_metrics())
+    exported = (
+        *(*metrics.exported_metrics(), *metrics.observed_metrics()),
+        *(*metrics.server_metrics(), *metrics.live_metrics()),
+    )
     assert len({one.name for one in exported}) == len(exported)
     assert undescribed((name, metric.meaning) for name, metric in METRICS.items()) == []
     assert undescribed((one.name, one.meaning) for one in exported) == []
