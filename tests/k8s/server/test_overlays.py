@@ -1,5 +1,6 @@
 """A real API server and the KubeRay operator accept every overlay, and its workloads start."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_the_server_accepts_an_overlay_and_its_workloads_start(
             _check_start(space, found)
         # A job that was suspended for Kueue has been resumed.
         objects = [found for found in objects if not found.get("spec", {}).get("suspend")]
-        before = _generations(space, objects)
+        before = space.wait("rest", lambda: _generations_at_rest(space, objects))
         # Neither the operator nor another controller owns or has changed a field of the overlay.
         space.apply(objects)
         assert _generations(space, objects) == before
@@ -166,6 +167,13 @@ def _skip_without_kinds(objects: list[Json]) -> None:
     for version, kind in sorted({(found["apiVersion"], found["kind"]) for found in objects}):
         if not serves(version, kind):
             pytest.skip(f"the cluster does not know {kind} of {version}")
+
+
+def _generations_at_rest(space: Namespace, objects: list[Json]) -> dict[str, int | None] | None:
+    """Returns the generations, or None while controllers still complete the objects."""
+    before = _generations(space, objects)
+    time.sleep(2.0)
+    return before if _generations(space, objects) == before else None
 
 
 def _generations(space: Namespace, objects: list[Json]) -> dict[str, int | None]:
