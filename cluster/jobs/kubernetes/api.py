@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 T = TypeVar("T")
-FIELD_MANAGER = "rlcar"
 _CONNECT_S = 10.0
 _READ_S = 30.0
 _PAGE = 500  # objects in one answer of a list

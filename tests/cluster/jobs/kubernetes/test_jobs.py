@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cluster.jobs.kubernetes.paths import PODS, RAY_CLUSTERS, RAY_JOBS
+from cluster.jobs.kubernetes.status import state_of
 
 pytestmark = pytest.mark.kubernetes_client
 
@@ -24,6 +25,7 @@ def sim_replicas(cluster):
 
 def running(kube, name):
     kube.submitter(name)
+    kube.wait("the Ray job", lambda: state_of(kube.api.get(RAY_JOBS, name)) == "running")
     return kube.api.get(RAY_JOBS, name)
 
 
