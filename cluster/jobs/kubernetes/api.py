@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from cluster.jobs.kubernetes.connect import Connection
 from cluster.jobs.kubernetes.paths import Resource, path_of
 from cluster.jobs.kubernetes.refusals import (
+    FIELD_MANAGER,
     RefusedError,
     Request,
     Status,

@@ -38,6 +38,7 @@ def unreachable(error: Exception, where: Where) -> Exception:
                 f"nothing listens at {where}: check that the cluster runs, and that the "
                 "kubeconfig names its present address"
             )
+    for cause in chain:
         if isinstance(cause, (network.TimeoutError, TimeoutError)):
             return UnreachableError(
                 f"{where} does not answer in time: check the VPN and the firewall"
