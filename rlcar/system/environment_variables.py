@@ -32,6 +32,11 @@ VARIABLES = (
         "Default: `~/.cache`.",
     ),
     Variable("TMPDIR", "user", "Folder of temporary files and of the sockets of a private Ray."),
+    Variable(
+        "RLCAR_COMMIT",
+        "user",
+        "Commit of an installed program, for the records of runs and models; our image sets it.",
+    ),
     Variable("NO_COLOR", "user", "If it is set to anything, output has no colours (read by Rich)."),
     Variable("COLUMNS", "user", "Width of tables in columns (read by Rich)."),
     Variable("FORCE_COLOR", "user", "Is ignored: colours and bars would end up in log files."),

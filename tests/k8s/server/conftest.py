@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kubernetes_cluster import (
+from tests.support.kubernetes.kubectl import (
     K8S,
     Namespace,
     own_namespace,

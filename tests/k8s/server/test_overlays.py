@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kubernetes_cluster import (
+from tests.support.kubernetes.kubectl import (
     K8S,
     Namespace,
     removing_cluster_objects,
@@ -82,6 +82,17 @@ def _check_start(space: Namespace, found: Json) -> None:
         )
     elif kind == "CronJob":
         _check_cron_job(space, found)
+    elif kind == "RayCronJob":
+        # The operator creates this job at the given time, if its feature gate is on.
+        _check_ray_job(space, f"{name}-now", found["spec"]["jobTemplate"])
+
+
+def _check_ray_job(space: Namespace, name: str, spec: Json) -> None:
+    metadata = {"name": name, "namespace": space.name}
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+    space.apply([job])
+    _check_start(space, job)
+    space.kubectl("delete", "rayjob", name)
 
 
 def _check_cron_job(space: Namespace, found: Json) -> None:

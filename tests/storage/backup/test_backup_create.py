@@ -1,8 +1,10 @@
 """A backup holds what was there, uploads nothing twice, and fits together while trainings run."""
 
+import contextlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +22,7 @@ from rlcar.storage.backup.manifest import read_snapshot, snapshot_names
 from rlcar.storage.backup.restore import Selection, restore
 from rlcar.storage.backup.store import FolderStore, open_store
 from rlcar.storage.backup.upload import StoppedError
-from tests.storage.backup.conftest import contents, save_at
+from tests.storage.backup.conftest import Site, contents, save_at
 from tests.support.tiny_run import make_tiny_config
 
 
@@ -250,10 +252,40 @@ def test_an_alias_always_points_at_a_version_of_the_same_snapshot(site, tmp_path
         thread.join()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_files_that_may_not_be_read_are_named(site, tmp_path):
+@pytest.fixture
+def nobody():
+    """A folder for everybody, and this process without the rights of root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, which can become another user")
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="rlcar-nobody-"))
+    os.chmod(folder, 0o777)
+    site = Site(folder / "site")
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        stack.callback(os.seteuid, 0)
+        yield site, lambda: os.seteuid(65534)
+
+
+def test_what_may_not_be_read_is_named_and_the_rest_is_backed_up(nobody):
+    site, become_nobody = nobody
     os.chmod(site.root / "data" / "laps" / "part-0.parquet", 0)
-    assert site.back_up(tmp_path / "backup").unreadable == ["data/laps/part-0.parquet"]
+    os.chmod(site.root / "runs" / "first" / "best", 0)
+    become_nobody()
+    created = site.back_up(site.root.parent / "backup")
+    assert created.unreadable == ["data/laps/part-0.parquet", "runs/first/best"]
+    assert "runs/first/config.json" in paths(created)
+
+
+def test_a_place_without_permission_is_one_sentence(nobody):
+    site, become_nobody = nobody
+    site.back_up(site.root.parent / "backup")
+    os.chmod(site.root.parent, 0o755)
+    become_nobody()
+    for act in (site.back_up, site.restore):
+        with pytest.raises(StorageError, match="Permission denied; run it as a user who may"):
+            act(site.root.parent / "backup")
+    with pytest.raises(StorageError, match="cannot write .*: Permission denied; run it as a user"):
+        site.back_up(site.root.parent / "other")
 
 
 def test_an_empty_source_is_one_sentence(tmp_path):

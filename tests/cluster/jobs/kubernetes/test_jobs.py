@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from cluster.jobs.kubernetes.paths import PODS, RAY_CLUSTERS, RAY_JOBS
-from cluster.jobs.kubernetes.status import state_of
 
 pytestmark = pytest.mark.kubernetes_client
 
@@ -24,9 +23,14 @@ def sim_replicas(cluster):
 
 
 def running(kube, name):
+    """Waits until KubeRay has asked Ray for the state of a job; returns the job."""
     kube.submitter(name)
-    kube.wait("the Ray job", lambda: state_of(kube.api.get(RAY_JOBS, name)) == "running")
-    return kube.api.get(RAY_JOBS, name)
+
+    def get():
+        job = kube.api.get(RAY_JOBS, name)
+        return job if job["status"].get("jobStatus") == "RUNNING" else None
+
+    return kube.wait(f"the state of {name}", get)
 
 
 def test_a_submitted_job_has_what_the_options_say(rlcar, kube):

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 Json = dict[str, Any]
-K8S = Path(__file__).parents[2] / "k8s"
+K8S = Path(__file__).parents[3] / "k8s"
 LABEL = "rlcar-test"  # of the namespaces that these tests create
 # How long controllers may take on a busy machine.
 PATIENCE_S = 180.0
