@@ -102,6 +102,7 @@ def test_every_query_of_the_dashboards_answers_something(tmp_path):
     with contextlib.ExitStack() as ends:
         processes = Processes(tmp_path, ends)
         processes.run("train", "--local", *PLAIN, "--name", "first", "--publish")
+        processes.run("models", "promote", "1")
         processes.run("backup", str(tmp_path / "target"))
         processes.start("server", "serve", "--lane", "realtime", "--port", str(ports["server"]))
         processes.start(
