@@ -36,7 +36,7 @@ VARIABLES = (
     Variable(
         "KUBECONFIG",
         "user",
-        "Kubeconfig files of `--kubernetes`, separated by colons; as for kubectl, several are merged. "
+        "Kubeconfig files of `--kubernetes`, separated by colons and merged, as for kubectl. "
         "Default: `~/.kube/config`.",
     ),
     Variable(
