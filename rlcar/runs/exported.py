@@ -128,16 +128,17 @@ class ExportingWatcher:
 
     def __init__(self, sink: Sink, config: Config, folder: Path):
         self._sink, self._folder = sink, folder
+        self._values: dict[tuple[str, str], tuple[Exported, float]] = {}  # by name and part
         self._non_finite = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tick_regularly, daemon=True, name="exporter")
-        sink.set(STARTED, time.time())
-        sink.set(TOTAL_ENV_STEPS, config.training.env_steps)
-        sink.set(CHECKPOINT_INTERVAL, config.training.checkpoint_every_s)
-        sink.set(NON_FINITE, 0)
+        self._set(STARTED, time.time())
+        self._set(TOTAL_ENV_STEPS, config.training.env_steps)
+        self._set(CHECKPOINT_INTERVAL, config.training.checkpoint_every_s)
+        self._set(NON_FINITE, 0)
 
     def __enter__(self) -> Self:
-        self._sink.set(ACTIVE, 1)
+        self._set(ACTIVE, 1)
         self._tick()
         self._thread.start()
         return self
@@ -145,7 +146,7 @@ class ExportingWatcher:
     def __exit__(self, *exception: object) -> None:
         self._over.set()
         self._thread.join()
-        self._sink.set(ACTIVE, 0)
+        self._set(ACTIVE, 0)
 
     def drove(self, episodes: "Episodes") -> None:
         """Adds the episodes that ended to the histograms."""
@@ -156,30 +157,37 @@ class ExportingWatcher:
 
     def wrote(self, env_steps: int, row: Mapping[str, float]) -> None:
         """Exports a row; a metric that is not finite keeps its last value."""
-        self._sink.set(ENV_STEPS, env_steps)
-        self._sink.set(LAST_ROW, time.time())
+        self._set(ENV_STEPS, env_steps)
+        self._set(LAST_ROW, time.time())
         for metric, value in exported_of(row):
-            self._sink.set(metric, value)
+            self._set(metric, value)
 
     def saved(self) -> None:
         """Exports the time at which the newest checkpoint was complete."""
-        self._sink.set(LAST_CHECKPOINT, time.time())
+        self._set(LAST_CHECKPOINT, time.time())
 
     def diverged(self) -> None:
         """Counts a NaN or an infinity that interrupted the training."""
         self._non_finite += 1
-        self._sink.set(NON_FINITE, self._non_finite)
+        self._set(NON_FINITE, self._non_finite)
 
     def _tick_regularly(self) -> None:
         while not self._over.wait(TICK_S):
             self._tick()
 
+    def _set(self, metric: Exported, value: float) -> None:
+        self._values[metric.name, metric.part] = metric, value
+        self._sink.set(metric, value)
+
     def _tick(self) -> None:
-        for metric, value in signs_of_life():
+        # Ray forgets a gauge after it was read, so that one that is set only once would disappear.
+        for metric, value in list(self._values.values()):
             self._sink.set(metric, value)
+        for metric, value in signs_of_life():
+            self._set(metric, value)
         with contextlib.suppress(OSError):  # a disk that is gone: the next tick tries again
             for metric, value in host_values(self._folder):
-                self._sink.set(metric, value)
+                self._set(metric, value)
 
 
 def exported_of(row: Mapping[str, object]) -> Iterator[tuple[Exported, float]]:

@@ -34,6 +34,18 @@ VARIABLES = (
     ),
     Variable("HOME", "user", "Home folder, for tokens, caches and Ray's authentication token."),
     Variable(
+        "KUBECONFIG",
+        "user",
+        "Kubeconfig files of `--kubernetes`, separated by colons and merged, as for kubectl. "
+        "Default: `~/.kube/config`.",
+    ),
+    Variable(
+        "KUBERNETES_SERVICE_HOST",
+        "user",
+        "Set by Kubernetes in each pod: without a kubeconfig, `--kubernetes` then uses the pod's "
+        "service account.",
+    ),
+    Variable(
         "XDG_CACHE_HOME",
         "user",
         "Folder of caches; compiled JAX programs are kept in its folder `rlcar/jax`. "

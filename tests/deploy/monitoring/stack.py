@@ -62,7 +62,9 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(folder: Path, ports: dict[str, list[int]], targets: str = "") -> Iterator[Stack]:
+def running_stack(
+    folder: Path, ports: dict[str, list[int]], targets: str = "", interval_s: int = 1
+) -> Iterator[Stack]:
     """Runs both programs; `ports` are those of each job, `targets` the files of trainings."""
     prometheus, alertmanager = free_port(), free_port()
     folder.mkdir(exist_ok=True)
@@ -70,7 +72,9 @@ def running_stack(folder: Path, ports: dict[str, list[int]], targets: str = "") 
         (folder / "rules").mkdir()
         for file in RULE_FILES:
             (folder / "rules" / file.name).write_text(hastened(file.read_text()))
-        configured = _prometheus_config(ports | {"alertmanager": [alertmanager]}, targets)
+        configured = _prometheus_config(
+            ports | {"alertmanager": [alertmanager]}, targets, f"{interval_s}s"
+        )
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(configured))
         routing = _alertmanager_config(receiver.port)
         (folder / "alertmanager.yaml").write_text(yaml.safe_dump(routing))
@@ -103,9 +107,9 @@ def hastened(rules: str) -> str:
     return re.sub(r"\[(\d+)m\]", lambda found: f"[{max(8, int(found[1]))}s]", shorter)
 
 
-def _prometheus_config(ports: dict[str, list[int]], targets: str) -> dict[str, Any]:
+def _prometheus_config(ports: dict[str, list[int]], targets: str, interval: str) -> dict[str, Any]:
     config = read(MONITORING / "prometheus-host.yaml")
-    config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout"), "1s")
+    config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout"), interval)
     config["global"]["evaluation_interval"] = "1s"
     for job in config["scrape_configs"]:
         name = job["job_name"]

@@ -102,6 +102,7 @@ def test_every_query_of_the_dashboards_answers_something(tmp_path):
     with contextlib.ExitStack() as ends:
         processes = Processes(tmp_path, ends)
         processes.run("train", "--local", *PLAIN, "--name", "first", "--publish")
+        processes.run("models", "promote", "1")
         processes.run("backup", str(tmp_path / "target"))
         processes.start("server", "serve", "--lane", "realtime", "--port", str(ports["server"]))
         processes.start(
@@ -115,7 +116,7 @@ def test_every_query_of_the_dashboards_answers_something(tmp_path):
             "rlcar-server": [ports["server"]],
             "ray": [ports["ray"]],
         }
-        stack = ends.enter_context(running_stack(tmp_path / "stack", scraped))
+        stack = ends.enter_context(running_stack(tmp_path / "stack", scraped, interval_s=10))
         wait_until(lambda: stack.query('rlcar_model_version{job="rlcar-server"}'), 300)
         processes.run("drive", f"http://127.0.0.1:{ports['server']}")
         left = expressions()
