@@ -13,7 +13,7 @@ APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update hea
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-kubernetes check docs fmt results bench bench-sim bench-serve attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,7 +50,7 @@ ALSO ?=
 # Three processes for two cores: two leave a third of them idle, in waits for programs of their own.
 # Ray comes last and alone: beside other work it can miss its own start-up deadline.
 test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
-	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 400 -m "not (ray or chaos or kubernetes or long) $(ALSO)" $(ARGS)
+	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 400 -m "not (ray or chaos or kubernetes or long or image) $(ALSO)" $(ARGS)
 	$(RUN)/pytest -m "ray and not long" --timeout 300 $(ARGS)
 
 test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns
@@ -59,6 +59,9 @@ test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of 
 test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, nodes that come and go
 	$(RUN)/pytest -m "ray and long" --timeout 600 $(ARGS)
 
+test-monitoring: $(STAMP) ## alerts and dashboards with a real Prometheus: trainings that stall, diverge and fill a disk
+	$(RUN)/pytest -m long --timeout 900 tests/deploy/monitoring $(ARGS)
+
 test-hosts: $(STAMP) ## servers without Kubernetes: units, install script, nginx, and kill -9 under supervisor, in some minutes
 	$(RUN)/pytest --timeout 900 tests/deploy/test_systemd_units.py tests/deploy/test_host_*.py tests/deploy/test_nginx_site.py tests/deploy/test_supervisor.py $(ARGS)
 
@@ -66,8 +69,21 @@ CHAOS ?= short
 test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form
 	CHAOS=$(CHAOS) $(RUN)/pytest -m chaos tests/chaos $(ARGS)
 
-test-kubernetes: $(STAMP) ## the manifests and the client on the cluster in KUBECONFIG, or the client on our fake API server
-	$(RUN)/pytest -m kubernetes --timeout 900 tests/k8s/server $(ARGS)
+image: ## builds the container image; ARGS="--variant gpu", "--base IMAGE@DIGEST", "--tag NAME"
+	$(PYTHON) deploy/image/build.py $(ARGS)
+
+test-image: $(STAMP) ## builds the image; trains, serves, drives and stops in it; needs podman or docker
+	$(RUN)/pytest -m image tests/deploy/image --timeout 3600 $(ARGS)
+
+audit: $(UV) ## compares the image's locked packages with the known vulnerabilities
+	$(PYTHON) deploy/image/audit.py --uv $(UV) $(ARGS)
+
+sbom: $(UV) ## lists what is in the built image, as CycloneDX, in dist/rlcar-sbom.cdx.json
+	$(UV) run --quiet --no-project --with 'cyclonedx-python-lib[json-validation]==11.12.0' deploy/image/sbom.py $(ARGS)
+
+# RLCAR_KUBERNETES_LOGS names the folder of the pods' logs where a simulated kubelet runs the pods.
+test-kubernetes: $(STAMP) ## manifests and client on the cluster in KUBECONFIG, or the client on our fake API server
+	RLCAR_KUBERNETES_TESTS=$(if $(KUBECONFIG),1) $(RUN)/pytest -m "kubernetes or kubernetes_client" --timeout 900 tests/k8s tests/cluster/jobs/kubernetes $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .
@@ -110,8 +126,8 @@ soak: $(STAMP) ## half an hour of honest and hostile traffic: does the server lo
 	$(RUN)/python benchmarks/soak.py $(ARGS)
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
-	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks"
-	git diff --stat -- tests/golden
+	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks or the_rules_for_kubernetes"
+	git diff --stat -- tests/golden deploy/monitoring
 
 clean: ## removes the environment and caches, never runs/
 	rm -rf $(VENV) $(CUDA) .venv-bench .venv-bench-serve .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis docs/_build

@@ -1,4 +1,4 @@
-"""`rlcar submit` and `rlcar jobs`: runs a command of rlcar on a remote Ray cluster."""
+"""`rlcar submit` and `rlcar jobs`: runs a command of rlcar on a Ray cluster or Kubernetes."""
 
 import datetime
 import json
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from rlcar.cli import kubernetes as k8s
+from rlcar.cli.log_view import LogView
 from rlcar.cli.shared import (
     AsJson,
     DashboardAddress,
@@ -20,7 +20,6 @@ from rlcar.cli.shared import (
     number,
 )
 from rlcar.errors import UserError, command
-from rlcar.runs.metrics import read_progress_line
 from rlcar.settings.explain import nearest
 from rlcar.system import terminal
 from rlcar.system.console import make_console
@@ -58,9 +57,48 @@ def submit(
     driver_cpus: Annotated[
         float, number(0, 65_536, help="CPU cores to reserve for the command itself.")
     ] = 0.0,
+    kubernetes: k8s.Kubernetes = False,
+    namespace: k8s.Namespace = None,
+    context: k8s.Context = None,
+    kubeconfig: k8s.Kubeconfig = None,
+    name: k8s.JobName = None,
+    image: k8s.Image = None,
+    gpus: k8s.Gpus = None,
+    workers: k8s.Workers = None,
+    queue: k8s.Queue = None,
+    runs_claim: k8s.RunsClaim = None,
+    models_claim: k8s.ModelsClaim = None,
+    priority_class: k8s.PriorityClass = None,
+    retries: k8s.Retries = None,
+    dry_run: k8s.DryRun = None,
+    apply: k8s.Apply = False,
+    force_conflicts: k8s.ForceConflicts = False,
+    skip_checks: k8s.SkipChecks = False,
+    reconnect_s: k8s.ReconnectS = 3600.0,
 ) -> None:
     """Runs a command of rlcar as a job on a Ray cluster and follows its log; Ctrl-C detaches."""
     _check(arguments[0], arguments[1:])
+    target = k8s.target_of(namespace, context, kubeconfig)
+    options = k8s.SubmitOptions(
+        *(name, image, gpus, workers, queue, runs_claim, models_claim, priority_class),
+        *(retries, dry_run, apply, force_conflicts, skip_checks),
+    )
+    if kubernetes:
+        _refuse_ray_options(address, python, driver_cpus, working_dir)
+        k8s.submit(target, arguments, options, detach=detach, reconnect_s=reconnect_s)
+        return
+    k8s.refuse_without_kubernetes(options.given(), target)
+    _submit_to_ray(arguments, address, detach, working_dir, python, driver_cpus)
+
+
+def _submit_to_ray(
+    arguments: list[str],
+    address: str | None,
+    detach: bool,
+    working_dir: Path,
+    python: str,
+    driver_cpus: float,
+) -> None:
     with cluster_imports():
         from cluster.jobs import submit as job_tools
 
@@ -87,8 +125,22 @@ def submit(
 
 
 @jobs.command("list")
-def list_jobs(address: DashboardAddress = None, as_json: AsJson = False) -> None:
+def list_jobs(
+    address: DashboardAddress = None,
+    as_json: AsJson = False,
+    kubernetes: k8s.Kubernetes = False,
+    namespace: k8s.Namespace = None,
+    context: k8s.Context = None,
+    kubeconfig: k8s.Kubeconfig = None,
+    everywhere: k8s.Everywhere = False,
+) -> None:
     """Lists the jobs of a cluster, oldest first."""
+    target = k8s.target_of(namespace, context, kubeconfig)
+    if kubernetes:
+        _refuse_ray_options(address)
+        k8s.list_jobs(target, everywhere=everywhere, as_json=as_json)
+        return
+    k8s.refuse_without_kubernetes(["--all-namespaces"] * everywhere, target)
     with cluster_imports():
         from cluster.jobs import submit as job_tools
 
@@ -121,8 +173,19 @@ def show_logs(
     follow: Annotated[
         bool, typer.Option(help="Follows the log until the job ends, or prints it once.")
     ] = True,
+    kubernetes: k8s.Kubernetes = False,
+    namespace: k8s.Namespace = None,
+    context: k8s.Context = None,
+    kubeconfig: k8s.Kubeconfig = None,
+    reconnect_s: k8s.ReconnectS = 3600.0,
 ) -> None:
     """Shows the log of a job and follows it; Ctrl-C does not stop the job."""
+    target = k8s.target_of(namespace, context, kubeconfig)
+    if kubernetes:
+        _refuse_ray_options(address)
+        k8s.show_logs(target, job, is_followed=follow, reconnect_s=reconnect_s)
+        return
+    k8s.refuse_without_kubernetes([], target)
     with cluster_imports():
         from cluster.jobs import submit as job_tools
 
@@ -135,13 +198,73 @@ def show_logs(
 
 
 @jobs.command("stop")
-def stop_job(job: JobId, address: DashboardAddress = None) -> None:
+def stop_job(
+    job: JobId,
+    address: DashboardAddress = None,
+    kubernetes: k8s.Kubernetes = False,
+    namespace: k8s.Namespace = None,
+    context: k8s.Context = None,
+    kubeconfig: k8s.Kubeconfig = None,
+) -> None:
     """Ends a job; a training saves a checkpoint first."""
+    target = k8s.target_of(namespace, context, kubeconfig)
+    if kubernetes:
+        _refuse_ray_options(address)
+        k8s.stop(target, job)
+        return
+    k8s.refuse_without_kubernetes([], target)
     with cluster_imports():
         from cluster.jobs import submit as job_tools
 
     ended = job_tools.stop(_connect(address), job)
     console.print(f"{job}: {ended.status.lower()}", highlight=False)
+
+
+@jobs.command("scale")
+def scale_job(
+    job: JobId,
+    workers: Annotated[int, number(0, 10_000, help="Number of worker pods that run simulators.")],
+    kubernetes: k8s.Kubernetes = False,
+    namespace: k8s.Namespace = None,
+    context: k8s.Context = None,
+    kubeconfig: k8s.Kubeconfig = None,
+) -> None:
+    """Changes the number of worker pods of a job on Kubernetes."""
+    if not kubernetes:
+        raise UserError("only a job on Kubernetes has worker pods to scale: add --kubernetes")
+    k8s.scale(k8s.target_of(namespace, context, kubeconfig), job, workers)
+
+
+@jobs.command("delete")
+def delete_job(
+    job: JobId,
+    kubernetes: k8s.Kubernetes = False,
+    namespace: k8s.Namespace = None,
+    context: k8s.Context = None,
+    kubeconfig: k8s.Kubeconfig = None,
+) -> None:
+    """Deletes a job on Kubernetes that has ended, with its pods and their logs."""
+    if not kubernetes:
+        raise UserError("Ray keeps the list of its jobs itself: add --kubernetes")
+    k8s.delete(k8s.target_of(namespace, context, kubeconfig), job)
+
+
+def _refuse_ray_options(
+    address: str | None,
+    python: str = "python",
+    driver_cpus: float = 0.0,
+    working_dir: Path | None = None,
+) -> None:
+    """Raises UserError for options that only concern a Ray cluster's dashboard."""
+    given = {
+        "--address": address is not None,
+        "--python": python != "python",
+        "--driver-cpus": driver_cpus != 0.0,
+        "--working-dir": working_dir not in (None, Path()),
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise UserError(f"{option} concerns a Ray cluster: leave it out with --kubernetes")
 
 
 def _connect(address: str | None) -> "dashboard.DashboardClient":
@@ -194,47 +317,3 @@ def _row(job: "JobDetails") -> dict[str, Any]:
         "seconds": round(ended_s - started_s, 1),
         "command": (job.metadata or {}).get("rlcar") or job.entrypoint,
     }
-
-
-class LogView:
-    """Prints a job's log; on a terminal its progress lines become one bar at the bottom."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or make_console(soft_wrap=True)
-        self._rest = ""
-        columns = (BarColumn(bar_width=20), TaskProgressColumn())
-        text = TextColumn("ETA {task.fields[eta]}  {task.fields[text]}", markup=False)
-        self._progress = Progress(*columns, text, console=self._console)
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "LogView":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._progress.stop()
-        if self._rest:
-            self._console.print(self._rest, markup=False, highlight=False)
-
-    def show(self, text: str) -> None:
-        """Prints a further part of the log, of any length."""
-        if not self._console.is_terminal:
-            self._console.file.write(text)
-            self._console.file.flush()
-            return
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            progress = read_progress_line(line)
-            if progress is None:
-                self._console.print(line, markup=False, highlight=False)
-                continue
-            if self._task is None:
-                self._task = self._progress.add_task("train", total=1, eta="", text="")
-                self._progress.start()
-            self._progress.update(
-                self._task,
-                completed=progress.env_steps,
-                total=progress.total_env_steps,
-                eta=progress.eta,
-                text=progress.text,
-            )

@@ -23,7 +23,13 @@ console = make_console(stderr=True, soft_wrap=True, emoji=False)
 
 _LONGEST_SHOWN_DIGITS = 24
 # Packages that `cluster` needs, as messages call them.
-_CLUSTER_PACKAGES = {"ray": "Ray", "aiohttp": "aiohttp", "optuna": "optuna", "plotly": "plotly"}
+_CLUSTER_PACKAGES = {
+    "ray": "Ray",
+    "aiohttp": "aiohttp",
+    "kubernetes": "the Kubernetes client",
+    "optuna": "optuna",
+    "plotly": "plotly",
+}
 
 
 def number(low: float, high: float, *names: str, help: str) -> Any:

@@ -24,7 +24,27 @@ VARIABLES = (
     Variable("RLCAR_STORAGE", "option", "Storage that mirrors a run: the default of `--storage`."),
     Variable("RLCAR_TOKENS", "option", "File of the server's tokens: the default of `--tokens`."),
     Variable("RLCAR_TOKEN", "option", "Secret of a token: the default of `rlcar drive --token`."),
+    Variable(
+        "RLCAR_PROMETHEUS",
+        "option",
+        "Prometheus server: the default of `rlcar monitor --prometheus`.",
+    ),
+    Variable(
+        "RLCAR_PROMETHEUS_TOKEN", "user", "Token for the Prometheus server of `rlcar monitor`."
+    ),
     Variable("HOME", "user", "Home folder, for tokens, caches and Ray's authentication token."),
+    Variable(
+        "KUBECONFIG",
+        "user",
+        "Kubeconfig files of `--kubernetes`, separated by colons and merged, as for kubectl. "
+        "Default: `~/.kube/config`.",
+    ),
+    Variable(
+        "KUBERNETES_SERVICE_HOST",
+        "user",
+        "Set by Kubernetes in each pod: without a kubeconfig, `--kubernetes` then uses the pod's "
+        "service account.",
+    ),
     Variable(
         "XDG_CACHE_HOME",
         "user",
@@ -32,6 +52,11 @@ VARIABLES = (
         "Default: `~/.cache`.",
     ),
     Variable("TMPDIR", "user", "Folder of temporary files and of the sockets of a private Ray."),
+    Variable(
+        "RLCAR_COMMIT",
+        "user",
+        "Commit of an installed program, for the records of runs and models; our image sets it.",
+    ),
     Variable("NO_COLOR", "user", "If it is set to anything, output has no colours (read by Rich)."),
     Variable("COLUMNS", "user", "Width of tables in columns (read by Rich)."),
     Variable("FORCE_COLOR", "user", "Is ignored: colours and bars would end up in log files."),

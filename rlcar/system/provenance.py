@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from rlcar import __version__
 
 
 def provenance(seed: int | None) -> dict[str, Any]:
-    """Returns the seed, commit (None outside a checkout), versions and UTC time."""
+    """Returns the seed, commit (None if it is not known), versions and UTC time."""
     packages = {"jax": "jax", "haiku": "dm-haiku", "numpy": "numpy"}
     installed = {name: importlib.metadata.version(package) for name, package in packages.items()}
     return {
@@ -25,10 +26,10 @@ def provenance(seed: int | None) -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str | None:
-    """Asks git for the commit; an installed package, outside our checkout, has none."""
+    """Asks git for the commit; an installed package knows it from RLCAR_COMMIT, as in our image."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("RLCAR_COMMIT") or None
     try:
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from rlcar import cli
-from rlcar.cli.jobs import LogView
+from rlcar.cli.log_view import LogView
 
 LINE = "512/2048 env steps (25%), ETA 0:01:02  env/s 128  reward 2.50"
 

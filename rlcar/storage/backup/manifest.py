@@ -106,7 +106,11 @@ class Snapshot(_Record):
         return sum(file.size_bytes for file in self.files)
 
 
-class Stubborn(NamedTuple):
+class NoBackupError(StorageError):
+    """The place holds no backup."""
+
+
+class Unreadable(NamedTuple):
     """A snapshot that cannot be read, and why."""
 
     name: str
@@ -208,14 +212,14 @@ def find_snapshot(store: BackupStore, wanted: str) -> str:
     )
 
 
-def read_snapshots(store: BackupStore) -> tuple[list[Snapshot], list[Stubborn]]:
+def read_snapshots(store: BackupStore) -> tuple[list[Snapshot], list[Unreadable]]:
     """Reads all manifests, oldest first; the second list names those that cannot be read."""
     good, bad = [], []
     for name in snapshot_names(store):
         try:
             good.append(read_snapshot(store, name))
         except StorageError as error:
-            bad.append(Stubborn(name, str(error)))
+            bad.append(Unreadable(name, str(error)))
     return good, bad
 
 
@@ -224,7 +228,7 @@ def require_backup(store: BackupStore) -> None:
     try:
         data = read_small(store, MARKER, 1 << 16)
     except FileNotFoundError:
-        raise StorageError(
+        raise NoBackupError(
             f"{store.place} is not a backup: it has no {MARKER}; name the folder or URL that was "
             "given to rlcar backup"
         ) from None
@@ -246,10 +250,8 @@ def begin_backup(store: BackupStore) -> None:
     """Writes the marker into an empty place; raises StorageError for one with other files."""
     try:
         require_backup(store)
-    except StorageError:
+    except NoBackupError:
         found = store.list("")
-        if MARKER in found:
-            raise
         if found:
             raise StorageError(
                 f"{store.place} holds other files ({min(found)[:80]}) and no backup: name an empty "

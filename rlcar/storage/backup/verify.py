@@ -9,7 +9,7 @@ from rlcar.errors import StorageError
 from rlcar.storage.backup.lease import leased_for_reading
 from rlcar.storage.backup.manifest import (
     Snapshot,
-    Stubborn,
+    Unreadable,
     blob_name,
     find_snapshot,
     read_snapshot,
@@ -28,7 +28,7 @@ class Verified(NamedTuple):
     size_bytes: int
     damaged: dict[str, str]  # SHA-256 of a blob -> what is wrong
     lost: dict[str, list[str]]  # snapshot -> its files that cannot be restored
-    unreadable: list[Stubborn]
+    unreadable: list[Unreadable]
 
 
 def verify(

@@ -197,3 +197,14 @@ def test_a_grid_has_as_many_trials_as_points():
     space = {RATE: {"choice": [1e-3, 1e-2]}, "replay.batch_size": {"choice": [4, 8, 16]}}
     sweep = parse_sweep(BASE | {"search": "grid", "budget": {"env_steps": 4096}, "space": space})
     assert sweep.trials == 6
+
+
+def test_a_retried_job_continues_its_sweep_or_begins_it(rlcar, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "nonsense": 1}))
+    command = ("tune", path, "--resume-or-begin", "--sweeps", tmp_path / "sweeps")
+    assert "nonsense" in rlcar(*command)[2], "without a sweep, the file is read"
+    stored = tmp_path / "sweeps" / "tiny" / "sweep.yaml"
+    stored.parent.mkdir(parents=True)
+    stored.write_text(yaml.safe_dump({**BASE, "leftover": 1}))
+    assert "leftover" in rlcar(*command)[2], "a sweep that has begun keeps its own settings"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kubernetes_cluster import Namespace
+from tests.support.kubernetes.kubectl import Namespace
 
 pytestmark = pytest.mark.kubernetes
 Json = dict[str, Any]

@@ -1,14 +1,14 @@
 """A real API server and the KubeRay operator accept every overlay, and its workloads start."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.kubernetes_cluster import (
+from tests.support.kubernetes.kubectl import (
     K8S,
     Namespace,
-    removing_cluster_objects,
     render,
     serves,
 )
@@ -27,19 +27,33 @@ def test_the_server_accepts_an_overlay_and_its_workloads_start(
 ) -> None:
     objects = render(overlay, space.name, tmp_path / "rendered")
     _skip_without_kinds(objects)
-    with removing_cluster_objects(objects):
-        space.apply([found for found in objects if found["kind"] == "Namespace"])
-        space.apply(objects, "--dry-run=server")
+    space.remember(objects)
+    space.apply([found for found in objects if found["kind"] == "Namespace"])
+    space.apply(objects, "--dry-run=server")
+    space.apply(objects)
+    for found in objects:
+        _check_start(space, found)
+    # A job that was suspended for Kueue has been resumed.
+    objects = [found for found in objects if not found.get("spec", {}).get("suspend")]
+    before = space.wait("rest", lambda: _generations_at_rest(space, objects))
+    # Neither the operator nor another controller owns or has changed a field of the overlay.
+    space.apply(objects)
+    assert _generations(space, objects) == before
+    assert space.warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("cpu-small", "cpu-small-serve"), ("job", "serve"), ("cron", "monitoring")],
+)
+def test_overlays_can_follow_each_other(
+    first: str, second: str, space: Namespace, tmp_path: Path
+) -> None:
+    for name in (first, second):
+        objects = render(K8S / "overlays" / name, space.name, tmp_path / name)
+        _skip_without_kinds(objects)
+        space.remember(objects)
         space.apply(objects)
-        for found in objects:
-            _check_start(space, found)
-        # A job that was suspended for Kueue has been resumed.
-        objects = [found for found in objects if not found.get("spec", {}).get("suspend")]
-        before = _generations(space, objects)
-        # Neither the operator nor another controller owns or has changed a field of the overlay.
-        space.apply(objects)
-        assert _generations(space, objects) == before
-        assert space.warnings() == []
 
 
 def _check_start(space: Namespace, found: Json) -> None:
@@ -82,6 +96,17 @@ def _check_start(space: Namespace, found: Json) -> None:
         )
     elif kind == "CronJob":
         _check_cron_job(space, found)
+    elif kind == "RayCronJob":
+        # The operator creates this job at the given time, if its feature gate is on.
+        _check_ray_job(space, f"{name}-now", found["spec"]["jobTemplate"])
+
+
+def _check_ray_job(space: Namespace, name: str, spec: Json) -> None:
+    metadata = {"name": name, "namespace": space.name}
+    job = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": spec}
+    space.apply([job])
+    _check_start(space, job)
+    space.kubectl("delete", "rayjob", name)
 
 
 def _check_cron_job(space: Namespace, found: Json) -> None:
@@ -141,6 +166,13 @@ def _skip_without_kinds(objects: list[Json]) -> None:
     for version, kind in sorted({(found["apiVersion"], found["kind"]) for found in objects}):
         if not serves(version, kind):
             pytest.skip(f"the cluster does not know {kind} of {version}")
+
+
+def _generations_at_rest(space: Namespace, objects: list[Json]) -> dict[str, int | None] | None:
+    """Returns the generations, or None while controllers still complete the objects."""
+    before = _generations(space, objects)
+    time.sleep(2.0)
+    return before if _generations(space, objects) == before else None
 
 
 def _generations(space: Namespace, objects: list[Json]) -> dict[str, int | None]:

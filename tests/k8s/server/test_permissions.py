@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.kubernetes_cluster import Namespace
+from tests.support.kubernetes.kubectl import Namespace
 
 pytestmark = pytest.mark.kubernetes
 

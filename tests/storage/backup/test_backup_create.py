@@ -1,9 +1,12 @@
 """A backup holds what was there, uploads nothing twice, and fits together while trainings run."""
 
+import contextlib
 import json
 import os
 import shutil
+import tempfile
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from rlcar.errors import StorageError, UserError
 from rlcar.runs.run import Run
 from rlcar.storage import checkpoint
 from rlcar.storage.backup import create as create_module
+from rlcar.storage.backup import lease as lease_module
 from rlcar.storage.backup import upload
 from rlcar.storage.backup.create import create_snapshot, plan_snapshot
 from rlcar.storage.backup.lease import BusyError, leased
@@ -20,7 +24,7 @@ from rlcar.storage.backup.manifest import read_snapshot, snapshot_names
 from rlcar.storage.backup.restore import Selection, restore
 from rlcar.storage.backup.store import FolderStore, open_store
 from rlcar.storage.backup.upload import StoppedError
-from tests.storage.backup.conftest import contents, save_at
+from tests.storage.backup.conftest import Site, contents, save_at
 from tests.support.tiny_run import make_tiny_config
 
 
@@ -105,12 +109,15 @@ def test_unfinished_files_are_left_out(site, tmp_path):
     run = site.root / "runs" / "first"
     for name in (".writing-1", ".clock-7", ".claim-000000001"):
         (run / name).write_text("x")
+    (site.root / "runs" / "lost+found").mkdir()
     (run / "checkpoints" / ".saving-step-000000300").mkdir()
     (run / "checkpoints" / ".saving-step-000000300" / "state.safetensors").write_text("half")
     (run / "checkpoints" / "step-000000400").mkdir()
     (run / "checkpoints" / "step-000000400" / "meta.json").write_text("without DONE")
     created = site.back_up(tmp_path / "backup")
-    assert not [path for path in paths(created) if "/." in path or "step-000000400" in path]
+    assert not [
+        path for path in paths(created) if "/." in path or "000400" in path or "lost" in path
+    ]
     assert not created.warnings
 
 
@@ -250,10 +257,40 @@ def test_an_alias_always_points_at_a_version_of_the_same_snapshot(site, tmp_path
         thread.join()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_files_that_may_not_be_read_are_named(site, tmp_path):
+@pytest.fixture
+def nobody():
+    """A folder for everybody, and this process without the rights of root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, which can become another user")
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="rlcar-nobody-"))
+    os.chmod(folder, 0o777)
+    site = Site(folder / "site")
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        stack.callback(os.seteuid, 0)
+        yield site, lambda: os.seteuid(65534)
+
+
+def test_what_may_not_be_read_is_named_and_the_rest_is_backed_up(nobody):
+    site, become_nobody = nobody
     os.chmod(site.root / "data" / "laps" / "part-0.parquet", 0)
-    assert site.back_up(tmp_path / "backup").unreadable == ["data/laps/part-0.parquet"]
+    os.chmod(site.root / "runs" / "first" / "best", 0)
+    become_nobody()
+    created = site.back_up(site.root.parent / "backup")
+    assert created.unreadable == ["data/laps/part-0.parquet", "runs/first/best"]
+    assert "runs/first/config.json" in paths(created)
+
+
+def test_a_place_without_permission_is_one_sentence(nobody):
+    site, become_nobody = nobody
+    site.back_up(site.root.parent / "backup")
+    os.chmod(site.root.parent, 0o755)
+    become_nobody()
+    for act in (site.back_up, site.restore):
+        with pytest.raises(StorageError, match="Permission denied; run it as a user who may"):
+            act(site.root.parent / "backup")
+    with pytest.raises(StorageError, match="cannot write .*: Permission denied; run it as a user"):
+        site.back_up(site.root.parent / "other")
 
 
 def test_an_empty_source_is_one_sentence(tmp_path):
@@ -307,6 +344,36 @@ def test_a_lease_of_a_process_that_is_gone_is_removed(site, target):
     store.write("leases/old.json", [gone.encode()])
     site.back_up(target)
     assert store.list("leases") == {}
+
+
+def lease_elsewhere(store):
+    info = {"purpose": "backup", "pid": 1, "host": "elsewhere"}
+    store.write("leases/elsewhere.json", [json.dumps(info).encode()])
+
+
+def test_a_lease_of_another_host_that_has_died_expires(site, target, monkeypatch):
+    site.back_up(target)
+    monkeypatch.setattr(lease_module, "POLL_S", 0.2)
+    monkeypatch.setattr(lease_module, "EXPIRES_S", 2.0)
+    store = open_store(target)
+    lease_elsewhere(store)
+    assert site.back_up(target).snapshot.sequence == 2
+    assert store.list("leases") == {}
+
+
+def test_a_lease_of_another_host_that_is_renewed_is_one_sentence(site, target, monkeypatch):
+    site.back_up(target)
+    store = open_store(target)
+    lease_elsewhere(store)
+
+    def renew_meanwhile():
+        time.sleep(1.1)  # moto's times have whole seconds
+        lease_elsewhere(store)
+
+    monkeypatch.setattr(lease_module, "_pause", renew_meanwhile)
+    with pytest.raises(BusyError, match="process 1 of the host elsewhere makes a backup in"):
+        site.back_up(target)
+    assert list(store.list("leases")) == ["elsewhere.json"]
 
 
 def test_a_lost_lease_makes_no_snapshot(site, target, monkeypatch):

@@ -42,6 +42,9 @@ def actions(folder) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "target", ["folder", pytest.param("bucket", marks=pytest.mark.long)], indirect=True
+)
 def test_a_lost_installation_trains_and_serves_on_as_if_nothing_had_happened(
     target, tmp_path, monkeypatch
 ):
