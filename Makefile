@@ -13,7 +13,7 @@ APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update hea
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of 
 
 test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps that are killed, nodes that come and go
 	$(RUN)/pytest -m "ray and long" --timeout 600 $(ARGS)
+
+test-monitoring: $(STAMP) ## alerts and dashboards with a real Prometheus: trainings that stall, diverge and fill a disk
+	$(RUN)/pytest -m long --timeout 900 tests/deploy/monitoring $(ARGS)
 
 test-hosts: $(STAMP) ## servers without Kubernetes: units, install script, nginx, and kill -9 under supervisor, in some minutes
 	$(RUN)/pytest --timeout 900 tests/deploy/test_systemd_units.py tests/deploy/test_host_*.py tests/deploy/test_nginx_site.py tests/deploy/test_supervisor.py $(ARGS)
@@ -123,8 +126,8 @@ soak: $(STAMP) ## half an hour of honest and hostile traffic: does the server lo
 	$(RUN)/python benchmarks/soak.py $(ARGS)
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
-	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks"
-	git diff --stat -- tests/golden
+	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks or the_rules_for_kubernetes"
+	git diff --stat -- tests/golden deploy/monitoring
 
 clean: ## removes the environment and caches, never runs/
 	rm -rf $(VENV) $(CUDA) .venv-bench .venv-bench-serve .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis docs/_build

@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -169,6 +170,8 @@ class Application:
         gauges["rlcar_session_cars"] = sessions.cars
         if (current := self.alias_follower.current) is not None:
             gauges["rlcar_model_version"] = current.number
+            published = datetime.fromisoformat(current.policy.version.created)
+            gauges["rlcar_model_published_timestamp_seconds"] = published.timestamp()
         text = "text/plain; version=0.0.4; charset=utf-8"
         return Response(self.metrics.render(), media_type=text)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ray.exceptions import RayError
@@ -14,13 +14,13 @@ from cluster.training.evaluation import evaluate_newest, save
 from cluster.training.fleet import Fleet
 from cluster.training.learner_handle import LearnerHandle, LearnerLostError
 from cluster.training.ordered_loop import OrderedTraining, check_deterministic
-from cluster.training.prometheus import PrometheusWatcher
+from cluster.training.prometheus import ray_watcher
 from cluster.training.weights import LagLimit
 from rlcar.agents import algorithm_of, make_agent
 from rlcar.config import Config
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
-from rlcar.runs.run import EvaluationListener, Run
+from rlcar.runs.run import EvaluationListener, Run, Watcher
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system import heartbeat, terminal
@@ -42,6 +42,8 @@ def train(
     folder: Path,
     resume: checkpoint.Save | None = None,
     on_evaluated: EvaluationListener | None = None,
+    *,
+    watchers: Sequence[Watcher] = (),
 ) -> TrainingOutcome:
     """Trains on Ray until `config.training.env_steps`, or until it is asked to stop.
 
@@ -57,17 +59,21 @@ def train(
         heartbeat.stage("supervising"),
         ray_runtime(cluster),
         StopRequest(TRAINING_STOPS) as stop,
+        ray_watcher(config, folder) as through_ray,
     ):
+        watchers = (*watchers, through_ray)
         policy = make_agent(config, spec_of(config)).policy
         evaluate = make_evaluation(config, policy, lambda: bool(stop))
         try:
             with Mirror(folder, config.training.storage) as mirror:
                 if config.training.deterministic:
-                    ordered = OrderedTraining(cluster, folder, evaluate, stop, mirror, on_evaluated)
+                    ordered = OrderedTraining(
+                        cluster, folder, evaluate, stop, mirror, on_evaluated, watchers
+                    )
                     return ordered.run(config, resume)
                 with Fleet(config, cluster, restart_id) as fleet:
                     training = _FleetTraining(
-                        cluster, folder, evaluate, stop, mirror, on_evaluated, fleet
+                        cluster, folder, evaluate, stop, mirror, on_evaluated, watchers, fleet
                     )
                     return training.run(config, resume)
         except RayError as error:
@@ -112,6 +118,7 @@ class _FleetTraining:
     stop: StopRequest
     mirror: Mirror
     on_evaluated: EvaluationListener | None
+    watchers: Sequence[Watcher]
     fleet: Fleet
     learner_restarts: int = 0
     restarts_in_a_row: int = 0  # without a checkpoint between them
@@ -126,6 +133,8 @@ class _FleetTraining:
             try:
                 return self._run_leg(config, resume)
             except NonFiniteError as error:
+                for watcher in self.watchers:
+                    watcher.diverged()
                 config, resume = roll_back(error, config, checkpoints)
             except LearnerLostError as loss:
                 self._count_restart(loss)
@@ -133,11 +142,10 @@ class _FleetTraining:
             self.fleet.stop_starting()
 
     def _run_leg(self, config: Config, resume: checkpoint.Save | None) -> TrainingOutcome:
-        watcher = PrometheusWatcher(self.folder.name)
         with LearnerHandle(config, self.cluster, resume, self.fleet.count_lost) as learner:
             self.fleet.start()
             learner.wait_until_started(self.fleet.free_cores)
-            with Run(self.folder, config, resume, self.mirror, watcher) as run:
+            with Run(self.folder, config, resume, self.mirror, self.watchers) as run:
                 while learner.env_steps < config.training.env_steps and not self.stop:
                     if learner.free_places():
                         self._hand_over_blocks(learner, run)

@@ -7,17 +7,16 @@ is learned. For that reason a lost process cannot be replaced.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.config import ClusterConfig
 from cluster.training.evaluation import evaluate_newest, save
 from cluster.training.learner_handle import LearnerHandle, LearnerLostError
 from cluster.training.ordered_fleet import OrderedFleet, SimulatorLostError
-from cluster.training.prometheus import PrometheusWatcher
 from rlcar.config import Config
 from rlcar.errors import NonFiniteError, UserError
-from rlcar.runs.run import EvaluationListener, Run
+from rlcar.runs.run import EvaluationListener, Run, Watcher
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system.interrupt import StopRequest
@@ -48,6 +47,7 @@ class OrderedTraining:
     stop: StopRequest
     mirror: Mirror
     on_evaluated: EvaluationListener | None
+    watchers: Sequence[Watcher]
 
     def run(self, config: Config, resume: checkpoint.Save | None) -> TrainingOutcome:
         """Trains until `config.training.env_steps`, or until it is asked to stop."""
@@ -59,8 +59,7 @@ class OrderedTraining:
                 OrderedFleet(config, self.cluster, restart_id) as fleet,
             ):
                 learner.wait_until_started(lambda is_urgent: None)
-                watcher = PrometheusWatcher(self.folder.name)
-                with Run(self.folder, config, resume, self.mirror, watcher) as run:
+                with Run(self.folder, config, resume, self.mirror, self.watchers) as run:
                     try:
                         self._learn(config, learner, fleet, run)
                     except SimulatorLostError as loss:
@@ -71,6 +70,8 @@ class OrderedTraining:
                     save(learner, run)
                     return TrainingOutcome(run.summary(learner.env_steps), bool(self.stop))
         except NonFiniteError as error:
+            for watcher in self.watchers:
+                watcher.diverged()
             roll_back(error, config, self.folder / "checkpoints")  # raises, with the reason
             raise
         except LearnerLostError as loss:

@@ -1,7 +1,10 @@
-"""Reference of metrics: those of a training, and what Prometheus finds of trainings and servers."""
+"""Reference of metrics: those of a training, and what Prometheus finds of every process."""
 
+import json
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -31,17 +34,22 @@ def render_training() -> str:
     )
 
 
-def render_cluster() -> str:
-    """Returns what a training on Ray exports to Prometheus."""
-    from cluster.training.prometheus import EXPORTED
+def render_exported() -> str:
+    """Returns what a training exports to Prometheus."""
+    from rlcar.runs.exported import EXPORTED
 
     of = defaultdict(list)
     for metric, exported in EXPORTED.items():
-        of[f"ray_{exported.name}"].append(markdown.code(metric))
+        of[exported.name].append(markdown.code(metric))
     return "".join(
         _entry(one, f"in `metrics.jsonl` {', '.join(of[one.name])}" if one.name in of else "")
-        for one in cluster_metrics()
+        for one in exported_metrics()
     )
+
+
+def render_observed() -> str:
+    """Returns what `rlcar monitor` and `rlcar campaign` add for Prometheus."""
+    return "".join(_entry(one) for one in observed_metrics())
 
 
 def render_server() -> str:
@@ -55,25 +63,41 @@ def _entry(metric: Exported, source: str = "") -> str:
     return markdown.entry(markdown.anchored(metric.name, metric.name), metric.meaning, facts)
 
 
-def cluster_metrics() -> Iterator[Exported]:
-    """Yields the metrics of a training on Ray, each once, with Ray's prefix."""
-    from cluster.training.prometheus import EPISODE_LENGTH, EPISODE_REWARD, EXPORTED, OTHERS
+def exported_metrics() -> Iterator[Exported]:
+    """Yields the metrics of a training, each once, without Ray's prefix."""
+    from rlcar.runs.exported import FAMILIES
 
-    for one in dict.fromkeys((*EXPORTED.values(), *OTHERS)):
-        if one.part not in ("", "model"):
-            continue  # named by its first part already
-        kind = "histogram" if one in (EPISODE_LENGTH, EPISODE_REWARD) else "gauge"
+    for one in FAMILIES:
+        kind = "histogram" if one.bounds else "gauge"
         labels = ("run", "part") if one.part else ("run",)
-        yield Exported(f"ray_{one.name}", kind, labels, one.description)
+        yield Exported(one.name, kind, labels, one.description)
+
+
+def observed_metrics() -> Iterator[Exported]:
+    """Yields the metrics that only an observer of runs and a campaign export."""
+    from rlcar.campaigns.collector import CampaignCollector
+    from rlcar.runs.collector import BackupCollector
+    from rlcar.storage.backup.state import METRICS
+
+    trained = {one.name for one in exported_metrics()}
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state.json"
+        state.write_text(json.dumps(dict.fromkeys(METRICS, 0)))
+        campaign: Any = SimpleNamespace(jobs=[], slots=0)
+        collectors = CampaignCollector(campaign, Path(folder)), BackupCollector(state)
+        for collector in collectors:
+            yield from (one for one in _families(collector) if one.name not in trained)
 
 
 def server_metrics() -> Iterator[Exported]:
     """Yields the metrics of a policy server, as its collector names them."""
+    from rlcar.system.host_metrics import HOST
     from serve.observing.metrics import GAUGES, ServerMetrics
 
     metrics = ServerMetrics()
     metrics.gauges = dict.fromkeys(GAUGES, 0.0)
-    yield from _families(metrics)
+    host = {one.name for one in HOST}  # described with the metrics of a training
+    yield from (one for one in _families(metrics) if one.name not in host)
 
 
 def live_metrics() -> Iterator[Exported]:

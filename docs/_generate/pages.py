@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from docs._generate import commands, metrics, presets, routes, settings, variables
+from docs._generate import alerts, commands, metrics, presets, routes, settings, variables
 
 MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
 
@@ -66,9 +66,11 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "commands": commands.render,
     "environment-variables": variables.render,
     "training-metrics": metrics.render_training,
-    "cluster-metrics": metrics.render_cluster,
+    "exported-metrics": metrics.render_exported,
+    "observed-metrics": metrics.render_observed,
     "server-metrics": metrics.render_server,
     "routes": routes.render,
+    "alerts": alerts.render,
 }
 
 

@@ -37,6 +37,7 @@ class JobState:
     env_steps_total: int
     state: str = "waiting"
     failures: int = 0
+    freezes: int = 0  # of the failures, those that ended a frozen process
     reason: str = ""  # of the last failure
     not_before_s: float = 0.0  # monotonic time of the next start
     started_s: float = 0.0  # monotonic time of the last start
@@ -74,6 +75,11 @@ class CampaignRun:
             if entry.run and entry.run.state == "finished" and self._has_report(entry):
                 entry.state = "done"
 
+    @property
+    def slots(self) -> int:
+        """Number of jobs that may run at once."""
+        return self._campaign.slots
+
     def step(self) -> None:
         """Starts jobs in free slots, notices those that ended and ends those that are frozen."""
         now_s = time.monotonic()
@@ -88,6 +94,7 @@ class CampaignRun:
                     if self._is_frozen(entry, now_s):
                         end_process(entry.its_process, _KILL_AFTER_S)
                         reason = f"frozen for {self._silent_s(entry, now_s):.0f} s"
+                        entry.freezes += 1
                         self._failed(entry, reason, now_s)
             elif entry.state == "pausing" and now_s >= entry.not_before_s:
                 entry.state = "waiting"

@@ -122,4 +122,5 @@ def _explain(error: OSError) -> str | None:
         return f"cannot write a file: {reason}"
     if error.errno in _TOO_MANY_FILES or "usable temporary directory" in reason:
         return reason
-    return None
+    # A library may raise an error of its own, as Matplotlib does without a temporary folder.
+    return _explain(error.__cause__) if isinstance(error.__cause__, OSError) else None

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from rlcar.cli.export import exporting_campaign
 from rlcar.cli.monitor import Snapshot, picture
 from rlcar.cli.shared import RUNS, RunsFolder, number, say
 from rlcar.errors import UserError, command
@@ -30,6 +31,15 @@ def campaign(
         int | None, number(1, 65_536, help="Number of trainings at once, in place of the file's.")
     ] = None,
     runs: RunsFolder = RUNS,
+    metrics_port: Annotated[
+        int | None,
+        number(
+            0,
+            65_535,
+            help="Port at which Prometheus finds the metrics of the campaign and of its runs; 0 "
+            "takes a free one (default: no port).",
+        ),
+    ] = None,
 ) -> None:
     """Trains many runs, the longest first; restarts what dies or freezes from its checkpoint."""
     from rlcar.campaigns.campaign import CampaignRun, run_campaign
@@ -45,7 +55,11 @@ def campaign(
         )
     queue = CampaignRun(settings, runs)
     view = _View(make_console(soft_wrap=True))
-    with terminal.outlived(runs / "logs" / "campaign.log"), view.live:
+    with (
+        terminal.outlived(runs / "logs" / "campaign.log"),
+        exporting_campaign(queue, runs, metrics_port),
+        view.live,
+    ):
         interrupted = run_campaign(queue, view.show)
     count = Counter(entry.state for entry in queue.jobs)
     out = make_console(soft_wrap=True)
@@ -56,6 +70,7 @@ def campaign(
     if interrupted:
         words = ["campaign", file, "--runs", runs]
         words += [] if slots is None else ["--slots", slots]
+        words += [] if metrics_port is None else ["--metrics-port", metrics_port]
         say(f"stopped; continue with: {command(*words)}")
         sys.exit(130)
     lost = [f"{entry.job.name} ({entry.reason})" for entry in queue.jobs if entry.state == "failed"]

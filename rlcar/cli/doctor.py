@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from rlcar.cli import kubernetes as k8s
 from rlcar.cli.shared import RUNS, AsJson, PythonOnHead, cluster_imports
 from rlcar.system.console import make_console
 from rlcar.system.tables import make_ruled_table
@@ -30,6 +31,13 @@ def doctor(
     ] = RUNS,
     python: PythonOnHead = "python",
     as_json: AsJson = False,
+    kubernetes: Annotated[
+        bool,
+        typer.Option("--kubernetes", help="Examines a Kubernetes cluster with KubeRay as well."),
+    ] = False,
+    namespace: k8s.Namespace = None,
+    context: k8s.Context = None,
+    kubeconfig: k8s.Kubeconfig = None,
 ) -> None:
     """Checks versions, token, ports, storage, GPU, shared memory and clock; says how to fix them.
 
@@ -38,6 +46,9 @@ def doctor(
     with cluster_imports():
         from cluster.doctor.machine import examine, has_problem, machine
 
+    target = k8s.target_of(namespace, context, kubeconfig)
+    if not kubernetes:
+        k8s.refuse_without_kubernetes([], target)
     parts = {"this machine": examine(expanded(runs))}
     if address is not None:
         with cluster_imports():
@@ -47,6 +58,11 @@ def doctor(
         where = str(runs) if runs.is_absolute() else DEFAULT_RUNS
         outside, inside = examine_cluster(address, where, Path.cwd(), python)
         parts |= {"the cluster, from here": outside, "its head node": inside}
+    if kubernetes:
+        with cluster_imports():
+            from cluster.doctor.kubernetes import examine_kubernetes
+
+        parts |= {"Kubernetes": examine_kubernetes(target)}
     if as_json:
         typer.echo(_as_json(machine(), parts))
     else:

@@ -13,7 +13,10 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from rlcar.cli.alerts import alerts_reader, alerts_table
+from rlcar.cli.export import export_runs
 from rlcar.cli.shared import RUNS, AsJson, RunsFolder, cluster_imports, number
 from rlcar.errors import UserError
 from rlcar.system import terminal
@@ -24,6 +27,7 @@ from rlcar.system.tables import make_ruled_table, make_table
 if TYPE_CHECKING:
     from cluster.jobs.monitor import NodeStatus
     from rlcar.runs.monitor import Card, RunStatus
+    from rlcar.runs.prometheus_alerts import Alert, AlertsReader
 
 _COLOURS = {"running": "green", "finished": "bold green", "frozen": "bold red", "dead": "bold red"}
 _COLOURS |= {"failed": "bold red", "stopped": "yellow", "starting": "cyan"}
@@ -60,11 +64,50 @@ def monitor(
             "stages that cannot report, such as compiling, may take 15 times as long).",
         ),
     ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RLCAR_PROMETHEUS",
+            help="Prometheus server whose pending and firing alerts are shown too, e.g. "
+            "http://localhost:9090. RLCAR_PROMETHEUS_TOKEN holds its token, if it asks for one.",
+        ),
+    ] = None,
+    prometheus_token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the token for --prometheus, in place of the variable."),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        number(
+            0,
+            65_535,
+            help="Exports the states of all runs to Prometheus at this port until Ctrl-C, in place "
+            "of a picture; 0 takes a free one.",
+        ),
+    ] = None,
+    backup_state: Annotated[
+        Path | None,
+        typer.Option(
+            help="State file of rlcar backup, which --metrics-port exports (default: "
+            "backup-state.json beside the folder of runs, if there is one)."
+        ),
+    ] = None,
 ) -> None:
     """Shows progress, rates, lag, utilisation and health of runs, and whether any is frozen."""
     terminal.end_when_closed()
     patience = {} if frozen_after_s is None else {"frozen_after_s": frozen_after_s}
+    if metrics_port is not None:
+        if run or address or watch or as_json or prometheus:
+            raise UserError(
+                "--metrics-port exports all runs below --runs and shows nothing: leave out RUN, "
+                "--address, --watch, --json and --prometheus"
+            )
+        export_runs(runs, metrics_port, backup_state, patience)
+        return
     look = _local(run, runs, patience) if address is None else _remote(address, patience)
+    if prometheus is not None:
+        reader = alerts_reader(prometheus, prometheus_token_file)
+        look = _with_alerts(look, reader, is_patient=watch)
     if as_json:
         if watch:
             raise UserError("--json looks once: leave out --watch")
@@ -92,6 +135,8 @@ class Snapshot(NamedTuple):
     runs: "list[RunStatus]"
     cards: "list[Card] | None" = None  # the GPUs of this machine
     nodes: "list[NodeStatus] | None" = None  # of a cluster
+    alerts: "list[Alert] | None" = None  # pending and firing ones, of a Prometheus server
+    alerts_problem: str | None = None  # why they cannot be read at this moment
 
 
 _Look = Callable[[], Snapshot]
@@ -116,6 +161,21 @@ def _remote(address: str, patience: dict[str, float]) -> _Look:
     return lambda: Snapshot(reader.statuses(), nodes=reader.nodes())
 
 
+def _with_alerts(look: _Look, reader: "AlertsReader", *, is_patient: bool) -> _Look:
+    """Adds the alerts of a server; if `is_patient`, its failure is shown and does not raise."""
+
+    def look_at_both() -> Snapshot:
+        snapshot = look()
+        try:
+            return snapshot._replace(alerts=reader.alerts())
+        except UserError as error:
+            if not is_patient:
+                raise
+            return snapshot._replace(alerts_problem=str(error))
+
+    return look_at_both
+
+
 def _plain(snapshot: Snapshot) -> dict[str, Any]:
     """Returns NamedTuples as objects, also those inside others."""
     return {
@@ -127,7 +187,7 @@ def _plain(snapshot: Snapshot) -> dict[str, Any]:
             for row in rows
         ]
         for part, rows in snapshot._asdict().items()
-        if rows is not None
+        if isinstance(rows, list)
     }
 
 
@@ -144,6 +204,10 @@ def picture(snapshot: Snapshot) -> RenderableType:
         parts.append(nodes)
         if cards := [(node.host, card) for node in snapshot.nodes for card in node.cards]:
             parts.append(_cards_table(cards))
+    if snapshot.alerts is not None:
+        parts.append(alerts_table(snapshot.alerts))
+    if snapshot.alerts_problem is not None:
+        parts.append(Text(snapshot.alerts_problem, style="yellow"))
     return Group(*parts)
 
 

@@ -1,9 +1,10 @@
 """`rlcar train`: resolves the settings, trains in one process or on Ray, reports."""
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,11 +27,12 @@ from rlcar.system import logs, terminal
 
 if TYPE_CHECKING:
     from rlcar.registry import Registry
+    from rlcar.runs.run import Watcher
     from rlcar.storage.checkpoint import Save
     from rlcar.system.lease import Lease
     from rlcar.training.loop import TrainingOutcome
 
-    Train = Callable[[Config, Path, Save | None], TrainingOutcome]
+    Train = Callable[[Config, Path, Save | None, Sequence[Watcher]], TrainingOutcome]
 
 
 class _Choice(NamedTuple):
@@ -74,6 +76,7 @@ def train(
     simulators: options.Simulators = None,
     page: options.Page = False,
     page_port: options.PagePort = 8001,
+    metrics_port: options.MetricsPort = None,
     log_format: options.LogFormat = "text",
     cluster_set: options.ClusterSettings = None,
     publish: options.Publish = False,
@@ -82,7 +85,7 @@ def train(
     """Trains a policy, then drives the test tracks with it and writes the report."""
     launch = options.Launch(
         local, address, simulators, cluster_set or [], debug_nans, publish, registry, page,
-        page_port, log_format,
+        page_port, log_format, metrics_port,
     )  # fmt: skip
     launch.refuse_contradictions()
     _prepare_jax(local, debug_nans)
@@ -129,14 +132,16 @@ def _training_loop(launch: options.Launch) -> "Train":
     if launch.local:
         from rlcar.training.loop import train
 
-        return train
+        return lambda config, folder, save, watchers: train(config, folder, save, watchers=watchers)
     from cluster.config import make_cluster_config, parse_cluster_settings
 
     cluster = make_cluster_config(**parse_cluster_settings(launch.all_cluster_settings()))
     with cluster_imports(", or train with --local"):
         from cluster.training.loop import train as train_on_ray
 
-    return lambda config, folder, save: train_on_ray(config, cluster, folder, save)
+    return lambda config, folder, save, watchers: train_on_ray(
+        config, cluster, folder, save, watchers=watchers
+    )
 
 
 def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | None) -> None:
@@ -282,6 +287,7 @@ def _run(
     with (
         hold(folder, WAIT_S if may_wait else 0.0) as lease,
         terminal.outlived(folder / terminal.LOG),
+        _exporting(plan, launch.metrics_port) as watchers,
     ):
         if launch.page:
             from rlcar.cli.watch import start_page
@@ -289,7 +295,7 @@ def _run(
             start_page(folder, launch.page_port, launch.registry)
         continuing = "" if plan.save is None else f", continuing {plan.save.path.name}"
         say(f"run folder: {folder}{continuing}")
-        outcome = run_training(plan.config, folder, plan.save)
+        outcome = run_training(plan.config, folder, plan.save, watchers)
         if outcome.interrupted:
             say(f"stopped; continue with: {launch.resume_command(folder)}")
             sys.exit(130)
@@ -304,6 +310,18 @@ def _run(
                     folder, launch.registry, number, is_race=not plan.config.environment.id
                 )
             )
+
+
+@contextlib.contextmanager
+def _exporting(plan: _Plan, port: int | None) -> "Iterator[Sequence[Watcher]]":
+    """Exports the run's metrics at a port, if there is one."""
+    if port is None:
+        yield ()
+        return
+    from rlcar.runs.exporter import exporting
+
+    with exporting(plan.config, plan.folder, port) as watcher:
+        yield (watcher,)
 
 
 def _report(

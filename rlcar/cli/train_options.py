@@ -83,6 +83,15 @@ Page = Annotated[
     bool, typer.Option("--page", help="Shows the run on a live page, as rlcar watch does.")
 ]
 PagePort = Annotated[int, number(0, 65_535, help="Port of the live page of --page.")]
+MetricsPort = Annotated[
+    int | None,
+    number(
+        0,
+        65_535,
+        help="Port at which Prometheus finds the metrics of the training, at every address of this "
+        "host; 0 takes a free one (default: no port).",
+    ),
+]
 LogFormat = Annotated[
     str, typer.Option(help="Format of messages: text for people, or json for programs.")
 ]
@@ -112,6 +121,7 @@ class Launch(NamedTuple):
     page: bool
     page_port: int
     log_format: str
+    metrics_port: int | None = None
 
     def refuse_contradictions(self) -> None:
         """Raises UserError for options that exclude each other."""
@@ -145,6 +155,7 @@ class Launch(NamedTuple):
             "--simulators": self.simulators,
             "--registry": self.registry if self.publish or self.page else None,
             "--page-port": self.page_port if self.page else None,
+            "--metrics-port": self.metrics_port,
             "--log-format": self.log_format if self.log_format != "text" else None,
         }
         for option, value in values.items():

@@ -74,6 +74,13 @@ class RunStatus(NamedTuple):
     rollbacks: float | None = None
 
 
+class Reading(NamedTuple):
+    """What is known about a run at one moment."""
+
+    status: RunStatus
+    row: Row  # the newest value of each metric
+
+
 class Card(NamedTuple):
     """A GPU of this machine."""
 
@@ -130,6 +137,14 @@ class RunReader:
             stage=reported.stage if reported is not None and is_active else None,
             **{shown: self._metric(names) for shown, names in _METRICS.items()},
         )
+
+    def reading(self) -> Reading:
+        """Reads new rows; returns the status and the newest value of each metric."""
+        return Reading(self.status(), self.latest())
+
+    def latest(self) -> Row:
+        """Returns the newest value of each metric, as of the last call of `status`."""
+        return dict(self._latest)
 
     def _checkpoint_age_s(self, now_s: float) -> float | None:
         save = checkpoint.latest(self.folder / "checkpoints")
@@ -190,6 +205,10 @@ class RunsReader:
 
     def statuses(self) -> list[RunStatus]:
         """Returns the status of each run, oldest first; raises UserError without such a folder."""
+        return [reading.status for reading in self.readings()]
+
+    def readings(self) -> list[Reading]:
+        """Returns the status and the newest metrics of each run, as `statuses` does."""
         if not self._root.is_dir():
             raise UserError(f"{self._root} is not a folder of runs")
         for config in self._root.glob("*/config.json"):
@@ -199,7 +218,7 @@ class RunsReader:
                     self._readers[folder] = RunReader(folder, self._frozen_after_s)
         for folder in [folder for folder in self._readers if not folder.is_dir()]:
             del self._readers[folder]
-        return [self._readers[folder].status() for folder in sorted(self._readers, key=_began_s)]
+        return [self._readers[folder].reading() for folder in sorted(self._readers, key=_began_s)]
 
 
 def _began_s(folder: Path) -> float:

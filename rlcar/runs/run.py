@@ -12,7 +12,7 @@ runs/<name>/config.json      all settings, resolved
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -59,6 +59,9 @@ class Watcher(Protocol):
     def saved(self) -> None:
         """Called when a checkpoint is complete."""
 
+    def diverged(self) -> None:
+        """Called when a NaN or an infinity interrupts the training."""
+
 
 class Run:
     """The record of a training in progress.
@@ -71,7 +74,7 @@ class Run:
         config: Config,
         resumed: checkpoint.Save | None = None,
         mirror: Mirror | None = None,
-        watcher: Watcher | None = None,
+        watchers: Sequence[Watcher] = (),
     ):
         self.folder, self.config = folder, config
         self._mirror = mirror or Mirror(folder, "")
@@ -92,7 +95,7 @@ class Run:
         self._progress = ProgressLine(config.training.env_steps)
         self._best = float(best.meta["metric"]) if best else float("inf")
         self._cost: float | None = None  # of the latest evaluation
-        self._watcher = watcher
+        self._watchers = watchers
         self._reward, self._laps = RunningMean(100), RunningMean(100)
         self._episode_steps = RunningMean(100)
         self._env_rate, self._train_rate = Rate(), Rate()
@@ -162,8 +165,8 @@ class Run:
         self._episodes += len(episodes.reward)
         for steps in episodes.steps:
             self._episode_steps.add(float(steps))
-        if self._watcher:
-            self._watcher.drove(episodes)
+        for watcher in self._watchers:
+            watcher.drove(episodes)
 
     def trained(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Adds train steps and keeps their metrics for the next row."""
@@ -221,8 +224,8 @@ class Run:
         with writing(self.folder):
             checkpoint.keep(self.checkpoints, self.config.training.checkpoints_kept)
         self._mirror.push()
-        if self._watcher:
-            self._watcher.saved()
+        for watcher in self._watchers:
+            watcher.saved()
 
     def figures(self, env_steps: int) -> dict[str, float]:
         """Returns the latest evaluation, the speed of the training and its time so far."""
@@ -255,8 +258,8 @@ class Run:
         self._lease.check()
         with writing(self.folder):
             self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
-        if self._watcher:
-            self._watcher.wrote(env_steps, row)
+        for watcher in self._watchers:
+            watcher.wrote(env_steps, row)
 
 
 def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) -> MetricsWriter:

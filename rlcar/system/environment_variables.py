@@ -24,7 +24,27 @@ VARIABLES = (
     Variable("RLCAR_STORAGE", "option", "Storage that mirrors a run: the default of `--storage`."),
     Variable("RLCAR_TOKENS", "option", "File of the server's tokens: the default of `--tokens`."),
     Variable("RLCAR_TOKEN", "option", "Secret of a token: the default of `rlcar drive --token`."),
+    Variable(
+        "RLCAR_PROMETHEUS",
+        "option",
+        "Prometheus server: the default of `rlcar monitor --prometheus`.",
+    ),
+    Variable(
+        "RLCAR_PROMETHEUS_TOKEN", "user", "Token for the Prometheus server of `rlcar monitor`."
+    ),
     Variable("HOME", "user", "Home folder, for tokens, caches and Ray's authentication token."),
+    Variable(
+        "KUBECONFIG",
+        "user",
+        "Kubeconfig files of `--kubernetes`, separated by colons and merged, as for kubectl. "
+        "Default: `~/.kube/config`.",
+    ),
+    Variable(
+        "KUBERNETES_SERVICE_HOST",
+        "user",
+        "Set by Kubernetes in each pod: without a kubeconfig, `--kubernetes` then uses the pod's "
+        "service account.",
+    ),
     Variable(
         "XDG_CACHE_HOME",
         "user",

@@ -17,8 +17,12 @@ from typing import NamedTuple
 from rlcar.system import heartbeat, process_state
 
 _TIMEOUT_S = 5.0
-# Verb -> its default port, and the route that tells its health.
-_ROUTES = {"serve": (8000, "/health/ready"), "watch": (8001, "/health")}
+# Verb -> the option of its port, the default (empty: no port), and the route that tells its health.
+_ROUTES = {
+    "serve": ("--port", "8000", "/health/ready"),
+    "watch": ("--port", "8001", "/health"),
+    "monitor": ("--metrics-port", "", "/metrics"),
+}
 _EVERY_ADDRESS = ("0.0.0.0", "::", "")
 
 
@@ -80,16 +84,20 @@ def health_of(program: Program | None) -> Health:
     """Returns the health of a program."""
     if program is None:
         return Health(True, "no rlcar runs here: nothing to check")
-    if program.verb in _ROUTES:
+    if program.verb in _ROUTES and _port_and_path(program)[0]:
         return _health_of_server(program)
     if program.verb == "train":
         return _health_of_training(program)
     return Health(True, f"rlcar {program.verb} runs")
 
 
+def _port_and_path(program: Program) -> tuple[str, str]:
+    option, default, path = _ROUTES[program.verb]
+    return program.option(option, default), path
+
+
 def _health_of_server(program: Program) -> Health:
-    default_port, path = _ROUTES[program.verb]
-    port = program.option("--port", str(default_port))
+    port, path = _port_and_path(program)
     host = program.option("--host", "127.0.0.1")
     if host in _EVERY_ADDRESS:
         host = "127.0.0.1"

@@ -1,6 +1,7 @@
 """The training loop in one process: drive, insert, train, evaluate, save."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from rlcar.devices.selection import everything_on_cpu
 from rlcar.errors import NonFiniteError
 from rlcar.evaluation.environment import EnvironmentRollout, make_evaluation, make_rollout, spec_of
 from rlcar.rollout.race import Rollout
-from rlcar.runs.run import EvaluationListener, Run
+from rlcar.runs.run import EvaluationListener, Run, Watcher
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system import heartbeat, logs, terminal
@@ -33,6 +34,8 @@ def train(
     folder: Path,
     resume: checkpoint.Save | None = None,
     on_evaluated: EvaluationListener | None = None,
+    *,
+    watchers: Sequence[Watcher] = (),
 ) -> TrainingOutcome:
     """Trains until `config.training.env_steps`, Ctrl-C or SIGTERM.
 
@@ -51,8 +54,10 @@ def train(
         outcome = None
         while outcome is None:
             try:
-                outcome = _train(config, folder, resume, stop, mirror, on_evaluated)
+                outcome = _train(config, folder, resume, stop, mirror, on_evaluated, watchers)
             except NonFiniteError as error:
+                for watcher in watchers:
+                    watcher.diverged()
                 config, resume = roll_back(error, config, folder / "checkpoints")
     return outcome._replace(interrupted=bool(stop))  # even while the mirror closes
 
@@ -64,6 +69,7 @@ def _train(
     stop: StopRequest,
     mirror: Mirror,
     on_evaluated: EvaluationListener | None,
+    watchers: Sequence[Watcher],
 ) -> TrainingOutcome:
     with heartbeat.stage("starting"):
         spec = spec_of(config)
@@ -79,7 +85,7 @@ def _train(
     with (
         contextlib.closing(rollout),
         trainer.compiling_ahead(),
-        Run(folder, config, resume, mirror) as run,
+        Run(folder, config, resume, mirror, watchers) as run,
     ):
         for line in memory_lines:
             logs.announce(line)

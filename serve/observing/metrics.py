@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from rlcar.system.host_metrics import host_values
 from serve.guard.access import route_of
 
 LATENCY_BUCKETS_S = (
@@ -30,6 +32,8 @@ GAUGES = {
     "rlcar_sessions": "Sessions whose recurrent states are kept.",
     "rlcar_session_cars": "Cars whose recurrent states are kept, over all sessions.",
     "rlcar_model_version": "Number of the model version that acts; absent while none does.",
+    "rlcar_model_published_timestamp_seconds": "Unix time at which the version that acts was "
+    "published; absent while none does.",
 }
 
 
@@ -72,6 +76,7 @@ class ServerMetrics(Collector):
         self.failed_loads = 0
         self.registry_errors = 0
         self.is_registry_readable = True  # at the last read
+        self.registry_read_unix_s = 0.0  # when it was last read successfully
         self.migrations = 0
         self.policy_errors = 0
         self._started_s = time.time()
@@ -139,6 +144,13 @@ class ServerMetrics(Collector):
         readable = float(self.is_registry_readable)
         help_text = "1 if the registry could be read at the last attempt, else 0."
         yield GaugeMetricFamily("rlcar_registry_readable", help_text, value=readable)
+        yield GaugeMetricFamily(
+            "rlcar_registry_last_read_timestamp_seconds",
+            "Unix time at which the registry was last read successfully; 0 before the first time.",
+            value=self.registry_read_unix_s,
+        )
+        for metric, value in host_values(Path.cwd()):
+            yield GaugeMetricFamily(metric.name, metric.description, value=value)
         uptime_s = time.time() - self._started_s
         yield GaugeMetricFamily(
             "rlcar_uptime_seconds", "Time since the process started.", value=uptime_s

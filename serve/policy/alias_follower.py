@@ -168,6 +168,7 @@ class AliasFollower:
             _LOGGER.warning("the registry can be read again: %s", self.registry.place)
         self._failures = 0
         self._metrics.is_registry_readable = True
+        self._metrics.registry_read_unix_s = time.time()
 
     def _load(self, number: int) -> ServedModel | None:
         try:

@@ -90,3 +90,25 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_part_of_a_file(tmp_path, argu
     # A lock holds nothing; a training had begun its run.
     parts = [path.name for path in left if path.suffix != ".lock"]
     assert parts == [] or arguments[0] == "train"
+
+
+def test_no_temporary_folder_is_one_sentence_also_where_a_library_needs_it(tmp_path):
+    """A container with a read-only root and no /tmp: Matplotlib has nowhere to keep its cache."""
+    # The folders that Python tries are none, whoever runs this test.
+    program = (
+        "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere'];"
+        "from rlcar.cli import main; sys.argv = ['rlcar', 'train', '--local', '--mode', 'test'];"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null/cache"}
+        | {"XDG_CONFIG_HOME": "/dev/null/config", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: No usable temporary directory"), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr

@@ -61,6 +61,7 @@ def test_uninstalling_keeps_data_and_purging_leaves_nothing(tmp_path, init):
         "etc/rlcar",
         "etc/supervisor",
         "var/lib",
+        "var/log",
     }
 
     assert install(installed, "--uninstall", "--purge").returncode == 0

@@ -71,8 +71,6 @@ def _entrypoint(spec):
 @needs_kustomize
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_command_line_parses(overlay):
-    if any("--metrics-port" in words for _, words in _command_lines(overlay)):
-        pytest.xfail("the option --metrics-port is being made")
     found = {owner: _parse(words) for owner, words in _command_lines(overlay)}
     assert found["CronJob rlcar-backup"]
     for owner, words in _command_lines(overlay):

@@ -209,8 +209,6 @@ def test_every_monitor_finds_ports_and_every_port_with_metrics_a_monitor():
         for one in [pod.spec["containers"][0]]
     ]
     monitored = set()
-    if not of_kind(rendered("monitoring"), "PodMonitor"):
-        pytest.xfail("deploy/monitoring is being made")
     for monitor in of_kind(rendered("monitoring"), "PodMonitor"):
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             found = {

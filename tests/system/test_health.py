@@ -16,9 +16,10 @@ from rlcar.system.heartbeat import FROZEN_AFTER_S
 
 class _Answer(http.server.BaseHTTPRequestHandler):
     status = 200
+    route = "/health/ready"
 
     def do_GET(self):  # noqa: N802  the name is http.server's
-        self.send_response(self.status if self.path == "/health/ready" else 404)
+        self.send_response(self.status if self.path == self.route else 404)
         self.end_headers()
 
     def log_message(self, format, *arguments):
@@ -26,8 +27,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def _server(status):
-    handler = type("Handler", (_Answer,), {"status": status})
+def _server(status, route="/health/ready"):
+    handler = type("Handler", (_Answer,), {"status": status, "route": route})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
@@ -41,6 +42,14 @@ def test_a_server_is_as_healthy_as_it_says(tmp_path, status, is_healthy):
         verdict = health.health_of(health.Program("serve", words, tmp_path))
     assert verdict.is_healthy is is_healthy
     assert str(status) in verdict.reason
+
+
+def test_a_monitor_is_asked_only_where_it_exports_metrics(tmp_path):
+    with _server(200, "/metrics") as port:
+        words = ["--metrics-port", str(port)]
+        assert health.health_of(health.Program("monitor", words, tmp_path)).is_healthy
+    assert not health.health_of(health.Program("monitor", words, tmp_path)).is_healthy
+    assert health.health_of(health.Program("monitor", ["--watch"], tmp_path)).is_healthy
 
 
 def test_a_server_that_does_not_answer_is_unhealthy(tmp_path):

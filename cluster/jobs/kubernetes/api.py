@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from cluster.jobs.kubernetes.connect import Connection
 from cluster.jobs.kubernetes.paths import Resource, path_of
 from cluster.jobs.kubernetes.refusals import (
+    FIELD_MANAGER,
     RefusedError,
     Request,
     Status,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 T = TypeVar("T")
-FIELD_MANAGER = "rlcar"
 _CONNECT_S = 10.0
 _READ_S = 30.0
 _PAGE = 500  # objects in one answer of a list

@@ -112,7 +112,7 @@ def _load_inside(configuration: "Configuration") -> tuple[Where, str | None]:
         namespace = (_SERVICE_ACCOUNT / "namespace").read_text().strip()
     except OSError:
         namespace = ""
-    return Where("", configuration.host, "of this pod", "service account token"), namespace or None
+    return Where("", configuration.host, "(this pod)", "service account token"), namespace or None
 
 
 def _load_kubeconfig(

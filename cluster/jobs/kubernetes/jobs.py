@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.jobs.kubernetes import status
-from cluster.jobs.kubernetes.api import FIELD_MANAGER, Api
+from cluster.jobs.kubernetes.api import Api
 from cluster.jobs.kubernetes.manifest import (
     QUEUE_LABEL,
     SIMULATORS,
@@ -14,7 +14,7 @@ from cluster.jobs.kubernetes.manifest import (
     find_group,
 )
 from cluster.jobs.kubernetes.paths import PODS, RAY_CLUSTERS, RAY_JOBS
-from cluster.jobs.kubernetes.refusals import RefusedError, owners_of
+from cluster.jobs.kubernetes.refusals import FIELD_MANAGER, RefusedError, owners_of
 from rlcar.errors import UserError, command
 from rlcar.settings.explain import nearest
 

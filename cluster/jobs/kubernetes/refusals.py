@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from cluster.jobs.kubernetes.paths import Resource
 from rlcar.errors import UserError
 
+FIELD_MANAGER = "rlcar"  # the name under which we own fields of objects
 _MOST_FIELDS = 5
 _QUOTA = re.compile(
     r"exceeded quota: (?P<quota>\S+), requested: (?P<requested>.+?), used: (?P<used>.+?), "
@@ -225,6 +226,8 @@ def _conflict(status: Status, request: Request, where: Where) -> str:
             "or change the existing one with --apply"
         )
     if owners := owners_of(status):
+        if len(owners) > 1:
+            owners.pop(FIELD_MANAGER, None)  # fields that an earlier command of ours has set
         listed = "; ".join(f"{', '.join(owners[owner])} by {owner}" for owner in owners)
         return (
             f"{what} has fields that another manager owns: {listed}; leave them as they are, or "

@@ -1,5 +1,6 @@
 """Why an API server cannot be reached, in one sentence with the remedy."""
 
+import re
 import socket
 import ssl
 
@@ -38,11 +39,12 @@ def unreachable(error: Exception, where: Where) -> Exception:
                 f"nothing listens at {where}: check that the cluster runs, and that the "
                 "kubeconfig names its present address"
             )
+    for cause in chain:
         if isinstance(cause, (network.TimeoutError, TimeoutError)):
             return UnreachableError(
                 f"{where} does not answer in time: check the VPN and the firewall"
             )
-    return UnreachableError(f"the connection to {where} was lost ({_brief(error)}): try again")
+    return UnreachableError(f"{where} closed the connection ({_brief(error)})")
 
 
 def _tls(text: str, where: Where) -> UnreachableError | None:
@@ -87,5 +89,5 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _brief(error: BaseException) -> str:
-    text = str(error.args[-1] if error.args else error)
+    text = re.sub(r" ?\(_ssl\.c:\d+\)", "", str(error.args[-1] if error.args else error))
     return " ".join(text.split())[:200] or type(error).__name__

@@ -7,7 +7,9 @@ differences of times that the store's clock gave, so the clocks of the hosts do 
 
 import contextlib
 import json
+import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -19,6 +21,9 @@ from rlcar.system import process_state
 LEASES = "leases"
 RENEW_S = 30.0
 EXPIRES_S = 300.0
+POLL_S = 5.0
+
+logger = logging.getLogger(__name__)
 
 Purpose = Literal["backup", "prune", "read"]
 _CONFLICTS: dict[str, set[str]] = {
@@ -32,24 +37,47 @@ _WORDS = {"backup": "makes a backup in", "prune": "removes snapshots from", "rea
 class BusyError(StorageError):
     """Another process has a lease that conflicts."""
 
+    def __init__(self, message: str, lease: str, modified_unix_s: float, *, is_here: bool):
+        super().__init__(message)
+        self.lease, self.modified_unix_s, self.is_here = lease, modified_unix_s, is_here
+
 
 class BackupLease:
     """A lease that a thread renews."""
 
     def __init__(self, store: BackupStore, purpose: Purpose):
-        """Raises BusyError, which names the holder, if the backup is not free."""
+        """Raises BusyError, which names the holder, if the backup is not free.
+
+        A process on another host may be dead, as after the loss of a Kubernetes node. This waits
+        until its lease has been renewed, and then raises, or until it has expired.
+        """
         self._store, self._purpose = store, purpose
         self._name = f"{LEASES}/{uuid.uuid4().hex}.json"
         self._info = process_state.describe("running") | {"purpose": purpose}
         self._over = threading.Event()
-        self._renew()
-        try:
-            self.check()
-        except BaseException:
-            self._forget()
-            raise
+        self._acquire()
         self._thread = threading.Thread(target=self._renew_regularly, daemon=True, name="lease")
         self._thread.start()
+
+    def _acquire(self) -> None:
+        seen: dict[str, float] = {}
+        while True:
+            self._renew()
+            try:
+                self.check()
+                return
+            except BusyError as busy:
+                self._forget()
+                is_alive = seen.get(busy.lease, busy.modified_unix_s) != busy.modified_unix_s
+                if busy.is_here or is_alive:
+                    raise
+                if busy.lease not in seen:
+                    logger.warning("%s; waiting to see whether it is alive", busy)
+                seen[busy.lease] = busy.modified_unix_s
+            except BaseException:
+                self._forget()
+                raise
+            _pause()
 
     def check(self) -> None:
         """Raises StorageError if the lease is lost, and BusyError if there is a conflicting one.
@@ -74,7 +102,10 @@ class BackupLease:
             raise BusyError(
                 f"process {info.get('pid')} of the host {str(info.get('host'))[:80]} "
                 f"{_WORDS[str(info['purpose'])]} {self._store.place}: wait until it has ended; if "
-                f"that host is down, try again in {EXPIRES_S / 60:.0f} minutes"
+                f"that host is down, try again in {EXPIRES_S / 60:.0f} minutes",
+                name,
+                stored.modified_unix_s,
+                is_here=process_state.was_here(info),
             )
 
     def end(self) -> None:
@@ -103,6 +134,10 @@ class BackupLease:
         except (FileNotFoundError, ValueError):
             return {}
         return info if isinstance(info, dict) else {}
+
+
+def _pause() -> None:
+    time.sleep(POLL_S)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from rlcar.storage.saves import DELETED, REPLACED, SAVING, Save, is_save_name, n
 from rlcar.system.durable import WRITING
 
 _UNFINISHED = (SAVING, DELETED, WRITING, ".claim-", ".clock-", ".restoring-", ".probe-")
+_NO_DATA = (*_UNFINISHED, "lost+found")  # the latter is in the root of each ext4 volume
 _SAVES_FIRST = ("best", "checkpoints")
 _ATTEMPTS = 3
 _POLL_S = 0.2
@@ -90,11 +91,11 @@ class Capture:
         # Once more, as a new best policy may have been saved while the checkpoints were read.
         order = [one for one in (*_SAVES_FIRST, _SAVES_FIRST[0]) if one in inner]
         for child in [*order, *sorted(inner - set(order))]:
-            if not child.startswith(_UNFINISHED) and not is_save_name(child.removeprefix(REPLACED)):
+            if not child.startswith(_NO_DATA) and not is_save_name(child.removeprefix(REPLACED)):
                 self._folder(folder / child, f"{name}/{child}")
         pending: _Pending = {}
         for entry in entries:
-            if entry.name in inner or entry.name.startswith(_UNFINISHED):
+            if entry.name in inner or entry.name.startswith(_NO_DATA):
                 continue
             path = f"{name}/{entry.name}"
             if _is_text(entry.name) and entry.is_file(follow_symlinks=False):
@@ -188,13 +189,13 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Yields the regular files below a folder without unfinished ones, and their state."""
     for place, folders, files in os.walk(folder):
-        folders[:] = [one for one in folders if not one.startswith(_UNFINISHED)]
+        folders[:] = [one for one in folders if not one.startswith(_NO_DATA)]
         for file in files:
             try:
                 status = Path(place, file).lstat()
             except OSError:
                 continue
-            if stat.S_ISREG(status.st_mode) and not file.startswith(_UNFINISHED):
+            if stat.S_ISREG(status.st_mode) and not file.startswith(_NO_DATA):
                 yield Path(place, file), status
 
 

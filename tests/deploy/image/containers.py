@@ -84,6 +84,11 @@ def build(tag: str, checkout: Path = ROOT) -> float:
     return float(next(filter(None, figures)))
 
 
+def execute(name: str, *command: str) -> str:
+    """Runs a command in a container; returns its stdout, whatever its exit code."""
+    return _call([_engine(), "exec", name, *command]).stdout
+
+
 class Volumes:
     """Folders of this machine for runs, models and data, which group 0 may write."""
 

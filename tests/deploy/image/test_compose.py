@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 
 PROJECT = "rlcar-compose-test"
 UV = ROOT / ".venv" / "tools" / "bin" / "uv"
+OURS = ("trainer", "monitor", "page", "server")
 TRAINING_S = 900  # on a busy machine
 # A machine may forbid the engine to raise limits; these are low enough.
 LIMITS = {"nofile": {"soft": 16384, "hard": 16384}, "nproc": {"soft": 4096, "hard": 4096}}
@@ -43,7 +44,7 @@ class Project:
         for inside, outside in self.ports.items():
             text = text.replace(f"127.0.0.1:{inside}:{inside}", f"127.0.0.1:{outside}:{inside}")
         (folder / "compose.yaml").write_text(text)
-        services = {name: {"ulimits": LIMITS} for name in ("trainer", "page", "server")}
+        services = {name: {"ulimits": LIMITS} for name in OURS}
         (folder / "limits.yaml").write_text(yaml.safe_dump({"services": services}))
         files = ["--file", str(folder / "compose.yaml"), "--file", str(folder / "limits.yaml")]
         self._command = [*_compose(), "--project-name", PROJECT, *files]
@@ -70,9 +71,19 @@ def project(image: str, tmp_path: Path) -> Iterator[Project]:
         compose("down", "--volumes")
 
 
-def _state(service: str) -> dict:
+def _name(service: str) -> str:
     separator = "_" if containers.engine() == "podman" else "-"
-    return containers.inspect(f"{PROJECT}{separator}{service}{separator}1")
+    return f"{PROJECT}{separator}{service}{separator}1"
+
+
+def _state(service: str) -> dict:
+    return containers.inspect(_name(service))
+
+
+def _metrics(service: str, port: int) -> str:
+    """Returns what Prometheus, which is on the same network, reads there."""
+    command = ["wget", "-q", "-T", "5", "-O", "-", f"http://{service}:{port}/metrics"]
+    return containers.execute(_name("page"), *command)
 
 
 def _answers(port: int, path: str) -> bool:
@@ -84,7 +95,7 @@ def _answers(port: int, path: str) -> bool:
 
 
 def test_it_trains_shows_the_run_and_serves_the_result(project):
-    project("up", "--detach", "--no-build", "trainer", "page")
+    project("up", "--detach", "--no-build", "trainer", "monitor", "page")
     trainer = _state("trainer")
     limits = trainer["HostConfig"]
     assert limits["ReadonlyRootfs"] is True
@@ -94,6 +105,8 @@ def test_it_trains_shows_the_run_and_serves_the_result(project):
     assert "no-new-privileges" in str(limits["SecurityOpt"])
     assert set(trainer["NetworkSettings"]["Networks"]) == {f"{PROJECT}_inside"}
     wait_until(lambda: _answers(project.ports[8001], "/health"), TRAINING_S)
+    wait_until(lambda: "rlcar_" in _metrics("trainer", 9464), TRAINING_S)
+    wait_until(lambda: 'run="main"' in _metrics("monitor", 9465), TRAINING_S)
     wait_until(lambda: _state("trainer")["State"]["Status"] == "exited", TRAINING_S)
     assert _state("trainer")["State"]["ExitCode"] == 0
     project("up", "--detach", "--no-build", "server")

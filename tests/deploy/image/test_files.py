@@ -127,7 +127,6 @@ def test_our_services_run_the_built_image_with_known_options(name):
     command.commands[verb].make_context(verb, arguments, parent=None)
 
 
-@pytest.mark.skipif(not (ROOT / "deploy/monitoring").exists(), reason="no monitoring here yet")
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - OURS.keys()))
 def test_files_that_monitoring_mounts_are_there(name):
     sources = [volume.split(":")[0] for volume in SERVICES[name]["volumes"]]

@@ -12,7 +12,6 @@ from tests.support.kubernetes.kubectl import (
     K8S,
     Namespace,
     own_namespace,
-    removing_cluster_objects,
     render,
 )
 
@@ -41,6 +40,6 @@ def platform(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with own_namespace() as space:
         folder: Path = tmp_path_factory.mktemp("platform")
         objects = render(K8S / "base" / "platform", space.name, folder)
-        with removing_cluster_objects(objects):
-            space.apply(objects)
-            yield space
+        space.remember(objects)
+        space.apply(objects)
+        yield space

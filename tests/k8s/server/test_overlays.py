@@ -1,5 +1,6 @@
 """A real API server and the KubeRay operator accept every overlay, and its workloads start."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ import pytest
 from tests.support.kubernetes.kubectl import (
     K8S,
     Namespace,
-    removing_cluster_objects,
     render,
     serves,
 )
@@ -27,19 +27,19 @@ def test_the_server_accepts_an_overlay_and_its_workloads_start(
 ) -> None:
     objects = render(overlay, space.name, tmp_path / "rendered")
     _skip_without_kinds(objects)
-    with removing_cluster_objects(objects):
-        space.apply([found for found in objects if found["kind"] == "Namespace"])
-        space.apply(objects, "--dry-run=server")
-        space.apply(objects)
-        for found in objects:
-            _check_start(space, found)
-        # A job that was suspended for Kueue has been resumed.
-        objects = [found for found in objects if not found.get("spec", {}).get("suspend")]
-        before = _generations(space, objects)
-        # Neither the operator nor another controller owns or has changed a field of the overlay.
-        space.apply(objects)
-        assert _generations(space, objects) == before
-        assert space.warnings() == []
+    space.remember(objects)
+    space.apply([found for found in objects if found["kind"] == "Namespace"])
+    space.apply(objects, "--dry-run=server")
+    space.apply(objects)
+    for found in objects:
+        _check_start(space, found)
+    # A job that was suspended for Kueue has been resumed.
+    objects = [found for found in objects if not found.get("spec", {}).get("suspend")]
+    before = space.wait("rest", lambda: _generations_at_rest(space, objects))
+    # Neither the operator nor another controller owns or has changed a field of the overlay.
+    space.apply(objects)
+    assert _generations(space, objects) == before
+    assert space.warnings() == []
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_overlays_can_follow_each_other(
     for name in (first, second):
         objects = render(K8S / "overlays" / name, space.name, tmp_path / name)
         _skip_without_kinds(objects)
-        with removing_cluster_objects(objects):
-            space.apply(objects)
+        space.remember(objects)
+        space.apply(objects)
 
 
 def _check_start(space: Namespace, found: Json) -> None:
@@ -166,6 +166,13 @@ def _skip_without_kinds(objects: list[Json]) -> None:
     for version, kind in sorted({(found["apiVersion"], found["kind"]) for found in objects}):
         if not serves(version, kind):
             pytest.skip(f"the cluster does not know {kind} of {version}")
+
+
+def _generations_at_rest(space: Namespace, objects: list[Json]) -> dict[str, int | None] | None:
+    """Returns the generations, or None while controllers still complete the objects."""
+    before = _generations(space, objects)
+    time.sleep(2.0)
+    return before if _generations(space, objects) == before else None
 
 
 def _generations(space: Namespace, objects: list[Json]) -> dict[str, int | None]:

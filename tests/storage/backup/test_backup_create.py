@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rlcar.errors import StorageError, UserError
 from rlcar.runs.run import Run
 from rlcar.storage import checkpoint
 from rlcar.storage.backup import create as create_module
+from rlcar.storage.backup import lease as lease_module
 from rlcar.storage.backup import upload
 from rlcar.storage.backup.create import create_snapshot, plan_snapshot
 from rlcar.storage.backup.lease import BusyError, leased
@@ -107,12 +109,15 @@ def test_unfinished_files_are_left_out(site, tmp_path):
     run = site.root / "runs" / "first"
     for name in (".writing-1", ".clock-7", ".claim-000000001"):
         (run / name).write_text("x")
+    (site.root / "runs" / "lost+found").mkdir()
     (run / "checkpoints" / ".saving-step-000000300").mkdir()
     (run / "checkpoints" / ".saving-step-000000300" / "state.safetensors").write_text("half")
     (run / "checkpoints" / "step-000000400").mkdir()
     (run / "checkpoints" / "step-000000400" / "meta.json").write_text("without DONE")
     created = site.back_up(tmp_path / "backup")
-    assert not [path for path in paths(created) if "/." in path or "step-000000400" in path]
+    assert not [
+        path for path in paths(created) if "/." in path or "000400" in path or "lost" in path
+    ]
     assert not created.warnings
 
 
@@ -339,6 +344,36 @@ def test_a_lease_of_a_process_that_is_gone_is_removed(site, target):
     store.write("leases/old.json", [gone.encode()])
     site.back_up(target)
     assert store.list("leases") == {}
+
+
+def lease_elsewhere(store):
+    info = {"purpose": "backup", "pid": 1, "host": "elsewhere"}
+    store.write("leases/elsewhere.json", [json.dumps(info).encode()])
+
+
+def test_a_lease_of_another_host_that_has_died_expires(site, target, monkeypatch):
+    site.back_up(target)
+    monkeypatch.setattr(lease_module, "POLL_S", 0.2)
+    monkeypatch.setattr(lease_module, "EXPIRES_S", 2.0)
+    store = open_store(target)
+    lease_elsewhere(store)
+    assert site.back_up(target).snapshot.sequence == 2
+    assert store.list("leases") == {}
+
+
+def test_a_lease_of_another_host_that_is_renewed_is_one_sentence(site, target, monkeypatch):
+    site.back_up(target)
+    store = open_store(target)
+    lease_elsewhere(store)
+
+    def renew_meanwhile():
+        time.sleep(1.1)  # moto's times have whole seconds
+        lease_elsewhere(store)
+
+    monkeypatch.setattr(lease_module, "_pause", renew_meanwhile)
+    with pytest.raises(BusyError, match="process 1 of the host elsewhere makes a backup in"):
+        site.back_up(target)
+    assert list(store.list("leases")) == ["elsewhere.json"]
 
 
 def test_a_lost_lease_makes_no_snapshot(site, target, monkeypatch):

@@ -24,6 +24,7 @@ class Namespace:
 
     def __init__(self, name: str):
         self.name = name
+        self._cluster_objects: list[str] = []  # that were not there before
 
     def kubectl(
         self, *arguments: str, text: str | None = None, check: bool = True
@@ -55,6 +56,27 @@ class Namespace:
         words = ["--selector", labels] if labels else []
         found = json.loads(self.kubectl("get", kind, "--output", "json", *words).stdout)
         return list(found["items"])
+
+    def remember(self, objects: Sequence[Json]) -> None:
+        """Has `close` delete those of the cluster-wide objects that are not there yet."""
+        for found in objects:
+            if "namespace" in found["metadata"] or found["kind"] == "Namespace":
+                continue
+            group = found["apiVersion"].rpartition("/")[0]
+            kind = f"{found['kind'].lower()}{'.' if group else ''}{group}"
+            name = f"{kind}/{found['metadata']['name']}"
+            if self.kubectl("get", name, check=False).returncode:
+                self._cluster_objects.append(name)
+
+    def close(self) -> None:
+        """Deletes the namespace, and the cluster-wide objects that its tests have created."""
+        # Before the namespace: in one that is being deleted, KubeRay cannot create the Job that
+        # cleans Redis up, the Job controller cannot replace a failed pod, and both wait for that.
+        for kind in ("rayjobs", "rayservices", "rayclusters", "jobs"):
+            self.kubectl("delete", kind, "--all", "--timeout", "120s", check=False)
+        self.kubectl("delete", "namespace", self.name, "--wait=false")
+        for name in self._cluster_objects:
+            self.kubectl("delete", name, "--ignore-not-found", "--wait=false")
 
     def apply(self, objects: Sequence[Json], *options: str) -> str:
         """Applies objects server-side; a warning of the API server is an error."""
@@ -162,29 +184,4 @@ def own_namespace() -> Iterator[Namespace]:
     try:
         yield space
     finally:
-        # Before the namespace: in one that is being deleted, KubeRay cannot create the Job that
-        # cleans Redis up, the Job controller cannot replace a failed pod, and both wait for that.
-        for kind in ("rayjobs", "rayservices", "rayclusters", "jobs"):
-            words = ("delete", kind, "--all", "--timeout", "120s")
-            space.kubectl(*words, check=False)
-        space.kubectl("delete", "namespace", space.name, "--wait=false")
-
-
-@contextlib.contextmanager
-def removing_cluster_objects(objects: Sequence[Json]) -> Iterator[None]:
-    """Deletes those of the cluster-wide objects that were not there before."""
-    new = []
-    for found in objects:
-        if "namespace" in found["metadata"] or found["kind"] == "Namespace":
-            continue
-        group = found["apiVersion"].rpartition("/")[0]
-        name = f"{found['kind'].lower()}{'.' if group else ''}{group}/{found['metadata']['name']}"
-        done = subprocess.run(["kubectl", "get", name], capture_output=True, timeout=60)
-        if done.returncode:
-            new.append(name)
-    try:
-        yield
-    finally:
-        for name in new:
-            words = ["kubectl", "delete", name, "--ignore-not-found", "--wait=false"]
-            subprocess.run(words, capture_output=True, timeout=60, check=True)
+        space.close()

@@ -153,6 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
             major, minor = self.server.version[1:].split(".")[:2]
             self._answer(200, {"gitVersion": self.server.version, "major": major, "minor": minor})
             return
+        if parts.path == "/apis/ray.io/v1" and "ray.io" not in self.server.missing_groups:
+            names = ("rayclusters", "raycronjobs", "rayjobs", "rayjobs/status", "rayservices")
+            self._answer(200, {"resources": [{"name": name} for name in names]})
+            return
         target = self._target(unquote(parts.path))
         if target is None:
             self._send(404, b"404 page not found\n", {"Content-Type": "text/plain"})
@@ -165,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _authenticate(self) -> str:
         header = self.headers.get("Authorization", "")
         if header:
-            user = self.server.tokens.get(header.removeprefix("Bearer "))
+            user = self.server.tokens.get(header.partition(" ")[2])
             if user is None:
                 raise ApiError(401, "Unauthorized", "Unauthorized")
             return user

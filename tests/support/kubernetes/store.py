@@ -132,7 +132,9 @@ class Store:
                     causes=causes,
                 )
             merged = _merged(present, body)
-            _own(merged, manager, "Apply", wanted)
+            # Equal values are owned together.
+            changed = {path for path in wanted if wanted[path] != there.get(path)}
+            _own(merged, manager, "Apply", wanted, changed)
             return self._write(key, merged, "MODIFIED")
 
     def delete(self, key: Key) -> Json:
@@ -222,11 +224,14 @@ def _spec_of(body: Json) -> Json:
     return found | ({"metadata": owned} if owned else {})
 
 
-def _own(found: Json, manager: str, operation: str, paths: Json) -> None:
-    """Records that a manager has set fields; nobody else owns them any more."""
+def _own(
+    found: Json, manager: str, operation: str, paths: Json, changed: set[str] | None = None
+) -> None:
+    """Records that a manager has set fields; nobody else owns those any more that it changed."""
+    changed = set(paths) if changed is None else changed
     entries = [dict(entry) for entry in found["metadata"].get("managedFields", [])]
     for entry in entries:
-        entry["paths"] = [path for path in entry["paths"] if path not in paths]
+        entry["paths"] = [path for path in entry["paths"] if path not in changed]
     mine = next(
         (e for e in entries if (e["manager"], e["operation"]) == (manager, operation)), None
     )
