@@ -94,7 +94,7 @@ def measure(root: Path, size_mb: int, rounds: int) -> None:
     reference_s = median_s["cp"] + median_s["sha256sum"]
     figure("bytes", size_bytes)
     for name, value_s in median_s.items():
-        figure(f"{name}_s", value_s)
+        figure(f"speed_{name}_s", value_s)
     figure("mb_per_s", size_bytes / 1e6 / median_s["first"])
     figure("backup_relative_to_cp_and_sha256sum", median_s["first"] / reference_s)
     figure("restore_relative_to_cp_and_sha256sum", median_s["restore"] / reference_s)
