@@ -1,9 +1,9 @@
 """What does the operational half consist of, and how long do its steps take?
 
-    python benchmarks/operation.py [--part manifests --part monitoring ...] [--base IMAGE]
+    python benchmarks/operation.py [--part manifests --part alerts ...] [--base IMAGE]
 
-Parts: `manifests` counts the Kubernetes objects and overlays, `alerts` the alert rules and their unit
-tests, `dashboards` sends every query of the dashboards to a Prometheus that has scraped real
+Parts: `manifests` counts the Kubernetes objects and overlays, `alerts` the alert rules and their
+unit tests, `dashboards` sends every query of the dashboards to a Prometheus that has scraped real
 processes, `backup` loses and restores an installation, and `image` builds the container image
 without a cache. A part needs its programs: kubectl; prometheus and prometheus-alertmanager; podman,
 docker or buildah, and a base image. Without `--part` all of them run, in about ten minutes.
