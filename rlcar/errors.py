@@ -38,5 +38,9 @@ class RegistryError(UserError):
     """A model version does not exist, is damaged, or cannot be written."""
 
 
+class MissingAliasError(RegistryError):
+    """The registry can be read, and has no alias of that name."""
+
+
 class RegistryUnavailableError(RegistryError):
     """The folder or object store of a registry cannot be reached or does not answer in time."""

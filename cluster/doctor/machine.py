@@ -98,7 +98,7 @@ def _packages() -> Iterator[Finding]:
     found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
     if missing or wrong:
         listed = "; ".join([f"missing: {', '.join(missing)}"] * bool(missing) + wrong)
-        without_ray = missing and not wrong and {"ray", "optuna", "plotly"}.issuperset(missing)
+        without_ray = missing and not wrong and {*_OF_CLUSTER}.issuperset(missing)
         state: Literal["warning", "problem"] = "warning" if without_ray else "problem"
         where = f"{sys.executable} -m pip install 'rlcar[cluster]=={rlcar.__version__}'"
         yield Finding("packages", state, f"{found}; {listed}", where)
@@ -106,10 +106,11 @@ def _packages() -> Iterator[Finding]:
         yield Finding("packages", "ok", found)
 
 
+_OF_CLUSTER = ("ray", "kubernetes", "optuna", "plotly")
 _IMPORTED = (
-    *("chex", "dm-haiku", "gymnasium", "jax", "matplotlib", "numpy", "optax", "pillow", "pyarrow"),
-    *("pydantic", "pygame-ce", "pyyaml", "rich", "safetensors", "scipy", "tensorboardx", "typer"),
-    *("ray", "optuna", "plotly", "zstandard"),
+    *("chex", "dm-haiku", "gymnasium", "jax", "matplotlib", "numpy", "optax", "pillow"),
+    *("prometheus-client", "pyarrow", "pydantic", "pygame-ce", "pyyaml", "rich", "safetensors"),
+    *("scipy", "tensorboardx", "typer", "zstandard", *_OF_CLUSTER),
 )
 
 

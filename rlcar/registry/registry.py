@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcar.errors import RegistryError, RegistryUnavailableError
+from rlcar.errors import MissingAliasError, RegistryError, RegistryUnavailableError
 from rlcar.registry.aliases import ROLLED_BACK, Aliases, AliasRecord
 from rlcar.registry.architecture import check_arrays
 from rlcar.registry.backup import Copied, copy_registry
@@ -105,7 +105,7 @@ class Registry:
             return numbers[0]
         target = self._aliases.target(text)
         if target is None:
-            raise RegistryError(f"there is no alias {text!r} in {self.place}{self._hint()}")
+            raise MissingAliasError(f"there is no alias {text!r} in {self.place}{self._hint()}")
         return target
 
     def aliases(self) -> dict[str, int]:

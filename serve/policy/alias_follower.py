@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlcar.errors import UserError
+from rlcar.errors import MissingAliasError, UserError
 from rlcar.registry import Registry
 from serve.api.schema import ObservationRange, make_range
 from serve.observing.metrics import ServerMetrics
@@ -67,6 +67,8 @@ class AliasFollower:
         self._retry_after_s: dict[int, float] = {}  # by version that failed
         self._refusals: dict[int, str] = {}  # the logged reason, by version that failed
         self._failures = 0  # reads of the registry that failed in a row
+        self._has_seen_alias = False
+        self._has_warned = False  # of an alias that has never been there
         self._refresh: asyncio.Task[None] | None = None
         self._checked_s = -1.0
         self._lock = asyncio.Lock()
@@ -124,10 +126,20 @@ class AliasFollower:
     def _resolve_alias(self) -> int | None:
         try:
             number = self.registry.resolve(self._alias)
+        except MissingAliasError as error:
+            if self._has_seen_alias:  # its folder has gone, for example with a volume
+                self._note_failure(error)
+                return None
+            self._note_success()
+            if not self._has_warned:
+                self._has_warned = True
+                _LOGGER.warning("%s; %s until the alias is set", error, self._acting())
+            return None
         except UserError as error:
             self._note_failure(error)
             return None
         self._note_success()
+        self._has_seen_alias = True
         return number
 
     def _candidates(self) -> list[int]:
@@ -142,6 +154,7 @@ class AliasFollower:
         problems: list[UserError] = []
         try:
             numbers += [move.version for move in reversed(self.registry.history(self._alias))]
+            self._has_seen_alias = self._has_seen_alias or bool(numbers)
         except UserError as error:
             problems.append(error)
         try:
@@ -160,8 +173,10 @@ class AliasFollower:
         self._metrics.registry_errors += 1
         self._metrics.is_registry_readable = False
         if self._failures == 1:
-            acting = "cars brake" if self.current is None else f"version {self.current.number} acts"
-            _LOGGER.error("the registry cannot be read, %s meanwhile: %s", acting, error)
+            _LOGGER.error("the registry cannot be read, %s meanwhile: %s", self._acting(), error)
+
+    def _acting(self) -> str:
+        return "cars brake" if self.current is None else f"version {self.current.number} acts"
 
     def _note_success(self) -> None:
         if self._failures:

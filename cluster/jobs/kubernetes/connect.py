@@ -12,6 +12,7 @@ from cluster.jobs.kubernetes.kubeconfig import HINT, read_kubeconfig
 from cluster.jobs.kubernetes.names import check_namespace
 from cluster.jobs.kubernetes.refusals import Where
 from rlcar.errors import UserError
+from rlcar.system.user_folders import expanded, home_folder
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
@@ -77,13 +78,18 @@ def _load(configuration: "Configuration", target: Target) -> tuple[Where, str | 
 
 def _files(named: str | None) -> list[str]:
     """Returns the files that exist; several are merged, as kubectl does."""
-    text = named or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    words = [named] if named else text.split(os.pathsep)
-    return [
-        path
-        for word in words
-        if word and (path := os.path.expanduser(word)) and os.path.isfile(path)
-    ]
+    if named:
+        words = [named]
+    elif variable := os.environ.get("KUBECONFIG"):
+        words = variable.split(os.pathsep)
+    else:
+        words = [str(path)] if (path := _default_file()) else []
+    return [str(path) for word in words if word and (path := expanded(word)).is_file()]
+
+
+def _default_file() -> Path | None:
+    home = home_folder()
+    return None if home is None else home / ".kube" / "config"
 
 
 def _no_kubeconfig(named: str | None) -> str:
@@ -91,8 +97,9 @@ def _no_kubeconfig(named: str | None) -> str:
         return f"--kubeconfig {named}: there is no such file"
     if variable := os.environ.get("KUBECONFIG"):
         return f"KUBECONFIG={variable} names no file that exists: correct it, or use --kubeconfig"
-    path = Path.home() / ".kube" / "config"
-    return f"there is no kubeconfig: {path} does not exist; set KUBECONFIG, or use --kubeconfig"
+    path = _default_file()
+    missing = f"{path} does not exist" if path else "this user has no home folder"
+    return f"there is no kubeconfig: {missing}; set KUBECONFIG, or use --kubeconfig"
 
 
 def _is_inside() -> bool:

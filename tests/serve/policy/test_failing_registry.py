@@ -63,6 +63,19 @@ def test_an_alias_that_cannot_be_listed_is_followed_again_later(tmp_path):
         assert _metric(web, "rlcar_registry_readable") == 1
 
 
+def test_an_alias_that_has_never_been_set_is_no_failure_of_the_registry(tmp_path, caplog):
+    folder = tmp_path / "models"
+    publish(folder, alias=None)
+    with serving(folder, poll_s=0.05) as server, httpx.Client() as web:
+        web.base_url = f"http://127.0.0.1:{server.port}"
+        wait_until(lambda: "there is no alias 'champion'" in caplog.text)
+        assert "version 1 acts until the alias is set" in caplog.text
+        assert _metric(web, "rlcar_registry_readable") == 1
+        assert _metric(web, "rlcar_registry_errors_total") == 0
+        publish(folder, seed=1)
+        wait_until(lambda: _act(web)["model_version"] == 2)
+
+
 def test_a_registry_that_hangs_costs_no_answer_and_is_followed_again(monkeypatch, caplog):
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
