@@ -21,6 +21,7 @@ from rlcar.cli import (
     models,
     monitor,
     profile,
+    restore,
     serving,
     tokens,
     train,
@@ -53,7 +54,7 @@ for verb in (
     monitor.monitor,
     chaos.chaos,
     campaign.campaign,
-    backup.restore,
+    restore.restore,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")

@@ -113,20 +113,7 @@ def monitor(
             raise UserError("--json looks once: leave out --watch")
         typer.echo(json.dumps(_plain(look()), indent=2))
         return
-    console = make_console()
-    if not watch:
-        console.print(picture(look()))
-        return
-    try:
-        while not console.is_terminal:  # only a terminal can show the same place again
-            console.print(picture(look()))
-            time.sleep(every)
-        with Live(picture(look()), console=console, auto_refresh=False) as live:
-            while True:
-                time.sleep(every)
-                live.update(picture(look()), refresh=True)
-    except KeyboardInterrupt:
-        return
+    _show(look, every if watch else None)
 
 
 class Snapshot(NamedTuple):
@@ -140,6 +127,24 @@ class Snapshot(NamedTuple):
 
 
 _Look = Callable[[], Snapshot]
+
+
+def _show(look: _Look, every_s: float | None) -> None:
+    """Prints the picture once, or again and again until Ctrl-C."""
+    console = make_console()
+    if every_s is None:
+        console.print(picture(look()))
+        return
+    try:
+        while not console.is_terminal:  # only a terminal can show the same place again
+            console.print(picture(look()))
+            time.sleep(every_s)
+        with Live(picture(look()), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(every_s)
+                live.update(picture(look()), refresh=True)
+    except KeyboardInterrupt:
+        return
 
 
 def _local(run: Path | None, runs: Path, patience: dict[str, float]) -> _Look:
