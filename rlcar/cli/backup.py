@@ -59,7 +59,10 @@ def create(
     sweeps: Sweeps = SWEEPS,
     tokens: Tokens = TOKENS,
     with_tokens: Annotated[
-        bool, typer.Option("--with-tokens", help="Includes the file of access tokens, a secret.")
+        bool,
+        typer.Option(
+            "--with-tokens", help="Includes the file of access tokens, which is a secret."
+        ),
     ] = False,
     checksum: Annotated[
         bool,
@@ -69,10 +72,13 @@ def create(
     ] = False,
     allow_missing: Annotated[
         bool,
-        typer.Option("--allow-missing", help="Accepts that a folder of the last backup is gone."),
+        typer.Option(
+            "--allow-missing", help="Continues if a folder of the last backup is missing or empty."
+        ),
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Then reads the new snapshot again and checks it.")
+        bool,
+        typer.Option("--verify", help="Reads the new snapshot again afterwards and checks it."),
     ] = False,
     dry_run: DryRun = False,
     state_file: StateFile = None,
@@ -210,11 +216,11 @@ def prune(
     ] = 90.0,
     monthly: Annotated[
         int,
-        number(0, 1200, "--monthly", help="Number of months of which the newest copy is kept."),
+        number(0, 1200, "--monthly", help="Number of months whose newest snapshot is kept."),
     ] = 12,
     dry_run: DryRun = False,
 ) -> None:
-    """Removes old snapshots and what only they needed; the newest snapshot always stays."""
+    """Removes old snapshots and data that only they needed; the newest snapshot is kept."""
     from rlcar.storage.backup.prune import Rules
     from rlcar.storage.backup.prune import prune as prune_store
     from rlcar.storage.backup.store import open_store
@@ -239,7 +245,7 @@ def retain(
         float,
         number(
             *(0, 36_500, "--checkpoint-days"),
-            help="Days after which a run that nobody trains loses its checkpoints.",
+            help="Days without training after which a run loses its checkpoints.",
         ),
     ] = 30.0,
     model_days: Annotated[
@@ -250,7 +256,7 @@ def retain(
     registry: Where = MODELS,
     dry_run: DryRun = False,
 ) -> None:
-    """Deletes old checkpoints and old models of this installation, but none that an alias needs."""
+    """Deletes old checkpoints and models of this installation, except those that an alias needs."""
     from rlcar.registry import Registry
     from rlcar.runs.retention import expire_checkpoints
 

@@ -39,7 +39,7 @@ def doctor(
     context: k8s.Context = None,
     kubeconfig: k8s.Kubeconfig = None,
 ) -> None:
-    """Checks versions, token, ports, storage, GPU, shared memory and clock; says how to fix them.
+    """Checks versions, token, ports, storage, GPU, shared memory and clock, and names remedies.
 
     Exits with code 1 on a problem.
     """

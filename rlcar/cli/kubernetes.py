@@ -46,7 +46,7 @@ ReconnectS = Annotated[
         0,
         604_800,
         "--reconnect-s",
-        help="With --kubernetes: seconds for which following continues without a connection.",
+        help="With --kubernetes: seconds to keep trying after the connection to the log is lost.",
     ),
 ]
 JobName = Annotated[
@@ -101,7 +101,7 @@ Apply = Annotated[
     bool,
     typer.Option(
         "--apply",
-        help="With --kubernetes: changes the job --name if it exists, by server-side apply.",
+        help="With --kubernetes: creates or changes the job --name by server-side apply.",
     ),
 ]
 ForceConflicts = Annotated[
@@ -114,7 +114,7 @@ SkipChecks = Annotated[
     bool,
     typer.Option(
         "--skip-checks",
-        help="With --kubernetes: submits even if volumes, GPUs or the queue seem to be missing.",
+        help="With --kubernetes: submits without checking volumes, GPUs and the queue first.",
     ),
 ]
 Everywhere = Annotated[

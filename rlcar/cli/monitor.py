@@ -49,10 +49,10 @@ def monitor(
         ),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Repeats the picture until Ctrl-C.")
+        bool, typer.Option("--watch", help="Repeats the display until Ctrl-C.")
     ] = False,
     every: Annotated[
-        float, number(0.2, 86_400, help="Seconds between two pictures of --watch.")
+        float, number(0.2, 86_400, help="Seconds between two displays of --watch.")
     ] = 2.0,
     as_json: AsJson = False,
     frozen_after_s: Annotated[
@@ -69,20 +69,22 @@ def monitor(
         typer.Option(
             envvar="RLCAR_PROMETHEUS",
             help="Prometheus server whose pending and firing alerts are shown too, e.g. "
-            "http://localhost:9090. RLCAR_PROMETHEUS_TOKEN holds its token, if it asks for one.",
+            "http://localhost:9090. RLCAR_PROMETHEUS_TOKEN holds its token, if it requires one.",
         ),
     ] = None,
     prometheus_token_file: Annotated[
         Path | None,
-        typer.Option(help="File with the token for --prometheus, in place of the variable."),
+        typer.Option(
+            help="File with the token for --prometheus, instead of RLCAR_PROMETHEUS_TOKEN."
+        ),
     ] = None,
     metrics_port: Annotated[
         int | None,
         number(
             0,
             65_535,
-            help="Exports the states of all runs to Prometheus at this port until Ctrl-C, in place "
-            "of a picture; 0 takes a free one.",
+            help="Exports the states of all runs to Prometheus at this port until Ctrl-C, and "
+            "shows nothing; 0 takes a free port.",
         ),
     ] = None,
     backup_state: Annotated[

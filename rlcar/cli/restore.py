@@ -35,11 +35,12 @@ def restore(
         ),
     ] = None,
     run: Annotated[
-        list[str] | None, typer.Option(help="Name of a run to restore alone; repeatable.")
+        list[str] | None,
+        typer.Option(help="Name of a run to restore, and nothing else; repeatable."),
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder to restore into, as its runs/, models/ and so on."),
+        typer.Option(help="Folder that receives the restored runs/, models/ and so on."),
     ] = None,
     runs: RunsFolder = RUNS,
     registry: Where = MODELS,

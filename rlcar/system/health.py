@@ -83,7 +83,7 @@ def _verb_index(words: Sequence[str]) -> int | None:
 def health_of(program: Program | None) -> Health:
     """Returns the health of a program."""
     if program is None:
-        return Health(True, "no rlcar runs here: nothing to check")
+        return Health(True, "no command of rlcar runs here: nothing to check")
     if program.verb in _ROUTES and _port_and_path(program)[0]:
         return _health_of_server(program)
     if program.verb == "train":

@@ -119,7 +119,7 @@ class Follower:
             return
         if time.monotonic() - began_s > self._operator_s:
             raise UserError(
-                f"KubeRay does not take notice of {self._name} after {self._operator_s:.0f} s: its "
+                f"KubeRay has not processed {self._name} after {self._operator_s:.0f} s: its "
                 "operator does not run, watches other namespaces, or is older than 1.7; see "
                 "rlcar doctor --kubernetes"
             )

@@ -150,7 +150,7 @@ def _check_scalable(api: Api, job: Json) -> None:
     queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
     if queue:
         raise UserError(
-            f"Kueue has reserved room in queue {queue} for a fixed number of pods of {name}: stop "
+            f"Kueue has reserved quota in queue {queue} for a fixed number of pods of {name}: stop "
             "the job, and submit it again with --workers; it continues from its checkpoint"
         )
     if job["spec"]["rayClusterSpec"].get("enableInTreeAutoscaling"):

@@ -137,7 +137,7 @@ def _present(store: BackupStore, sources: Mapping[str, Path]) -> dict[str, Path]
             target = store.folder.resolve()
             if target == folder or folder in target.parents or target in folder.parents:
                 raise UserError(
-                    f"the backup {store.place} and {sources[part]}, which it shall hold, lie in "
+                    f"the backup {store.place} and the folder {sources[part]} must not contain "
                     "each other: choose a target elsewhere, best on another disk"
                 )
         try:
@@ -176,8 +176,8 @@ def _compare_with(
         return
     if parent.time > now:
         warnings.append(
-            f"the newest snapshot {parent.name} is of the future ({parent.started}): check the "
-            "clock of this host; the order of the snapshots is kept"
+            f"the newest snapshot {parent.name} is dated in the future ({parent.started}): check "
+            "the clock of this host; the order of the snapshots is kept"
         )
     missing = [part for part in parent.parts if part not in present and part != "tokens"]
     if missing and not may_lack_parts:

@@ -153,7 +153,9 @@ def _items(store: BackupStore, snapshot: Snapshot, selection: Selection) -> list
             is_file = part == "tokens"
             found.append(Item(part, name, folder if is_file else folder / name))
     if not found:
-        raise UserError(f"snapshot {snapshot.name} of {store.place} holds nothing of that")
+        raise UserError(
+            f"snapshot {snapshot.name} of {store.place} holds none of the selected parts"
+        )
     return found
 
 
@@ -327,7 +329,7 @@ def _loss(
     if older is not None:
         again = command("restore", store.place, "--snapshot", older)
         return f"{sentence}; snapshot {older} still has all of it: {again}"
-    return f"{sentence}; --skip-damaged restores the other files of it"
+    return f"{sentence}; --skip-damaged restores the other files"
 
 
 def _older_whole(

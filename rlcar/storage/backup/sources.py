@@ -51,7 +51,7 @@ class Capture:
             self._folder(folder, name)
             if listing(folder) == before:
                 return
-        self.skipped[name] = f"{folder} kept changing; the files may be of different moments"
+        self.skipped[name] = f"{folder} kept changing; its files may be from different times"
 
     def single_file(self, path: Path, name: str) -> None:
         """Reads one file."""

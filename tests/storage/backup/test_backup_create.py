@@ -302,7 +302,7 @@ def test_an_empty_source_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("where", ["runs/backup", "runs", "."])
 def test_a_target_inside_a_source_or_around_it_is_one_sentence(site, where):
-    with pytest.raises(UserError, match="lie in each other: choose a target elsewhere"):
+    with pytest.raises(UserError, match="must not contain each other: choose a target elsewhere"):
         site.back_up(site.root / where)
 
 
@@ -399,7 +399,7 @@ def test_the_order_of_snapshots_does_not_depend_on_the_clock(site, tmp_path, mon
     real_now = create_module.now_utc
     monkeypatch.setattr(create_module, "now_utc", lambda: real_now() - timedelta(days=400))
     created = site.back_up(tmp_path / "backup")
-    assert "is of the future" in created.warnings[0]
+    assert "is dated in the future" in created.warnings[0]
     assert snapshot_names(store)[-1] == created.snapshot.name
     assert read_snapshot(store, snapshot_names(store)[-1]).sequence == 2
 

@@ -167,9 +167,7 @@ def test_without_an_operator_following_ends(rlcar, kube, fake):
     job["metadata"]["annotations"] = {"test": "no operator"}
     kube.pause_operator()
     kube.api.create(RAY_JOBS, job)
-    with pytest.raises(
-        UserError, match="KubeRay does not take notice of ignored after 0 s: its op"
-    ):
+    with pytest.raises(UserError, match="KubeRay has not processed ignored after 0 s: its op"):
         Following(kube, "ignored", operator_s=0.2).end()
 
 

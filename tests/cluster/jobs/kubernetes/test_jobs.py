@@ -99,7 +99,7 @@ def test_a_queued_job_is_not_scaled_and_can_be_deleted(rlcar, kube):
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "some-queue"
     code, out, err = rlcar("jobs", "scale", "queued", "--workers", "2", *kube.options)
     assert code == 2
-    assert "Kueue has reserved room in queue some-queue for a fixed number of pods" in err
+    assert "Kueue has reserved quota in queue some-queue for a fixed number of pods" in err
     code, out, err = rlcar("jobs", "delete", "queued", *kube.options)
     assert (code, err) == (0, "queued: deleted\n")
 
