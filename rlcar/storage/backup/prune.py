@@ -20,7 +20,7 @@ from rlcar.storage.backup.manifest import (
     require_backup,
     write_snapshot,
 )
-from rlcar.storage.backup.store import BackupStore
+from rlcar.storage.backup.store import BackupStore, FolderStore
 
 # Blobs that no snapshot needs stay for a day: an interrupted backup will want them again.
 UNUSED_STAYS_S = 24 * 3600.0
@@ -159,6 +159,8 @@ def _remove_unused(
     # By the store's clock, which has just stamped our own lease; a dry run has none.
     stamps = [info.modified_unix_s for info in store.list(LEASES).values()]
     newest_s = time.time() if is_dry_run else max(stamps, default=0.0)
+    if isinstance(store, FolderStore) and not is_dry_run:
+        store.remove_unfinished(newest_s - UNUSED_STAYS_S)
     count = freed_bytes = 0
     for name, info in sorted(blobs.items()):
         is_old = newest_s - info.modified_unix_s > UNUSED_STAYS_S

@@ -63,9 +63,12 @@ def open_store(location: str) -> BackupStore:
     """Opens a folder or a URL (s3://bucket/prefix, gs://bucket/prefix); creates nothing."""
     if not location.strip():
         raise StorageError("the backup's location is empty: name a folder or a URL")
-    parts = urlsplit(location)
     if "://" not in location:
         return FolderStore(Path(location))
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise StorageError(f"the backup's location is not an address: {error}") from None
     if parts.scheme == "file":
         return FolderStore(Path(unquote(parts.path)))
     return BucketStore(location)
@@ -145,6 +148,14 @@ class FolderStore:
         for folder in sorted({one for path in changed for one in (path, path.parent)}):
             with self._explained("write", folder):
                 sync_folder(folder)
+
+    def remove_unfinished(self, before_unix_s: float) -> None:
+        """Deletes what killed processes have left half written, if it is older than that."""
+        for path, _, files in os.walk(self.folder):
+            for file in (Path(path, one) for one in files if one.startswith(WRITING)):
+                with contextlib.suppress(FileNotFoundError), self._explained("delete", file):
+                    if file.lstat().st_mtime < before_unix_s:
+                        file.unlink()
 
     def _refuse(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):

@@ -135,6 +135,19 @@ def test_blobs_of_an_interrupted_backup_stay_for_a_day(site, target):
     assert "00/" + "0" * 64 in store.list("blobs")
 
 
+def test_what_killed_backups_have_left_half_written_is_deleted_after_a_day(site, tmp_path):
+    store = FolderStore(tmp_path / "backup")
+    site.back_up(store.folder)
+    old, new = (store.folder / "blobs" / f".writing-{name}" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    prune(store, Rules(), is_dry_run=True)
+    assert old.exists()
+    prune(store, Rules())
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_nothing_is_removed_while_a_backup_or_a_restoration_runs(site, target):
     site.back_up(target)
     store = open_store(target)
