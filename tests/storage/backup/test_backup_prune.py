@@ -184,6 +184,7 @@ def test_the_disk_has_forgotten_a_snapshot_before_its_blobs_go(site, tmp_path, m
     store = FolderStore(tmp_path / "backup")
     for _ in range(2):
         site.back_up(store.folder)
+    aged(store, snapshot_names(store)[0], 60)
     synced = []
     monkeypatch.setattr(store_module, "sync_folder", synced.append)
     prune(FolderStore(store.folder), Rules(0, 0, 0))
