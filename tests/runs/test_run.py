@@ -291,7 +291,7 @@ class Heard:
 def test_a_watcher_hears_the_rows_that_are_written_and_the_saves_and_no_others(tmp_path):
     heard = Heard()
     episodes = Episodes(128, np.array([1.0, 2.0]), np.array([30, 50]), np.array([True, True]))
-    with Run(tmp_path, CONFIG, watcher=heard) as run:
+    with Run(tmp_path, CONFIG, watchers=[heard]) as run:
         run.drove(episodes)
         run.log(128, 0)
         run.log(128, 0)

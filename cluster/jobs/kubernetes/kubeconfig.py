@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from rlcar.errors import UserError, reason_of
+from rlcar.errors import ConfigError, UserError, reason_of
 from rlcar.settings.explain import nearest
+from rlcar.settings.files import parse_yaml
 
 Json = dict[str, Any]
 HINT = "name another file with --kubeconfig or KUBECONFIG"
@@ -85,9 +84,9 @@ def read_kubeconfig(files: Sequence[str]) -> Kubeconfig:
 
 def _read(file: str) -> Json:
     try:
-        config = yaml.safe_load(Path(file).read_text())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+        config = parse_yaml(Path(file).read_text())
+    except ConfigError as error:
+        mark = getattr(error.__cause__, "problem_mark", None)  # its message may quote a secret
         line = f" in line {mark.line + 1}" if mark else ""
         raise UserError(f"kubeconfig {file} is not valid YAML{line}: {HINT}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from rlcar.errors import UserError
+from rlcar.errors import ConfigError, UserError
+from rlcar.settings.files import parse_yaml
 
 Json = dict[str, Any]
 DATA = "/var/lib/rlcar"  # where the volumes of the base are mounted
@@ -49,9 +50,8 @@ def read_base(path: Path | None = None) -> Json:
     """Returns the RayJob of the base; raises UserError if its file cannot be used."""
     path = path or _base_path()
     try:
-        text = path.read_text()
-        base = yaml.safe_load(text)
-    except (OSError, yaml.YAMLError) as error:
+        base = parse_yaml(path.read_text())
+    except (OSError, ConfigError) as error:
         raise UserError(f"cannot use the RayJob in {path}: {error}") from error
     if not isinstance(base, dict) or base.get("kind") != "RayJob":
         raise UserError(f"{path} does not contain a RayJob")

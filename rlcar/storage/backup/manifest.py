@@ -75,7 +75,7 @@ class Skipped(_Record):
 class Snapshot(_Record):
     """Everything that one backup found."""
 
-    format_version: int
+    format_version: Annotated[int, Field(ge=1, le=1000)]
     name: Annotated[str, Field(pattern=f"^{_NAME.pattern}$")]
     started: str  # ISO 8601, UTC
     finished: str
