@@ -29,9 +29,9 @@ def export_runs(
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(RunsCollector(reader.readings, runs))
-    nearby = runs.resolve().parent / STATE_FILE
-    if backup_state is not None or nearby.exists():
-        registry.register(BackupCollector(backup_state or nearby))
+    nearby = runs.resolve().parent / STATE_FILE  # the first backup may come later
+    is_optional = backup_state is None
+    registry.register(BackupCollector(backup_state or nearby, is_optional=is_optional))
     over = threading.Event()
     with serving_metrics(registry, port) as bound, StopRequest() as stop:
         say(f"exporting the runs below {runs} at http://localhost:{bound}/metrics; Ctrl-C stops")

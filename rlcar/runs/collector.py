@@ -86,8 +86,9 @@ class RunsCollector(Collector):
 class BackupCollector(Collector):
     """Collects what the last backups did, from the state file that `rlcar backup` writes."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, *, is_optional: bool = False):
+        """With `is_optional`, nothing is collected until there is a file."""
+        self._path, self._is_optional = path, is_optional
 
     def describe(self) -> Iterator[Metric]:
         """Yields nothing, so that registering does not read the disk."""
@@ -95,6 +96,8 @@ class BackupCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics that the file holds."""
+        if self._is_optional and not self._path.exists():
+            return
         state = self._state()
         yield _gauge(
             "rlcar_backup_state_readable",

@@ -40,6 +40,19 @@ def test_a_second_run_changes_nothing(tmp_path, init):
     assert everything_in(tmp_path) == before
 
 
+def test_a_changed_template_counts_as_a_change_and_a_linked_folder_as_none(tmp_path):
+    disk, root = tmp_path / "disk", tmp_path / "host"
+    disk.mkdir()
+    (root / "var/lib/rlcar").mkdir(parents=True)
+    (root / "var/lib/rlcar/runs").symlink_to(disk)
+    options = ["--init", "supervisor", "--training", "first"]
+    install(root, *options)
+    assert install(root, *options).stdout == "everything is as it should be: nothing changed\n"
+    (root / "etc/supervisor/conf.d/rlcar-train-first.conf").unlink()
+    assert "1 changes would be made" in install(root, *options, "--dry-run").stdout
+    assert "1 changes made" in install(root, *options).stdout
+
+
 @pytest.mark.parametrize("init", ["systemd", "supervisor"])
 def test_uninstalling_keeps_data_and_purging_leaves_nothing(tmp_path, init):
     installed = tmp_path / "host"

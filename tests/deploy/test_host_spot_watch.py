@@ -46,6 +46,9 @@ class Metadata(http.server.BaseHTTPRequestHandler):
             return 404, ""
         return 200, json.dumps({"action": "terminate", "time": "2026-11-30T02:30:00Z"})
 
+    def _none(self):
+        return 503, ""
+
     def _google(self):
         if self.headers["Metadata-Flavor"] != "Google":
             return 403, ""
@@ -77,9 +80,10 @@ def metadata():
     thread.join()
 
 
-def watch(metadata, *command, cloud="auto", poll_s=0.1):
+def watch(metadata, *command, cloud="auto", poll_s=0.1, find_s=0.0):
     address = f"http://127.0.0.1:{metadata.server_address[1]}"
-    options = ["--cloud", cloud, "--poll-s", str(poll_s), "--address", address, "--", *command]
+    options = ["--cloud", cloud, "--poll-s", str(poll_s), "--find-s", str(find_s)]
+    options += ["--address", address, "--", *command]
     return subprocess.Popen(
         [sys.executable, "-I", WATCH, *options], stderr=subprocess.PIPE, text=True
     )
@@ -122,6 +126,16 @@ def test_a_host_outside_of_the_clouds_is_left_alone(metadata):
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 0
     assert stderr.startswith("spot-watch: no metadata service of AWS, Google or Azure answers at ")
+
+
+def test_a_metadata_service_that_is_late_after_the_boot_is_found(metadata, tmp_path):
+    metadata.cloud = "none"
+    process = watch(metadata, "sh", "-c", "exit 3", find_s=300)
+    wait_until(lambda: metadata.looks > 3)
+    assert process.poll() is None
+    metadata.cloud, metadata.notice = "aws", True
+    process.communicate(timeout=60)
+    assert process.returncode == 3
 
 
 @pytest.mark.parametrize(

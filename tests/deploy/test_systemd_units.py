@@ -42,6 +42,17 @@ def units(tmp_path_factory):
     return folder
 
 
+def test_documents_name_units_that_exist():
+    # The administrator writes the last one: docs/how-to/monitoring.md.
+    names = {unit.partition("@")[0] for unit in SERVICES} | {"rlcar-monitor"}
+    pages = [*(ROOT / "docs" / "runbooks").glob("*.md"), *(ROOT / "docs" / "how-to").glob("*.md")]
+    commands = re.compile(r"(?:systemctl [a-z-]+|journalctl -[a-z]*u) ([^`;|#\n]*)")
+    for page in pages:
+        for words in commands.findall(page.read_text()):
+            for unit in re.findall(r"rlcar-[a-z-]+(?![a-z-]*\.)", words):
+                assert unit in names, f"{page.name}: {unit}"
+
+
 def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["systemd-analyze", *arguments],

@@ -4,19 +4,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 
 from pyarrow import fs
 
-_PROGRAM = """
-import sys, time
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
-"""
+from tests.support.object_store import object_store
+
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "nobody",
     "AWS_SECRET_ACCESS_KEY": "hush-hush",
@@ -43,19 +36,8 @@ class HangingStore:
 @contextlib.contextmanager
 def hanging_store() -> Iterator[HangingStore]:
     """Starts the server with a bucket; needs ENVIRONMENT in the environment."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-c", _PROGRAM], text=True, **pipes)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        port = int(process.stdout.readline())
-        options = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    with object_store() as (process, address):
+        options = f"endpoint_override={address}&scheme=http&region=us-east-1"
         files, _ = fs.FileSystem.from_uri(f"s3://models?{options}&allow_bucket_creation=true")
         files.create_dir("models")
         yield HangingStore(process, f"s3://models/registry?{options}")
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()

@@ -6,24 +6,21 @@ import threading
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
 from rlcar.registry.store import LocalStore, ObjectStore, Store, open_store
+from tests.support.object_store import object_store
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def endpoint():
-    """A server that speaks S3, in this process."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
+    """The address of a server that speaks S3."""
+    with object_store() as (_, address):
+        yield address
 
 
 @pytest.fixture

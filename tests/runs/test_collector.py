@@ -82,6 +82,14 @@ def test_the_state_of_a_backup_is_exported(tmp_path):
     }
 
 
+def test_a_first_backup_after_the_start_is_exported(tmp_path):
+    path = tmp_path / "backup-state.json"
+    collector = BackupCollector(path, is_optional=True)
+    assert collected(collector) == {}
+    path.write_text('{"files": 7}')
+    assert collected(collector)["rlcar_backup_files"] == 7
+
+
 @pytest.mark.parametrize("text", [None, "", "[1]"])
 def test_a_backup_state_that_cannot_be_read_is_a_metric(text, tmp_path):
     path = tmp_path / "backup-state.json"

@@ -1,9 +1,7 @@
 """Runs in storage, an S3 server and a folder: complete or absent, fetched by a fresh machine."""
 
-import logging
 import shutil
 import urllib.request
-import warnings
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.storage.runs import Storage, parse_storage
 from rlcar.training.loop import train
+from tests.support.object_store import object_store
 from tests.support.tiny_run import compiled_once, make_tiny_config
 from tests.support.waiting import wait_until
 
@@ -24,15 +23,8 @@ CONFIG = make_tiny_config()
 
 @pytest.fixture(scope="module")
 def s3_server():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from moto.server import ThreadedMotoServer
-
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-        server.start()
-        yield f"127.0.0.1:{server.get_host_and_port()[1]}"
-        server.stop()
+    with object_store() as (_, address):
+        yield address
 
 
 @pytest.fixture

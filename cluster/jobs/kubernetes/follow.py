@@ -20,6 +20,7 @@ _SILENCE_S = 15.0
 _WATCH_S = 5
 _OPERATOR_S = 30.0  # within which KubeRay gives a new job a status
 _PAUSE_S = 1.0
+_LAST_READS = 5  # of the log of a job that has ended
 _RECONNECT = Patience(first_pause_s=0.5, longest_pause_s=5.0)
 
 
@@ -45,6 +46,7 @@ class Follower:
         self._cursors: dict[str, LogCursor] = {}  # of each submitter pod, by its UID
         self._finished: set[str] = set()  # pods whose logs were read to their end
         self._outputs: dict[str, RepeatedOutput] = {}  # of each Ray job
+        self._log_error: UserError | None = None  # why the logs were not read to their end
 
     def run(self) -> Json | None:
         """Returns the job as it ended, or None if it was deleted meanwhile.
@@ -52,6 +54,7 @@ class Follower:
         Raises UserError if it cannot be followed any longer.
         """
         began_s = time.monotonic()
+        last_reads = 0
         while True:
             with self._connection():
                 job = self._get()
@@ -62,8 +65,13 @@ class Follower:
                 # A job that has ended has nothing to add to the logs that are read now.
                 has_read = self._read_logs(job, follow=not is_over)
                 if is_over:
-                    return job
-                if not has_read:
+                    last_reads += 1
+                    if self._log_error is None:
+                        return job
+                    if last_reads >= _LAST_READS:
+                        self._say(f"the end of its output may be missing: {self._log_error}")
+                        return job
+                elif not has_read:
                     self._report(job)
                     self._wait(job)
 
@@ -72,6 +80,8 @@ class Follower:
         job = self._api.get(RAY_JOBS, self._name)
         if not self._read_logs(job, follow=False):
             self._report(job)
+        if self._log_error is not None:
+            raise self._log_error
 
     @contextmanager
     def _connection(self) -> Iterator[None]:
@@ -130,6 +140,7 @@ class Follower:
         pods = [pod for pod in found if pod["metadata"]["uid"] not in self._finished]
         pods.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
         started = [pod for pod in pods if status.container_has_started(pod)]
+        self._log_error = None
         for pod in started:
             self._read_log(pod, str((job.get("status") or {}).get("jobId")), follow=follow)
         return bool(started)
@@ -151,8 +162,9 @@ class Follower:
             for text in lines:
                 got_line = True
                 self._take(text, cursor, output)
-        except UnreachableError:
+        except UnreachableError as error:
             # Silence or a lost connection: the state of the job tells which it was.
+            self._log_error = error
             time.sleep(0.0 if got_line else _PAUSE_S)
             return
         except RefusedError as error:
@@ -161,6 +173,7 @@ class Follower:
             if error.code == 404:
                 self._finished.add(uid)  # the pod was replaced, or its node has left
             else:
+                self._log_error = error
                 self._say_once(f"the log of pod {name} cannot be read now: {error}")
                 time.sleep(_PAUSE_S)
             return

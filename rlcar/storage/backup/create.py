@@ -1,5 +1,6 @@
 """Makes a snapshot of the folders of an installation."""
 
+import os
 import socket
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,8 @@ def _present(store: BackupStore, sources: Mapping[str, Path]) -> dict[str, Path]
                     "each other: choose a target elsewhere, best on another disk"
                 )
         try:
+            if folder.is_dir():
+                os.scandir(folder).close()  # `walk` passes over what it may not read
             if any(True for _ in walk(folder)) or (part == "tokens" and folder.is_file()):
                 present[part] = folder
         except OSError as error:

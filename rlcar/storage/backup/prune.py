@@ -5,7 +5,7 @@ therefore, and neither does one whose host has a wrong clock.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from rlcar.storage.backup.manifest import (
     require_backup,
     write_snapshot,
 )
-from rlcar.storage.backup.store import BackupStore
+from rlcar.storage.backup.store import BackupStore, FolderStore
 
 # Blobs that no snapshot needs stay for a day: an interrupted backup will want them again.
 UNUSED_STAYS_S = 24 * 3600.0
@@ -51,13 +51,16 @@ def prune(store: BackupStore, rules: Rules, *, is_dry_run: bool = False) -> Prun
     """
     require_backup(store)
     if is_dry_run:
-        return _prune(store, rules, is_dry_run=True)
+        return _prune(store, rules, lambda: None, is_dry_run=True)
     with leased(store, "prune") as lease:
-        lease.check()
-        return _prune(store, rules, is_dry_run=False)
+        return _prune(store, rules, lease.check, is_dry_run=False)
 
 
-def _prune(store: BackupStore, rules: Rules, *, is_dry_run: bool) -> Pruned:
+def _prune(
+    store: BackupStore, rules: Rules, check: Callable[[], None], *, is_dry_run: bool
+) -> Pruned:
+    """Calls `check` before each change: without its lease, a backup may need what is removed."""
+    check()
     snapshots, unreadable = read_snapshots(store)
     if unreadable:
         raise StorageError(
@@ -71,12 +74,14 @@ def _prune(store: BackupStore, rules: Rules, *, is_dry_run: bool) -> Pruned:
     reduced_now = [_only_models(one) for one in reduced]
     if not is_dry_run:
         for one in reduced_now:
+            check()
             write_snapshot(store, one)
         for one in removed:
+            check()
             store.delete(f"{SNAPSHOTS}/{one.name}.json")
         store.sync()
     stays = [*whole, *(one for one in models if one not in reduced), *reduced_now]
-    blobs, freed_bytes = _remove_unused(store, stays, is_dry_run=is_dry_run)
+    blobs, freed_bytes = _remove_unused(store, stays, check, is_dry_run=is_dry_run)
     return Pruned(
         sorted(one.name for one in stays if one not in reduced_now),
         [one.name for one in reduced],
@@ -142,7 +147,11 @@ def _only_models(snapshot: Snapshot) -> Snapshot:
 
 
 def _remove_unused(
-    store: BackupStore, snapshots: Sequence[Snapshot], *, is_dry_run: bool
+    store: BackupStore,
+    snapshots: Sequence[Snapshot],
+    check: Callable[[], None],
+    *,
+    is_dry_run: bool,
 ) -> tuple[int, int]:
     """Deletes blobs that no snapshot needs; returns how many, and their bytes."""
     needed = {file.sha256 for one in snapshots for file in one.files}
@@ -150,11 +159,14 @@ def _remove_unused(
     # By the store's clock, which has just stamped our own lease; a dry run has none.
     stamps = [info.modified_unix_s for info in store.list(LEASES).values()]
     newest_s = time.time() if is_dry_run else max(stamps, default=0.0)
+    if isinstance(store, FolderStore) and not is_dry_run:
+        store.remove_unfinished(newest_s - UNUSED_STAYS_S)
     count = freed_bytes = 0
     for name, info in sorted(blobs.items()):
         is_old = newest_s - info.modified_unix_s > UNUSED_STAYS_S
         if name.rpartition("/")[2] not in needed and is_old:
             if not is_dry_run:
+                check()
                 store.delete(f"{BLOBS}/{name}")
             count += 1
             freed_bytes += info.size_bytes

@@ -93,14 +93,13 @@ def restore(
         items = _items(store, snapshot, selection)
         with contextlib.ExitStack() as held:
             stagings = _stagings(snapshot, items)
-            placed = {root: _placed(staging) for root, staging in stagings.items()}
-            todo = [item for item in items if item.name not in placed[item.target.parent]]
+            todo = _not_placed(items, stagings)
             _refuse_existing(todo, selection)
             by_item = _by_item(snapshot)
             files = {item: by_item.get(item.path, []) for item in todo}
             size_bytes = sum(file.size_bytes for one in files.values() for file in one)
             counts.total_bytes = size_bytes
-            _require_space(files)
+            _require_space(files, stagings)
             restored = Restored(snapshot, items, sum(map(len, files.values())), size_bytes)
             if is_dry_run:
                 return restored
@@ -111,6 +110,7 @@ def restore(
             lost = [item for item in todo if any(file in damaged for file in files[item])]
             if selection.may_lose:
                 lost = []
+            _refuse_existing(todo, selection)  # a training or a server may have begun meanwhile
             _place(snapshot, [item for item in todo if item not in lost], items, stagings)
         for staging in stagings.values():
             if not lost:
@@ -198,8 +198,8 @@ def _by_item(snapshot: Snapshot) -> dict[str, list[FileEntry]]:
     return found
 
 
-def _require_space(files: Mapping[Item, list[FileEntry]]) -> None:
-    """Raises UserError unless the disks have room; what a first attempt left there is not counted.
+def _require_space(files: Mapping[Item, list[FileEntry]], stagings: Mapping[Path, Path]) -> None:
+    """Raises UserError unless the disks have room for what a first attempt has not written yet.
 
     With --overwrite the old files stay until the new ones are complete.
     """
@@ -209,7 +209,12 @@ def _require_space(files: Mapping[Item, list[FileEntry]]) -> None:
         place = next(one for one in item.target.absolute().parents if one.exists())
         disk = place.stat().st_dev
         places[disk] = place
-        wanted[disk] = wanted.get(disk, 0) + sum(_on_disk(entry.size_bytes) for entry in entries)
+        missing = [
+            entry
+            for entry, path in _paths({item: entries}, stagings)
+            if not _is_staged(entry, path)
+        ]
+        wanted[disk] = wanted.get(disk, 0) + sum(_on_disk(entry.size_bytes) for entry in missing)
     for disk, size_bytes in wanted.items():
         status = os.statvfs(places[disk])
         free_bytes = status.f_bavail * status.f_frsize
@@ -218,6 +223,13 @@ def _require_space(files: Mapping[Item, list[FileEntry]]) -> None:
                 f"{places[disk]} has {free_bytes:,} bytes free, and {size_bytes:,} are to be "
                 "restored: free space, or restore into another folder with --to"
             )
+
+
+def _is_staged(entry: FileEntry, path: Path) -> bool:
+    try:
+        return path.lstat().st_size == entry.size_bytes
+    except OSError:
+        return False
 
 
 def _on_disk(size_bytes: int) -> int:
@@ -262,8 +274,9 @@ def _place(
             # With the aliases of another registry, a version could have a name that it never had.
             parts = {item.part for item in todo if item.target.parent == root}
             extra = {"versions", "aliases"} - {*names} if parts == {"models"} else set()
-            for name in [*extra, *(one.name for one in todo if one.target.parent == root)]:
-                _move_aside(root / name, staging / "old" / name)
+            targets = [one.target for one in todo if one.target.parent == root]
+            for target in [*(root / name for name in extra), *targets]:
+                _move_aside(target, staging / "old" / target.name)
             for item in todo:
                 if item.target.parent == root:
                     os.replace(staging / "new" / item.name, item.target)
@@ -301,17 +314,24 @@ def _finish_folders(item: Item, staged: Path, folders: Mapping[str, FolderEntry]
             os.utime(places[path], ns=(entry.modified_ns, entry.modified_ns))
 
 
-def _placed(staging: Path) -> set[str]:
-    """Returns the items that an interrupted restoration has renamed already."""
+def _not_placed(items: list[Item], stagings: Mapping[Path, Path]) -> list[Item]:
+    """Returns the items that an interrupted restoration has not yet renamed into place."""
+    begun = {root: _begun(staging) for root, staging in stagings.items()}
+    return [
+        item
+        for item in items
+        if item.name not in begun[item.target.parent]
+        or (stagings[item.target.parent] / "new" / item.name).exists()
+        or not item.target.exists()
+    ]
+
+
+def _begun(staging: Path) -> set[str]:
+    """Returns the items that an interrupted restoration was about to rename."""
     try:
-        names = set(json.loads((staging / "placing.json").read_text()))
+        return set(json.loads((staging / "placing.json").read_text()))
     except (OSError, ValueError, TypeError):
         return set()
-    return {
-        name
-        for name in names
-        if not (staging / "new" / name).exists() and (staging.parent / name).exists()
-    }
 
 
 def _loss(

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from rlcar.errors import reason_of
 from rlcar.storage.backup.manifest import FileEntry, FolderEntry, Skipped
+from rlcar.storage.backup.store import LOST_AND_FOUND
 from rlcar.storage.backup.upload import ChangingError, StoppedError, Uploader
 from rlcar.storage.saves import DELETED, REPLACED, SAVING, Save, is_save_name, needs, saves
 from rlcar.system.durable import WRITING
 
 _UNFINISHED = (SAVING, DELETED, WRITING, ".claim-", ".clock-", ".restoring-", ".probe-")
-_NO_DATA = (*_UNFINISHED, "lost+found")  # the latter is in the root of each ext4 volume
+_NO_DATA = (*_UNFINISHED, LOST_AND_FOUND)
 _SAVES_FIRST = ("best", "checkpoints")
 _ATTEMPTS = 3
 _POLL_S = 0.2
@@ -91,7 +92,9 @@ class Capture:
         # Once more, as a new best policy may have been saved while the checkpoints were read.
         order = [one for one in (*_SAVES_FIRST, _SAVES_FIRST[0]) if one in inner]
         for child in [*order, *sorted(inner - set(order))]:
-            if not child.startswith(_NO_DATA) and not is_save_name(child.removeprefix(REPLACED)):
+            if not _is_text(child):
+                self.skipped[_shown(f"{name}/{child}")] = "its name is not UTF-8"
+            elif not child.startswith(_NO_DATA) and not is_save_name(child.removeprefix(REPLACED)):
                 self._folder(folder / child, f"{name}/{child}")
         pending: _Pending = {}
         for entry in entries:

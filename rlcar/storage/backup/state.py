@@ -38,18 +38,8 @@ class State:
 
     def __init__(self, path: Path):
         self.path = path
-        self.values: dict[str, Any] = dict.fromkeys(METRICS, 0) | {"last_error": None}
-        try:
-            found = json.loads(read_regular(path))
-        except (OSError, ValueError):
-            found = {}
-        if isinstance(found, dict):
-            self.values |= {
-                name: value
-                for name, value in found.items()
-                if name in METRICS and isinstance(value, int | float)
-            }
-            self.values |= {key: found.get(key) for key in ("target", "snapshot", "last_error")}
+        self.values = _read(path)
+        self._before = dict(self.values)
 
     def succeeded(self, target: str, snapshot: str, **amounts: float) -> None:
         """Records a complete backup."""
@@ -78,7 +68,15 @@ class State:
             self.values["last_verify_timestamp_seconds"] = round(time.time(), 3)
 
     def write(self, metrics_file: Path | None = None) -> None:
-        """Replaces the state file, and the file for Prometheus; raises UserError."""
+        """Replaces the state file, and the file for Prometheus; raises UserError.
+
+        What another process has written meanwhile stays: a verification may end during a backup.
+        """
+        changed = {
+            key: value for key, value in self.values.items() if value != self._before.get(key)
+        }
+        self.values = _read(self.path) | changed
+        self._before = dict(self.values)
         text = json.dumps(self.values, indent=2) + "\n"
         with explaining_write_errors(self.path):
             replace_durably(self.path, text.encode(), 0o644)
@@ -99,6 +97,22 @@ class State:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         return generate_latest(registry)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = dict.fromkeys(METRICS, 0) | {"last_error": None}
+    try:
+        found = json.loads(read_regular(path))
+    except (OSError, ValueError):
+        return values
+    if isinstance(found, dict):
+        values |= {
+            name: value
+            for name, value in found.items()
+            if name in METRICS and isinstance(value, int | float)
+        }
+        values |= {key: found.get(key) for key in ("target", "snapshot", "last_error")}
+    return values
 
 
 def write_quietly(state: State, metrics_file: Path | None) -> str:

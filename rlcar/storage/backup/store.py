@@ -15,6 +15,7 @@ from rlcar.system.durable import WRITING, replacing, sync_folder, write_new
 from rlcar.system.regular_file import open_regular
 
 CHUNK_BYTES = 1 << 20
+LOST_AND_FOUND = "lost+found"  # in the root of each ext4 volume; only root can read it
 PARALLEL_FOLDER, PARALLEL_BUCKET = 4, 16  # transfers at once
 
 
@@ -62,9 +63,12 @@ def open_store(location: str) -> BackupStore:
     """Opens a folder or a URL (s3://bucket/prefix, gs://bucket/prefix); creates nothing."""
     if not location.strip():
         raise StorageError("the backup's location is empty: name a folder or a URL")
-    parts = urlsplit(location)
     if "://" not in location:
         return FolderStore(Path(location))
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise StorageError(f"the backup's location is not an address: {error}") from None
     if parts.scheme == "file":
         return FolderStore(Path(unquote(parts.path)))
     return BucketStore(location)
@@ -91,13 +95,14 @@ class FolderStore:
 
     def __init__(self, folder: Path):
         self.folder, self.place = folder, str(folder)
-        self._changed: set[Path] = set()  # folders with new names
+        self._changed: set[Path] = set()  # folders whose names have changed
 
     def list(self, folder: str) -> dict[str, Stored]:
         """Lists files; unfinished ones and links are left out."""
         root = self.folder / folder
         found: dict[str, Stored] = {}
-        for path, _, files in os.walk(root, onerror=self._refuse):
+        for path, folders, files in os.walk(root, onerror=self._refuse):
+            folders[:] = [one for one in folders if one != LOST_AND_FOUND]
             for file in files:
                 if file.startswith(WRITING):
                     continue
@@ -133,15 +138,24 @@ class FolderStore:
     def delete(self, name: str) -> None:
         """Deletes a file."""
         path = self.folder / name
-        with self._explained("delete", path):
-            path.unlink(missing_ok=True)
+        with self._explained("delete", path), contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            self._changed.add(path.parent)
 
     def sync(self) -> None:
         """Syncs the folders; the files are synced already."""
-        for folder in sorted({one for path in self._changed for one in (path, path.parent)}):
+        changed, self._changed = self._changed, set()  # a lease may be renewed meanwhile
+        for folder in sorted({one for path in changed for one in (path, path.parent)}):
             with self._explained("write", folder):
                 sync_folder(folder)
-        self._changed.clear()
+
+    def remove_unfinished(self, before_unix_s: float) -> None:
+        """Deletes what killed processes have left half written, if it is older than that."""
+        for path, _, files in os.walk(self.folder):
+            for file in (Path(path, one) for one in files if one.startswith(WRITING)):
+                with contextlib.suppress(FileNotFoundError), self._explained("delete", file):
+                    if file.lstat().st_mtime < before_unix_s:
+                        file.unlink()
 
     def _refuse(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -221,18 +235,23 @@ class BucketStore:
     def write(self, name: str, chunks: Iterable[bytes], sha256: str | None = None) -> bool:
         """Puts an object, in parts if it is large.
 
-        pyarrow completes an upload even when an error ends it early, so such an object is deleted.
-        If that fails as well, its size tells that it is not complete.
+        pyarrow completes an upload even when an error ends it early, so such an object is deleted,
+        unless it is still the one that was to be replaced. If that fails as well, its size tells
+        that it is not complete.
         """
         path, digest = f"{self._root}/{name}", hashlib.sha256()
+        with self._explained():
+            before = self._files.get_file_info(path)
         try:
             with self._explained(), self._files.open_output_stream(path) as stream:
                 for chunk in chunks:
                     digest.update(chunk)
                     stream.write(chunk)
         except BaseException:
-            with contextlib.suppress(StorageError):
-                self.delete(name)
+            with contextlib.suppress(StorageError), self._explained():
+                now = self._files.get_file_info(path)
+                if (now.type, now.size, now.mtime) != (before.type, before.size, before.mtime):
+                    self.delete(name)
             raise
         if sha256 in (None, digest.hexdigest()):
             return True

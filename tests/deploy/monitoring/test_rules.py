@@ -48,6 +48,13 @@ def known_metrics() -> set[str]:
     }
 
 
+@pytest.mark.parametrize("name", ["prometheus.yaml", "prometheus-host.yaml"])
+def test_a_page_is_no_policy_server_that_must_have_a_model(name):
+    jobs = {one["job_name"]: str(one) for one in read(MONITORING / name)["scrape_configs"]}
+    assert ":8000" in jobs["rlcar-server"]
+    assert ":8001" not in jobs["rlcar-server"]
+
+
 @NEEDS["promtool"]
 def test_the_rules_are_valid():
     checked("promtool", "check", "rules", *map(str, RULE_FILES))

@@ -1,9 +1,7 @@
 """Folders to back up, and a backup in a folder or in a bucket."""
 
 import hashlib
-import logging
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from rlcar.storage import checkpoint
 from rlcar.storage.backup.create import create_snapshot
 from rlcar.storage.backup.restore import Selection, restore
 from rlcar.storage.backup.store import open_store
+from tests.support.object_store import object_store
 
 
 def save_at(folder: Path, env_steps: int, needs=(), value: float = 0.0) -> checkpoint.Save:
@@ -73,17 +72,10 @@ def site(tmp_path) -> Site:
     return Site(tmp_path / "site")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_server():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from moto.server import ThreadedMotoServer
-
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-        server.start()
-        yield f"127.0.0.1:{server.get_host_and_port()[1]}"
-        server.stop()
+    with object_store() as (_, address):
+        yield address
 
 
 @pytest.fixture

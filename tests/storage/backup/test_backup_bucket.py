@@ -62,6 +62,7 @@ def test_a_server_that_is_not_there_is_one_sentence(site, bucket, s3_server):
     [
         ("", "location is empty"),
         ("s3://", "no bucket"),
+        ("s3://[secret/x", "is not an address: Invalid IPv6 URL"),
         ("s3://key:secret@bucket/x", "holds credentials"),
         ("gopher://user:secret@host/x", "cannot open the backup gopher://host/x"),
     ],

@@ -191,6 +191,20 @@ def test_a_name_that_is_no_text_is_skipped_with_a_warning(site, tmp_path):
     assert created.warnings == ["data/\\udcff: its name is not UTF-8"]
 
 
+def test_a_folder_whose_name_is_no_text_is_skipped_with_a_warning(site, tmp_path):
+    os.mkdir(os.fsencode(site.root / "data") + b"/\xff")
+    with open(os.fsencode(site.root / "data") + b"/\xff/file", "wb"):
+        pass
+    created = site.back_up(tmp_path / "backup")
+    assert created.warnings == ["data/\\udcff: its name is not UTF-8"]
+
+
+def test_the_root_of_a_volume_may_hold_the_backup(site, tmp_path):
+    (tmp_path / "volume" / "lost+found").mkdir(parents=True)
+    (tmp_path / "volume" / "lost+found" / "#123").write_text("what fsck has found")
+    assert site.back_up(tmp_path / "volume").snapshot.sequence == 1
+
+
 def test_a_training_that_saves_and_deletes_meanwhile_leaves_a_whole_checkpoint(site, tmp_path):
     """Each snapshot holds a sound newest checkpoint, and every row before it."""
     run, over = site.root / "runs" / "busy", threading.Event()
@@ -279,6 +293,15 @@ def test_what_may_not_be_read_is_named_and_the_rest_is_backed_up(nobody):
     created = site.back_up(site.root.parent / "backup")
     assert created.unreadable == ["data/laps/part-0.parquet", "runs/first/best"]
     assert "runs/first/config.json" in paths(created)
+
+
+def test_a_part_that_may_not_be_read_is_never_left_out_in_silence(nobody):
+    site, become_nobody = nobody
+    os.chmod(site.root / "models", 0)
+    become_nobody()
+    for act in (site.back_up, lambda target: plan_snapshot(open_store(str(target)), site.sources)):
+        with pytest.raises(UserError, match="cannot read .*/models: Permission denied"):
+            act(site.root.parent / "backup")
 
 
 def test_a_place_without_permission_is_one_sentence(nobody):

@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rlcar.errors import StorageError
+from rlcar.storage.backup import prune as prune_module
+from rlcar.storage.backup import store as store_module
 from rlcar.storage.backup.lease import BusyError, leased
 from rlcar.storage.backup.manifest import (
     Snapshot,
@@ -133,6 +135,19 @@ def test_blobs_of_an_interrupted_backup_stay_for_a_day(site, target):
     assert "00/" + "0" * 64 in store.list("blobs")
 
 
+def test_what_killed_backups_have_left_half_written_is_deleted_after_a_day(site, tmp_path):
+    store = FolderStore(tmp_path / "backup")
+    site.back_up(store.folder)
+    old, new = (store.folder / "blobs" / f".writing-{name}" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    prune(store, Rules(), is_dry_run=True)
+    assert old.exists()
+    prune(store, Rules())
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_nothing_is_removed_while_a_backup_or_a_restoration_runs(site, target):
     site.back_up(target)
     store = open_store(target)
@@ -143,6 +158,57 @@ def test_nothing_is_removed_while_a_backup_or_a_restoration_runs(site, target):
         site.restore(target)
     with leased(store, "backup"), leased(store, "read"):
         pass
+
+
+def test_a_removal_that_has_lost_its_lease_removes_no_more(site, target, monkeypatch):
+    """It was stopped for so long that a backup has begun, which may need the blobs."""
+    site.back_up(target)
+    store = open_store(target)
+    for number in range(2):
+        store.write(f"blobs/00/{number:064}", [b"unused"])
+    monkeypatch.setattr(prune_module, "UNUSED_STAYS_S", -1.0)
+    delete = type(store).delete
+
+    def delete_and_lose(self, name):
+        delete(self, name)
+        for lease in self.list("leases"):
+            delete(self, f"leases/{lease}")
+
+    monkeypatch.setattr(type(store), "delete", delete_and_lose)
+    with pytest.raises(StorageError, match="start again"):
+        prune(store, Rules())
+    assert len([name for name in store.list("blobs") if name.startswith("00/000")]) == 1
+
+
+def test_the_disk_has_forgotten_a_snapshot_before_its_blobs_go(site, tmp_path, monkeypatch):
+    store = FolderStore(tmp_path / "backup")
+    for _ in range(2):
+        site.back_up(store.folder)
+    aged(store, snapshot_names(store)[0], 60)
+    synced = []
+    monkeypatch.setattr(store_module, "sync_folder", synced.append)
+    prune(FolderStore(store.folder), Rules(0, 0, 0))
+    assert store.folder / "snapshots" in synced
+
+
+def test_a_snapshot_that_cannot_be_replaced_stays_as_it_was(site, bucket, monkeypatch):
+    site.back_up(bucket)
+    store = open_store(bucket)
+    (name,) = snapshot_names(store)
+    one = read_snapshot(store, name)
+
+    class Failing:
+        def open_output_stream(self, path):
+            raise OSError("the store is busy")
+
+        def __getattr__(self, name):
+            return getattr(files, name)
+
+    files = store._files
+    monkeypatch.setattr(store, "_files", Failing())
+    with pytest.raises(StorageError, match="the store is busy"):
+        write_snapshot(store, one.model_copy(update={"parts": ["models"]}))
+    assert read_snapshot(open_store(bucket), name) == one
 
 
 def test_nothing_is_removed_while_a_manifest_cannot_be_read(site, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from rlcar.errors import StorageError, UserError
 from rlcar.storage.backup import restore as restore_module
+from rlcar.storage.backup.create import create_snapshot
 from rlcar.storage.backup.manifest import SNAPSHOTS, read_snapshot, snapshot_names
 from rlcar.storage.backup.restore import Selection, restore
 from rlcar.storage.backup.store import FolderStore, open_store
@@ -74,6 +75,50 @@ def test_what_exists_is_never_touched_without_overwrite(site, backup):
     site.restore(backup, may_overwrite=True)
     assert not (site.root / "runs" / "first" / "mine.txt").exists()
     assert not list(site.root.rglob(".restoring-*"))
+
+
+def test_what_appears_during_the_restoration_is_not_touched_either(site, backup):
+    shutil.rmtree(site.root)
+    new = site.root / "runs" / "first" / "mine.txt"
+
+    def begin_a_training():
+        new.parent.mkdir(exist_ok=True)
+        new.write_text("mine")
+        return False
+
+    selection = Selection(site.sources, parts=["runs"])
+    with pytest.raises(UserError, match="runs/first exists already"):
+        restore(open_store(str(backup)), "latest", selection, should_stop=begin_a_training)
+    assert new.read_text() == "mine"
+    assert [path.name for path in new.parent.iterdir()] == ["mine.txt"]
+
+
+def test_tokens_under_another_name_leave_their_neighbours_alone(site, backup):
+    tokens = site.root / "tokens.json"
+    tokens.write_text("old")
+    sources = site.sources | {"tokens": tokens}
+    create_snapshot(open_store(str(backup)), sources)
+    tokens.write_text("new")
+    targets = site.sources | {"tokens": site.root / "restored.json"}
+    selection = Selection(targets, parts=["tokens"])
+    restore(open_store(str(backup)), "latest", selection)
+    assert (site.root / "restored.json").read_text() == "old"
+    assert tokens.read_text() == "new"
+
+
+def test_what_an_interrupted_restoration_has_written_needs_no_space_again(
+    site, backup, monkeypatch
+):
+    shutil.rmtree(site.root)
+    monkeypatch.setattr(restore_module, "_place", lambda *_: None)
+    monkeypatch.setattr(restore_module.shutil, "rmtree", lambda *_, **__: None)
+    site.restore(backup)
+    monkeypatch.undo()
+    full = os.statvfs(site.root)
+    full = os.statvfs_result((*full[:4], 0, *full[5:]))
+    monkeypatch.setattr(restore_module.os, "statvfs", lambda _: full)
+    site.restore(backup)
+    assert (site.root / "runs" / "first" / "run.json").is_file()
 
 
 def test_an_empty_folder_is_no_data(site, backup):

@@ -10,7 +10,7 @@ from cluster.jobs.kubernetes.connect import Connection, Target
 from cluster.jobs.kubernetes.follow import Follower
 from cluster.jobs.kubernetes.paths import PODS, RAY_JOBS
 from cluster.jobs.kubernetes.retries import Patience
-from cluster.jobs.kubernetes.status import exit_code
+from cluster.jobs.kubernetes.status import exit_code, is_over
 from rlcar.errors import UserError
 from tests.support.kubernetes.server import Fault
 
@@ -183,6 +183,26 @@ def test_old_versions_and_server_errors_are_survived(rlcar, kube, fake):
     kube.end_pod(pod)
     following.end()
     assert following.lines == ["line"]
+
+
+def test_the_log_of_an_ended_job_is_read_again_when_that_fails(rlcar, kube, fake):
+    pod = start(rlcar, kube, "last", "--retries", "0")
+    kube.print_lines(pod, ["line"])
+    kube.end_pod(pod)
+    kube.wait("the end", lambda: is_over(kube.api.get(RAY_JOBS, "last")))
+    fake.faults.append(Fault("GET", "/log", 500, ""))
+    following = Following(kube, "last")
+    following.end()
+    assert following.lines == ["line"]
+
+
+def test_a_log_that_cannot_be_read_once_is_an_error(rlcar, kube, fake):
+    kube.print_lines(start(rlcar, kube, "unreadable"), ["line"])
+    fake.faults.append(Fault("GET", "/log", 500, ""))
+    api = Api(Connection(Target(str(kube.kubeconfig), None, kube.namespace)), Patience(attempts=1))
+    follower = Follower(api, "unreadable", print, print, most_lost_s=1.0)
+    with pytest.raises(UserError, match="500"):
+        follower.show_once()
 
 
 def test_a_log_that_was_cut_off_by_the_node_is_announced(rlcar, kube, fake):
