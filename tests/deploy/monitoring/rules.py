@@ -9,6 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "deploy" / "monitoring"
 RULE_FILES = sorted((MONITORING / "rules").glob("*.yaml"))
+UNIT_TEST_FILES = sorted((MONITORING / "tests").glob("*.yaml"))
 DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
 
 
@@ -31,7 +32,7 @@ def alerts() -> dict[str, dict[str, Any]]:
 def unit_tests() -> dict[str, list[bool]]:
     """For each alert, whether it fires, in the order of its unit tests."""
     found: dict[str, list[bool]] = {}
-    for file in sorted((MONITORING / "tests").glob("*.yaml")):
+    for file in UNIT_TEST_FILES:
         for test in read(file)["tests"]:
             for one in test["alert_rule_test"]:
                 found.setdefault(one["alertname"], []).append(bool(one["exp_alerts"]))
