@@ -7,27 +7,16 @@ import subprocess
 import sys
 
 import pytest
-import typer
 import yaml
 
 from rlcar.campaigns.config import load_campaign
-from rlcar.cli import app
 from serve.lanes.ray_serve import ENVIRONMENT
 from serve.settings import make_settings
 from tests.k8s.manifests import K8S, OVERLAYS, needs_kustomize, of_kind, pods, rendered
+from tests.support.command_line import parse
 
 _SHELL = re.compile(r"\$\(date [^)]*\)")  # the submitting pod's shell evaluates these
 _CONTAINER_COMMANDS = ("redis",)  # other images
-
-
-def _parse(words):
-    """Parses a command line down to its last subcommand, and runs nothing."""
-    context = typer.main.get_command(app).make_context("rlcar", list(words))
-    while hasattr(context.command, "resolve_command"):
-        rest = [*context._protected_args, *context.args]
-        name, command, rest = context.command.resolve_command(context, rest)
-        context = command.make_context(name, rest, context)
-    return context.info_name
 
 
 def _environment(container, objects):
@@ -71,23 +60,14 @@ def _entrypoint(spec):
 @needs_kustomize
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_command_line_parses(overlay):
-    found = {owner: _parse(words) for owner, words in _command_lines(overlay)}
+    found = {owner: parse(words) for owner, words in _command_lines(overlay)}
     assert found["CronJob rlcar-backup"]
     for owner, words in _command_lines(overlay):
         with pytest.raises(Exception, match=r"(?i)no such option|unexpected"):
-            _parse([*words, "--no-such-option"])
+            parse([*words, "--no-such-option"])
         if words[0] == "train":
             assert words[words.index("--resume") + 1] == "auto", owner
             assert "--name" in words, f"{owner}: a retry must find the run"
-
-
-def test_the_command_lines_of_the_readme_parse():
-    text = (K8S / "README.md").read_text()
-    blocks = re.findall(r"```shell\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("rlcar ")]
-    assert len(lines) >= 4
-    for line in lines:
-        _parse(shlex.split(line, comments=True)[1:])
 
 
 @needs_kustomize
