@@ -254,6 +254,10 @@ def retain(
     ] = 90.0,
     runs: RunsFolder = RUNS,
     registry: Where = MODELS,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Accepts a registry that holds no version."),
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Deletes old checkpoints and models of this installation, except those that an alias needs."""
@@ -261,6 +265,11 @@ def retain(
     from rlcar.runs.retention import expire_checkpoints
 
     opened = Registry(registry)
+    if not opened.numbers() and not allow_missing:
+        raise UserError(
+            f"the registry {opened.place} holds no version, so the runs that its models need are "
+            "not known: is its disk mounted? If nothing was ever published, add --allow-missing"
+        )
     named = {opened.version(alias).metadata["lineage"].get("run") for alias in opened.aliases()}
     kept_runs = {str(run) for run in named if run}
     expired = expire_checkpoints(runs, checkpoint_days, kept_runs, is_dry_run=dry_run)

@@ -122,6 +122,23 @@ def test_a_mistake_is_one_sentence(rlcar, site, words, said):
     assert len(stderr.splitlines()) == 1
 
 
+def test_without_a_version_in_the_registry_no_checkpoint_is_deleted(rlcar, site):
+    """Its disk may not be mounted, and then nobody knows which runs the champion needs."""
+    folder = site / "runs" / "old" / "checkpoints"
+    for env_steps in (100, 200):
+        os.utime(save_at(folder, env_steps).path, (time.time() - 31 * DAY_S,) * 2)
+    for file in ("config.json", "run.json"):
+        (folder.parent / file).write_text("{}")
+    before = saves(folder)
+    words = ("backup", "retain", "--registry", str(site / "not-mounted"))
+    code, out, stderr = rlcar(*words)
+    assert (code, out) == (2, "")
+    assert "holds no version" in stderr
+    assert saves(folder) == before
+    code, out, stderr = rlcar(*words, "--allow-missing")
+    assert (code, figures(out)["runs"]) == (0, "1"), stderr
+
+
 def test_old_checkpoints_and_models_go_except_what_an_alias_needs(rlcar, site):
     """The registry of `tests/golden` has five versions; its runs are called as their algorithm."""
     shutil.copytree(GOLDEN / "models", site / "models")
