@@ -199,8 +199,8 @@ def verify_(
     record_verification(state_path(state_file, runs), metrics_file, problem)
     say_verified(checked)
     if problem and discard:
-        discard_blobs(store, checked.damaged)
-        problem += "; the damaged blobs were deleted"
+        deleted = discard_blobs(store, checked.damaged)
+        problem += f"; {deleted} damaged blobs were deleted"
     if problem:
         raise UserError(problem)
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from rlcar.errors import StorageError
-from rlcar.storage.backup.lease import leased_for_reading
+from rlcar.storage.backup.lease import leased, leased_for_reading
 from rlcar.storage.backup.manifest import (
     Snapshot,
     Unreadable,
@@ -89,10 +89,25 @@ def check_blobs(
     return {digest: why for digest, why in results.items() if why}
 
 
-def discard(store: BackupStore, digests: Iterable[str]) -> None:
-    """Deletes damaged blobs, so that the next backup uploads those that the sources still have."""
-    for digest in digests:
-        store.delete(blob_name(digest))
+def discard(store: BackupStore, digests: Iterable[str]) -> int:
+    """Deletes damaged blobs, so that the next backup uploads those that the sources still have.
+
+    Each is read once more, and stays if it cannot be read: a disk or a network may recover. Returns
+    how many were deleted.
+    """
+    deleted = 0
+    with leased(store, "prune"):
+        for digest in digests:
+            hasher = hashlib.sha256()
+            try:
+                for chunk in store.chunks(blob_name(digest)):
+                    hasher.update(chunk)
+            except (FileNotFoundError, StorageError):
+                continue
+            if hasher.hexdigest() != digest:
+                store.delete(blob_name(digest))
+                deleted += 1
+    return deleted
 
 
 def explain(verified: Verified, store: BackupStore) -> str:

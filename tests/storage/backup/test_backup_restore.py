@@ -289,6 +289,15 @@ def test_verify_finds_every_damage_and_the_next_backup_repairs_it(site, target, 
     assert explain(verify(store), store) == ""
 
 
+def test_a_blob_that_could_not_be_read_once_is_not_discarded(site, tmp_path):
+    """As after an error of a disk or a network that has recovered."""
+    site.back_up(tmp_path / "backup")
+    store = open_store(str(tmp_path / "backup"))
+    snapshot = read_snapshot(store, snapshot_names(store)[0])
+    assert discard(store, [file.sha256 for file in snapshot.files]) == 0
+    assert explain(verify(store), store) == ""
+
+
 def rewritten(backup, change):
     """Changes the newest manifest, and makes its checksum right again, as an attacker would."""
     (path,) = (backup / SNAPSHOTS).iterdir()
