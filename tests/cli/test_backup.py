@@ -105,7 +105,7 @@ def test_tokens_are_backed_up_and_restored_only_on_request(rlcar, site, monkeypa
     [
         (("backup", ""), "location is empty"),
         (("backup", "copy", "--runs", "none", "--data", "none"), "there is nothing to back up"),
-        (("backup", "runs/copy"), "lie in each other"),
+        (("backup", "runs/copy"), "must not contain each other"),
         (("backup", "list", "none"), "none is not a backup"),
         (("backup", "verify", "none"), "none is not a backup"),
         (("backup", "prune", "none"), "none is not a backup"),
