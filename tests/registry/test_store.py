@@ -6,12 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
 from rlcar.registry.store import LocalStore, ObjectStore, Store, open_store
-from tests.support.object_store import object_store
+from tests.support.object_store import make_bucket, object_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,14 +24,8 @@ def endpoint():
 
 @pytest.fixture
 def bucket_url(endpoint, request, monkeypatch) -> str:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    options = f"endpoint_override={endpoint}&scheme=http&region=us-east-1"
     name = f"models-{abs(hash(request.node.name))}"
-    files, _ = fs.FileSystem.from_uri(f"s3://{name}?{options}&allow_bucket_creation=true")
-    files.create_dir(name)
-    return f"s3://{name}/registry?{options}"
+    return f"s3://{name}/registry?{make_bucket(endpoint, name, monkeypatch)}"
 
 
 @pytest.fixture(params=["folder", "bucket"])

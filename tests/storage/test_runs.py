@@ -1,11 +1,9 @@
 """Runs in storage, an S3 server and a folder: complete or absent, fetched by a fresh machine."""
 
 import shutil
-import urllib.request
 
 import numpy as np
 import pytest
-from pyarrow import fs
 
 from rlcar.errors import StorageError
 from rlcar.runs.metrics_file import read_metrics
@@ -14,7 +12,7 @@ from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.storage.runs import Storage, parse_storage
 from rlcar.training.loop import train
-from tests.support.object_store import object_store
+from tests.support.object_store import make_bucket, object_store, requiring_signatures
 from tests.support.tiny_run import compiled_once, make_tiny_config
 from tests.support.waiting import wait_until
 
@@ -30,15 +28,8 @@ def s3_server():
 @pytest.fixture
 def bucket(s3_server, monkeypatch, request):
     """The address of an empty bucket."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    files = fs.S3FileSystem(
-        endpoint_override=s3_server, scheme="http", region="us-east-1", allow_bucket_creation=True
-    )
     name = f"bucket{abs(hash(request.node.name)) % 10**9}"
-    files.create_dir(name)
-    return f"s3://{name}/runs?endpoint_override={s3_server}&scheme=http&region=us-east-1"
+    return f"s3://{name}/runs?{make_bucket(s3_server, name, monkeypatch)}"
 
 
 @pytest.fixture(params=["s3", "folder"])
@@ -185,20 +176,8 @@ def test_a_missing_bucket_is_one_sentence(bucket, s3_server):
 @pytest.fixture
 def guarded_bucket(bucket, s3_server):
     """The address of a bucket whose server now asks who is there."""
-
-    def ask_after(requests):
-        urllib.request.urlopen(
-            urllib.request.Request(
-                f"http://{s3_server}/moto-api/reset-auth",
-                data=requests.encode(),
-                headers={"Content-Type": "text/plain"},
-            ),
-            timeout=10,
-        ).close()
-
-    ask_after("0")
-    yield bucket
-    ask_after("inf")
+    with requiring_signatures(s3_server):
+        yield bucket
 
 
 def test_a_wrong_key_is_one_sentence_that_says_where_the_right_one_goes(

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyarrow import fs
 
 from rlcar.storage import checkpoint
 from rlcar.storage.backup.create import create_snapshot
 from rlcar.storage.backup.restore import Selection, restore
 from rlcar.storage.backup.store import open_store
-from tests.support.object_store import object_store
+from tests.support.object_store import make_bucket, object_store
 
 
 def save_at(folder: Path, env_steps: int, needs=(), value: float = 0.0) -> checkpoint.Save:
@@ -81,15 +80,8 @@ def s3_server():
 @pytest.fixture
 def bucket(s3_server, monkeypatch, request) -> str:
     """The address of an empty bucket."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    files = fs.S3FileSystem(
-        endpoint_override=s3_server, scheme="http", region="us-east-1", allow_bucket_creation=True
-    )
     name = f"backup{abs(hash(request.node.nodeid)) % 10**9}"
-    files.create_dir(name)
-    return f"s3://{name}/site?endpoint_override={s3_server}&scheme=http&region=us-east-1"
+    return f"s3://{name}/site?{make_bucket(s3_server, name, monkeypatch)}"
 
 
 @pytest.fixture(params=["folder", "bucket"])

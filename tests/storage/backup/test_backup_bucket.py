@@ -1,7 +1,6 @@
 """Object stores that are absent, refuse, hang or go away: one sentence, and nothing is lost."""
 
 import shutil
-import urllib.request
 
 import pytest
 
@@ -12,6 +11,7 @@ from rlcar.storage.backup.manifest import snapshot_names
 from rlcar.storage.backup.store import open_store
 from tests.registry.hanging_store import ENVIRONMENT, hanging_store
 from tests.storage.backup.conftest import contents
+from tests.support.object_store import requiring_signatures
 
 
 def error_of(act) -> str:
@@ -32,24 +32,11 @@ def test_a_missing_bucket_is_one_sentence(site, bucket):
 def test_wrong_credentials_are_one_sentence(site, bucket, s3_server, monkeypatch):
     """The server asks for a signature from now on."""
 
-    def ask_after(requests):
-        urllib.request.urlopen(
-            urllib.request.Request(
-                f"http://{s3_server}/moto-api/reset-auth",
-                data=requests.encode(),
-                headers={"Content-Type": "text/plain"},
-            ),
-            timeout=10,
-        ).close()
-
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    ask_after("0")
-    try:
+    with requiring_signatures(s3_server):
         said = error_of(lambda: site.back_up(bucket))
         assert "give credentials that may write there, as AWS_ACCESS_KEY_ID" in said
         assert "hidden" not in said
-    finally:
-        ask_after("inf")
 
 
 def test_a_server_that_is_not_there_is_one_sentence(site, bucket, s3_server):
