@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def figure() -> Callable[[str, float], None]:
     """Returns a function that prints a figure, and keeps it in the file RLCAR_IMAGE_FIGURES."""
 
     def note(name: str, value: float) -> None:
-        print(f"figure {name}={value:.6g}")  # noqa: T201
+        sys.stdout.write(f"figure {name}={value:.6g}\n")
         file = os.environ.get("RLCAR_IMAGE_FIGURES")
         if file:
             path = Path(file)

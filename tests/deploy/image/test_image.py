@@ -46,7 +46,7 @@ def test_the_image_says_what_it_is(image, commit):
 def test_nothing_of_the_build_and_no_privileged_file_is_in_it(image):
     packages = "/opt/rlcar/lib/*/site-packages"
     script = f"""
-        ls -d /build /opt/uv /root/.cache /run/secrets/certificates /added /before 2>/dev/null
+        ls -d /build /opt/uv /var/cache/uv /run/secrets/certificates /added /before 2>/dev/null
         ls -d {packages}/{{pytest,sphinx,mypy,pip,tests,benchmarks}} 2>/dev/null
         find / -xdev -name .git 2>/dev/null
         find / -xdev -type f -perm /6000 2>/dev/null
