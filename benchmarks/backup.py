@@ -21,13 +21,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+import numpy as np
 
-import numpy as np  # noqa: E402
-from header import print_header  # noqa: E402
-
-from rlcar.registry import Registry  # noqa: E402
-from serve.policy.policy import load_policy  # noqa: E402
+from benchmarks.header import print_header
+from rlcar.registry import Registry
+from serve.policy.policy import load_policy
 
 RLCAR = [sys.executable, "-m", "rlcar.cli"]
 TRAIN = ["train", "--mode", "test", "--local", "--name", "first"]
@@ -39,6 +37,7 @@ def main() -> None:
     parser.add_argument("--mb", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # of the commands that it runs
     print_header()
     with tempfile.TemporaryDirectory(prefix="rlcar-backup-") as root:
         recover(Path(root) / "site")

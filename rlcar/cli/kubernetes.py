@@ -3,6 +3,7 @@
 import datetime
 import json
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -296,12 +297,11 @@ def delete(target: "Target", name: str) -> None:
 
 def _api(target: "Target", attempts: int | None = None) -> "Api":
     with cluster_imports():
-        import kubernetes  # noqa: F401  the error names the package that is missing
-
         from cluster.jobs.kubernetes.api import Api
         from cluster.jobs.kubernetes.connect import Connection
         from cluster.jobs.kubernetes.retries import Patience
 
+        import_module("kubernetes")  # the error names the package that is missing
     return Api(Connection(target), Patience() if attempts is None else Patience(attempts))
 
 
