@@ -18,8 +18,8 @@ from header import print_header
 
 from rlcar.agents import make_agent
 from rlcar.config import make_config
+from rlcar.config.schema import schema_of_race
 from rlcar.registry import Model, Version
-from rlcar.registry.schema import schema_of_race
 from rlcar.sim import SPEC
 from rlcar.storage.arrays import flatten
 from rlcar.types import TimeStep

@@ -44,3 +44,7 @@ class MissingAliasError(RegistryError):
 
 class RegistryUnavailableError(RegistryError):
     """The folder or object store of a registry cannot be reached or does not answer in time."""
+
+
+class DatasetError(UserError):
+    """A data set is incomplete, damaged, of another format, or does not fit its use."""

@@ -10,10 +10,10 @@ import numpy as np
 from rlcar.agents import algorithm_of
 from rlcar.agents.observation_scaling import NORMALISER
 from rlcar.config import load_config
+from rlcar.config.schema import schema_of
 from rlcar.errors import CheckpointError, RegistryError
 from rlcar.evaluation.environment import spec_of
 from rlcar.registry.model_file import parse_json
-from rlcar.registry.schema import schema_of
 from rlcar.runs.run import require_run
 from rlcar.storage import checkpoint
 from rlcar.system.regular_file import read_regular

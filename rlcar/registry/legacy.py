@@ -21,9 +21,9 @@ import numpy as np
 
 from rlcar.agents import LEGACY_ALGORITHM
 from rlcar.config import make_config
+from rlcar.config.schema import schema_of_race
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.registry.model_file import Arrays, parse_json, parse_model
-from rlcar.registry.schema import schema_of_race
 
 MAX_PICKLE_BYTES = 1 << 26
 _TIMEOUT_S = 20.0

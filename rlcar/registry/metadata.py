@@ -8,8 +8,8 @@ from pydantic import Field
 
 from rlcar.agents import AlgorithmName
 from rlcar.config import parse_config
+from rlcar.config.schema import Entry, schema_of_race
 from rlcar.errors import ConfigError, RegistryError
-from rlcar.registry.schema import Entry, schema_of_race
 from rlcar.settings.explain import problems
 from rlcar.settings.numbers import Signed, Whole
 from rlcar.settings.section import Section

@@ -11,10 +11,10 @@ import pytest
 from rlcar.agents import ALGORITHMS, make_agent
 from rlcar.agents.normaliser import Moments, normalise
 from rlcar.config import Config, make_config
+from rlcar.config.schema import schema_of
 from rlcar.errors import RegistryError
 from rlcar.registry import NORMALISER, Model, Registry, Version
 from rlcar.registry.architecture import policy_shapes
-from rlcar.registry.schema import schema_of
 from rlcar.sim import SPEC, make_race
 from rlcar.storage.arrays import flatten, leaf_name
 from rlcar.track import make_pool

@@ -1,0 +1,232 @@
+"""The contents of `dataset.json`: what a data set holds, where it is from, and its parts."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import pydantic
+from pydantic import Field
+
+from rlcar.config import EnvironmentConfig
+from rlcar.config.race import RaceConfig
+from rlcar.config.schema import Entry, entries_of_race, entries_of_spec
+from rlcar.errors import DatasetError, reason_of
+from rlcar.settings.explain import explain
+from rlcar.settings.numbers import Size, Whole
+from rlcar.settings.section import Section
+from rlcar.system import durable
+from rlcar.system.regular_file import read_regular
+from rlcar.types import Spec
+
+DESCRIPTION = "dataset.json"
+FORMAT_VERSION: Literal[1] = 1
+_LARGEST_BYTES = 1 << 28
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class World(Section):
+    """The environment of the recording: a race, a Gymnasium environment, or only a name."""
+
+    race: RaceConfig | None = None
+    environment: EnvironmentConfig | None = None
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """A short name for messages and tables."""
+        if self.name:
+            return self.name
+        if self.environment is not None:
+            return self.environment.id
+        return "race" if self.race is not None else "unknown"
+
+    def is_same(self, other: "World") -> bool:
+        """Returns whether both describe the same environment, whatever they are called."""
+        if self.race is None and self.environment is None:
+            return self == other
+        return (self.race, self.environment) == (other.race, other.environment)
+
+
+class Moments(Section):
+    """Count, mean and sum of squared differences of numbers, in float64; these can be added."""
+
+    count: Whole
+    mean: list[float]
+    squares: list[float]  # sum over the observations of (observation - mean) ** 2
+
+    def plus(self, other: "Moments") -> "Moments":
+        """Returns the moments of both groups together (Chan et al. 1979)."""
+        count = self.count + other.count
+        first, second = np.array(self.mean), np.array(other.mean)
+        change = second - first
+        squares = np.array(self.squares) + np.array(other.squares)
+        squares = squares + change**2 * (self.count * other.count / count)
+        mean = first + change * (other.count / count)
+        return Moments(count=count, mean=mean.tolist(), squares=squares.tolist())
+
+
+class ObservationMoments(NamedTuple):
+    """Mean and standard deviation of each number of an observation."""
+
+    count: int
+    mean: np.ndarray  # [O] float64
+    standard_deviation: np.ndarray  # [O] float64
+
+
+class Part(Section):
+    """One Parquet file."""
+
+    name: str = Field(pattern=r"^part-\d{5,}\.parquet$")
+    episodes: Whole
+    transitions: Whole
+    first_episode: Whole  # its `eps_id`; the following episodes count up
+    bytes: Whole
+    sha256: Sha256
+    moments: Moments | None  # of the observations; null for images
+
+
+class Source(Section):
+    """One recording, import or other origin of episodes."""
+
+    kind: Literal["recording", "import", "server"]
+    # What was recorded or read: driver, run, version, file, seed, commit, versions, time.
+    about: dict[str, str | int | float | bool | None | list[str]]
+
+
+class Description(Section):
+    """The contents of `dataset.json`."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    world: World
+    observation: list[Entry]  # empty for images
+    image_shape: tuple[Size, Size, Size] | None  # height, width, channels; null without images
+    action: list[Entry]
+    is_discrete: bool
+    sources: list[Source] = []
+    episodes: Whole = 0
+    transitions: Whole = 0
+    parts: list[Part] = []
+
+    @property
+    def spec(self) -> Spec:
+        """The sizes of observations and actions."""
+        return Spec(len(self.observation), len(self.action), self.is_discrete, self.image_shape)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the sorted checksums of the parts: it identifies the recorded numbers."""
+        checksums = "\n".join(sorted(part.sha256 for part in self.parts))
+        return hashlib.sha256(checksums.encode()).hexdigest()
+
+    @property
+    def moments(self) -> ObservationMoments | None:
+        """Moments over all observations; None for images and without episodes."""
+        total: Moments | None = None
+        for part in self.parts:
+            if part.moments is not None:
+                total = part.moments if total is None else total.plus(part.moments)
+        if total is None or not total.count:
+            return None
+        deviation = np.sqrt(np.maximum(np.array(total.squares), 0.0) / total.count)
+        return ObservationMoments(total.count, np.array(total.mean), deviation)
+
+    def with_parts(self, parts: list[Part]) -> "Description":
+        """Returns the description of these parts."""
+        totals = {
+            "episodes": sum(part.episodes for part in parts),
+            "transitions": sum(part.transitions for part in parts),
+        }
+        return self.model_copy(update={"parts": parts, **totals})
+
+
+def describe(world: World, spec: Spec) -> Description:
+    """Returns the description of an empty data set; raises DatasetError for unsupported spaces."""
+    if spec.image_shape is not None and spec.observation_size:
+        raise DatasetError(
+            f"the observations of {world.label} are an image and {spec.observation_size} numbers: "
+            "a data set holds one of the two; select one with a Gymnasium wrapper such as "
+            "gymnasium.wrappers.FilterObservation"
+        )
+    is_race = world.race is not None
+    observation, action = entries_of_race(world.race) if is_race else entries_of_spec(spec)
+    return Description(
+        world=world,
+        observation=observation,
+        image_shape=spec.image_shape,
+        action=action,
+        is_discrete=spec.is_discrete,
+    )
+
+
+def moments_of(observations: np.ndarray) -> Moments:
+    """Returns the moments of observations `[M, O]`."""
+    numbers = observations.astype(np.float64)
+    mean = numbers.mean(axis=0)
+    squares = np.square(numbers - mean).sum(axis=0)
+    return Moments(count=len(numbers), mean=mean.tolist(), squares=squares.tolist())
+
+
+def read_description(folder: Path) -> Description:
+    """Reads `dataset.json`; raises DatasetError that says what is wrong with it."""
+    path = folder / DESCRIPTION
+    try:
+        data = read_regular(path, _LARGEST_BYTES)
+    except FileNotFoundError:
+        raise DatasetError(_nothing_in(folder)) from None
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {reason_of(error)}") from None
+    _require_version(path, data)
+    try:
+        description = Description.model_validate_json(data)
+    except pydantic.ValidationError as error:
+        raise DatasetError(
+            f"{path} does not describe a data set: {explain(error, Description)[:400]}"
+        ) from None
+    counted = description.with_parts(description.parts)
+    if counted != description:
+        raise DatasetError(
+            f"{path} says {description.episodes} episodes with {description.transitions} "
+            f"transitions, but its parts have {counted.episodes} with {counted.transitions}: "
+            "record or merge the data set again"
+        )
+    return description
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Writes `dataset.json`, complete or as it was, and syncs it to the disk."""
+    path = folder / DESCRIPTION
+    text = description.model_dump_json(indent=1) + "\n"
+    with durable.explaining_write_errors(path, DatasetError):
+        durable.replace_durably(path, text.encode())
+
+
+def _require_version(path: Path, data: bytes) -> None:
+    class Head(pydantic.BaseModel):
+        format_version: Any = None
+
+    try:
+        version = Head.model_validate_json(data).format_version
+    except pydantic.ValidationError:
+        raise DatasetError(
+            f"{path} is not a description of a data set: it is no JSON object"
+        ) from None
+    if version != FORMAT_VERSION:
+        raise DatasetError(
+            f"{path} has the format version {version!r}; this rlcar reads {FORMAT_VERSION}: "
+            "use the version of rlcar that wrote it"
+        )
+
+
+def _nothing_in(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist: name the folder of a data set"
+    if not folder.is_dir():
+        return f"{folder} is a file: name a folder, or import the file with rlcar data import"
+    if not any(folder.iterdir()):
+        return f"{folder} is empty: record a data set into it with rlcar data record"
+    return (
+        f"{folder} holds no {DESCRIPTION}, so it is not a data set: name another folder, or "
+        "import its files with rlcar data import"
+    )

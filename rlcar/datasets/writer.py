@@ -1,0 +1,296 @@
+"""Writes episodes into the parts of a data set."""
+
+import contextlib
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from rlcar.datasets.columns import DICTIONARY, table_of
+from rlcar.datasets.description import (
+    DESCRIPTION,
+    Description,
+    Part,
+    Source,
+    moments_of,
+    read_description,
+    write_description,
+)
+from rlcar.datasets.episode import SOURCES, Episode
+from rlcar.errors import DatasetError, UserError
+from rlcar.system import durable
+from rlcar.types import Spec
+
+PART_TRANSITIONS = 65_536
+PART_BYTES = 1 << 25  # of the observations, before compression
+_LARGEST_EPISODE_BYTES = 1 << 30
+_BOUND = 1.0 + 1e-6  # of an action; float32 arithmetic may exceed 1 by a rounding error
+
+
+class DatasetWriter:
+    """Collects episodes and writes a part whenever enough of them are complete.
+
+    A part and `dataset.json` are each complete or absent, so that a reader or a later writer finds
+    every part that was finished, whatever ended this one. Leaving the context writes what is left.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Description,
+        source: Source | None = None,
+        *,
+        resume: bool = False,
+        part_transitions: int = PART_TRANSITIONS,
+    ):
+        """`description` gives world and schema; its parts and sources are ignored.
+
+        With `resume` the episodes are added to the data set in the folder, if there is one. Raises
+        DatasetError if it is of another world, or if the folder holds other files.
+        """
+        self._folder = folder
+        self._part_transitions = part_transitions
+        self._waiting: list[Episode] = []
+        self._waiting_transitions = self._waiting_bytes = 0
+        self.description = _prepare(folder, description, resume)
+        self._spec = self.description.spec
+        if source is not None:
+            sources = [*self.description.sources, source]
+            self.description = self.description.model_copy(update={"sources": sources})
+        write_description(folder, self.description)
+
+    @property
+    def episodes(self) -> int:
+        """The number of episodes in the data set, including those that wait in memory."""
+        return self.description.episodes + len(self._waiting)
+
+    @property
+    def transitions(self) -> int:
+        """The number of transitions in the data set, including those that wait in memory."""
+        return self.description.transitions + self._waiting_transitions
+
+    def append(self, episode: Episode) -> None:
+        """Adds an episode; raises DatasetError if it does not fit the schema or is not finite."""
+        episode = checked(episode, self._spec, f"episode {self.episodes}")
+        size = np.asarray(episode.observation).nbytes
+        if self._waiting and self._waiting_bytes + size > PART_BYTES:
+            self.flush()
+        self._waiting.append(episode)
+        self._waiting_transitions += episode.transitions
+        self._waiting_bytes += size
+        if self._waiting_transitions >= self._part_transitions or self._waiting_bytes >= PART_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the episodes that wait as a part, however few they are."""
+        if not self._waiting:
+            return
+        part = self._write_part(self._waiting)
+        self.description = self.description.with_parts([*self.description.parts, part])
+        write_description(self._folder, self.description)
+        self._waiting = []
+        self._waiting_transitions = self._waiting_bytes = 0
+
+    def __enter__(self) -> "DatasetWriter":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.flush()
+            return
+        with contextlib.suppress(UserError, OSError):  # The first error is the one to report.
+            self.flush()
+
+    def _write_part(self, episodes: Sequence[Episode]) -> Part:
+        known = self.description
+        name = f"part-{len(known.parts):05d}.parquet"
+        path = self._folder / name
+        table = table_of(episodes, known.episodes, self._spec)
+        with durable.explaining_write_errors(path, DatasetError), durable.replacing(path) as file:
+            pq.write_table(table, file, compression="zstd", use_dictionary=list(DICTIONARY))
+            _sync(file)
+            size, sha256 = file.stat().st_size, durable.checksum(file)
+        moments = None
+        if self._spec.image_shape is None:
+            moments = moments_of(np.concatenate([episode.observation for episode in episodes]))
+        return Part(
+            name=name,
+            episodes=len(episodes),
+            transitions=table.num_rows,
+            first_episode=known.episodes,
+            bytes=size,
+            sha256=sha256,
+            moments=moments,
+        )
+
+
+def checked(episode: Episode, spec: Spec, name: str) -> Episode:
+    """Returns the episode with arrays of the right types; raises DatasetError if it is invalid.
+
+    `name` is that of the episode in messages.
+    """
+    observation = _of_type(episode.observation, spec.image_shape is not None, name, "observation")
+    action = _action(episode.action, spec, name)
+    reward = _of_type(episode.reward, False, name, "reward")
+    steps = len(reward)
+    if reward.ndim != 1 or not steps:
+        raise DatasetError(
+            f"{name} has rewards of the shape {reward.shape}: give one for each of at least one "
+            "step"
+        )
+    shape = spec.image_shape or (spec.observation_size,)
+    _require_shape(observation, (steps + 1, *shape), name, "observations")
+    _require_shape(
+        action, (steps,) if spec.is_discrete else (steps, spec.action_size), name, "actions"
+    )
+    logp = episode.action_logp
+    if logp is not None:
+        logp = _of_type(logp, False, name, "log-probability")
+        _require_shape(logp, (steps,), name, "log-probabilities")
+        require_finite(logp, name, "log-probability")
+    require_finite(reward, name, "reward")
+    require_finite(observation, name, "observation")
+    if episode.is_terminal == episode.is_truncated:
+        both = "is both terminal and truncated" if episode.is_terminal else "has no end"
+        raise DatasetError(
+            f"{name} {both}: set is_terminal for a crash or a finish, else is_truncated"
+        )
+    if episode.source not in SOURCES:
+        raise DatasetError(
+            f"{name} has the source {episode.source!r}: it must be one of {', '.join(SOURCES)}"
+        )
+    if math.prod(observation.shape) * observation.itemsize > _LARGEST_EPISODE_BYTES:
+        raise DatasetError(
+            f"{name} has {observation.nbytes:,} bytes of observations, more than the "
+            f"{_LARGEST_EPISODE_BYTES:,} possible: cut it into several episodes"
+        )
+    return episode._replace(observation=observation, action=action, reward=reward, action_logp=logp)
+
+
+def require_finite(numbers: np.ndarray, name: str, what: str) -> None:
+    """Raises DatasetError that names the first step whose numbers are not finite."""
+    if numbers.dtype == np.uint8:
+        return
+    is_bad = ~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+    if is_bad.any():
+        step = int(is_bad.argmax())
+        value = np.asarray(numbers[step]).reshape(-1)
+        bad = value[~np.isfinite(value)][0]
+        raise DatasetError(f"{name}, step {step}: the {what} contains {bad}: remove the episode")
+
+
+def _prepare(folder: Path, description: Description, resume: bool) -> Description:
+    """Returns the description of what the folder holds already, or of an empty data set."""
+    with durable.explaining_write_errors(folder, DatasetError):
+        folder.mkdir(parents=True, exist_ok=True)
+    fresh = description.with_parts([]).model_copy(update={"sources": []})
+    if not (folder / DESCRIPTION).exists():
+        others = [entry.name for entry in folder.iterdir() if not _is_leftover(entry.name)]
+        if others:
+            raise DatasetError(
+                f"{folder} holds {sorted(others)[0]} and is no data set: name a new folder"
+            )
+        return fresh
+    if not resume:
+        raise DatasetError(
+            f"{folder} already holds a data set: name a new folder, or add to it with --resume"
+        )
+    found = read_description(folder)
+    require_same(folder, found, fresh)
+    for entry in folder.iterdir():  # What a writer that was killed left behind.
+        if entry.name.startswith(durable.WRITING):
+            entry.unlink(missing_ok=True)
+    return found
+
+
+def require_same(folder: Path, found: Description, other: Description) -> None:
+    """Raises DatasetError unless two data sets have the same world and schema."""
+    if not found.world.is_same(other.world):
+        raise DatasetError(
+            f"{folder} holds episodes of another world ({found.world.label}) than "
+            f"{other.world.label}{difference(found, other)}: use a folder for each world"
+        )
+    if found.spec != other.spec:
+        raise DatasetError(
+            f"{folder} has {found.spec} and not {other.spec}: use a folder for each schema"
+        )
+
+
+def difference(found: Description, other: Description) -> str:
+    """Returns the first setting in which two worlds differ, in brackets; empty if none is known."""
+    for kind in ("race", "environment"):
+        first, second = getattr(found.world, kind), getattr(other.world, kind)
+        if first is not None and second is not None:
+            ours, theirs = _flat(first.model_dump()), _flat(second.model_dump())
+            for name in {**ours, **theirs}:
+                if ours.get(name) != theirs.get(name):
+                    return f" ({kind}.{name} is {ours.get(name)} and not {theirs.get(name)})"
+    return ""
+
+
+def _flat(tree: dict, prefix: str = "") -> dict:
+    flat: dict = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(durable.WRITING)
+
+
+def _of_type(numbers: object, is_image: bool, name: str, what: str) -> np.ndarray:
+    array = np.asarray(numbers)
+    if is_image:
+        if array.dtype != np.uint8:
+            raise DatasetError(f"{name}: the images are {array.dtype}: they must be uint8")
+        return array
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise DatasetError(f"{name}: the {what} is {array.dtype}, not numbers")
+    with np.errstate(over="ignore"):  # An infinity that results is refused later.
+        return array.astype(np.float32)
+
+
+def _action(numbers: object, spec: Spec, name: str) -> np.ndarray:
+    array = np.asarray(numbers)
+    if spec.is_discrete:
+        if not np.issubdtype(array.dtype, np.integer):
+            raise DatasetError(f"{name}: the actions are {array.dtype}: give the index of each")
+        is_bad = (array < 0) | (array >= spec.action_size)
+        limits = f"0 to {spec.action_size - 1}"
+        converted = array.astype(np.int32)
+    else:
+        converted = _of_type(array, False, name, "action")
+        require_finite(converted, name, "action")
+        is_bad = np.abs(converted) > _BOUND
+        limits = "-1 to 1"
+    if is_bad.any():
+        step = int(np.argwhere(is_bad)[0, 0])
+        value = array.reshape(len(array), -1)[step][is_bad.reshape(len(array), -1)[step]][0]
+        raise DatasetError(
+            f"{name}, step {step}: the action contains {value}, outside of {limits}: scale or "
+            "clip the actions"
+        )
+    return converted
+
+
+def _require_shape(array: np.ndarray, shape: tuple[int, ...], name: str, what: str) -> None:
+    if array.shape != shape:
+        raise DatasetError(f"{name} has {what} of the shape {array.shape} in place of {shape}")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,171 @@
+"""Episodes come back from disk as they were written."""
+
+import numpy as np
+import pytest
+
+from rlcar.config.race import RaceConfig
+from rlcar.datasets import Dataset, DatasetWriter, Episode, World
+from rlcar.datasets.description import describe
+from rlcar.errors import DatasetError
+from rlcar.types import Spec
+
+RACE = describe(World(race=RaceConfig()), Spec(6, 2))
+
+
+def make_episode(length, seed=0, **changes):
+    random = np.random.default_rng(seed)
+    episode = Episode(
+        random.random((length + 1, 6), np.float32),
+        random.uniform(-1, 1, (length, 2)).astype(np.float32),
+        random.normal(size=length).astype(np.float32),
+        is_terminal=seed % 2 == 0,
+        is_truncated=seed % 2 == 1,
+        action_logp=random.normal(size=length).astype(np.float32),
+        policy=f"driver {seed % 3}",
+    )
+    return episode._replace(**changes)
+
+
+def write(folder, episodes, description=RACE, **options):
+    with DatasetWriter(folder, description, **options) as writer:
+        for episode in episodes:
+            writer.append(episode)
+    return Dataset.open(folder)
+
+
+def assert_same(first, second):
+    assert first._replace(observation=0, action=0, reward=0, action_logp=0) == second._replace(
+        observation=0, action=0, reward=0, action_logp=0
+    )
+    for name in ("observation", "action", "reward", "action_logp"):
+        ours, theirs = getattr(first, name), getattr(second, name)
+        if ours is None or theirs is None:
+            assert ours is theirs
+        else:
+            np.testing.assert_array_equal(ours, theirs, strict=True)
+
+
+def test_every_number_comes_back(tmp_path):
+    episodes = [make_episode(length, seed) for seed, length in enumerate((7, 1, 30, 12))]
+    episodes[1] = episodes[1]._replace(action_logp=None, policy="", source="human")
+    read = write(tmp_path / "data", episodes, part_transitions=20)
+    assert len(read.parts) == 2
+    assert (read.episodes, read.transitions) == (4, 50)
+    for before, after in zip(episodes, read.episodes_iter(), strict=True):
+        assert_same(before, after)
+
+
+def test_images_and_discrete_actions_come_back(tmp_path):
+    spec = Spec(0, 4, is_discrete=True, image_shape=(3, 5, 2))
+    description = describe(World(name="pictures"), spec)
+    random = np.random.default_rng(0)
+    episodes = [
+        Episode(
+            random.integers(0, 256, (length + 1, 3, 5, 2), np.uint8),
+            random.integers(0, 4, length).astype(np.int32),
+            random.normal(size=length).astype(np.float32),
+            True,
+            False,
+        )
+        for length in (4, 9)
+    ]
+    read = write(tmp_path / "data", episodes, description)
+    assert read.spec == spec
+    assert read.moments is None
+    for before, after in zip(episodes, read.episodes_iter(), strict=True):
+        assert_same(before, after)
+
+
+def test_a_seed_shuffles_parts_and_episodes_and_repeats_itself(tmp_path):
+    read = write(
+        tmp_path / "data", [make_episode(4, seed) for seed in range(20)], part_transitions=16
+    )
+    orders = [
+        [episode.reward[0] for episode in read.episodes_iter(seed)] for seed in (1, 1, 2, None)
+    ]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0] != orders[3]
+    assert sorted(orders[0]) == sorted(orders[3])
+
+
+def test_moments_are_those_of_all_observations(tmp_path):
+    episodes = [make_episode(5 + seed, seed) for seed in range(9)]
+    read = write(tmp_path / "data", episodes, part_transitions=11)
+    observations = np.concatenate([episode.observation for episode in episodes]).astype(np.float64)
+    assert read.moments.count == len(observations)
+    np.testing.assert_allclose(read.moments.mean, observations.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(
+        read.moments.standard_deviation, observations.std(axis=0), rtol=1e-12
+    )
+
+
+def test_a_writer_continues_after_the_last_complete_part(tmp_path):
+    episodes = [make_episode(10, seed) for seed in range(6)]
+    whole = write(tmp_path / "whole", episodes, part_transitions=20)
+    folder = tmp_path / "data"
+    write(folder, episodes[:4], part_transitions=20)
+    (folder / ".writing-left-behind").write_text("half a part")
+    (folder / "part-00002.parquet").write_text("a part that was never listed")
+    read = write(folder, episodes[4:], part_transitions=20, resume=True)
+    assert read.fingerprint == whole.fingerprint
+    assert not (folder / ".writing-left-behind").exists()
+
+
+def test_an_exception_loses_no_complete_episode(tmp_path):
+    def record():
+        with DatasetWriter(tmp_path / "data", RACE) as writer:
+            writer.append(make_episode(10))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record()
+    assert Dataset.open(tmp_path / "data").transitions == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": np.array([0, np.nan, 0])}, "episode 0, step 1: the reward contains nan"),
+        ({"action": np.full((3, 2), 1.5)}, "step 0: the action contains 1.5, outside of -1 to 1"),
+        ({"action": np.zeros((3, 1))}, r"actions of the shape \(3, 1\) in place of \(3, 2\)"),
+        ({"is_terminal": False, "is_truncated": False}, "has no end"),
+        ({"source": "cat"}, "source 'cat': it must be one of model, hold, fallback, human"),
+    ],
+)
+def test_an_invalid_episode_is_refused(tmp_path, changes, message):
+    writer = DatasetWriter(tmp_path / "data", RACE)
+    with pytest.raises(DatasetError, match=message):
+        writer.append(make_episode(3, **changes))
+
+
+def test_a_data_set_is_not_overwritten(tmp_path):
+    write(tmp_path, [make_episode(3)])
+    with pytest.raises(DatasetError, match="already holds a data set"):
+        DatasetWriter(tmp_path, RACE)
+
+
+def test_another_world_is_refused(tmp_path):
+    write(tmp_path, [make_episode(3)])
+    other = describe(World(race=RaceConfig(laps=2)), Spec(6, 2))
+    with pytest.raises(DatasetError, match=r"another world \(race\).*race.laps is 1 and not 2"):
+        DatasetWriter(tmp_path, other, resume=True)
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DatasetError, match=r"holds notes.txt and is no data set"):
+        DatasetWriter(tmp_path, RACE)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(DatasetError, match="is empty: record a data set"):
+        Dataset.open(tmp_path)
+
+
+def test_a_part_that_is_cut_off_is_named(tmp_path):
+    write(tmp_path, [make_episode(50)])
+    part = tmp_path / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=r"part-00000.parquet is cut off"):
+        Dataset.open(tmp_path)
