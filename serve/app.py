@@ -168,7 +168,10 @@ class Application:
         sessions = self.action_service.sessions
         gauges["rlcar_sessions"] = len(sessions)
         gauges["rlcar_session_cars"] = sessions.cars
-        if (current := self.alias_follower.current) is not None:
+        current = self.alias_follower.current
+        is_awaited = current is None and self.settings.waits_for_model
+        gauges["rlcar_model_awaited"] = float(is_awaited and self.metrics.is_registry_readable)
+        if current is not None:
             gauges["rlcar_model_version"] = current.number
             published = datetime.fromisoformat(current.policy.version.created)
             gauges["rlcar_model_published_timestamp_seconds"] = published.timestamp()

@@ -28,6 +28,9 @@ class ServeSettings(pydantic.BaseModel):
     that version alone."""
     poll_s: float = Field(0.5, ge=0.05, le=2.0)
     """Time between two looks at the alias."""
+    waits_for_model: bool = False
+    """Whether an empty registry is expected, so that a server without a model is no failure: it
+    answers with the safe action until a version is published."""
 
     # Where the server listens, and who may ask.
     host: str = "127.0.0.1"

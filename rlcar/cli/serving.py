@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _OPTION_OF = {
     "registry": "--registry",
     "alias": "--alias",
+    "waits_for_model": "--wait-for-model",
     "host": "--host",
     "port": "--port",
     "auth": "--auth",
@@ -51,7 +52,10 @@ _OPTION_OF = {
 
 Run = Annotated[
     Path | None,
-    typer.Argument(help="Run to publish and serve (default: what the registry holds)."),
+    typer.Argument(
+        help="Run to publish and serve (default: what the registry holds or, if it is empty, the "
+        "newest complete run)."
+    ),
 ]
 Lane = Annotated[
     str,
@@ -65,6 +69,14 @@ Alias = Annotated[
 Promote = Annotated[
     bool,
     typer.Option("--promote", help="Moves --alias to RUN even if it names another version now."),
+]
+WaitForModel = Annotated[
+    bool,
+    typer.Option(
+        "--wait-for-model",
+        help="Starts with an empty registry too, publishes no run, and answers with the safe "
+        "action until a version is published.",
+    ),
 ]
 BehindTls = Annotated[
     bool, typer.Option("--behind-tls", help="Tells the server that a proxy in front speaks HTTPS.")
@@ -92,6 +104,7 @@ def serve(
     registry: Where = MODELS,
     alias: Alias = "champion",
     promote: Promote = False,
+    wait_for_model: WaitForModel = False,
     runs: RunsFolder = RUNS,
     host: Host = "127.0.0.1",
     port: Annotated[int, number(0, 65_535, help="Port to listen on; 0 takes a free one.")] = 8000,
@@ -108,6 +121,8 @@ def serve(
 ) -> None:
     """Serves the champion, or RUN: POST /v1/act, WS /v1/drive, models, health, metrics."""
     _refuse_contradictions(lane, address, page, direct)
+    if wait_for_model and run is not None:
+        raise UserError(f"{run} is published at once: leave out --wait-for-model, or the run")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # publishing a run needs no accelerator
     from serve.settings import make_settings
 
@@ -116,6 +131,7 @@ def serve(
     settings = make_settings(
         registry=registry if "://" in registry else str(expanded(registry).resolve()),
         alias=alias,
+        waits_for_model=wait_for_model,
         host=host,
         port=port,
         auth=auth,
@@ -132,7 +148,8 @@ def serve(
         front_binary(settings, is_direct=direct)  # Fail before anything is published.
     if auth:
         require_token(settings.tokens)
-    settings = _publish(settings, run, runs, promote)
+    if not wait_for_model:
+        settings = _publish(settings, run, runs, promote)
     if lane == "ray":
         _serve_on_ray(settings, address)
     else:

@@ -93,6 +93,8 @@ def health_of(program: Program | None) -> Health:
 
 def _port_and_path(program: Program) -> tuple[str, str]:
     option, default, path = _ROUTES[program.verb]
+    if program.verb == "serve" and "--wait-for-model" in program.arguments:
+        path = "/health/live"  # a server that waits for its first model is not ready, but healthy
     return program.option(option, default), path
 
 

@@ -32,6 +32,8 @@ GAUGES = {
     "rlcar_sessions": "Sessions whose recurrent states are kept.",
     "rlcar_session_cars": "Cars whose recurrent states are kept, over all sessions.",
     "rlcar_model_version": "Number of the model version that acts; absent while none does.",
+    "rlcar_model_awaited": "1 while no version acts because the first one is still to be published "
+    "(--wait-for-model), else 0.",
     "rlcar_model_published_timestamp_seconds": "Unix time at which the version that acts was "
     "published; absent while none does.",
 }

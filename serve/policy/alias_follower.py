@@ -49,7 +49,9 @@ class ServedModel(NamedTuple):
 class AliasFollower:
     """Holds the current version, and checks the alias for a newer one.
 
-    A version that cannot be loaded or that acts badly is never swapped in: the one before acts on.
+    Until the alias is set for the first time, the newest version acts, so that all servers of a
+    registry act with the same one. A version that cannot be loaded or that acts badly is never
+    swapped in: the one before acts on.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class AliasFollower:
                 return
 
     async def check(self) -> None:
-        """Reads the alias once, and swaps if it points to another sound version."""
+        """Reads the alias once, and swaps if another sound version should act."""
         async with self._lock:
             if self._clock() - self._checked_s < _MIN_CHECK_INTERVAL_S:
                 return
@@ -90,16 +92,17 @@ class AliasFollower:
             if self.current is None:
                 await run_in_daemon_thread(self.load_first)
                 return
-            number = await run_in_daemon_thread(self._resolve_alias)
-            if number is None or number == self.current.number:
-                return
-            if self._has_failed_recently(number):
-                return
-            model = await run_in_daemon_thread(self._load, number)
-            if model is not None:
-                _LOGGER.info("version %d replaces version %d", number, self.current.number)
-                self.current = model
-                self._metrics.swaps += 1
+            for number in await run_in_daemon_thread(self._preferred):
+                if number == self.current.number:
+                    return
+                if self._has_failed_recently(number):
+                    continue
+                model = await run_in_daemon_thread(self._load, number)
+                if model is not None:
+                    _LOGGER.info("version %d replaces version %d", number, self.current.number)
+                    self.current = model
+                    self._metrics.swaps += 1
+                    return
 
     def refresh_soon(self) -> None:
         """Starts a check in the background; at most one at a time, and not too often."""
@@ -123,24 +126,27 @@ class AliasFollower:
     def _has_failed_recently(self, number: int) -> bool:
         return self._retry_after_s.get(number, -np.inf) > self._clock()
 
-    def _resolve_alias(self) -> int | None:
+    def _preferred(self) -> list[int]:
+        """Returns the alias's version or, until the alias is set, all versions, newest first.
+
+        The list is empty if the registry cannot be read: the current version acts on.
+        """
         try:
             number = self.registry.resolve(self._alias)
         except MissingAliasError as error:
             if self._has_seen_alias:  # its folder has gone, for example with a volume
                 self._note_failure(error)
-                return None
-            self._note_success()
+                return []
             if not self._has_warned:
                 self._has_warned = True
-                _LOGGER.warning("%s; %s until the alias is set", error, self._acting())
-            return None
+                _LOGGER.warning("%s; the newest version acts until the alias is set", error)
+            return self._candidates()
         except UserError as error:
             self._note_failure(error)
-            return None
+            return []
         self._note_success()
         self._has_seen_alias = True
-        return number
+        return [number]
 
     def _candidates(self) -> list[int]:
         """Returns the alias's values, the present one first, then every version, newest first.
@@ -148,8 +154,7 @@ class AliasFollower:
         A server that follows the number of a version considers only that version.
         """
         if self._alias.isdecimal():
-            number = self._resolve_alias()
-            return [] if number is None else [number]
+            return self._preferred()
         numbers: list[int | None] = []
         problems: list[UserError] = []
         try:

@@ -15,6 +15,7 @@ from benchmarks.processes import free_port
 from serve.guard.tokens import TokenStore
 from tests.serve.live.live_page import save_run
 from tests.serve.served import publish
+from tests.support.waiting import wait_until
 
 RLCAR = Path(sys.executable).with_name("rlcar")
 
@@ -26,6 +27,8 @@ RLCAR = Path(sys.executable).with_name("rlcar")
         (["serve", "--host", "0.0.0.0"], "--allow-anonymous"),
         (["serve", "--lane", "realtime"], "train one (rlcar train)"),
         (["serve", "nowhere", "--lane", "realtime"], "nowhere"),
+        (["serve", "nowhere", "--wait-for-model"], "leave out --wait-for-model, or the run"),
+        (["serve", "--set", "waits_for_model=true"], "give it as --wait-for-model"),
         (["serve", "--port", "70000"], "--port 70000: give a number from 0 to 65,535"),
         (["serve", "--set", "deadline_ms=0"], "deadline_ms"),
         (["serve", "--set", "deadlin_ms=5"], "deadlin_ms"),
@@ -90,8 +93,9 @@ def test_a_file_of_tokens_with_silly_times_is_listed_or_refused_in_a_sentence(rl
 
 
 @contextlib.contextmanager
-def _running(folder, *options):
+def _running(folder, *options, until=("ready", 200)):
     """The program itself, as a person starts it; yields its address."""
+    route, status = until
     port = free_port()
     command = [RLCAR, "serve", "--port", str(port), *options]
     process = subprocess.Popen(
@@ -101,7 +105,7 @@ def _running(folder, *options):
         url = f"http://127.0.0.1:{port}"
         for _ in range(600):
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{url}/health/ready").status_code == 200:
+                if httpx.get(f"{url}/health/{route}").status_code == status:
                     break
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.1)
@@ -158,6 +162,18 @@ def test_the_server_follows_a_secret_that_is_replaced_while_it_runs(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return save_run(tmp_path_factory.mktemp("runs") / "mine")
+
+
+@pytest.mark.parametrize("lane", ["realtime", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_server_that_waits_serves_the_first_version_and_publishes_no_run(tmp_path, run, lane):
+    shutil.copytree(run, tmp_path / "runs" / "mine")
+    options = ("--lane", lane, "--wait-for-model")
+    with _running(tmp_path, *options, until=("ready", 503)) as url:
+        answer = httpx.post(f"{url}/v1/act", json={"observation": [0.5] * 6}).json()
+        assert (answer["source"], answer["model_version"]) == ("fallback", None)
+        publish(tmp_path / "models", alias=None)
+        wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+        assert httpx.get(f"{url}/v1/models/serving").json()["description"] == "drawn from seed 0"
 
 
 @pytest.mark.parametrize("options", [(), ("--page",)], ids=["alone", "with the page"])

@@ -44,6 +44,12 @@ def test_a_server_is_as_healthy_as_it_says(tmp_path, status, is_healthy):
     assert str(status) in verdict.reason
 
 
+def test_a_server_that_waits_for_its_first_model_is_healthy(tmp_path):
+    with _server(200, "/health/live") as port:
+        words = ["--wait-for-model", f"--port={port}"]
+        assert health.health_of(health.Program("serve", words, tmp_path)).is_healthy
+
+
 def test_a_monitor_is_asked_only_where_it_exports_metrics(tmp_path):
     with _server(200, "/metrics") as port:
         words = ["--metrics-port", str(port)]

@@ -69,7 +69,7 @@ def test_an_alias_that_has_never_been_set_is_no_failure_of_the_registry(tmp_path
     with serving(folder, poll_s=0.05) as server, httpx.Client() as web:
         web.base_url = f"http://127.0.0.1:{server.port}"
         wait_until(lambda: "there is no alias 'champion'" in caplog.text)
-        assert "version 1 acts until the alias is set" in caplog.text
+        assert "the newest version acts until the alias is set" in caplog.text
         assert _metric(web, "rlcar_registry_readable") == 1
         assert _metric(web, "rlcar_registry_errors_total") == 0
         publish(folder, seed=1)

@@ -1,18 +1,31 @@
-"""`rlcar serve RUN` serves exactly that run, and does not move an existing alias unasked."""
+"""`rlcar serve RUN` serves exactly that run; only a complete one becomes the champion unasked."""
+
+import re
 
 import pytest
 
+from rlcar.errors import UserError
 from rlcar.registry import Registry
+from rlcar.runs.completion import completion_of
 from serve.observing.metrics import ServerMetrics
 from serve.policy.alias_follower import AliasFollower
 from serve.policy.publishing import publish_for_serving
 from tests.serve.live.live_page import save_run
 from tests.serve.served import publish
+from tests.support.tiny_run import make_tiny_config
+
+TOTAL = make_tiny_config().training.env_steps
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return save_run(tmp_path_factory.mktemp("runs") / "mine", 128)
+    return save_run(tmp_path_factory.mktemp("runs") / "mine", TOTAL)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run that is still being trained, as far as its folder says."""
+    return save_run(tmp_path / "runs" / "begun", 128)
 
 
 @pytest.fixture
@@ -57,6 +70,47 @@ def test_without_a_run_the_newest_is_published_only_into_an_empty_registry(regis
     assert publish_for_serving(registry, None, run.parent, "champion").follow == "champion"
     assert publish_for_serving(registry, None, run.parent, "champion") is None
     assert len(registry.versions()) == 1
+
+
+def test_without_a_run_an_incomplete_one_is_not_published(registry, begun):
+    refused = (
+        f"{registry.place} holds no model, and the training of {begun} is incomplete (128 of "
+        f"{TOTAL:,} env steps): wait for its end, or serve its best policy so far with: "
+        f"rlcar serve {begun}"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(refused)}$"):
+        publish_for_serving(registry, None, begun.parent, "champion")
+    assert registry.versions() == []
+
+
+def test_without_a_run_the_newest_complete_one_is_published(registry, begun):
+    save_run(begun.parent / "whole", TOTAL)
+    save_run(begun, 256)  # written last
+    published = publish_for_serving(registry, None, begun.parent, "champion")
+    assert published.message == (
+        f"published {begun.parent / 'whole'} as version 1, which is champion now"
+    )
+
+
+def test_an_incomplete_run_is_served_by_its_number_and_becomes_no_champion(registry, begun):
+    published = publish_for_serving(registry, begun, begun.parent, "champion")
+    assert published == (
+        "1",
+        f"published {begun} as version 1 and serving it; its training is incomplete (128 of "
+        f"{TOTAL:,} env steps), so no version is champion yet (to set it: rlcar models promote 1, "
+        "or serve with --promote)",
+    )
+    assert registry.aliases() == {}
+    publish_for_serving(registry, begun, begun.parent, "champion", should_promote=True)
+    assert registry.aliases() == {"champion": 2}
+
+
+def test_a_run_whose_old_checkpoints_were_deleted_is_complete_by_its_report(begun):
+    assert not completion_of(begun).is_complete
+    (begun / "report.json").write_text(f'{{"env_steps": {TOTAL}}}')
+    assert completion_of(begun).is_complete
+    (begun / "report.json").write_text('{"env_steps": null}')
+    assert completion_of(begun) == (128, TOTAL)
 
 
 def test_a_server_that_follows_a_number_takes_no_other_version(tmp_path):

@@ -1,0 +1,37 @@
+"""How far the training of a run has come, read from its folder alone."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rlcar.config import load_config
+from rlcar.storage import checkpoint
+from rlcar.system.regular_file import read_regular
+
+
+class Completion(NamedTuple):
+    """The env steps that a run was trained for, and those that it is meant to have."""
+
+    env_steps: int
+    total_env_steps: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the training has reached its end; its report may still be missing."""
+        return self.env_steps >= self.total_env_steps
+
+
+def completion_of(folder: Path) -> Completion:
+    """Reads a run's newest checkpoint and its report; raises ConfigError for damaged settings.
+
+    The report counts because the checkpoints of old runs may be deleted. That of `rlcar evaluate`
+    alone does not say for how long the run was trained.
+    """
+    save = checkpoint.latest(folder / "checkpoints")
+    env_steps = 0 if save is None else save.env_steps
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        env_steps = max(
+            env_steps, int(json.loads(read_regular(folder / "report.json"))["env_steps"])
+        )
+    return Completion(env_steps, load_config(folder / "config.json").training.env_steps)
