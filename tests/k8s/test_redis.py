@@ -75,5 +75,5 @@ def test_a_password_that_redis_cannot_have_is_refused_in_a_sentence(tmp_path, pa
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 1
     assert said == (
-        "the password in the secret rlcar-redis is empty or has a control character, such as a line break: create it anew\n"
+        "the password in the secret rlcar-redis is empty or has control characters: create it anew\n"
     )
