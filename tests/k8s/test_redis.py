@@ -74,6 +74,5 @@ def test_a_password_that_redis_cannot_have_is_refused_in_a_sentence(tmp_path, pa
     with _start(tmp_path, password, free_port()) as process:
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert said == (
-        "the password in the secret rlcar-redis is empty or has control characters: create it anew\n"
-    )
+    reason = "the password in the secret rlcar-redis is empty or has control characters"
+    assert said == f"{reason}: create another\n"
