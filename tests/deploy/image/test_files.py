@@ -127,6 +127,12 @@ def test_our_services_run_the_built_image_with_known_options(name):
     command.commands[verb].make_context(verb, arguments, parent=None)
 
 
+def test_the_server_runs_during_the_first_training_and_serves_its_result():
+    assert "depends_on" not in OURS["server"]
+    assert "--wait-for-model" in OURS["server"]["command"].split()
+    assert "--publish" in OURS["trainer"]["command"].split()
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - OURS.keys()))
 def test_files_that_monitoring_mounts_are_there(name):
     sources = [volume.split(":")[0] for volume in SERVICES[name]["volumes"]]
@@ -211,3 +217,40 @@ def test_an_audit_that_looked_nothing_up_is_no_success(packages, code, says, cap
     assert audit.report(packages) == code
     out, err = capsys.readouterr()
     assert says in out + err
+
+
+def test_an_audit_without_a_database_claims_nothing(capsys):
+    assert audit.report([SKIPPED]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+_UV = """#!/bin/sh
+case "$*" in
+  "export "*) {export} ;;
+  *) echo "DEBUG: asking" >&2; echo "ConnectionError: refused" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("export", "says"),
+    [
+        (
+            "true",
+            "error: pip-audit got no answer from http://127.0.0.1:9/v1/query (ConnectionError: "
+            "refused): --osv-url asks another server\n",
+        ),
+        ("echo stale >&2; exit 2", "error: uv cannot export uv.lock: stale\n"),
+        (None, "error: there is no program {uv}: run make audit, or give --uv\n"),
+    ],
+    ids=["the database", "the lock file", "the installer"],
+)
+def test_an_audit_that_fails_says_why_in_one_sentence(tmp_path, capsys, export, says):
+    uv = tmp_path / "uv"
+    if export is not None:
+        uv.write_text(_UV.replace("{export}", export))
+        uv.chmod(0o755)
+    assert audit.main(["--uv", str(uv), "--osv-url", "http://127.0.0.1:9/v1/query"]) == 2
+    assert capsys.readouterr() == ("", says.format(uv=uv))
