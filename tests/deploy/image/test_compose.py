@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,16 +87,23 @@ def _metrics(service: str, port: int) -> str:
     return containers.execute(_name("page"), *command)
 
 
-def _answers(port: int, path: str) -> bool:
+def _status(port: int, path: str) -> int | None:
+    """Returns the status of an answer; None without one."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status == 200
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
     except OSError:
-        return False
+        return None
+
+
+def _answers(port: int, path: str) -> bool:
+    return _status(port, path) == 200
 
 
 def test_it_trains_shows_the_run_and_serves_the_result(project):
-    project("up", "--detach", "--no-build", "trainer", "monitor", "page")
+    project("up", "--detach", "--no-build", *OURS)
     trainer = _state("trainer")
     limits = trainer["HostConfig"]
     assert limits["ReadonlyRootfs"] is True
@@ -104,13 +112,18 @@ def test_it_trains_shows_the_run_and_serves_the_result(project):
     assert limits["ShmSize"] == 2 * 1024**3
     assert "no-new-privileges" in str(limits["SecurityOpt"])
     assert set(trainer["NetworkSettings"]["Networks"]) == {f"{PROJECT}_inside"}
+    # The server is up before there is a model, so that no alert says that it is down.
+    wait_until(lambda: _status(project.ports[8000], "/health/ready") == 503, TRAINING_S)
+    wait_until(lambda: "rlcar_model_awaited 1.0" in _metrics("server", 8000), TRAINING_S)
+    assert _state("trainer")["State"]["Status"] == "running"
+    began = _state("server")["State"]["StartedAt"]
     wait_until(lambda: _answers(project.ports[8001], "/health"), TRAINING_S)
     wait_until(lambda: "rlcar_" in _metrics("trainer", 9464), TRAINING_S)
     wait_until(lambda: 'run="main"' in _metrics("monitor", 9465), TRAINING_S)
     wait_until(lambda: _state("trainer")["State"]["Status"] == "exited", TRAINING_S)
     assert _state("trainer")["State"]["ExitCode"] == 0
-    project("up", "--detach", "--no-build", "server")
-    wait_until(lambda: _answers(project.ports[8000], "/health/ready"), 300)
+    wait_until(lambda: _answers(project.ports[8000], "/health/ready"), 60)
+    assert _state("server")["State"]["StartedAt"] == began
     done = subprocess.run(
         [str(ROOT / ".venv/bin/rlcar"), "drive", f"http://127.0.0.1:{project.ports[8000]}",
          "--timeout-ms", "5000"], capture_output=True, text=True, timeout=600, check=False
