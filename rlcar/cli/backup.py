@@ -17,15 +17,16 @@ from rlcar.cli.backup_shared import (
     Sweeps,
     Target,
     Tokens,
+    accept_lacking,
     describe_size,
     print_figures,
-    record_backup,
-    record_verification,
+    record_snapshot,
     recorded,
+    recorded_verification,
     say_created,
-    say_verified,
+    say_planned,
     source_folders,
-    state_path,
+    verify_snapshots,
     watched,
 )
 from rlcar.cli.shared import MODELS, RUNS, TOKENS, AsJson, RunsFolder, Where, number, say
@@ -50,6 +51,32 @@ app = typer.Typer(
 )
 
 
+WithTokens = Annotated[
+    bool,
+    typer.Option("--with-tokens", help="Includes the file of access tokens, which is a secret."),
+]
+Checksum = Annotated[
+    bool,
+    typer.Option("--checksum", help="Reads every file, even where size and times are the same."),
+]
+AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--allow-missing", help="Continues if a folder of the last backup is missing or empty."
+    ),
+]
+AllowSkipped = Annotated[
+    bool,
+    typer.Option(
+        "--allow-skipped",
+        help="Accepts a snapshot without links and without files that cannot be read.",
+    ),
+]
+VerifyNew = Annotated[
+    bool, typer.Option("--verify", help="Reads the new snapshot again afterwards and checks it.")
+]
+
+
 @app.command()
 def create(
     target: Target,
@@ -58,28 +85,11 @@ def create(
     data: Data = DATA,
     sweeps: Sweeps = SWEEPS,
     tokens: Tokens = TOKENS,
-    with_tokens: Annotated[
-        bool,
-        typer.Option(
-            "--with-tokens", help="Includes the file of access tokens, which is a secret."
-        ),
-    ] = False,
-    checksum: Annotated[
-        bool,
-        typer.Option(
-            "--checksum", help="Reads every file, even where size and times are the same."
-        ),
-    ] = False,
-    allow_missing: Annotated[
-        bool,
-        typer.Option(
-            "--allow-missing", help="Continues if a folder of the last backup is missing or empty."
-        ),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Reads the new snapshot again afterwards and checks it."),
-    ] = False,
+    with_tokens: WithTokens = False,
+    checksum: Checksum = False,
+    allow_missing: AllowMissing = False,
+    allow_skipped: AllowSkipped = False,
+    verify: VerifyNew = False,
     dry_run: DryRun = False,
     state_file: StateFile = None,
     metrics_file: MetricsFile = None,
@@ -87,20 +97,12 @@ def create(
     """Makes a snapshot of all folders that exist; only what is new is uploaded."""
     from rlcar.storage.backup.create import create_snapshot, plan_snapshot
     from rlcar.storage.backup.store import open_store
-    from rlcar.storage.backup.verify import explain
-    from rlcar.storage.backup.verify import verify as verify_blobs
 
     sources = source_folders(runs, registry, data, sweeps)
     if with_tokens:
         sources["tokens"] = expanded(tokens)
     if dry_run:
-        plan = plan_snapshot(open_store(target), sources)
-        print_figures(
-            files=plan.files,
-            bytes=plan.size_bytes,
-            new_files=plan.new_files,
-            new_bytes_at_most=plan.new_bytes,
-        )
+        say_planned(plan_snapshot(open_store(target), sources))
         return
     with recorded(state_file, runs, metrics_file) as state:
         store = open_store(target)
@@ -114,29 +116,19 @@ def create(
                 should_stop=stop.__bool__,
                 counts=counts,
             )
+        record_snapshot(state, store, created, time.monotonic() - started_s)
         say_created(created, store)
         if verify:
-            with watched("verifying", f"backup verify {target}") as (stop, counts):
-                checked = verify_blobs(
-                    store, created.snapshot.name, should_stop=stop.__bool__, counts=counts
-                )
-            problem = explain(checked, store)
-            state.verified(problem)
-            if problem:
-                raise UserError(problem)
-        if created.unreadable:
-            raise UserError(
-                f"snapshot {created.snapshot.name} lacks {len(created.unreadable)} files that this "
-                f"user may not read: {', '.join(created.unreadable[:3])}"
-            )
-        record_backup(state, store, created, time.monotonic() - started_s)
+            verify_snapshots(state, store, target, created.snapshot.name)
+        accept_lacking(created.snapshot, target, may_lack=allow_skipped)
+        state.succeeded()
 
 
 @app.command("list")
 def list_(target: Target, as_json: AsJson = False) -> None:
     """Lists the snapshots, oldest first."""
     from rlcar.storage.backup.manifest import read_snapshots, require_backup
-    from rlcar.storage.backup.store import open_store
+    from rlcar.storage.backup.store import open_store, shown
 
     store = open_store(target)
     require_backup(store)
@@ -158,11 +150,11 @@ def list_(target: Target, as_json: AsJson = False) -> None:
             table.add_row(
                 one.name,
                 ", ".join(one.parts),
-                one.host,
+                shown(one.host, 80),
                 f"{len(one.files):,}",
                 describe_size(one.size_bytes),
                 describe_size(one.uploaded_bytes),
-                str(len(one.skipped)),
+                str(len(one.lacking)),
             )
         make_console().print(table)
     if unreadable:
@@ -189,20 +181,9 @@ def verify_(
 ) -> None:
     """Reads the backup again and checks every byte."""
     from rlcar.storage.backup.store import open_store
-    from rlcar.storage.backup.verify import discard as discard_blobs
-    from rlcar.storage.backup.verify import explain, verify
 
-    store = open_store(target)
-    with watched("verifying", f"backup verify {target}") as (stop, counts):
-        checked = verify(store, snapshot, should_stop=stop.__bool__, counts=counts)
-    problem = explain(checked, store)
-    record_verification(state_path(state_file, runs), metrics_file, problem)
-    say_verified(checked)
-    if problem and discard:
-        deleted = discard_blobs(store, checked.damaged)
-        problem += f"; {deleted} damaged blobs were deleted"
-    if problem:
-        raise UserError(problem)
+    with recorded_verification(state_file, runs, metrics_file) as state:
+        verify_snapshots(state, open_store(target), target, snapshot, should_discard=discard)
 
 
 @app.command()

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlcar.cli.shared import console, say
-from rlcar.errors import UserError
+from rlcar.errors import UserError, command
 from rlcar.system.interrupt import StopRequest
 from rlcar.system.when import EverySeconds
 
 if TYPE_CHECKING:
-    from rlcar.storage.backup.create import Created
+    from rlcar.storage.backup.create import Created, Planned
+    from rlcar.storage.backup.manifest import Snapshot
     from rlcar.storage.backup.state import State
     from rlcar.storage.backup.store import BackupStore
     from rlcar.storage.backup.upload import Counts
@@ -109,49 +110,110 @@ class _Reporter:
 @contextmanager
 def recorded(state_file: Path | None, runs: Path, metrics_file: Path | None) -> "Iterator[State]":
     """Records how the block ended."""
-    from rlcar.storage.backup.state import State, write_quietly
+    with _written_state(state_file, runs, metrics_file, "backup") as state:
+        try:
+            yield state
+        except BaseException as error:
+            state.failed(_reason(error))
+            raise
 
-    state = State(state_path(state_file, runs))
+
+@contextmanager
+def recorded_verification(
+    state_file: Path | None, runs: Path, metrics_file: Path | None
+) -> "Iterator[State]":
+    """Records a verification that failed, for whatever reason; one that was stopped did not."""
+    with _written_state(state_file, runs, metrics_file, "verification") as state:
+        try:
+            yield state
+        except Exception as error:
+            state.not_verified(_reason(error))
+            raise
+
+
+@contextmanager
+def _written_state(
+    state_file: Path | None, runs: Path, metrics_file: Path | None, what: str
+) -> "Iterator[State]":
+    from rlcar.storage.backup.state import STATE_FILE, State, write_quietly
+
+    state = State(state_file or runs.resolve().parent / STATE_FILE)
     try:
         yield state
-    except BaseException as error:
-        state.failed(str(error) if isinstance(error, UserError) else type(error).__name__)
-        raise
     finally:
         why = write_quietly(state, metrics_file)
         if why:
-            say(f"{why}; monitoring will not see this backup")
+            say(f"{why}; monitoring will not see this {what}")
 
 
-def state_path(state_file: Path | None, runs: Path) -> Path:
-    from rlcar.storage.backup.state import STATE_FILE
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return "it was stopped"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
-    return state_file or runs.resolve().parent / STATE_FILE
 
-
-def record_backup(
+def record_snapshot(
     state: "State", store: "BackupStore", created: "Created", duration_s: float
 ) -> None:
     snapshot = created.snapshot
-    state.succeeded(
+    state.made(
         store.place,
         snapshot.name,
         duration_seconds=round(duration_s, 3),
         size_bytes=snapshot.size_bytes,
         uploaded_bytes=snapshot.uploaded_bytes,
         files=len(snapshot.files),
-        skipped_files=len(snapshot.skipped),
+        skipped_files=len(snapshot.lacking),
     )
 
 
-def record_verification(path: Path, metrics_file: Path | None, problem: str) -> None:
-    from rlcar.storage.backup.state import State, write_quietly
+def accept_lacking(snapshot: "Snapshot", target: str, *, may_lack: bool) -> None:
+    """Says what a snapshot lacks; raises UserError unless that was accepted."""
+    from rlcar.storage.backup.create import explain_lacking
 
-    state = State(path)
-    state.verified(problem)
-    why = write_quietly(state, metrics_file)
-    if why:
-        say(f"{why}; monitoring will not see this verification")
+    why = explain_lacking(snapshot)
+    if not why:
+        return
+    everything = command("backup", "list", target, "--json")
+    if may_lack:
+        say(f"warning: {why}; {everything} names all of them")
+        return
+    raise UserError(
+        f"{why}; {everything} names all of them: move what links point at into the folder and make "
+        "the rest readable, or accept this with --allow-skipped"
+    )
+
+
+def verify_snapshots(
+    state: "State",
+    store: "BackupStore",
+    target: str,
+    snapshot: str | None,
+    *,
+    should_discard: bool = False,
+) -> None:
+    """Reads one snapshot or all of them again; raises UserError if something is damaged."""
+    from rlcar.storage.backup.verify import discard, explain, verify
+
+    with watched("verifying", f"backup verify {target}") as (stop, counts):
+        checked = verify(store, snapshot, should_stop=stop.__bool__, counts=counts)
+    say_verified(checked)
+    problem = explain(checked, store)
+    if problem and should_discard:
+        problem += f"; {discard(store, checked.damaged)} damaged blobs were deleted"
+    if problem:
+        raise UserError(problem)
+    if checked.is_complete:
+        state.verified()
+
+
+def say_planned(plan: "Planned") -> None:
+    print_figures(
+        files=plan.files,
+        bytes=plan.size_bytes,
+        new_files=plan.new_files,
+        new_bytes_at_most=plan.new_bytes,
+    )
 
 
 def say_created(created: "Created", store: "BackupStore") -> None:
@@ -165,7 +227,7 @@ def say_created(created: "Created", store: "BackupStore") -> None:
         uploaded_bytes=snapshot.uploaded_bytes,
         uploaded_blobs=snapshot.uploaded_blobs,
         reread_files=created.reread,
-        skipped_files=len(snapshot.skipped),
+        skipped_files=len(snapshot.lacking),
     )
 
 

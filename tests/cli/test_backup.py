@@ -83,6 +83,75 @@ def test_the_state_and_the_metrics_tell_monitoring_what_happened(rlcar, site):
     assert failed["last_success_timestamp_seconds"] == state["last_success_timestamp_seconds"]
 
 
+def test_what_was_left_out_is_an_error_unless_it_was_accepted(rlcar, site):
+    (site / "data" / "link").symlink_to("/etc")
+    code, out, stderr = rlcar("backup", "copy", "--metrics-file", "backup.prom")
+    assert (code, figures(out)["skipped_files"]) == (2, "1")
+    assert "lacks 1 files or folders: data/link: it is a symbolic link" in stderr
+    assert "rlcar backup list copy --json names all of them" in stderr
+    assert "rlcar_backup_skipped_files 1.0" in (site / "backup.prom").read_text()
+    state = json.loads((site / "backup-state.json").read_text())
+    assert (state["files"], state["consecutive_failures"]) == (7, 1)
+    assert state["last_success_timestamp_seconds"] == 0
+    listed = json.loads(rlcar("backup", "list", "copy", "--json")[1])
+    assert listed[0]["skipped"][0]["path"] == "data/link"
+    code, _, stderr = rlcar("backup", "copy", "--allow-skipped", "--metrics-file", "backup.prom")
+    assert code == 0
+    assert "warning: snapshot 000002" in stderr
+    assert "rlcar_backup_skipped_files 1.0" in (site / "backup.prom").read_text()
+    assert "rlcar_backup_consecutive_failures 0.0" in (site / "backup.prom").read_text()
+
+
+def state_of(site):
+    return json.loads((site / "backup-state.json").read_text())
+
+
+def test_a_verification_that_cannot_be_made_is_recorded(rlcar, site):
+    rlcar("backup", "copy")
+    (site / "copy").rename(site / "gone")
+    code, _, stderr = rlcar("backup", "verify", "copy", "--metrics-file", "backup.prom")
+    assert (code, state_of(site)["failures_total"]) == (2, 1)
+    assert "copy is not a backup" in state_of(site)["last_error"]
+    assert "rlcar_backup_failures_total 1.0" in (site / "backup.prom").read_text()
+    code, _, stderr = rlcar("backup", "verify", "s3://")
+    assert (code, state_of(site)["failures_total"]) == (2, 2)
+    assert state_of(site)["last_verify_timestamp_seconds"] == 0
+    assert state_of(site)["consecutive_failures"] == 0
+
+
+def test_only_a_verification_of_all_snapshots_counts_as_one(rlcar, site):
+    rlcar("backup", "copy")
+    (site / "data" / "more").write_text("x")
+    assert rlcar("backup", "copy", "--verify")[0] == 0
+    assert state_of(site)["last_verify_timestamp_seconds"] == 0
+    assert rlcar("backup", "verify", "copy", "--snapshot", "latest")[0] == 0
+    assert state_of(site)["last_verify_timestamp_seconds"] == 0
+    assert rlcar("backup", "verify", "copy")[0] == 0
+    assert state_of(site)["last_verify_timestamp_seconds"] > 0
+
+
+def test_a_new_snapshot_that_is_damaged_is_one_failure(rlcar, site):
+    rlcar("backup", "copy")
+    for blob in (site / "copy" / "blobs").rglob("*"):
+        if blob.is_file():
+            blob.write_bytes(bytes(blob.stat().st_size))
+    assert rlcar("backup", "copy", "--verify")[0] == 2
+    assert (state_of(site)["failures_total"], state_of(site)["consecutive_failures"]) == (1, 1)
+
+
+def test_runs_by_name_and_other_parts_are_two_restorations(rlcar, site):
+    rlcar("backup", "copy")
+    shutil.rmtree(site / "runs")
+    shutil.rmtree(site / "data")
+    words = ("restore", "copy", "--run", "first", "--only")
+    code, _, stderr = rlcar(*words, "data")
+    assert code == 2
+    assert "--run first restores runs alone, and --only data asks for another part" in stderr
+    assert not (site / "runs").exists()
+    assert rlcar(*words, "runs")[0] == 0
+    assert not (site / "data").exists()
+
+
 def test_tokens_are_backed_up_and_restored_only_on_request(rlcar, site, monkeypatch):
     monkeypatch.setenv("RLCAR_TOKENS", str(site / "secret" / "tokens.json"))
     assert rlcar("tokens", "create", "car")[0] == 0

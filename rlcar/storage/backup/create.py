@@ -27,20 +27,19 @@ from rlcar.storage.backup.manifest import (
     write_snapshot,
 )
 from rlcar.storage.backup.sources import Capture, walk
-from rlcar.storage.backup.store import BackupStore, FolderStore
+from rlcar.storage.backup.store import BackupStore, FolderStore, shown
 from rlcar.storage.backup.upload import Counts, Uploader
 from rlcar.system.provenance import commit
 
-Progress = Callable[[Counts], None]
+_NAMED = 5  # files that a message names
 
 
 class Created(NamedTuple):
     """Result of a backup."""
 
-    snapshot: Snapshot
+    snapshot: Snapshot  # `lacking` names what could not be read
     reread: int  # files that had changed while they were read
     warnings: list[str]
-    unreadable: list[str]  # paths that the operating system refused
 
 
 class Planned(NamedTuple):
@@ -95,8 +94,19 @@ def create_snapshot(
             uploaded_blobs=counts.uploaded_blobs,
         )
         _publish(store, lease, snapshot)
-    warnings += [_sentence(one) for one in snapshot.skipped if one.path not in capture.unreadable]
-    return Created(snapshot, counts.reread, warnings, sorted(capture.unreadable))
+    missing = {one.path for one in snapshot.lacking}
+    warnings += [_sentence(one) for one in snapshot.skipped if one.path not in missing]
+    return Created(snapshot, counts.reread, warnings)
+
+
+def explain_lacking(snapshot: Snapshot) -> str:
+    """Returns one sentence about what a snapshot lacks; empty if that is nothing."""
+    lacking = snapshot.lacking
+    if not lacking:
+        return ""
+    named = "; ".join(_sentence(one) for one in lacking[:_NAMED])
+    more = f"; and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+    return f"snapshot {snapshot.name} lacks {len(lacking)} files or folders: {named}{more}"
 
 
 def plan_snapshot(store: BackupStore, sources: Mapping[str, Path]) -> Planned:
@@ -231,4 +241,4 @@ def _publish(store: BackupStore, lease: BackupLease, snapshot: Snapshot) -> None
 
 
 def _sentence(skipped: Skipped) -> str:
-    return f"{skipped.path}: {skipped.reason}"
+    return f"{shown(skipped.path)}: {shown(skipped.reason)}"

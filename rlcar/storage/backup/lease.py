@@ -2,7 +2,9 @@
 
 Each process writes a file of its own into `leases/`, then lists the folder. It gives up if it finds
 another one that conflicts, so two processes may both fail, but never both succeed. All ages are
-differences of times that the store's clock gave, so the clocks of the hosts do not matter.
+differences of times that the store's clock gave, so the clocks of the hosts do not matter. If that
+clock was wrong, a lease may be dated in the future: then it expires when this process has watched
+it for `EXPIRES_S` without a renewal.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from rlcar.errors import StorageError
-from rlcar.storage.backup.store import BackupStore, read_small
+from rlcar.storage.backup.store import BackupStore, Stored, read_small, shown
 from rlcar.system import process_state
 
 LEASES = "leases"
@@ -49,7 +51,8 @@ class BackupLease:
         """Raises BusyError, which names the holder, if the backup is not free.
 
         A process on another host may be dead, as after the loss of a Kubernetes node. This waits
-        until its lease has been renewed, and then raises, or until it has expired.
+        until its lease has been renewed, and then raises, or until it has expired, which takes at
+        most `EXPIRES_S`.
         """
         self._store, self._purpose = store, purpose
         self._name = f"{LEASES}/{uuid.uuid4().hex}.json"
@@ -60,7 +63,7 @@ class BackupLease:
         self._thread.start()
 
     def _acquire(self) -> None:
-        seen: dict[str, float] = {}
+        seen: dict[str, tuple[float, float]] = {}  # lease -> its time, and when this process saw it
         while True:
             self._renew()
             try:
@@ -68,12 +71,16 @@ class BackupLease:
                 return
             except BusyError as busy:
                 self._forget()
-                is_alive = seen.get(busy.lease, busy.modified_unix_s) != busy.modified_unix_s
-                if busy.is_here or is_alive:
-                    raise
-                if busy.lease not in seen:
+                if busy.lease not in seen and not busy.is_here:
                     logger.warning("%s; waiting to see whether it is alive", busy)
-                seen[busy.lease] = busy.modified_unix_s
+                modified_unix_s, since_s = seen.setdefault(
+                    busy.lease, (busy.modified_unix_s, time.monotonic())
+                )
+                if busy.is_here or modified_unix_s != busy.modified_unix_s:
+                    raise
+                if time.monotonic() - since_s > EXPIRES_S:
+                    self._store.delete(f"{LEASES}/{busy.lease}")
+                    continue
             except BaseException:
                 self._forget()
                 raise
@@ -85,28 +92,38 @@ class BackupLease:
         Call it before and after writing what must not be written without the lease.
         """
         found = self._store.list(LEASES)
-        own = found.pop(self._name.removeprefix(f"{LEASES}/"), None)
-        if own is None:
-            raise StorageError(
-                f"this process showed no sign of life for {EXPIRES_S:.0f} s, and another one has "
-                f"removed its lease on {self._store.place}: start again"
-            )
+        own_unix_s = self._own_unix_s(found)
+        found.pop(self._name.removeprefix(f"{LEASES}/"))
         for name, stored in found.items():
             info = self._read(f"{LEASES}/{name}")
-            if info.get("purpose") not in _CONFLICTS[self._purpose]:
+            if str(info.get("purpose")) not in _CONFLICTS[self._purpose]:
                 continue
-            silent_s = own.modified_unix_s - stored.modified_unix_s
+            silent_s = own_unix_s - stored.modified_unix_s
             if silent_s > EXPIRES_S or process_state.is_gone(info):
                 self._store.delete(f"{LEASES}/{name}")
                 continue
             raise BusyError(
-                f"process {info.get('pid')} of the host {str(info.get('host'))[:80]} "
-                f"{_WORDS[str(info['purpose'])]} {self._store.place}: wait until it has ended; if "
+                f"process {shown(str(info.get('pid')), 20)} of the host "
+                f"{shown(str(info.get('host')), 80)} {_WORDS[str(info['purpose'])]} "
+                f"{self._store.place}: wait until it has ended; if "
                 f"that host is down, try again in {EXPIRES_S / 60:.0f} minutes",
                 name,
                 stored.modified_unix_s,
                 is_here=process_state.was_here(info),
             )
+
+    def renewed_unix_s(self) -> float:
+        """Returns when the lease was last renewed, by the clock of the store."""
+        return self._own_unix_s(self._store.list(LEASES))
+
+    def _own_unix_s(self, found: dict[str, Stored]) -> float:
+        own = found.get(self._name.removeprefix(f"{LEASES}/"))
+        if own is None:
+            raise StorageError(
+                f"this process showed no sign of life for {EXPIRES_S:.0f} s, and another one has "
+                f"removed its lease on {self._store.place}: start again"
+            )
+        return own.modified_unix_s
 
     def end(self) -> None:
         """Gives the lease back."""
@@ -131,9 +148,15 @@ class BackupLease:
     def _read(self, name: str) -> dict[str, Any]:
         try:
             info = json.loads(read_small(self._store, name, 1 << 16))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return {}
-        return info if isinstance(info, dict) else {}
+        # The number of a process is later given to the system, which refuses large ones.
+        is_lease = isinstance(info, dict) and 0 < _whole(info.get("pid")) < 1 << 31
+        return info if is_lease else {}
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _pause() -> None:

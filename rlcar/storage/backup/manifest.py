@@ -15,14 +15,14 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rlcar.errors import StorageError
-from rlcar.storage.backup.store import BackupStore, read_small
+from rlcar.storage.backup.store import BackupStore, read_small, shown
 
 FORMAT_VERSION = 1
 MARKER, BLOBS, SNAPSHOTS = "rlcar-backup.json", "blobs", "snapshots"
 # What can be backed up, in this order; the names are the first parts of the paths in a manifest.
 PARTS = ("runs", "models", "data", "sweeps", "tokens")
 
-_MAX_MANIFEST_BYTES = 1 << 30
+_MAX_MANIFEST_BYTES = 1 << 28  # more than a million files
 _MAX_FILE_BYTES = 1 << 50
 _MAX_PATH_BYTES = 4096
 _NAME = re.compile(r"(\d{6})-\d{8}T\d{6}Z-[0-9a-f]{4}")
@@ -105,6 +105,12 @@ class Snapshot(_Record):
         """Size of all files."""
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def lacking(self) -> list[Skipped]:
+        """What is not in the snapshot; a file that was damaged at its source is in it."""
+        held = {file.path for file in self.files}
+        return [one for one in self.skipped if one.path not in held]
+
 
 class NoBackupError(StorageError):
     """The place holds no backup."""
@@ -128,6 +134,16 @@ def new_name(names: Iterable[str], now: datetime) -> str:
     return f"{number:06d}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
+def reduced_name(name: str) -> str:
+    """Returns the name of a snapshot after it was reduced: with the same number and time.
+
+    It is the same each time, so an interrupted reduction is continued and not repeated.
+    """
+    digest = sha256(name.encode()).hexdigest()
+    suffixes = (digest[start : start + 4] for start in range(0, 64, 4))
+    return name[:-4] + next(one for one in suffixes if one != name[-4:])
+
+
 def sequence_of(name: str) -> int:
     """Returns the number in a snapshot's name."""
     return int(name[:6])
@@ -140,11 +156,21 @@ def snapshot_names(store: BackupStore) -> list[str]:
 
 
 def write_snapshot(store: BackupStore, snapshot: Snapshot) -> None:
-    """Writes a manifest, which holds its own checksum."""
+    """Writes a manifest, which holds its own checksum, under a name that is not in use.
+
+    An object store may leave half of a large object behind if it fails, so a manifest is never
+    replaced.
+    """
     inner = snapshot.model_dump_json()
     digest = sha256(inner.encode()).hexdigest()
-    text = f'{{"sha256": "{digest}", "snapshot": {inner}}}\n'
-    store.write(f"{SNAPSHOTS}/{snapshot.name}.json", [text.encode()])
+    data = f'{{"sha256": "{digest}", "snapshot": {inner}}}\n'.encode()
+    if len(data) > _MAX_MANIFEST_BYTES:
+        raise StorageError(
+            f"the snapshot has {len(snapshot.files):,} files, and its manifest would have "
+            f"{len(data):,} bytes of the {_MAX_MANIFEST_BYTES:,} allowed: back up some of the "
+            "folders into another target"
+        )
+    store.write(f"{SNAPSHOTS}/{snapshot.name}.json", [data])
 
 
 def read_snapshot(store: BackupStore, name: str) -> Snapshot:
@@ -155,7 +181,8 @@ def read_snapshot(store: BackupStore, name: str) -> Snapshot:
         tree = json.loads(data)
         if tree["snapshot"]["format_version"] != FORMAT_VERSION:
             raise StorageError(
-                f"{place} has format version {str(tree['snapshot']['format_version'])[:20]}, and "
+                f"{place} has format version "
+                f"{shown(str(tree['snapshot']['format_version']), 20)}, and "
                 f"this rlcar reads {FORMAT_VERSION}: install a newer one"
             )
         start = data.index(b'"snapshot": ') + len(b'"snapshot": ')
@@ -168,10 +195,10 @@ def read_snapshot(store: BackupStore, name: str) -> Snapshot:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise StorageError(f"{place} is refused: {where}: {first['msg']}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = str(error) if isinstance(error, ValueError) else "it is incomplete"
-        raise StorageError(f"{place} is damaged: {reason[:200]}") from None
+        raise StorageError(f"{place} is refused: {shown(where)}: {first['msg']}") from None
+    except (ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        reason = shown(str(error)) if isinstance(error, ValueError) else "it is incomplete"
+        raise StorageError(f"{place} is damaged: {reason}") from None
     return snapshot
 
 

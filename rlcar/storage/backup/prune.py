@@ -2,21 +2,25 @@
 
 All ages count from the newest snapshot, and not from now. A backup that has stopped loses nothing
 therefore, and neither does one whose host has a wrong clock.
+
+A snapshot that is reduced to its models gets a new manifest under a new name, with the same number,
+before the old one is deleted: no manifest is ever replaced.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from rlcar.errors import StorageError
-from rlcar.storage.backup.lease import LEASES, leased
+from rlcar.storage.backup.lease import BackupLease, leased
 from rlcar.storage.backup.manifest import (
     BLOBS,
     SNAPSHOTS,
     Snapshot,
     now_utc,
     read_snapshots,
+    reduced_name,
     require_backup,
     write_snapshot,
 )
@@ -51,16 +55,16 @@ def prune(store: BackupStore, rules: Rules, *, is_dry_run: bool = False) -> Prun
     """
     require_backup(store)
     if is_dry_run:
-        return _prune(store, rules, lambda: None, is_dry_run=True)
+        return _prune(store, rules, None)
     with leased(store, "prune") as lease:
-        return _prune(store, rules, lease.check, is_dry_run=False)
+        return _prune(store, rules, lease)
 
 
-def _prune(
-    store: BackupStore, rules: Rules, check: Callable[[], None], *, is_dry_run: bool
-) -> Pruned:
-    """Calls `check` before each change: without its lease, a backup may need what is removed."""
-    check()
+def _prune(store: BackupStore, rules: Rules, lease: BackupLease | None) -> Pruned:
+    """Checks the lease before each change: without it, a backup may need what is removed.
+
+    Without a lease nothing is changed.
+    """
     snapshots, unreadable = read_snapshots(store)
     if unreadable:
         raise StorageError(
@@ -71,21 +75,26 @@ def _prune(
     reduced = [one for one in models if one.parts != ["models"]]
     kept = {one.name for one in (*whole, *models)}
     removed = [one for one in snapshots if one.name not in kept]
-    reduced_now = [_only_models(one) for one in reduced]
-    if not is_dry_run:
-        for one in reduced_now:
-            check()
-            write_snapshot(store, one)
-        for one in removed:
-            check()
+    there = {one.name: one for one in snapshots}
+    reduced_now = {one.name: _only_models(one) for one in reduced}
+    if lease is not None:
+        # After an interruption a reduced snapshot may be there already, beside the whole one.
+        for new in reduced_now.values():
+            if there.get(new.name) != new:
+                lease.check()
+                write_snapshot(store, new)
+        store.sync()
+        for one in (*reduced, *removed):
+            lease.check()
             store.delete(f"{SNAPSHOTS}/{one.name}.json")
         store.sync()
-    stays = [*whole, *(one for one in models if one not in reduced), *reduced_now]
-    blobs, freed_bytes = _remove_unused(store, stays, check, is_dry_run=is_dry_run)
+    stays = {one.name: one for one in (*whole, *models) if one.name not in reduced_now}
+    needed = [*stays.values(), *reduced_now.values()]
+    blobs, freed_bytes = _remove_unused(store, needed, lease)
     return Pruned(
-        sorted(one.name for one in stays if one not in reduced_now),
-        [one.name for one in reduced],
-        [one.name for one in removed],
+        sorted(stays),
+        sorted(reduced_now),
+        sorted(one.name for one in removed),
         blobs,
         freed_bytes,
     )
@@ -138,6 +147,7 @@ def _times(snapshots: Sequence[Snapshot], now: datetime) -> list[datetime]:
 def _only_models(snapshot: Snapshot) -> Snapshot:
     return snapshot.model_copy(
         update={
+            "name": reduced_name(snapshot.name),
             "parts": ["models"],
             "files": [one for one in snapshot.files if one.path.startswith("models/")],
             "folders": [one for one in snapshot.folders if one.path.split("/")[0] == "models"],
@@ -147,26 +157,21 @@ def _only_models(snapshot: Snapshot) -> Snapshot:
 
 
 def _remove_unused(
-    store: BackupStore,
-    snapshots: Sequence[Snapshot],
-    check: Callable[[], None],
-    *,
-    is_dry_run: bool,
+    store: BackupStore, snapshots: Sequence[Snapshot], lease: BackupLease | None
 ) -> tuple[int, int]:
     """Deletes blobs that no snapshot needs; returns how many, and their bytes."""
     needed = {file.sha256 for one in snapshots for file in one.files}
     blobs = store.list(BLOBS)
-    # By the store's clock, which has just stamped our own lease; a dry run has none.
-    stamps = [info.modified_unix_s for info in store.list(LEASES).values()]
-    newest_s = time.time() if is_dry_run else max(stamps, default=0.0)
-    if isinstance(store, FolderStore) and not is_dry_run:
-        store.remove_unfinished(newest_s - UNUSED_STAYS_S)
+    # By the store's clock, which has just stamped the lease; a dry run has none.
+    now_s = lease.renewed_unix_s() if lease else time.time()
+    if isinstance(store, FolderStore) and lease:
+        store.remove_unfinished(now_s - UNUSED_STAYS_S)
     count = freed_bytes = 0
     for name, info in sorted(blobs.items()):
-        is_old = newest_s - info.modified_unix_s > UNUSED_STAYS_S
+        is_old = now_s - info.modified_unix_s > UNUSED_STAYS_S
         if name.rpartition("/")[2] not in needed and is_old:
-            if not is_dry_run:
-                check()
+            if lease:
+                lease.check()
                 store.delete(f"{BLOBS}/{name}")
             count += 1
             freed_bytes += info.size_bytes

@@ -12,11 +12,11 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rlcar.errors import UserError, command, reason_of
+from rlcar.errors import StorageError, UserError, command, reason_of
 from rlcar.storage.backup.fetch import Fetch
 from rlcar.storage.backup.lease import leased_for_reading
 from rlcar.storage.backup.manifest import (
@@ -28,8 +28,9 @@ from rlcar.storage.backup.manifest import (
     read_snapshot,
     read_snapshots,
     require_backup,
+    snapshot_names,
 )
-from rlcar.storage.backup.store import BackupStore, make_private_folder
+from rlcar.storage.backup.store import BackupStore, make_private_folder, shown
 from rlcar.storage.backup.upload import Counts
 from rlcar.system import durable
 from rlcar.system.durable import sync_folder
@@ -65,8 +66,8 @@ class Selection(NamedTuple):
     """What to restore, and where to."""
 
     targets: Mapping[str, Path]  # part -> folder; for `tokens` the file
-    parts: Collection[str] = ()  # empty: all but the tokens
-    runs: Collection[str] = ()  # names of runs; empty: all
+    parts: Sequence[str] = ()  # empty: all but the tokens
+    runs: Sequence[str] = ()  # names of runs, and no other part; empty: all
     may_overwrite: bool = False
     may_lose: bool = False  # leaves out files that are damaged in the backup
 
@@ -89,7 +90,7 @@ def restore(
     counts = counts or Counts()
     require_backup(store)
     with leased_for_reading(store):
-        snapshot = read_snapshot(store, find_snapshot(store, wanted))
+        snapshot = _read_wanted(store, wanted)
         items = _items(store, snapshot, selection)
         with contextlib.ExitStack() as held:
             stagings = _stagings(snapshot, items)
@@ -120,10 +121,27 @@ def restore(
     return restored
 
 
+def _read_wanted(store: BackupStore, wanted: str) -> Snapshot:
+    name = find_snapshot(store, wanted)
+    try:
+        return read_snapshot(store, name)
+    except StorageError as error:
+        others = [one for one in snapshot_names(store) if one != name]
+        if not others:
+            raise
+        raise StorageError(f"{error}; restore an older one with --snapshot {others[-1]}") from error
+
+
 def _items(store: BackupStore, snapshot: Snapshot, selection: Selection) -> list[Item]:
     """Returns what is selected, in the order in which it is put in place."""
     parts = selection.parts or [part for part in snapshot.parts if part != "tokens"]
     if selection.runs:
+        others = [part for part in selection.parts if part != "runs"]
+        if others:
+            raise UserError(
+                f"--run {selection.runs[0]} restores runs alone, and --only {others[0]} asks for "
+                "another part: give one of the two, and restore the other with a second command"
+            )
         parts = ["runs"]
     absent = [part for part in parts if part not in snapshot.parts]
     if absent:
@@ -141,8 +159,9 @@ def _items(store: BackupStore, snapshot: Snapshot, selection: Selection) -> list
         unknown = sorted(set(selection.runs) - names["runs"])
         if unknown:
             raise UserError(
-                f"snapshot {snapshot.name} of {store.place} holds no run {unknown[0][:80]!r}; it "
-                f"holds: {', '.join(sorted(names['runs'])[:10])}"
+                f"snapshot {snapshot.name} of {store.place} holds no run "
+                f"{shown(unknown[0], 80)!r}; it holds: "
+                f"{', '.join(map(shown, sorted(names['runs'])[:10]))}"
             )
         names["runs"] &= set(selection.runs)
     found = []
@@ -169,8 +188,8 @@ def _refuse_existing(items: list[Item], selection: Selection) -> None:
     if existing and not selection.may_overwrite:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise UserError(
-            f"{existing[0].target}{more} exists already: restore into another folder with --to, or "
-            "replace it with --overwrite"
+            f"{shown(str(existing[0].target))}{more} exists already: restore into another "
+            "folder with --to, or replace it with --overwrite"
         )
     for item in existing:
         why = holder(item.target) if item.target.is_dir() else None
@@ -342,8 +361,9 @@ def _loss(
     first = next(entry for entry in damaged if entry.path == paths[0])
     sentence = (
         f"{len(paths)} files of snapshot {snapshot.name} are damaged in {store.place}: "
-        f"{', '.join(paths[:3])}{', …' if len(paths) > 3 else ''} ({blob_name(first.sha256)}: "
-        f"{damaged[first]}); not restored: {', '.join(item.path for item in lost[:5])}"
+        f"{', '.join(map(shown, paths[:3]))}{', …' if len(paths) > 3 else ''} "
+        f"({blob_name(first.sha256)}: {damaged[first]}); not restored: "
+        f"{', '.join(shown(item.path) for item in lost[:5])}"
     )
     older = _older_whole(store, snapshot, lost, {entry.sha256 for entry in damaged})
     if older is not None:

@@ -101,7 +101,7 @@ class Capture:
             if entry.name in inner or entry.name.startswith(_NO_DATA):
                 continue
             path = f"{name}/{entry.name}"
-            if _is_text(entry.name) and entry.is_file(follow_symlinks=False):
+            if _is_plain(entry):
                 pending[path] = self._submit(folder / entry.name, path)
             else:
                 self.skipped[_shown(path)] = _why_not(entry)
@@ -113,7 +113,11 @@ class Capture:
         for attempt in range(_ATTEMPTS):
             before = found
             # The newest first, because a training deletes the oldest.
-            found = {_name(save): save for save in reversed(saves(folder))}
+            found = {
+                _name(save): save
+                for save in reversed(saves(folder))
+                if not save.path.is_symlink()  # `_folder` reports it
+            }
             for one in before.keys() - found.keys():
                 self._drop(f"{name}/{one}")
             lost = [
@@ -135,8 +139,14 @@ class Capture:
         self._drop(name)
         try:
             status = save.path.stat()
-            paths = {f"{name}/{path.name}": path for path in sorted(save.path.iterdir())}
-            pending = {one: self._submit(path, one) for one, path in paths.items()}
+            with os.scandir(save.path) as found:
+                inner = sorted(found, key=lambda entry: entry.name)
+            others = {one.name: _why_not(one) for one in inner if not _is_plain(one)}
+            pending = {
+                f"{name}/{one.name}": self._submit(save.path / one.name, f"{name}/{one.name}")
+                for one in inner
+                if _is_plain(one)
+            }
             entries = {one: self._result(future) for one, future in pending.items()}
         except (FileNotFoundError, NotADirectoryError):
             return False
@@ -154,6 +164,8 @@ class Capture:
         )
         if why:
             self.skipped[f"{name}/{why}"] = "it is damaged where it was read; it is kept as it is"
+        for other, reason in others.items():
+            self.skipped[_shown(f"{name}/{other}")] = reason
         return True
 
     def _submit(self, path: Path, name: str) -> "Future[FileEntry]":
@@ -218,6 +230,10 @@ def _name(save: Save) -> str:
     return save.path.name.removeprefix(REPLACED)
 
 
+def _is_plain(entry: "os.DirEntry[str]") -> bool:
+    return _is_text(entry.name) and entry.is_file(follow_symlinks=False)
+
+
 def _is_text(name: str) -> bool:
     try:
         name.encode()
@@ -233,4 +249,4 @@ def _shown(path: str) -> str:
 def _why_not(entry: "os.DirEntry[str]") -> str:
     if entry.is_symlink():
         return "it is a symbolic link, which is not followed"
-    return "its name is not UTF-8" if entry.is_file() else "it is not a regular file"
+    return "it is not a regular file" if _is_text(entry.name) else "its name is not UTF-8"

@@ -22,12 +22,13 @@ STATE_FILE = "backup-state.json"
 METRICS = {
     "last_success_timestamp_seconds": "Unix time at which the last complete backup ended.",
     "last_attempt_timestamp_seconds": "Unix time at which the last backup ended, however it did.",
-    "last_verify_timestamp_seconds": "Unix time of the last verification that found no damage.",
-    "duration_seconds": "Duration of the last complete backup.",
+    "last_verify_timestamp_seconds": "Unix time of the last verification of all snapshots that "
+    "found no damage.",
+    "duration_seconds": "Duration of the backup that made the newest snapshot.",
     "size_bytes": "Size of all files in the newest snapshot.",
-    "uploaded_bytes": "Bytes that the last complete backup had to upload.",
+    "uploaded_bytes": "Bytes that the newest snapshot has added to the backup.",
     "files": "Number of files in the newest snapshot.",
-    "skipped_files": "Number of files that the newest snapshot lacks.",
+    "skipped_files": "Number of files, folders and links that the newest snapshot lacks.",
     "consecutive_failures": "Number of failed backups since the last complete one.",
     "failures_total": "Number of failed backups and verifications so far.",
 }
@@ -41,15 +42,18 @@ class State:
         self.values = _read(path)
         self._before = dict(self.values)
 
-    def succeeded(self, target: str, snapshot: str, **amounts: float) -> None:
-        """Records a complete backup."""
+    def made(self, target: str, snapshot: str, **amounts: float) -> None:
+        """Records a new snapshot, which need not be complete."""
+        self.values |= {"target": target, "snapshot": snapshot, **amounts}
+
+    def succeeded(self) -> None:
+        """Records that the backup ended without an error."""
         now_s = round(time.time(), 3)
-        self.values |= {"target": target, "snapshot": snapshot, "last_error": None}
-        self.values["consecutive_failures"] = 0
         self.values |= {
+            "last_error": None,
+            "consecutive_failures": 0,
             "last_success_timestamp_seconds": now_s,
             "last_attempt_timestamp_seconds": now_s,
-            **amounts,
         }
 
     def failed(self, reason: str) -> None:
@@ -59,13 +63,14 @@ class State:
         self.values["consecutive_failures"] += 1
         self.values["failures_total"] += 1
 
-    def verified(self, problem: str) -> None:
-        """Records a verification; `problem` is empty if nothing was damaged."""
-        if problem:
-            self.values["last_error"] = problem
-            self.values["failures_total"] += 1
-        else:
-            self.values["last_verify_timestamp_seconds"] = round(time.time(), 3)
+    def verified(self) -> None:
+        """Records that all snapshots were read, and nothing was damaged."""
+        self.values["last_verify_timestamp_seconds"] = round(time.time(), 3)
+
+    def not_verified(self, reason: str) -> None:
+        """Records a verification that found damage or could not be made."""
+        self.values["last_error"] = reason
+        self.values["failures_total"] += 1
 
     def write(self, metrics_file: Path | None = None) -> None:
         """Replaces the state file, and the file for Prometheus; raises UserError.

@@ -88,6 +88,17 @@ def read_small(store: BackupStore, name: str, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
+def shown(text: str, length: int = 200) -> str:
+    """Returns text for a message: without control characters, and not longer than `length`.
+
+    Names of files and the contents of a backup can hold line breaks and commands for terminals.
+    """
+    safe = (
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[:length]
+    )
+    return f"{''.join(safe)}{'…' if len(text) > length else ''}"
+
+
 class FolderStore:
     """A folder that its owner alone can read."""
 
@@ -237,26 +248,31 @@ class BucketStore:
 
         pyarrow completes an upload even when an error ends it early, so such an object is deleted,
         unless it is still the one that was to be replaced. If that fails as well, its size tells
-        that it is not complete.
+        that it is not complete: the last part is written after the checksum was compared.
         """
         path, digest = f"{self._root}/{name}", hashlib.sha256()
         with self._explained():
             before = self._files.get_file_info(path)
         try:
             with self._explained(), self._files.open_output_stream(path) as stream:
+                last = b""
                 for chunk in chunks:
                     digest.update(chunk)
-                    stream.write(chunk)
+                    stream.write(last)
+                    last = chunk
+                if sha256 not in (None, digest.hexdigest()):
+                    raise _ChangedError
+                stream.write(last)
+        except _ChangedError:
+            self.delete(name)
+            return False
         except BaseException:
             with contextlib.suppress(StorageError), self._explained():
                 now = self._files.get_file_info(path)
                 if (now.type, now.size, now.mtime) != (before.type, before.size, before.mtime):
                     self.delete(name)
             raise
-        if sha256 in (None, digest.hexdigest()):
-            return True
-        self.delete(name)
-        return False
+        return True
 
     def delete(self, name: str) -> None:
         """Deletes an object."""

@@ -15,8 +15,9 @@ from rlcar.storage.backup.manifest import (
     read_snapshot,
     read_snapshots,
     require_backup,
+    snapshot_names,
 )
-from rlcar.storage.backup.store import BackupStore, FolderStore
+from rlcar.storage.backup.store import BackupStore, FolderStore, shown
 from rlcar.storage.backup.upload import Counts, StoppedError
 
 
@@ -29,6 +30,7 @@ class Verified(NamedTuple):
     damaged: dict[str, str]  # SHA-256 of a blob -> what is wrong
     lost: dict[str, list[str]]  # snapshot -> its files that cannot be restored
     unreadable: list[Unreadable]
+    is_complete: bool  # every snapshot of the backup was checked
 
 
 def verify(
@@ -46,11 +48,13 @@ def verify(
             good, bad = read_snapshots(store)
         else:
             good, bad = [read_snapshot(store, find_snapshot(store, wanted))], []
+        checked = {one.name for one in good} | {one.name for one in bad}
+        is_complete = checked == set(snapshot_names(store))
         sizes = {file.sha256: file.size_bytes for one in good for file in one.files}
         counts.total_bytes = sum(sizes.values())
         damaged = check_blobs(store, sizes, should_stop, counts)
     lost = {one.name: paths for one in good if (paths := _lost(one, damaged))}
-    return Verified(len(good), len(sizes), counts.done_bytes, damaged, lost, bad)
+    return Verified(len(good), len(sizes), counts.done_bytes, damaged, lost, bad, is_complete)
 
 
 def check_blobs(
@@ -117,10 +121,10 @@ def explain(verified: Verified, store: BackupStore) -> str:
         digest, why = next(iter(verified.damaged.items()))
         newest = max(verified.lost)
         paths = verified.lost[newest]
-        shown = f"{', '.join(paths[:3])}{', …' if len(paths) > 3 else ''}"
+        named = f"{', '.join(map(shown, paths[:3]))}{', …' if len(paths) > 3 else ''}"
         parts.append(
             f"{len(verified.damaged)} of {verified.blobs} blobs of {store.place} are damaged (the "
-            f"first, {blob_name(digest)}, {why}): snapshot {newest} has lost {shown}"
+            f"first, {blob_name(digest)}, {why}): snapshot {newest} has lost {named}"
         )
         sound = [one for one in verified.lost if one != newest]
         parts.append(

@@ -17,12 +17,13 @@ from rlcar.runs.run import Run
 from rlcar.storage import checkpoint
 from rlcar.storage.backup import create as create_module
 from rlcar.storage.backup import lease as lease_module
+from rlcar.storage.backup import manifest as manifest_module
 from rlcar.storage.backup import upload
-from rlcar.storage.backup.create import create_snapshot, plan_snapshot
+from rlcar.storage.backup.create import create_snapshot, explain_lacking, plan_snapshot
 from rlcar.storage.backup.lease import BusyError, leased
 from rlcar.storage.backup.manifest import read_snapshot, snapshot_names
 from rlcar.storage.backup.restore import Selection, restore
-from rlcar.storage.backup.store import FolderStore, open_store
+from rlcar.storage.backup.store import BucketStore, FolderStore, open_store
 from rlcar.storage.backup.upload import StoppedError
 from tests.storage.backup.conftest import Site, contents, save_at
 from tests.support.tiny_run import make_tiny_config
@@ -30,6 +31,10 @@ from tests.support.tiny_run import make_tiny_config
 
 def paths(created):
     return {file.path for file in created.snapshot.files}
+
+
+def lacking(created):
+    return [f"{one.path}: {one.reason}" for one in created.snapshot.lacking]
 
 
 def test_what_is_deleted_comes_back_with_its_bytes_modes_and_times(site, target):
@@ -121,11 +126,11 @@ def test_unfinished_files_are_left_out(site, tmp_path):
     assert not created.warnings
 
 
-def test_a_save_without_one_that_it_needs_is_left_out_with_a_warning(site, tmp_path):
+def test_a_save_without_one_that_it_needs_is_left_out_and_named(site, tmp_path):
     shutil.rmtree(site.root / "runs" / "first" / "checkpoints" / "step-000000100")
     created = site.back_up(tmp_path / "backup")
     assert not [path for path in paths(created) if "checkpoints/step-" in path]
-    assert created.warnings == [
+    assert lacking(created) == [
         "runs/first/checkpoints/step-000000200: step-000000100, which it needs, is missing"
     ]
 
@@ -156,7 +161,7 @@ def test_a_file_that_grows_is_backed_up_as_it_was_at_the_beginning(site, tmp_pat
     assert not created.warnings
 
 
-def test_a_file_that_keeps_changing_is_skipped_with_a_warning(site, tmp_path, monkeypatch):
+def test_a_file_that_keeps_changing_is_skipped_and_named(site, tmp_path, monkeypatch):
     changing = site.root / "data" / "laps" / "part-0.parquet"
     put = upload.Uploader._put
 
@@ -168,7 +173,7 @@ def test_a_file_that_keeps_changing_is_skipped_with_a_warning(site, tmp_path, mo
     monkeypatch.setattr(upload.Uploader, "_put", put_while_it_changes)
     created = site.back_up(tmp_path / "backup")
     assert created.reread == 3
-    assert created.warnings == [
+    assert lacking(created) == [
         "data/laps/part-0.parquet: it changed each time it was read",
     ]
     assert "data/laps/part-0.parquet" not in paths(created)
@@ -178,25 +183,56 @@ def test_links_are_not_followed_and_named(site, tmp_path):
     (site.root / "data" / "link").symlink_to("/etc")
     os.mkfifo(site.root / "data" / "fifo")
     created = site.back_up(tmp_path / "backup")
-    assert created.warnings == [
+    assert lacking(created) == [
         "data/fifo: it is not a regular file",
         "data/link: it is a symbolic link, which is not followed",
     ]
 
 
-def test_a_name_that_is_no_text_is_skipped_with_a_warning(site, tmp_path):
+def test_a_link_inside_a_checkpoint_costs_nothing_but_itself(site, tmp_path):
+    checkpoints = site.root / "runs" / "first" / "checkpoints"
+    (checkpoints / "step-000000200" / "link").symlink_to("/etc/hostname")
+    (checkpoints / "step-000000300").symlink_to("step-000000200")
+    created = site.back_up(tmp_path / "backup")
+    assert lacking(created) == [
+        "runs/first/checkpoints/step-000000200/link: it is a symbolic link, which is not followed",
+        "runs/first/checkpoints/step-000000300: it is a symbolic link, which is not followed",
+    ]
+    assert "runs/first/checkpoints/step-000000200/DONE" in paths(created)
+    assert not [path for path in paths(created) if "step-000000300" in path]
+
+
+def test_what_is_lacking_is_one_line_whatever_the_names(site):
+    for number in range(7):
+        (site.root / "data" / f"line\nbreak\x1b[31m{number}").symlink_to("/etc")
+    said = explain_lacking(site.back_up(site.root.parent / "backup").snapshot)
+    assert said.isprintable()
+    assert "lacks 7 files or folders: data/line\\nbreak\\x1b[31m0: it is a symbolic link" in said
+    assert said.endswith("; and 2 more")
+
+
+def test_names_with_line_breaks_come_back(site, target):
+    (site.root / "data" / "line\nbreak\t\x1b[31m").write_text("x")
+    before = contents(site.root)
+    site.back_up(target)
+    shutil.rmtree(site.root)
+    site.restore(target)
+    assert contents(site.root) == before
+
+
+def test_a_name_that_is_no_text_is_skipped_and_named(site, tmp_path):
     with open(os.fsencode(site.root / "data") + b"/\xff", "wb"):
         pass
     created = site.back_up(tmp_path / "backup")
-    assert created.warnings == ["data/\\udcff: its name is not UTF-8"]
+    assert lacking(created) == ["data/\\udcff: its name is not UTF-8"]
 
 
-def test_a_folder_whose_name_is_no_text_is_skipped_with_a_warning(site, tmp_path):
+def test_a_folder_whose_name_is_no_text_is_skipped_and_named(site, tmp_path):
     os.mkdir(os.fsencode(site.root / "data") + b"/\xff")
     with open(os.fsencode(site.root / "data") + b"/\xff/file", "wb"):
         pass
     created = site.back_up(tmp_path / "backup")
-    assert created.warnings == ["data/\\udcff: its name is not UTF-8"]
+    assert lacking(created) == ["data/\\udcff: its name is not UTF-8"]
 
 
 def test_the_root_of_a_volume_may_hold_the_backup(site, tmp_path):
@@ -265,7 +301,7 @@ def test_an_alias_always_points_at_a_version_of_the_same_snapshot(site, tmp_path
             newest = max(name for name in names if "/aliases/" in name)
             number = newest.rpartition("/")[2][:8]
             is_whole = f"models/versions/{number}/manifest.json" in names
-            assert is_whole or any("kept changing" in one for one in created.warnings)
+            assert is_whole or any("kept changing" in one for one in lacking(created))
     finally:
         over.set()
         thread.join()
@@ -291,7 +327,10 @@ def test_what_may_not_be_read_is_named_and_the_rest_is_backed_up(nobody):
     os.chmod(site.root / "runs" / "first" / "best", 0)
     become_nobody()
     created = site.back_up(site.root.parent / "backup")
-    assert created.unreadable == ["data/laps/part-0.parquet", "runs/first/best"]
+    assert lacking(created) == [
+        "data/laps/part-0.parquet: Permission denied",
+        "runs/first/best: Permission denied",
+    ]
     assert "runs/first/config.json" in paths(created)
 
 
@@ -369,8 +408,8 @@ def test_a_lease_of_a_process_that_is_gone_is_removed(site, target):
     assert store.list("leases") == {}
 
 
-def lease_elsewhere(store):
-    info = {"purpose": "backup", "pid": 1, "host": "elsewhere"}
+def lease_elsewhere(store, host="elsewhere"):
+    info = {"purpose": "backup", "pid": 1, "host": host}
     store.write("leases/elsewhere.json", [json.dumps(info).encode()])
 
 
@@ -382,6 +421,64 @@ def test_a_lease_of_another_host_that_has_died_expires(site, target, monkeypatch
     lease_elsewhere(store)
     assert site.back_up(target).snapshot.sequence == 2
     assert store.list("leases") == {}
+
+
+def test_a_lease_of_the_future_expires_as_well(site, tmp_path, monkeypatch):
+    """The clock of a file server was wrong for a while."""
+    site.back_up(tmp_path / "backup")
+    monkeypatch.setattr(lease_module, "POLL_S", 0.2)
+    monkeypatch.setattr(lease_module, "EXPIRES_S", 1.0)
+    store = FolderStore(tmp_path / "backup")
+    lease_elsewhere(store)
+    (lease,) = (store.folder / "leases").iterdir()
+    os.utime(lease, (time.time() + 365 * 86_400,) * 2)
+    started_s = time.monotonic()
+    assert site.back_up(store.folder).snapshot.sequence == 2
+    assert time.monotonic() - started_s > 1.0
+    assert store.list("leases") == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 60_000,
+        '{"purpose": ["backup"], "pid": 1}',
+        '{"purpose": "backup", "pid": "1"}',
+        json.dumps({"purpose": "backup", "pid": 10**30, "host": os.uname().nodename}),
+        json.dumps({"purpose": "backup", "pid": -1, "host": os.uname().nodename}),
+        "\xff",
+    ],
+)
+def test_a_lease_that_is_none_holds_nothing(site, tmp_path, text):
+    site.back_up(tmp_path / "backup")
+    FolderStore(tmp_path / "backup").write("leases/hostile.json", [text.encode("latin1")])
+    assert site.back_up(tmp_path / "backup").snapshot.sequence == 2
+
+
+def test_a_lease_cannot_write_to_the_terminal(site, tmp_path, monkeypatch):
+    site.back_up(tmp_path / "backup")
+    monkeypatch.setattr(lease_module, "_pause", lambda: lease_elsewhere(store, "evil\x1b[2J\n"))
+    store = FolderStore(tmp_path / "backup")
+    lease_elsewhere(store, "evil\x1b[2J\n")
+    with pytest.raises(BusyError) as raised:
+        site.back_up(store.folder)
+    assert str(raised.value).isprintable()
+
+
+def test_a_snapshot_that_could_not_be_read_again_is_not_written(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest_module, "_MAX_MANIFEST_BYTES", 1000)
+    with pytest.raises(StorageError, match="its manifest would have .* of the 1,000 allowed"):
+        site.back_up(tmp_path / "backup")
+    assert snapshot_names(FolderStore(tmp_path / "backup")) == []
+
+
+def test_a_large_object_whose_source_changed_is_never_of_the_right_size(bucket, monkeypatch):
+    """Even if it cannot be deleted, as when the process is killed at that moment."""
+    store = open_store(bucket)
+    monkeypatch.setattr(BucketStore, "delete", lambda self, name: None)
+    chunks = [bytes(1 << 20) for _ in range(12)]
+    assert not store.write("blobs/00/changed", chunks, "0" * 64)
+    assert store.list("blobs")["00/changed"].size_bytes == 11 << 20
 
 
 def test_a_lease_of_another_host_that_is_renewed_is_one_sentence(site, target, monkeypatch):

@@ -116,11 +116,13 @@ def test_blobs_that_no_snapshot_needs_are_deleted_and_the_rest_is_whole(site, tm
     pruned = prune(store, rules)
     assert pruned == planned
     assert len(store.list("blobs")) == len(blobs) - pruned.blobs
-    assert read_snapshot(store, first).parts == ["models"]
+    reduced = snapshot_names(store)[0]
+    assert (reduced[:-4], reduced != first) == (first[:-4], True)
+    assert read_snapshot(store, reduced).parts == ["models"]
     assert explain(verify(store), store) == ""
     assert prune(store, rules).reduced == []
-    aged(store, first, 60)
-    assert prune(store, rules).removed == [first]
+    aged(store, reduced, 60)
+    assert prune(store, rules).removed == [reduced]
     before = contents(site.root)
     shutil.rmtree(site.root)
     site.restore(store.folder)
@@ -209,6 +211,72 @@ def test_a_snapshot_that_cannot_be_replaced_stays_as_it_was(site, bucket, monkey
     with pytest.raises(StorageError, match="the store is busy"):
         write_snapshot(store, one.model_copy(update={"parts": ["models"]}))
     assert read_snapshot(open_store(bucket), name) == one
+
+
+def test_a_manifest_is_never_replaced(site, target, monkeypatch):
+    """Half of a new one may be all that is left of it."""
+    for _ in range(2):
+        site.back_up(target)
+    store = open_store(target)
+    monkeypatch.setattr(prune_module, "select", reduce_all_but_the_newest)
+    before = set(store.list("snapshots"))
+    written, write = [], type(store).write
+    monkeypatch.setattr(
+        type(store),
+        "write",
+        lambda self, name, *more: written.append(name) or write(self, name, *more),
+    )
+    (reduced,) = prune(store, Rules()).reduced
+    manifests = {name.partition("/")[2] for name in written if name.startswith("snapshots/")}
+    assert len(manifests) == 1
+    assert not manifests & before
+    assert set(store.list("snapshots")) == manifests | before - {f"{reduced}.json"}
+
+
+def reduce_all_but_the_newest(snapshots, rules, now):
+    return list(snapshots[-1:]), list(snapshots[:-1])
+
+
+@pytest.mark.parametrize("after", range(3))
+def test_a_reduction_that_is_interrupted_continues(site, tmp_path, monkeypatch, after):
+    store = FolderStore(tmp_path / "backup")
+    for _ in range(3):
+        site.back_up(store.folder)
+    for name in snapshot_names(store)[:2]:
+        aged(store, name, 60)
+    delete, deleted = FolderStore.delete, []
+
+    def delete_some(self, name):
+        if name.startswith("snapshots"):
+            deleted.append(name)
+            if len(deleted) > after:
+                raise StorageError("the network is lost")
+        delete(self, name)
+
+    monkeypatch.setattr(FolderStore, "delete", delete_some)
+    rules = Rules(30, 90, 0)
+    if after < 2:
+        with pytest.raises(StorageError, match="the network is lost"):
+            prune(store, rules)
+    monkeypatch.setattr(FolderStore, "delete", delete)
+    prune(store, rules)
+    left = read_snapshots(store)[0]
+    assert [(one.sequence, one.parts) for one in left[:2]] == [(1, ["models"]), (2, ["models"])]
+    assert left[2].parts == ["runs", "models", "data"]
+    assert explain(verify(store), store) == ""
+    before = contents(site.root / "models")
+    shutil.rmtree(site.root)
+    site.restore(store.folder, "1")
+    assert contents(site.root / "models") == before
+
+
+def test_a_lease_of_the_future_makes_no_blob_older(site, tmp_path):
+    store = FolderStore(tmp_path / "backup")
+    site.back_up(store.folder)
+    store.write("blobs/00/" + "0" * 64, [b"of an interrupted backup"])
+    store.write("leases/other.json", [b"{}"])
+    os.utime(store.folder / "leases" / "other.json", (time.time() + 1e7,) * 2)
+    assert prune(store, Rules()).blobs == 0
 
 
 def test_nothing_is_removed_while_a_manifest_cannot_be_read(site, tmp_path):

@@ -6,9 +6,10 @@ from rlcar.storage.backup.state import State
 def test_a_verification_that_ends_during_a_backup_stays_recorded(tmp_path):
     path = tmp_path / "backup-state.json"
     backup, verification = State(path), State(path)
-    verification.verified("")
+    verification.verified()
     verification.write()
-    backup.succeeded("/backup", "000001", files=7)
+    backup.made("/backup", "000001", files=7)
+    backup.succeeded()
     backup.write(tmp_path / "rlcar.prom")
     values = State(path).values
     assert values["files"] == 7
