@@ -260,18 +260,22 @@ class Registry:
     def retain(self, days: float = 90.0, newest: int = 1, dry_run: bool = False) -> list[int]:
         """Deletes versions older than `days`; returns their numbers.
 
-        Versions with an alias, the previous value of each alias, and the newest versions are kept.
+        Versions with an alias, the previous value of each alias, the version that a rollback would
+        return to, and the newest versions are kept.
         """
         if newest < 1 or not 0 <= days <= 36_500:
             raise RegistryError(
                 f"cannot keep versions of {days} days and the {newest} newest: keep at least 1 and "
                 "0 to 36,500 days"
             )
-        kept = {number for number in self.aliases().values()}
+        there, kept = set(self.numbers()), set(self.aliases().values())
         for alias in self.aliases():
             kept |= {
                 record.version for record in self.history(alias)[-2:] if record.version is not None
             }
+            # After a rollback, this is an older one than the last two values.
+            past = [number for number in self._aliases.before(alias) if number in there]
+            kept |= set(past[:1])
         limit = datetime.now(UTC) - timedelta(days=days)
         old = [
             version.number
