@@ -15,6 +15,7 @@ from rlcar.cli import (
     backup,
     campaign,
     chaos,
+    data,
     doctor,
     evaluate,
     jobs,
@@ -59,6 +60,7 @@ for verb in (
     app.command()(verb)
 app.add_typer(models.app, name="models")
 app.add_typer(backup.app, name="backup")
+app.add_typer(data.app, name="data")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(jobs.jobs, name="jobs")
 # What comes after the verb to submit belongs to that verb.

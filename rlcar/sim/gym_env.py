@@ -78,8 +78,9 @@ class RaceEnv(gymnasium.Env):
     `race.time_limit_steps` steps (1,000 by default). Both never happen at once.
 
     Info: `progress` (0 to 1 of the lap), `x` and `y` (px, y points down), `speed` (px/step),
-    `heading` (degrees; 0 is to the right, 90 is up), `track_seed` and, only in the step that
-    completes a lap, `lap_time` (steps).
+    `heading` (degrees; 0 is to the right, 90 is up), `track_seed` and `lap_time` (steps of the lap
+    that ended in this step, else 0). Every step and every reset has the same keys, as recorders
+    such as `minari.DataCollector` require.
 
     Reset: `reset(seed=...)` determines all tracks and hidden conditions of this and the
     following resets. `reset(options={"track_seed": 7})` chooses the track instead.
@@ -175,9 +176,7 @@ class RaceEnv(gymnasium.Env):
             self._show()
         reward, is_last, is_terminal, lap_time, *pose = output[SPEC.observation_size :].tolist()
         self._is_ended = is_last > 0
-        info = self._info(*pose)
-        if lap_time:
-            info["lap_time"] = int(lap_time)
+        info = self._info(*pose, int(lap_time))
         observation = output[: SPEC.observation_size].copy()
         return observation, reward, is_terminal > 0, is_last > is_terminal, info
 
@@ -222,7 +221,13 @@ class RaceEnv(gymnasium.Env):
         return scene_of(self._output[None], self._course.race.view(self._state), self.config)
 
     def _info(
-        self, x_px: float, y_px: float, speed: float, heading_deg: float, progress: float
+        self,
+        x_px: float,
+        y_px: float,
+        speed: float,
+        heading_deg: float,
+        progress: float,
+        lap_time_steps: int = 0,
     ) -> dict[str, Any]:
         return {
             "progress": progress,
@@ -231,6 +236,7 @@ class RaceEnv(gymnasium.Env):
             "speed": speed,
             "heading": heading_deg,
             "track_seed": self._track_seed,
+            "lap_time": lap_time_steps,
         }
 
 
