@@ -19,7 +19,7 @@ part.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -141,6 +141,29 @@ def rows_of(table: pa.Table, spec: Spec) -> Rows:
         _texts(columns.get("policy"), length, ""),
         _texts(columns.get("source"), length, "model"),
     )
+
+
+def non_finite(rows: Rows) -> Iterator[str]:
+    """Yields where numbers are not finite, each as the end of a sentence that names the file."""
+    for name, numbers in (
+        ("obs", rows.observation),
+        ("new_obs", rows.next_observation),
+        ("actions", rows.action),
+        ("rewards", rows.reward),
+    ):
+        if numbers.dtype.kind != "f":
+            continue
+        is_bad = ~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+        for row in np.flatnonzero(is_bad).tolist():
+            bad = np.atleast_1d(numbers[row])
+            yield f"{at(rows, row)}: {name} contains {bad[~np.isfinite(bad)][0]}"
+    for row in np.flatnonzero(np.isinf(rows.action_logp)).tolist():
+        yield f"{at(rows, row)}: action_logp contains {rows.action_logp[row]}"
+
+
+def at(rows: Rows, row: int) -> str:
+    """Returns the episode and the step of a row, for messages."""
+    return f", episode {rows.episode[row]}, step {rows.step[row]}"
 
 
 def _numbers(size: int) -> pa.DataType:

@@ -51,7 +51,7 @@ class Cutter:
         for index, pieces in enumerate(self._pieces):
             steps = Block(*(field[:, index] for field in block))
             start = 0
-            for end in np.flatnonzero(steps.is_last) + 1:
+            for end in (np.flatnonzero(steps.is_last) + 1).tolist():
                 if pieces or self._is_open[index]:
                     pieces.append(_cut(steps, start, end))
                     yield self._ended(index)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlcar.datasets.columns import Rows, require_columns, rows_of
+from rlcar.datasets.columns import Rows, non_finite, require_columns, rows_of
 from rlcar.datasets.description import (
     Description,
     ObservationMoments,
@@ -122,6 +122,10 @@ class Dataset:
             raise DatasetError(
                 f"{path} does not hold {part.episodes} whole episodes in order: "
                 f"{check(self.folder)}"
+            )
+        for fault in non_finite(rows):
+            raise DatasetError(
+                f"{path} (part {index + 1} of {len(self.parts)}){fault}: {check(self.folder)}"
             )
         return rows
 

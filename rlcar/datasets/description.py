@@ -70,7 +70,7 @@ class Moments(Section):
 class ObservationMoments(NamedTuple):
     """Mean and standard deviation of each number of an observation."""
 
-    count: int
+    observations: int
     mean: np.ndarray  # [O] float64
     standard_deviation: np.ndarray  # [O] float64
 
@@ -149,8 +149,10 @@ def describe(world: World, spec: Spec) -> Description:
             "a data set holds one of the two; select one with a Gymnasium wrapper such as "
             "gymnasium.wrappers.FilterObservation"
         )
-    is_race = world.race is not None
-    observation, action = entries_of_race(world.race) if is_race else entries_of_spec(spec)
+    if world.race is not None:
+        observation, action = entries_of_race(world.race)
+    else:
+        observation, action = entries_of_spec(spec)
     return Description(
         world=world,
         observation=observation,

@@ -169,7 +169,7 @@ def _make_drive(race: Race, behaviour: Behaviour, cars: int) -> Callable[..., tu
             key, act_key = jax.random.split(key)
             view = (race.view(race_state),) if behaviour.policy.uses_car_view else ()
             carry, action, logp = act(params, carry, now, act_key, *view)
-            race_state, after, _ = race.step(race_state, action)
+            race_state, after, _events = race.step(race_state, action)
             ends = now.is_first, now.is_last, now.is_terminal
             block = Block(now.observation, now.reward, *ends, action, logp)
             return (race_state, after, carry, key), block

@@ -3,7 +3,9 @@
 import contextlib
 import math
 import os
-from collections.abc import Sequence
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +30,8 @@ from rlcar.types import Spec
 PART_TRANSITIONS = 65_536
 PART_BYTES = 1 << 25  # of the observations, before compression
 _LARGEST_EPISODE_BYTES = 1 << 30
+# Is called with the number of transitions that are done.
+OnTransitions = Callable[[int], None]
 _BOUND = 1.0 + 1e-6  # of an action; float32 arithmetic may exceed 1 by a rounding error
 
 
@@ -47,7 +51,7 @@ class DatasetWriter:
         resume: bool = False,
         part_transitions: int = PART_TRANSITIONS,
     ):
-        """`description` gives world and schema; its parts and sources are ignored.
+        """`description` gives world, schema and earlier sources; its parts are ignored.
 
         With `resume` the episodes are added to the data set in the folder, if there is one. Raises
         DatasetError if it is of another world, or if the folder holds other files.
@@ -133,6 +137,28 @@ class DatasetWriter:
         )
 
 
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside a new one; renames it at the end, or removes it.
+
+    A data set that is made at once, such as an import, is therefore whole or absent. Raises
+    DatasetError if the folder exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DatasetError(f"{folder} exists and is not empty: name a new folder")
+    temporary = folder.with_name(f"{durable.WRITING}{uuid.uuid4().hex}")
+    try:
+        with durable.explaining_write_errors(folder, DatasetError):
+            temporary.mkdir(parents=True)
+        yield temporary
+        with durable.explaining_write_errors(folder, DatasetError):
+            os.replace(temporary, folder)
+            durable.sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def checked(episode: Episode, spec: Spec, name: str) -> Episode:
     """Returns the episode with arrays of the right types; raises DatasetError if it is invalid.
 
@@ -192,7 +218,7 @@ def _prepare(folder: Path, description: Description, resume: bool) -> Descriptio
     """Returns the description of what the folder holds already, or of an empty data set."""
     with durable.explaining_write_errors(folder, DatasetError):
         folder.mkdir(parents=True, exist_ok=True)
-    fresh = description.with_parts([]).model_copy(update={"sources": []})
+    fresh = description.with_parts([])
     if not (folder / DESCRIPTION).exists():
         others = [entry.name for entry in folder.iterdir() if not _is_leftover(entry.name)]
         if others:

@@ -11,10 +11,6 @@ float64.
 """
 
 import json
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +20,10 @@ from rlcar.config import make_config
 from rlcar.config.schema import schema_of_race
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.registry.model_file import Arrays, parse_json, parse_model
+from rlcar.registry.pickled import through_child
 
 MAX_PICKLE_BYTES = 1 << 26
-_TIMEOUT_S = 20.0
-CHILD = Path(__file__).with_name("pickle_child.py")
-_REFUSED = 3  # the child's exit code with a sentence for its output
+_MEMORY_BYTES = 1 << 29  # of the child process
 _LAYERS = ("encoder/~/linear_0", "encoder/~/linear_1", *(f"actor/~/linear_{i}" for i in range(3)))
 
 
@@ -39,7 +34,7 @@ def read_pickle(data: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
     memory and time, builds only arrays and plain values, and returns them as safetensors. Raises
     RegistryError.
     """
-    arrays, about = parse_model(_through_child(data, name), name)
+    arrays, about = parse_model(through_child(data, name, "policy", _MEMORY_BYTES), name)
     try:
         extra = parse_json(about["metadata"].encode(), "its metadata")
     except ValueError as error:
@@ -55,34 +50,6 @@ def read_pickle(data: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
         return _kept(arrays, name), _metadata(arrays, extra)
     except ConfigError as error:
         raise RegistryError(f"{name} is not a policy of the documented networks: {error}") from None
-
-
-def _through_child(data: bytes, name: str) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="rlcar-import-") as folder:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-            env={},
-            close_fds=True,
-        )
-        try:
-            output, _ = process.communicate(data, timeout=_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            raise RegistryError(f"{name} took more than {_TIMEOUT_S:g} s to read") from None
-        finally:
-            process.kill()
-            process.wait()
-    if process.returncode == _REFUSED:
-        sentence = output[:300].decode(errors="replace")
-        raise RegistryError(f"{name} is refused: {''.join(c for c in sentence if c.isprintable())}")
-    if process.returncode != 0:
-        raise RegistryError(
-            f"{name} is refused: it needs too much memory or time, or is incomplete"
-        )
-    return output
 
 
 def _kept(arrays: Arrays, name: str) -> Arrays:

@@ -1,5 +1,8 @@
 """Converts a pickle on standard input into safetensors on standard output; run as a child process.
 
+The first argument says what the pickle must hold: `policy` or `recording`. The second is the memory
+that the process may use, in bytes, and the third its CPU time, in seconds.
+
 It runs under `python -I -S` and imports only the standard library. Before it reads the first byte
 it gives up memory, time, files and sockets. It knows only the names by which NumPy and JAX pickle
 arrays, and answers them with its own classes, which check their input; it looks up no other name.
@@ -15,8 +18,6 @@ import resource
 import sys
 from typing import Any, NoReturn
 
-_MEMORY_BYTES = 1 << 29
-_CPU_S = 10
 _REFUSED = 3
 _NOBODY = 65534
 _MAX_ARRAYS = 1000
@@ -141,15 +142,15 @@ class _Unpickler(pickle.Unpickler):
         raise _RefusedError("it refers to objects outside itself")
 
 
-def _give_up_everything() -> None:
+def _give_up_everything(memory_bytes: int, cpu_s: int) -> None:
     if os.geteuid() == 0:  # root could raise the limits again
         with contextlib.suppress(OSError):
             os.setgroups([])
             os.setgid(_NOBODY)
             os.setuid(_NOBODY)
     limits = (
-        (resource.RLIMIT_AS, _MEMORY_BYTES),
-        (resource.RLIMIT_CPU, _CPU_S),
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
@@ -158,6 +159,24 @@ def _give_up_everything() -> None:
     )
     for limit, value in limits:
         resource.setrlimit(limit, (value, value))
+
+
+def _recording(tree: Any) -> tuple[dict[str, _Array], dict[str, Any]]:
+    """Returns the arrays of a dictionary, or of a list of dictionaries, one for each episode."""
+    is_list = type(tree) is not dict
+    if not is_list:
+        parts = {"": tree}
+    elif type(tree) is list and tree and all(type(part) is dict for part in tree):
+        parts = {f"{index:06d}/": part for index, part in enumerate(tree)}
+    else:
+        raise _RefusedError("it is neither a dictionary of arrays nor a list of them")
+    arrays: dict[str, _Array] = {}
+    for prefix, part in parts.items():
+        for name, array in part.items():
+            if type(name) is not str or type(array) is not _Array or array.shape is None:
+                raise _RefusedError(f"its entry {str(name)[:40]!r} is not an array")
+            arrays[f"{prefix}{name}"] = array
+    return arrays, {"is_list": is_list}
 
 
 def _content(tree: Any) -> tuple[dict[str, _Array], dict[str, Any]]:
@@ -200,11 +219,13 @@ def _safetensors(arrays: dict[str, _Array], metadata: dict[str, Any]) -> bytes:
 
 def main() -> int:
     """Reads the pickle, writes the result and returns the exit code."""
-    _give_up_everything()
+    kind, memory_bytes, cpu_s = sys.argv[1:]
+    _give_up_everything(int(memory_bytes), int(cpu_s))
+    read = {"policy": _content, "recording": _recording}[kind]
     try:
         data = sys.stdin.buffer.read()
         tree = _Unpickler(io.BytesIO(data)).load()
-        output, code = _safetensors(*_content(tree)), 0
+        output, code = _safetensors(*read(tree)), 0
     except _RefusedError as error:
         output, code = str(error).encode(errors="replace"), _REFUSED
     except (MemoryError, RecursionError):

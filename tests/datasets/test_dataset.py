@@ -4,45 +4,18 @@ import numpy as np
 import pytest
 
 from rlcar.config.race import RaceConfig
-from rlcar.datasets import Dataset, DatasetWriter, Episode, World
+from rlcar.datasets import Dataset, DatasetWriter, World
 from rlcar.datasets.description import describe
 from rlcar.errors import DatasetError
 from rlcar.types import Spec
-
-RACE = describe(World(race=RaceConfig()), Spec(6, 2))
-
-
-def make_episode(length, seed=0, **changes):
-    random = np.random.default_rng(seed)
-    episode = Episode(
-        random.random((length + 1, 6), np.float32),
-        random.uniform(-1, 1, (length, 2)).astype(np.float32),
-        random.normal(size=length).astype(np.float32),
-        is_terminal=seed % 2 == 0,
-        is_truncated=seed % 2 == 1,
-        action_logp=random.normal(size=length).astype(np.float32),
-        policy=f"driver {seed % 3}",
-    )
-    return episode._replace(**changes)
-
-
-def write(folder, episodes, description=RACE, **options):
-    with DatasetWriter(folder, description, **options) as writer:
-        for episode in episodes:
-            writer.append(episode)
-    return Dataset.open(folder)
-
-
-def assert_same(first, second):
-    assert first._replace(observation=0, action=0, reward=0, action_logp=0) == second._replace(
-        observation=0, action=0, reward=0, action_logp=0
-    )
-    for name in ("observation", "action", "reward", "action_logp"):
-        ours, theirs = getattr(first, name), getattr(second, name)
-        if ours is None or theirs is None:
-            assert ours is theirs
-        else:
-            np.testing.assert_array_equal(ours, theirs, strict=True)
+from tests.datasets.recorded import (
+    PICTURES,
+    RACE,
+    assert_same,
+    make_episode,
+    make_pictures,
+    write,
+)
 
 
 def test_every_number_comes_back(tmp_path):
@@ -56,21 +29,9 @@ def test_every_number_comes_back(tmp_path):
 
 
 def test_images_and_discrete_actions_come_back(tmp_path):
-    spec = Spec(0, 4, is_discrete=True, image_shape=(3, 5, 2))
-    description = describe(World(name="pictures"), spec)
-    random = np.random.default_rng(0)
-    episodes = [
-        Episode(
-            random.integers(0, 256, (length + 1, 3, 5, 2), np.uint8),
-            random.integers(0, 4, length).astype(np.int32),
-            random.normal(size=length).astype(np.float32),
-            True,
-            False,
-        )
-        for length in (4, 9)
-    ]
-    read = write(tmp_path / "data", episodes, description)
-    assert read.spec == spec
+    episodes = [make_pictures(length, length) for length in (4, 9)]
+    read = write(tmp_path / "data", episodes, PICTURES)
+    assert read.spec == PICTURES.spec
     assert read.moments is None
     for before, after in zip(episodes, read.episodes_iter(), strict=True):
         assert_same(before, after)
@@ -93,7 +54,7 @@ def test_moments_are_those_of_all_observations(tmp_path):
     episodes = [make_episode(5 + seed, seed) for seed in range(9)]
     read = write(tmp_path / "data", episodes, part_transitions=11)
     observations = np.concatenate([episode.observation for episode in episodes]).astype(np.float64)
-    assert read.moments.count == len(observations)
+    assert read.moments.observations == len(observations)
     np.testing.assert_allclose(read.moments.mean, observations.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(
         read.moments.standard_deviation, observations.std(axis=0), rtol=1e-12

@@ -13,7 +13,7 @@ import pytest
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
 from rlcar.registry.exchange import imported
-from rlcar.registry.legacy import CHILD
+from rlcar.registry.pickled import CHILD
 from serve.policy.policy import load_policy
 from tests.registry.hostile import (
     documented_params,
@@ -77,7 +77,7 @@ def test_even_code_that_runs_in_the_child_could_do_nothing(tmp_path):
     program = (
         "import os, runpy, socket, subprocess, sys\n"
         "child = runpy.run_path(sys.argv[1])\n"
-        "child['_give_up_everything']()\n"
+        "child['_give_up_everything'](1 << 29, 10)\n"
         "attempts = {\n"
         "    'write': lambda: open(sys.argv[2], 'w'),\n"
         "    'read': lambda: open('/etc/passwd').read(),\n"

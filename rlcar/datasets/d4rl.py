@@ -1,0 +1,166 @@
+"""Reads recordings in the layout of D4RL: flat arrays of all steps, in HDF5, npz or memory.
+
+`observations`, `actions`, `rewards` and `terminals` are required; `timeouts`, `next_observations`
+and `infos/action_log_probs` are used if they are there. Other arrays are ignored.
+
+Without `next_observations` the observation after the last action of an episode is not known. After
+a terminal step it has no influence, and the last observation is repeated. An episode that was cut
+off ends one action earlier.
+"""
+
+import contextlib
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcar.datasets.episode import Episode
+from rlcar.errors import DatasetError, reason_of
+from rlcar.types import Spec
+
+REQUIRED = ("observations", "actions", "rewards", "terminals")
+NEXT, TIMEOUTS, LOG_PROBABILITY = "next_observations", "timeouts", "infos/action_log_probs"
+_ROWS = 65_536  # read at a time
+
+
+class FlatRecording:
+    """Flat arrays, in memory or on disk, that are read some rows at a time."""
+
+    def __init__(self, arrays: Mapping[str, Any], name: str, action_limit: float):
+        """Raises DatasetError if an array is missing or the lengths differ."""
+        for key in REQUIRED:
+            if key not in arrays:
+                raise DatasetError(
+                    f"{name} has no array {key!r}, so it is not in D4RL's layout; it has: "
+                    f"{', '.join(sorted(map(str, arrays)))[:200]}"
+                )
+        self._arrays, self._name, self._limit = arrays, name, action_limit
+        self.steps = len(arrays["rewards"])
+        for key in (*REQUIRED, NEXT, TIMEOUTS, LOG_PROBABILITY):
+            if key in arrays and len(arrays[key]) != self.steps:
+                raise DatasetError(
+                    f"{name}: {key!r} has {len(arrays[key])} rows, but 'rewards' has {self.steps}"
+                )
+        if not self.steps:
+            raise DatasetError(f"{name} has no steps")
+
+    @property
+    def spec(self) -> Spec:
+        """The sizes of observations and actions."""
+        observations, actions = self._arrays["observations"], self._arrays["actions"]
+        if len(observations.shape) == 4 and observations.dtype == np.uint8:
+            size, image = 0, tuple(observations.shape[1:])
+        elif len(observations.shape) == 2:
+            size, image = observations.shape[1], None
+        else:
+            raise DatasetError(
+                f"{self._name}: 'observations' has the shape {tuple(observations.shape)}: it must "
+                "be [steps, numbers], or [steps, height, width, channels] of uint8"
+            )
+        is_discrete = np.issubdtype(actions.dtype, np.integer)
+        if is_discrete and (len(actions.shape) == 1 or actions.shape[1:] == (1,)):
+            actions = np.asarray(actions[:])
+            return Spec(size, int(actions.max()) + 1, True, image)
+        if is_discrete or len(actions.shape) != 2:
+            raise DatasetError(
+                f"{self._name}: 'actions' has the shape {tuple(actions.shape)} of "
+                f"{actions.dtype}: it must be [steps, numbers], or [steps] of whole numbers"
+            )
+        return Spec(size, actions.shape[1], False, image)
+
+    def episodes(self) -> Iterator[Episode]:
+        """Yields the episodes; an episode of which nothing is left is left out."""
+        waiting: list[dict[str, np.ndarray]] = []
+        for start in range(0, self.steps, _ROWS):
+            rows = {
+                key: np.asarray(self._arrays[key][start : start + _ROWS])
+                for key in (*REQUIRED, NEXT, TIMEOUTS, LOG_PROBABILITY)
+                if key in self._arrays
+            }
+            is_end = rows["terminals"].astype(bool).reshape(-1)
+            if TIMEOUTS in rows:
+                is_end = is_end | rows[TIMEOUTS].astype(bool).reshape(-1)
+            begin = 0
+            for end in (np.flatnonzero(is_end) + 1).tolist():
+                waiting.append({key: array[begin:end] for key, array in rows.items()})
+                yield from self._episode(waiting)
+                waiting, begin = [], end
+            if begin < len(is_end):
+                waiting.append({key: array[begin:].copy() for key, array in rows.items()})
+        if waiting:
+            yield from self._episode(waiting)
+
+    def _episode(self, pieces: Sequence[Mapping[str, np.ndarray]]) -> Iterator[Episode]:
+        rows = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+        observation, action = rows["observations"], rows["actions"]
+        reward = rows["rewards"].reshape(-1)
+        logp = rows.get(LOG_PROBABILITY)
+        is_terminal = bool(rows["terminals"].reshape(-1)[-1])
+        if NEXT in rows:
+            observation = np.concatenate([observation, rows[NEXT][-1:]])
+        elif is_terminal:
+            observation = np.concatenate([observation, observation[-1:]])
+        else:
+            action, reward = action[:-1], reward[:-1]
+            logp = None if logp is None else logp[:-1]
+        if not len(reward):
+            return
+        if np.issubdtype(action.dtype, np.integer):
+            action = action.reshape(-1).astype(np.int32)
+        else:
+            action = (action / np.asarray(self._limit, action.dtype)).astype(np.float32)
+        logp = None if logp is None else logp.reshape(-1).astype(np.float32)
+        yield Episode(observation, action, reward, is_terminal, not is_terminal, logp)
+
+
+def joined(episodes: Sequence[Mapping[str, np.ndarray]], name: str) -> dict[str, np.ndarray]:
+    """Returns flat arrays of recordings that hold one episode each."""
+    keys = set(episodes[0]).intersection(*episodes[1:])
+    for key in REQUIRED:
+        if key not in keys:
+            raise DatasetError(f"{name}: not every episode has an array {key!r}")
+    timeouts = []
+    for episode in episodes:
+        is_timeout = np.zeros(len(episode["rewards"]), bool)
+        is_timeout[-1:] = True  # Where the episode is terminal as well, that counts.
+        timeouts.append(is_timeout)
+    try:
+        arrays = {key: np.concatenate([episode[key] for episode in episodes]) for key in keys}
+    except ValueError as error:
+        raise DatasetError(f"{name}: the episodes do not fit one another ({error})") from None
+    return {**arrays, TIMEOUTS: np.concatenate(timeouts)}
+
+
+@contextlib.contextmanager
+def open_flat(path: Path, action_limit: float) -> Iterator[FlatRecording]:
+    """Opens an HDF5 or npz file; raises DatasetError if it is damaged or of another kind."""
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+        except ValueError as error:
+            if "pickle" in str(error).lower():
+                raise DatasetError(
+                    f"{path} holds an array of objects, which could execute code: save its arrays "
+                    "as numbers"
+                ) from None
+            raise DatasetError(f"{path} cannot be read ({reason_of(error)})") from None
+        except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+            raise DatasetError(f"{path} cannot be read ({reason_of(error)})") from None
+        yield FlatRecording(arrays, str(path), action_limit)
+        return
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise DatasetError("h5py is not installed: pip install 'rlcar[data]'") from None
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DatasetError(f"{path} is not an HDF5 file ({reason_of(error)[:100]})") from None
+    with file:
+        names = (*REQUIRED, NEXT, TIMEOUTS, LOG_PROBABILITY, *file)
+        found = {key: file[key] for key in names if key in file}
+        arrays = {key: value for key, value in found.items() if isinstance(value, h5py.Dataset)}
+        yield FlatRecording(arrays, str(path), action_limit)

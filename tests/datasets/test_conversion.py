@@ -1,0 +1,237 @@
+"""Data sets become those of other tools and come back with every number."""
+
+import os
+import pickle
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+
+import rlcar.sim
+from rlcar.datasets import World
+from rlcar.datasets.combine import merge, split
+from rlcar.datasets.d4rl import FlatRecording, joined, open_flat
+from rlcar.datasets.description import describe
+from rlcar.datasets.importing import import_recording
+from rlcar.datasets.minari_format import MinariRecording, export_minari
+from rlcar.errors import DatasetError
+from rlcar.registry.pickled import read_recording
+from tests.datasets.recorded import PICTURES, assert_same, make_episode, make_pictures, write
+
+
+@pytest.fixture
+def episodes():
+    return [make_episode(length, seed) for seed, length in enumerate((5, 1, 12, 9))]
+
+
+def back_from_minari(source, folder):
+    recording = MinariRecording(source)
+    return import_recording(recording, folder, recording.description(), source)
+
+
+def test_minari_gives_back_every_number(tmp_path, episodes):
+    episodes[1] = episodes[1]._replace(action_logp=None, policy="", source="human")
+    data = write(tmp_path / "data", episodes, part_transitions=8)
+    exported = export_minari(data, "rlcar/classic-v0", tmp_path / "minari")
+    back = back_from_minari(exported, tmp_path / "back")
+    assert back.world.is_same(data.world)
+    for before, after in zip(episodes, back.episodes_iter(), strict=True):
+        assert_same(before, after)
+
+
+def test_minari_gives_back_images_without_loss(tmp_path):
+    episodes = [make_pictures(3), make_pictures(5, 1)]
+    data = write(tmp_path / "data", episodes, PICTURES)
+    exported = export_minari(data, "rlcar/pictures-v0", tmp_path / "minari")
+    for before, after in zip(
+        episodes, back_from_minari(exported, tmp_path / "back").episodes_iter(), strict=True
+    ):
+        assert_same(before, after)
+
+
+def test_minari_itself_reads_an_export(tmp_path, episodes, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    export_minari(write(tmp_path / "data", episodes), "rlcar/classic-v0")
+    read = minari.load_dataset("rlcar/classic-v0")
+    assert (read.total_episodes, read.total_steps) == (4, 27)
+    for before, after in zip(episodes, read.iterate_episodes(), strict=True):
+        np.testing.assert_array_equal(before.observation, after.observations)
+        np.testing.assert_array_equal(before.action_logp, after.infos["action_logp"][:-1])
+        assert after.terminations[-1] == before.is_terminal
+
+
+# Minari warns that no author is named, and its collector removes its temporary folder late.
+@pytest.mark.filterwarnings("ignore::UserWarning:minari", "ignore::ResourceWarning")
+def test_minaris_collector_records_the_race_and_the_recording_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    env = minari.DataCollector(gymnasium.make(rlcar.sim.ENVIRONMENT_ID), record_infos=True)
+    env.action_space.seed(0)
+    steps = 0
+    for seed in range(2):
+        observation, _ = env.reset(seed=seed)
+        is_over = False
+        while not is_over:  # steers so well that a lap ends and reports its time
+            left = 4.0 * (observation[3] + observation[4] - observation[0] - observation[1])
+            action = np.array([np.clip(left, -1, 1), 1.0], np.float32)
+            observation, _, terminated, truncated, info = env.step(action)
+            is_over = terminated or truncated
+            steps += 1
+        assert info["lap_time"] > 0
+    dataset = env.create_dataset("rlcar/collected-v0")
+    env.close()
+    data = back_from_minari(tmp_path / "minari" / "rlcar" / "collected-v0", tmp_path / "back")
+    assert (data.episodes, data.transitions) == (2, steps)
+    for before, after in zip(dataset.iterate_episodes(), data.episodes_iter(), strict=True):
+        np.testing.assert_array_equal(before.observations, after.observation)
+        np.testing.assert_array_equal(before.actions, after.action)
+        np.testing.assert_array_equal(before.rewards.astype(np.float32), after.reward)
+
+
+def test_metadata_that_names_no_spaces_runs_no_code(tmp_path):
+    (tmp_path / "metadata.json").write_text(
+        '{"env_spec": "{\\"id\\": \\"os:system\\"}", "data_format": "hdf5", "total_steps": 1}'
+    )
+    with pytest.raises(DatasetError, match="does not describe the spaces"):
+        MinariRecording(tmp_path)
+
+
+def flat_arrays(episodes, *, with_next):
+    arrays = {
+        "observations": np.concatenate([episode.observation[:-1] for episode in episodes]),
+        "actions": np.concatenate([episode.action for episode in episodes]),
+        "rewards": np.concatenate([episode.reward for episode in episodes]),
+        "infos/action_log_probs": np.concatenate([episode.action_logp for episode in episodes]),
+    }
+    for key in ("terminals", "timeouts"):
+        arrays[key] = np.zeros(len(arrays["rewards"]), bool)
+    ends = np.cumsum([episode.transitions for episode in episodes]) - 1
+    arrays["terminals"][ends] = [episode.is_terminal for episode in episodes]
+    arrays["timeouts"][ends] = [episode.is_truncated for episode in episodes]
+    if with_next:
+        arrays["next_observations"] = np.concatenate(
+            [episode.observation[1:] for episode in episodes]
+        )
+    return arrays
+
+
+def write_hdf5(path, arrays):
+    with h5py.File(path, "w") as file:
+        for key, array in arrays.items():
+            file[key] = array
+
+
+def write_pickle(path, arrays):
+    path.write_bytes(pickle.dumps(arrays))
+
+
+def from_file(path, folder):
+    description = describe(World(name="d4rl"), PICTURES.spec)
+    if path.suffix == ".pkl":
+        recording = FlatRecording(read_recording(path), str(path), 1.0)
+        description = describe(World(name="d4rl"), recording.spec)
+        return import_recording(recording, folder, description, path)
+    with open_flat(path, 1.0) as recording:
+        description = describe(World(name="d4rl"), recording.spec)
+        return import_recording(recording, folder, description, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [
+        ("flat.hdf5", write_hdf5),
+        ("flat.npz", lambda path, arrays: np.savez(path, **arrays)),
+        ("flat.pkl", write_pickle),
+    ],
+)
+def test_d4rls_layout_gives_back_every_number(tmp_path, episodes, name, writer):
+    episodes = [episode._replace(policy="") for episode in episodes]
+    writer(tmp_path / name, flat_arrays(episodes, with_next=True))
+    data = from_file(tmp_path / name, tmp_path / "back")
+    for before, after in zip(episodes, data.episodes_iter(), strict=True):
+        assert_same(before, after)
+
+
+def test_without_next_observations_a_cut_episode_ends_one_action_earlier(tmp_path, episodes):
+    np.savez(tmp_path / "flat.npz", **flat_arrays(episodes, with_next=False))
+    data = from_file(tmp_path / "flat.npz", tmp_path / "back")
+    # The second episode is one step long and cut off, so nothing of it is left.
+    lengths = [(episode.transitions, episode.is_terminal) for episode in data.episodes_iter()]
+    assert lengths == [(5, True), (12, True), (8, False)]
+    first = next(data.episodes_iter())
+    np.testing.assert_array_equal(first.observation[-1], episodes[0].observation[-2])
+
+
+def test_a_pickled_list_of_episodes_is_read(tmp_path, episodes):
+    keys = ("observations", "next_observations", "actions", "rewards", "terminals")
+    parts = [
+        {key: flat_arrays([episode], with_next=True)[key] for key in keys} for episode in episodes
+    ]
+    write_pickle(tmp_path / "list.pkl", parts)
+    recording = FlatRecording(joined(read_recording(tmp_path / "list.pkl"), "list.pkl"), "", 1.0)
+    for before, after in zip(episodes, recording.episodes(), strict=True):
+        assert_same(before._replace(action_logp=None, policy=""), after)
+
+
+class _Command:
+    def __init__(self, canary):
+        self._canary = canary
+
+    def __reduce__(self):
+        return os.system, (f"touch {self._canary}",)
+
+
+def test_a_pickle_that_would_execute_code_is_refused(tmp_path):
+    write_pickle(tmp_path / "bad.pkl", {"observations": _Command(tmp_path / "canary")})
+    with pytest.raises(DatasetError, match=r"bad.pkl is refused: it asks for posix.system"):
+        read_recording(tmp_path / "bad.pkl")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_npz_with_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "bad.npz", observations=np.array([_Command(tmp_path / "canary")]))
+    with pytest.raises(DatasetError, match="holds an array of objects, which could execute code"):
+        from_file(tmp_path / "bad.npz", tmp_path / "back")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_missing_array_is_named(tmp_path, episodes):
+    arrays = flat_arrays(episodes, with_next=False)
+    del arrays["rewards"]
+    np.savez(tmp_path / "flat.npz", **arrays)
+    with pytest.raises(DatasetError, match="has no array 'rewards', so it is not in D4RL's layout"):
+        from_file(tmp_path / "flat.npz", tmp_path / "back")
+
+
+def test_a_nan_in_an_import_is_named_and_nothing_is_left(tmp_path, episodes):
+    arrays = flat_arrays(episodes, with_next=True)
+    arrays["rewards"][7] = np.nan
+    np.savez(tmp_path / "flat.npz", **arrays)
+    with pytest.raises(DatasetError, match="episode 2, step 1: the reward contains nan"):
+        from_file(tmp_path / "flat.npz", tmp_path / "back")
+    assert [path.name for path in tmp_path.iterdir()] == ["flat.npz"]
+
+
+def test_a_merge_holds_all_episodes_and_refuses_repetitions(tmp_path, episodes):
+    first = write(tmp_path / "first", episodes[:2])
+    second = write(tmp_path / "second", episodes[2:])
+    merged = merge([first, second], tmp_path / "both")
+    for before, after in zip(episodes, merged.episodes_iter(), strict=True):
+        assert_same(before, after)
+    with pytest.raises(DatasetError, match="holds the same episodes as"):
+        merge([first, first], tmp_path / "twice")
+    other = write(tmp_path / "other", [make_pictures(3)], PICTURES)
+    with pytest.raises(DatasetError, match="another world"):
+        merge([first, other], tmp_path / "mixed")
+
+
+def test_a_split_deals_out_every_episode_once(tmp_path):
+    episodes = [make_episode(3 + seed % 5, seed) for seed in range(40)]
+    data = write(tmp_path / "data", episodes)
+    parts = split(data, [tmp_path / "train", tmp_path / "test"], [0.9, 0.1], seed=1)
+    assert [part.episodes for part in parts] == [36, 4]
+    found = [episode.reward[0] for part in parts for episode in part.episodes_iter()]
+    assert sorted(found) == sorted(episode.reward[0] for episode in episodes)
+    again = split(data, [tmp_path / "train2", tmp_path / "test2"], [0.9, 0.1], seed=1)
+    assert [part.fingerprint for part in parts] == [part.fingerprint for part in again]

@@ -1,0 +1,163 @@
+"""Every fault is one sentence that names file, episode and step."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rlcar.datasets import Dataset, DatasetWriter, Episode, World
+from rlcar.datasets.description import describe
+from rlcar.datasets.validation import validate
+from rlcar.errors import DatasetError
+from rlcar.system.durable import checksum
+from rlcar.types import Spec
+
+PARTS, EPISODES, STEPS = 7, 3, 10
+RACE = World(name="a race")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data set of seven parts of three episodes of ten steps each."""
+    random = np.random.default_rng(0)
+    with DatasetWriter(
+        tmp_path / "data", describe(RACE, Spec(4, 2)), part_transitions=EPISODES * STEPS
+    ) as writer:
+        for number in range(PARTS * EPISODES):
+            writer.append(
+                Episode(
+                    random.normal(size=(STEPS + 1, 4)).astype(np.float32),
+                    random.uniform(-1, 1, (STEPS, 2)).astype(np.float32),
+                    random.normal(size=STEPS).astype(np.float32),
+                    number % 2 == 0,
+                    number % 2 == 1,
+                )
+            )
+    return tmp_path / "data"
+
+
+def rewrite(folder, part, change):
+    """Replaces a part by a changed one and corrects its size and checksum."""
+    path = folder / f"part-{part:05d}.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    description = json.loads((folder / "dataset.json").read_text())
+    description["parts"][part] |= {"bytes": path.stat().st_size, "sha256": checksum(path)}
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+def with_value(column, row, value):
+    def change(table):
+        array = table.column(column).combine_chunks()
+        if pa.types.is_fixed_size_list(array.type):
+            numbers = array.flatten().to_numpy().copy()
+            numbers[row * array.type.list_size] = value
+            new = pa.FixedSizeListArray.from_arrays(pa.array(numbers), type=array.type)
+        else:
+            values = array.to_pylist()
+            values[row] = value
+            new = pa.array(values, array.type)
+        return table.set_column(table.column_names.index(column), table.field(column), new)
+
+    return change
+
+
+def test_a_sound_data_set_has_no_fault(folder):
+    assert list(validate(folder)) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "value", "message"),
+    [
+        ("rewards", 17, np.nan, "episode 7, step 7: rewards contains nan"),
+        ("obs", 0, np.inf, "episode 6, step 0: obs contains inf"),
+        (
+            "actions",
+            3,
+            -7.0,
+            "episode 6, step 3: action_0 in actions is -7, outside of -1.0 to 1.0",
+        ),
+        ("truncateds", 19, False, "episode 7, step 9: the episode is cut off"),
+        ("terminateds", 4, True, "episode 6, step 4: the episode continues after its end"),
+        ("t", 12, 5, "episode 7, step 5: t should be 2, so a step is missing or repeated"),
+        ("new_obs", 2, 9.0, "episode 6, step 2: new_obs is not the obs of the next step"),
+        ("action_logp", 8, np.inf, "episode 6, step 8: action_logp contains inf"),
+        ("source", 8, "cat", "episode 6, step 8: the source 'cat' is none of model, hold"),
+    ],
+)
+def test_a_fault_in_the_third_of_seven_parts_is_named(folder, column, row, value, message):
+    rewrite(folder, 2, with_value(column, row, value))
+    problems = list(validate(folder))
+    assert problems[0].startswith(f"part-00002.parquet (part 3 of 7), {message}")
+
+
+def test_a_nan_is_named_by_the_reader_too(folder):
+    rewrite(folder, 2, with_value("rewards", 17, np.nan))
+    data = Dataset.open(folder)
+    message = r"part-00002.parquet \(part 3 of 7\), episode 7, step 7: rewards contains nan"
+    with pytest.raises(DatasetError, match=message):
+        list(data.episodes_iter())
+
+
+def test_a_repeated_episode_is_named(folder):
+    first = pq.read_table(folder / "part-00000.parquet")
+    numbers = first.column("eps_id").to_numpy() + 9
+    repeated = first.set_column(0, first.field(0), pa.array(numbers))
+    rewrite(folder, 3, lambda table: repeated)
+    assert list(validate(folder)) == [
+        f"part-00003.parquet (part 4 of 7), episode {number}: it repeats episode {number - 9}"
+        for number in (9, 10, 11)
+    ]
+
+
+def test_an_unknown_column_is_named(folder):
+    rewrite(folder, 1, lambda table: table.append_column("reward", table.column("rewards")))
+    (problem,) = validate(folder)
+    assert (
+        "has a column 'reward', which the format does not have; did you mean 'rewards'?" in problem
+    )
+    with pytest.raises(DatasetError, match="has a column 'reward'"):
+        list(Dataset.open(folder).episodes_iter())
+
+
+def test_a_column_of_another_type_is_named(folder):
+    def change(table):
+        index = table.column_names.index("rewards")
+        return table.set_column(index, "rewards", table.column("rewards").cast(pa.float64()))
+
+    rewrite(folder, 1, change)
+    (problem,) = validate(folder)
+    assert "the column 'rewards' is double in place of float" in problem
+
+
+def test_changed_bytes_and_missing_parts_are_named(folder):
+    path = folder / "part-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    (folder / "part-00005.parquet").unlink()
+    problems = list(validate(folder))
+    assert "its SHA-256 is not that of dataset.json" in problems[0]
+    assert problems[-1].startswith("part-00005.parquet (part 6 of 7): ")
+    assert "cannot be read (No such file or directory)" in problems[-1]
+
+
+def test_a_file_that_is_not_listed_is_named(folder):
+    (folder / "part-00099.parquet").write_bytes(b"")
+    assert list(validate(folder)) == [
+        "part-00099.parquet: dataset.json does not list it: delete it, or import it"
+    ]
+
+
+def test_a_description_of_another_version_is_refused(folder):
+    text = (folder / "dataset.json").read_text()
+    path = folder / "dataset.json"
+    path.write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(DatasetError, match="format version 2; this rlcar reads 1"):
+        Dataset.open(folder)
+
+
+def test_a_wrong_entry_of_the_description_is_named(folder):
+    text = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_text(text.replace('"is_discrete"', '"is_discreet"'))
+    with pytest.raises(DatasetError, match=r"unknown setting 'is_discreet'; did you mean"):
+        Dataset.open(folder)
