@@ -189,7 +189,13 @@ class Follower:
             return
         if cursor.has_gap():
             self._say("some lines were lost: the node keeps only the newest part of a long log")
-        if output.is_new(line.text):
+        is_new = output.is_new(line.text)
+        if output.has_lost_track():
+            self._say(
+                "the output of the new submitter pod does not continue what was shown: lines may "
+                "be missing or repeated here"
+            )
+        if is_new:
             self._show(f"{line.text}\n")
 
     def _report(self, job: Json) -> None:

@@ -9,6 +9,7 @@ _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\
 _NS_PER_S = 1_000_000_000
 # Lines of two streams of one container may be written slightly out of the order of their times.
 _REMEMBERED_S = 5
+_SEVERAL = -1
 
 
 class LogLine(NamedTuple):
@@ -87,30 +88,87 @@ class LogCursor:
 class RepeatedOutput:
     """Hides what a replaced submitter pod prints again: `ray job logs` begins with the first line.
 
-    Lines of the submitter itself may come in between, so that a line is looked for among the next
-    ones of the output so far.
+    The submitter prints lines of its own in between, and the log of the new pod begins later if its
+    node has deleted the oldest part. A line that occurs once in the output so far therefore tells
+    how far the new pod has come. Lines that occur several times, such as empty ones, are hidden as
+    often as they occur after that point.
     """
 
-    _WINDOW = 200  # lines
+    _MOST_UNKNOWN = 200  # different lines without a known one: more than a submitter prints
 
     def __init__(self) -> None:
-        self._shown: list[int] = []  # hashes
-        self._position = 0
-        self._is_repeating = False
+        self._shown: list[int] = []  # hashes of the lines of former pods
+        self._added: list[int] = []  # of the lines that this pod has added
+        self._places: dict[int, int] = {}  # in `_shown`; `_SEVERAL` for lines that occur again
+        self._position, self._left = 0, 0  # lines repeated, and lines that may still be repeated
+        self._ahead: Counter[int] = Counter()  # the latter, counted
+        self._taken: Counter[int] = Counter()  # lines that were hidden after the position
+        self._unknown: set[int] = set()
+        self._is_repeating, self._has_lost_track = False, False
 
     def start_again(self) -> None:
         """Call it when another pod begins to print the output of the same Ray job."""
-        self._position, self._is_repeating = 0, bool(self._shown)
+        self._shown += self._added
+        self._added = []
+        self._places = {}
+        for place, key in enumerate(self._shown):
+            self._places[key] = _SEVERAL if key in self._places else place
+        self._position, self._left = 0, len(self._shown)
+        self._ahead, self._taken = Counter(self._shown), Counter()
+        self._unknown = set()
+        self._is_repeating = bool(self._shown)
 
     def is_new(self, text: str) -> bool:
         """Says whether this line was not shown before, and remembers it."""
         key = hash(text)
-        if self._is_repeating:
-            window = self._shown[self._position : self._position + self._WINDOW]
-            if key in window:
-                self._position += window.index(key) + 1
-                self._is_repeating = self._position < len(self._shown)
-                return False
-            return True
-        self._shown.append(key)
+        if self._is_repeating and self._is_repeated(key):
+            return False
+        self._added.append(key)
         return True
+
+    def has_lost_track(self) -> bool:
+        """Says, once, whether the lines of a new pod do not continue those of the former one."""
+        lost, self._has_lost_track = self._has_lost_track, False
+        return lost
+
+    def _is_repeated(self, key: int) -> bool:
+        place = self._places.get(key)
+        if place is None:
+            self._unknown.add(key)
+            if len(self._unknown) >= self._MOST_UNKNOWN:
+                self._is_repeating = False
+                has_none = self._left == len(self._shown)
+                self._has_lost_track = has_none or self._left > self._MOST_UNKNOWN
+            return False
+        skipped = 0
+        if place == _SEVERAL:
+            if not self._ahead[key]:
+                return False
+            self._ahead[key] -= 1
+            self._taken[key] += 1
+            self._left -= 1
+        else:
+            skipped = self._move_behind(place)
+            self._unknown.clear()
+        # After a jump to the end, lines from before it may follow: see `_move_behind`.
+        self._is_repeating = self._left > 0 or skipped > 0
+        return True
+
+    def _move_behind(self, place: int) -> int:
+        """Continues after a line that occurs once; returns how many lines were left out."""
+        skipped = -1
+        if place < self._position:
+            # An earlier line was one of the submitter itself that only looked like a later line.
+            self._ahead, self._taken = Counter(self._shown[place + 1 :]), Counter()
+        else:
+            for key in self._shown[self._position : place + 1]:
+                if self._taken[key]:
+                    self._taken[key] -= 1
+                else:
+                    self._ahead[key] -= 1
+                    skipped += 1
+            for key, count in self._taken.items():
+                self._ahead[key] += count
+            self._taken.clear()
+        self._position, self._left = place + 1, len(self._shown) - place - 1
+        return skipped

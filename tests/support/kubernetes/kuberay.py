@@ -75,10 +75,7 @@ class KubeRay:
             "spec": job["spec"]["rayClusterSpec"],
         }
         self._create("ray.io", "rayclusters", job, cluster, body)
-        labels = {"batch.kubernetes.io/job-name": name, "job-name": name}
-        pod = job["spec"]["submitterPodTemplate"]["spec"]
-        submitter = {"metadata": owned | {"labels": labels}, "spec": pod}
-        self._create("", "pods", job, f"{name}-{secrets.token_hex(3)[:5]}", submitter)
+        self._create_submitter(job)
         status = {
             "jobDeploymentStatus": "Running",
             "jobStatus": "RUNNING",
@@ -89,11 +86,23 @@ class KubeRay:
         }
         self._update("ray.io", "rayjobs", job, metadata={"finalizers": [_FINALIZER]}, status=status)
 
+    def _create_submitter(self, job: Json) -> None:
+        name = job["metadata"]["name"]
+        labels = {"batch.kubernetes.io/job-name": name, "job-name": name}
+        pod = job["spec"]["submitterPodTemplate"]["spec"]
+        submitter = {"metadata": self._owned(job) | {"labels": labels}, "spec": pod}
+        self._create("", "pods", job, f"{name}-{secrets.token_hex(3)[:5]}", submitter)
+
     def _check_submitter(self, job: Json, status: Json) -> None:
         name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
-        for pod in self._store.select("", "pods", namespace):
-            if (pod["metadata"].get("labels") or {}).get("job-name") != name:
-                continue
+        pods = [
+            pod
+            for pod in self._store.select("", "pods", namespace)
+            if (pod["metadata"].get("labels") or {}).get("job-name") == name
+        ]
+        if not pods:
+            self._create_submitter(job)  # in place of one that was lost with its node
+        for pod in pods:
             phase = (pod.get("status") or {}).get("phase")
             if phase == "Succeeded":
                 self._set_status(job, {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"})

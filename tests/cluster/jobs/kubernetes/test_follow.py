@@ -124,6 +124,23 @@ def test_a_further_try_is_followed_too(rlcar, kube):
     assert following.lines == ["first try", "second try"]
 
 
+def test_a_replaced_submitter_whose_log_begins_later_repeats_nothing(rlcar, kube):
+    first = start(rlcar, kube, "moved")
+    following = Following(kube, "moved")
+    kube.print_lines(first, [text for i in range(600) for text in (f"line {i}", "")])
+    kube.wait("the first lines", lambda: len(following.lines) == 1200)
+    kube.restart_submitter("moved", first)
+    second = kube.submitter("moved", without=[first])
+    kube.print_lines(second, ["waiting"] + [t for i in range(400, 700) for t in (f"line {i}", "")])
+    kube.wait("the last line", lambda: "line 699" in following.lines)
+    kube.end_pod(second)
+    following.end()
+    expected = [text for i in range(700) for text in (f"line {i}", "")]
+    expected.insert(1200, "waiting")
+    assert following.lines == expected
+    assert following.said == []
+
+
 def test_a_failed_job_gives_its_exit_code(rlcar, kube, fake):
     pod = start(rlcar, kube, "failed", "--retries", "0")
     kube.print_lines(pod, ["no such file"])

@@ -148,6 +148,50 @@ def test_a_replaced_submitter_repeats_nothing():
     assert shown == ["waiting", "d", "a"]
 
 
+def shown_by(output, texts):
+    output.start_again()
+    return [text for text in texts if output.is_new(text)]
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 601, 998, 999])
+def test_a_replaced_submitter_whose_log_begins_later_repeats_and_loses_nothing(first):
+    output = RepeatedOutput()
+    written = [text for i in range(1000) for text in (f"step {i}", "", "saved")]
+    assert shown_by(output, written[:3000]) == written
+    further = ["", "saved", "step 1000", "", "saved"]
+    assert shown_by(output, ["Waiting", "Waiting", *written[first:], *further]) == [
+        *("Waiting", "Waiting"),
+        *further,
+    ]
+    assert not output.has_lost_track()
+
+
+def test_each_further_submitter_continues_where_the_last_one_ended():
+    output = RepeatedOutput()
+    steps = [f"step {i}" for i in range(900)]
+    # A submitter that loses its connection to the cluster ends with lines of its own.
+    assert shown_by(output, ["submitted", *steps[:300], "lost", ""])[1:-2] == steps[:300]
+    assert shown_by(output, [*steps[:600], "lost too"]) == [*steps[300:600], "lost too"]
+    # One that begins with the same lines has not repeated the output in between.
+    assert shown_by(output, ["lost too", "lost", *steps]) == steps[600:]
+    assert not output.has_lost_track()
+
+
+def test_output_without_a_line_that_occurs_once_is_counted():
+    output = RepeatedOutput()
+    assert shown_by(output, ["same"] * 3) == ["same"] * 3
+    assert shown_by(output, ["same"] * 5) == ["same"] * 2
+
+
+def test_a_log_that_begins_after_all_that_was_shown_is_announced_once():
+    output = RepeatedOutput()
+    shown_by(output, [f"step {i}" for i in range(500)])
+    later = [f"step {i}" for i in range(900, 1300)]
+    assert shown_by(output, later) == later
+    assert output.has_lost_track()
+    assert not output.has_lost_track()
+
+
 def test_pauses_grow_to_a_limit_and_obey_the_server():
     patience = Patience(first_pause_s=1.0, longest_pause_s=8.0)
     for attempt, most_s in enumerate((1.0, 2.0, 4.0, 8.0, 8.0)):
