@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from cluster.jobs.kubernetes.manifest import entrypoint_of
 from rlcar.campaigns.config import load_campaign
 from serve.lanes.ray_serve import ENVIRONMENT
 from serve.settings import make_settings
@@ -83,6 +84,32 @@ def test_folders_of_command_lines_are_mounted(overlay):
         for word in lines[owner]:
             if word.startswith("/"):
                 assert any(word.startswith(mount) for mount in mounts), f"{owner}: {word}"
+
+
+@needs_kustomize
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_nightly_backup_copies_every_folder_that_pods_write_to(overlay):
+    lines = dict(_command_lines(overlay))
+    backup = lines["CronJob rlcar-backup"]
+    copied = [backup[backup.index(option) + 1] for option in ("--runs", "--registry", "--data")]
+    for pod in pods(rendered(overlay)):
+        claims = {
+            volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod.spec.get("volumes", [])
+            if "persistentVolumeClaim" in volume
+        }
+        for container in pod.spec["containers"]:
+            for mount in container["volumeMounts"]:
+                claim = claims.get(mount["name"], "rlcar-backup")
+                if claim != "rlcar-backup" and not mount.get("readOnly"):
+                    assert mount["mountPath"] in copied, f"{pod.owner}: {claim}"
+    # Sweeps lie on these volumes too, wherever they come from.
+    folders = [
+        words[words.index("--sweeps") + 1] for words in lines.values() if "--sweeps" in words
+    ]
+    entrypoint = shlex.split(entrypoint_of(["tune", "sweep.yaml"], "sweep"))
+    for folder in [*folders, entrypoint[entrypoint.index("--sweeps") + 1]]:
+        assert any(folder.startswith(f"{one}/") for one in copied), folder
 
 
 @needs_kustomize
