@@ -1,4 +1,7 @@
-"""One embedded Ray for all tests that ask for it, away from the user's home and sessions."""
+"""One embedded Ray for all tests that ask for it, away from the user's home and sessions.
+
+Also the fixtures of a Kubernetes cluster, for the tests of jobs and of `rlcar doctor`.
+"""
 
 import contextlib
 import os
@@ -12,6 +15,25 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from tests.support.kubernetes.fixtures import (
+    authority,
+    fake,
+    fake_kubeconfig,
+    fake_server,
+    kube,
+    link,
+    server_certificate,
+)
+
+__all__ = [
+    "authority",
+    "fake",
+    "fake_kubeconfig",
+    "fake_server",
+    "kube",
+    "link",
+    "server_certificate",
+]
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_worker_niceness": "0",

@@ -15,6 +15,7 @@ from cluster.jobs.kubernetes.api import Api
 from cluster.jobs.kubernetes.connect import Connection, Target
 from cluster.jobs.kubernetes.paths import CLAIMS, NAMESPACES, PODS, RAY_JOBS, Resource
 from rlcar.errors import UserError
+from tests.support.kubernetes.cleanup import empty_namespace
 from tests.support.kubernetes.kuberay import EXIT_CODE, PHASE
 
 Json = dict[str, Any]
@@ -66,6 +67,7 @@ class TestedCluster:
 
     def close(self) -> None:
         """Deletes the namespace with all that it contains."""
+        empty_namespace(self.api)
         self.api.delete(NAMESPACES, self.namespace)
         self.api.delete(_PRIORITIES, self.namespace)
 

@@ -12,6 +12,10 @@ from typing import Any
 
 import yaml
 
+from cluster.jobs.kubernetes.api import Api
+from cluster.jobs.kubernetes.connect import Connection, Target
+from tests.support.kubernetes.cleanup import empty_namespace
+
 Json = dict[str, Any]
 K8S = Path(__file__).parents[3] / "k8s"
 LABEL = "rlcar-test"  # of the namespaces that these tests create
@@ -70,10 +74,7 @@ class Namespace:
 
     def close(self) -> None:
         """Deletes the namespace, and the cluster-wide objects that its tests have created."""
-        # Before the namespace: in one that is being deleted, KubeRay cannot create the Job that
-        # cleans Redis up, the Job controller cannot replace a failed pod, and both wait for that.
-        for kind in ("rayjobs", "rayservices", "rayclusters", "jobs"):
-            self.kubectl("delete", kind, "--all", "--timeout", "120s", check=False)
+        empty_namespace(Api(Connection(Target(None, None, self.name))))
         self.kubectl("delete", "namespace", self.name, "--wait=false")
         for name in self._cluster_objects:
             self.kubectl("delete", name, "--ignore-not-found", "--wait=false")

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cluster.jobs.kubernetes.paths import PODS, RAY_CLUSTERS, RAY_JOBS
+from tests.support.kubernetes.cleanup import empty_namespace
 
 pytestmark = pytest.mark.kubernetes_client
 
@@ -156,3 +157,14 @@ def test_an_unknown_job_names_the_nearest(rlcar, kube):
         2,
         f"error: namespace {kube.namespace} has no job 'known-jib'; did you mean 'known-job'?\n",
     )
+
+
+def test_a_namespace_is_emptied_of_objects_that_nobody_finalizes(kube):
+    metadata = {"name": "held", "finalizers": ["test.rlcar/held"]}
+    cluster = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata}
+    pod = {"spec": {"containers": [{"name": "ray-head", "image": "rlcar:1"}]}}
+    group = {"rayStartParams": {}, "template": pod}
+    spec = {"headGroupSpec": group, "workerGroupSpecs": []}
+    kube.api.create(RAY_CLUSTERS, cluster | {"spec": spec})
+    empty_namespace(kube.api, patience_s=0.5)
+    assert kube.api.list_all(RAY_CLUSTERS)["items"] == []
