@@ -83,7 +83,7 @@ sbom: $(UV) ## lists what is in the built image, as CycloneDX, in dist/rlcar-sbo
 
 # RLCAR_KUBERNETES_LOGS names the folder of the pods' logs where a simulated kubelet runs the pods.
 test-kubernetes: $(STAMP) ## manifests and client on the cluster in KUBECONFIG, or the client on our fake API server
-	RLCAR_KUBERNETES_TESTS=$(if $(KUBECONFIG),1) $(RUN)/pytest -m "kubernetes or kubernetes_client" --timeout 900 tests/k8s tests/cluster/jobs/kubernetes $(ARGS)
+	RLCAR_KUBERNETES_TESTS=$(if $(KUBECONFIG),1) $(RUN)/pytest -m "kubernetes or kubernetes_client" --timeout 900 tests/k8s tests/cluster/jobs/kubernetes tests/cluster/doctor $(ARGS)
 
 check: $(STAMP) ## format, lint, types, import law, lock file; writes nothing
 	$(RUN)/ruff format --check .

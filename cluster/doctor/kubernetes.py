@@ -24,7 +24,7 @@ from cluster.jobs.kubernetes.paths import (
     SECRETS,
     Resource,
 )
-from cluster.jobs.kubernetes.preflight import items
+from cluster.jobs.kubernetes.preflight import items, missing_objects
 from cluster.jobs.kubernetes.refusals import RefusedError
 from cluster.jobs.kubernetes.retries import Patience
 from cluster.jobs.kubernetes.status import problems_of
@@ -210,8 +210,12 @@ def _is_allowed(api: Api, resource: Resource, verb: str) -> bool:
 def _dry_run(api: Api) -> Iterator[Finding]:
     """Lets the API check the RayJob of the base: its fields, admission rules and the quota."""
     options = JobOptions(new_name("train"), api.namespace, ("train",))
-    jobs.create(api, build(read_base(), options), dry_run=True)
+    job = build(read_base(), options)
+    jobs.create(api, job, dry_run=True)
     yield Finding("RayJob", "ok", "the API accepts a training (dry run)")
+    for problem in missing_objects(api, job):
+        text, _, fix = problem.partition(": ")
+        yield Finding("RayJob", "problem", text, fix)
 
 
 def _pods(api: Api) -> Iterator[Finding]:
@@ -219,7 +223,9 @@ def _pods(api: Api) -> Iterator[Finding]:
     if found is None:
         return
     problems = problems_of(found, None)
-    for problem in problems:
+    for cluster in items(api, RAY_CLUSTERS) or []:
+        problems += problems_of([], cluster)  # it may lack pods that were refused
+    for problem in dict.fromkeys(problems):
         text, _, fix = problem.partition(": ")
         yield Finding("pods", "problem", text, fix)
     if not problems:

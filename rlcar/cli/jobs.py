@@ -74,7 +74,7 @@ def submit(
     apply: k8s.Apply = False,
     force_conflicts: k8s.ForceConflicts = False,
     skip_checks: k8s.SkipChecks = False,
-    reconnect_s: k8s.ReconnectS = 3600.0,
+    reconnect_s: k8s.ReconnectS = k8s.RECONNECT_S,
 ) -> None:
     """Runs a command of rlcar as a job on a Ray cluster and follows its log; Ctrl-C detaches."""
     _check(arguments[0], arguments[1:])
@@ -177,7 +177,7 @@ def show_logs(
     namespace: k8s.Namespace = None,
     context: k8s.Context = None,
     kubeconfig: k8s.Kubeconfig = None,
-    reconnect_s: k8s.ReconnectS = 3600.0,
+    reconnect_s: k8s.ReconnectS = k8s.RECONNECT_S,
 ) -> None:
     """Shows the log of a job and follows it; Ctrl-C does not stop the job."""
     target = k8s.target_of(namespace, context, kubeconfig)

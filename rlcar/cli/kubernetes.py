@@ -41,6 +41,7 @@ Kubeconfig = Annotated[
         "of KUBECONFIG, ~/.kube/config, or the service account inside a pod)."
     ),
 ]
+RECONNECT_S = 3600.0
 ReconnectS = Annotated[
     float,
     number(

@@ -54,6 +54,8 @@ class Connection:
     def reload(self) -> None:
         """Reads the credentials again: a token file may have been renewed."""
         from kubernetes.client import ApiClient, Configuration
+        from urllib3 import disable_warnings
+        from urllib3.exceptions import InsecureRequestWarning
 
         configuration = Configuration()
         # Our own loop repeats requests, and explains why it does.
@@ -65,6 +67,9 @@ class Connection:
         self.where, namespace = loaded
         self.namespace = self._target.namespace or namespace or DEFAULT_NAMESPACE
         self.verifies_tls = bool(configuration.verify_ssl)
+        if not self.verifies_tls:
+            # The kubeconfig demands it, and rlcar doctor reports it: no warning for each request.
+            disable_warnings(InsecureRequestWarning)
 
 
 def _load(configuration: "Configuration", target: Target) -> tuple[Where, str | None]:

@@ -21,6 +21,9 @@ _WATCH_S = 5
 _OPERATOR_S = 30.0  # within which KubeRay gives a new job a status
 _PAUSE_S = 1.0
 _LAST_READS = 5  # of the log of a job that has ended
+# How long an API server that has just started may refuse what it allowed before: until it has read
+# all roles and tokens.
+_REFUSED_S = 30.0
 _RECONNECT = Patience(first_pause_s=0.5, longest_pause_s=5.0)
 
 
@@ -37,9 +40,12 @@ class Follower:
         most_lost_s: float,
         operator_s: float = _OPERATOR_S,
         silence_s: float = _SILENCE_S,
+        refused_s: float = _REFUSED_S,
     ):
         self._api, self._name, self._show, self._say = api, name, show, say
         self._most_lost_s, self._operator_s, self._silence_s = most_lost_s, operator_s, silence_s
+        self._refused_s, self._refused_since_s = refused_s, -1.0
+        self._was_allowed = False
         self._lost_since_s: float | None = None
         self._failures = 0
         self._said: set[str] = set()
@@ -88,11 +94,14 @@ class Follower:
         """Surrounds requests: announces a lost connection once, and its return."""
         try:
             yield
+            self._was_allowed, self._refused_since_s = True, -1.0
         except (UnreachableError, RefusedError) as error:
-            is_lost = isinstance(error, UnreachableError) or error.code >= 500 or error.code == 429
-            if not is_lost:
+            if isinstance(error, UnreachableError) or error.code >= 500 or error.code == 429:
+                self._lose(error)
+            elif error.code in (401, 403) and self._was_allowed:
+                self._endure(error)
+            else:
                 raise
-            self._lose(error)
 
     def _lose(self, error: UserError) -> None:
         now_s = time.monotonic()
@@ -107,6 +116,17 @@ class Follower:
             ) from error
         time.sleep(pause_s(_RECONNECT, self._failures))
         self._failures += 1
+
+    def _endure(self, error: UserError) -> None:
+        now_s = time.monotonic()
+        if self._refused_since_s < 0:
+            self._refused_since_s = now_s
+            self._say(
+                f"what was allowed is refused now, trying for {self._refused_s:.0f} s: {error}"
+            )
+        if now_s - self._refused_since_s > self._refused_s:
+            raise error
+        time.sleep(min(_PAUSE_S, self._refused_s))
 
     def _found(self) -> None:
         if self._lost_since_s is not None:

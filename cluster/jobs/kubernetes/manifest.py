@@ -156,6 +156,11 @@ def claims_of(job: Json) -> dict[str, int]:
     return found
 
 
+def named_by_pods(job: Json, field: str) -> list[str]:
+    """Returns what the pods of a job name in a field, such as `serviceAccountName`, each once."""
+    return sorted({str(pod[field]) for pod in _pods(job["spec"]) if pod.get(field)})
+
+
 def gpus_of(job: Json) -> int:
     """Returns how many GPUs one pod of a job asks for at most."""
     return max((int(_gpu_limit(pod)) for pod in _pods(job["spec"])), default=0)

@@ -1,11 +1,19 @@
-"""Checks before a job is created: its namespace, volumes, queue and GPUs."""
+"""Checks before a job is created: its namespace, what its pods name, its queue and its GPUs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.jobs.kubernetes.api import Api
-from cluster.jobs.kubernetes.manifest import GPU, QUEUE_LABEL, claims_of, gpus_of
-from cluster.jobs.kubernetes.paths import CLAIMS, LOCAL_QUEUES, NAMESPACES, NODES, Resource
+from cluster.jobs.kubernetes.manifest import GPU, QUEUE_LABEL, claims_of, gpus_of, named_by_pods
+from cluster.jobs.kubernetes.paths import (
+    CLAIMS,
+    LOCAL_QUEUES,
+    NAMESPACES,
+    NODES,
+    PRIORITY_CLASSES,
+    SERVICE_ACCOUNTS,
+    Resource,
+)
 from cluster.jobs.kubernetes.refusals import RefusedError
 from rlcar.errors import UserError
 
@@ -33,9 +41,29 @@ def problems(api: Api, job: Json) -> Iterator[str]:
     claims = items(api, CLAIMS)
     for name, pods in claims_of(job).items() if claims is not None else ():
         yield from claim_problems(name, pods, claims or [], nodes)
+    yield from missing_objects(api, job)
     queue = (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
     if queue:
         yield from _queue_problems(api, queue)
+
+
+def missing_objects(api: Api, job: Json) -> Iterator[str]:
+    """Yields what the pods of a job name and the cluster does not have.
+
+    The API server accepts the RayJob nevertheless, and only refuses its pods.
+    """
+    for name in named_by_pods(job, "priorityClassName"):
+        if is_missing(api, PRIORITY_CLASSES, name):
+            yield (
+                f"the cluster has no PriorityClass {name}: apply k8s/base/platform, or name "
+                "another one with --priority-class"
+            )
+    for name in named_by_pods(job, "serviceAccountName"):
+        if is_missing(api, SERVICE_ACCOUNTS, name):
+            yield (
+                f"namespace {api.namespace} has no ServiceAccount {name}: apply k8s/base/platform "
+                "to it, or choose another --namespace"
+            )
 
 
 def claim_problems(
@@ -80,6 +108,17 @@ def items(api: Api, resource: Resource) -> list[Json] | None:
         if error.code == 403:
             return None
         raise
+
+
+def is_missing(api: Api, resource: Resource, name: str) -> bool:
+    """Says whether an object does not exist; False without the right to see it."""
+    try:
+        api.get(resource, name)
+    except RefusedError as error:
+        if error.code not in (403, 404):
+            raise
+        return error.code == 404
+    return False
 
 
 def _check_namespace(api: Api) -> None:

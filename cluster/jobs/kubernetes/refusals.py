@@ -13,6 +13,9 @@ _QUOTA = re.compile(
     r"exceeded quota: (?P<quota>\S+), requested: (?P<requested>.+?), used: (?P<used>.+?), "
     r"limited: (?P<limited>[^;\n]+)"
 )
+_UNCOUNTED = re.compile(
+    r"status unknown for quota: (?P<quota>[^,]+), resources: (?P<resources>\S+)"
+)
 _POD_SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^"]+)": (?P<rules>.+)', re.DOTALL)
 _WEBHOOK = re.compile(
     r'admission webhook "(?P<webhook>[^"]+)" denied the request(?: without explanation)?(?:: )?'
@@ -135,6 +138,11 @@ def explain_admission(message: str) -> str:
             f"{match['used']}, limited to {match['limited'].strip()}; end another job "
             "(rlcar jobs list --kubernetes), ask for less (--workers, --gpus), or have the quota "
             "raised"
+        )
+    if match := _UNCOUNTED.search(message):
+        return (
+            f"quota {match['quota']} is not ready: Kubernetes has not counted {match['resources']} "
+            "yet, which takes up to a minute after the quota or KubeRay was installed; try again"
         )
     if match := _PRIORITY_CLASS.search(message):
         return (

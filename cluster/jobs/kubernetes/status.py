@@ -9,6 +9,7 @@ from cluster.jobs.kubernetes.manifest import COMMAND_ANNOTATION, QUEUE_LABEL, SI
 from cluster.jobs.kubernetes.refusals import explain_admission
 
 Json = dict[str, Any]
+_BEFORE_SUSPENDED = ("", "Initializing", "Suspending")  # of a job that is created suspended
 _ENDED = ("Complete", "Failed", "ValidationFailed")
 _EXIT_CODE = re.compile(r"exit code:? (\d+)")
 _IMAGE_REASONS = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull")
@@ -47,7 +48,8 @@ def state_of(job: Json) -> str:
     if metadata.get("deletionTimestamp"):
         return "stopping"
     deployment = status.get("jobDeploymentStatus") or ""
-    if not deployment and (job.get("spec") or {}).get("suspend"):
+    has_run = bool(status.get("jobStatus"))
+    if (job.get("spec") or {}).get("suspend") and not has_run and deployment in _BEFORE_SUSPENDED:
         deployment = "Suspended"
     if deployment in ("Running", "Complete"):
         return str(status.get("jobStatus") or "starting").lower()

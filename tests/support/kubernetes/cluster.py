@@ -13,17 +13,24 @@ import yaml
 
 from cluster.jobs.kubernetes.api import Api
 from cluster.jobs.kubernetes.connect import Connection, Target
-from cluster.jobs.kubernetes.paths import CLAIMS, NAMESPACES, PODS, RAY_JOBS, Resource
+from cluster.jobs.kubernetes.paths import (
+    CLAIMS,
+    NAMESPACES,
+    PODS,
+    PRIORITY_CLASSES,
+    RAY_JOBS,
+    SERVICE_ACCOUNTS,
+    Resource,
+)
+from cluster.jobs.kubernetes.refusals import RefusedError
 from rlcar.errors import UserError
 from tests.support.kubernetes.cleanup import empty_namespace
 from tests.support.kubernetes.kuberay import EXIT_CODE, PHASE
 
 Json = dict[str, Any]
 _RBAC = "rbac.authorization.k8s.io"
-_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 _ROLES = Resource(_RBAC, "v1", "roles")
 _BINDINGS = Resource(_RBAC, "v1", "rolebindings")
-_PRIORITIES = Resource("scheduling.k8s.io", "v1", "priorityclasses", namespaced=False)
 _PATIENCE_S = 120.0
 
 
@@ -46,9 +53,9 @@ class TestedCluster:
         for name in ("rlcar-runs", "rlcar-models"):
             self.add_claim(name, "ReadWriteMany")
         account = {"metadata": {"name": "rlcar-trainer"}} | _kind("ServiceAccount")
-        self.api.create(_ACCOUNTS, account)
-        priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1}
-        self.api.create(_PRIORITIES, priority | {"metadata": {"name": self.namespace}})
+        self.api.create(SERVICE_ACCOUNTS, account)
+        self.priority_classes: list[str] = []  # to delete at the end
+        self.add_priority_class(self.namespace)
 
     @property
     def options(self) -> list[str]:
@@ -68,8 +75,20 @@ class TestedCluster:
     def close(self) -> None:
         """Deletes the namespace with all that it contains."""
         empty_namespace(self.api)
-        self.api.delete(NAMESPACES, self.namespace)
-        self.api.delete(_PRIORITIES, self.namespace)
+        self.api.delete(NAMESPACES, self.api.namespace)
+        for name in self.priority_classes:
+            self.api.delete(PRIORITY_CLASSES, name)
+
+    def add_priority_class(self, name: str) -> None:
+        """Creates a PriorityClass, unless the cluster has it."""
+        priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1}
+        try:
+            self.api.create(PRIORITY_CLASSES, priority | {"metadata": {"name": name}})
+        except RefusedError as error:
+            if error.code != 409:
+                raise
+        else:
+            self.priority_classes.append(name)
 
     def add_claim(self, name: str, mode: str) -> None:
         """Creates a persistent volume claim."""
@@ -79,8 +98,12 @@ class TestedCluster:
 
     def user_with(self, rules: list[Json]) -> Path:
         """Creates a service account with these rights; returns a kubeconfig with its token."""
+        return self.write_kubeconfig({"token": self.token_with(rules)}, "user")
+
+    def token_with(self, rules: list[Json]) -> str:
+        """Creates a service account with these rights; returns a token of it."""
         name = f"user-{secrets.token_hex(3)}"
-        self.api.create(_ACCOUNTS, {"metadata": {"name": name}} | _kind("ServiceAccount"))
+        self.api.create(SERVICE_ACCOUNTS, {"metadata": {"name": name}} | _kind("ServiceAccount"))
         role = {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "metadata": {"name": name}}
         self.api.create(_ROLES, role | {"rules": rules})
         subject = {"kind": "ServiceAccount", "name": name, "namespace": self.namespace}
@@ -94,8 +117,7 @@ class TestedCluster:
         self.api.create(_BINDINGS, binding)
         path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{name}/token"
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        token = self.api.raw("POST", path, "create", request)["status"]["token"]
-        return self.write_kubeconfig({"token": token}, name)
+        return str(self.api.raw("POST", path, "create", request)["status"]["token"])
 
     def write_kubeconfig(
         self, user: Json, name: str, server: str | None = None, **cluster: Any

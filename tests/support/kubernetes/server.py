@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tests.support.kubernetes.patches import json_patched, merge_patched
 from tests.support.kubernetes.rights import forbidden_message, may
 from tests.support.kubernetes.store import ApiError, Key, Store, qualified
-from tests.support.kubernetes.validation import check
+from tests.support.kubernetes.validation import check, check_quota
 
 Json = dict[str, Any]
 _PATH = re.compile(
@@ -233,6 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 changed = body
             check(key, changed, is_strict=self._query.get("fieldValidation") == "Strict")
+            if self.command == "POST":
+                check_quota(store, key)
             for rule in self.server.admission:
                 rule(self.command, key, changed)
             if is_dry:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from tests.support.kubernetes.store import ApiError, Key
+from tests.support.kubernetes.store import ApiError, Key, Store
 
 Json = dict[str, Any]
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -63,6 +63,21 @@ def check(key: Key, body: Json, *, is_strict: bool) -> None:
         kind = "RayJob.ray.io" if key.plural == "rayjobs" else key.plural
         message = f'{kind} "{key.name}" is invalid: {listed}'
         raise ApiError(422, "Invalid", message, name=key.name, causes=causes)
+
+
+def check_quota(store: Store, key: Key) -> None:
+    """Raises ApiError if a quota of the namespace allows no further object of this kind."""
+    counted = f"count/{key.plural}.{key.group}"
+    for quota in store.select("", "resourcequotas", key.namespace):
+        limit = (quota.get("spec") or {}).get("hard", {}).get(counted)
+        used = len(store.select(key.group, key.plural, key.namespace))
+        if limit is not None and used >= int(limit):
+            message = (
+                f'{key.plural}.{key.group} "{key.name}" is forbidden: exceeded quota: '
+                f"{quota['metadata']['name']}, requested: {counted}=1, used: {counted}={used}, "
+                f"limited: {counted}={limit}"
+            )
+            raise ApiError(403, "Forbidden", message, name=key.name)
 
 
 def _is(value: Any, wanted: Any) -> bool:

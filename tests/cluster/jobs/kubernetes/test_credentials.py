@@ -16,40 +16,45 @@ from rlcar.errors import UserError
 from tests.support.kubernetes.certificates import Authority
 from tests.support.kubernetes.rights import ADMIN
 
+READ_JOBS = {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["list"]}
+
 
 @pytest.fixture
-def write(fake_kubeconfig, tmp_path):
-    """Returns a function that writes a kubeconfig with changes."""
+def jobs_with(kube):
+    """Returns a function that lists the jobs with a kubeconfig."""
 
-    def make(user=None, *, name="changed", context=None, **cluster):
-        config = yaml.safe_load(fake_kubeconfig.read_text())
-        config["clusters"][0]["cluster"] |= cluster
-        if user is not None:
-            config["users"][0]["user"] = user
-        config["contexts"][0]["context"] |= context or {}
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(config))
-        return path
+    def jobs(kubeconfig):
+        target = Target(str(kubeconfig), None, kube.namespace)
+        api = Api(Connection(target), Patience(attempts=2, first_pause_s=0.01))
+        return api.list_all(RAY_JOBS)["items"]
 
-    return make
+    return jobs
 
 
-def jobs_with(kubeconfig, context=None):
-    target = Target(str(kubeconfig), context, "default")
-    api = Api(Connection(target), Patience(attempts=2, first_pause_s=0.01))
-    return api.list_all(RAY_JOBS)["items"]
+def without_authority(kubeconfig, path, **cluster):
+    """Writes a kubeconfig without the authority of another one."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    about = config["clusters"][0]["cluster"]
+    for name in ("certificate-authority-data", "certificate-authority"):
+        about.pop(name, None)
+    about |= cluster
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
-def test_a_token_a_token_file_and_a_client_certificate_are_accepted(
-    fake, fake_kubeconfig, write, authority, tmp_path
-):
-    assert jobs_with(fake_kubeconfig) == []
+@pytest.mark.kubernetes_client
+def test_a_token_and_a_token_file_are_accepted(kube, jobs_with, tmp_path):
+    token = kube.token_with([READ_JOBS])
+    assert jobs_with(kube.write_kubeconfig({"token": token}, "token")) == []
     file = tmp_path / "token"
-    file.write_text(fake.add_token(ADMIN))
-    assert jobs_with(write({"tokenFile": str(file)})) == []
+    file.write_text(token)
+    assert jobs_with(kube.write_kubeconfig({"tokenFile": str(file)}, "file")) == []
+
+
+def test_a_client_certificate_is_accepted(kube, fake, jobs_with, authority):
     certificate, key = authority.issue(ADMIN)
     user = {"client-certificate": str(certificate), "client-key": str(key)}
-    assert jobs_with(write(user)) == []
+    assert jobs_with(kube.write_kubeconfig(user, "certificate")) == []
 
 
 def plugin(tmp_path, program, name="plugin"):
@@ -60,29 +65,33 @@ def plugin(tmp_path, program, name="plugin"):
     return {"exec": {"apiVersion": api, "command": str(file), "interactiveMode": "Never"}}
 
 
-def test_a_plugin_is_run_and_a_failing_one_is_named(fake, write, tmp_path):
-    credential = {"token": fake.add_token(ADMIN)}
+@pytest.mark.kubernetes_client
+def test_a_plugin_is_run_and_a_failing_one_is_named(kube, jobs_with, tmp_path):
+    credential = {"token": kube.token_with([READ_JOBS])}
     answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
     text = json.dumps(answer | {"status": credential})
-    assert jobs_with(write(plugin(tmp_path, f"print({text!r})"))) == []
+    working = plugin(tmp_path, f"print({text!r})")
+    assert jobs_with(kube.write_kubeconfig(working, "working")) == []
     failing = plugin(tmp_path, "import sys; sys.exit('please log in first')", "failing")
     with pytest.raises(UserError, match=r"plugin of the kubeconfig fails .*log in first\): "):
-        jobs_with(write(failing))
+        jobs_with(kube.write_kubeconfig(failing, "failing"))
 
 
-def test_a_token_file_that_is_renewed_is_read_again(fake, write, tmp_path):
+@pytest.mark.kubernetes_client
+def test_a_token_file_that_is_renewed_is_read_again(kube, tmp_path):
     file = tmp_path / "token"
-    file.write_text(fake.add_token(ADMIN))
-    api = Api(Connection(Target(str(write({"tokenFile": str(file)})), None, "default")))
-    fake.tokens.clear()
-    file.write_text(fake.add_token(ADMIN))
+    file.write_text("expired")
+    kubeconfig = kube.write_kubeconfig({"tokenFile": str(file)}, "renewed")
+    api = Api(Connection(Target(str(kubeconfig), None, kube.namespace)))
+    file.write_text(kube.token_with([READ_JOBS]))
     assert api.list_all(RAY_JOBS)["items"] == []
 
 
-def test_an_expired_token_is_said_without_the_token(fake, write, capfd):
+@pytest.mark.kubernetes_client
+def test_an_expired_token_is_said_without_the_token(kube, jobs_with, capfd):
     with pytest.raises(UserError) as refused:
-        jobs_with(write({"token": "secret-and-expired"}))
-    assert "the token of user admin is expired or wrong; log in again" in str(refused.value)
+        jobs_with(kube.write_kubeconfig({"token": "secret-and-expired"}, "old"))
+    assert "the token of user old is expired or wrong; log in again" in str(refused.value)
     assert "secret" not in str(refused.value) + "".join(capfd.readouterr())
 
 
@@ -109,12 +118,12 @@ def test_inside_a_pod_the_service_account_is_used(fake, authority, tmp_path, mon
     assert api.list_all(RAY_JOBS)["items"] == []
 
 
-def test_several_files_are_merged_and_the_first_one_counts(
-    fake_kubeconfig, write, tmp_path, monkeypatch
-):
-    other = write({"token": "wrong"}, name="other", context={"namespace": "elsewhere"})
-    text = other.read_text().replace("current-context: fake", "current-context: none")
-    other.write_text(text.replace("name: fake\n", "name: second\n"))
+def test_several_files_are_merged_and_the_first_one_counts(fake_kubeconfig, tmp_path, monkeypatch):
+    config = yaml.safe_load(fake_kubeconfig.read_text())
+    config["contexts"][0] = {"name": "second", "context": {"cluster": "fake", "user": "admin"}}
+    config["contexts"][0]["context"]["namespace"] = "elsewhere"
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(config | {"current-context": "none"}))
     monkeypatch.setenv("KUBECONFIG", f"{fake_kubeconfig}:{tmp_path / 'absent'}:{other}")
     assert Connection(Target()).where.context == "fake"
     assert Connection(Target(context="second")).namespace == "elsewhere"
@@ -151,7 +160,8 @@ def test_a_broken_kubeconfig_is_refused_without_its_secrets(text, message, tmp_p
     assert "s3cret" not in str(refused.value)
 
 
-def test_no_kubeconfig_and_a_wrong_context_are_said(rlcar, fake_kubeconfig, tmp_path, monkeypatch):
+@pytest.mark.kubernetes_client
+def test_no_kubeconfig_and_a_wrong_context_are_said(rlcar, kube, tmp_path, monkeypatch):
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     code, out, err = rlcar("jobs", "list", "--kubernetes")
@@ -160,37 +170,35 @@ def test_no_kubeconfig_and_a_wrong_context_are_said(rlcar, fake_kubeconfig, tmp_
     assert "set KUBECONFIG, or use --kubeconfig" in err
     code, out, err = rlcar("jobs", "list", "--kubernetes", "--kubeconfig", "absent")
     assert (code, err) == (2, "error: --kubeconfig absent: there is no such file\n")
-    words = ("--kubeconfig", fake_kubeconfig, "--context", "fakke")
+    context = yaml.safe_load(kube.kubeconfig.read_text())["current-context"]
+    words = ("--kubeconfig", kube.kubeconfig, "--context", f"{context}x")
     code, out, err = rlcar("jobs", "list", "--kubernetes", *words)
     assert code == 2
-    assert "--context fakke does not exist" in err
-    assert "did you mean 'fake'?" in err
+    assert f"--context {context}x does not exist" in err
+    assert f"did you mean '{context}'?" in err
 
 
-def test_a_server_of_another_authority_or_without_tls_is_refused(fake, write, tmp_path):
+@pytest.mark.kubernetes_client
+def test_a_server_of_another_authority_or_without_tls_is_refused(kube, jobs_with, tmp_path):
     stranger = Authority(tmp_path, "stranger")
     from_stranger = {"certificate-authority": str(stranger.certificate)}
-    kubeconfig = write(**from_stranger)
-    config = yaml.safe_load(kubeconfig.read_text())
-    del config["clusters"][0]["cluster"]["certificate-authority-data"]
-    kubeconfig.write_text(yaml.safe_dump(config))
+    kubeconfig = without_authority(kube.kubeconfig, tmp_path / "stranger.yaml", **from_stranger)
     with pytest.raises(UserError, match="certificate is not signed by the authority in the kubec"):
         jobs_with(kubeconfig)
     with pytest.raises(UserError, match="nothing listens at https://127.0.0.1:1 "):
-        jobs_with(write(server="https://127.0.0.1:1"))
+        jobs_with(kube.write_kubeconfig({}, "closed", "https://127.0.0.1:1"))
     with pytest.raises(UserError, match="host name of https://no-such-host.invalid .* is unknown"):
-        jobs_with(write(server="https://no-such-host.invalid"))
+        jobs_with(kube.write_kubeconfig({}, "unknown", "https://no-such-host.invalid"))
     with pytest.raises(UserError, match="the proxy on the way to .* fails"):
-        jobs_with(write(**{"proxy-url": "http://127.0.0.1:1"}))
+        jobs_with(kube.write_kubeconfig({}, "proxy", **{"proxy-url": "http://127.0.0.1:1"}))
 
 
-def test_an_unverified_server_is_used_only_where_the_kubeconfig_says_so(fake, write, tmp_path):
-    config = yaml.safe_load(write().read_text())
-    del config["clusters"][0]["cluster"]["certificate-authority-data"]
-    kubeconfig = tmp_path / "insecure.yaml"
-    kubeconfig.write_text(yaml.safe_dump(config))
+@pytest.mark.kubernetes_client
+def test_an_unverified_server_is_used_only_where_the_kubeconfig_says_so(kube, jobs_with, tmp_path):
+    kubeconfig = without_authority(kube.kubeconfig, tmp_path / "insecure.yaml")
     with pytest.raises(UserError, match="no secure connection"):
         jobs_with(kubeconfig)
-    config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = True
-    kubeconfig.write_text(yaml.safe_dump(config))
+    insecure = {"insecure-skip-tls-verify": True}
+    without_authority(kubeconfig, kubeconfig, **insecure)
+    assert jobs_with(kubeconfig) == []
     assert not Connection(Target(str(kubeconfig))).verifies_tls

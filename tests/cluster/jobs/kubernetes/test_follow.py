@@ -202,6 +202,32 @@ def test_old_versions_and_server_errors_are_survived(rlcar, kube, fake):
     assert following.lines == ["line"]
 
 
+def test_a_server_that_starts_may_refuse_what_it_allowed_before(rlcar, kube, fake):
+    # Until it has read all roles, an API server answers 403.
+    pod = start(rlcar, kube, "starts", "--retries", "0")
+    following = Following(kube, "starts", silence_s=0.5)
+    kube.print_lines(pod, ["line"])
+    kube.wait("the line", lambda: following.lines)
+    fake.faults += [Fault("GET", "/rayjobs/starts", code, "forbidden") for code in (403, 401, 401)]
+    kube.wait("the refusal", lambda: following.said)
+    kube.print_lines(pod, ["last"])
+    kube.end_pod(pod)
+    following.end()
+    assert following.lines == ["line", "last"]
+    (said,) = following.said
+    assert said.startswith("what was allowed is refused now, trying for 30 s: ")
+
+
+def test_rights_that_stay_refused_end_the_following(rlcar, kube, fake):
+    pod = start(rlcar, kube, "revoked")
+    following = Following(kube, "revoked", silence_s=0.5, refused_s=0.5)
+    kube.print_lines(pod, ["line"])
+    kube.wait("the line", lambda: following.lines)
+    fake.faults += [Fault("GET", "/rayjobs/revoked", 403, "forbidden")] * 20
+    with pytest.raises(UserError, match="forbids to get rayjobs.ray.io revoked"):
+        following.end()
+
+
 def test_the_log_of_an_ended_job_is_read_again_when_that_fails(rlcar, kube, fake):
     pod = start(rlcar, kube, "last", "--retries", "0")
     kube.print_lines(pod, ["line"])

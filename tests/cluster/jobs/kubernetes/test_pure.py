@@ -85,6 +85,16 @@ def test_a_status_in_words(status, state, code, why):
     assert bool(why) == bool(failure_of(job))
 
 
+@pytest.mark.parametrize("deployment", [None, "Initializing", "Suspending", "Suspended"])
+def test_a_job_that_waits_in_a_queue_is_queued_from_the_beginning(deployment):
+    metadata = {"name": "job", "labels": {"kueue.x-k8s.io/queue-name": "night"}}
+    job = {"metadata": metadata, "spec": {"suspend": True}}
+    assert state_of(job | {"status": {"jobDeploymentStatus": deployment}}) == "queued"
+    # Kueue takes the quota of a running job away: its pods still save and end.
+    status = {"jobDeploymentStatus": "Suspending", "jobStatus": "RUNNING"}
+    assert state_of(job | {"status": status}) == "suspending"
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [

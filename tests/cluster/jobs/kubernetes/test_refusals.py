@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.jobs.kubernetes.paths import NODES, PODS, RAY_JOBS
+from cluster.jobs.kubernetes.paths import NODES, PODS, QUOTAS, RAY_JOBS
 from tests.support.kubernetes.server import Fault
 from tests.support.kubernetes.store import ApiError
 
@@ -10,7 +10,7 @@ READ_JOBS = {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["get",
 
 
 def refused(rlcar, kube, *options, kubeconfig=None):
-    words = list(kube.options)
+    words = list(kube.submit_options)
     if kubeconfig:
         words[words.index("--kubeconfig") + 1] = str(kubeconfig)
     code, out, err = rlcar("submit", *words, "--detach", "--name", "job", *options, "--", "train")
@@ -54,9 +54,29 @@ def test_more_gpus_than_any_node_has_are_refused(rlcar, kube):
 
 
 @pytest.mark.kubernetes_client
+def test_a_priority_class_that_does_not_exist_is_refused(rlcar, kube):
+    err = refused(rlcar, kube, "--priority-class", "absent")
+    assert "the cluster has no PriorityClass absent: apply k8s/base/platform, or name ano" in err
+
+
+@pytest.mark.kubernetes_client
 def test_a_queue_that_does_not_exist_is_refused(rlcar, kube):
     err = refused(rlcar, kube, "--queue", "no-such-queue")
     assert "no-such-queue" in err or "Kueue is not installed" in err
+
+
+@pytest.mark.kubernetes_client
+def test_a_quota_that_is_used_up_is_named(rlcar, kube):
+    hard = {"count/rayjobs.ray.io": "0"}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}}
+    kube.api.create(QUOTAS, quota | {"spec": {"hard": hard}})
+    # A real server first says that it has not counted yet.
+    err = kube.wait("the quota", lambda: _unless_uncounted(refused(rlcar, kube)))
+    assert "quota team is exceeded: requested count/rayjobs.ray.io=1, used count/rayj" in err
+
+
+def _unless_uncounted(err):
+    return "" if "is not ready: Kubernetes has not counted" in err else err
 
 
 def test_a_disk_of_one_node_is_refused_on_several(rlcar, kube, fake):
@@ -94,6 +114,15 @@ def status(code, reason, message, **details):
                 "count/rayjobs.ray.io=2",
             ),
             "quota team is exceeded: requested count/rayjobs.ray.io=1, used count/rayjobs.ray.io=2",
+        ),
+        (
+            status(
+                403,
+                "Forbidden",
+                'rayjobs.ray.io "job" is forbidden: status unknown for quota: team, resources: '
+                "count/rayjobs.ray.io",
+            ),
+            "quota team is not ready: Kubernetes has not counted count/rayjobs.ray.io yet",
         ),
         (
             status(
