@@ -12,19 +12,20 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from rlcar.errors import StorageError
 from rlcar.storage.backup.store import BackupStore, read_small, shown
 
 FORMAT_VERSION = 1
 MARKER, BLOBS, SNAPSHOTS = "rlcar-backup.json", "blobs", "snapshots"
+RESTORING = ".restoring-"  # prefix of the folders that a restoration works in
 # What can be backed up, in this order; the names are the first parts of the paths in a manifest.
 PARTS = ("runs", "models", "data", "sweeps", "tokens")
 
-_MAX_MANIFEST_BYTES = 1 << 28  # more than a million files
+_MAX_MANIFEST_BYTES = 1 << 27  # half a million files; reading it takes 1 GB of memory
 _MAX_FILE_BYTES = 1 << 50
-_MAX_PATH_BYTES = 4096
+_MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255  # of Linux
 _NAME = re.compile(r"(\d{6})-\d{8}T\d{6}Z-[0-9a-f]{4}")
 
 
@@ -33,6 +34,8 @@ def _safe_path(path: str) -> str:
     is_safe = names[0] in PARTS and not {"", ".", ".."} & set(names) and "\0" not in path
     if not is_safe or len(path.encode()) > _MAX_PATH_BYTES:
         raise ValueError(f"the path {path[:80]!r} leads out of the backup")
+    if any(name.startswith(RESTORING) or len(name.encode()) > _MAX_NAME_BYTES for name in names):
+        raise ValueError(f"the path {path[:80]!r} holds a name that no backup writes")
     return path
 
 
@@ -84,9 +87,9 @@ class Snapshot(_Record):
     commit: str | None
     sources: dict[str, str]  # part -> absolute folder
     parts: list[str]  # the parts that it holds now; retention removes some
-    files: list[FileEntry]
-    folders: list[FolderEntry]
-    skipped: list[Skipped]
+    files: Annotated[list[FileEntry], FailFast()]  # not an error for each of millions
+    folders: Annotated[list[FolderEntry], FailFast()]
+    skipped: Annotated[list[Skipped], FailFast()]
     uploaded_bytes: _Count
     uploaded_blobs: _Count
 

@@ -20,6 +20,7 @@ from rlcar.errors import StorageError, UserError, command, reason_of
 from rlcar.storage.backup.fetch import Fetch
 from rlcar.storage.backup.lease import leased_for_reading
 from rlcar.storage.backup.manifest import (
+    RESTORING,
     FileEntry,
     FolderEntry,
     Snapshot,
@@ -36,7 +37,6 @@ from rlcar.system import durable
 from rlcar.system.durable import sync_folder
 from rlcar.system.lease import HeldError, hold, holder
 
-_STAGING = ".restoring-"
 _BLOCK_BYTES = 4096  # what most file systems give to a file at least
 
 
@@ -180,7 +180,8 @@ def _items(store: BackupStore, snapshot: Snapshot, selection: Selection) -> list
 
 def _stagings(snapshot: Snapshot, items: list[Item]) -> dict[Path, Path]:
     """Maps each folder that something is put into to the temporary folder inside it."""
-    return {item.target.parent: item.target.parent / f"{_STAGING}{snapshot.name}" for item in items}
+    name = f"{RESTORING}{snapshot.name}"
+    return {item.target.parent: item.target.parent / name for item in items}
 
 
 def _refuse_existing(items: list[Item], selection: Selection) -> None:

@@ -13,13 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from rlcar.errors import reason_of
-from rlcar.storage.backup.manifest import FileEntry, FolderEntry, Skipped
+from rlcar.storage.backup.manifest import RESTORING, FileEntry, FolderEntry, Skipped
 from rlcar.storage.backup.store import LOST_AND_FOUND
 from rlcar.storage.backup.upload import ChangingError, StoppedError, Uploader
 from rlcar.storage.saves import DELETED, REPLACED, SAVING, Save, is_save_name, needs, saves
 from rlcar.system.durable import WRITING
 
-_UNFINISHED = (SAVING, DELETED, WRITING, ".claim-", ".clock-", ".restoring-", ".probe-")
+_UNFINISHED = (SAVING, DELETED, WRITING, ".claim-", ".clock-", RESTORING, ".probe-")
 _NO_DATA = (*_UNFINISHED, LOST_AND_FOUND)
 _SAVES_FIRST = ("best", "checkpoints")
 _ATTEMPTS = 3

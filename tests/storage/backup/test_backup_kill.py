@@ -105,10 +105,10 @@ def random_moments(duration_s: float):
         yield rng.uniform(low, 1.1) * duration_s
 
 
-def add_files(site, number: int) -> None:
+def add_files(site, number: int, files: int = 20) -> None:
     folder = site.root / "data" / f"part-{number}"
     folder.mkdir()
-    for name in range(20):
+    for name in range(files):
         (folder / f"{name}.bin").write_bytes(os.urandom(20_000))
 
 
@@ -129,8 +129,8 @@ def test_a_backup_that_is_killed_leaves_only_whole_snapshots(site, target, kille
 
 
 def test_a_restoration_that_is_killed_leaves_each_item_whole_or_as_it_was(site, target, killer):
-    for number in range(5):
-        add_files(site, number)
+    for number in range(4):
+        add_files(site, number, files=6)
     killer.duration_s("backup")
     wanted = contents(site.root)
     duration_s = killer.duration_s("restore")

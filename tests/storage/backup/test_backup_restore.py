@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 from hashlib import sha256
 
 import pytest
@@ -323,6 +324,9 @@ def with_path(path):
         (with_path("runs/a\0b"), "leads out of the backup"),
         (with_path("etc/passwd"), "leads out of the backup"),
         (with_path("runs/" + "x" * 5000), "leads out of the backup"),
+        (with_path("runs/.restoring-000001-20260101T000000Z-abcd/x"), "that no backup writes"),
+        (with_path("runs/" + "x" * 300), "that no backup writes"),
+        (with_path("runs/\ud800"), "files.0.path"),
         (with_path("runs/first/config.json/x"), "is a file and a folder"),
         (with_path("runs/first"), "is a file and a folder"),
         (lambda tree: tree["files"].append(tree["files"][0]), "names a path twice"),
@@ -358,6 +362,16 @@ def test_a_manifest_that_is_none_is_refused_in_one_sentence(site, backup, text):
     assert "\n" not in str(raised.value)
     # The next backup goes on, with a warning.
     assert "is damaged" in site.back_up(backup).warnings[0]
+
+
+def test_of_a_million_errors_in_a_manifest_the_first_is_enough(site, backup):
+    rewritten(backup, lambda tree: tree.update(files=[{}] * 1_000_000))
+    tracemalloc.start()
+    with pytest.raises(StorageError, match="is refused: files.0.path: Field required"):
+        site.restore(backup)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 200 << 20
 
 
 def test_a_flipped_bit_in_a_manifest_is_noticed(site, backup):
