@@ -24,6 +24,7 @@ from rlcar.system.regular_file import read_regular
 
 STATES = ("starting", "running", "frozen", "dead", "failed", "stopped", "finished", "unknown")
 ACTIVE = ("starting", "running", "frozen")
+BROKEN_OFF = ("failed", "dead")
 # Runs that ended longer ago are not exported, so that the number of series stays bounded.
 FORGET_AFTER_S = 7 * 86_400.0
 
@@ -57,28 +58,13 @@ class RunsCollector(Collector):
         )
         now_s = time.time()
         kept = [one for one in readings if _is_recent(one.status)]
-        states = GaugeMetricFamily(
-            "rlcar_run_state", "1 for the present state of a run, else 0.", labels=("run", "state")
-        )
-        for reading in kept:
-            for state in STATES:
-                is_it = float(reading.status.state == state)
-                states.add_metric((reading.status.name, state), is_it)
-        yield states
-        silent = GaugeMetricFamily(
-            "rlcar_run_silent_seconds",
-            "Time since the last sign of life of an active run.",
-            labels=("run",),
-        )
+        yield from _states([one.status for one in kept], now_s)
         families = {one.name: _family(one) for one in exported.FAMILIES}
         for reading in kept:
-            status = reading.status
-            if status.silent_s is not None and status.state in ACTIVE:
-                silent.add_metric((status.name,), status.silent_s)
             for metric, value in _values(reading, now_s):
-                labels = (status.name, metric.part) if metric.part else (status.name,)
+                name = reading.status.name
+                labels = (name, metric.part) if metric.part else (name,)
                 families[metric.name].add_metric(labels, value)
-        yield silent
         yield from (family for family in families.values() if family.samples)
         yield from host_families(self._folder)
 
@@ -125,6 +111,31 @@ def host_families(folder: Path) -> Iterator[Metric]:
         return
     for metric, value in values:
         yield _gauge(metric.name, metric.description, value)
+
+
+def _states(runs: list[RunStatus], now_s: float) -> Iterator[Metric]:
+    """Yields the state of each run, how long it has been silent, and when it broke off."""
+    states = GaugeMetricFamily(
+        "rlcar_run_state", "1 for the present state of a run, else 0.", labels=("run", "state")
+    )
+    silent = GaugeMetricFamily(
+        "rlcar_run_silent_seconds",
+        "Time since the last sign of life of an active run.",
+        labels=("run",),
+    )
+    ended = GaugeMetricFamily(
+        "rlcar_run_ended_timestamp_seconds",
+        "Unix time of the last sign of life of a run that failed or died.",
+        labels=("run",),
+    )
+    for run in runs:
+        for state in STATES:
+            states.add_metric((run.name, state), float(run.state == state))
+        if run.silent_s is not None and run.state in ACTIVE:
+            silent.add_metric((run.name,), run.silent_s)
+        if run.silent_s is not None and run.state in BROKEN_OFF:
+            ended.add_metric((run.name,), now_s - run.silent_s)
+    yield from (states, silent, ended)
 
 
 def _values(reading: Reading, now_s: float) -> Iterator[tuple[Exported, float]]:

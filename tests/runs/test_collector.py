@@ -61,6 +61,22 @@ def test_a_run_that_ended_long_ago_is_forgotten(tmp_path):
     assert found["rlcar_run_state frozen frozen"] == 1
 
 
+def test_when_a_run_broke_off_is_exported(tmp_path):
+    states = [
+        RunStatus("failed", "failed", silent_s=100.0),
+        RunStatus("dead", "dead", silent_s=200.0),
+        RunStatus("stopped", "stopped", silent_s=300.0),
+        RunStatus("unknown", "failed"),
+    ]
+    found = collected(RunsCollector(lambda: [Reading(one, {}) for one in states], tmp_path))
+    ended = {name: value for name, value in found.items() if name.startswith("rlcar_run_ended")}
+    now_s = time.time()
+    assert ended == {
+        "rlcar_run_ended_timestamp_seconds failed": pytest.approx(now_s - 100, abs=10),
+        "rlcar_run_ended_timestamp_seconds dead": pytest.approx(now_s - 200, abs=10),
+    }
+
+
 def test_a_folder_of_runs_that_disappears_is_a_metric(tmp_path):
     def read():
         raise UserError("not a folder of runs")

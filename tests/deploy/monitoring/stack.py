@@ -76,10 +76,10 @@ def running_stack(
             ports | {"alertmanager": [alertmanager]}, targets, f"{interval_s}s"
         )
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(configured))
-        routing = _alertmanager_config(receiver.port)
+        routing = alertmanager_config(receiver.port)
         (folder / "alertmanager.yaml").write_text(yaml.safe_dump(routing))
         with (
-            _program(
+            running_program(
                 folder,
                 "prometheus-alertmanager",
                 f"--config.file={folder}/alertmanager.yaml",
@@ -87,7 +87,7 @@ def running_stack(
                 f"--web.listen-address=127.0.0.1:{alertmanager}",
                 "--cluster.listen-address=",
             ),
-            _program(
+            running_program(
                 folder,
                 "prometheus",
                 f"--config.file={folder}/prometheus.yaml",
@@ -96,15 +96,16 @@ def running_stack(
             ),
         ):
             stack = Stack(folder, prometheus, receiver)
-            wait_until(lambda: _is_ready(f"{stack.url}/-/ready"))
-            wait_until(lambda: _is_ready(f"http://127.0.0.1:{alertmanager}/-/ready"))
+            wait_until(lambda: is_ready(f"{stack.url}/-/ready"))
+            wait_until(lambda: is_ready(f"http://127.0.0.1:{alertmanager}/-/ready"))
             yield stack
 
 
 def hastened(rules: str) -> str:
     """Alerts fire after `HELD_S`, and look back for seconds in place of minutes."""
     shorter = re.sub(r"(?m)^( +for:) .*$", rf"\1 {HELD_S}s", rules)
-    return re.sub(r"\[(\d+)m\]", lambda found: f"[{max(8, int(found[1]))}s]", shorter)
+    window = re.compile(r"(\[|offset )(\d+)m\b")
+    return window.sub(lambda found: f"{found[1]}{max(8, int(found[2]))}s", shorter)
 
 
 def _prometheus_config(ports: dict[str, list[int]], targets: str, interval: str) -> dict[str, Any]:
@@ -120,12 +121,18 @@ def _prometheus_config(ports: dict[str, list[int]], targets: str, interval: str)
         else:
             hosts = [f"127.0.0.1:{port}" for port in ports.get(name, [])]
             job["static_configs"] = [{"targets": hosts}]
+    known = {job["job_name"] for job in config["scrape_configs"]}
+    config["scrape_configs"] += [
+        {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in found]}]}
+        for name, found in ports.items()
+        if name not in known
+    ]
     hosts = [f"127.0.0.1:{port}" for port in ports["alertmanager"]]
     config["alerting"]["alertmanagers"] = [{"static_configs": [{"targets": hosts}]}]
     return config
 
 
-def _alertmanager_config(port: int) -> dict[str, Any]:
+def alertmanager_config(port: int) -> dict[str, Any]:
     config = read(MONITORING / "alertmanager.yaml")
     del config["global"]
     url = f"http://127.0.0.1:{port}/"
@@ -137,14 +144,14 @@ def _alertmanager_config(port: int) -> dict[str, Any]:
     return config
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
     with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):
         return True
     return False
 
 
 @contextlib.contextmanager
-def _program(folder: Path, name: str, *options: str) -> Iterator[None]:
+def running_program(folder: Path, name: str, *options: str) -> Iterator[None]:
     with (folder / f"{name}.log").open("w") as log:
         process = subprocess.Popen([name, *options], stdout=log, stderr=log, cwd=folder)
         try:

@@ -107,7 +107,8 @@ def test_a_training_that_is_stopped_raises_alerts_which_clear_when_it_continues(
 
 
 def test_a_training_that_diverges_raises_alerts_which_clear_when_it_is_resumed(tmp_path):
-    diverging = ("--set", "documented.learning_rate=1e38")
+    # Thousands of env steps before the first train step, so that it is scraped before it fails.
+    diverging = ("--set", "documented.learning_rate=1e38", "--set", "replay.min_env_steps=8192")
     with observed(tmp_path, tmp_path) as stack:
         with training(tmp_path, "--name", RUN, *ENDLESS, *diverging) as it:
             diverged_s = stack.wait_for("TrainingDiverged", "firing", 600)
@@ -115,7 +116,10 @@ def test_a_training_that_diverges_raises_alerts_which_clear_when_it_is_resumed(t
         failed_s = stack.wait_for("TrainingFailed", "firing")
         assert stack.is_firing("TrainingDown")
         cleared_s = stack.wait_for("TrainingDiverged", "resolved")
-        rates = ("--set", "documented.learning_rate=1e-4", "--set", "training.rollbacks=0")
+        rates = (
+            *("--set", "documented.learning_rate=1e-4", "--set", "training.rollbacks=0"),
+            *("--set", "replay.min_env_steps=512"),
+        )
         mended = (*rates, "--set", "training.checkpoint_every_s=2")
         with training(tmp_path, "--name", RUN, "--resume", "auto", *ENDLESS, *mended):
             wait_until_training(stack, tmp_path)

@@ -1,0 +1,218 @@
+"""The commands of the runbooks work as written: on hosts, with compose and on Kubernetes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlcar.config import make_config
+from rlcar.runs.run import Run
+from tests.deploy.monitoring.rules import ROOT, read
+from tests.support.command_line import parse
+
+RUNBOOKS = ROOT / "docs" / "runbooks"
+PAGES = sorted(set(RUNBOOKS.glob("*.md")) - {RUNBOOKS / "index.md"})
+# Programs of the image: Debian's essential packages, and what the Containerfile installs.
+IN_THE_IMAGE = {"cat", "df", "find", "id", "ls", "python3", "rlcar", "sh", "tail", "wget"}
+FUNCTIONS = ("rlcar", "inside", "training_logs", "server_logs", "server_get", "restart_server")
+STUB = f"""#!{sys.executable}
+import json, os, sys
+with open(os.environ["CALLS"], "a") as file:
+    file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
+"""
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```shell\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+# The blocks of `index.md` that prepare a shell, by the installation.
+PREPARATIONS = dict(
+    zip(("hosts", "compose", "Kubernetes"), blocks(RUNBOOKS / "index.md"), strict=False)
+)
+
+
+def commands() -> list[str]:
+    """The lines of all pages that use a function of the prepared shell, without comments."""
+    lines = [
+        re.sub(r"\s+# .*", "", line)
+        for page in PAGES
+        for block in blocks(page)
+        for line in block.splitlines()
+        if line.split(" ")[0] in FUNCTIONS
+    ]
+    spans = [
+        span
+        for page in PAGES
+        for span in re.findall(r"`([^`\n]+)`", page.read_text())
+        if span.split(" ")[0] in FUNCTIONS[1:]
+    ]
+    return sorted({*lines, *spans})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_first_step_is_in_the_first_three_lines(page):
+    title, empty, first, *_ = page.read_text().splitlines()
+    assert title == f"# {page.stem}"
+    assert empty == ""
+    assert first.startswith("**First step** (in a [prepared shell](index.md#prepare-the-shell)): ")
+    assert re.search(r"`[a-z]|dashboard \"rlcar: |decide ", first.partition(": ")[2])
+
+
+@pytest.mark.parametrize("page", [*PAGES, RUNBOOKS / "index.md"], ids=lambda page: page.stem)
+def test_every_block_is_a_valid_script(page):
+    for block in blocks(page):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def calls_of(preparation: str, folder: Path) -> list[list[str]]:
+    """What the commands of all pages call in a shell that was prepared in this way."""
+    for name in ("docker", "kubectl", "journalctl", "setpriv", "curl", "systemctl"):
+        stub = folder / name
+        stub.write_text(STUB)
+        stub.chmod(0o755)
+    inside = (
+        'inside() { command "$@" >/dev/null 2>&1; }\n' if '\ninside() { "$@"' in preparation else ""
+    )
+    script = f"{preparation}\n{inside}" + "\n".join(commands())
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "CALLS": str(folder / "calls"), "TOKEN": "T"}
+    subprocess.run(
+        ["bash"], input=script, text=True, env=environment, capture_output=True, cwd=folder
+    )
+    return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+
+
+def check_inside(words: list[str]) -> None:
+    """What runs in a container is a program of the image, and `rlcar` accepts its words."""
+    assert words[0] in IN_THE_IMAGE, words
+    if words[0] == "rlcar":
+        parse(words[1:])
+
+
+def test_on_hosts_the_commands_name_units_and_programs_that_exist(tmp_path):
+    calls = calls_of(PREPARATIONS["hosts"], tmp_path)
+    units = {one.name for one in (ROOT / "deploy" / "systemd").iterdir()}
+    used = {call[call.index("--unit") + 1] for call in calls if "--unit" in call}
+    assert used == {"rlcar-serve", "rlcar-train@NAME"}
+    assert all(f"{re.sub('@.*', '@', unit)}.service" in units for unit in used)
+    rlcar = [call for call in calls if call[0] == "setpriv"]
+    assert len(rlcar) > 8
+    for call in rlcar:
+        parse(call[call.index("/opt/rlcar/current/bin/rlcar") + 1 :])
+    assert [
+        "curl",
+        "--silent",
+        "--header",
+        "Authorization: Bearer T",
+        "http://127.0.0.1:8000/health/live",
+    ] in calls
+
+
+def test_with_compose_the_commands_name_services_that_exist(tmp_path):
+    calls = calls_of(PREPARATIONS["compose"], tmp_path)
+    services = read(ROOT / "deploy" / "compose.yaml")["services"].keys()
+    for call in calls:
+        match call:
+            case ["docker", "compose", "exec", "-T", service, *words]:
+                check_inside(words)
+            case ["docker", "compose", "logs", "--tail", "200", service]:
+                pass
+            case ["docker", "compose", "restart", service]:
+                pass
+            case ["curl", *_]:
+                continue
+            case _:
+                pytest.fail(str(call))
+        assert service in services
+
+
+def test_on_kubernetes_the_commands_name_objects_that_exist(tmp_path):
+    calls = calls_of(PREPARATIONS["Kubernetes"], tmp_path)
+    assert len(calls) > 30
+    names = {
+        f"deploy/{read(file)['metadata']['name']}" for file in ROOT.glob("k8s/**/deployment-*.yaml")
+    }
+    for call in calls:
+        assert call[:3] == ["kubectl", "--namespace", "rlcar"]
+        match call[3:]:
+            case ["exec", name, "--", *words]:
+                assert name in names
+                check_inside(words)
+                mounts_models = name == "deploy/rlcar-page"
+                assert mounts_models == (words[:2] == ["rlcar", "models"])
+            case ["logs", "--prefix", "--tail", "200", "--selector", selector]:
+                assert selector in (
+                    "batch.kubernetes.io/job-name=NAME",
+                    "app.kubernetes.io/component=server",
+                )
+            case ["rollout", "restart", name]:
+                assert name in names
+            case _:
+                pytest.fail(str(call))
+
+
+def test_the_commands_about_a_run_work_on_a_real_one(tmp_path):
+    """Real programs read a real folder of runs, on the host itself."""
+    with Run(tmp_path / "runs" / "NAME", make_config(mode="test")) as run:
+        run.log(512, 8)
+    for name in ("logs", "targets", "NAME/checkpoints"):
+        (tmp_path / "runs" / name).mkdir(exist_ok=True)
+    (tmp_path / "runs" / "logs" / "JOB.log").write_text("one\n")
+    (tmp_path / "runs" / "targets" / "NAME.json").write_text("[]")
+    (tmp_path / "STATE").write_text("{}")
+    shutil.copytree(tmp_path / "runs" / "NAME", tmp_path / "runs" / "JOB")
+    lines = [
+        line.replace("RUNS", "runs")
+        for line in commands()
+        if line.startswith("inside ") or line.startswith("rlcar monitor ")
+    ]
+    lines = [line for line in lines if "--address" not in line and "--prometheus" not in line]
+    assert len(lines) > 15
+    rlcar = Path(sys.executable).with_name("rlcar")
+    script = "\n".join(
+        ['inside() { "$@"; }', f'rlcar() {{ {rlcar} "$@"; }}', "set -eo pipefail", *lines]
+    )
+    done = subprocess.run(
+        ["bash", "-x"],
+        **{"input": script, "capture_output": True, "text": True, "cwd": tmp_path},
+        env=os.environ | {"COLUMNS": "120"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def searches(function: str) -> list[str]:
+    """The patterns that the pages search a log for."""
+    found = [re.search(rf"^{function}.* \| grep (?:-\w )*'?([^']+)'?$", one) for one in commands()]
+    return [one[1] for one in found if one]
+
+
+def logged(*packages: str) -> list[str]:
+    """Level and text of every message that these packages log."""
+    call = re.compile(r'_?logger\.(\w+)\(\s*f?"([^"]+)"', re.IGNORECASE)
+    files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
+    return [
+        " ".join(found).replace("exception", "error")
+        for file in files
+        for found in call.findall(file.read_text())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("function", "packages"),
+    [
+        ("server_logs", ["serve"]),
+        ("training_logs", ["rlcar/training", "rlcar/storage", "rlcar/runs", "cluster/training"]),
+    ],
+)
+def test_what_the_pages_search_in_a_log_can_be_found_there(function, packages):
+    messages = logged(*packages)
+    patterns = searches(function)
+    assert len(patterns) > 3
+    for pattern in patterns:
+        assert any(re.search(pattern, one, re.IGNORECASE) for one in messages), pattern
