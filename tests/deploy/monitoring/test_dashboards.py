@@ -2,11 +2,13 @@
 
 import json
 import re
+from typing import Any
 
 import jsonschema
 import promql_parser
 import pytest
 
+from tests.deploy.monitoring.labels import labels_of_query
 from tests.deploy.monitoring.queries import expressions, panels, with_variables
 from tests.deploy.monitoring.rules import DASHBOARDS
 from tests.deploy.monitoring.test_rules import FOREIGN, known_metrics, metric_names
@@ -110,6 +112,38 @@ def test_a_query_is_valid_and_asks_for_exported_metrics(expression):
     promql_parser.parse(with_variables(expression))
     names = metric_names(with_variables(expression))
     assert {one for one in names - known_metrics() if not one.startswith(FOREIGN)} == set()
+
+
+def targets_of_panels() -> list[Any]:
+    return [
+        pytest.param(target, id=f"{file.stem}: {panel['title']} {target['refId']}")
+        for file in DASHBOARDS
+        for panel in panels(file)
+        for target in panel["targets"]
+    ]
+
+
+@pytest.mark.parametrize("target", targets_of_panels())
+def test_the_legend_tells_the_series_of_a_query_apart(target):
+    """With several runs, servers and exporters: no series without a name, and none named twice."""
+    # A number has no labels, and neither has `or vector(0)`.
+    found = labels_of_query(with_variables(target["expr"]), "Kubernetes") - {frozenset()}
+    named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+    assert found == ({frozenset(named)} if named else set())
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_all_values_of_a_variable_leave_out_series_without_its_label(file):
+    for variable in json.loads(file.read_text())["templating"]["list"]:
+        if variable["type"] == "query":
+            assert variable["allValue"] == ".+"
+
+
+@pytest.mark.parametrize("expression", sorted(expressions()))
+def test_a_query_selects_no_series_of_other_programs(expression):
+    """The Prometheus of a cluster scrapes much more than rlcar."""
+    for selected in re.findall(r"\b(?:up|process_\w+)\b(?:{[^}]*})?", expression):
+        assert 'job=~"rlcar-' in selected
 
 
 def test_there_are_four_dashboards():
