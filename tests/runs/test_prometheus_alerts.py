@@ -1,15 +1,21 @@
 """Alerts of a server are read in order, and whatever else answers is one sentence."""
 
+import base64
 import contextlib
 import http.server
 import json
+import socket
+import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from rlcar.errors import UserError
+from rlcar.runs import prometheus_alerts
 from rlcar.runs.prometheus_alerts import AlertsReader
+from tests.support.kubernetes.certificates import Authority
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -31,7 +37,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(self.server.body)
+        with contextlib.suppress(ConnectionError):  # of an answer that is given up
+            self.wfile.write(self.server.body)
 
     def log_message(self, *parts: object) -> None:
         pass
@@ -103,6 +110,7 @@ def test_a_refusal_is_one_sentence(status, sentence):
         b'{"status": "success", "data": {"alerts": [1]}}',
         b'{"status": "success", "data": {"alerts": [{"labels": {}, "state": "firing"}]}}',
         b'{"status": "success", "data": {"alerts": [{"labels": null, "state": "firing"}]}}',
+        pytest.param(b"[" * 200_000, id="deep"),
     ],
 )
 def test_an_answer_that_is_no_list_of_alerts_is_one_sentence(body):
@@ -133,8 +141,112 @@ def test_values_that_are_no_numbers_are_left_out():
     assert found.since_unix_s is None
 
 
+def test_a_huge_answer_is_given_up():
+    with (
+        answering(b" " * ((1 << 24) + 2)) as server,
+        pytest.raises(UserError, match="more than 16 MiB: this cannot be Prometheus"),
+    ):
+        AlertsReader(server.url).alerts()
+
+
+@contextlib.contextmanager
+def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server that does this with its only connection; yields its port."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.recv(65_536)
+            answer(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def drips(connection: socket.socket) -> None:
+    """Sends a header that never ends, a byte at a time."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.02)
+
+
+def is_silent(connection: socket.socket) -> None:
+    connection.recv(1)  # until the other side gives up
+
+
+@pytest.mark.parametrize("answer", [drips, is_silent])
+def test_an_answer_that_does_not_come_in_time_is_one_sentence(answer, monkeypatch):
+    monkeypatch.setattr(prometheus_alerts, "_TIMEOUT_S", 0.3)
+    began_s = time.monotonic()
+    with (
+        listening(answer) as port,
+        pytest.raises(UserError, match=r"did not answer within 0.3 s: check the address"),
+    ):
+        AlertsReader(f"http://127.0.0.1:{port}").alerts()
+    assert time.monotonic() - began_s < 5
+
+
+def test_a_server_that_speaks_another_protocol_is_one_sentence():
+    with (
+        listening(lambda connection: connection.sendall(b"220 mail.example.org ESMTP\r\n")) as port,
+        pytest.raises(UserError, match="does not answer as an HTTP server does: check the port"),
+    ):
+        AlertsReader(f"http://127.0.0.1:{port}").alerts()
+
+
+def test_a_server_without_tls_is_one_sentence():
+    with answering("{}") as server:
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(UserError, match=r"does not speak TLS as expected .* with http://"):
+            AlertsReader(url).alerts()
+
+
+def test_a_certificate_must_be_trusted(tmp_path, monkeypatch):
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("prometheus"))
+    with answering(json.dumps({"status": "success", "data": {"alerts": []}})) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(UserError, match=r"not trusted \(.*\): .* in SSL_CERT_FILE"):
+            AlertsReader(url).alerts()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        assert AlertsReader(url).alerts() == []
+        with pytest.raises(UserError, match=r"not trusted \(.*localhost.*\): use the name that"):
+            AlertsReader(url.replace("127.0.0.1", "localhost")).alerts()
+
+
+def test_a_user_name_and_a_password_are_sent_and_never_shown():
+    with answering("{}", 401) as server:
+        url = server.url.replace("http://", "http://reader:s%40fe@")
+        with pytest.raises(UserError, match="https://USER:PASSWORD@HOST") as error:
+            AlertsReader(url).alerts()
+        both = base64.b64encode(b"reader:s@fe").decode()
+        assert server.asked == [("/api/v1/alerts", f"Basic {both}")]
+    assert "fe@" not in str(error.value)
+    with pytest.raises(UserError, match="give only one of them"):
+        AlertsReader(url, "secret")
+    with pytest.raises(UserError, match="the given text is not the address") as error:
+        AlertsReader("http://reader:s3cret@host:port")
+    assert "s3cret" not in str(error.value)
+
+
+def test_an_alert_cannot_move_the_cursor_of_a_terminal():
+    strange = alert("A", "firing", "info", summary="a\x1b[2Jb\nc")
+    with answering(json.dumps({"status": "success", "data": {"alerts": [strange]}})) as server:
+        (found,) = AlertsReader(server.url).alerts()
+    assert found.summary == "a [2Jb c"
+
+
 @pytest.mark.parametrize(
-    "url", ["", "localhost:9090", "ftp://x", "http://", "http://[::1", "http://h:x"]
+    "url",
+    [
+        *("", "localhost:9090", "ftp://x", "http://", "http://[::1", "http://h:x", "http://h:0"),
+        *("http://h/ x", "http://h\n", "http://h/?a=b", "http://h:9090/#alerts"),
+    ],
 )
 def test_an_address_that_is_none_is_refused(url):
     with pytest.raises(UserError, match="is not the address of a server"):
