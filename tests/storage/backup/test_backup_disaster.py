@@ -59,6 +59,8 @@ def test_a_lost_installation_trains_and_serves_on_as_if_nothing_had_happened(
     before = {part: contents(folder / part) for part in ("runs", "models", "data")}
     acted = actions(folder)
     stopped_at = checkpoint.latest(folder / "runs" / "first" / "checkpoints").env_steps
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(folder, undisturbed)
     for part in before:
         shutil.rmtree(folder / part)
 
@@ -67,13 +69,17 @@ def test_a_lost_installation_trains_and_serves_on_as_if_nothing_had_happened(
     assert {part: contents(folder / part) for part in before} == before
     assert actions(folder) == acted
     assert Registry(folder / "models").resolve("champion") == 1
-    run_rlcar(
-        folder,
-        *("train", "--resume", "runs/first", "--local", "--set", "training.env_steps=1024"),
-    )
-    newest = checkpoint.latest(folder / "runs" / "first" / "checkpoints")
-    assert newest.env_steps == 1024 > stopped_at
-    assert checkpoint.damage(newest) == ""
+    states = []
+    for place in (folder, undisturbed):
+        run_rlcar(
+            place,
+            *("train", "--resume", "runs/first", "--local", "--set", "training.env_steps=1024"),
+        )
+        newest = checkpoint.latest(place / "runs" / "first" / "checkpoints")
+        assert newest.env_steps == 1024 > stopped_at
+        assert checkpoint.damage(newest) == ""
+        states.append((newest.path / "state.safetensors").read_bytes())
+    assert states[0] == states[1]
     state = json.loads((folder / "backup-state.json").read_text())
     assert state["consecutive_failures"] == 0
     assert state["last_verify_timestamp_seconds"] >= state["last_success_timestamp_seconds"] - 60
