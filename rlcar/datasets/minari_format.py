@@ -148,7 +148,8 @@ def export_minari(
         raise DatasetError(
             f"{dataset_id!r} is not an id of Minari: give one such as rlcar/classic-v0"
         ) from None
-    folder = path_of(dataset_id) if root is None else root / dataset_id
+    # Absolute, because Minari joins a relative path twice.
+    folder = (path_of(dataset_id) if root is None else root / dataset_id).resolve()
     observation, action = _spaces(data.description)
     done = 0
     with new_folder(folder) as temporary:
