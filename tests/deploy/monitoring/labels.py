@@ -34,7 +34,7 @@ _OTHERS = {
     "ray_node_disk_free": ("ray", {"ip", *_OF_RAY}),
     "ray_node_cpu_utilization": ("ray", {"ip", *_OF_RAY}),
     "ray_node_gpus_utilization": ("ray", {"ip", "GpuIndex", "GpuDeviceName", *_OF_RAY}),
-    "ray_object_store_memory": ("ray", {"Location", "ObjectState", *_OF_RAY}),
+    "ray_object_store_used_memory": ("ray", {*_OF_RAY}),
     "process_resident_memory_bytes": ("rlcar-training", set[str]()),
     "ALERTS": ("prometheus", {"alertname", "alertstate", "severity", "run"}),
     "prometheus_notifications_errors_total": ("prometheus", {"alertmanager"}),
