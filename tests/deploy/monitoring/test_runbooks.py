@@ -1,5 +1,6 @@
 """The commands of the runbooks work as written: on hosts, with compose and on Kubernetes."""
 
+import functools
 import json
 import os
 import re
@@ -216,3 +217,33 @@ def test_what_the_pages_search_in_a_log_can_be_found_there(function, packages):
     assert len(patterns) > 3
     for pattern in patterns:
         assert any(re.search(pattern, one, re.IGNORECASE) for one in messages), pattern
+
+
+@functools.cache
+def names_of(kind: str) -> set[str]:
+    """The names of the objects of a kind in `k8s/`."""
+    files = [file.read_text() for file in ROOT.glob("k8s/**/*.yaml")]
+    found = re.compile(rf"^kind: {kind}\nmetadata:\n  name: (\S+)", re.MULTILINE)
+    return {name for text in files for name in found.findall(text)}
+
+
+def test_every_object_service_and_unit_that_a_page_names_exists():
+    units = {one.name.partition(".")[0].rstrip("@") for one in (ROOT / "deploy/systemd").iterdir()}
+    services = read(ROOT / "deploy" / "compose.yaml")["services"].keys()
+    for page in [*PAGES, RUNBOOKS / "index.md"]:
+        text = page.read_text()
+        for kind, name in re.findall(r"\b(cronjob|deploy)/(rlcar-[a-z-]+)", text):
+            assert name in names_of({"cronjob": "CronJob", "deploy": "Deployment"}[kind]), page
+        for unit in re.findall(r"\b(?:systemctl \w+(?:-\w+)*|journalctl -u) (rlcar-[a-z-]+)", text):
+            assert unit in units, f"{page}: {unit}"
+        options = r"(?:-\S+ |CONT |\d+ )*"
+        verbs = r"(?:up|ps|stop|restart|exec|logs|kill)"
+        for service in re.findall(rf"docker compose {verbs} {options}([a-z]+)", text):
+            assert service in services, f"{page}: {service}"
+
+
+def test_every_heading_that_a_page_links_to_exists():
+    for page in PAGES:
+        for file, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text()):
+            headings = re.findall(r"^#+ (.*)$", (page.parent / file).read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"\W+", "-", one.lower()) for one in headings], page
