@@ -71,12 +71,12 @@ def _prune(store: BackupStore, rules: Rules, lease: BackupLease | None) -> Prune
             f"{unreadable[0].reason}; nothing was removed, as the blobs that it needs are not "
             "known: delete that file, or restore it from a copy"
         )
-    whole, models = select(snapshots, rules, now_utc())
-    reduced = [one for one in models if one.parts != ["models"]]
-    kept = {one.name for one in (*whole, *models)}
-    removed = [one for one in snapshots if one.name not in kept]
+    kept = _apply(snapshots, rules)
     there = {one.name: one for one in snapshots}
-    reduced_now = {one.name: _only_models(one) for one in reduced}
+    gone = [one for one in snapshots if one.name not in kept]
+    reduced_now = {
+        one.name: kept[reduced_name(one.name)] for one in gone if reduced_name(one.name) in kept
+    }
     if lease is not None:
         # After an interruption a reduced snapshot may be there already, beside the whole one.
         for new in reduced_now.values():
@@ -84,20 +84,34 @@ def _prune(store: BackupStore, rules: Rules, lease: BackupLease | None) -> Prune
                 lease.check()
                 write_snapshot(store, new)
         store.sync()
-        for one in (*reduced, *removed):
+        for one in gone:
             lease.check()
             store.delete(f"{SNAPSHOTS}/{one.name}.json")
         store.sync()
-    stays = {one.name: one for one in (*whole, *models) if one.name not in reduced_now}
-    needed = [*stays.values(), *reduced_now.values()]
-    blobs, freed_bytes = _remove_unused(store, needed, lease)
+    blobs, freed_bytes = _remove_unused(store, list(kept.values()), lease)
     return Pruned(
-        sorted(stays),
+        sorted(kept.keys() - {one.name for one in reduced_now.values()}),
         sorted(reduced_now),
-        sorted(one.name for one in removed),
+        sorted(one.name for one in gone if one.name not in reduced_now),
         blobs,
         freed_bytes,
     )
+
+
+def _apply(snapshots: Sequence[Snapshot], rules: Rules) -> dict[str, Snapshot]:
+    """Returns the snapshots to keep, some of them reduced, by name.
+
+    The rules are applied until they change nothing: if a clock was wrong, the age of a snapshot
+    depends on those before it.
+    """
+    now, before = now_utc(), list[Snapshot]()
+    kept = {one.name: one for one in snapshots}
+    while list(kept.values()) != before:
+        before = list(kept.values())
+        whole, models = select(before, rules, now)
+        reduced = [one if one.parts == ["models"] else _only_models(one) for one in models]
+        kept = {one.name: one for one in sorted([*whole, *reduced], key=lambda one: one.name)}
+    return kept
 
 
 def select(

@@ -48,6 +48,14 @@ def histories(draw):
     return [(NOW - timedelta(hours=age - draw(wrong)), draw(contents)) for age in ages]
 
 
+# The first snapshot goes, and without it the second one is as old as it says.
+CLOCK_AHEAD = [
+    (NOW - timedelta(days=100), {"runs/0": 1}),
+    (NOW - timedelta(days=399), {"models/0": 2}),
+    (NOW, {"runs/0": 1}),
+]
+
+
 def data_of(number: int) -> bytes:
     return b"%d" % number
 
@@ -97,6 +105,7 @@ def write_history(folder: Path, history) -> FolderStore:
 
 @settings(max_examples=15, deadline=None)
 @given(histories(), rules)
+@example(CLOCK_AHEAD, Rules(0, 200, 0))
 def test_no_blob_of_a_kept_snapshot_goes_and_a_repetition_changes_nothing(history, wanted):
     with tempfile.TemporaryDirectory() as folder:
         store = write_history(Path(folder), history)
