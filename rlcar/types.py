@@ -107,6 +107,9 @@ class Policy(NamedTuple):
     # Above 0 if the learner needs the carry: it is then an array `[N, carry_size]`, and every
     # trajectory contains it.
     carry_size: int = 0
+    # (carry, action `[N, A]`) -> carry: remembers another action than the policy's own as the last
+    # one. None for a policy that remembers no actions. Recorded episodes are replayed with it.
+    with_action: Callable[[Any, Array], Any] | None = None
     # True: exploration takes uniformly drawn actions until the first train step.
     starts_with_random_actions: bool = False
 

@@ -60,4 +60,7 @@ def make_policy(config: DreamerConfig, spec: Spec) -> Policy:
         action = action if spec.is_discrete else jnp.clip(action, -1.0, 1.0)
         return PolicyCarry(state, action), action
 
-    return Policy(initial, act)
+    def with_action(carry: PolicyCarry, action: Array) -> PolicyCarry:
+        return carry._replace(action=jnp.asarray(action))
+
+    return Policy(initial, act, with_action=with_action)

@@ -1,0 +1,83 @@
+"""Draws the report of an off-policy evaluation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from rlcar.evaluation.pictures import save_figure
+
+_COLOURS = {"better": "#2f8f4e", "worse": "#d1242f", "unknown": "#6e7781"}
+_INK, _BLUE = "#24292f", "#2563a8"
+_MOST_LINES = 8  # policies in the plots of shares
+
+
+def draw_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Draws the estimates; for the race also coverage and shares outside by speed and bend."""
+    policies, coverage = report["policies"], report["coverage"]
+    height = 1.6 + 0.32 * len(policies)
+    if coverage is None:
+        figure = Figure(figsize=(8.0, height), dpi=130, layout="constrained", facecolor="white")
+        _draw_estimates(figure.subplots(), report)
+    else:
+        size = (9.0, height + 3.4)
+        figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
+        top, bottom = figure.subfigures(2, 1, height_ratios=[height, 3.4])
+        _draw_estimates(top.subplots(), report)
+        cells, speed, bend = bottom.subplots(1, 3)
+        _draw_coverage(cells, coverage)
+        _draw_shares(speed, coverage["speed_edges"], policies, "speed", "speed / top speed")
+        _draw_shares(bend, coverage["bend_edges"], policies, "bend", "bend (left > 0)")
+        _, names = speed.get_legend_handles_labels()
+        if names:
+            speed.legend(fontsize=6, frameon=False)
+    save_figure(figure, path)
+
+
+def _draw_estimates(axes: Axes, report: Mapping[str, Any]) -> None:
+    names = list(report["policies"])
+    behaviour = report["behaviour"]["return"]
+    axes.axvline(behaviour, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    for row, result in enumerate(report["policies"].values()):
+        colour, estimate = _COLOURS[result["verdict"]], result["estimate"]
+        if estimate is None:
+            text = f"unknown: {result['reason'][:70]}"
+            axes.text(0.02, row, text, transform=axes.get_yaxis_transform(), va="center",
+                      fontsize=7, color=colour)  # fmt: skip
+            continue
+        axes.plot([estimate["low"], estimate["high"]], [row, row], color=colour, linewidth=2.0)
+        axes.plot(estimate["mean"], row, marker="o", color=colour, markersize=5)
+    axes.set(
+        yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5),
+        xlabel="estimated discounted return, 95 % interval; dashed: the recorded episodes",
+    )  # fmt: skip
+    axes.set_title("better: green, worse: red, unknown: grey", fontsize=9, loc="left")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_coverage(axes: Axes, coverage: Mapping[str, Any]) -> None:
+    counts = np.array(coverage["transitions"], np.float64)
+    image = axes.pcolormesh(
+        coverage["speed_edges"], coverage["bend_edges"], np.where(counts > 0, counts, np.nan).T,
+        norm=LogNorm(vmin=1.0, vmax=max(counts.max(), 10.0)), cmap="viridis",
+    )  # fmt: skip
+    axes.figure.colorbar(image, ax=axes, shrink=0.8)
+    axes.set_title("recorded transitions", fontsize=9)
+    axes.set(xlabel="speed / top speed", ylabel="bend (left > 0)")
+
+
+def _draw_shares(
+    axes: Axes, edges: list[float], policies: Mapping[str, Any], key: str, label: str
+) -> None:
+    centres = (np.array(edges[:-1]) + np.array(edges[1:])) / 2
+    for name, result in list(policies.items())[:_MOST_LINES]:
+        shares = 100.0 * np.array(result["outside_support_by_region"][key], np.float64)
+        axes.plot(centres, shares, marker="o", markersize=3, linewidth=1.2, label=name)
+    axes.set(xlabel=label, ylim=(-4.0, 104.0))
+    axes.set_title("actions outside the support [%]", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
