@@ -1,12 +1,11 @@
 """`rlcar ope`: estimates from recorded episodes how good policies are."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlcar.cli.shared import MODELS, AsJson, Where, console, number, prepare_jax_on_cpu
-from rlcar.errors import UserError, command
 
 if TYPE_CHECKING:
     from rlcar.datasets import Dataset
@@ -55,23 +54,18 @@ def ope(
 
 
 def _find(name: str, dataset: "Dataset", registry: str) -> "NamedPolicy":
-    """Loads a policy by the folder of a run, the name of a driver, or a version."""
-    from rlcar.config import parse_config
+    """Loads a run, a published version or a driver that acts on what the data set holds."""
+    from rlcar.cli.behaviours import load_learned
+    from rlcar.errors import DatasetError
     from rlcar.evaluation.drivers import DRIVERS
-    from rlcar.evaluation.off_policy import policies
-    from rlcar.registry import Registry
+    from rlcar.evaluation.off_policy.policies import learned_policy, policy_of_driver
 
-    if Path(name).exists():
-        return policies.policy_of_run(Path(name), dataset)
-    if name in DRIVERS:
-        return policies.policy_of_driver(name, dataset)
-    opened = Registry(registry)
-    if not opened.numbers():
-        raise UserError(
-            f"there is no run {name}, no driver of that name ({', '.join(DRIVERS)}), and "
-            f"{opened.place} holds no published version: {command('ope', 'runs/NAME')} ..."
+    learned = load_learned(name, registry)
+    if learned is not None:
+        return learned_policy(name, *learned, dataset)
+    if name not in DRIVERS:
+        raise DatasetError(
+            f"{name} does not act on recorded observations alone: name a run, a version or one of "
+            f"{', '.join(DRIVERS)}"
         )
-    model = opened.open(name)
-    metadata: dict[str, Any] = model.version.metadata
-    config = parse_config(metadata["config"])
-    return policies.policy_of_arrays(f"version {name}", config, model.arrays, dataset)
+    return policy_of_driver(name, dataset)

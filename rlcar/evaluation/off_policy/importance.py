@@ -93,7 +93,13 @@ def effective_episodes(log_ratio: np.ndarray) -> float:
 
 def choose(episodes: PaddedEpisodes, index: np.ndarray) -> PaddedEpisodes:
     """Returns the episodes with these indices, for a bootstrap over episodes."""
-    return PaddedEpisodes(*(None if array is None else array[index] for array in episodes))
+    values, states = episodes.action_value, episodes.state_value
+    return PaddedEpisodes(
+        episodes.log_ratio[index],
+        episodes.reward[index],
+        None if values is None else values[index],
+        None if states is None else states[index],
+    )
 
 
 def _discounts(episodes: PaddedEpisodes, discount: float) -> np.ndarray:

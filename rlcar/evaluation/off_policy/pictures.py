@@ -26,9 +26,9 @@ def draw_report(path: Path, report: Mapping[str, Any]) -> None:
     else:
         size = (9.0, height + 3.4)
         figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[height, 3.4])
-        _draw_estimates(top.subplots(), report)
-        cells, speed, bend = bottom.subplots(1, 3)
+        grid = figure.add_gridspec(2, 3, height_ratios=[height, 3.4])
+        _draw_estimates(figure.add_subplot(grid[0, :]), report)
+        cells, speed, bend = (figure.add_subplot(grid[1, column]) for column in range(3))
         _draw_coverage(cells, coverage)
         _draw_shares(speed, coverage["speed_edges"], policies, "speed", "speed / top speed")
         _draw_shares(bend, coverage["bend_edges"], policies, "bend", "bend (left > 0)")

@@ -1,23 +1,18 @@
 """Policies, and the actions that they choose for recorded observations."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar.agents import make_agent
-from rlcar.config import Config, load_config
+from rlcar.config import Config
 from rlcar.config.schema import schema_of
 from rlcar.datasets import Dataset
-from rlcar.errors import CheckpointError, DatasetError
+from rlcar.errors import DatasetError
 from rlcar.evaluation.drivers import DRIVERS
+from rlcar.evaluation.environment import spec_of
 from rlcar.evaluation.off_policy.logged import Logged
-from rlcar.evaluation.run_report import load_policy
-from rlcar.runs.run import require_run
-from rlcar.storage.arrays import as_like, first_difference, leaf_name
 from rlcar.types import Params, Policy, TimeStep
 
 _ROWS = 8_192  # observations that a policy without memory answers at a time
@@ -39,33 +34,12 @@ class PolicyActions(NamedTuple):
     next_action: np.ndarray  # [M, A] float32 at the next observation of each row
 
 
-def policy_of_run(path: Path, dataset: Dataset) -> NamedPolicy:
-    """Loads a run's best policy, or the checkpoint that the path names.
-
-    Raises UserError if there is none, or if it acts on other observations than the data's.
-    """
-    folder = require_run(path)
-    config = load_config(folder / "config.json")
-    require_same_schema(str(path), config, dataset)
-    agent = make_agent(config, dataset.spec)
-    _, params = load_policy(folder, path, agent, config.seed)
-    return NamedPolicy(path.name, agent.policy, params)
-
-
-def policy_of_arrays(
-    name: str, config: Config, arrays: Mapping[str, np.ndarray], dataset: Dataset
+def learned_policy(
+    name: str, config: Config, policy: Policy, params: Params, dataset: Dataset
 ) -> NamedPolicy:
-    """Builds the policy of a published version; raises UserError if it does not fit the data."""
+    """Names a learned policy; raises DatasetError if it acts on other observations or actions."""
     require_same_schema(name, config, dataset)
-    agent = make_agent(config, dataset.spec)
-    like = agent.learner.policy_params(jax.eval_shape(lambda: agent.learner.init(config.seed)))
-    paths, structure = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {leaf_name(path): leaf for path, leaf in paths}
-    difference = first_difference(wanted, dict(arrays))
-    if difference:
-        raise CheckpointError(f"{name} does not fit its config: {difference}")
-    leaves = [as_like(leaf, arrays[leaf_name(path)]) for path, leaf in paths]
-    return NamedPolicy(name, agent.policy, jax.tree_util.tree_unflatten(structure, leaves))
+    return NamedPolicy(name, policy, params)
 
 
 def policy_of_driver(name: str, dataset: Dataset) -> NamedPolicy:
@@ -80,21 +54,28 @@ def policy_of_driver(name: str, dataset: Dataset) -> NamedPolicy:
 
 def require_same_schema(name: str, config: Config, dataset: Dataset) -> None:
     """Raises DatasetError if a policy was trained on other observations or actions."""
-    spec, description = dataset.spec, dataset.description
-    expected = ([(e.name, e.unit) for e in description.observation], spec.is_discrete)
     if config.is_race != (dataset.world.race is not None):
-        world = config.environment.id or "the race"
+        world = "the race" if config.is_race else config.environment.id
         raise DatasetError(
             f"{name} was trained in {world}, and {dataset.folder} was recorded in "
             f"{dataset.world.label}: name a policy of the same world"
         )
-    if config.is_race:
-        observation, _ = schema_of(config, spec)
-        if [(entry["name"], entry["unit"]) for entry in observation] != expected[0]:
-            raise DatasetError(
-                f"{name} was trained on observations with other units than those of "
-                f"{dataset.folder}: name a policy of the same world"
-            )
+    spec = spec_of(config)
+    if spec != dataset.spec:
+        raise DatasetError(
+            f"{name} acts on {spec}, and {dataset.folder} has {dataset.spec}: name a policy of "
+            "the same world"
+        )
+    observation, _ = schema_of(config, spec)
+    theirs = [(entry["name"], entry["unit"]) for entry in observation]
+    ours = [(entry.name, entry.unit) for entry in dataset.description.observation]
+    different = next((pair for pair in zip(theirs, ours, strict=True) if pair[0] != pair[1]), None)
+    if different is not None:
+        (their_name, their_unit), (our_name, our_unit) = different
+        raise DatasetError(
+            f"{name} was trained on {their_name} in units of {their_unit}, and {dataset.folder} "
+            f"has {our_name} in units of {our_unit}: name a policy of the same world"
+        )
 
 
 def actions_of(named: NamedPolicy, logged: Logged) -> PolicyActions:

@@ -1,4 +1,4 @@
-"""Measures of a ranking of policies by estimates, as SCOPE-RL defines them (Kiyohara et al. 2023)."""
+"""Measures of a ranking of policies by estimates (Kiyohara et al. 2023, "SCOPE-RL")."""
 
 import numpy as np
 from scipy import stats

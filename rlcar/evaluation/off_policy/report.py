@@ -208,7 +208,8 @@ def _problems(behaviour: _Behaviour, fitted: FittedQ, outside: float) -> list[st
             problems.append(f"{who} values have not converged: give more --updates")
     if abs(behaviour.bias) > _MOST_BIAS * behaviour.fitted.scale:
         problems.append(
-            f"the estimate of the recorded behaviour is wrong by {behaviour.bias:.4g}: record more episodes"
+            f"the estimate of the recorded behaviour is wrong by {behaviour.bias:.4g}: record more "
+            "episodes"
         )
     return problems
 

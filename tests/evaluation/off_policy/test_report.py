@@ -1,0 +1,97 @@
+"""A process whose values are known: the action is a speed, and speed pays."""
+
+import numpy as np
+import pytest
+
+from rlcar.datasets import Episode
+from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
+from rlcar.evaluation.off_policy.logged import Logged, logged_of
+from rlcar.evaluation.off_policy.policies import PolicyActions
+from rlcar.evaluation.off_policy.report import evaluate
+
+SETTINGS = FittedQSettings(discount=0.8, members=3, hidden_units=32, updates=1600, batch_size=128)
+NOISE = 0.25
+
+
+def recorded(episodes: int = 60, steps: int = 20, *, with_logp: bool = True) -> Logged:
+    """The reward is the action; the observation says nothing. The behaviour's mean is 0."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(episodes):
+        action = np.clip(NOISE * random.normal(size=(steps, 1)), -1, 1).astype(np.float32)
+        observation = random.random((steps + 1, 2), np.float32)
+        logp = -0.5 * (action[:, 0] / NOISE) ** 2 - np.log(NOISE * np.sqrt(2 * np.pi))
+        found.append(
+            Episode(observation, action, action[:, 0], False, True, logp if with_logp else None)
+        )
+    return logged_of(found, 1, is_discrete=False)
+
+
+def constant(value: float, logged: Logged) -> PolicyActions:
+    return PolicyActions(*(np.full_like(logged.action, value) for _ in range(2)))
+
+
+@pytest.fixture(scope="module")
+def report() -> dict:
+    logged = recorded()
+    policies = {str(value): constant(value, logged) for value in (-0.3, 0.0, 0.3, 1.0)}
+    return evaluate(logged, policies, SETTINGS)
+
+
+def test_estimates_contain_the_known_values(report):
+    for value in (-0.3, 0.3):
+        estimate = report["policies"][str(value)]["estimate"]
+        assert estimate["low"] <= value / (1 - 0.8) <= estimate["high"]
+        assert estimate["mean"] == pytest.approx(value / (1 - 0.8), abs=0.3)
+
+
+def test_verdicts_say_which_policy_is_better_than_the_one_that_drove(report):
+    assert report["policies"]["0.3"]["verdict"] == "better"
+    assert report["policies"]["-0.3"]["verdict"] == "worse"
+    assert report["policies"]["0.0"]["verdict"] == "unknown"
+    assert "contains 0" in report["policies"]["0.0"]["reason"]
+
+
+def test_an_unsupported_policy_gets_no_number(report):
+    result = report["policies"]["1.0"]
+    assert result["verdict"] == "unknown"
+    assert "outside the data's support" in result["reason"]
+    assert result["estimate"] is None
+    assert result["difference"] is None
+    assert result["importance"] is None
+
+
+def test_the_highest_estimate_comes_first_and_unknown_ones_last(report):
+    assert list(report["policies"]) == ["0.3", "0.0", "-0.3", "1.0"]
+
+
+def test_an_estimate_above_every_recorded_episode_is_reported(report):
+    highest = report["behaviour"]["highest_episode_return"]
+    result = report["policies"]["0.3"]
+    assert bool(result["warnings"]) == (result["estimate"]["mean"] > highest)
+    assert "is above" in result["warnings"][0]
+
+
+def test_the_behaviour_is_estimated_as_it_was(report):
+    behaviour = report["behaviour"]
+    assert behaviour["is_converged"]
+    assert behaviour["estimate"] == pytest.approx(behaviour["return"], abs=0.2)
+
+
+def test_known_action_probabilities_give_more_estimates(report):
+    found = report["policies"]["0.3"]["importance"]
+    assert 1.0 <= found["effective_episodes"] <= 60.0
+    assert found["doubly_robust"]["mean"] == pytest.approx(1.5, abs=0.5)
+    logged = recorded(20, with_logp=False)
+    few = SETTINGS._replace(updates=80)
+    without = evaluate(logged, {"same": PolicyActions(logged.action, logged.action)}, few)
+    assert without["policies"]["same"]["importance"] is None
+
+
+def test_an_unfinished_evaluation_has_the_verdict_unknown():
+    logged = recorded(20)
+    few = SETTINGS._replace(updates=16, learning_rate=1e-5)
+    result = evaluate(logged, {"fast": constant(0.3, logged)}, few)["policies"]["fast"]
+    assert result["verdict"] == "unknown"
+    assert "converged" in result["reason"]
+    assert result["estimate"] is None
