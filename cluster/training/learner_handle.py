@@ -80,7 +80,7 @@ class LearnerHandle:
         self._ping: ObjectRef[float | None] | None = None
         self._pinged_s = 0.0
         self._last_answer_s = time.monotonic()
-        self.env_steps = self.train_steps = 0
+        self.env_steps = self.train_steps = self._train_steps_at_start = 0
 
     def __enter__(self) -> Self:
         return self
@@ -94,8 +94,10 @@ class LearnerHandle:
         kill_actor(self._actor)
         self._shards.stop()
 
-    def wait_until_started(self, free_cores: Callable[[bool], None]) -> None:
-        """Waits until the learner runs and has read the checkpoint.
+    def wait_until_started(
+        self, free_cores: Callable[[bool], None], should_stop: Callable[[], bool]
+    ) -> bool:
+        """Waits until the learner runs and has read the checkpoint; False if it should stop first.
 
         Meanwhile it calls `free_cores` again and again: once with True, after half of the limit.
         """
@@ -103,6 +105,8 @@ class LearnerHandle:
         limit_s = self._cluster.start_deadline_s
         began_s, was_urgent = time.monotonic(), False
         while not is_ready(report_ref, _POLL_S):
+            if should_stop():
+                return False
             waited_s = time.monotonic() - began_s
             if waited_s > limit_s:
                 raise LearnerLostError(f"not started after {limit_s:.0f} s")
@@ -114,6 +118,8 @@ class LearnerHandle:
             logs.announce(note)
         self.weights = PublishedWeights(report.train_steps, weights)
         self._accept(report, weights)
+        self._train_steps_at_start = report.train_steps
+        return True
 
     def location(self) -> ProcessLocation:
         """Returns where the learner runs."""
@@ -184,6 +190,13 @@ class LearnerHandle:
     def is_busy(self) -> bool:
         """Says whether blocks wait for it."""
         return bool(self._learning)
+
+    def is_before_first_train_step(self) -> bool:
+        """Says whether it has learned nothing since its start, so that its loss costs nothing.
+
+        The first train steps may be in compilation, which can take minutes.
+        """
+        return self.train_steps == self._train_steps_at_start
 
     def _accept(self, report: LearnerReport, weights: ObjectRef[Weights]) -> None:
         self._note_answer()

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 # How long the driver waits for blocks and reports before it checks deadlines and the stop request.
 _POLL_S = 0.2
+# How long a training that is asked to stop before its first train steps waits for the learner.
+_COMPILATION_PATIENCE_S = 3.0
 
 
 def train(
@@ -144,25 +147,43 @@ class _FleetTraining:
     def _run_leg(self, config: Config, resume: checkpoint.Save | None) -> TrainingOutcome:
         with LearnerHandle(config, self.cluster, resume, self.fleet.count_lost) as learner:
             self.fleet.start()
-            learner.wait_until_started(self.fleet.free_cores)
+            is_started = learner.wait_until_started(self.fleet.free_cores, lambda: bool(self.stop))
             with Run(self.folder, config, resume, self.mirror, self.watchers) as run:
-                while learner.env_steps < config.training.env_steps and not self.stop:
-                    if learner.free_places():
-                        self._hand_over_blocks(learner, run)
-                    self._take_reports(learner, run, 0.0 if learner.free_places() else _POLL_S)
-                    if run.should_evaluate(learner.env_steps) and not evaluate_newest(
-                        learner, run, self.evaluate, self.on_evaluated
-                    ):
-                        break  # asked to stop
-                    if run.should_save():
-                        learner.begin_save(run.checkpoints.resolve(), run.meta())
-                if self.stop:
-                    learner.drain()
-                while learner.is_busy():
-                    self._take_reports(learner, run, _POLL_S)
-                run.log(learner.env_steps, learner.train_steps)
-                save(learner, run)
+                if is_started:
+                    self._learn(config, learner, run)
+                if is_started and self._drains(learner, run):
+                    run.log(learner.env_steps, learner.train_steps)
+                    save(learner, run)
                 return TrainingOutcome(run.summary(learner.env_steps), bool(self.stop))
+
+    def _learn(self, config: Config, learner: LearnerHandle, run: Run) -> None:
+        """Drives, learns and evaluates until the last env step, or until asked to stop."""
+        while learner.env_steps < config.training.env_steps and not self.stop:
+            if learner.free_places():
+                self._hand_over_blocks(learner, run)
+            self._take_reports(learner, run, 0.0 if learner.free_places() else _POLL_S)
+            if run.should_evaluate(learner.env_steps) and not evaluate_newest(
+                learner, run, self.evaluate, self.on_evaluated
+            ):
+                return  # asked to stop
+            if run.should_save():
+                learner.begin_save(run.checkpoints.resolve(), run.meta())
+
+    def _drains(self, learner: LearnerHandle, run: Run) -> bool:
+        """Waits until the learner has taken all blocks.
+
+        Returns False if it should stop while the learner compiles its first train steps, which may
+        take longer than the notice before a machine is switched off. Nothing is lost then.
+        """
+        if self.stop:
+            learner.drain()
+        began_s = time.monotonic()
+        while learner.is_busy():
+            self._take_reports(learner, run, _POLL_S)
+            is_late = time.monotonic() - began_s > _COMPILATION_PATIENCE_S
+            if self.stop and is_late and learner.is_before_first_train_step():
+                return False
+        return True
 
     def _hand_over_blocks(self, learner: LearnerHandle, run: Run) -> None:
         """Hands finished blocks to the learner, as many as it has room for."""

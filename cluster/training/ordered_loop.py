@@ -58,7 +58,7 @@ class OrderedTraining:
                 LearnerHandle(config, self.cluster, resume, lambda blocks: None) as learner,
                 OrderedFleet(config, self.cluster, restart_id) as fleet,
             ):
-                learner.wait_until_started(lambda is_urgent: None)
+                learner.wait_until_started(lambda is_urgent: None, lambda: False)
                 with Run(self.folder, config, resume, self.mirror, self.watchers) as run:
                     try:
                         self._learn(config, learner, fleet, run)

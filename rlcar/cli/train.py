@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -297,7 +298,7 @@ def _run(
         say(f"run folder: {folder}{continuing}")
         outcome = run_training(plan.config, folder, plan.save, watchers)
         if outcome.interrupted:
-            say(f"stopped; continue with: {launch.resume_command(folder)}")
+            say(_how_to_continue(folder, launch))
             sys.exit(130)
         _report(folder, plan.config, outcome.summary, lease)
         number = None
@@ -310,6 +311,18 @@ def _run(
                     folder, launch.registry, number, is_race=not plan.config.environment.id
                 )
             )
+
+
+def _how_to_continue(folder: Path, launch: options.Launch) -> str:
+    """Says what to do after Ctrl-C or SIGTERM."""
+    from rlcar.storage import checkpoint
+
+    if checkpoint.latest(folder / "checkpoints") is None:
+        again = shlex.join(
+            ["--resume", "auto", "--name", folder.name, "--runs", str(folder.parent)]
+        )
+        return f"stopped before the first train step: begin again with this command and {again}"
+    return f"stopped; continue with: {launch.resume_command(folder)}"
 
 
 @contextlib.contextmanager

@@ -39,9 +39,9 @@ def train(
 ) -> TrainingOutcome:
     """Trains until `config.training.env_steps`, Ctrl-C or SIGTERM.
 
-    The signals end the loop after the current train steps, with a checkpoint. Raises
-    NonFiniteError and CheckpointError; earlier checkpoints stay as they were. An error of
-    `on_evaluated` ends the loop.
+    The signals end the loop after the current train steps, with a checkpoint; while train steps
+    are compiled ahead, at once. Raises NonFiniteError and CheckpointError; earlier checkpoints stay
+    as they were. An error of `on_evaluated` ends the loop.
     """
     mirrored = Mirror(folder, config.training.storage)
     with (
@@ -82,9 +82,9 @@ def _train(
         rollout = _rollout_from(config, agent.policy, resume)
 
     blocks = config.training.blocks_per_call
+    trainer.compile_ahead()
     with (
         contextlib.closing(rollout),
-        trainer.compiling_ahead(),
         Run(folder, config, resume, mirror, watchers) as run,
     ):
         for line in memory_lines:
@@ -127,6 +127,7 @@ def _save(trainer: Trainer, rollout: EnvironmentRollout, run: Run) -> None:
 def _learn(trainer: Trainer, run: Run, metrics: dict[str, float], stop: StopRequest) -> None:
     """Runs the train steps that are due, until asked to stop."""
     for _ in range(trainer.calls_due()):
+        trainer.wait_until_compiled(lambda: bool(stop))
         if stop:
             return
         run.trained(trainer.updates_per_call, trainer.train() | metrics)

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from rlcar.types import Batch, Learner, Metrics, Spec, Trajectory, Weights
 
 # Train steps in one compiled call: fewer cost more Python overhead, more delay new weights.
 UPDATES_PER_CALL = 8
+_POLL_S = 0.1  # how soon a request to stop is noticed during a compilation
 
 
 class Trainer:
@@ -78,27 +79,13 @@ class Trainer:
         self.env_steps = 0
         self.train_steps = 0
 
-    @contextlib.contextmanager
-    def compiling_ahead(self) -> Iterator[None]:
+    def compile_ahead(self) -> None:
         """Compiles the train steps in a thread while the first cars drive; `train` waits for it.
 
         This is for off-policy learners on one CPU device, whose programs do not depend on the
-        placement of the first batch. The end of the context waits too, because a process that exits
-        during a compilation is aborted.
+        placement of the first batch. A process that ends meanwhile waits for the thread, after
+        everything else, as Python does for every thread that is no daemon.
         """
-        self._compile_ahead()
-        try:
-            yield
-        finally:
-            self._wait_for_compiler()
-
-    def _wait_for_compiler(self) -> None:
-        if self._compiling is not None:
-            with heartbeat.stage("compiling"):
-                self._compiling.join()
-            self._compiling = None
-
-    def _compile_ahead(self) -> None:
         config = self._config
         is_one = config.training.blocks_per_call == 1 and config.training.learner_devices == 1
         is_on_cpu = jax.local_devices()[0].platform == "cpu"
@@ -121,6 +108,16 @@ class Trainer:
 
         self._compiling = threading.Thread(target=compile_them, name="compiling")
         self._compiling.start()
+
+    def wait_until_compiled(self, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Waits until the compilation ahead has ended, or until `should_stop` returns True."""
+        if self._compiling is None:
+            return
+        with heartbeat.stage("compiling"):
+            while self._compiling.is_alive() and not should_stop():
+                self._compiling.join(_POLL_S)
+        if not self._compiling.is_alive():
+            self._compiling = None
 
     def insert(self, trajectory: Trajectory) -> dict[str, float]:
         """Stores a block `[T, N]`; returns the age of its policy as a metric."""
@@ -145,7 +142,7 @@ class Trainer:
             batches = self._replay.all_blocks()
         else:
             batches = self._replay.sample(self.updates_per_call)
-        self._wait_for_compiler()
+        self.wait_until_compiled()
         with self._nans_named(), heartbeat.stage("learning"):
             self._state, metrics = self._update(self._state, batches)
             self.train_steps += self.updates_per_call

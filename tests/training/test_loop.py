@@ -25,6 +25,7 @@ from rlcar.training import loop as train_module
 from rlcar.training.loop import train
 from rlcar.training.trainer import load_replay
 from tests.support.tiny_run import compiled_once, make_tiny_config, trained
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -213,6 +214,29 @@ def test_sigterm_ends_a_training_with_a_checkpoint_and_auto_continues_it(tmp_pat
     last = checkpoint.latest(folder / "checkpoints")
     assert last.meta["train_steps"] > stopped.meta["train_steps"]
     assert last.meta["train_seconds"] > stopped.meta["train_seconds"]
+
+
+@pytest.mark.slow
+def test_sigterm_during_the_compilation_saves_at_once_and_the_process_ends_with_it(tmp_path):
+    command = [sys.executable, "-m", "rlcar.cli", "train", "--local", "--preset", "nano"]
+    command += ["--runs", str(tmp_path / "runs"), "--name", "run"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)}
+    folder = tmp_path / "runs" / "run"
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: process_state.read(folder).get("stage") == "compiling", 200)
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: process_state.read(folder)["state"] == "ended", 20)
+        save = checkpoint.latest(folder / "checkpoints")
+        was_still_compiling = process.poll() is None
+        _, said = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert was_still_compiling
+    assert save.meta["train_steps"] == 0
+    assert save.env_steps >= 512  # the replay buffer, from which the training continues
+    assert "stopped; continue with: rlcar train --resume" in said
 
 
 def _wait_for_row(root, process):

@@ -64,14 +64,24 @@ def test_train_steps_compiled_ahead_are_not_compiled_again(caplog):
 
     jax.config.update("jax_log_compiles", True)  # in every thread
     try:
-        with trainer.compiling_ahead():
-            pass  # the end waits for it
+        trainer.compile_ahead()
+        trainer.wait_until_compiled()
         assert compiled() == 1
         learn(trainer, range(4))
     finally:
         jax.config.update("jax_log_compiles", False)
     assert trainer.train_steps
     assert compiled() == 1
+
+
+def test_the_wait_for_a_compilation_ends_when_asked_to_stop():
+    config = make_tiny_config("algorithm=sac", "replay.batch_length=2", "replay.batch_size=8")
+    trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+    trainer.compile_ahead()
+    trainer.wait_until_compiled(lambda: True)
+    assert trainer._compiling is not None
+    trainer.wait_until_compiled()
+    assert trainer._compiling is None
 
 
 def poison(trainer: Trainer) -> None:

@@ -21,6 +21,7 @@ from rlcar.config import load_config, make_config
 from rlcar.errors import CheckpointError, ConfigError, NonFiniteError, UserError
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
+from rlcar.system import process_state
 
 pytestmark = [
     pytest.mark.ray,
@@ -131,6 +132,37 @@ def learned_save(folder, since=0):
                 return save
         time.sleep(0.05)
     raise AssertionError(f"no checkpoint after {since} env steps")
+
+
+def test_a_stop_before_the_first_train_step_does_not_wait_for_the_learner(tmp_path, monkeypatch):
+    """The learner is suspended with its first block, as silent as while it compiles."""
+    stop, asked_s = [], []
+    learn = LearnerHandle.learn
+
+    def learn_suspended(learner, block):
+        if not stop:
+            send(learner._actor, signal.SIGSTOP)
+            stop.append(True)
+            asked_s.append(time.monotonic())
+        learn(learner, block)
+
+    monkeypatch.setattr(LearnerHandle, "learn", learn_suspended)
+    with mock.patch.object(train_module, "StopRequest", return_value=contextlib.nullcontext(stop)):
+        outcome = train(tiny(), ONE, tmp_path / "run")
+    assert time.monotonic() - asked_s[0] < ONE.learner_deadline_s / 2
+    assert outcome.interrupted
+    save = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert save is None or save.env_steps == 0
+    assert process_state.read(tmp_path / "run")["state"] == "ended"
+
+
+def test_a_stop_during_the_start_of_the_learner_does_not_wait_for_it(tmp_path):
+    with mock.patch.object(
+        train_module, "StopRequest", return_value=contextlib.nullcontext([True])
+    ):
+        outcome = train(tiny(), ONE, tmp_path / "run")
+    assert outcome.interrupted
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints") is None
 
 
 @pytest.mark.slow
