@@ -18,9 +18,10 @@ _LINE_EVERY_S = 10.0
 class TransitionProgress:
     """Shows a bar on a terminal, and otherwise a line from time to time."""
 
-    def __init__(self, what: str, total: int):
+    def __init__(self, what: str, total: int, done_before: int = 0):
+        """`done_before` is the number of transitions that an earlier command did."""
         self._what, self._total = what, max(total, 1)
-        self._done: int | None = None
+        self._done = done_before
         self._rate = Rate(window_s=60.0, clock=time.monotonic)
         self._should_print = EverySeconds(_LINE_EVERY_S)
         console = make_console(stderr=True)
@@ -39,8 +40,7 @@ class TransitionProgress:
 
     def update(self, done: int) -> None:
         """Shows that so many transitions are done."""
-        if self._done is not None:
-            self._rate.add(done - self._done)
+        self._rate.add(done - self._done)
         self._done = done
         rate = self._rate.per_s()
         text = f"{done:,} transitions, {rate:,.0f}/s"

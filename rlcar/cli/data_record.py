@@ -100,7 +100,7 @@ def record(
         terminal.outlived(),
         StopRequest(_STOPS) as stop,
         DatasetWriter(folder, describe(named.world_of(config), spec), source, resume=resume) as out,
-        TransitionProgress("recording", transitions) as progress,
+        TransitionProgress("recording", transitions, out.transitions) as progress,
     ):
         record_episodes(
             out,

@@ -1,6 +1,7 @@
 """Writes episodes into the parts of a data set."""
 
 import contextlib
+import fcntl
 import math
 import os
 import shutil
@@ -60,12 +61,15 @@ class DatasetWriter:
         self._part_transitions = part_transitions
         self._waiting: list[Episode] = []
         self._waiting_transitions = self._waiting_bytes = 0
-        self.description = _prepare(folder, description, resume)
-        self._spec = self.description.spec
-        if source is not None:
-            sources = [*self.description.sources, source]
-            self.description = self.description.model_copy(update={"sources": sources})
-        write_description(folder, self.description)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_only_writer(folder))
+            self.description = _prepare(folder, description, resume)
+            self._spec = self.description.spec
+            if source is not None:
+                sources = [*self.description.sources, source]
+                self.description = self.description.model_copy(update={"sources": sources})
+            write_description(folder, self.description)
+            self._held = stack.pop_all()
 
     @property
     def episodes(self) -> int:
@@ -108,11 +112,12 @@ class DatasetWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.flush()
-            return
-        with contextlib.suppress(UserError, OSError):  # The first error is the one to report.
-            self.flush()
+        with self._held:
+            if error is None:
+                self.flush()
+                return
+            with contextlib.suppress(UserError, OSError):  # The first error is the one to report.
+                self.flush()
 
     def _write_part(self, episodes: Sequence[Episode]) -> Part:
         known = self.description
@@ -214,10 +219,29 @@ def require_finite(numbers: np.ndarray, name: str, what: str) -> None:
         raise DatasetError(f"{name}, step {step}: the {what} contains {bad}: remove the episode")
 
 
-def _prepare(folder: Path, description: Description, resume: bool) -> Description:
-    """Returns the description of what the folder holds already, or of an empty data set."""
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Makes the folder and locks it; raises DatasetError if another process writes into it."""
     with durable.explaining_write_errors(folder, DatasetError):
         folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DatasetError(
+            f"another process writes into {folder}: wait until it has ended, or stop it"
+        ) from None
+    except OSError:  # Some network file systems lock no folders.
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(folder: Path, description: Description, resume: bool) -> Description:
+    """Returns the description of what the folder holds already, or of an empty data set."""
     fresh = description.with_parts([])
     if not (folder / DESCRIPTION).exists():
         others = [entry.name for entry in folder.iterdir() if not _is_leftover(entry.name)]

@@ -106,6 +106,17 @@ def test_a_data_set_is_not_overwritten(tmp_path):
         DatasetWriter(tmp_path, RACE)
 
 
+def test_two_writers_at_once_are_refused(tmp_path):
+    with DatasetWriter(tmp_path, RACE) as writer:
+        writer.append(make_episode(3))
+        with pytest.raises(DatasetError, match="another process writes into"):
+            DatasetWriter(tmp_path, RACE, resume=True)
+    assert Dataset.open(tmp_path).transitions == 3
+    with DatasetWriter(tmp_path, RACE, resume=True) as writer:
+        writer.append(make_episode(4))
+    assert Dataset.open(tmp_path).transitions == 7
+
+
 def test_another_world_is_refused(tmp_path):
     write(tmp_path, [make_episode(3)])
     other = describe(World(race=RaceConfig(laps=2)), Spec(6, 2))
