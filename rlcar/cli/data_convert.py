@@ -37,7 +37,9 @@ def import_(
     settings: Settings = None,
     action_limit: Annotated[
         float,
-        number(1e-9, 1e12, help="Number by which the actions are divided to be in [-1, 1]."),
+        number(
+            1e-9, 1e12, help="Number by which the actions are divided, so that 1 is the largest."
+        ),
     ] = 1.0,
 ) -> None:
     """Converts a recording of another format into a new data set.

@@ -1,5 +1,8 @@
 """Episodes come back from disk as they were written."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -141,3 +144,44 @@ def test_a_part_that_is_cut_off_is_named(tmp_path):
     part.write_bytes(part.read_bytes()[:-100])
     with pytest.raises(DatasetError, match=r"part-00000.parquet is cut off"):
         Dataset.open(tmp_path)
+
+
+_PEAK = """
+import resource, sys
+from pathlib import Path
+import subprocess
+import sys
+
+import numpy as np
+from rlcar.config.race import RaceConfig
+from rlcar.datasets import Dataset, DatasetWriter, Episode, World
+from rlcar.datasets.description import describe
+from rlcar.datasets.validation import validate
+from rlcar.types import Spec
+
+folder, episodes = Path(sys.argv[1]), int(sys.argv[2])
+random = np.random.default_rng(0)
+with DatasetWriter(folder, describe(World(race=RaceConfig()), Spec(6, 2))) as writer:
+    for number in range(episodes):
+        writer.append(Episode(
+            random.random((1001, 6), np.float32), random.random((1000, 2), np.float32),
+            random.random(1000, np.float32), True, False, random.random(1000, np.float32), "one",
+        ))
+assert sum(len(episode.reward) for episode in Dataset.open(folder).episodes_iter(seed=0)) == (
+    1000 * episodes
+)
+assert list(validate(folder)) == []
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """Writing, reading and checking 1.3 million transitions needs the memory of 200,000."""
+
+    def peak_mib(episodes):
+        program = [sys.executable, "-c", _PEAK, tmp_path / str(episodes), str(episodes)]
+        done = subprocess.run(program, capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    assert peak_mib(1_300) - peak_mib(200) < 60
