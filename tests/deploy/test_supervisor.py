@@ -11,8 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
+from benchmarks.processes import free_port
 from rlcar.storage import checkpoint
 from serve.client import DriveClient
 from tests.support.installed_host import (
@@ -146,6 +148,7 @@ def figures():
 def supervisor(tmp_path_factory):
     host = install_host(tmp_path_factory.mktemp("host"), "--training", "first")
     host.set_options("train/first.env", "RLCAR_TRAIN_OPTIONS", ENDLESS)
+    (host.root / "etc/rlcar/monitor.env").write_text(f"RLCAR_MONITOR_PORT={free_port()}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(host.certificate))
         running = Supervisor(host)
@@ -216,6 +219,33 @@ def test_a_stopped_training_saves_and_is_not_started_again(supervisor, figures):
     time.sleep(3)
     assert "EXITED" in supervisor.control("status", "rlcar-train-first")
     assert "Traceback" not in log_of(host, "train-first")
+
+
+def states(host: Host) -> str:
+    """Returns what the monitor exports; nothing while it does not answer."""
+    port = (host.root / "etc/rlcar/monitor.env").read_text().strip().partition("=")[2]
+    try:
+        return httpx.get(f"http://localhost:{port}/metrics", timeout=30).text
+    except httpx.HTTPError:
+        return ""
+
+
+def test_a_killed_monitor_exports_the_states_of_runs_again(supervisor, figures):
+    state = re.compile(r'^rlcar_run_state{run="first",state="\w+"} 1', re.MULTILINE)
+    wait_until(lambda: state.search(states(supervisor.host)), 240)
+    for kill in range(2):
+        old = supervisor.wait_for("rlcar-monitor")
+        os.kill(old, signal.SIGKILL)
+        killed_s = time.monotonic()
+        wait_until(lambda: state.search(states(supervisor.host)), 240)
+        figures[f"monitor_killed_outage_s_{kill}"] = round(time.monotonic() - killed_s, 1)
+        assert supervisor.wait_for("rlcar-monitor") != old
+    began_s = time.monotonic()
+    assert "stopped" in supervisor.control("stop", "rlcar-monitor")
+    figures["monitor_stop_s"] = round(time.monotonic() - began_s, 1)
+    assert "Traceback" not in log_of(supervisor.host, "monitor")
+    assert states(supervisor.host) == ""
+    supervisor.control("start", "rlcar-monitor")
 
 
 def test_clients_are_answered_again_after_every_kill(supervisor, figures):
