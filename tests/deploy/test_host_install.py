@@ -1,15 +1,18 @@
 """The install script: repeatable, reversible, and one sentence for what it cannot do."""
 
+import fcntl
 import os
 import shutil
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.installed_host import INSTALL, ROOT, VENV, install
+from tests.support.installed_host import INSTALL, ROOT, VENV, install, running
+from tests.support.waiting import wait_until
 
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
@@ -95,14 +98,28 @@ def test_a_dry_run_changes_nothing(tmp_path):
     assert everything_in(tmp_path) == before
 
 
-def test_settings_of_the_administrator_survive_an_upgrade_and_a_roll_back_returns(tmp_path):
-    def environment(name):  # enough of one for the script, which starts nothing below another root
-        folder = tmp_path / name / "bin"
-        folder.mkdir(parents=True)
-        (folder / "rlcar").symlink_to(VENV / "bin" / "rlcar")
-        return folder.parent
+def environment(folder: Path) -> Path:
+    """Makes enough of an environment for the script, which starts nothing below another root."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "rlcar").symlink_to(VENV / "bin" / "rlcar")
+    return folder
 
-    root, old, new = tmp_path / "host", environment("old"), environment("new")
+
+def install_with(
+    program: str, script: str, root: Path, *options: object
+) -> subprocess.CompletedProcess[str]:
+    """Runs the install script where a shell script takes the place of one program."""
+    folder = root.parent / "programs"
+    folder.mkdir()
+    (folder / program).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / program).chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        return install(root, *options)
+
+
+def test_settings_of_the_administrator_survive_an_upgrade_and_a_roll_back_returns(tmp_path):
+    root, old, new = tmp_path / "host", environment(tmp_path / "old"), environment(tmp_path / "new")
     root.mkdir()
     install(root, "--init", "systemd", "--training", "first", "--venv", old)
     settings = root / "etc/rlcar/train/first.env"
@@ -116,6 +133,88 @@ def test_settings_of_the_administrator_survive_an_upgrade_and_a_roll_back_return
     assert Path(os.readlink(current)) == old
     assert install(root, "--init", "systemd", "--rollback").returncode == 0
     assert Path(os.readlink(current)) == new
+
+
+# Maps a file into its memory, as a program does with a library.
+MAPS_ITS_ARGUMENT = """
+import mmap, sys, time
+with open(sys.argv[1]) as file:
+    library = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("is_program", [True, False], ids=["program", "library"])
+def test_an_environment_is_kept_while_a_process_runs_in_it(tmp_path, is_program):
+    releases = tmp_path / "opt/rlcar/releases"
+    first, second, third, fourth = (releases / name for name in "1234")
+    environment(first)
+    sleeper, library = first / "bin" / "sleeper", first / "library.so"
+    shutil.copy("/bin/sleep", sleeper)
+    library.write_bytes(bytes(4096))
+    mapping = [sys.executable, "-c", MAPS_ITS_ARGUMENT, library]
+    # A command line that only mentions an environment does not use it.
+    mentioning = [sys.executable, "-c", "import time; time.sleep(600)", f"{second}/bin/rlcar"]
+    install(tmp_path, "--init", "systemd", "--venv", first)
+    with running([str(sleeper), "600"] if is_program else mapping, mentioning) as processes:
+        for release in (second, third):
+            install(tmp_path, "--init", "systemd", "--venv", environment(release))
+        wait_until(lambda: str(first) in Path(f"/proc/{processes[0].pid}/maps").read_text(), 60)
+        upgraded = install(tmp_path, "--init", "systemd", "--venv", environment(fourth))
+        assert f"keep {first}, because process {processes[0].pid} (" in upgraded.stdout
+        assert sorted(releases.iterdir()) == [first, third, fourth]
+        refused = install(tmp_path, "--uninstall")
+        assert refused.returncode == 2
+        assert f"install: process {processes[0].pid} (" in refused.stderr
+        assert (tmp_path / "opt/rlcar/current").resolve() == fourth
+    last = install(tmp_path, "--init", "systemd", "--venv", fourth)
+    assert last.stdout.startswith(f"remove {first}\n1 changes made")
+
+
+# Each of the renames of an upgrade, with which the script is killed.
+@pytest.mark.parametrize("killed_at", ["previous.next", "current", "previous"])
+def test_an_interrupted_upgrade_can_be_rolled_back(tmp_path, killed_at):
+    root, old, new = tmp_path / "host", environment(tmp_path / "old"), environment(tmp_path / "new")
+    root.mkdir()
+    oldest = environment(tmp_path / "oldest")
+    for release in (oldest, old):
+        install(root, "--init", "systemd", "--venv", release)
+    opt = root / "opt/rlcar"
+    killed = install_with(
+        "mv",
+        f'for target; do :; done; [ "$target" != {opt}/{killed_at} ] || exec kill -9 $PPID\n'
+        'exec /bin/mv "$@"',
+        *(root, "--init", "systemd", "--venv", new),
+    )
+    assert killed.returncode == -9
+    current = Path(os.readlink(opt / "current"))
+    assert current in (old, new)
+    assert current == (new if killed_at == "previous" else old)
+    rolled_back = install(root, "--init", "systemd", "--rollback")
+    assert rolled_back.returncode == 0, rolled_back.stderr
+    expected = {old: oldest, new: old}[current]
+    assert Path(os.readlink(opt / "current")) == expected
+    assert Path(os.readlink(opt / "previous")) == current
+    assert sorted(path.name for path in opt.iterdir()) == [
+        "bin", "current", "previous", "releases", "share",
+    ]  # fmt: skip
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    install(tmp_path, "--init", "systemd")
+    folder = os.open(tmp_path / "opt/rlcar", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        for options in (
+            ["--init", "systemd"],
+            ["--init", "systemd", "--rollback"],
+            ["--uninstall"],
+        ):
+            done = install(tmp_path, *options)
+            assert done.returncode == 2
+            assert done.stderr.startswith("install: another run of this script, or a program that")
+    finally:
+        os.close(folder)
 
 
 def test_nothing_that_is_secret_can_be_read_by_others(tmp_path):
@@ -175,6 +274,97 @@ def test_a_wrong_certificate_is_one_sentence(tmp_path, options, message):
     done = install(tmp_path, "--init", "supervisor", "--server-name", "cars.example.org", *options)
     assert done.returncode == 2
     assert done.stderr.startswith(f"install: {message}"), done.stderr
+
+
+needs_site = pytest.mark.skipif(
+    NGINX is None or shutil.which("openssl") is None, reason="nginx or openssl is missing"
+)
+
+
+def openssl(*words: object) -> str:
+    command = ["openssl", *(str(word) for word in words)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def names_of(certificate: Path) -> str:
+    return openssl("x509", "-in", certificate, "-noout", "-ext", "subjectAltName")
+
+
+@needs_site
+def test_a_self_signed_certificate_is_renewed_for_another_name_key_or_year(tmp_path):
+    def run(name):
+        return install(tmp_path, "--init", "systemd", "--server-name", name, "--self-signed")
+
+    certificate, key = (
+        tmp_path / "etc/rlcar/tls" / f"{name}.pem" for name in ("certificate", "key")
+    )
+    long_name = f"{'a' * 60}.example.org"  # longer than a common name can be
+    assert run(long_name).returncode == 0
+    assert f"DNS:{long_name}," in names_of(certificate)
+    first = certificate.read_bytes()
+    assert run(long_name).stdout == "everything is as it should be: nothing changed\n"
+
+    renewed = run("cars.example.org")
+    assert "make a certificate for cars.example.org" in renewed.stdout
+    assert "serve.env does not allow the host name cars.example.org" in renewed.stdout
+    assert "DNS:cars.example.org," in names_of(certificate)
+    assert certificate.read_bytes() != first
+
+    key.write_text(openssl("genpkey", "-algorithm", "ed25519"))
+    assert "make a certificate" in run("cars.example.org").stdout
+    assert openssl("pkey", "-in", key, "-pubout") == openssl(
+        "x509", "-in", certificate, "-noout", "-pubkey"
+    )
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+    openssl(
+        *("req", "-x509", "-key", key, "-days", 29, "-subj", "/CN=cars.example.org"),
+        *("-addext", "subjectAltName=DNS:cars.example.org,DNS:localhost,IP:127.0.0.1"),
+        *("-out", certificate),
+    )  # as an earlier release made it, eleven months ago
+    assert "make a certificate" in run("cars.example.org").stdout
+
+
+@needs_site
+def test_a_certificate_of_the_operator_is_never_replaced(tmp_path):
+    tls = tmp_path / "etc/rlcar/tls"
+    tls.mkdir(parents=True, mode=0o700)
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-subj", "/CN=cars.example.org", "-addext", "subjectAltName=DNS:cars.example.org"),
+        *("-keyout", tls / "key.pem", "-out", tls / "certificate.pem"),
+    )
+    before = everything_in(tls)
+    for name, is_warned in (("cars.example.org", False), ("other.example.org", True)):
+        done = install(tmp_path, "--init", "systemd", "--server-name", name, "--self-signed")
+        assert done.returncode == 0
+        assert (
+            "certificate.pem is not for other.example.org, and stays" in done.stdout
+        ) == is_warned
+        assert everything_in(tls) == before
+    (tls / "certificate.pem").write_text("")
+    done = install(tmp_path, "--init", "systemd", "--server-name", name, "--self-signed")
+    assert done.returncode == 2
+    assert "certificate.pem is not a certificate: remove it" in done.stderr
+
+
+@needs_site
+def test_a_failing_openssl_is_one_sentence_and_changes_nothing(tmp_path):
+    root = tmp_path / "host"
+    root.mkdir()
+    install(root, "--init", "systemd")
+    done = install_with(
+        "openssl",
+        "echo 'no entropy' >&2; exit 1",
+        *(root, "--init", "systemd", "--venv", environment(tmp_path / "new")),
+        *("--server-name", "cars.example.org", "--self-signed"),
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "install: openssl cannot make a certificate for cars.example.org: no entropy\n"
+    )
+    assert Path(os.readlink(root / "opt/rlcar/current")) == VENV
+    assert not list((root / "etc/rlcar/tls").iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installed_host import ROOT, install
+from tests.support.installed_host import INSTALL, ROOT, install
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = [
@@ -20,6 +20,7 @@ SERVICES = [
     "rlcar-backup",
     "rlcar-backup-verify",
     "rlcar-backup-prune",
+    "rlcar-backup-retain",
     "rlcar-spot-watch",
 ]
 # Of 10; 0 is best. Most services of Debian have more than 9.
@@ -135,5 +136,16 @@ def test_no_service_can_write_outside_its_own_folders():
     for name in SERVICES:
         service = _service(re.sub("@.*", "@", name))
         assert service["ProtectSystem"] == "strict"
-        assert service["ReadWritePaths"] == "-/mnt/backup" if "backup" in name else True
-        assert ("ReadWritePaths" in service) == ("backup" in name)
+        writes_to_target = "backup" in name and name != "rlcar-backup-retain"
+        assert service.get("ReadWritePaths") == ("-/mnt/backup" if writes_to_target else None)
+
+
+def test_a_backup_target_with_a_blank_stays_one_word():
+    # systemd splits $NAME at blanks, but not ${NAME}.
+    for name in ("rlcar-backup", "rlcar-backup-verify", "rlcar-backup-prune"):
+        assert "${RLCAR_BACKUP_TARGET}" in _service(name)["ExecStart"].split()
+
+
+def test_every_timer_is_started_by_the_install_script():
+    timers = re.search(r"^timers='(.*)'$", INSTALL.read_text(), re.MULTILINE)
+    assert sorted(timers.group(1).split()) == sorted(path.name for path in UNITS.glob("*.timer"))

@@ -24,8 +24,8 @@ NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 
 def install(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    """Runs the install script below `root` with the environment of the tests."""
-    command = [INSTALL, "--root", root, "--venv", VENV, *options]
+    """Runs the install script below `root` with the environment of the tests, and a free port."""
+    command = [INSTALL, "--root", root, "--venv", VENV, "--serve-port", free_port(), *options]
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, check=False, timeout=120
     )

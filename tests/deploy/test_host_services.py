@@ -1,0 +1,104 @@
+"""rlcar-service: settings are read as systemd reads them, and backups and retention run."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rlcar.registry import Registry
+from tests.support.installed_host import ROOT, install
+from tests.support.untrained_run import untrained
+
+
+@pytest.fixture
+def host(tmp_path):
+    done = install(tmp_path, "--init", "supervisor", "--training", "first")
+    assert done.returncode == 0, done.stderr
+    registry = Registry(tmp_path / "var/lib/rlcar/models")
+    registry.promote(registry.publish(untrained()).number)
+    return tmp_path
+
+
+def service(host: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [host / "opt/rlcar/bin/rlcar-service", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("value", ["{}/my backup", '"{}/my backup"', "'{}/my backup'  \r"])
+def test_a_backup_goes_to_a_folder_with_a_blank_in_its_name(host, value):
+    settings = host / "etc/rlcar/backup.env"
+    settings.write_text(f"# target\n\n  RLCAR_BACKUP_TARGET={value.format(host)}\n")
+    for words in (["backup"], ["backup-verify"], ["backup-prune"]):
+        done = service(host, *words)
+        assert done.returncode == 0, done.stderr
+    assert (host / "my backup" / "rlcar-backup.json").exists()
+
+
+def test_a_value_is_never_evaluated(host):
+    settings = host / "etc/rlcar/backup.env"
+    settings.write_text(f"RLCAR_BACKUP_TARGET={host}/$(touch {host}/x)`a`;b&c\n")
+    assert service(host, "backup").returncode == 0
+    assert (host / f"$(touch {host}" / "x)`a`;b&c" / "rlcar-backup.json").exists()
+    assert not (host / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("secret", "line 2 of {}/etc/rlcar/rlcar.env is not of the form NAME=VALUE"),
+        ("export A=1", "line 2 of {}/etc/rlcar/rlcar.env: 'export A' is not a name; write NAME="),
+        ("A =1", "line 2 of {}/etc/rlcar/rlcar.env: 'A ' is not a name; write NAME=VALUE"),
+    ],
+)
+def test_a_wrong_line_of_a_settings_file_is_one_sentence(host, line, message):
+    (host / "etc/rlcar/rlcar.env").write_text(f"# first\n{line}\n")
+    done = service(host, "serve")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"rlcar-service: {message.format(host)}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_nothing_is_deleted_before_there_is_a_complete_backup(host):
+    settings = host / "etc/rlcar/backup.env"
+    registry = Registry(host / "var/lib/rlcar/models")
+    for _ in range(3):
+        registry.promote(registry.publish(untrained()).number)
+
+    def versions_after_retention(target: str, options: str) -> int:
+        settings.write_text(f"RLCAR_BACKUP_TARGET={target}\nRLCAR_RETAIN_OPTIONS={options}\n")
+        service(host, "backup")
+        done = service(host, "backup-retain")
+        assert done.returncode == 0, done.stderr
+        assert ("nothing is deleted" in done.stdout) == (not is_backed_up(host))
+        return len(registry.numbers())
+
+    assert versions_after_retention("/dev/null", "--model-days 0") == 4
+    assert not is_backed_up(host)
+    assert versions_after_retention(f"{host}/b", "--model-days 0 --dry-run") == 4
+    assert is_backed_up(host)
+    assert versions_after_retention(f"{host}/b", "--model-days 0") == 2
+
+
+def is_backed_up(host: Path) -> bool:
+    return (host / "b" / "snapshots").exists()
+
+
+def test_units_and_cron_look_for_the_same_sign_of_a_complete_backup(host):
+    settings = host / "etc/rlcar/backup.env"
+    settings.write_text(f"RLCAR_BACKUP_TARGET={host}/b\n")
+    assert service(host, "backup").returncode == 0
+    state = host / "var/lib/rlcar/backup-state.json"
+    unit = (ROOT / "deploy/systemd/rlcar-backup-retain.service").read_text()
+    pattern = re.search(r"^ExecCondition=/bin/grep -q '(.*)' (.*)$", unit, re.MULTILINE)
+    assert pattern.group(2) == "/var/lib/rlcar/backup-state.json"
+    assert pattern.group(1) in (host / "opt/rlcar/bin/rlcar-service").read_text()
+    assert re.search(pattern.group(1), state.read_text())
+    never = json.loads(state.read_text()) | {"last_success_timestamp_seconds": 0}
+    assert not re.search(pattern.group(1), json.dumps(never, indent=2))
