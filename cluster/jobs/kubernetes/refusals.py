@@ -196,6 +196,10 @@ def _unauthorized(status: Status, request: Request, where: Where) -> str:
 def _forbidden(status: Status, request: Request, where: Where) -> str:
     if "because it is being terminated" in status.message:
         return f"namespace {request.namespace} is being deleted: choose another --namespace"
+    if "custom resource definition is terminating" in status.message:
+        return (
+            f"KubeRay's CRDs are being deleted on {where}: wait until they are gone, and {_KUBERAY}"
+        )
     match = _FORBIDDEN.search(status.message)
     if match is None:
         return f"{where} forbids to {_action(request)}: {_brief(status)}"

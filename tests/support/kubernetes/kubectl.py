@@ -144,7 +144,10 @@ class Namespace:
             f"{event['involvedObject']['kind']} {event['involvedObject']['name']}: "
             f"{event['reason']}: {event.get('message', '')}"
             for event in self.list_all("events")
-            if event.get("type") == "Warning" and event.get("reason") not in passing
+            if event.get("type") == "Warning"
+            and event.get("reason") not in passing
+            # A controller has read the object before another one changed it, and tries again.
+            and "the object has been modified; please apply" not in event.get("message", "")
         ]
 
 

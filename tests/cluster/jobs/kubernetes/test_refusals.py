@@ -163,6 +163,15 @@ def status(code, reason, message, **details):
             status(403, "Forbidden", "because it is being terminated"),
             "is being deleted: choose another --namespace",
         ),
+        (
+            status(
+                403,
+                "Forbidden",
+                'rayjobs.ray.io "job" is forbidden: create not allowed while custom resource '
+                "definition is terminating",
+            ),
+            "wait until they are gone, and install KubeRay 1.7",
+        ),
         ("<html>a proxy</html>", "refuses to create rayjobs.ray.io job in namespace"),
     ],
 )
