@@ -130,6 +130,9 @@ class Learner(NamedTuple):
     policy_params: Callable[[Any], Params]
     # True: the learner trains once on each new block as a whole, so that B is the number of cars.
     is_on_policy: bool = False
+    # Only for learners that normalise observations by the moments of recorded data:
+    # `with_moments(state, mean [O], variance [O], count [])` -> state.
+    with_moments: Callable[[Any, Array, Array, Array], Any] | None = None
 
 
 class Evaluation(NamedTuple):

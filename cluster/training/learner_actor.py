@@ -18,9 +18,12 @@ from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import spec_of
+from rlcar.rollout.race import Episodes
+from rlcar.rollout.recorded import RecordedRollout
 from rlcar.runs.metrics import RunningMean
 from rlcar.storage import checkpoint
 from rlcar.system import heartbeat, logs
+from rlcar.training.recorded import open_recorded
 from rlcar.training.trainer import Trainer, check_replay_memory
 from rlcar.types import Trajectory, Weights
 
@@ -33,6 +36,7 @@ class LearnerReport(NamedTuple):
     updates: int  # train steps of this call
     metrics: dict[str, float]
     notes: tuple[str, ...] = ()  # lines to show to the user; only in the first report
+    episodes: Episodes | None = None  # of a block of recorded data
 
 
 # Averaging window of `learner/idle_share`, in calls.
@@ -56,6 +60,7 @@ class LearnerProcess:
         prepare_jax()  # a replacement need not compile again
         self._config, self._shards, self._shard_deadline_s = config, shards, shard_deadline_s
         self._trainer: Trainer  # set by `start`
+        self._recorded: RecordedRollout | None = None
         self._is_draining = threading.Event()
         self._busy_since_s: float | None = None
         self._idle_since_s: float | None = None
@@ -77,8 +82,9 @@ class LearnerProcess:
             if slots is None:
                 notes = check_replay_memory(self._config, spec, agent, "the learner's host")
             self._trainer = Trainer(self._config, spec, agent, slots)
-            if resume is not None:
-                self._trainer.restore(resume)
+            self._trainer.begin(resume)
+            if self._config.data.folder:
+                self._recorded = open_recorded(self._config, self._trainer, resume)
             report = self._report(0, {})._replace(notes=tuple(notes))
             return report, self._trainer.weights()
 
@@ -90,20 +96,40 @@ class LearnerProcess:
         are None if there was no train step.
         """
         with self._working():
-            metrics = self._trainer.insert(trajectory)
-            before = self._trainer.train_steps
-            for _ in range(self._trainer.calls_due()):
-                if self._is_draining.is_set():
-                    break
-                metrics |= self._trainer.train()
-            updates = self._trainer.train_steps - before
-            weights = self._trainer.weights() if updates else None
+            metrics, updates, weights = self._learn(trajectory)
         return self._report(updates, metrics | self._idle_share()), weights
+
+    @ray.method(num_returns=2)
+    def learn_recorded(self) -> tuple[LearnerReport, Weights | None]:
+        """Does the same as `learn` with the next block of recorded data, which it reads itself.
+
+        While it drains, it reads nothing.
+        """
+        assert self._recorded is not None  # the driver calls this for such a config only
+        if self._is_draining.is_set():
+            return self._report(0, {}), None
+        with self._working():
+            version = Weights(self._trainer.train_steps, None)
+            trajectory, episodes = self._recorded.collect(version)
+            metrics, updates, weights = self._learn(trajectory)
+        return self._report(updates, metrics)._replace(episodes=episodes), weights
+
+    def _learn(self, trajectory: Trajectory) -> tuple[dict[str, float], int, Weights | None]:
+        """Returns metrics, the number of train steps and, after any, the newest weights."""
+        metrics = self._trainer.insert(trajectory)
+        before = self._trainer.train_steps
+        for _ in range(self._trainer.calls_due()):
+            if self._is_draining.is_set():
+                break
+            metrics |= self._trainer.train()
+        updates = self._trainer.train_steps - before
+        return metrics, updates, self._trainer.weights() if updates else None
 
     def save(self, folder: Path, meta: dict[str, Any]) -> None:
         """Writes a checkpoint."""
         with self._working():
-            self._trainer.save(folder, meta)
+            recorded = None if self._recorded is None else self._recorded.saved()
+            self._trainer.save(folder, meta, recorded)
 
     @ray.method(concurrency_group="control")
     def drain(self) -> None:
@@ -148,6 +174,7 @@ class RemoteLearner(Protocol):
 
     start: RemotePairMethod[LearnerReport, Weights]
     learn: RemotePairMethod[LearnerReport, Weights]  # the second is None without train steps
+    learn_recorded: RemotePairMethod[LearnerReport, Weights]
     save: RemoteMethod[None]
     drain: RemoteMethod[None]
     busy_s: RemoteMethod[float | None]

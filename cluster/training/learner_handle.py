@@ -131,9 +131,15 @@ class LearnerHandle:
 
     def learn(self, block: Block) -> None:
         """Hands a block over by reference."""
+        self._expect(*self._actor.learn.remote(block.trajectory))
+
+    def learn_recorded(self) -> None:
+        """Requests that it reads a block of recorded data and learns from it."""
+        self._expect(*self._actor.learn_recorded.remote())
+
+    def _expect(self, report: ObjectRef[LearnerReport], weights: ObjectRef[Weights]) -> None:
         if not self._learning:
             self._last_answer_s = time.monotonic()
-        report, weights = self._actor.learn.remote(block.trajectory)
         self._learning[report] = weights
 
     def reports(self, timeout_s: float) -> Iterator[LearnerReport]:

@@ -14,6 +14,7 @@ from cluster.runtime import ray_runtime
 from cluster.training.evaluation import evaluate_newest, save
 from cluster.training.fleet import Fleet
 from cluster.training.learner_handle import LearnerHandle, LearnerLostError
+from cluster.training.no_fleet import NoFleet
 from cluster.training.ordered_loop import OrderedTraining, check_deterministic
 from cluster.training.prometheus import ray_watcher
 from cluster.training.weights import LagLimit
@@ -69,12 +70,12 @@ def train(
         evaluate = make_evaluation(config, policy, lambda: bool(stop))
         try:
             with Mirror(folder, config.training.storage) as mirror:
-                if config.training.deterministic:
+                if config.training.deterministic and not config.data.folder:
                     ordered = OrderedTraining(
                         cluster, folder, evaluate, stop, mirror, on_evaluated, watchers
                     )
                     return ordered.run(config, resume)
-                with Fleet(config, cluster, restart_id) as fleet:
+                with make_fleet(config, cluster, restart_id) as fleet:
                     training = _FleetTraining(
                         cluster, folder, evaluate, stop, mirror, on_evaluated, watchers, fleet
                     )
@@ -84,6 +85,13 @@ def train(
                 f"the Ray cluster failed ({type(error).__name__}): continue from the newest "
                 f"checkpoint with the options of this command and {_resume_options(folder)}"
             ) from error
+
+
+def make_fleet(config: Config, cluster: ClusterConfig, restart_id: int) -> Fleet | NoFleet:
+    """Returns the simulators, or what stands in for them where the learner reads recorded data."""
+    if config.data.folder:
+        return NoFleet(config)
+    return Fleet(config, cluster, restart_id)
 
 
 def _check_supported(config: Config, cluster: ClusterConfig) -> None:
@@ -113,7 +121,7 @@ def _resume_options(folder: Path) -> str:
 
 @dataclasses.dataclass
 class _FleetTraining:
-    """One training with a fleet of simulators, which outlives its learners."""
+    """One training with a fleet of simulators, or recorded data, which outlives its learners."""
 
     cluster: ClusterConfig
     folder: Path
@@ -122,7 +130,7 @@ class _FleetTraining:
     mirror: Mirror
     on_evaluated: EvaluationListener | None
     watchers: Sequence[Watcher]
-    fleet: Fleet
+    fleet: Fleet | NoFleet
     learner_restarts: int = 0
     restarts_in_a_row: int = 0  # without a checkpoint between them
 
@@ -158,10 +166,15 @@ class _FleetTraining:
 
     def _learn(self, config: Config, learner: LearnerHandle, run: Run) -> None:
         """Drives, learns and evaluates until the last env step, or until asked to stop."""
+        if learner.env_steps == 0 and config.training.start_from:
+            # The policy that it begins with may stay the best.
+            evaluate_newest(learner, run, self.evaluate, self.on_evaluated)
         while learner.env_steps < config.training.env_steps and not self.stop:
             if learner.free_places():
                 self._hand_over_blocks(learner, run)
-            self._take_reports(learner, run, 0.0 if learner.free_places() else _POLL_S)
+            # A fleet has waited for blocks already.
+            waits = isinstance(self.fleet, NoFleet) or not learner.free_places()
+            self._take_reports(learner, run, _POLL_S if waits else 0.0)
             if run.should_evaluate(learner.env_steps) and not evaluate_newest(
                 learner, run, self.evaluate, self.on_evaluated
             ):
@@ -188,6 +201,10 @@ class _FleetTraining:
     def _hand_over_blocks(self, learner: LearnerHandle, run: Run) -> None:
         """Hands finished blocks to the learner, as many as it has room for."""
         fleet = self.fleet
+        if isinstance(fleet, NoFleet):
+            for _ in range(fleet.requests(learner.free_places(), learner.is_busy())):
+                learner.learn_recorded()
+            return
         fleet.request_blocks(learner.weights)
         for block in fleet.take_blocks(_POLL_S, most=learner.free_places()):
             run.drove(block.episodes)
@@ -199,6 +216,8 @@ class _FleetTraining:
         """Records what the learner has finished, and writes a row of metrics when one is due."""
         for report in learner.reports(timeout_s):
             self.lag.learned(report.updates)
+            if report.episodes is not None:
+                run.drove(report.episodes)
             run.trained(report.updates, report.metrics | self._metrics())
         if learner.has_saved():
             self.restarts_in_a_row = 0

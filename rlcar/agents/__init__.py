@@ -6,7 +6,7 @@ not import JAX.
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from rlcar.agents import documented, dreamer, ppo, sac, td3
+from rlcar.agents import bc, cql, documented, dreamer, iql, ppo, sac, td3
 from rlcar.agents.algorithm import Agent, Algorithm, require_support
 from rlcar.settings.section import Section
 from rlcar.types import Spec
@@ -30,6 +30,9 @@ ALGORITHMS: dict[str, Algorithm[Any]] = {
         ppo.ALGORITHM,
         sac.ALGORITHM,
         td3.ALGORITHM,
+        bc.ALGORITHM,
+        cql.ALGORITHM,
+        iql.ALGORITHM,
     )
 }
 

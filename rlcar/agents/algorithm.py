@@ -61,6 +61,13 @@ class Algorithm(Generic[Settings]):
     learning_rate: str = "learning_rate"
     # An on-policy learner uses each block once, while it is the newest. Its replay holds one block.
     is_on_policy: bool = False
+    # Whether it learns from a data set of recorded episodes without driving; whether it drives.
+    learns_offline: bool = False
+    learns_online: bool = True
+    # Changes to every preset for learning from recorded data, and for continuing such a training
+    # by driving.
+    offline: Tree = field(default_factory=dict)
+    fine_tuning: Tree = field(default_factory=dict)
     supports_discrete_actions: bool = False
     supports_images: bool = False
     # The policy's arrays contain `moments.*`, with which it normalises observations.

@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple
 import numpy as np
 
 from rlcar.agents.algorithm import Settings, Shapes
+from rlcar.agents.observation_scaling import NORMALISER
 
 Arrays = Mapping[str, np.ndarray]
 State = tuple[np.ndarray, ...]  # each [B, ...]; empty for a policy without memory
@@ -54,6 +55,14 @@ def mlp(arrays: Arrays, names: Sequence[str]) -> Layer:
         return layers[-1](x)
 
     return apply
+
+
+def normaliser(arrays: Arrays) -> Layer:
+    """Returns the normalisation of observations by `moments.*`, as in `rlcar.agents.normaliser`."""
+    mean = arrays["moments.mean"]
+    inverse = 1.0 / np.sqrt(arrays["moments.variance"] + np.float32(NORMALISER["epsilon"]))
+    limit = np.float32(NORMALISER["limit"])
+    return lambda observation: np.clip((observation - mean) * inverse, -limit, limit)
 
 
 def without_memory(apply: Layer) -> NumpyNetwork:

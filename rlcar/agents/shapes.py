@@ -14,3 +14,12 @@ def mlp_shapes(name: str, sizes: list[int]) -> Shapes:
     for index, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
         shapes |= linear_shapes(f"{name}/~/linear_{index}", inputs, outputs)
     return shapes
+
+
+def moments_shapes(observation_size: int) -> Shapes:
+    """Returns the arrays of the moments by which a policy normalises observations."""
+    return {
+        "moments.mean": (observation_size,),
+        "moments.variance": (observation_size,),
+        "moments.count": (),
+    }

@@ -43,6 +43,8 @@ class _Choice(NamedTuple):
     algorithm: str | None
     world: str | None
     env: str | None
+    data: Path | None
+    source: Path | None  # the run or checkpoint to begin with
     mode: str
     config: Path | None
     overrides: list[str]  # each `section.name=value`
@@ -62,6 +64,7 @@ def train(
     algorithm: options.Algorithm = None,
     world: options.World = None,
     env: options.Environment = None,
+    data: options.Data = None,
     mode: options.Mode = "standard",
     config: options.ConfigFile = None,
     set_: Settings = None,
@@ -69,6 +72,7 @@ def train(
     deterministic: options.Deterministic = False,
     name: options.Name = None,
     runs: RunsFolder = RUNS,
+    from_: options.From = None,
     resume: options.Resume = None,
     storage: options.Storage = None,
     local: options.Local = False,
@@ -98,7 +102,12 @@ def train(
         _look_into_storage(storage, runs, resume, name)
     if deterministic:
         overrides.append("training.deterministic=true")
-    choice = _Choice(preset, algorithm, world, env, mode, config, overrides, seed)
+    source = None
+    if from_ is not None:
+        from rlcar.cli.train_from import source_of
+
+        source = source_of(from_, runs, registry)
+    choice = _Choice(preset, algorithm, world, env, data, source, mode, config, overrides, seed)
     plan = _plan(choice, runs, name, resume)
     logs.set_up("json" if log_format == "json" else "text", plan.folder.name)
     if resume == "auto" and _is_complete(plan, models):
@@ -183,21 +192,56 @@ def _plan(choice: _Choice, runs: Path, name: str | None, resume: str | None) -> 
 
 
 def _new_run(choice: _Choice, runs: Path, name: str | None, *, may_restart: bool) -> _Plan:
-    from rlcar.config import make_config
     from rlcar.runs.run import new_run_folder
 
-    config = make_config(
+    if choice.source is not None:
+        config = _continued_config(choice, choice.source)
+    else:
+        config = _new_config(choice)
+    _require_support(config)  # before a folder is made
+    return _Plan(config, new_run_folder(runs, name, config, may_restart=may_restart), None)
+
+
+def _continued_config(choice: _Choice, source: Path) -> Config:
+    """Returns the settings of another training that goes on in a new run."""
+    from rlcar.cli.train_from import continued_config
+
+    given = {
+        "--preset": choice.preset,
+        "--world": choice.world,
+        "--env": choice.env,
+        "--data": choice.data,
+        "--config": choice.config,
+        "--algorithm": choice.algorithm,
+        "--mode": choice.mode if choice.mode != "standard" else None,
+    }
+    refused = [option for option, value in given.items() if value is not None]
+    if refused:
+        raise UserError(
+            f"--from takes these from the run that it continues: leave out {', '.join(refused)}"
+        )
+    return continued_config(source, choice.overrides, choice.seed)
+
+
+def _new_config(choice: _Choice) -> Config:
+    from rlcar.config import make_config
+
+    world, overrides = choice.world, choice.overrides
+    if choice.data is not None:
+        from rlcar.cli.train_data import settings_of_data
+
+        world, of_data = settings_of_data(choice.data, world, choice.env)
+        overrides = [*of_data, *overrides]
+    return make_config(
         choice.preset,
         choice.mode,
         choice.config,
-        choice.overrides,
-        world=choice.world,
+        overrides,
+        world=world,
         algorithm=choice.algorithm,
         environment=choice.env,
         **({} if choice.seed is None else {"seed": choice.seed}),
     )
-    _require_support(config)  # before a folder is made
-    return _Plan(config, new_run_folder(runs, name, config, may_restart=may_restart), None)
 
 
 def _resumed_run(choice: _Choice, save: "Save", name: str | None, resume: str | None) -> _Plan:
@@ -216,6 +260,8 @@ def _resumed_run(choice: _Choice, save: "Save", name: str | None, resume: str | 
         "--preset": choice.preset,
         "--world": choice.world,
         "--env": choice.env,
+        "--data": choice.data,
+        "--from": choice.source,
         "--config": choice.config,
         "--seed": choice.seed,
         "--name": name if resume != "auto" else None,
@@ -251,10 +297,13 @@ def _is_complete(plan: _Plan, models: "Registry | None") -> bool:
 
 
 def _require_support(config: Config) -> None:
-    """Fails early if the algorithm does not support this environment."""
+    """Fails early if the algorithm does not support this environment or this data."""
     from rlcar.agents import make_agent
-    from rlcar.evaluation.environment import spec_of
+    from rlcar.evaluation.environment import open_data, require_source, spec_of
 
+    require_source(config)
+    if config.data.folder:
+        open_data(config)
     make_agent(config, spec_of(config))
 
 

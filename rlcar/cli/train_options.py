@@ -29,6 +29,13 @@ Environment = Annotated[
     str | None,
     typer.Option(help="Gymnasium environment to learn in place of the race, e.g. rlcar/Catch-v0."),
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Data set of recorded episodes to learn from in place of driving; it also gives the "
+        "world or environment."
+    ),
+]
 Mode = Annotated[
     str, typer.Option(help="Size of the training: standard, or test for a tiny trial.")
 ]
@@ -50,6 +57,14 @@ Deterministic = Annotated[
 Name = Annotated[
     str | None,
     typer.Option(help="Name of the run's folder below --runs (default: preset, seed and time)."),
+]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Run, checkpoint or version whose training goes on in a new run by driving: its "
+        "learner and its newest recorded steps are taken over.",
+    ),
 ]
 Resume = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from rlcar.config.tree import (
     Config,
+    DataConfig,
     EnvironmentConfig,
     ReplayConfig,
     TrainingConfig,
@@ -17,6 +18,7 @@ from rlcar.config.tree import (
 
 __all__ = [
     "Config",
+    "DataConfig",
     "EnvironmentConfig",
     "ReplayConfig",
     "TrainingConfig",

@@ -1,10 +1,10 @@
-"""Settings of the replay buffer, the environment and the training, for all algorithms."""
+"""Settings of replay buffer, environment, data and training, for all algorithms."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times
+from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times, Whole
 from rlcar.settings.section import Section
 
 
@@ -43,6 +43,19 @@ class EnvironmentConfig(Section):
     [-1, 1] is mapped to it. null refuses environments with such bounds."""
 
 
+class DataConfig(Section):
+    """A data set of recorded episodes to learn from in place of driving."""
+
+    folder: str = ""
+    """Folder of the data set. Empty means driving."""
+    fingerprint: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """SHA-256 over the parts of the data set, by which a resumed training recognises it. The
+    command fills it in."""
+    has_environment: bool = True
+    """Whether the environment of the recording can be made, so that policies are evaluated in it.
+    The command fills it in."""
+
+
 class TrainingConfig(Section):
     """Length and width of a training, and its rhythm."""
 
@@ -74,6 +87,12 @@ class TrainingConfig(Section):
     rollbacks: Times = 0
     """Number of times that a NaN has halved the learning rate. The training loop counts here;
     leave it at 0."""
+    start_from: str = ""
+    """Checkpoint of another run whose learner and newest recorded steps this training begins with.
+    Empty means a new learner. `rlcar train --from` fills it in."""
+    start_env_steps: Whole = 100_000
+    """Number of newest env steps in that checkpoint's replay buffer that are kept, so that the
+    learner does not forget them while it has few steps of its own."""
     storage: str = ""
     """Object store or folder that mirrors the run: `s3://bucket/prefix`, `file:///folder` or a
     path. Empty means none."""

@@ -11,7 +11,7 @@ from rlcar.agents import ALGORITHMS, DEFAULT_ALGORITHM, AlgorithmName
 from rlcar.agents.algorithm import Algorithm, Tree
 from rlcar.config.presets import MODES, PRESETS, WORLDS
 from rlcar.config.race import RaceConfig
-from rlcar.config.sections import EnvironmentConfig, ReplayConfig, TrainingConfig
+from rlcar.config.sections import DataConfig, EnvironmentConfig, ReplayConfig, TrainingConfig
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import parse_yaml, read_json, read_yaml
@@ -30,6 +30,8 @@ class _RunConfig(Section):
     """The racing world."""
     environment: EnvironmentConfig = EnvironmentConfig()
     """A Gymnasium environment in place of the race."""
+    data: DataConfig = DataConfig()
+    """Recorded episodes to learn from in place of driving."""
     algorithm: AlgorithmName = DEFAULT_ALGORITHM
     """Algorithm that learns."""
 
@@ -65,8 +67,8 @@ class Config(_WithAlgorithms):
 
     @property
     def is_race(self) -> bool:
-        """Whether the environment is the race, and not one of Gymnasium."""
-        return not self.environment.id
+        """Whether the environment is the race, and not one of Gymnasium or an unknown one."""
+        return not self.environment.id and self.data.has_environment
 
     @pydantic.model_validator(mode="after")
     def _parts_fit(self) -> "Config":
@@ -157,6 +159,8 @@ def make_config(
         if not isinstance(name, str) or name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{nearest(str(name), list(known))}")
         tree = merge(tree, known[name])
+        if kind == "preset" and any("data" in change for change in changes):
+            tree = merge(tree, ALGORITHMS[tree.get("algorithm", DEFAULT_ALGORITHM)].offline)
     for change in changes:
         tree = merge(tree, change)
     config = parse_config(merge(tree, {"preset": preset, "world": world, **settings}))

@@ -106,6 +106,20 @@ class Replay:
         names = [name for name in Batch._fields if name in rows]
         return Batch(**{name: np.asarray(rows[name])[None] for name in names})
 
+    def keep_newest(self, env_steps: int) -> None:
+        """Drops all but the newest slots with at most so many env steps.
+
+        What is kept counts as driven by weights of version 0: those of another training.
+        """
+        number = min(env_steps // self._block_length, self._size)
+        rows = self._slots.read(self._newest(number, self._next))
+        rows = {name: np.asarray(rows[name][:]) for name in self._fields}
+        rows["weights_version"] = np.zeros_like(rows["weights_version"])
+        if number:
+            self._write(np.arange(number), rows)
+        self._size = self._slots_inserted = number
+        self._next = number % self._capacity
+
     def metrics(self, current_version: int) -> Metrics:
         """Returns the size and the mean age of the stored steps, in updates of the policy."""
         age = 0.0

@@ -71,6 +71,8 @@ _WORLD_MODEL = {
     "model/representation_loss": Metric("", "Loss that trains the inferred latent state."),
     "model/open_loop_loss": Metric("", "Loss of reward and continue heads at imagined steps."),
     "model/open_loop_dynamics_loss": Metric("", "Loss of the dynamics at imagined steps."),
+    "model/ensemble_loss": Metric("", "Loss of the predictions that measure uncertainty."),
+    "model/uncertainty_nats": Metric("nats", "Mean disagreement of predictions in imagination."),
     "model/kl_nats": Metric("nats", "KL divergence between inferred and predicted latent state."),
     "model/reward_error": Metric("", "Mean absolute error of the predicted reward."),
     "model/imagined_reward": Metric("", "Mean reward of imagined steps."),
@@ -92,6 +94,10 @@ _CRITIC = {
     "critic/return": Metric("", "Mean return of imagined trajectories."),
     "critic/return_scale": Metric("", "Range of returns by which advantages are divided."),
     "critic/replay_loss": Metric("", "Loss of the critic on replayed steps."),
+    "critic/conservative_gap": Metric(
+        "", "Value of all actions, as a soft maximum, minus that of the recorded ones."
+    ),
+    "critic/expectile_loss": Metric("", "Loss of the expectile of the recorded actions' values."),
     "critic/explained_variance": Metric("", "Share of the variance of returns that is predicted."),
 }
 _CLUSTER = {

@@ -17,6 +17,7 @@ from rlcar.storage.mirror import Mirror
 from rlcar.system import heartbeat, logs, terminal
 from rlcar.system.interrupt import TRAINING_STOPS, StopRequest
 from rlcar.system.lease import hold
+from rlcar.training.recorded import open_recorded
 from rlcar.training.rollback import roll_back
 from rlcar.training.trainer import Trainer, check_replay_memory
 from rlcar.types import Policy
@@ -77,9 +78,12 @@ def _train(
         memory_lines = check_replay_memory(config, spec, agent)
         trainer = Trainer(config, spec, agent)
         evaluate = make_evaluation(config, agent.policy, lambda: bool(stop))
-        if resume is not None:
-            trainer.restore(resume)
-        rollout = _rollout_from(config, agent.policy, resume)
+        trainer.begin(resume)
+        rollout: EnvironmentRollout
+        if config.data.folder:
+            rollout = open_recorded(config, trainer, resume)
+        else:
+            rollout = _rollout_from(config, agent.policy, resume)
 
     blocks = config.training.blocks_per_call
     trainer.compile_ahead()
@@ -91,6 +95,11 @@ def _train(
             logs.announce(line)
         _learn(trainer, run, {}, stop)  # train steps that were still due when `resume` was written
         weights = trainer.weights()
+        if resume is None and config.training.start_from:
+            # The policy that it begins with may stay the best.
+            evaluation = evaluate(weights.params)
+            if evaluation is not None:
+                run.evaluated(0, weights, evaluation)
         while trainer.env_steps < config.training.env_steps and not stop:
             if blocks > 1:
                 assert isinstance(rollout, Rollout)  # guaranteed by the config

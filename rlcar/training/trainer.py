@@ -12,6 +12,7 @@ import numpy as np
 
 from rlcar.agents import Agent
 from rlcar.config import Config, dump_config, load_config
+from rlcar.datasets.description import ObservationMoments
 from rlcar.devices.data_parallel import over_devices
 from rlcar.devices.selection import to_learner
 from rlcar.errors import CheckpointError, NonFiniteError
@@ -118,6 +119,14 @@ class Trainer:
                 self._compiling.join(_POLL_S)
         if not self._compiling.is_alive():
             self._compiling = None
+
+    def normalise_by(self, moments: ObservationMoments | None) -> None:
+        """Makes a learner that normalises observations use the moments of recorded data."""
+        if self._learner.with_moments is not None and moments is not None:
+            variance = np.square(moments.standard_deviation)
+            self._state = self._learner.with_moments(
+                self._state, moments.mean, variance, np.float64(moments.count)
+            )
 
     def insert(self, trajectory: Trajectory) -> dict[str, float]:
         """Stores a block `[T, N]`; returns the age of its policy as a metric."""
@@ -240,6 +249,32 @@ class Trainer:
         fresh_env_steps = (self._replay.slots_inserted - mark) * self._config.training.block_length
         is_worth_it = 2 * fresh_env_steps <= self._replay.env_steps_stored
         return self._whole if is_there and is_earlier and is_worth_it else None
+
+    def begin(self, resume: checkpoint.Save | None) -> None:
+        """Continues at `resume`, or else begins as `training.start_from` says.
+
+        Raises CheckpointError if the checkpoint does not fit.
+        """
+        if resume is not None:
+            self.restore(resume)
+        elif self._config.training.start_from:
+            self._start_from(checkpoint.open_save(self._config.training.start_from))
+
+    def _start_from(self, save: checkpoint.Save) -> None:
+        """Takes over the learner and the newest steps of another training.
+
+        With its critics and optimizer and with known steps in the replay buffer, the policy does
+        not drop when it begins to drive.
+        """
+        refuse_other_algorithm(save, self._config)
+        learner = checkpoint.load(save, self._saved()["learner"], part="learner")
+        impossible = impossible_moments(flatten(learner))
+        if impossible:
+            raise CheckpointError(f"{save.path}: {impossible}")
+        self._state = self._place(learner)
+        if not self._learner.is_on_policy:
+            self._replay.restore(*load_replay(save))
+            self._replay.keep_newest(self._config.training.start_env_steps)
 
     def restore(self, save: checkpoint.Save) -> None:
         """Continues exactly where `save` was written; raises CheckpointError if it does not fit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlcar.agents.algorithm import AgentParts, Algorithm
-from rlcar.agents.dreamer.presets import PRESETS, TEST_MODE
+from rlcar.agents.dreamer.presets import FINE_TUNING, OFFLINE, PRESETS, TEST_MODE
 from rlcar.agents.dreamer.settings import DreamerConfig
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ ALGORITHM = Algorithm(
     gymnasium_preset="gymnasium",
     test_mode=TEST_MODE,
     learning_rate="optimizer.learning_rate",
+    learns_offline=True,
+    offline=OFFLINE,
+    fine_tuning=FINE_TUNING,
     supports_discrete_actions=True,
     supports_images=True,
     load_agent=_load_agent,

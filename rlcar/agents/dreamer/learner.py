@@ -18,6 +18,7 @@ from rlcar.agents.dreamer.actor_critic import (
     replay_value_loss,
 )
 from rlcar.agents.dreamer.distributions import two_hot_mean
+from rlcar.agents.dreamer.ensemble import Ensemble, ensemble_loss, make_ensemble, penalised
 from rlcar.agents.dreamer.layers import entries, entry_weight
 from rlcar.agents.dreamer.model_loss import world_model_loss
 from rlcar.agents.dreamer.optimizer import make_optimizer, tensor_norms
@@ -40,7 +41,7 @@ from rlcar.types import Batch, Learner, Metrics, Params, Spec
 class TrainState(NamedTuple):
     """Everything that learning changes; saving it resumes training exactly."""
 
-    params: Params  # {"world_model", "actor", "critic"}
+    params: Params  # {"world_model", "actor", "critic"}, and "ensemble" if there is one
     slow_critic: Params  # running average of the critic; regularises it
     average: Params  # running average of world model and actor, which drives
     optimizer: optax.OptState
@@ -69,7 +70,8 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
     model = make_world_model(config.world_model, spec)
     networks = make_actor_critic(settings, spec, feature_size(config.world_model))
     optimizer = make_optimizer(config.optimizer)
-    loss = partial(_loss, config, model, networks)
+    ensemble = make_ensemble(config, spec) if config.uncertainty.heads else None
+    loss = partial(_loss, config, model, networks, ensemble)
 
     def init(seed: int) -> TrainState:
         key, *keys = jax.random.split(jax.random.PRNGKey(seed), 4)
@@ -78,6 +80,8 @@ def make_learner(config: DreamerConfig, spec: Spec) -> Learner:
             "actor": networks.init_actor(keys[1]),
             "critic": networks.init_critic(keys[2]),
         }
+        if ensemble is not None:
+            params["ensemble"] = ensemble.init(jax.random.fold_in(key, 1))
         # Copies, because `update` donates the state, and JAX cannot donate a buffer twice.
         copy = partial(jax.tree.map, jnp.copy)
         return TrainState(
@@ -138,6 +142,7 @@ def _loss(
     config: DreamerConfig,
     model: WorldModel,
     networks: ActorCritic,
+    ensemble: Ensemble | None,
     params: Params,
     state: TrainState,
     batch: Batch,
@@ -154,6 +159,13 @@ def _loss(
     starts = RssmState(*(x[-last:] for x in observed.state))
     head_params = params | {"slow_critic": state.slow_critic}
     imagined = imagine(model, networks, config, head_params, starts, imagine_key)
+    if ensemble is not None:
+        heads = params["ensemble"]
+        metrics["model/ensemble_loss"] = ensemble_loss(ensemble, heads, observed, batch)
+        model_loss += metrics["model/ensemble_loss"]
+        imagined, metrics["model/uncertainty_nats"] = penalised(
+            ensemble, heads, config.uncertainty.penalty, imagined
+        )
     policy_loss, (start_return, return_range, policy_metrics) = imagination_loss(
         networks, settings, params, imagined, state.return_range
     )

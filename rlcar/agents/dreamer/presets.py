@@ -114,6 +114,25 @@ PRESETS: dict[str, Tree] = {
     "gymnasium": _GYMNASIUM,
 }
 
+# For recorded data. Each window is used about as often as the preset `nano` uses it online.
+OFFLINE: Tree = {
+    "dreamer": {"uncertainty": {"heads": 5}},
+    "replay": {"samples_per_insert": 8.0},
+    "training": {
+        "env_steps": 200_000,
+        "cars": 16,
+        "block_length": 64,
+        "evaluate_every_env_steps": 20_000,
+    },
+}
+
+# For going on by driving, where the policy itself finds out what is not certain.
+FINE_TUNING: Tree = {
+    "dreamer": {"uncertainty": {"penalty": 0.0}},
+    "replay": {"samples_per_insert": 64.0},
+    "training": {"env_steps": 24_576, "evaluate_every_env_steps": 1024},
+}
+
 TEST_MODE: Tree = {
     "world_model": {
         "recurrent_units": 64,

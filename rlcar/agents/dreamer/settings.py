@@ -95,6 +95,18 @@ class ActorCriticConfig(Section):
     acts with the newest weights."""
 
 
+class UncertaintyConfig(Section):
+    """A penalty on the uncertainty of the world model in imagination, for recorded data."""
+
+    heads: int = Field(0, ge=0, le=64)
+    """Number of additional predictions of the next latent state; their disagreement is the
+    uncertainty. 0 switches the penalty off."""
+    units: Units = 64
+    """Hidden units of each of them."""
+    penalty: NonNegative = 1.0
+    """Reward that an imagined step loses for each nat of disagreement."""
+
+
 class OptimizerConfig(Section):
     """LaProp with adaptive gradient clipping."""
 
@@ -120,6 +132,8 @@ class DreamerConfig(Section):
     """The recurrent state-space model."""
     actor_critic: ActorCriticConfig = ActorCriticConfig()
     """Actor and critic, which learn in imagination."""
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    """The penalty on the world model's uncertainty."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer of all networks."""
     precision: Literal["float32", "bfloat16"] = "float32"

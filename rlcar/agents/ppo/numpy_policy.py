@@ -5,17 +5,14 @@ from collections.abc import Callable
 import numpy as np
 
 from rlcar.agents.algorithm import Shapes
-from rlcar.agents.numpy_network import Arrays, NumpyNetwork, State, linear, sigmoid
-from rlcar.agents.observation_scaling import NORMALISER
+from rlcar.agents.numpy_network import Arrays, NumpyNetwork, State, linear, normaliser, sigmoid
 from rlcar.agents.ppo.settings import PpoConfig
-from rlcar.agents.shapes import linear_shapes
+from rlcar.agents.shapes import linear_shapes, moments_shapes
 
 
 def make_numpy_network(config: PpoConfig, arrays: Arrays) -> NumpyNetwork:
     """Normalises the observation, updates the GRU if there is one, and returns the mean action."""
-    mean = arrays["moments.mean"]
-    inverse = 1.0 / np.sqrt(arrays["moments.variance"] + np.float32(NORMALISER["epsilon"]))
-    limit = np.float32(NORMALISER["limit"])
+    normalise = normaliser(arrays)
     layers = [linear(arrays, f"networks.policy_{name}") for name in (0, 1, "out")]
     units = config.recurrent_units
     remember = _gru(arrays, units) if units else None
@@ -23,7 +20,7 @@ def make_numpy_network(config: PpoConfig, arrays: Arrays) -> NumpyNetwork:
     def step(
         state: State, observation: np.ndarray, is_first: np.ndarray
     ) -> tuple[np.ndarray, State]:
-        x = np.clip((observation - mean) * inverse, -limit, limit)
+        x = normalise(observation)
         if remember is not None:
             memory = remember(np.where(is_first[:, None], np.float32(0.0), state[0]), x)
             state, x = (memory,), np.concatenate([memory, x], axis=-1)
@@ -53,11 +50,7 @@ def array_shapes(config: PpoConfig, observation_size: int, action_size: int) -> 
     """Returns the shape of every array that acting needs; the value network is published too."""
     units, memory = config.hidden_units, config.recurrent_units
     inputs = memory + observation_size
-    shapes: Shapes = {
-        "moments.mean": (observation_size,),
-        "moments.variance": (observation_size,),
-        "moments.count": (),
-    }
+    shapes = moments_shapes(observation_size)
     if memory:
         shapes |= {
             **linear_shapes("networks.embed", observation_size, units),

@@ -6,13 +6,14 @@ A new kind is one module or folder with its `KIND`, and one line in the table be
 from collections.abc import Callable
 
 from rlcar.config import Config
-from rlcar.evaluation.environment import gymnasium, race
+from rlcar.evaluation.environment import gymnasium, race, recorded
 from rlcar.evaluation.environment.kind import (
     EnvironmentKind,
     EnvironmentRollout,
     Evaluate,
     ShouldStop,
 )
+from rlcar.evaluation.environment.recorded import make_recorded_rollout, open_data, require_source
 from rlcar.types import Policy, Spec
 
 __all__ = [
@@ -21,11 +22,15 @@ __all__ = [
     "EnvironmentRollout",
     "kind_of",
     "make_evaluation",
+    "make_recorded_rollout",
     "make_rollout",
+    "open_data",
+    "require_source",
     "spec_of",
 ]
 
 KINDS: tuple[EnvironmentKind, ...] = (
+    recorded.KIND,
     race.KIND,
     gymnasium.KIND,
 )
@@ -50,10 +55,14 @@ def make_rollout(
 ) -> EnvironmentRollout:
     """Starts `config.training.cars` environments; the caller has to close the result.
 
+    If the config names recorded data, the result reads that data instead.
     `first_car` and `restart_id` choose other random numbers for each simulator and each restart.
     Where a block may take minutes, `collect` raises RolloutStoppedError as soon as `should_stop`
     returns True.
     """
+    require_source(config)
+    if config.data.folder:
+        return make_recorded_rollout(config)
     return kind_of(config).make_rollout(config, policy, first_car, restart_id, should_stop)
 
 

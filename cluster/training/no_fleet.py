@@ -1,0 +1,47 @@
+"""Stands in for the simulators of a training whose learner reads recorded data itself."""
+
+from types import TracebackType
+from typing import Self
+
+from rlcar.config import Config
+
+
+class NoFleet:
+    """Holds no simulators. It has the methods of `Fleet` that do not concern blocks."""
+
+    def __init__(self, config: Config):
+        # A deterministic training evaluates after fixed blocks, so none may be ahead.
+        self._is_one_at_a_time = config.training.deterministic
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Does nothing, because nothing was started."""
+
+    def requests(self, free_places: int, is_busy: bool) -> int:
+        """Returns how many blocks the learner may be asked to read now."""
+        if self._is_one_at_a_time:
+            return 0 if is_busy else 1
+        return free_places
+
+    def start(self) -> None:
+        """Does nothing."""
+
+    def stop_starting(self) -> None:
+        """Does nothing."""
+
+    def free_cores(self, is_urgent: bool = False) -> None:
+        """Does nothing."""
+
+    def count_lost(self, blocks: int) -> None:
+        """Does nothing: no block travels."""
+
+    def metrics(self) -> dict[str, float]:
+        """Returns nothing."""
+        return {}

@@ -1,0 +1,41 @@
+"""Conservative Q-learning (Kumar et al. 2020)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rlcar.agents.algorithm import AgentParts, Algorithm
+from rlcar.agents.cql.settings import CqlConfig
+from rlcar.agents.offline_learning.presets import FINE_TUNING, RECORDED
+
+if TYPE_CHECKING:
+    from rlcar.agents.numpy_network import NumpyPolicyParts
+
+
+def _load_agent() -> AgentParts[CqlConfig]:
+    from rlcar.agents.cql.learner import make_learner
+    from rlcar.agents.cql.policy import make_policy
+
+    return AgentParts(make_policy, make_learner)
+
+
+def _load_numpy_policy() -> NumpyPolicyParts[CqlConfig]:
+    from rlcar.agents.cql.numpy_policy import array_shapes, make_numpy_network
+    from rlcar.agents.numpy_network import NumpyPolicyParts
+
+    return NumpyPolicyParts(make_numpy_network, array_shapes)
+
+
+ALGORITHM = Algorithm(
+    name="cql",
+    settings=CqlConfig,
+    presets={"cql": {"algorithm": "cql", **RECORDED}},
+    default_preset="cql",
+    test_mode={"hidden_units": 32, "action_samples": 2},
+    supports_discrete_actions=True,
+    normalises_observations=True,
+    learns_offline=True,
+    fine_tuning=FINE_TUNING,
+    load_agent=_load_agent,
+    load_numpy_policy=_load_numpy_policy,
+)

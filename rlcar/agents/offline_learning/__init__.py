@@ -1,0 +1,1 @@
+"""Code that the algorithms for recorded data share: settings, observations, presets."""

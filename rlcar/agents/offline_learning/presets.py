@@ -1,0 +1,20 @@
+"""The preset that the algorithms for recorded data share."""
+
+from rlcar.agents.algorithm import Tree
+
+RECORDED: Tree = {
+    "replay": {"batch_size": 256, "batch_length": 2, "samples_per_insert": 4.0},
+    "training": {
+        "env_steps": 1_000_000,
+        "cars": 16,
+        "block_length": 64,
+        "evaluate_every_env_steps": 200_000,
+    },
+}
+
+# For going on by driving: one train step for each four env steps, half of whose samples are at
+# first recorded ones.
+FINE_TUNING: Tree = {
+    "replay": {"samples_per_insert": 128.0},
+    "training": {"env_steps": 100_000, "evaluate_every_env_steps": 4096},
+}

@@ -1,0 +1,46 @@
+"""The settings that `rlcar train --data` takes from a data set."""
+
+import json
+from pathlib import Path
+
+from rlcar.config import make_race_config
+from rlcar.config.presets import WORLDS
+from rlcar.datasets import Dataset
+from rlcar.errors import DatasetError
+
+
+def settings_of_data(
+    folder: Path, world: str | None, environment: str | None
+) -> tuple[str | None, list[str]]:
+    """Returns the world of a data set, if it has a name, and overrides for its other settings.
+
+    Raises DatasetError if `world` or `environment`, which the command line gives, contradict it.
+    """
+    dataset = Dataset.open(folder)
+    recorded = dataset.world
+    settings = {
+        "data": {
+            "folder": str(dataset.folder.resolve()),
+            "fingerprint": dataset.fingerprint,
+            "has_environment": recorded.race is not None or recorded.environment is not None,
+        }
+    }
+    name = None
+    if recorded.race is not None:
+        settings["race"] = recorded.race.model_dump(mode="json")
+        name = next((each for each in WORLDS if make_race_config(each) == recorded.race), None)
+    if recorded.environment is not None:
+        settings["environment"] = recorded.environment.model_dump(mode="json")
+    given_id = recorded.environment.id if recorded.environment is not None else None
+    if environment is not None and environment != given_id:
+        raise DatasetError(
+            f"--env {environment} contradicts {folder}, which was recorded in {recorded.label}: "
+            "leave --env out"
+        )
+    if world is not None and (recorded.race is None or make_race_config(world) != recorded.race):
+        raise DatasetError(
+            f"--world {world} contradicts {folder}, which was recorded in another world: leave "
+            "--world out"
+        )
+    overrides = [f"{section}={json.dumps(tree)}" for section, tree in settings.items()]
+    return world or name, overrides

@@ -1,0 +1,133 @@
+"""Recorded episodes in place of an environment: checks, blocks, and evaluation without one."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rlcar.agents import ALGORITHMS, algorithm_of
+from rlcar.config import Config
+from rlcar.datasets import Dataset, World
+from rlcar.errors import ConfigError, DatasetError
+from rlcar.evaluation.environment.kind import (
+    EnvironmentKind,
+    EnvironmentRollout,
+    Evaluate,
+    ShouldStop,
+)
+from rlcar.rollout.recorded import RecordedRollout
+from rlcar.system import logs
+from rlcar.types import Evaluation, Params, Policy, Spec
+
+
+def open_data(config: Config) -> Dataset:
+    """Opens the data set that a config names.
+
+    Raises ConfigError if the algorithm cannot learn from it, and DatasetError if it is not the data
+    set or not the world that the config describes.
+    """
+    require_source(config)
+    dataset = Dataset.open(config.data.folder)
+    if config.data.fingerprint not in ("", dataset.fingerprint):
+        raise DatasetError(
+            f"{dataset.folder} has changed since this run began (fingerprint "
+            f"{dataset.fingerprint[:12]} in place of {config.data.fingerprint[:12]}): restore it, "
+            "or begin a new run"
+        )
+    _require_world(config, dataset)
+    return dataset
+
+
+def require_source(config: Config) -> None:
+    """Raises ConfigError if the algorithm does not learn from this source: data or driving."""
+    algorithm = algorithm_of(config)
+    able = " or ".join(name for name, other in ALGORITHMS.items() if other.learns_offline)
+    if config.data.folder and not algorithm.learns_offline:
+        raise ConfigError(
+            f"{algorithm.name} cannot learn from recorded data, because it has to try its own "
+            f"actions: train with --algorithm {able}"
+        )
+    if not config.data.folder and not algorithm.learns_online:
+        raise ConfigError(
+            f"{algorithm.name} learns from recorded data alone: name a data set with --data FOLDER"
+        )
+
+
+def world_of(config: Config) -> World:
+    """Returns the world of a config, as data sets describe it."""
+    if config.environment.id:
+        return World(environment=config.environment)
+    return World(race=config.race)
+
+
+def _require_world(config: Config, dataset: Dataset) -> None:
+    """Raises DatasetError, naming a setting that differs, for data of another world."""
+    world = dataset.world
+    if world.race is None and world.environment is None:
+        return  # whatever it is, no setting describes it
+    wanted = world_of(config)
+    if world.is_same(wanted):
+        return
+    difference = _first_difference(world.model_dump(), wanted.model_dump())
+    raise DatasetError(
+        f"{dataset.folder} was recorded in another world than that of the settings: {difference}. "
+        "Leave --world, --env and the settings of race and environment out; the data gives them"
+    )
+
+
+def _first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Returns the name and both values of the first setting that differs."""
+    for name in recorded:
+        one, other = recorded[name], wanted[name]
+        if name == "name" or one == other:
+            continue
+        if isinstance(one, dict) and isinstance(other, dict):
+            return f"{name}.{_first_difference(one, other)}"
+        if isinstance(one, dict) or isinstance(other, dict):
+            return f"the data is from {'a' if one else 'no'} {name}"
+        return f"{name} is {one} in the data and {other} in the settings"
+    return "a setting differs"
+
+
+def make_recorded_rollout(config: Config) -> RecordedRollout:
+    """Returns the blocks of recorded episodes; raises as `open_data` does."""
+    training = config.training
+    dataset = open_data(config)
+    return RecordedRollout(dataset, config.seed, training.cars, training.block_length)
+
+
+def _make_rollout(
+    config: Config, policy: Policy, first_car: int, restart_id: int, should_stop: ShouldStop
+) -> EnvironmentRollout:
+    del policy, first_car, restart_id, should_stop
+    return make_recorded_rollout(config)
+
+
+def _make_evaluation(
+    config: Config, policy: Policy, should_stop: ShouldStop, on_share: Callable[[float], None]
+) -> Evaluate:
+    """Makes an evaluation that measures nothing and prefers the newest policy."""
+    del policy, should_stop, on_share
+    logs.announce(
+        f"the environment of {config.data.folder} cannot be made here, so no policy is evaluated "
+        "while training, and the newest one counts as the best; rlcar ope estimates it from data"
+    )
+
+    def evaluate(params: Params) -> Evaluation:
+        del params
+        return Evaluation({}, -time.time())
+
+    return evaluate
+
+
+def _spec_of(config: Config) -> Spec:
+    return Dataset.open(config.data.folder).spec
+
+
+KIND = EnvironmentKind(
+    name="recorded",
+    is_chosen=lambda config: not config.data.has_environment,
+    spec_of=_spec_of,
+    make_rollout=_make_rollout,
+    make_evaluation=_make_evaluation,
+    must_close=False,
+)

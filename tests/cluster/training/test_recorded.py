@@ -1,0 +1,39 @@
+"""Training from recorded data on Ray: the learner actor reads the data, and nothing drives."""
+
+import numpy as np
+import pytest
+
+from cluster.config import ClusterConfig
+from cluster.training.loop import train
+from rlcar.cli.train_data import settings_of_data
+from rlcar.config import make_config
+from rlcar.storage import checkpoint
+from rlcar.training.loop import train as train_locally
+from tests.support.equal_runs import learned
+from tests.support.recordings import record
+from tests.support.tiny_run import SETTINGS
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("embedded_ray")]
+
+
+def _config(folder, *overrides):
+    _, of_data = settings_of_data(folder, None, None)
+    return make_config(mode="test", algorithm="iql", overrides=[*of_data, *SETTINGS, *overrides])
+
+
+@pytest.mark.slow
+def test_a_training_on_ray_equals_one_in_one_process_and_continues_exactly(tmp_path):
+    record(tmp_path / "data")
+    config = _config(tmp_path / "data")
+    train_locally(config, tmp_path / "local")
+    assert train(config, ClusterConfig(), tmp_path / "ray").summary["env_steps"] == 768
+    shorter = _config(tmp_path / "data", "training.env_steps=512")
+    train(shorter, ClusterConfig(), tmp_path / "parted")
+    newest = checkpoint.latest(tmp_path / "parted" / "checkpoints")
+    train(config, ClusterConfig(), tmp_path / "parted", newest)
+    expected = learned(tmp_path / "local")
+    for name in ("ray", "parted"):
+        found = learned(tmp_path / name)
+        assert found.keys() == expected.keys()
+        for array, values in expected.items():
+            np.testing.assert_array_equal(found[array], values, err_msg=f"{name}: {array}")

@@ -1,0 +1,154 @@
+"""Training from recorded data in one process: exact resumption, moments, refusals."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from rlcar.agents import ALGORITHMS, make_agent
+from rlcar.cli.train_data import settings_of_data
+from rlcar.cli.train_from import continued_config
+from rlcar.config import make_config
+from rlcar.datasets import World
+from rlcar.errors import ConfigError, DatasetError
+from rlcar.evaluation.environment import make_rollout, spec_of
+from rlcar.runs.metrics_file import read_metrics
+from rlcar.sim import SPEC
+from rlcar.storage import checkpoint
+from rlcar.storage.arrays import flatten, read_arrays
+from rlcar.training.loop import train
+from rlcar.training.trainer import Trainer
+from rlcar.types import Spec
+from tests.support.recordings import record
+from tests.support.tiny_run import SETTINGS, compiled_once
+
+OFFLINE = [name for name, algorithm in ALGORITHMS.items() if algorithm.learns_offline]
+
+
+def _config(algorithm, folder, *overrides):
+    _, of_data = settings_of_data(folder, None, None)
+    return make_config(
+        mode="test", algorithm=algorithm, overrides=[*of_data, *SETTINGS, *overrides]
+    )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded") / "data"
+    record(folder)
+    return folder
+
+
+@pytest.mark.parametrize("algorithm", OFFLINE)
+def test_a_stopped_and_resumed_training_equals_the_uninterrupted_one_bit_for_bit(
+    algorithm, data, tmp_path
+):
+    config = _config(algorithm, data)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    with compiled_once():
+        train(config, whole)
+        shutil.copytree(whole, parted)
+        for save in checkpoint.saves(parted / "checkpoints"):
+            if save.env_steps > 512:
+                shutil.rmtree(save.path)
+        train(config, parted, checkpoint.latest(parted / "checkpoints"))
+    saves = [checkpoint.latest(folder / "checkpoints") for folder in (whole, parted)]
+    assert [save.env_steps for save in saves] == [768, 768]
+    for file in ("state", "rollout"):
+        one, other = (read_arrays(save.path / f"{file}.safetensors") for save in saves)
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(other[name], array, err_msg=name)
+
+
+def test_the_policy_is_stored_with_the_moments_of_the_data(data, tmp_path):
+    with compiled_once():
+        train(_config("bc", data), tmp_path / "run")
+    save = checkpoint.latest(tmp_path / "run" / "best")
+    arrays = read_arrays(save.path / "state.safetensors")
+    moments = record(tmp_path / "again").moments
+    np.testing.assert_allclose(arrays["policy.moments.mean"], moments.mean, rtol=1e-5)
+    variance = np.square(moments.standard_deviation)
+    np.testing.assert_allclose(arrays["policy.moments.variance"], variance, rtol=1e-5)
+
+
+def test_data_of_an_unknown_environment_is_learned_without_evaluation(tmp_path):
+    spec = Spec(4, 3, is_discrete=True)
+    record(tmp_path / "data", world=World(name="elsewhere"), spec=spec)
+    config = _config("cql", tmp_path / "data")
+    assert not config.is_race
+    assert spec_of(config) == spec
+    outcome = train(config, tmp_path / "run")
+    assert outcome.summary["env_steps"] == 768
+    assert checkpoint.latest(tmp_path / "run" / "best").env_steps == 512
+
+
+def test_the_command_takes_world_and_environment_from_the_data(data, tmp_path):
+    config = _config("iql", data)
+    assert config.data.folder == str(data.resolve())
+    with pytest.raises(DatasetError, match="--env rlcar/Catch-v0 contradicts .* leave --env out"):
+        settings_of_data(data, None, "rlcar/Catch-v0")
+    with pytest.raises(DatasetError, match="--world grand-prix contradicts"):
+        settings_of_data(data, "grand-prix", None)
+    assert settings_of_data(data, "classic", None)[0] == "classic"
+
+
+def _refusal(config):
+    with pytest.raises((ConfigError, DatasetError)) as refusal:
+        make_rollout(config, make_agent(config, SPEC).policy)
+    return str(refusal.value)
+
+
+def test_settings_of_another_world_are_refused_by_name(data):
+    message = _refusal(_config("bc", data, "race.track.half_width_px=20.0"))
+    assert "race.track.half_width_px is 40.0 in the data and 20.0 in the settings" in message
+    message = _refusal(_config("bc", data, "environment.id=rlcar/Catch-v0"))
+    assert "the data is from a race" in message
+
+
+def test_an_algorithm_without_the_right_source_is_refused(data):
+    assert _refusal(_config("ppo", data)).endswith(f"--algorithm {' or '.join(OFFLINE)}")
+    without = make_config(mode="test", algorithm="bc")
+    assert "bc learns from recorded data alone" in _refusal(without)
+
+
+def test_data_that_has_changed_is_refused(data, tmp_path):
+    config = _config("bc", data)
+    record(tmp_path / "other", episodes=31)
+    moved = config.data.model_copy(update={"folder": str(tmp_path / "other")})
+    assert "has changed since this run began" in _refusal(config.model_copy(update={"data": moved}))
+
+
+def test_a_continued_training_begins_with_the_learner_and_the_newest_recorded_steps(data, tmp_path):
+    with compiled_once():
+        train(_config("iql", data), tmp_path / "offline")
+    config = continued_config(
+        tmp_path / "offline", [*SETTINGS, "training.start_env_steps=256"], seed=5
+    )
+    assert config.data.folder == ""
+    assert config.seed == 5
+    before = checkpoint.latest(tmp_path / "offline" / "checkpoints")
+    agent = make_agent(config, SPEC)
+    trainer = Trainer(config, SPEC, agent)
+    trainer.begin(None)
+    assert (trainer.env_steps, trainer.train_steps) == (0, 0)
+    known = checkpoint.load_arrays(before, "policy")
+    for name, array in flatten(trainer.weights().params).items():
+        np.testing.assert_array_equal(array, known[name])
+    whole = read_arrays(before.path / "replay.safetensors")
+    kept = trainer._replay.state()
+    assert trainer._replay.env_steps_stored == 256
+    assert (kept["weights_version"] == 0).all()
+    np.testing.assert_array_equal(kept["reward"], whole["reward"][-8:])
+    with compiled_once():
+        train(config, tmp_path / "online")
+    rows = read_metrics(tmp_path / "online" / "metrics.jsonl")
+    evaluated = [row["env_steps"] for row in rows if "evaluation/lap_rate" in row]
+    assert evaluated == [0, 512]
+
+
+def test_a_training_of_recorded_data_alone_cannot_go_on_by_driving(data, tmp_path):
+    with compiled_once():
+        train(_config("bc", data), tmp_path / "offline")
+    config = continued_config(tmp_path / "offline", [], None)
+    assert "bc learns from recorded data alone" in _refusal(config)
