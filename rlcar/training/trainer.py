@@ -125,7 +125,7 @@ class Trainer:
         if self._learner.with_moments is not None and moments is not None:
             variance = np.square(moments.standard_deviation)
             self._state = self._learner.with_moments(
-                self._state, moments.mean, variance, np.float64(moments.count)
+                self._state, moments.mean, variance, np.float64(moments.observations)
             )
 
     def insert(self, trajectory: Trajectory) -> dict[str, float]:

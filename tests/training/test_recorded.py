@@ -121,7 +121,7 @@ def test_data_that_has_changed_is_refused(data, tmp_path):
 
 def test_a_continued_training_begins_with_the_learner_and_the_newest_recorded_steps(data, tmp_path):
     with compiled_once():
-        train(_config("iql", data), tmp_path / "offline")
+        train(_config("iql", data, "training.replay_every_s=1e-9"), tmp_path / "offline")
     config = continued_config(
         tmp_path / "offline", [*SETTINGS, "training.start_env_steps=256"], seed=5
     )
