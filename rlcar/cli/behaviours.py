@@ -24,7 +24,7 @@ from rlcar.datasets.behaviour import (
     parse_noise,
     random_policy,
 )
-from rlcar.datasets.description import World
+from rlcar.datasets.description import World, sizes
 from rlcar.errors import DatasetError, MissingAliasError, UserError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import spec_of
@@ -156,8 +156,8 @@ def _behaviour(
         theirs = spec_of(learned.config)
         if theirs != spec:
             raise DatasetError(
-                f"{asked.name} acts on {theirs}, but the environment has {spec}: record it in the "
-                "environment of its training"
+                f"{asked.name} needs {sizes(theirs)}, but the environment has {sizes(spec)}: "
+                "record it in the environment of its training"
             )
         return Behaviour(name, learned.policy, learned.params, noise, asked.share)
     if noise.is_own:

@@ -162,6 +162,16 @@ def describe(world: World, spec: Spec) -> Description:
     )
 
 
+def sizes(spec: Spec) -> str:
+    """Returns the sizes of observations and actions in words, for messages."""
+    if spec.image_shape is not None:
+        seen = f"images of {' x '.join(map(str, spec.image_shape))}"
+    else:
+        seen = f"observations of {spec.observation_size} numbers"
+    kind = "discrete actions" if spec.is_discrete else "numbers as an action"
+    return f"{seen} and {spec.action_size} {kind}"
+
+
 def moments_of(observations: np.ndarray) -> Moments:
     """Returns the moments of observations `[M, O]`."""
     numbers = observations.astype(np.float64)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rlcar.datasets.dataset import Dataset
-from rlcar.datasets.description import Description, Source, World, describe
+from rlcar.datasets.description import Description, Source, World, describe, sizes
 from rlcar.datasets.episode import Episode
 from rlcar.datasets.writer import DatasetWriter, OnTransitions, new_folder
 from rlcar.errors import DatasetError
@@ -37,8 +37,8 @@ def import_recording(
     """
     if recording.spec != description.spec:
         raise DatasetError(
-            f"{origin} has {recording.spec}, but {description.world.label} has {description.spec}: "
-            "name the world of the recording"
+            f"{origin} has {sizes(recording.spec)}, but {description.world.label} has "
+            f"{sizes(description.spec)}: name the world of the recording"
         )
     created = datetime.now(UTC).isoformat(timespec="seconds")
     source = Source(kind="import", about={"file": origin.name, "created": created})

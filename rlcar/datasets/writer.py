@@ -21,6 +21,7 @@ from rlcar.datasets.description import (
     Source,
     moments_of,
     read_description,
+    sizes,
     write_description,
 )
 from rlcar.datasets.episode import SOURCES, Episode
@@ -271,7 +272,7 @@ def require_same(folder: Path, found: Description, other: Description) -> None:
         )
     if found.spec != other.spec:
         raise DatasetError(
-            f"{folder} has {found.spec} and not {other.spec}: use a folder for each schema"
+            f"{folder} has {sizes(found.spec)}, not {sizes(other.spec)}: use a folder for each"
         )
 
 

@@ -18,7 +18,7 @@ from rlcar.datasets.importing import import_recording
 from rlcar.datasets.minari_format import MinariRecording, export_minari
 from rlcar.errors import DatasetError
 from rlcar.registry.pickled import read_recording
-from tests.datasets.recorded import PICTURES, assert_same, make_episode, make_pictures, write
+from tests.datasets.recorded import PICTURES, RACE, assert_same, make_episode, make_pictures, write
 
 
 @pytest.fixture
@@ -211,6 +211,16 @@ def test_a_nan_in_an_import_is_named_and_nothing_is_left(tmp_path, episodes):
     with pytest.raises(DatasetError, match="episode 2, step 1: the reward contains nan"):
         from_file(tmp_path / "flat.npz", tmp_path / "back")
     assert [path.name for path in tmp_path.iterdir()] == ["flat.npz"]
+
+
+def test_observations_of_another_world_are_refused(tmp_path, episodes):
+    arrays = flat_arrays(episodes, with_next=True)
+    arrays["observations"] = arrays["observations"][:, :4]
+    arrays["next_observations"] = arrays["next_observations"][:, :4]
+    recording = FlatRecording(arrays, "flat.npz", 1.0)
+    message = "has observations of 4 numbers and 2 numbers as an action, but race has observations"
+    with pytest.raises(DatasetError, match=message):
+        import_recording(recording, tmp_path / "back", RACE, tmp_path / "flat.npz")
 
 
 def test_a_merge_holds_all_episodes_and_refuses_repetitions(tmp_path, episodes):
