@@ -149,7 +149,7 @@ class RaceEnv(gymnasium.Env):
         if self.render_mode == "human":
             self._show()
         pose = output[-5:].tolist()
-        return output[: SPEC.observation_size].copy(), self._info(*pose)
+        return output[: SPEC.observation_size].copy(), self._info(pose)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Drives one step. After the end of an episode call `reset` first."""
@@ -176,7 +176,7 @@ class RaceEnv(gymnasium.Env):
             self._show()
         reward, is_last, is_terminal, lap_time, *pose = output[SPEC.observation_size :].tolist()
         self._is_ended = is_last > 0
-        info = self._info(*pose, int(lap_time))
+        info = self._info(pose, lap_time_steps=int(lap_time))
         observation = output[: SPEC.observation_size].copy()
         return observation, reward, is_terminal > 0, is_last > is_terminal, info
 
@@ -220,15 +220,8 @@ class RaceEnv(gymnasium.Env):
         assert self._course is not None
         return scene_of(self._output[None], self._course.race.view(self._state), self.config)
 
-    def _info(
-        self,
-        x_px: float,
-        y_px: float,
-        speed: float,
-        heading_deg: float,
-        progress: float,
-        lap_time_steps: int = 0,
-    ) -> dict[str, Any]:
+    def _info(self, pose: list[float], lap_time_steps: int = 0) -> dict[str, Any]:
+        x_px, y_px, speed, heading_deg, progress = pose
         return {
             "progress": progress,
             "x": x_px,
