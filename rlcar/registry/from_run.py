@@ -53,6 +53,7 @@ def content_of_run(path: Path, description: str) -> Content:
             "trained": meta.get("created"),
             "versions": meta.get("versions"),
             "cost": meta.get("metric"),
+            "data": config.data.fingerprint or None,
         },
     }
     return arrays, metadata, report

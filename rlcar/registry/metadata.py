@@ -68,6 +68,7 @@ class Lineage(Section):
         Signed | None
     )  # by which training found it best: mean lap time in steps, the limit if none
     parent: Whole | None = None  # the version of the same run before it
+    data: Text | None = None  # fingerprint of the data set that it learned from
     imported: Text | None = None  # the file it came in, with its SHA-256
 
 

@@ -1,0 +1,76 @@
+"""`rlcar offline`: the best policy that can be learned from a data set."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlcar.cli.shared import (
+    MODELS,
+    Settings,
+    Where,
+    console,
+    number,
+    prepare_jax_on_cpu,
+    say,
+)
+from rlcar.errors import command
+
+
+def offline(
+    folder: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of runs and report (default: offline/ and the data's name)."),
+    ] = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(help="Algorithm to try; repeatable (default: all that fit the data)."),
+    ] = None,
+    mode: Annotated[str, typer.Option(help="Size of each training: standard or test.")] = (
+        "standard"
+    ),
+    set_: Settings = None,
+    seed: Annotated[int, number(0, 2**31 - 1, help="Seed of all random numbers.")] = 0,
+    updates: Annotated[
+        int, number(100, 10_000_000, help="Updates of the value functions of each estimate.")
+    ] = 10_000,
+    publish: Annotated[
+        bool, typer.Option("--publish/--no-publish", help="Publishes the best policy.")
+    ] = True,
+    registry: Where = MODELS,
+) -> None:
+    """Trains several algorithms on a data set, keeps the best policy and reports.
+
+    The same command continues a selection that was stopped.
+    """
+    prepare_jax_on_cpu()
+    from rlcar.cli.train_data import settings_of_data
+    from rlcar.config import make_config
+    from rlcar.datasets import Dataset
+    from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
+    from rlcar.offline.candidates import StoppedError
+    from rlcar.offline.plan import candidates_for
+    from rlcar.offline.run import select
+    from rlcar.registry import Registry
+
+    dataset = Dataset.open(folder)
+    place = out or Path("offline") / folder.resolve().name
+    world, of_data = settings_of_data(folder, None, None)
+    configs = {
+        name: make_config(
+            None, mode, None, [*of_data, *(set_ or [])], world=world, algorithm=name, seed=seed
+        )
+        for name in candidates_for(dataset.spec, algorithm)
+    }
+    models = Registry(registry) if publish else None
+    try:
+        result = select(dataset, configs, place, models, FittedQSettings(updates=updates), say)
+    except StoppedError:
+        say(f"stopped; continue with: {command('offline', folder, '--out', place)}")
+        sys.exit(130)
+    console.print(f"kept {result['chosen']}: {result['reason']}", markup=False, highlight=False)
+    if result["published"] is not None:
+        console.print(f"published as version {result['published']}", highlight=False)
+    console.print(f"report: {place}/report.md", markup=False, highlight=False)

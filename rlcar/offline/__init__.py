@@ -1,0 +1,1 @@
+"""Learns policies from a data set with several algorithms, and keeps the best one."""

@@ -1,0 +1,123 @@
+"""Trains the candidates of a selection, and measures them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlcar.agents import make_agent
+from rlcar.config import Config
+from rlcar.datasets import Dataset
+from rlcar.errors import UserError
+from rlcar.evaluation.environment import make_evaluation, spec_of
+from rlcar.evaluation.laps import TIME_LIMIT_STEPS, Laps, drive
+from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
+from rlcar.evaluation.off_policy.policies import NamedPolicy
+from rlcar.evaluation.off_policy.run import estimate
+from rlcar.evaluation.run_report import load_policy
+from rlcar.offline.selection import Measure
+from rlcar.storage import checkpoint
+from rlcar.training.loop import train
+
+CHOICE_SET, REPORT_SET = "validation", "test"
+Say = Callable[[str], None]
+
+
+class Trained(NamedTuple):
+    """A candidate after its training."""
+
+    folder: Path
+    config: Config
+    policy: NamedPolicy
+
+
+class StoppedError(Exception):
+    """Ctrl-C or SIGTERM has ended a training."""
+
+
+def run_folder(out: Path, name: str) -> Path:
+    """Returns the folder of a candidate's run; versions are called after it."""
+    return out / "runs" / f"{out.resolve().name}-{name}"
+
+
+def train_candidates(out: Path, configs: Mapping[str, Config], say: Say) -> dict[str, Trained]:
+    """Trains what is not trained yet; raises StoppedError after Ctrl-C, with a checkpoint."""
+    trained = {}
+    for name, config in configs.items():
+        folder = run_folder(out, name)
+        save = checkpoint.latest_sound(folder / "checkpoints")
+        if save is None or save.env_steps < config.training.env_steps:
+            say(f"training {name}: {folder}")
+            folder.mkdir(parents=True, exist_ok=True)
+            if train(config, folder, save).interrupted:
+                raise StoppedError
+        trained[name] = _load(name, folder, config)
+    return trained
+
+
+def _load(name: str, folder: Path, config: Config) -> Trained:
+    agent = make_agent(config, spec_of(config))
+    _, params = load_policy(folder, folder, agent, config.seed)
+    return Trained(folder, config, NamedPolicy(name, agent.policy, params))
+
+
+def measure(trained: Mapping[str, Trained]) -> tuple[str, dict[str, Measure]]:
+    """Drives every candidate where its environment can be made.
+
+    Returns what was measured, and the costs: of each validation track, or of the episodes of
+    another environment. The costs of no candidate are known if the environment is not.
+    """
+    config = next(iter(trained.values())).config
+    if config.is_race:
+        costs = {
+            name: Measure(_charged(_laps(candidate, CHOICE_SET)))
+            for name, candidate in trained.items()
+        }
+        return "steps of a lap on the validation tracks", costs
+    if config.environment.id:
+        return "negative reward of an episode", {
+            name: Measure(np.array([_episode_cost(candidate)]))
+            for name, candidate in trained.items()
+        }
+    return "estimates from the data", {}
+
+
+def lap_figures(candidate: Trained) -> dict[str, Any]:
+    """Returns the figures of a candidate on the test tracks, which no choice has seen."""
+    laps = _laps(candidate, REPORT_SET)
+    is_lap = laps.lap_time_steps > 0
+    return {
+        "lap_rate": float(is_lap.mean()),
+        "lap_time_steps": float(laps.lap_time_steps[is_lap].mean()) if is_lap.any() else None,
+        "charged_lap_steps": float(_charged(laps).mean()),
+        "reward": float(laps.reward.mean()),
+    }
+
+
+def estimate_candidates(
+    dataset: Dataset, trained: Mapping[str, Trained], out: Path, settings: FittedQSettings
+) -> dict[str, Any] | None:
+    """Estimates the candidates from the data; None for images, which have no estimate."""
+    if dataset.spec.image_shape is not None:
+        return None
+    policies = [candidate.policy for candidate in trained.values()]
+    return estimate(dataset, policies, out, settings)
+
+
+def _laps(candidate: Trained, track_set: str) -> Laps:
+    named = candidate.policy
+    return drive(named.policy, named.params, candidate.config.race, track_set)
+
+
+def _charged(laps: Laps) -> np.ndarray:
+    """Returns the steps of each lap; a track that was not lapped counts as the time limit."""
+    is_lap = laps.lap_time_steps > 0
+    return np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS).astype(np.float64)
+
+
+def _episode_cost(candidate: Trained) -> float:
+    evaluation = make_evaluation(candidate.config, candidate.policy.policy)(candidate.policy.params)
+    if evaluation is None:
+        raise UserError(f"the evaluation of {candidate.folder} was stopped: repeat the command")
+    return evaluation.cost

@@ -1,0 +1,53 @@
+import numpy as np
+
+from rlcar.offline.selection import Measure, choose_by_estimates, choose_by_measures
+
+
+def result(verdict: str, mean: float | None) -> dict:
+    estimate = None if mean is None else {"mean": mean, "low": mean - 1, "high": mean + 1}
+    return {"verdict": verdict, "estimate": estimate}
+
+
+def report(**policies: dict) -> dict:
+    return {"policies": policies}
+
+
+NAMES = ["bc", "cql", "iql"]
+
+
+def test_the_lowest_mean_cost_wins():
+    measures = {"bc": Measure(np.array([300.0, 1000.0])), "cql": Measure(np.array([400.0, 500.0]))}
+    choice = choose_by_measures(measures)
+    assert choice.name == "cql"
+    assert choice.reason == "its mean cost 450 is below 650 of bc"
+
+
+def test_the_baseline_wins_a_tie():
+    measures = {"bc": Measure(np.ones(3)), "cql": Measure(np.ones(3))}
+    assert choose_by_measures(measures).name == "bc"
+
+
+def test_the_interval_contains_the_mean():
+    low, high = Measure(np.arange(64.0)).interval()
+    assert low < 31.5 < high
+    assert Measure(np.array([7.0])).interval() == (7.0, 7.0)
+
+
+def test_a_higher_estimate_wins_only_with_the_verdict_better():
+    high = report(bc=result("better", 5.0), cql=result("unknown", 9.0), iql=result("better", 7.0))
+    assert choose_by_estimates(NAMES, high).name == "iql"
+    unknown = report(bc=result("worse", 5.0), cql=result("unknown", None), iql=result("worse", 6.0))
+    assert choose_by_estimates(NAMES, unknown).name == "bc"
+
+
+def test_what_is_known_to_be_better_replaces_an_unknown_baseline():
+    found = report(
+        bc=result("unknown", None), cql=result("unknown", None), iql=result("better", 7.0)
+    )
+    choice = choose_by_estimates(NAMES, found)
+    assert choice.name == "iql"
+    assert "nothing is known about bc" in choice.reason
+
+
+def test_without_any_knowledge_the_baseline_is_kept():
+    assert choose_by_estimates(NAMES, None).name == "bc"
