@@ -15,8 +15,11 @@ IMAGES = SPEC._replace(image_shape=(16, 16, 3))
 
 
 def metrics_of(algorithm, spec):
-    """Traces one update, which compiles nothing, for the names of its metrics."""
-    config = make_config(algorithm=algorithm, mode="test")
+    """Traces one update, which compiles nothing, for the names of its metrics.
+
+    The settings are those for recorded data, with which a learner has all its losses.
+    """
+    config = make_config(algorithm=algorithm, mode="test", overrides=["data={}"])
     agent = make_agent(config, spec)
     shape = (1, config.replay.batch_size, config.replay.batch_length)
     fields = fields_of(spec, agent.policy.carry_size).items()
