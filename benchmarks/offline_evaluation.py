@@ -123,11 +123,11 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     }
     cases: list[dict[str, Any]] = []
     unknown, correlations, regrets = 0, [], []
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         drivers = [*(rule(speed) for speed in SPEEDS), NamedPolicy("ray", longest_ray, None)]
         behaviours = [Behaviour(d.name, d.policy, d.params, NOISE) for d in drivers]
         data = write(root / f"data-{seed}", behaviours, options.transitions, seed)
-        policies = supported() + (unsupported() if seed == 0 else [])
+        policies = supported() + (unsupported() if seed == options.first_seed else [])
         report = estimate(data, policies, None, settings, seed=seed)
         print_report(report)
         known = {}
@@ -157,9 +157,10 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transitions", type=int, default=100_000)
+    parser.add_argument("--transitions", type=int, default=60_000)
     parser.add_argument("--updates", type=int, default=FittedQSettings().updates)
-    parser.add_argument("--seeds", type=int, default=3, help="number of data sets")
+    parser.add_argument("--seeds", type=int, default=2, help="number of data sets")
+    parser.add_argument("--first-seed", type=int, default=10)
     parser.add_argument("--out", type=Path, help="file for the figures and every case, as JSON")
     options = parser.parse_args()
     print_header("jax", "numpy")

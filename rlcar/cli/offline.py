@@ -35,7 +35,7 @@ def offline(
     seed: Annotated[int, number(0, 2**31 - 1, help="Seed of all random numbers.")] = 0,
     updates: Annotated[
         int, number(100, 10_000_000, help="Updates of the value functions of each estimate.")
-    ] = 10_000,
+    ] = 16_000,
     publish: Annotated[
         bool, typer.Option("--publish/--no-publish", help="Publishes the best policy.")
     ] = True,

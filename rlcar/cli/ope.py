@@ -26,7 +26,7 @@ def ope(
     ] = 0.99,
     updates: Annotated[
         int, number(100, 10_000_000, help="Updates of the value functions of each policy.")
-    ] = 10_000,
+    ] = 16_000,
     transitions: Annotated[
         int, number(100, 10_000_000, help="Most recorded transitions to use, in whole episodes.")
     ] = 200_000,

@@ -29,7 +29,7 @@ class FittedQSettings(NamedTuple):
     discount: float = 0.99
     members: int = 5
     hidden_units: int = 64
-    updates: int = 10_000
+    updates: int = 16_000
     batch_size: int = 256
     learning_rate: float = 1e-3
     slow_rate: float = 0.05  # share of the networks that their slow copies take over per update

@@ -17,7 +17,10 @@ from rlcar.evaluation.off_policy.policies import PolicyActions
 from rlcar.evaluation.off_policy.regions import Regions
 from rlcar.evaluation.off_policy.verdict import Interval, interval_of_members, verdict_of
 
-_MOST_OUTSIDE = 0.1  # largest share of a policy's actions outside the support
+# Largest share of a policy's actions outside the support. Walks through the data depart from the
+# policy's true path, so the share is not 0 for the drivers of the data themselves. In
+# benchmarks/offline_evaluation.py it is at most 0.22 for supported and at least 0.37 for others.
+_MOST_OUTSIDE = 0.25
 _MOST_BIAS = 0.25  # of the behaviour's estimate, in standard deviations of the returns
 _INPUT_LIMIT = 10.0  # of a standardised input
 _RESAMPLES = 200
