@@ -129,6 +129,10 @@ class LearnerHandle:
         """Returns how many more blocks may be handed over now."""
         return max(0, self._cluster.learner_queue - len(self._learning))
 
+    def blocks_in_flight(self) -> int:
+        """Returns how many blocks wait for it or are learned from."""
+        return len(self._learning)
+
     def learn(self, block: Block) -> None:
         """Hands a block over by reference."""
         self._expect(*self._actor.learn.remote(block.trajectory))

@@ -202,7 +202,9 @@ class _FleetTraining:
         """Hands finished blocks to the learner, as many as it has room for."""
         fleet = self.fleet
         if isinstance(fleet, NoFleet):
-            for _ in range(fleet.requests(learner.free_places(), learner.is_busy())):
+            for _ in range(
+                fleet.requests(learner.env_steps, learner.blocks_in_flight(), learner.free_places())
+            ):
                 learner.learn_recorded()
             return
         fleet.request_blocks(learner.weights)

@@ -10,6 +10,8 @@ class NoFleet:
     """Holds no simulators. It has the methods of `Fleet` that do not concern blocks."""
 
     def __init__(self, config: Config):
+        self._env_steps = config.training.env_steps
+        self._block_env_steps = config.training.block_length * config.training.cars
         # A deterministic training evaluates after fixed blocks, so none may be ahead.
         self._is_one_at_a_time = config.training.deterministic
 
@@ -24,11 +26,16 @@ class NoFleet:
     ) -> None:
         """Does nothing, because nothing was started."""
 
-    def requests(self, free_places: int, is_busy: bool) -> int:
-        """Returns how many blocks the learner may be asked to read now."""
+    def requests(self, env_steps: int, blocks_in_flight: int, free_places: int) -> int:
+        """Returns how many blocks the learner may be asked to read now, so that it stops in time.
+
+        `env_steps` are those that it has reported.
+        """
+        left = -(-(self._env_steps - env_steps) // self._block_env_steps) - blocks_in_flight
+        places = free_places
         if self._is_one_at_a_time:
-            return 0 if is_busy else 1
-        return free_places
+            places = 0 if blocks_in_flight else 1
+        return max(0, min(left, places))
 
     def start(self) -> None:
         """Does nothing."""
