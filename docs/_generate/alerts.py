@@ -1,5 +1,6 @@
 """The table of alerts, from the rules of `deploy/monitoring`."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def render() -> str:
 
 
 def _meaning(alert: str) -> str:
-    """Returns the first paragraph of the alert's runbook."""
+    """Returns the first paragraph of the alert's runbook, with links from the table's page."""
     text = (ROOT / "docs" / "runbooks" / f"{alert}.md").read_text()
-    return text.partition("## Meaning\n\n")[2].partition("\n\n")[0]
+    meaning = text.partition("## Meaning\n\n")[2].partition("\n\n")[0]
+    return re.sub(r"\]\((\w+\.md)", r"](../runbooks/\1", meaning)
