@@ -7,7 +7,7 @@ from rlcar.config import Config
 
 
 class NoFleet:
-    """Holds no simulators. It has the methods of `Fleet` that do not concern blocks."""
+    """Holds no simulators; `requests` says how many blocks the learner may read."""
 
     def __init__(self, config: Config):
         self._env_steps = config.training.env_steps

@@ -12,10 +12,6 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from rlcar.errors import UserError, reason_of
 
 
-class _Ipv4Server(ThreadingWSGIServer):
-    """Answers at every IPv4 address, because Prometheus is usually on another host."""
-
-
 class _DualStackServer(ThreadingWSGIServer):
     """Answers at every IPv6 and IPv4 address: on many hosts `localhost` is `::1` first."""
 
@@ -40,7 +36,7 @@ def serving_metrics(registry: CollectorRegistry, port: int) -> Iterator[int]:
 
     Raises UserError if the port cannot be used.
     """
-    kind = _DualStackServer if socket.has_dualstack_ipv6() else _Ipv4Server
+    kind = _DualStackServer if socket.has_dualstack_ipv6() else ThreadingWSGIServer
     try:
         server = make_server("", port, make_wsgi_app(registry), kind, _SilentHandler)
     except OSError as error:

@@ -23,6 +23,7 @@ from rlcar.storage.backup.manifest import (
     now_utc,
     read_snapshot,
     require_backup,
+    require_room_for,
     snapshot_names,
     write_snapshot,
 )
@@ -73,7 +74,8 @@ def create_snapshot(
         parent = _newest(store, names, warnings)
         started = now_utc()
         _compare_with(parent, present, started, warnings, may_lack_parts=may_lack_parts)
-        counts.total_bytes = _size_bytes(present)
+        files, counts.total_bytes = _measure(present)
+        require_room_for(files)
         before = {file.path: file for file in parent.files} if parent else {}
         uploader = Uploader(store, before, counts, should_stop, should_hash_all=should_hash_all)
         capture = _read(uploader, present, store.parallel, should_stop)
@@ -201,8 +203,10 @@ def _compare_with(
         )
 
 
-def _size_bytes(present: Mapping[str, Path]) -> int:
-    return sum(status.st_size for folder in present.values() for _, status in walk(folder))
+def _measure(present: Mapping[str, Path]) -> tuple[int, int]:
+    """Returns the number of files and their total size in bytes."""
+    sizes = [status.st_size for folder in present.values() for _, status in walk(folder)]
+    return len(sizes), sum(sizes)
 
 
 def _read(

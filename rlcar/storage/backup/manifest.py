@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError
 
-from rlcar.errors import StorageError
+from rlcar.errors import StorageError, UserError
 from rlcar.storage.backup.store import BackupStore, read_small, shown
 
 FORMAT_VERSION = 1
@@ -23,7 +23,8 @@ RESTORING = ".restoring-"  # prefix of the folders that a restoration works in
 # What can be backed up, in this order; the names are the first parts of the paths in a manifest.
 PARTS = ("runs", "models", "data", "sweeps", "tokens")
 
-_MAX_MANIFEST_BYTES = 1 << 27  # half a million files; reading it takes 1 GB of memory
+_MAX_MANIFEST_BYTES = 1 << 27  # reading as much takes 1 GB of memory
+_MAX_FILES = 500_000  # with paths of usual length, their manifest is just within that limit
 _MAX_FILE_BYTES = 1 << 50
 _MAX_PATH_BYTES, _MAX_NAME_BYTES = 4096, 255  # of Linux
 _NAME = re.compile(r"(\d{6})-\d{8}T\d{6}Z-[0-9a-f]{4}")
@@ -156,6 +157,15 @@ def snapshot_names(store: BackupStore) -> list[str]:
     """Lists the names of the snapshots, oldest first."""
     found = (name.removesuffix(".json") for name in store.list(SNAPSHOTS))
     return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+def require_room_for(files: int) -> None:
+    """Raises UserError, before anything is uploaded, for more files than a manifest can name."""
+    if files > _MAX_FILES:
+        raise UserError(
+            f"the folders hold {files:,} files, more than the {_MAX_FILES:,} of one snapshot: "
+            "back up some of the folders into another target"
+        )
 
 
 def write_snapshot(store: BackupStore, snapshot: Snapshot) -> None:

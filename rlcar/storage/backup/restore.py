@@ -126,10 +126,10 @@ def _read_wanted(store: BackupStore, wanted: str) -> Snapshot:
     try:
         return read_snapshot(store, name)
     except StorageError as error:
-        others = [one for one in snapshot_names(store) if one != name]
-        if not others:
+        older = [one for one in snapshot_names(store) if one < name]
+        if not older:
             raise
-        raise StorageError(f"{error}; restore an older one with --snapshot {others[-1]}") from error
+        raise StorageError(f"{error}; restore an older one with --snapshot {older[-1]}") from error
 
 
 def _items(store: BackupStore, snapshot: Snapshot, selection: Selection) -> list[Item]:

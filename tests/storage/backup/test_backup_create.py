@@ -472,6 +472,15 @@ def test_a_snapshot_that_could_not_be_read_again_is_not_written(site, tmp_path, 
     assert snapshot_names(FolderStore(tmp_path / "backup")) == []
 
 
+def test_more_files_than_a_manifest_can_name_are_refused_before_the_upload(
+    site, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(manifest_module, "_MAX_FILES", 2)
+    with pytest.raises(UserError, match=r"the folders hold \d+ files, more than the 2 of one"):
+        site.back_up(tmp_path / "backup")
+    assert not FolderStore(tmp_path / "backup").list("blobs")
+
+
 def test_a_large_object_whose_source_changed_is_never_of_the_right_size(bucket, monkeypatch):
     """Even if it cannot be deleted, as when the process is killed at that moment."""
     store = open_store(bucket)

@@ -382,6 +382,19 @@ def test_a_flipped_bit_in_a_manifest_is_noticed(site, backup):
         site.restore(backup)
 
 
+def test_in_place_of_a_damaged_snapshot_an_older_one_is_proposed(site, backup):
+    site.back_up(backup)
+    site.back_up(backup)
+    first, second, _ = snapshot_names(FolderStore(backup))
+    (backup / SNAPSHOTS / f"{second}.json").write_text("{")
+    with pytest.raises(StorageError, match=f"restore an older one with --snapshot {first}$"):
+        site.restore(backup, second)
+    (backup / SNAPSHOTS / f"{first}.json").write_text("{")
+    with pytest.raises(StorageError) as raised:
+        site.restore(backup, first)
+    assert "--snapshot" not in str(raised.value)
+
+
 def test_a_link_in_place_of_a_blob_is_not_followed(site, backup, tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
