@@ -13,7 +13,7 @@ from rlcar.config.race import RaceConfig
 from rlcar.config.schema import Entry, entries_of_race, entries_of_spec
 from rlcar.errors import DatasetError, reason_of
 from rlcar.settings.explain import explain
-from rlcar.settings.numbers import Size, Whole
+from rlcar.settings.numbers import Float32, Size, Whole
 from rlcar.settings.section import Section
 from rlcar.system import durable
 from rlcar.system.regular_file import read_regular
@@ -49,12 +49,15 @@ class World(Section):
         return (self.race, self.environment) == (other.race, other.environment)
 
 
+_Squares = Annotated[float, Field(ge=0.0, le=1e39)]
+
+
 class Moments(Section):
     """Count, mean and sum of squared differences of numbers, in float64; these can be added."""
 
     count: Whole
-    mean: list[float]
-    squares: list[float]  # sum over the observations of (observation - mean) ** 2
+    mean: list[Float32]
+    squares: list[_Squares]  # sum over the observations of (observation - mean) ** 2
 
     def plus(self, other: "Moments") -> "Moments":
         """Returns the moments of both groups together (Chan et al. 1979)."""

@@ -223,9 +223,28 @@ def _claim_path(folder: Path, number: int) -> Path:
 
 
 def _make_claim(path: Path) -> bool:
+    """Makes a claim that names this process from the first moment on.
+
+    An empty one, of a process that was killed before it wrote its name, would count as alive until
+    it expires.
+    """
+    unfinished = path.with_name(f"{path.name}-{os.getpid()}-{threading.get_ident()}")
+    unfinished.write_text(json.dumps(process_state.describe("running")) + "\n")
+    try:
+        os.link(unfinished, path)
+    except (FileExistsError, FileNotFoundError):  # another process was faster
+        return False
+    except OSError:  # this file system has no hard links
+        return _make_claim_without_links(path, unfinished.read_text())
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return True
+
+
+def _make_claim_without_links(path: Path, content: str) -> bool:
     try:
         with path.open("x") as file:
-            file.write(json.dumps(process_state.describe("running")) + "\n")
+            file.write(content)
     except FileExistsError:
         return False
     return True

@@ -105,6 +105,18 @@ def test_a_process_of_this_host_loses_its_folder_the_moment_it_dies(tmp_path):
             pass
 
 
+def test_a_process_that_dies_while_it_claims_a_folder_blocks_nobody(tmp_path):
+    dying = (
+        "import os, signal, sys; from pathlib import Path; from rlcar.system import lease\n"
+        "lease.json.dumps = lambda content: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with lease.hold(Path(sys.argv[1])): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", dying, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with hold(tmp_path):
+        assert not [path for path in tmp_path.glob(".claim-*") if "-" in path.name[7:]]
+
+
 @pytest.mark.parametrize(
     ("silent_s", "changes", "is_free"),
     [
