@@ -98,7 +98,7 @@ class Application:
         before_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         await run_in_daemon_thread(self.alias_follower.load_first)
-        if self.alias_follower.current is None:
+        if self.alias_follower.is_registry_empty:
             _LOGGER.warning(
                 "%s holds no version: cars brake until one is published",
                 self.alias_follower.registry.place,
@@ -169,8 +169,8 @@ class Application:
         gauges["rlcar_sessions"] = len(sessions)
         gauges["rlcar_session_cars"] = sessions.cars
         current = self.alias_follower.current
-        is_awaited = current is None and self.settings.waits_for_model
-        gauges["rlcar_model_awaited"] = float(is_awaited and self.metrics.is_registry_readable)
+        is_empty = current is None and self.alias_follower.is_registry_empty
+        gauges["rlcar_model_awaited"] = float(is_empty and self.settings.waits_for_model)
         if current is not None:
             gauges["rlcar_model_version"] = current.number
             published = datetime.fromisoformat(current.policy.version.created)

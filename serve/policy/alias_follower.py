@@ -63,6 +63,7 @@ class AliasFollower:
     ):
         self.registry = registry
         self.current: ServedModel | None = None
+        self.is_registry_empty = False  # at the last search for a first version
         self._alias = alias
         self._metrics = metrics
         self._clock = clock
@@ -77,7 +78,9 @@ class AliasFollower:
 
     def load_first(self) -> None:
         """Loads the alias's version, or the newest sound one before it; blocks."""
-        for number in self._candidates():
+        numbers = self._candidates()
+        self.is_registry_empty = not numbers and self._metrics.is_registry_readable
+        for number in numbers:
             model = None if self._has_failed_recently(number) else self._load(number)
             if model is not None:
                 self.current = model
@@ -134,7 +137,9 @@ class AliasFollower:
         try:
             number = self.registry.resolve(self._alias)
         except MissingAliasError as error:
-            if self._has_seen_alias:  # its folder has gone, for example with a volume
+            # A number with more digits than versions have is read as the name of an alias.
+            is_number = self._alias.isdecimal()
+            if is_number or self._has_seen_alias:  # its folder may have gone with a volume
                 self._note_failure(error)
                 return []
             if not self._has_warned:

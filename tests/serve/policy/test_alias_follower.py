@@ -51,6 +51,17 @@ def test_a_damaged_newest_version_is_passed_over(tmp_path):
     assert _checked(early) == _follower(tmp_path).current.number == 2
 
 
+def test_a_number_that_no_version_can_have_is_no_endless_search(tmp_path):
+    publish(tmp_path, alias=None)
+    metrics = ServerMetrics()
+    follower = AliasFollower(Registry(tmp_path), "123456789", metrics)
+    follower.load_first()
+    asyncio.run(follower.check())
+    assert follower.current is None
+    assert not follower.is_registry_empty
+    assert metrics.registry_errors == 2
+
+
 def _metric(web, name):
     lines = web.get("/metrics").text.splitlines()
     return [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")]
@@ -71,3 +82,13 @@ def test_a_server_with_an_empty_registry_is_up_and_takes_the_first_version(
         wait_until(lambda: web.get("/health/ready").status_code == 200)
         assert _metric(web, "rlcar_model_awaited") == ["0.0"]
         assert _metric(web, "rlcar_model_version") == ["1.0"]
+
+
+def test_a_server_that_refuses_every_version_awaits_none(tmp_path):
+    damage(tmp_path, publish(tmp_path, alias=None))
+    with serving(tmp_path, poll_s=0.05, waits_for_model=True) as server, httpx.Client() as web:
+        web.base_url = f"http://127.0.0.1:{server.port}"
+        assert web.get("/health/ready").json()["status"] == "no model"
+        assert _metric(web, "rlcar_registry_readable") == ["1.0"]
+        assert _metric(web, "rlcar_model_load_failures_total") != ["0.0"]
+        assert _metric(web, "rlcar_model_awaited") == ["0.0"]
