@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,23 @@ def test_a_value_is_never_evaluated(host):
     assert service(host, "backup").returncode == 0
     assert (host / f"$(touch {host}" / "x)`a`;b&c" / "rlcar-backup.json").exists()
     assert not (host / "x").exists()
+
+
+def test_a_command_by_hand_has_the_folders_and_settings_of_the_services(host, monkeypatch):
+    monkeypatch.chdir(host)
+    target = f"{host}/my backup"
+    models = (host / "var/lib/rlcar/models").rename(host / "my models")
+    (host / "etc/rlcar/rlcar.env").write_text(f"RLCAR_REGISTRY={models}\n")
+    for words in (["backup", target], ["backup", "verify", target]):
+        assert service(host, "run", *words).returncode == 0
+    assert (host / "var/lib/rlcar/backup-state.json").exists()
+    assert not (host / "backup-state.json").exists()
+    (snapshot,) = json.loads(service(host, "run", "backup", "list", target, "--json").stdout)
+    assert "models" in snapshot["parts"]
+    shutil.rmtree(models)
+    done = service(host, "run", "restore", target, "--only", "models")
+    assert done.returncode == 0, done.stderr
+    assert Registry(models).numbers() == [1]
 
 
 @pytest.mark.parametrize(

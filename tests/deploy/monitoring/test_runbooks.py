@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from rlcar.config import make_config
 from rlcar.runs.run import Run
@@ -74,7 +76,7 @@ def test_every_block_is_a_valid_script(page):
 
 def calls_of(preparation: str, folder: Path) -> list[list[str]]:
     """What the commands of all pages call in a shell that was prepared in this way."""
-    for name in ("docker", "kubectl", "journalctl", "setpriv", "curl", "systemctl"):
+    for name in ("docker", "kubectl", "journalctl", "setpriv", "systemd-run", "curl", "systemctl"):
         stub = folder / name
         stub.write_text(STUB)
         stub.chmod(0o755)
@@ -96,16 +98,27 @@ def check_inside(words: list[str]) -> None:
         parse(words[1:])
 
 
-def test_on_hosts_the_commands_name_units_and_programs_that_exist(tmp_path):
-    calls = calls_of(PREPARATIONS["hosts"], tmp_path)
+def arguments_of(call: list[str]) -> list[str]:
+    """The arguments for rlcar of a command that runs it on a host."""
+    if call[0] == "setpriv":
+        return call[call.index("run") + 1 :]
+    return call[call.index("/opt/rlcar/current/bin/rlcar") + 1 :]
+
+
+@pytest.mark.parametrize("program", ["systemd-run", "setpriv"])
+def test_on_hosts_the_commands_name_units_and_programs_that_exist(program, tmp_path):
+    booted = tmp_path if program == "systemd-run" else tmp_path / "absent"
+    preparation = PREPARATIONS["hosts"].replace("/run/systemd/system", str(booted))
+    calls = calls_of(preparation, tmp_path)
     units = {one.name for one in (ROOT / "deploy" / "systemd").iterdir()}
-    used = {call[call.index("--unit") + 1] for call in calls if "--unit" in call}
+    used = {call[call.index("--unit") + 1] for call in calls if call[0] == "journalctl"}
     assert used == {"rlcar-serve", "rlcar-train@NAME"}
     assert all(f"{re.sub('@.*', '@', unit)}.service" in units for unit in used)
-    rlcar = [call for call in calls if call[0] == "setpriv"]
+    rlcar = [call for call in calls if call[0] in ("setpriv", "systemd-run")]
     assert len(rlcar) > 8
+    assert {call[0] for call in rlcar} == {program}
     for call in rlcar:
-        parse(call[call.index("/opt/rlcar/current/bin/rlcar") + 1 :])
+        parse(arguments_of(call))
     assert [
         "curl",
         "--silent",
@@ -113,6 +126,21 @@ def test_on_hosts_the_commands_name_units_and_programs_that_exist(tmp_path):
         "Authorization: Bearer T",
         "http://127.0.0.1:8000/health/live",
     ] in calls
+
+
+def test_rlcar_on_a_host_is_a_unit_with_the_settings_of_the_services(tmp_path):
+    preparation = PREPARATIONS["hosts"].replace("/run/systemd/system", str(tmp_path))
+    call = next(call for call in calls_of(preparation, tmp_path) if call[0] == "systemd-run")
+    unit = call[call.index("--unit") + 1]
+    (folder,) = (ROOT / "deploy" / "systemd").glob("rlcar-.service.d")
+    prefix = folder.name.removesuffix(".service.d")
+    assert unit.startswith(prefix)
+    assert unit not in {one.stem for one in (ROOT / "deploy" / "systemd").glob("*.service")}
+    settings = "".join(file.read_text() for file in folder.iterdir())
+    for line in ("User=rlcar", "WorkingDirectory=/var/lib/rlcar", "LoadCredential=object-store:"):
+        assert f"\n{line}" in settings
+    writable = call[call.index("--property") + 1]
+    assert writable in (ROOT / "deploy/systemd/rlcar-backup.service").read_text().splitlines()
 
 
 def test_with_compose_the_commands_name_services_that_exist(tmp_path):
@@ -147,6 +175,12 @@ def test_on_kubernetes_the_commands_name_objects_that_exist(tmp_path):
                 check_inside(words)
                 mounts_models = name == "deploy/rlcar-page"
                 assert mounts_models == (words[:2] == ["rlcar", "models"])
+                # The monitor cannot write to the volume of the backup.
+                assert words[1:2] not in (["backup"], ["restore"])
+            case ["create", "job", _, "--from", name, *_]:
+                assert name.removeprefix("cronjob/") in names_of("CronJob")
+            case ["patch", *_] | ["create", "--filename", "-"] | ["logs", "--follow", _]:
+                pass
             case ["logs", "--prefix", "--tail", "200", "--selector", selector]:
                 assert selector in (
                     "batch.kubernetes.io/job-name=NAME",
@@ -156,6 +190,69 @@ def test_on_kubernetes_the_commands_name_objects_that_exist(tmp_path):
                 assert name in names
             case _:
                 pytest.fail(str(call))
+
+
+def backup_cronjobs() -> dict[str, Any]:
+    """The CronJobs of the backup, by their names."""
+    text = (ROOT / "k8s" / "base" / "platform" / "cronjob-backup.yaml").read_text()
+    return {one["metadata"]["name"]: one for one in yaml.safe_load_all(text)}
+
+
+def container_of(job: Any) -> Any:
+    """The only container of a Job, or of the template of one."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def test_the_target_on_kubernetes_is_that_of_the_cronjobs():
+    (row,) = re.findall(r"^\| `TARGET` .*$", (RUNBOOKS / "index.md").read_text(), re.MULTILINE)
+    (target,) = re.findall(r"on Kubernetes `([^`]+)`", row)
+    for name, cronjob in backup_cronjobs().items():
+        args = container_of(cronjob["spec"]["jobTemplate"])["args"]
+        assert target == args[1 if name == "rlcar-backup" else 2], name
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is missing")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backup", "prune", "TARGET"],
+        ["backup", "verify", "TARGET", "--discard"],
+        ["restore", "TARGET", "--only", "models"],
+    ],
+    ids=" ".join,
+)
+def test_on_kubernetes_a_backup_is_changed_in_a_job_that_can_write(words, tmp_path):
+    """The real kubectl changes the Job that a cluster would make from the CronJob."""
+    cronjob = backup_cronjobs()["rlcar-backup"]["spec"]["jobTemplate"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, **cronjob}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    stub = tmp_path / "kubectl"
+    stub.write_text(
+        f"""#!/bin/sh
+        case "$3 $4" in
+          "create job") cat {tmp_path}/job.json ;;
+          "patch --local") exec {shutil.which("kubectl")} "$@" ;;
+          "create --filename") cat > {tmp_path}/created.json ;;
+        esac
+        """
+    )
+    stub.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-s", "--", *words],
+        **{"input": PREPARATIONS["Kubernetes"] + '\nrlcar "$@"\n', "text": True, "cwd": tmp_path},
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    created = json.loads((tmp_path / "created.json").read_text())
+    container = container_of(created)
+    state = ["--state-file", "/var/lib/rlcar-backup/backup-state.json"]
+    assert container["args"] == [*words, *(state if words[1] == "verify" else [])]
+    parse(container["args"])
+    assert created["spec"]["backoffLimit"] == 0
+    mounted = {one["name"]: one for one in container["volumeMounts"]}
+    assert not any(mounted[name].get("readOnly") for name in ("runs", "models", "data", "backup"))
 
 
 def test_the_commands_about_a_run_work_on_a_real_one(tmp_path):
