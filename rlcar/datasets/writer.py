@@ -99,9 +99,10 @@ class DatasetWriter:
         if not self._waiting:
             return
         part = self._write_part(self._waiting)
-        self.description = self.description.with_parts([*self.description.parts, part])
-        write_description(self._folder, self.description)
-        self._waiting = []
+        new = self.description.with_parts([*self.description.parts, part])
+        write_description(self._folder, new)
+        # Both change only now: after an interruption, the next call writes the same part again.
+        self.description, self._waiting = new, []
         self._waiting_transitions = self._waiting_bytes = 0
 
     def __enter__(self) -> "DatasetWriter":
@@ -129,6 +130,8 @@ class DatasetWriter:
             pq.write_table(table, file, compression="zstd", use_dictionary=list(DICTIONARY))
             _sync(file)
             size, sha256 = file.stat().st_size, durable.checksum(file)
+        with durable.explaining_write_errors(path, DatasetError):
+            durable.sync_folder(self._folder)  # before the description names the part
         moments = None
         if self._spec.image_shape is None:
             moments = moments_of(np.concatenate([episode.observation for episode in episodes]))

@@ -87,6 +87,20 @@ def test_an_exception_loses_no_complete_episode(tmp_path):
     assert Dataset.open(tmp_path / "data").transitions == 10
 
 
+def test_a_description_that_cannot_be_written_stores_no_episode_twice(tmp_path):
+    with DatasetWriter(tmp_path, RACE, part_transitions=100) as writer:
+        writer.append(make_episode(10))
+        description = tmp_path / "dataset.json"
+        description.unlink()
+        description.mkdir()
+        with pytest.raises(DatasetError, match=r"cannot write .*dataset.json"):
+            writer.flush()
+        description.rmdir()
+        writer.append(make_episode(20, 1))
+    data = Dataset.open(tmp_path)
+    assert [episode.transitions for episode in data.episodes_iter()] == [10, 20]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
