@@ -1,7 +1,11 @@
 """Reads recordings in the layout of D4RL: flat arrays of all steps, in HDF5, npz or memory.
 
-`observations`, `actions`, `rewards` and `terminals` are required; `timeouts`, `next_observations`
-and `infos/action_log_probs` are used if they are there. Other arrays are ignored.
+`observations`, `actions`, `rewards` and `terminals` are required, and `timeouts` or
+`next_observations`, which show where an episode was cut off. `infos/action_log_probs` is used if it
+is there. Other arrays are ignored.
+
+An episode ends at a terminal step, at a timeout, and where `next_observations` is not the
+observation of the following row.
 
 Without `next_observations` the observation after the last action of an episode is not known. After
 a terminal step it has no influence, and the last observation is repeated. An episode that was cut
@@ -9,6 +13,7 @@ off ends one action earlier.
 """
 
 import contextlib
+import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +48,16 @@ class FlatRecording:
                 raise DatasetError(
                     f"{name}: {key!r} has {len(arrays[key])} rows, but 'rewards' has {self.steps}"
                 )
+        if NEXT not in arrays and TIMEOUTS not in arrays:
+            raise DatasetError(
+                f"{name} has neither {TIMEOUTS!r} nor {NEXT!r}, so it does not show where "
+                f"episodes were cut off: add {TIMEOUTS!r}, true in the last step before each cut"
+            )
+        if NEXT in arrays and arrays[NEXT].shape[1:] != arrays["observations"].shape[1:]:
+            raise DatasetError(
+                f"{name}: {NEXT!r} has the shape {tuple(arrays[NEXT].shape)}, but 'observations' "
+                f"has {tuple(arrays['observations'].shape)}"
+            )
         if not self.steps:
             raise DatasetError(f"{name} has no steps")
 
@@ -82,6 +97,11 @@ class FlatRecording:
             is_end = rows["terminals"].astype(bool).reshape(-1)
             if TIMEOUTS in rows:
                 is_end = is_end | rows[TIMEOUTS].astype(bool).reshape(-1)
+            if NEXT in rows:
+                further = np.asarray(
+                    self._arrays["observations"][start + _ROWS : start + _ROWS + 1]
+                )
+                is_end = is_end | _is_jump(rows, further)
             begin = 0
             for end in (np.flatnonzero(is_end) + 1).tolist():
                 waiting.append({key: array[begin:end] for key, array in rows.items()})
@@ -107,12 +127,36 @@ class FlatRecording:
             logp = None if logp is None else logp[:-1]
         if not len(reward):
             return
+        logp = None if logp is None else logp.reshape(-1).astype(np.float32)
         if np.issubdtype(action.dtype, np.integer):
             action = action.reshape(-1).astype(np.int32)
         else:
             action = (action / np.asarray(self._limit, action.dtype)).astype(np.float32)
-        logp = None if logp is None else logp.reshape(-1).astype(np.float32)
+            if logp is not None:  # A density grows where the range shrinks.
+                logp = logp + np.float32(action.shape[1] * math.log(self._limit))
         yield Episode(observation, action, reward, is_terminal, not is_terminal, logp)
+
+
+def _is_jump(rows: Mapping[str, np.ndarray], further: np.ndarray) -> np.ndarray:
+    """Returns whether each row leads elsewhere than to the observation of the next row.
+
+    `further` holds the observation after the last row, or nothing at the end of the recording.
+    """
+    is_jump = np.zeros(len(rows[NEXT]), bool)
+    is_jump[:-1] = _is_other(rows[NEXT][:-1], rows["observations"][1:])
+    if len(further):
+        is_jump[-1:] = _is_other(rows[NEXT][-1:], further)
+    return is_jump
+
+
+def _is_other(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns in which rows the observations differ, as they are stored."""
+    if first.dtype != np.uint8:
+        with np.errstate(over="ignore"):
+            first, second = first.astype(np.float32), second.astype(np.float32)
+    # A NaN differs from itself; the writer refuses it and names the step.
+    is_other = (first != second) & ~(np.isnan(first) & np.isnan(second))
+    return is_other.any(axis=tuple(range(1, is_other.ndim)))
 
 
 def joined(episodes: Sequence[Mapping[str, np.ndarray]], name: str) -> dict[str, np.ndarray]:

@@ -68,7 +68,8 @@ class MinariRecording:
             observation = observation.reshape(len(observation), -1)
         is_terminal = bool(raw["terminations"][-1]) if steps else False
         logp = (raw.get("infos") or {}).get("action_logp")
-        logp = None if logp is None else np.asarray(logp, np.float32).reshape(-1)[:steps]
+        if logp is not None:
+            logp = np.asarray(logp, np.float32).reshape(-1)[:steps] + self._log_scale()
         source = str(about.get("source", "model"))
         return Episode(
             observation,
@@ -80,6 +81,13 @@ class MinariRecording:
             str(about.get("policy", "")),
             source if source in SOURCES else "model",
         )
+
+    def _log_scale(self) -> np.float32:
+        """Returns what the scaling of the actions adds to the logarithm of their density."""
+        if isinstance(self._action, spaces.Discrete):
+            return np.float32(0.0)
+        width = self._action.high.astype(np.float64) - self._action.low.astype(np.float64)
+        return np.float32(np.log(width / 2.0).sum())
 
     def _to_ours(self, action: np.ndarray) -> np.ndarray:
         """Returns actions in [-1, 1], or indices from 0."""

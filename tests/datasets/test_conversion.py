@@ -8,9 +8,11 @@ import h5py
 import minari
 import numpy as np
 import pytest
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_storage import MinariStorage
 
 import rlcar.sim
-from rlcar.datasets import World
+from rlcar.datasets import World, d4rl
 from rlcar.datasets.combine import merge, split
 from rlcar.datasets.d4rl import FlatRecording, joined, open_flat
 from rlcar.datasets.description import describe
@@ -60,6 +62,31 @@ def test_minari_itself_reads_an_export(tmp_path, episodes, monkeypatch):
         np.testing.assert_array_equal(before.observation, after.observations)
         np.testing.assert_array_equal(before.action_logp, after.infos["action_logp"][:-1])
         assert after.terminations[-1] == before.is_terminal
+
+
+def test_minaris_log_probabilities_are_those_of_the_scaled_actions(tmp_path):
+    storage = MinariStorage.new(
+        tmp_path / "data",
+        gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32),
+        gymnasium.spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 3.0], np.float32)),
+        data_format="hdf5",
+    )
+    uniform = np.full(5, -np.log(4.0 * 3.0), np.float32)
+    ends = np.arange(4) == 3
+    storage.update_metadata({"dataset_id": "scaled-v0", "minari_version": minari.__version__})
+    episode = EpisodeBuffer(
+        id=0,
+        observations=np.zeros((5, 3), np.float32),
+        actions=np.tile(np.array([1.0, 0.75], np.float32), (4, 1)),
+        rewards=np.ones(4),
+        terminations=ends,
+        truncations=np.zeros(4, bool),
+        infos={"action_logp": uniform},
+    )
+    storage.update_episodes([episode])
+    (read,) = MinariRecording(tmp_path).episodes()
+    np.testing.assert_allclose(read.action, np.tile([0.5, -0.5], (4, 1)), atol=1e-6)
+    np.testing.assert_allclose(read.action_logp, -np.log(4.0), rtol=1e-6)  # uniform in [-1, 1]
 
 
 # Minari warns that no author is named, and its collector removes its temporary folder late.
@@ -161,6 +188,41 @@ def test_without_next_observations_a_cut_episode_ends_one_action_earlier(tmp_pat
     assert lengths == [(5, True), (12, True), (8, False)]
     first = next(data.episodes_iter())
     np.testing.assert_array_equal(first.observation[-1], episodes[0].observation[-2])
+
+
+@pytest.mark.parametrize("rows_at_a_time", [65_536, 1, 4, 5])
+def test_a_jump_to_another_observation_ends_an_episode(episodes, monkeypatch, rows_at_a_time):
+    monkeypatch.setattr(d4rl, "_ROWS", rows_at_a_time)
+    arrays = flat_arrays(episodes, with_next=True)
+    del arrays["timeouts"]
+    found = FlatRecording(arrays, "flat.npz", 1.0).episodes()
+    for before, after in zip(episodes, found, strict=True):
+        assert_same(before._replace(policy=""), after)
+
+
+def test_a_recording_that_does_not_show_its_cuts_is_refused(episodes):
+    arrays = flat_arrays(episodes, with_next=False)
+    del arrays["timeouts"]
+    with pytest.raises(DatasetError, match="neither 'timeouts' nor 'next_observations'"):
+        FlatRecording(arrays, "flat.npz", 1.0)
+
+
+def test_next_observations_of_another_shape_are_refused(episodes):
+    arrays = flat_arrays(episodes, with_next=True)
+    arrays["next_observations"] = arrays["next_observations"][:, :4]
+    with pytest.raises(DatasetError, match=r"'next_observations' has the shape \(27, 4\), but"):
+        FlatRecording(arrays, "flat.npz", 1.0)
+
+
+def test_the_log_probabilities_of_scaled_actions_are_scaled(episodes):
+    arrays = flat_arrays(episodes, with_next=True)
+    arrays["actions"] = arrays["actions"] * 4.0
+    for before, after in zip(
+        episodes, FlatRecording(arrays, "flat.npz", 4.0).episodes(), strict=True
+    ):
+        np.testing.assert_allclose(after.action, before.action, rtol=1e-6)
+        expected = before.action_logp + 2 * np.log(4.0)  # of two numbers
+        np.testing.assert_allclose(after.action_logp, expected, rtol=1e-6)
 
 
 def test_a_pickled_list_of_episodes_is_read(tmp_path, episodes):
