@@ -35,7 +35,7 @@ from rlcar.runs.run import require_run
 from rlcar.types import Params, Policy, Spec
 
 _ENDING = re.compile(
-    r"(?P<name>.+?)(?:@(?P<noise>explore|[0-9.][-0-9.e]*))?(?:=(?P<share>[^=/]*))?"
+    r"(?P<name>.+?)(?:@(?P<noise>explore|[0-9.][-+0-9.e]*))?(?:=(?P<share>[^=/]*))?"
 )
 _MOST_KNOWN_TRACKS = 1024  # their racing lines take about a second for each hundred
 

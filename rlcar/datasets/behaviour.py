@@ -1,5 +1,6 @@
 """Behaviour policies: what drives during a recording, and how probable each action was."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from rlcar.errors import DatasetError
 from rlcar.types import Array, Params, Policy, Spec, TimeStep
 
 _LARGEST_NOISE = 10.0
+_NUMBER = r"((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)"
+_NOISE = re.compile(f"{_NUMBER}(?:-{_NUMBER})?")
 RANDOM = "random"
 
 
@@ -71,9 +74,11 @@ def make_act(behaviour: Behaviour, spec: Spec, cars: int) -> Act:
             action = jnp.clip(action.astype(jnp.float32), -1.0, 1.0)
         if not behaviour.knows_log_probability:
             return carry, action, jnp.zeros(cars, jnp.float32)
-        if spec.is_discrete:
-            return carry, *_some_random_choices(action, amount, noise_key)
-        return carry, *_truncated_normal(action, amount, noise_key)
+        with_noise = _some_random_choices if spec.is_discrete else _truncated_normal
+        action, logp = with_noise(action, amount, noise_key)
+        if behaviour.policy.with_action is not None:  # The policy remembers what was done.
+            carry = behaviour.policy.with_action(carry, action)
+        return carry, action, logp
 
     return act
 
@@ -95,22 +100,20 @@ def random_policy(spec: Spec) -> Policy:
 
 def noise_of_random(spec: Spec) -> Noise:
     """Returns the noise that makes `random_policy` uniform and gives it log-probabilities."""
-    # A normal distribution of this width varies by less than 1e-8 between -1 and 1.
+    # The density of a normal distribution of this width varies by less than 1e-4 between -1 and 1.
+    # With a larger one, float32 would leave few distinct actions.
     return Noise(1.0, 1.0) if spec.is_discrete else Noise(_UNIFORM, _UNIFORM)
 
 
-_UNIFORM = 1e4
+_UNIFORM = 1e2
 
 
 def parse_noise(text: str, what: str) -> Noise:
     """Parses `0.3`, `0.1-0.4` or `explore`; raises DatasetError that quotes `what`."""
     if text == "explore":
         return Noise(is_own=True)
-    low_text, _, high_text = text.partition("-")
-    try:
-        low, high = float(low_text), float(high_text or low_text)
-    except ValueError:
-        low = high = float("nan")
+    match = _NOISE.fullmatch(text)
+    low, high = (float(match[1]), float(match[2] or match[1])) if match else (0.0, 0.0)
     if not 0 < low <= high <= _LARGEST_NOISE:
         raise DatasetError(
             f"{what}: the noise {text!r} must be a number from 0 (exclusive) to "

@@ -1,22 +1,34 @@
 """Recordings hold what the environments returned, in whole episodes and in the asked shares."""
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad
 
 import rlcar.envs
+from rlcar.cli.behaviours import parse_driver
 from rlcar.config import EnvironmentConfig
 from rlcar.config.race import RaceConfig
 from rlcar.datasets import Dataset, DatasetWriter, World
-from rlcar.datasets.behaviour import Behaviour, Noise, make_act, noise_of_random, random_policy
+from rlcar.datasets.behaviour import (
+    Behaviour,
+    Noise,
+    make_act,
+    noise_of_random,
+    parse_noise,
+    random_policy,
+)
 from rlcar.datasets.description import describe
 from rlcar.datasets.recording import EnvironmentRecorder, RaceRecorder, record
 from rlcar.envs.environments import environment_spec
+from rlcar.errors import DatasetError
 from rlcar.evaluation.drivers import DRIVERS
 from rlcar.sim import SPEC
 from rlcar.sim.gym_env import RaceEnv
 from rlcar.types import Policy, Spec, TimeStep
+from tests.support.tiny_run import make_tiny_config, tiny_agent
 
 RACE = RaceConfig(time_limit_steps=400)
 TRACKS = range(16)
@@ -127,8 +139,6 @@ def _drawn(mean, amount, number=4_000):
     )
     one = Behaviour("one", policy, None, Noise(amount, amount))
     step = TimeStep(*(np.zeros((number, 1), np.float32), *[np.zeros(number)] * 4))
-    import jax
-
     _, action, logp = make_act(one, Spec(1, 1), number)(None, None, step, jax.random.PRNGKey(0))
     return np.asarray(action)[:, 0], np.asarray(logp)
 
@@ -145,6 +155,39 @@ def test_log_probabilities_are_those_of_the_noise(mean, amount):
     scale = quad(lambda x: np.exp(-0.5 * ((x - mean) / amount) ** 2), -1, 1)[0]
     expected = quad(lambda x: x * np.exp(-0.5 * ((x - mean) / amount) ** 2), -1, 1)[0] / scale
     assert action.mean() == pytest.approx(expected, abs=0.03)
+
+
+def test_random_driving_takes_many_distinct_actions():
+    spec, cars = Spec(1, 1), 50_000
+    random = Behaviour("random", random_policy(spec), None, noise_of_random(spec))
+    step = TimeStep(*(np.zeros((cars, 1), np.float32), *[np.zeros(cars)] * 4))
+    _, action, _ = make_act(random, spec, cars)(None, None, step, jax.random.PRNGKey(0))
+    assert len(np.unique(action)) > 30_000
+
+
+def test_a_policy_with_a_memory_remembers_the_noisy_action():
+    agent = tiny_agent(make_tiny_config())
+    params = agent.learner.policy_params(agent.learner.init(0))
+    learned = Behaviour("world model", agent.policy, params, Noise(0.5, 0.5))
+    none = jnp.zeros(3, bool)
+    step = TimeStep(jnp.zeros((3, 6)), jnp.zeros(3), jnp.ones(3, bool), none, none)
+    act = jax.jit(make_act(learned, SPEC, 3))
+    carry, action, _ = act(params, agent.policy.initial(3), step, jax.random.PRNGKey(0))
+    np.testing.assert_array_equal(carry.action, action)
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [("0.2", 0.2, 0.2), ("0.1-0.4", 0.1, 0.4), ("1e-3", 0.001, 0.001), ("1e-3-.5", 0.001, 0.5)],
+)
+def test_a_noise_is_parsed(text, low, high):
+    assert parse_driver(f"careful@{text}=2").noise == Noise(low, high)
+
+
+@pytest.mark.parametrize("text", ["0", "0.4-0.1", "11", "1-2-3", "0.1-", "1e", ".", "1e-99999"])
+def test_a_noise_that_is_no_amount_is_refused(text):
+    with pytest.raises(DatasetError, match=f"the noise '{text}' must be a number from 0"):
+        parse_noise(text, "careful")
 
 
 def test_random_driving_is_uniform(tmp_path):
