@@ -120,8 +120,13 @@ def table_of(episodes: Sequence[Episode], first_episode: int, spec: Spec) -> pa.
 
 
 def rows_of(table: pa.Table, spec: Spec) -> Rows:
-    """Converts a table, or some of its rows, to NumPy arrays; most of them share its memory."""
+    """Converts a table, or some of its rows, to NumPy arrays; most of them share its memory.
+
+    Raises DatasetError that names the first row with a null or with an image of another size.
+    """
     columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+    for name in _ROWS:
+        _require_values(name, columns[name])
     length = table.num_rows
     action = columns["actions"]
     if "action_logp" in columns:
@@ -183,6 +188,17 @@ def _is_like(kind: pa.DataType, wanted: pa.DataType) -> bool:
             pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type)
         )
     return kind == wanted
+
+
+def _require_values(name: str, column: pa.Array) -> None:
+    """Raises DatasetError that names the first row in which the column or a list has a null."""
+    if column.null_count:
+        row = int(column.is_null().to_numpy(zero_copy_only=False).argmax())
+        raise DatasetError(f"row {row}: the column {name!r} is null")
+    if pa.types.is_fixed_size_list(column.type) and (numbers := column.flatten()).null_count:
+        is_null = numbers.is_null().to_numpy(zero_copy_only=False)
+        row = int(is_null.argmax()) // column.type.list_size
+        raise DatasetError(f"row {row}: the column {name!r} contains null")
 
 
 def _lists(numbers: np.ndarray) -> pa.Array:

@@ -92,6 +92,34 @@ def test_a_fault_in_the_third_of_seven_parts_is_named(folder, column, row, value
     assert problems[0].startswith(f"part-00002.parquet (part 3 of 7), {message}")
 
 
+@pytest.mark.parametrize("column", ["eps_id", "t", "rewards", "terminateds", "obs", "actions"])
+def test_a_null_is_named(folder, column):
+    def change(table):
+        array = table.column(column).combine_chunks()
+        values = [None if row in (17, 19) else value.as_py() for row, value in enumerate(array)]
+        return table.set_column(
+            table.column_names.index(column), column, pa.array(values, array.type)
+        )
+
+    rewrite(folder, 2, change)
+    (problem,) = validate(folder)
+    assert f"part-00002.parquet, row 17: the column '{column}' is null" in problem
+    with pytest.raises(DatasetError, match=f"row 17: the column '{column}' is null"):
+        list(Dataset.open(folder).episodes_iter())
+
+
+def test_a_null_in_a_list_is_named(folder):
+    def change(table):
+        values = table.column("actions").to_pylist()
+        values[17] = [0.5, None]
+        column = pa.array(values, pa.list_(pa.float32(), 2))
+        return table.set_column(table.column_names.index("actions"), "actions", column)
+
+    rewrite(folder, 2, change)
+    (problem,) = validate(folder)
+    assert "part-00002.parquet, row 17: the column 'actions' contains null" in problem
+
+
 def test_a_nan_is_named_by_the_reader_too(folder):
     rewrite(folder, 2, with_value("rewards", 17, np.nan))
     data = Dataset.open(folder)
