@@ -1,4 +1,4 @@
-"""Where the data are thin: counts over speeds and bends, or over two chosen observations."""
+"""Where the data is thin: counts over speeds and bends, or over two chosen observations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ class Coverage(NamedTuple):
     @property
     def thin(self) -> np.ndarray:
         """Cells `[BINS, BINS]` bool that were visited, but by fewer than THIN transitions."""
-        return (self.counts > 0) & (self.counts < THIN)
+        return thin_cells(self.counts)
 
     def figures(self) -> dict[str, Any]:
         """Returns the shares of cells and transitions as plain values."""
@@ -53,6 +53,14 @@ class Coverage(NamedTuple):
             "thin_transition_rate": float(self.counts[self.thin].sum() / max(1, transitions)),
             "outside_transitions": self.outside,
         }
+
+
+def thin_cells(counts: np.ndarray) -> np.ndarray:
+    """Returns which cells were visited, but by fewer than THIN transitions.
+
+    Cells without transitions are left out, because most of them cannot be reached.
+    """
+    return (counts > 0) & (counts < THIN)
 
 
 def measure(

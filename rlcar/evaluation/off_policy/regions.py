@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlcar.datasets import Dataset
+from rlcar.datasets.coverage import THIN, bend_of, thin_cells
 from rlcar.evaluation.off_policy import support
 from rlcar.evaluation.off_policy.logged import Logged
 
 _BINS = 6
-_THIN_ROWS = 50  # recorded transitions in a cell below which an estimate has little to learn from
 _SPEED = "speed"
 
 
@@ -17,7 +17,7 @@ class Regions(NamedTuple):
     """Speed and bend of each row of the data."""
 
     speed: np.ndarray  # [M], as a share of the top speed
-    bend: np.ndarray  # [M], mean length of the left rays minus that of the right ones; left > 0
+    bend: np.ndarray  # [M] in [-1, 1], as `bend_of` defines it; left > 0
     speed_edges: np.ndarray  # [B + 1]
     bend_edges: np.ndarray  # [B + 1]
 
@@ -48,13 +48,14 @@ class Regions(NamedTuple):
     def warnings(self) -> list[str]:
         """Says where the data is thin; empty if it is not."""
         counts = self.counts()
-        thin = int((counts < _THIN_ROWS).sum())
+        thin = int(thin_cells(counts).sum())
         if not thin:
             return []
         slowest, fastest = self.speed.min(), self.speed.max()
         return [
-            f"{thin} of {counts.size} cells of speed and bend hold fewer than {_THIN_ROWS} "
-            f"transitions; recorded speeds are {slowest:.2f} to {fastest:.2f} of the top speed"
+            f"{thin} of {int((counts > 0).sum())} visited cells of speed and bend hold fewer than "
+            f"{THIN} transitions; recorded speeds are {slowest:.2f} to {fastest:.2f} of the top "
+            "speed"
         ]
 
 
@@ -63,15 +64,9 @@ def regions_of(dataset: Dataset, logged: Logged) -> Regions | None:
     if dataset.world.race is None:
         return None
     names = [entry.name for entry in dataset.description.observation]
-    rays = [index for index, name in enumerate(names) if name.startswith("ray_")]
-    half = len(rays) // 2
-    observation = logged.observation
-    # The rays are ordered from right to left.
-    right = observation[:, rays[:half]].mean(axis=1)
-    left = observation[:, rays[-half:]].mean(axis=1)
     return Regions(
-        observation[:, names.index(_SPEED)],
-        left - right,
+        logged.observation[:, names.index(_SPEED)],
+        bend_of(logged.observation),
         np.linspace(0.0, 1.0, _BINS + 1),
-        np.linspace(-0.6, 0.6, _BINS + 1),
+        np.linspace(-1.0, 1.0, _BINS + 1),
     )
