@@ -10,12 +10,10 @@ from rlcar.config import (
     Config,
     load_config,
     make_config,
-    make_race_config,
     merge,
     parse_config,
     parse_override,
 )
-from rlcar.config.race import RaceConfig
 from rlcar.datasets.behaviour import (
     RANDOM,
     Behaviour,
@@ -24,7 +22,7 @@ from rlcar.datasets.behaviour import (
     parse_noise,
     random_policy,
 )
-from rlcar.datasets.description import World, sizes
+from rlcar.datasets.description import sizes
 from rlcar.errors import DatasetError, MissingAliasError, UserError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import spec_of
@@ -128,19 +126,6 @@ def make_behaviours(
     for one, policy in zip(asked, learned, strict=True):
         behaviours.append(_behaviour(one, policy, config, spec, track_seeds))
     return behaviours
-
-
-def world_of(config: Config) -> World:
-    """Returns the world of a config, as a data set describes it."""
-    if config.is_race:
-        return World(
-            race=config.race, name=config.world if _is_named(config.world, config.race) else ""
-        )
-    return World(environment=config.environment)
-
-
-def _is_named(name: str, race: RaceConfig) -> bool:
-    return make_race_config(name) == race
 
 
 def _behaviour(

@@ -104,9 +104,10 @@ def say_written(data: "Dataset") -> None:
 def _world(world: str | None, env: str | None, settings: list[str]) -> "World | None":
     if world is None and env is None and not settings:
         return None
-    from rlcar.cli.behaviours import choose_world, world_of
+    from rlcar.cli.behaviours import choose_world
+    from rlcar.datasets.description import World
 
-    return world_of(choose_world([], world, env, settings))
+    return World.of_config(choose_world([], world, env, settings))
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def record(
     from rlcar.cli import behaviours as named
     from rlcar.cli.data_progress import TransitionProgress
     from rlcar.datasets.behaviour import Behaviour
-    from rlcar.datasets.description import describe
+    from rlcar.datasets.description import World, describe
     from rlcar.datasets.recording import (
         EnvironmentRecorder,
         RaceRecorder,
@@ -99,7 +99,9 @@ def record(
     with (
         terminal.outlived(),
         StopRequest(_STOPS) as stop,
-        DatasetWriter(folder, describe(named.world_of(config), spec), source, resume=resume) as out,
+        DatasetWriter(
+            folder, describe(World.of_config(config), spec), source, resume=resume
+        ) as out,
         TransitionProgress("recording", transitions, out.transitions) as progress,
     ):
         record_episodes(

@@ -8,7 +8,7 @@ import numpy as np
 import pydantic
 from pydantic import Field
 
-from rlcar.config import EnvironmentConfig
+from rlcar.config import Config, EnvironmentConfig, make_race_config
 from rlcar.config.race import RaceConfig
 from rlcar.config.schema import Entry, entries_of_race, entries_of_spec
 from rlcar.errors import DatasetError, reason_of
@@ -26,12 +26,28 @@ _LARGEST_BYTES = 1 << 28
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class Difference(NamedTuple):
+    """A setting in which two worlds differ."""
+
+    setting: str  # its dotted name
+    first: Any
+    second: Any
+
+
 class World(Section):
     """The environment of the recording: a race, a Gymnasium environment, or only a name."""
 
     race: RaceConfig | None = None
     environment: EnvironmentConfig | None = None
     name: str = ""
+
+    @classmethod
+    def of_config(cls, config: Config) -> "World":
+        """Returns the world in which a config trains; a known race has its name."""
+        if config.environment.id:
+            return cls(environment=config.environment)
+        is_known = make_race_config(config.world) == config.race
+        return cls(race=config.race, name=config.world if is_known else "")
 
     @property
     def label(self) -> str:
@@ -47,6 +63,21 @@ class World(Section):
         if self.race is None and self.environment is None:
             return self == other
         return (self.race, self.environment) == (other.race, other.environment)
+
+    def first_difference(self, other: "World") -> Difference | None:
+        """Returns the first setting that differs between two races or two environments.
+
+        Returns None if there is none, or if the worlds are of different kinds.
+        """
+        for kind in ("race", "environment"):
+            first, second = getattr(self, kind), getattr(other, kind)
+            if first is None or second is None:
+                continue
+            ours, theirs = _flat(first.model_dump(), kind), _flat(second.model_dump(), kind)
+            for name in {**ours, **theirs}:
+                if ours.get(name) != theirs.get(name):
+                    return Difference(name, ours.get(name), theirs.get(name))
+        return None
 
 
 _Squares = Annotated[float, Field(ge=0.0, le=1e39)]
@@ -215,6 +246,17 @@ def write_description(folder: Path, description: Description) -> None:
     text = description.model_dump_json(indent=1) + "\n"
     with durable.explaining_write_errors(path, DatasetError):
         durable.replace_durably(path, text.encode())
+
+
+def _flat(value: Any, name: str) -> dict[str, Any]:
+    """Returns the leaves of a tree of settings by their dotted names."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {
+        leaf: setting
+        for key, below in value.items()
+        for leaf, setting in _flat(below, f"{name}.{key}").items()
+    }
 
 
 def _require_version(path: Path, data: bytes) -> None:

@@ -269,36 +269,20 @@ def _prepare(folder: Path, description: Description, resume: bool) -> Descriptio
 def require_same(folder: Path, found: Description, other: Description) -> None:
     """Raises DatasetError unless two data sets have the same world and schema."""
     if not found.world.is_same(other.world):
+        differing = found.world.first_difference(other.world)
+        detail = (
+            f" ({differing.setting} is {differing.first} and not {differing.second})"
+            if differing
+            else ""
+        )
         raise DatasetError(
             f"{folder} holds episodes of another world ({found.world.label}) than "
-            f"{other.world.label}{difference(found, other)}: use a folder for each world"
+            f"{other.world.label}{detail}: use a folder for each world"
         )
     if found.spec != other.spec:
         raise DatasetError(
             f"{folder} has {sizes(found.spec)}, not {sizes(other.spec)}: use a folder for each"
         )
-
-
-def difference(found: Description, other: Description) -> str:
-    """Returns the first setting in which two worlds differ, in brackets; empty if none is known."""
-    for kind in ("race", "environment"):
-        first, second = getattr(found.world, kind), getattr(other.world, kind)
-        if first is not None and second is not None:
-            ours, theirs = _flat(first.model_dump()), _flat(second.model_dump())
-            for name in {**ours, **theirs}:
-                if ours.get(name) != theirs.get(name):
-                    return f" ({kind}.{name} is {ours.get(name)} and not {theirs.get(name)})"
-    return ""
-
-
-def _flat(tree: dict, prefix: str = "") -> dict:
-    flat: dict = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _is_leftover(name: str) -> bool:

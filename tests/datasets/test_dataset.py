@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from rlcar.config import make_config
 from rlcar.config.race import RaceConfig
 from rlcar.datasets import Dataset, DatasetWriter, World
 from rlcar.datasets.description import describe
@@ -139,6 +140,15 @@ def test_another_world_is_refused(tmp_path):
     other = describe(World(race=RaceConfig(laps=2)), Spec(6, 2))
     with pytest.raises(DatasetError, match=r"another world \(race\).*race.laps is 1 and not 2"):
         DatasetWriter(tmp_path, other, resume=True)
+
+
+def test_a_known_race_has_its_name_and_a_changed_one_has_none():
+    assert World.of_config(make_config(world="grand-prix")).name == "grand-prix"
+    changed = make_config(world="grand-prix", overrides=["race.laps=7"])
+    assert World.of_config(changed).name == ""
+    pendulum = World.of_config(make_config(environment="Pendulum-v1"))
+    assert (pendulum.race, pendulum.label) == (None, "Pendulum-v1")
+    assert pendulum.first_difference(World.of_config(changed)) is None
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):

@@ -103,7 +103,7 @@ def test_settings_of_another_world_are_refused_by_name(data):
     message = _refusal(_config("bc", data, "race.track.half_width_px=20.0"))
     assert "race.track.half_width_px is 40.0 in the data and 20.0 in the settings" in message
     message = _refusal(_config("bc", data, "environment.id=rlcar/Catch-v0"))
-    assert "the data is from a race" in message
+    assert "settings: it is race in the data and rlcar/Catch-v0 in the settings" in message
 
 
 def test_an_algorithm_without_the_right_source_is_refused(data):

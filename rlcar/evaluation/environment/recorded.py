@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from rlcar.agents import ALGORITHMS, algorithm_of
 from rlcar.config import Config
@@ -52,40 +51,26 @@ def require_source(config: Config) -> None:
         )
 
 
-def world_of(config: Config) -> World:
-    """Returns the world of a config, as data sets describe it."""
-    if config.environment.id:
-        return World(environment=config.environment)
-    return World(race=config.race)
-
-
 def _require_world(config: Config, dataset: Dataset) -> None:
     """Raises DatasetError, naming a setting that differs, for data of another world."""
     world = dataset.world
     if world.race is None and world.environment is None:
         return  # whatever it is, no setting describes it
-    wanted = world_of(config)
+    wanted = World.of_config(config)
     if world.is_same(wanted):
         return
-    difference = _first_difference(world.model_dump(), wanted.model_dump())
+    differing = world.first_difference(wanted)
+    if differing is None:
+        difference = f"it is {world.label} in the data and {wanted.label} in the settings"
+    else:
+        difference = (
+            f"{differing.setting} is {differing.first} in the data and {differing.second} in the "
+            "settings"
+        )
     raise DatasetError(
         f"{dataset.folder} was recorded in another world than that of the settings: {difference}. "
         "Leave --world, --env and the settings of race and environment out; the data gives them"
     )
-
-
-def _first_difference(recorded: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Returns the name and both values of the first setting that differs."""
-    for name in recorded:
-        one, other = recorded[name], wanted[name]
-        if name == "name" or one == other:
-            continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            return f"{name}.{_first_difference(one, other)}"
-        if isinstance(one, dict) or isinstance(other, dict):
-            return f"the data is from {'a' if one else 'no'} {name}"
-        return f"{name} is {one} in the data and {other} in the settings"
-    return "a setting differs"
 
 
 def make_recorded_rollout(config: Config) -> RecordedRollout:
