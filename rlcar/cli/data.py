@@ -90,7 +90,7 @@ def coverage(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draws over which speeds and bends the data are thin, and counts the thin cells."""
+    """Draws over which speeds and bends the data is thin, and counts the thin cells."""
     from rlcar.cli.data_progress import TransitionProgress
     from rlcar.datasets import Dataset
     from rlcar.datasets.coverage import draw, measure

@@ -1,4 +1,4 @@
-"""The coverage picture counts what the data hold."""
+"""The coverage picture counts what the data holds."""
 
 import numpy as np
 import pytest
