@@ -19,6 +19,7 @@ from rlcar.cli.backup_shared import (
     Tokens,
     accept_lacking,
     describe_size,
+    is_backed_up,
     print_figures,
     record_snapshot,
     recorded,
@@ -239,12 +240,23 @@ def retain(
         bool,
         typer.Option("--allow-missing", help="Accepts a registry that holds no version."),
     ] = False,
+    backed_up_within_days: Annotated[
+        float | None,
+        number(
+            *(0, 36_500, "--backed-up-within-days"),
+            help="Deletes nothing unless the last complete backup, which the state file records, "
+            "is at most this old (default: no condition).",
+        ),
+    ] = None,
+    state_file: StateFile = None,
     dry_run: DryRun = False,
 ) -> None:
     """Deletes old checkpoints and models of this installation, except those that an alias needs."""
     from rlcar.registry import Registry
     from rlcar.runs.retention import expire_checkpoints
 
+    if not is_backed_up(state_file, runs, backed_up_within_days):
+        return
     opened = Registry(registry)
     if not opened.numbers() and not allow_missing:
         raise UserError(

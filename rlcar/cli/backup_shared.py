@@ -135,9 +135,9 @@ def recorded_verification(
 def _written_state(
     state_file: Path | None, runs: Path, metrics_file: Path | None, what: str
 ) -> "Iterator[State]":
-    from rlcar.storage.backup.state import STATE_FILE, State, write_quietly
+    from rlcar.storage.backup.state import State, default_state_file, write_quietly
 
-    state = State(state_file or runs.resolve().parent / STATE_FILE)
+    state = State(state_file or default_state_file(runs))
     try:
         yield state
     finally:
@@ -165,6 +165,20 @@ def record_snapshot(
         files=len(snapshot.files),
         skipped_files=len(snapshot.lacking),
     )
+
+
+def is_backed_up(state_file: Path | None, runs: Path, within_days: float | None) -> bool:
+    """Whether the last complete backup is recent enough; says so if it is not."""
+    from rlcar.storage.backup.state import State, default_state_file
+
+    state = State(state_file or default_state_file(runs))
+    if within_days is None or state.is_backed_up_within(within_days):
+        return True
+    say(
+        f"nothing is deleted, because {state.path} records no complete backup of the last "
+        f"{within_days:g} days: {command('backup', 'TARGET')} makes one"
+    )
+    return False
 
 
 def accept_lacking(snapshot: "Snapshot", target: str, *, may_lack: bool) -> None:

@@ -20,7 +20,7 @@ def export_runs(
 
     from rlcar.runs.collector import BackupCollector, RunsCollector
     from rlcar.runs.monitor import RunsReader
-    from rlcar.storage.backup.state import STATE_FILE
+    from rlcar.storage.backup.state import default_state_file
     from rlcar.system.interrupt import StopRequest
     from rlcar.system.metrics_server import serving_metrics
 
@@ -29,9 +29,9 @@ def export_runs(
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(RunsCollector(reader.readings, runs))
-    nearby = runs.resolve().parent / STATE_FILE  # the first backup may come later
-    is_optional = backup_state is None
-    registry.register(BackupCollector(backup_state or nearby, is_optional=is_optional))
+    is_optional = backup_state is None  # the first backup may come later
+    state_file = backup_state or default_state_file(runs)
+    registry.register(BackupCollector(state_file, is_optional=is_optional))
     over = threading.Event()
     with serving_metrics(registry, port) as bound, StopRequest() as stop:
         say(f"exporting the runs below {runs} at http://localhost:{bound}/metrics; Ctrl-C stops")

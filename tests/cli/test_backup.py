@@ -208,6 +208,33 @@ def test_without_a_version_in_the_registry_no_checkpoint_is_deleted(rlcar, site)
     assert (code, figures(out)["runs"]) == (0, "1"), stderr
 
 
+@pytest.mark.parametrize(
+    ("age_days", "is_recent"),
+    [(None, False), (0, True), (7.9, True), (8.1, False), (-9, False)],
+    ids=["never", "now", "recent", "old", "far future"],
+)
+def test_with_a_limit_on_the_age_of_the_backup_nothing_else_is_deleted(
+    rlcar, site, age_days, is_recent
+):
+    shutil.copytree(GOLDEN / "models", site / "models")
+    Registry("models").promote(2)
+    # `runs` may be a link to another disk.
+    (site / "runs").rename(site / "disk")
+    (site / "runs").symlink_to(site / "disk")
+    if age_days is not None:
+        assert rlcar("backup", "copy")[0] == 0
+        state = state_of(site)
+        state["last_success_timestamp_seconds"] -= age_days * DAY_S
+        (site / "backup-state.json").write_text(json.dumps(state))
+    code, _, stderr = rlcar(
+        *("backup", "retain", "--model-days", "0", "--backed-up-within-days", "8")
+    )
+    assert code == 0, stderr
+    assert len(Registry("models").numbers()) == (2 if is_recent else 5)
+    said = "backup-state.json records no complete backup of the last 8 days: rlcar backup TARGET"
+    assert (said in stderr) == (not is_recent)
+
+
 def test_old_checkpoints_and_models_go_except_what_an_alias_needs(rlcar, site):
     """The registry of `tests/golden` has five versions; its runs are called as their algorithm."""
     shutil.copytree(GOLDEN / "models", site / "models")

@@ -83,40 +83,51 @@ def test_a_wrong_line_of_a_settings_file_is_one_sentence(host, line, message):
     assert done.stderr.count("\n") == 1
 
 
-def test_nothing_is_deleted_before_there_is_a_complete_backup(host):
+def test_nothing_is_deleted_without_a_complete_and_recent_backup(host):
+    # The state of the backups lies beside the link, where the monitor looks, too.
+    disk = host / "disk"
+    (host / "var/lib/rlcar/runs").rename(disk)
+    (host / "var/lib/rlcar/runs").symlink_to(disk)
     settings = host / "etc/rlcar/backup.env"
     registry = Registry(host / "var/lib/rlcar/models")
     for _ in range(3):
         registry.promote(registry.publish(untrained()).number)
 
-    def versions_after_retention(target: str, options: str) -> int:
+    def versions_after_retention(target: str, options: str, *, is_recent: bool) -> int:
         settings.write_text(f"RLCAR_BACKUP_TARGET={target}\nRLCAR_RETAIN_OPTIONS={options}\n")
-        service(host, "backup")
+        if target:
+            service(host, "backup")
         done = service(host, "backup-retain")
         assert done.returncode == 0, done.stderr
-        assert ("nothing is deleted" in done.stdout) == (not is_backed_up(host))
+        assert ("nothing is deleted" in done.stderr) == (not is_recent)
         return len(registry.numbers())
 
-    assert versions_after_retention("/dev/null", "--model-days 0") == 4
-    assert not is_backed_up(host)
-    assert versions_after_retention(f"{host}/b", "--model-days 0 --dry-run") == 4
-    assert is_backed_up(host)
-    assert versions_after_retention(f"{host}/b", "--model-days 0") == 2
-
-
-def is_backed_up(host: Path) -> bool:
-    return (host / "b" / "snapshots").exists()
-
-
-def test_units_and_cron_look_for_the_same_sign_of_a_complete_backup(host):
-    settings = host / "etc/rlcar/backup.env"
-    settings.write_text(f"RLCAR_BACKUP_TARGET={host}/b\n")
-    assert service(host, "backup").returncode == 0
+    assert versions_after_retention("/dev/null", "--model-days 0", is_recent=False) == 4
+    target = f"{host}/b"
+    assert versions_after_retention(target, "--model-days 0 --dry-run", is_recent=True) == 4
     state = host / "var/lib/rlcar/backup-state.json"
-    unit = (ROOT / "deploy/systemd/rlcar-backup-retain.service").read_text()
-    pattern = re.search(r"^ExecCondition=/bin/grep -q '(.*)' (.*)$", unit, re.MULTILINE)
-    assert pattern.group(2) == "/var/lib/rlcar/backup-state.json"
-    assert pattern.group(1) in (host / "opt/rlcar/bin/rlcar-service").read_text()
-    assert re.search(pattern.group(1), state.read_text())
-    never = json.loads(state.read_text()) | {"last_success_timestamp_seconds": 0}
-    assert not re.search(pattern.group(1), json.dumps(never, indent=2))
+    values = json.loads(state.read_text())
+    values["last_success_timestamp_seconds"] -= 8.1 * 86_400
+    state.write_text(json.dumps(values))
+    assert versions_after_retention("", "--model-days 0", is_recent=False) == 4
+    assert versions_after_retention(target, "--model-days 0", is_recent=True) == 2
+
+
+IN_UNIT_AND_SCRIPT = [
+    ("${RLCAR_BACKUP_METRICS}/rlcar_backup.prom", '"$metrics"'),
+    ("/var/lib/rlcar/backup-state.json", '"$state"'),
+    ("/var/lib/rlcar/runs", '"$data/runs"'),
+    ("${RLCAR_BACKUP_TARGET}", '"$RLCAR_BACKUP_TARGET"'),
+    ("$RLCAR_RETAIN_OPTIONS", "${RLCAR_RETAIN_OPTIONS-}"),
+]
+
+
+def test_units_and_cron_run_the_same_commands():
+    """They are written twice, because systemd and supervisor pass variables differently."""
+    script = (ROOT / "deploy/supervisor/rlcar-service").read_text()
+    for name in ("backup", "backup-verify", "backup-prune", "backup-retain"):
+        unit = (ROOT / f"deploy/systemd/rlcar-{name}.service").read_text()
+        command = re.search(r"^ExecStart=\S*/rlcar (.*)$", unit, re.MULTILINE).group(1)
+        for in_unit, in_script in IN_UNIT_AND_SCRIPT:
+            command = command.replace(in_unit, in_script)
+        assert f'exec "$rlcar" {command}' in script

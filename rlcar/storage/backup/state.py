@@ -5,6 +5,7 @@ other one.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from rlcar.errors import UserError
 from rlcar.system.durable import explaining_write_errors, replace_durably
 from rlcar.system.regular_file import read_regular
 
-STATE_FILE = "backup-state.json"
+_STATE_FILE = "backup-state.json"
+_S_PER_DAY = 86_400.0
 # Keys of the state file, and what they mean; the names of the metrics begin with `rlcar_backup_`.
 METRICS = {
     "last_success_timestamp_seconds": "Unix time at which the last complete backup ended.",
@@ -32,6 +34,11 @@ METRICS = {
     "consecutive_failures": "Number of failed backups since the last complete one.",
     "failures_total": "Number of failed backups and verifications so far.",
 }
+
+
+def default_state_file(runs: Path) -> Path:
+    """Returns the place of the state file: beside the folder of runs, even if that is a link."""
+    return Path(os.path.abspath(runs)).parent / _STATE_FILE
 
 
 class State:
@@ -71,6 +78,11 @@ class State:
         """Records a verification that found damage or could not be made."""
         self.values["last_error"] = reason
         self.values["failures_total"] += 1
+
+    def is_backed_up_within(self, days: float) -> bool:
+        """Whether the last complete backup is that recent; one in the far future is not."""
+        age_s = time.time() - self.values["last_success_timestamp_seconds"]
+        return abs(age_s) <= days * _S_PER_DAY
 
     def write(self, metrics_file: Path | None = None) -> None:
         """Replaces the state file, and the file for Prometheus; raises UserError.
