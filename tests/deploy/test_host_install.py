@@ -102,6 +102,9 @@ def environment(folder: Path) -> Path:
     """Makes enough of an environment for the script, which starts nothing below another root."""
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "rlcar").symlink_to(VENV / "bin" / "rlcar")
+    # What the script keeps in an environment that it has built.
+    (folder / "share").mkdir()
+    (folder / "share" / "rlcar").symlink_to(ROOT)
     return folder
 
 
@@ -196,15 +199,15 @@ def test_an_interrupted_upgrade_can_be_rolled_back(tmp_path, killed_at):
     assert Path(os.readlink(opt / "current")) == expected
     assert Path(os.readlink(opt / "previous")) == current
     assert sorted(path.name for path in opt.iterdir()) == [
-        "bin", "current", "previous", "releases", "share",
+        ".lock", ".restart", "bin", "current", "previous", "releases", "share",
     ]  # fmt: skip
 
 
 def test_two_runs_at_once_are_refused(tmp_path):
     install(tmp_path, "--init", "systemd")
-    folder = os.open(tmp_path / "opt/rlcar", os.O_RDONLY)
+    lock = os.open(tmp_path / "opt/rlcar/.lock", os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         for options in (
             ["--init", "systemd"],
             ["--init", "systemd", "--rollback"],
@@ -214,7 +217,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
             assert done.returncode == 2
             assert done.stderr.startswith("install: another run of this script, or a program that")
     finally:
-        os.close(folder)
+        os.close(lock)
 
 
 def test_nothing_that_is_secret_can_be_read_by_others(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installed_host import INSTALL, ROOT, install
+from tests.support.installed_host import ROOT, install
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = [
@@ -144,8 +144,3 @@ def test_a_backup_target_with_a_blank_stays_one_word():
     # systemd splits $NAME at blanks, but not ${NAME}.
     for name in ("rlcar-backup", "rlcar-backup-verify", "rlcar-backup-prune"):
         assert "${RLCAR_BACKUP_TARGET}" in _service(name)["ExecStart"].split()
-
-
-def test_every_timer_is_started_by_the_install_script():
-    timers = re.search(r"^timers='(.*)'$", INSTALL.read_text(), re.MULTILINE)
-    assert sorted(timers.group(1).split()) == sorted(path.name for path in UNITS.glob("*.timer"))
