@@ -9,6 +9,7 @@ variance bounded, at the price of a bias that vanishes with the number of episod
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr
 
 _MOST_LOG_RATIO = 50.0  # exp of it is finite, and one such step decides alone
 
@@ -43,7 +44,8 @@ def log_ratios(
 
     A deterministic policy chooses a discrete action with probability 1 or 0. For continuous actions
     its density is replaced by a normal density around its action with a standard deviation of
-    `bandwidth`; without such a kernel, every ratio would be 0 (Kallus and Zhou 2018).
+    `bandwidth`; without such a kernel, every ratio would be 0 (Kallus and Zhou 2018). The density
+    is truncated to [-1, 1], because there are no actions beyond.
     """
     if is_discrete:
         is_same = policy_action.argmax(axis=1) == action.argmax(axis=1)
@@ -51,7 +53,9 @@ def log_ratios(
     else:
         scaled = (action.astype(np.float64) - policy_action) / bandwidth
         normaliser = np.log(bandwidth) + 0.5 * np.log(2.0 * np.pi)
-        log_policy = (-0.5 * scaled**2 - normaliser).sum(axis=1)
+        centre = np.asarray(policy_action, np.float64)
+        mass = ndtr((1.0 - centre) / bandwidth) - ndtr((-1.0 - centre) / bandwidth)
+        log_policy = (-0.5 * scaled**2 - normaliser - np.log(mass)).sum(axis=1)
     return np.minimum(log_policy - behaviour_logp, _MOST_LOG_RATIO)
 
 

@@ -86,6 +86,13 @@ def test_ratio_of_continuous_actions_is_that_of_a_normal_density():
     np.testing.assert_allclose(ratio, [expected])
 
 
+@pytest.mark.parametrize("centre", [-1.0, 0.3, 0.95, 1.0])
+def test_the_density_around_a_continuous_action_integrates_to_1(centre):
+    action = np.linspace(-1.0, 1.0, 20_001)[:, None]
+    ratio = log_ratios(np.full_like(action, centre), action, np.zeros(20_001), is_discrete=False)
+    assert np.trapezoid(np.exp(ratio), action[:, 0]) == pytest.approx(1.0, abs=1e-3)
+
+
 def test_padding_and_choosing_keep_episodes_apart():
     padded = pad(np.array([1.0, 2.0, 3.0]), np.array([0, 1, 3]))
     np.testing.assert_array_equal(padded, [[1.0, 0.0], [2.0, 3.0]])
