@@ -28,7 +28,10 @@ def ope(
         int, number(100, 10_000_000, help="Updates of the value functions of each policy.")
     ] = 16_000,
     transitions: Annotated[
-        int, number(100, 10_000_000, help="Most recorded transitions to use, in whole episodes.")
+        int,
+        number(
+            100, 10_000_000, help="Recorded transitions to use, about, in random whole episodes."
+        ),
     ] = 200_000,
     seed: Annotated[int, number(0, 2**31 - 1, help="Seed of all random numbers.")] = 0,
     as_json: AsJson = False,

@@ -92,8 +92,8 @@ def fit(
     key = jax.random.key(seed)
     params = _initial(key, data.input.shape[1], float(np.mean(returns)) / scale, settings)
     state = (params, params, _optimizer(settings).init(params))
-    quarters = 8
-    keys = jax.random.split(jax.random.fold_in(key, 1), (quarters, settings.updates // quarters))
+    eighths = 8
+    keys = jax.random.split(jax.random.fold_in(key, 1), (eighths, settings.updates // eighths))
     estimates = []
     for part in keys:
         state = _updates(settings, data, rows, limits, state, part)

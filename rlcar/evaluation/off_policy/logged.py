@@ -1,5 +1,6 @@
 """Recorded episodes as flat arrays, and what an estimator needs of them."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -51,8 +52,9 @@ class Logged(NamedTuple):
 
 
 def read_logged(dataset: Dataset, most_transitions: int, seed: int = 0) -> Logged:
-    """Reads whole episodes of a data set in random order, up to a number of transitions.
+    """Reads whole episodes of a data set, drawn at random, with about so many transitions.
 
+    Every episode of every part is as likely: a part may hold the episodes of one driver alone.
     Raises DatasetError for images, which the estimators cannot use.
     """
     if dataset.spec.image_shape is not None:
@@ -60,13 +62,11 @@ def read_logged(dataset: Dataset, most_transitions: int, seed: int = 0) -> Logge
             f"the observations of {dataset.folder} are images: off-policy evaluation needs "
             "numbers, so evaluate the policy in its environment with rlcar evaluate"
         )
-    chosen: list[Episode] = []
-    transitions = 0
-    for episode in dataset.episodes_iter(seed):
-        if chosen and transitions + episode.transitions > most_transitions:
-            break
-        chosen.append(episode)
-        transitions += episode.transitions
+    share = min(1.0, most_transitions / dataset.transitions)
+    count = max(1, round(share * dataset.episodes))
+    is_chosen = np.zeros(dataset.episodes, bool)
+    is_chosen[np.random.default_rng(seed).permutation(dataset.episodes)[:count]] = True
+    chosen = list(itertools.compress(dataset.episodes_iter(), is_chosen))
     return logged_of(chosen, dataset.spec.action_size, is_discrete=dataset.spec.is_discrete)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rlcar.datasets import Episode
+from rlcar.errors import DatasetError
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.logged import Logged, logged_of
 from rlcar.evaluation.off_policy.policies import PolicyActions
@@ -78,14 +79,48 @@ def test_the_behaviour_is_estimated_as_it_was(report):
     assert behaviour["estimate"] == pytest.approx(behaviour["return"], abs=0.2)
 
 
+def test_what_an_estimate_adds_after_truncated_ends_does_not_hide_its_error():
+    logged = recorded(steps=10)
+    logged = logged._replace(reward=logged.reward + 1.0)
+    settings = SETTINGS._replace(discount=0.9, updates=3200)
+    policies = {"same": PolicyActions(logged.action, logged.action)}
+    report = evaluate(logged, policies, settings)
+    behaviour = report["behaviour"]
+    share = 0.9**9
+    assert behaviour["continued_share"] == pytest.approx(share)
+    error = behaviour["estimate"] - behaviour["return"]
+    assert behaviour["bias"] == pytest.approx(error / (1.0 - share))
+    # 10 rewards of about 1 add up to 6.5, and all that would follow to 10.
+    result = report["policies"]["same"]
+    assert result["reason"].startswith("the interval of the difference contains 0")
+    assert result["estimate"]["mean"] > 8.0
+    assert not result["warnings"]
+
+
+def test_episodes_that_are_cut_off_too_early_have_the_verdict_unknown():
+    logged = recorded(20)
+    few = SETTINGS._replace(discount=0.99, updates=80)
+    result = evaluate(logged, {"fast": constant(0.3, logged)}, few)["policies"]["fast"]
+    assert result["verdict"] == "unknown"
+    assert "the episodes are cut off too early for this discount" in result["reason"]
+    assert result["estimate"] is None
+
+
 def test_known_action_probabilities_give_more_estimates(report):
     found = report["policies"]["0.3"]["importance"]
     assert 1.0 <= found["effective_episodes"] <= 60.0
-    assert found["doubly_robust"]["mean"] == pytest.approx(1.5, abs=0.5)
+    assert found["doubly_robust"]["mean"] == pytest.approx(1.5, abs=0.1)
     logged = recorded(20, with_logp=False)
     few = SETTINGS._replace(updates=80)
     without = evaluate(logged, {"same": PolicyActions(logged.action, logged.action)}, few)
     assert without["policies"]["same"]["importance"] is None
+
+
+@pytest.mark.parametrize("episodes", [1, 9])
+def test_too_few_episodes_are_refused(episodes):
+    logged = recorded(episodes)
+    with pytest.raises(DatasetError, match=f"{episodes} episodes? (is|are) too few"):
+        evaluate(logged, {"fast": constant(0.3, logged)}, SETTINGS)
 
 
 def test_an_unfinished_evaluation_has_the_verdict_unknown():
