@@ -139,4 +139,5 @@ class Evaluation(NamedTuple):
     """The result of evaluating a policy."""
 
     metrics: dict[str, float]  # named evaluation/...
-    cost: float  # the best policy is the one with the lowest cost
+    # The best policy is the one with the lowest cost, or the newest one if costs are unknown.
+    cost: float | None

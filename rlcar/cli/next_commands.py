@@ -6,19 +6,29 @@ from rlcar.cli.shared import MODELS
 from rlcar.errors import command
 
 
-def next_commands(folder: Path, registry: str, version: int | None, *, is_race: bool) -> str:
+def next_commands(
+    folder: Path,
+    registry: str,
+    version: int | None,
+    *,
+    is_race: bool,
+    has_environment: bool = True,
+) -> str:
     """Returns a list of commands to try with a trained run, each with what it does.
 
     `version` is the run's model version if it was published. A policy of another environment than
-    the race can be neither watched nor served.
+    the race can be neither watched nor served; without an environment it can only be estimated.
     """
     where = [] if registry == MODELS else ["--registry", registry]
     lines = []
     if is_race:
         lines.append(("watch the car drive", command("watch", folder, *where)))
         lines.append(("drive other tracks", command("evaluate", folder, "--tracks", "circuits")))
-    else:
+    elif has_environment:
         lines.append(("evaluate it again", command("evaluate", folder)))
+    else:
+        other = command("ope", folder, "--data", "OTHER_DATA")
+        lines.append(("estimate it from other episodes", other))
     if version is None:
         lines.append(("publish the policy", command("models", "publish", folder, *where)))
     if is_race and version is None:

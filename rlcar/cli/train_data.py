@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from rlcar.config import make_race_config
 from rlcar.config.presets import WORLDS
@@ -18,13 +19,17 @@ def settings_of_data(
     """
     dataset = Dataset.open(folder)
     recorded = dataset.world
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "data": {
             "folder": str(dataset.folder.resolve()),
             "fingerprint": dataset.fingerprint,
             "has_environment": recorded.race is not None or recorded.environment is not None,
         }
     }
+    if not settings["data"]["has_environment"]:
+        # A version of the registry acts on another machine, where the data is not.
+        spec = dataset.spec
+        settings["data"] |= spec._asdict() | {"image_shape": spec.image_shape or ()}
     name = None
     if recorded.race is not None:
         settings["race"] = recorded.race.model_dump(mode="json")

@@ -54,6 +54,15 @@ class DataConfig(Section):
     has_environment: bool = True
     """Whether the environment of the recording can be made, so that policies are evaluated in it.
     The command fills it in."""
+    observation_size: Whole = 0
+    """Count of numbers in an observation, for data whose environment cannot be made. The command
+    fills it in, like the next three."""
+    action_size: Whole = 0
+    """Count of numbers in an action, or of discrete actions, for such data."""
+    is_discrete: bool = False
+    """Whether the actions of such data are discrete."""
+    image_shape: tuple[Size, ...] = Field((), max_length=3, strict=False)
+    """Height, width and channels of the images of such data; empty without images."""
 
 
 class TrainingConfig(Section):

@@ -70,6 +70,13 @@ class Config(_WithAlgorithms):
         """Whether the environment is the race, and not one of Gymnasium or an unknown one."""
         return not self.environment.id and self.data.has_environment
 
+    @property
+    def world_label(self) -> str:
+        """The name of the environment in messages."""
+        if self.is_race:
+            return "the race"
+        return self.environment.id or "an unknown environment"
+
     @pydantic.model_validator(mode="after")
     def _parts_fit(self) -> "Config":
         is_on_policy = ALGORITHMS[self.algorithm].is_on_policy

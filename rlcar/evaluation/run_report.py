@@ -91,7 +91,7 @@ def _evaluate_environment(
         )
         evaluation = evaluate(params)
     assert evaluation is not None  # nothing stops it
-    result: dict[str, Any] = {"environment": config.environment.id}
+    result: dict[str, Any] = {"environment": config.environment.id or "unknown"}
     result |= {name.partition("/")[2]: value for name, value in evaluation.metrics.items()}
     result |= _earlier_summary(folder) if summary is None else summary
     result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}

@@ -93,7 +93,8 @@ class Run:
         self._before_s = float(resumed.meta["train_seconds"]) if resumed else 0.0
         self._start_s = time.monotonic()
         self._progress = ProgressLine(config.training.env_steps)
-        self._best = float(best.meta["metric"]) if best else float("inf")
+        best_cost = best.meta["metric"] if best else None
+        self._best = float("inf") if best_cost is None else float(best_cost)
         self._cost: float | None = None  # of the latest evaluation
         self._watchers = watchers
         self._reward, self._laps = RunningMean(100), RunningMean(100)
@@ -196,14 +197,17 @@ class Run:
         self._write_row(env_steps, row)
 
     def evaluated(self, env_steps: int, weights: Weights, evaluation: Evaluation) -> None:
-        """Records an evaluation of `weights`, and saves them if they are the best so far."""
+        """Records an evaluation of `weights`, and saves them if they are the best so far.
+
+        Without a cost the newest ones count as the best.
+        """
         heartbeat.beat()
         self._cost = evaluation.cost
         self._latest |= evaluation.metrics
         self._write_row(env_steps, evaluation.metrics)
         self._progress.update(env_steps, self._latest)
-        if evaluation.cost < self._best:
-            self._best = evaluation.cost
+        if evaluation.cost is None or evaluation.cost < self._best:
+            self._best = float("inf") if evaluation.cost is None else evaluation.cost
             meta = {**self.meta(), "train_steps": weights.version, "seed": self.config.seed}
             with heartbeat.stage("saving"):
                 checkpoint.save(
@@ -285,7 +289,7 @@ def _episodes_before(folder: Path) -> int:
 def require_race(folder: Path, config: Config) -> None:
     """Raises UserError for a run of another environment, which has no tracks."""
     if not config.is_race:
-        raise UserError(f"{folder} is a run of {config.environment.id}, which has no tracks")
+        raise UserError(f"{folder} is a run of {config.world_label}, which has no tracks")
 
 
 @contextlib.contextmanager

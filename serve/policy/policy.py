@@ -76,7 +76,7 @@ def make_policy(model: Model) -> NumpyPolicy:
     config = parse_config(model.version.metadata["config"])
     if not config.is_race:
         raise RegistryError(
-            f"version {number} acts in {config.environment.id}: only policies of the race with "
+            f"version {number} acts in {config.world_label}: only policies of the race with "
             "numeric observations can be served"
         )
     policy = NumpyPolicy(model.version, config, model.arrays)

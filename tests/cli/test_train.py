@@ -51,6 +51,14 @@ def test_the_end_of_a_training_names_the_commands_to_try(registry, version, is_r
     assert commands_of(text) == expected
 
 
+def test_nothing_that_needs_an_environment_is_recommended_for_data_without_one():
+    text = next_commands(RUN, "models", None, is_race=False, has_environment=False)
+    assert commands_of(text) == [
+        "rlcar ope 'runs/my run' --data OTHER_DATA",
+        "rlcar models publish 'runs/my run'",
+    ]
+
+
 def test_an_interrupted_training_is_continued_with_its_own_options():
     assert PLAIN.resume_command(RUN) == "rlcar train --resume 'runs/my run'"
     launch = PLAIN._replace(

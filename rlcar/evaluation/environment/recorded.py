@@ -1,6 +1,5 @@
 """Recorded episodes in place of an environment: checks, blocks, and evaluation without one."""
 
-import time
 from collections.abc import Callable
 
 from rlcar.agents import ALGORITHMS, algorithm_of
@@ -99,13 +98,20 @@ def _make_evaluation(
 
     def evaluate(params: Params) -> Evaluation:
         del params
-        return Evaluation({}, -time.time())
+        return Evaluation({}, None)
 
     return evaluate
 
 
 def _spec_of(config: Config) -> Spec:
-    return Dataset.open(config.data.folder).spec
+    data = config.data
+    if data.action_size == 0:  # a run from before the sizes were part of the config
+        return Dataset.open(data.folder).spec
+    if not data.image_shape:
+        return Spec(data.observation_size, data.action_size, data.is_discrete)
+    height, width, channels = data.image_shape
+    shape = height, width, channels
+    return Spec(data.observation_size, data.action_size, data.is_discrete, shape)
 
 
 KIND = EnvironmentKind(

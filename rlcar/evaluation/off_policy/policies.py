@@ -9,6 +9,7 @@ import numpy as np
 from rlcar.config import Config
 from rlcar.config.schema import schema_of
 from rlcar.datasets import Dataset
+from rlcar.datasets.description import sizes
 from rlcar.errors import DatasetError
 from rlcar.evaluation.drivers import DRIVERS
 from rlcar.evaluation.environment import spec_of
@@ -55,16 +56,15 @@ def policy_of_driver(name: str, dataset: Dataset) -> NamedPolicy:
 def require_same_schema(name: str, config: Config, dataset: Dataset) -> None:
     """Raises DatasetError if a policy was trained on other observations or actions."""
     if config.is_race != (dataset.world.race is not None):
-        world = "the race" if config.is_race else config.environment.id
         raise DatasetError(
-            f"{name} was trained in {world}, and {dataset.folder} was recorded in "
+            f"{name} was trained in {config.world_label}, and {dataset.folder} was recorded in "
             f"{dataset.world.label}: name a policy of the same world"
         )
     spec = spec_of(config)
     if spec != dataset.spec:
         raise DatasetError(
-            f"{name} acts on {spec}, and {dataset.folder} has {dataset.spec}: name a policy of "
-            "the same world"
+            f"{name} acts on {sizes(spec)}, and {dataset.folder} has {sizes(dataset.spec)}: name a "
+            "policy of the same world"
         )
     observation, _ = schema_of(config, spec)
     theirs = [(entry["name"], entry["unit"]) for entry in observation]
