@@ -44,7 +44,8 @@ class _Choice(NamedTuple):
     world: str | None
     env: str | None
     data: Path | None
-    source: Path | None  # the run or checkpoint to begin with
+    source: str | None  # the run, checkpoint or version of `registry` to begin with
+    registry: str
     mode: str
     config: Path | None
     overrides: list[str]  # each `section.name=value`
@@ -102,12 +103,9 @@ def train(
         _look_into_storage(storage, runs, resume, name)
     if deterministic:
         overrides.append("training.deterministic=true")
-    source = None
-    if from_ is not None:
-        from rlcar.cli.train_from import source_of
-
-        source = source_of(from_, runs, registry)
-    choice = _Choice(preset, algorithm, world, env, data, source, mode, config, overrides, seed)
+    choice = _Choice(
+        preset, algorithm, world, env, data, from_, registry, mode, config, overrides, seed
+    )
     plan = _plan(choice, runs, name, resume)
     logs.set_up("json" if log_format == "json" else "text", plan.folder.name)
     if resume == "auto" and _is_complete(plan, models):
@@ -195,7 +193,9 @@ def _new_run(choice: _Choice, runs: Path, name: str | None, *, may_restart: bool
     from rlcar.runs.run import new_run_folder
 
     if choice.source is not None:
-        config = _continued_config(choice, choice.source)
+        from rlcar.cli.train_from import source_of
+
+        config = _continued_config(choice, source_of(choice.source, runs, choice.registry))
     else:
         config = _new_config(choice)
     _require_support(config)  # before a folder is made
@@ -357,7 +357,11 @@ def _run(
         if not logs.are_json():
             say(
                 next_commands(
-                    folder, launch.registry, number, is_race=not plan.config.environment.id
+                    folder,
+                    launch.registry,
+                    number,
+                    is_race=plan.config.is_race,
+                    has_environment=plan.config.data.has_environment,
                 )
             )
 

@@ -31,8 +31,9 @@ def source_of(text: str, runs: Path, registry: str) -> Path:
 def continued_config(source: Path, overrides: Sequence[str], seed: int | None) -> Config:
     """Returns the settings of the run `source` for driving, with overrides.
 
-    Raises UserError for a folder that is not a run and CheckpointError for one without a
-    checkpoint.
+    A run that learned from recorded data gets its algorithm's settings for fine-tuning. Raises
+    UserError for a folder that is not a run and for data of an unknown world, and CheckpointError
+    for a run without a checkpoint.
     """
     from rlcar.runs.run import find_save
 
@@ -40,8 +41,16 @@ def continued_config(source: Path, overrides: Sequence[str], seed: int | None) -
     if save is None:
         raise CheckpointError(f"{source} holds no complete checkpoint yet: train it first")
     config = load_config(checkpoint.config_path(save))
-    tree = merge(config.model_dump(), algorithm_of(config).fine_tuning)
-    tree["data"] = {}
+    if not config.data.has_environment:
+        raise UserError(
+            f"{source} learned from data whose environment cannot be made here, so nothing can "
+            "drive there: name a run of the race or of a Gymnasium environment"
+        )
+    tree = config.model_dump()
+    if config.data.folder:
+        tree = merge(tree, algorithm_of(config).fine_tuning)
+    # Without a folder the run drives; the fingerprint stays for the lineage of its versions.
+    tree["data"] = {"fingerprint": config.data.fingerprint}
     tree["training"] |= {"start_from": str(save.path.resolve()), "rollbacks": 0}
     for override in overrides:
         tree = merge(tree, parse_override(override))

@@ -62,8 +62,9 @@ From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Run, checkpoint or version whose training goes on in a new run by driving: its "
-        "learner and its newest recorded steps are taken over.",
+        help="Run, checkpoint or version whose training goes on in a new run by driving. The "
+        "learner and the newest recorded steps are taken over from that checkpoint, or from the "
+        "newest checkpoint of the run.",
     ),
 ]
 Resume = Annotated[

@@ -107,6 +107,15 @@ def test_a_training_resumed_from_inside_its_folder_goes_on_on_a_fresh_machine(
     assert [path.name for path in (tmp_path / "fresh/runs").iterdir()] == ["tiny"]
 
 
+def test_a_restarted_service_needs_the_source_of_its_run_no_more(rlcar, tmp_path):
+    """The version that `--from` names may be gone by then."""
+    make_run(tmp_path / "runs" / "tuned", 256)
+    words = ["--from", "7", "--registry", str(tmp_path / "gone"), "--name", "tuned"]
+    _, _, said = rlcar("train", "--local", *words, "--resume", "auto")
+    assert "a resumed run keeps its own settings: --from ignored" in said
+    assert "continuing step-000000256" in said
+
+
 def test_an_address_that_is_itself_a_run_is_refused_with_what_to_do(tmp_path):
     make_run(tmp_path / "stored", 256)
     with pytest.raises(StorageError, match="is itself a stored run .* name the folder above it"):

@@ -1,17 +1,22 @@
 """Training from recorded data in one process: exact resumption, moments, refusals."""
 
+import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from rlcar.agents import ALGORITHMS, make_agent
+from rlcar.cli.behaviours import load_learned
 from rlcar.cli.train_data import settings_of_data
 from rlcar.cli.train_from import continued_config
-from rlcar.config import make_config
+from rlcar.config import dump_config, make_config, parse_config
 from rlcar.datasets import World
-from rlcar.errors import ConfigError, DatasetError
+from rlcar.errors import ConfigError, DatasetError, RegistryError, UserError
 from rlcar.evaluation.environment import make_rollout, spec_of
+from rlcar.registry import Registry
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
@@ -19,6 +24,7 @@ from rlcar.storage.arrays import flatten, read_arrays
 from rlcar.training.loop import train
 from rlcar.training.trainer import Trainer
 from rlcar.types import Spec
+from serve.policy.policy import load_policy
 from tests.support.recordings import record
 from tests.support.tiny_run import SETTINGS, compiled_once
 
@@ -80,7 +86,46 @@ def test_data_of_an_unknown_environment_is_learned_without_evaluation(tmp_path):
     assert spec_of(config) == spec
     outcome = train(config, tmp_path / "run")
     assert outcome.summary["env_steps"] == 768
-    assert checkpoint.latest(tmp_path / "run" / "best").env_steps == 512
+    best = checkpoint.latest(tmp_path / "run" / "best")
+    assert best.env_steps == 512
+    assert best.meta["metric"] is None
+    # The newest policy stays the best after a resumption.
+    longer = config.model_copy(
+        update={"training": config.training.model_copy(update={"env_steps": 1536})}
+    )
+    train(longer, tmp_path / "run", checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    assert checkpoint.latest(tmp_path / "run" / "best").env_steps > 768
+
+    # Where the data is not, a published version acts nevertheless.
+    Registry(tmp_path / "models").publish(tmp_path / "run")
+    shutil.rmtree(tmp_path / "data")
+    learned = load_learned("1", str(tmp_path / "models"))
+    assert spec_of(learned.config) == spec
+    lineage = Registry(tmp_path / "models").version(1).metadata["lineage"]
+    assert (lineage["cost"], lineage["data"]) == (None, config.data.fingerprint)
+    with pytest.raises(RegistryError, match="acts in an unknown environment: only policies of"):
+        load_policy(Registry(tmp_path / "models"), 1)
+
+    with pytest.raises(UserError, match="learned from data whose environment cannot be made here"):
+        continued_config(tmp_path / "run", [], None)
+
+
+def test_a_simulator_process_does_not_load_the_reader_of_parquet():
+    program = (
+        "import sys, cluster.training.simulator, rlcar.evaluation.environment\n"
+        "assert 'rlcar.datasets.dataset' in sys.modules\n"
+        "assert 'pyarrow.parquet' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("spec", [Spec(4, 3), Spec(0, 2, image_shape=(16, 16, 3))])
+def test_the_sizes_of_unknown_data_are_part_of_the_settings(tmp_path, spec):
+    record(tmp_path / "data", world=World(name="elsewhere"), spec=spec, episodes=3)
+    _, of_data = settings_of_data(tmp_path / "data", None, None)
+    config = make_config(mode="test", algorithm="dreamer", overrides=of_data)
+    shutil.rmtree(tmp_path / "data")
+    assert spec_of(parse_config(json.loads(dump_config(config)))) == spec
 
 
 def test_the_command_takes_world_and_environment_from_the_data(data, tmp_path):
@@ -126,6 +171,9 @@ def test_a_continued_training_begins_with_the_learner_and_the_newest_recorded_st
         tmp_path / "offline", [*SETTINGS, "training.start_env_steps=256"], seed=5
     )
     assert config.data.folder == ""
+    offline = _config("iql", data)
+    assert config.data.fingerprint == offline.data.fingerprint
+    assert config.replay.samples_per_insert != offline.replay.samples_per_insert
     assert config.seed == 5
     before = checkpoint.latest(tmp_path / "offline" / "checkpoints")
     agent = make_agent(config, SPEC)
@@ -145,6 +193,9 @@ def test_a_continued_training_begins_with_the_learner_and_the_newest_recorded_st
     rows = read_metrics(tmp_path / "online" / "metrics.jsonl")
     evaluated = [row["env_steps"] for row in rows if "evaluation/lap_rate" in row]
     assert evaluated == [0, 512]
+    # A run that drove already keeps its own settings.
+    again = continued_config(tmp_path / "online", ["replay.samples_per_insert=3.0"], None)
+    assert again.training.env_steps == config.training.env_steps
 
 
 def test_a_training_of_recorded_data_alone_cannot_go_on_by_driving(data, tmp_path):

@@ -12,8 +12,8 @@ RECORDED: Tree = {
     },
 }
 
-# For going on by driving: one train step for each four env steps, half of whose samples are at
-# first recorded ones.
+# For going on by driving: one train step for each four env steps, at first all of whose samples are
+# recorded ones.
 FINE_TUNING: Tree = {
     "replay": {"samples_per_insert": 128.0},
     "training": {"env_steps": 100_000, "evaluate_every_env_steps": 4096},
