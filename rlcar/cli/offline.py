@@ -51,13 +51,17 @@ def offline(
     from rlcar.datasets import Dataset
     from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
     from rlcar.offline.candidates import StoppedError
+    from rlcar.offline.held_out import needs_held_out, set_apart
     from rlcar.offline.plan import candidates_for
     from rlcar.offline.run import select
     from rlcar.registry import Registry
 
     dataset = Dataset.open(folder)
     place = out or Path("offline") / folder.resolve().name
-    world, of_data = settings_of_data(folder, None, None)
+    learned, held_out = dataset, None
+    if needs_held_out(dataset):
+        learned, held_out = set_apart(dataset, place)
+    world, of_data = settings_of_data(learned.folder, None, None)
     configs = {
         name: make_config(
             None, mode, None, [*of_data, *(set_ or [])], world=world, algorithm=name, seed=seed
@@ -66,7 +70,8 @@ def offline(
     }
     models = Registry(registry) if publish else None
     try:
-        result = select(dataset, configs, place, models, FittedQSettings(updates=updates), say)
+        fitted = FittedQSettings(updates=updates)
+        result = select(dataset, held_out, configs, place, models, fitted, say)
     except StoppedError:
         say(f"stopped; continue with: {command('offline', folder, '--out', place)}")
         sys.exit(130)

@@ -9,13 +9,14 @@ import numpy as np
 from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.datasets import Dataset
-from rlcar.errors import UserError
+from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
 from rlcar.evaluation.laps import TIME_LIMIT_STEPS, Laps, drive
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.policies import NamedPolicy
 from rlcar.evaluation.off_policy.run import estimate
 from rlcar.evaluation.run_report import load_policy
+from rlcar.offline.plan import FIRST
 from rlcar.offline.selection import Measure
 from rlcar.storage import checkpoint
 from rlcar.training.loop import train
@@ -41,19 +42,32 @@ def run_folder(out: Path, name: str) -> Path:
     return out / "runs" / f"{out.resolve().name}-{name}"
 
 
-def train_candidates(out: Path, configs: Mapping[str, Config], say: Say) -> dict[str, Trained]:
-    """Trains what is not trained yet; raises StoppedError after Ctrl-C, with a checkpoint."""
-    trained = {}
+def train_candidates(
+    out: Path, configs: Mapping[str, Config], say: Say
+) -> tuple[dict[str, Trained], dict[str, str]]:
+    """Trains what is not trained yet; raises StoppedError after Ctrl-C, with a checkpoint.
+
+    Returns the trained candidates, and for those that diverged the reason. Raises NonFiniteError if
+    the baseline or every candidate diverged.
+    """
+    trained, failed = {}, {}
     for name, config in configs.items():
         folder = run_folder(out, name)
         save = checkpoint.latest_sound(folder / "checkpoints")
         if save is None or save.env_steps < config.training.env_steps:
             say(f"training {name}: {folder}")
             folder.mkdir(parents=True, exist_ok=True)
-            if train(config, folder, save).interrupted:
-                raise StoppedError
+            try:
+                if train(config, folder, save).interrupted:
+                    raise StoppedError
+            except NonFiniteError as error:
+                if name == FIRST or len(failed) == len(configs) - 1:
+                    raise
+                say(f"{name} failed: {error}")
+                failed[name] = str(error)
+                continue
         trained[name] = _load(name, folder, config)
-    return trained
+    return trained, failed
 
 
 def _load(name: str, folder: Path, config: Config) -> Trained:
@@ -120,4 +134,5 @@ def _episode_cost(candidate: Trained) -> float:
     evaluation = make_evaluation(candidate.config, candidate.policy.policy)(candidate.policy.params)
     if evaluation is None:
         raise UserError(f"the evaluation of {candidate.folder} was stopped: repeat the command")
+    assert evaluation.cost is not None  # only recorded data without an environment has none
     return evaluation.cost

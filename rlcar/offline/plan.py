@@ -1,6 +1,7 @@
 """What a selection trains, written down before it begins, so that it can be continued.
 
 out/plan.json          the data, and the settings of every candidate
+    data/              the episodes to learn from and to estimate by, if estimates decide
     runs/<out>-<algorithm>/  one run for each candidate
     ope.json, ope.png  the estimates from data
     selection.json     measures, choice and published version; selection.png, report.md
@@ -16,6 +17,7 @@ from rlcar.config import Config
 from rlcar.datasets import Dataset
 from rlcar.errors import UserError
 from rlcar.evaluation.laps import write_json
+from rlcar.offline.held_out import SEED, SHARE
 from rlcar.system.regular_file import read_regular
 from rlcar.types import Spec
 
@@ -43,10 +45,15 @@ def candidates_for(spec: Spec, asked: list[str] | None = None) -> list[str]:
     return sorted(chosen, key=lambda name: name != FIRST)
 
 
-def keep_plan(out: Path, dataset: Dataset, configs: Mapping[str, Config]) -> None:
+def keep_plan(
+    out: Path, dataset: Dataset, held_out: Dataset | None, configs: Mapping[str, Config]
+) -> None:
     """Writes the plan; raises UserError if the folder holds another one."""
     plan: dict[str, Any] = {
         "data_sha256": dataset.fingerprint,
+        "held_out": None
+        if held_out is None
+        else {"share": SHARE, "seed": SEED, "data_sha256": held_out.fingerprint},
         "candidates": {
             name: json.loads(config.model_dump_json()) for name, config in configs.items()
         },

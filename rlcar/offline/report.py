@@ -30,11 +30,12 @@ def _draw(path: Path, result: Mapping[str, Any]) -> None:
     for row, (name, candidate) in enumerate(candidates.items()):
         colour = _CHOSEN if name == result["chosen"] else _OTHER
         if candidate["cost"] is None:
-            axes.text(0.02, row, "not measured", transform=axes.get_yaxis_transform(),
+            text = "not measured" if candidate["failed"] is None else "failed"
+            axes.text(0.02, row, text, transform=axes.get_yaxis_transform(),
                       va="center", fontsize=8, color=colour)  # fmt: skip
             continue
-        low, high = candidate["cost_interval"]
-        axes.plot([low, high], [row, row], color=colour, linewidth=2.0)
+        if candidate["cost_interval"] is not None:
+            axes.plot(candidate["cost_interval"], [row, row], color=colour, linewidth=2.0)
         axes.plot(candidate["cost"], row, marker="o", color=colour)
     axes.set(
         yticks=range(len(candidates)), yticklabels=list(candidates), xlabel=result["measured"],
@@ -61,6 +62,8 @@ def _markdown(out: Path, result: Mapping[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
         *(_row(name, candidate) for name, candidate in result["candidates"].items()),
         "",
+        *_failures(result["candidates"]),
+        *_about_estimates(result),
     ]
     version = result["published"]
     if version is not None:
@@ -72,10 +75,40 @@ def _markdown(out: Path, result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _failures(candidates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{name} failed: {candidate['failed']}\n"
+        for name, candidate in candidates.items()
+        if candidate["failed"] is not None
+    ]
+
+
+def _about_estimates(result: Mapping[str, Any]) -> list[str]:
+    """Says which episodes the estimates are from, if there are estimates."""
+    if all(candidate["verdict"] is None for candidate in result["candidates"].values()):
+        return []
+    if result["held_out_episodes"] is not None:
+        return [f"The estimates are from {result['held_out_episodes']:,} held-out episodes.", ""]
+    return [
+        "Estimates from the episodes that a policy learned from are too high. Keep some apart "
+        "with `rlcar data split`.",
+        "",
+    ]
+
+
+def _cost(candidate: Mapping[str, Any]) -> str:
+    cost, interval = candidate["cost"], candidate["cost_interval"]
+    if candidate["failed"] is not None:
+        return "failed"
+    if cost is None:
+        return "-"
+    return f"{cost:.4g} (-)" if interval is None else "{:.4g} ({:.4g}–{:.4g})".format(
+        cost, *interval)  # fmt: skip
+
+
 def _row(name: str, candidate: Mapping[str, Any]) -> str:
-    cost, laps, estimate = candidate["cost"], candidate["laps"], candidate["estimate"]
-    cells = [name, "-" if cost is None else "{:.4g} ({:.4g}–{:.4g})".format(
-        cost, *candidate["cost_interval"])]  # fmt: skip
+    laps, estimate = candidate["laps"], candidate["estimate"]
+    cells = [name, _cost(candidate)]
     if laps is None:
         cells += ["-", "-"]
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rlcar.config import Config
 from rlcar.datasets import Dataset
+from rlcar.errors import DatasetError
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.run_report import evaluate_run
 from rlcar.offline.candidates import (
@@ -14,6 +15,7 @@ from rlcar.offline.candidates import (
     estimate_candidates,
     lap_figures,
     measure,
+    run_folder,
     train_candidates,
 )
 from rlcar.offline.plan import keep_plan
@@ -26,6 +28,7 @@ from rlcar.storage.checkpoint import provenance
 
 def select(
     dataset: Dataset,
+    held_out: Dataset | None,
     configs: Mapping[str, Config],
     out: Path,
     registry: Registry | None,
@@ -34,14 +37,22 @@ def select(
 ) -> dict[str, Any]:
     """Trains the candidates, compares them, publishes the best one, and writes the report.
 
-    Continues what an earlier call with the same arguments began. Returns the contents of
-    `selection.json`. Raises StoppedError after Ctrl-C.
+    `held_out` are the episodes of the data set that no candidate learns from, if there are any: the
+    estimates use them alone. Continues what an earlier call with the same arguments began. Returns
+    the contents of `selection.json`. Raises StoppedError after Ctrl-C, and NonFiniteError if the
+    baseline diverged.
     """
-    keep_plan(out, dataset, configs)
-    trained = train_candidates(out, configs, say)
+    keep_plan(out, dataset, held_out, configs)
+    trained, failed = train_candidates(out, configs, say)
     say("comparing the candidates")
     measured, measures = measure(trained)
-    estimates = estimate_candidates(dataset, trained, out, settings)
+    try:
+        estimates = estimate_candidates(held_out or dataset, trained, out, settings)
+    except DatasetError as error:
+        if not measures:
+            raise
+        say(f"no estimates from data: {error}")
+        estimates = None
     if measures:
         choice = choose_by_measures(measures)
     else:
@@ -56,14 +67,17 @@ def select(
         "world": dataset.world.label,
         "episodes": dataset.episodes,
         "transitions": dataset.transitions,
+        "held_out_episodes": None if held_out is None else held_out.episodes,
         "measured": measured,
         "chosen": choice.name,
         "reason": choice.reason,
         "published": None if version is None else version.number,
         "registry": None if registry is None else registry.place,
         "candidates": {
-            name: _figures(candidate, measures.get(name), estimates)
-            for name, candidate in trained.items()
+            name: _figures_of_failed(out, name, failed[name])
+            if name in failed
+            else _figures(trained[name], measures.get(name), estimates)
+            for name in configs
         },
         "provenance": provenance(chosen.config.seed),
     }
@@ -77,12 +91,18 @@ def _figures(
     estimated = None if estimates is None else estimates["policies"][candidate.policy.name]
     return {
         "run": str(candidate.folder),
+        "failed": None,
         "cost": None if measured is None else float(measured.cost.mean()),
         "cost_interval": None if measured is None else measured.interval(),
         "laps": lap_figures(candidate) if candidate.config.is_race else None,
         "verdict": None if estimated is None else estimated["verdict"],
         "estimate": None if estimated is None else estimated["estimate"],
     }
+
+
+def _figures_of_failed(out: Path, name: str, reason: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("cost", "cost_interval", "laps", "verdict", "estimate"))
+    return {"run": str(run_folder(out, name)), "failed": reason, **nothing}
 
 
 def _publish(registry: Registry, chosen: Trained, dataset: Dataset) -> Version:

@@ -13,8 +13,10 @@ class Measure(NamedTuple):
 
     cost: np.ndarray  # [N]
 
-    def interval(self) -> tuple[float, float]:
-        """Returns the 95 % bootstrap interval of the mean."""
+    def interval(self) -> tuple[float, float] | None:
+        """Returns the 95 % bootstrap interval of the mean; None for a single cost."""
+        if len(self.cost) < 2:
+            return None
         index = np.random.default_rng(0).integers(len(self.cost), size=(_RESAMPLES, len(self.cost)))
         low, high = np.percentile(self.cost[index].mean(axis=1), [2.5, 97.5])
         return float(low), float(high)

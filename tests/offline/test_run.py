@@ -4,7 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rlcar.cli import app
-from rlcar.errors import UserError
+from rlcar.datasets import Dataset, World
+from rlcar.errors import DatasetError, NonFiniteError, UserError
 from rlcar.offline.plan import candidates_for
 from rlcar.registry import Registry
 from rlcar.sim import SPEC
@@ -60,6 +61,58 @@ def test_a_folder_keeps_its_plan(selected):
     words = ["offline", str(root / "data"), "--out", str(root / "out"), *TINY, "--seed", "1"]
     refused = CliRunner().invoke(app, [*words, "--registry", str(root / "models")])
     assert "holds a selection with other settings" in str(refused.exception)
+
+
+def offline(root, *words: str) -> dict:
+    """Runs a tiny selection without publishing; returns the contents of selection.json."""
+    command = ["offline", str(root / "data"), "--out", str(root / "out"), *TINY, "--no-publish"]
+    CliRunner().invoke(app, [*command, *words], catch_exceptions=False)
+    return json.loads((root / "out" / "selection.json").read_text())
+
+
+def test_estimates_that_decide_are_from_episodes_that_nothing_learned_from(tmp_path):
+    """The other algorithm diverges: that is reported, and the selection goes on."""
+    whole = record(tmp_path / "data", world=World(name="elsewhere"), episodes=60)
+    result = offline(tmp_path, "--set", "iql.reward_scale=1e30")
+    assert result["chosen"] == "bc"
+    assert result["held_out_episodes"] == 12
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert plan["held_out"]["share"] == 0.2
+    assert plan["held_out"]["seed"] == 0
+    estimated = json.loads((tmp_path / "out" / "ope.json").read_text())
+    assert estimated["data_sha256"] == plan["held_out"]["data_sha256"]
+    assert estimated["episodes"] == 12
+    learned = plan["candidates"]["bc"]["data"]["fingerprint"]
+    assert learned not in (whole.fingerprint, estimated["data_sha256"])
+    parts = [Dataset.open(path) for path in sorted((tmp_path / "out" / "data").iterdir())]
+    assert {learned, estimated["data_sha256"]} == {part.fingerprint for part in parts}
+    assert sum(part.episodes for part in parts) == 60
+
+    assert "is inf" in result["candidates"]["iql"]["failed"]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| iql | failed |" in report
+    assert "iql failed: " in report
+    assert "12 held-out episodes" in report
+
+
+def test_a_diverging_baseline_ends_the_selection(tmp_path):
+    record(tmp_path / "data")
+    with pytest.raises(NonFiniteError):
+        offline(tmp_path, "--set", "bc.learning_rate=1e30")
+
+
+def test_too_few_episodes_for_estimates_are_enough_for_measures(tmp_path):
+    record(tmp_path / "data", episodes=5)
+    result = offline(tmp_path)
+    assert {candidate["verdict"] for candidate in result["candidates"].values()} == {None}
+    assert all(candidate["cost"] is not None for candidate in result["candidates"].values())
+
+
+def test_too_few_episodes_to_choose_by_estimates_are_refused_at_once(tmp_path):
+    record(tmp_path / "data", world=World(name="elsewhere"), episodes=49)
+    with pytest.raises(DatasetError, match="49 episodes, too few to choose by estimates"):
+        offline(tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_baseline_comes_first_and_unfit_algorithms_are_refused():
