@@ -96,34 +96,41 @@ class LearnerProcess:
         are None if there was no train step.
         """
         with self._working():
-            metrics, updates, weights = self._learn(trajectory)
+            before = self._trainer.train_steps
+            metrics = self._trainer.insert(trajectory) | self._train()
+            updates = self._trainer.train_steps - before
+            weights = self._trainer.weights() if updates else None
         return self._report(updates, metrics | self._idle_share()), weights
 
     @ray.method(num_returns=2)
     def learn_recorded(self) -> tuple[LearnerReport, Weights | None]:
         """Does the same as `learn` with the next block of recorded data, which it reads itself.
 
-        While it drains, it reads nothing.
+        While it drains, it reads nothing. Train steps that were still due when the checkpoint was
+        written are run before it reads, so that a resumed training is the same bit for bit.
         """
         assert self._recorded is not None  # the driver calls this for such a config only
-        if self._is_draining.is_set():
-            return self._report(0, {}), None
         with self._working():
-            version = Weights(self._trainer.train_steps, None)
-            trajectory, episodes = self._recorded.collect(version)
-            metrics, updates, weights = self._learn(trajectory)
-        return self._report(updates, metrics)._replace(episodes=episodes), weights
+            before = self._trainer.train_steps
+            metrics, episodes = self._train(), None
+            if not self._is_draining.is_set():
+                trajectory, episodes = self._recorded.collect(
+                    Weights(self._trainer.train_steps, None)
+                )
+                metrics |= self._trainer.insert(trajectory) | self._train()
+            updates = self._trainer.train_steps - before
+            weights = self._trainer.weights() if updates else None
+        report = self._report(updates, metrics)
+        return report if episodes is None else report._replace(episodes=episodes), weights
 
-    def _learn(self, trajectory: Trajectory) -> tuple[dict[str, float], int, Weights | None]:
-        """Returns metrics, the number of train steps and, after any, the newest weights."""
-        metrics = self._trainer.insert(trajectory)
-        before = self._trainer.train_steps
+    def _train(self) -> dict[str, float]:
+        """Runs the train steps that are due until it drains; returns their metrics."""
+        metrics: dict[str, float] = {}
         for _ in range(self._trainer.calls_due()):
             if self._is_draining.is_set():
                 break
             metrics |= self._trainer.train()
-        updates = self._trainer.train_steps - before
-        return metrics, updates, self._trainer.weights() if updates else None
+        return metrics
 
     def save(self, folder: Path, meta: dict[str, Any]) -> None:
         """Writes a checkpoint."""

@@ -124,8 +124,10 @@ class Trainer:
         """Makes a learner that normalises observations use the moments of recorded data."""
         if self._learner.with_moments is not None and moments is not None:
             variance = np.square(moments.standard_deviation)
-            self._state = self._learner.with_moments(
-                self._state, moments.mean, variance, np.float64(moments.observations)
+            self._state = self._place(
+                self._learner.with_moments(
+                    self._state, moments.mean, variance, np.float64(moments.observations)
+                )
             )
 
     def insert(self, trajectory: Trajectory) -> dict[str, float]:
