@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rlcar.datasets.columns import Rows, non_finite, require_columns, rows_of
 from rlcar.datasets.description import (
@@ -132,6 +131,8 @@ class Dataset:
 
 def read_rows(path: Path, spec: Spec) -> Rows:
     """Reads a Parquet file; raises DatasetError if it is damaged or has other columns."""
+    import pyarrow.parquet as pq  # simulators import this module, and read nothing
+
     try:
         # Not memory-mapped: the pages of a mapped file would count as memory of this process.
         with pq.ParquetFile(path, memory_map=False) as file:
