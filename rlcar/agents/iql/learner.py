@@ -99,9 +99,9 @@ def iql_loss(
 
     # Actor: imitation, weighted by the exponential of the advantage (Eq. 7).
     exponent = config.advantage_scale * jax.lax.stop_gradient(advantage)
-    importance = jnp.minimum(jnp.exp(exponent), config.largest_weight)
+    advantage_weight = jnp.minimum(jnp.exp(exponent), config.largest_weight)
     error = jnp.sum(jnp.square(jnp.tanh(actor.apply(params["actor"], observation)) - action), -1)
-    actor_loss = jnp.sum(weight * importance * error)
+    actor_loss = jnp.sum(weight * advantage_weight * error)
     return value_loss + critic_loss + actor_loss, {
         "critic/loss": critic_loss,
         "critic/value": jnp.sum(weight * value[0]),

@@ -14,6 +14,7 @@ from rlcar.agents.cql.settings import CqlConfig
 from rlcar.agents.iql.learner import iql_loss
 from rlcar.agents.iql.settings import IqlConfig
 from rlcar.agents.q_learning.networks import Network, make_actor, make_critics
+from rlcar.agents.q_learning.squashed_normal import squashed_sample
 from rlcar.agents.q_learning.transitions import Transitions
 from tests.agents.dreamer.tiny import SPEC
 
@@ -150,4 +151,12 @@ def test_the_actor_of_conservative_q_learning_sees_its_own_critics():
     gradients, _ = jax.grad(continuous_loss, argnums=3, has_aux=True)(
         config, actor, -1.0, params, params["critics"], STEPS, keys[2]
     )
-    assert float(jnp.abs(gradients["actor"]["mlp/~/linear_2"]["w"]).max()) > 0.0
+
+    def lower_value(actor_params) -> float:
+        noise = jax.random.normal(jax.random.split(keys[2], 3)[0], (2, 2, 1))[:, 0]
+        action, _ = squashed_sample(actor.apply(actor_params, STEPS.observation), noise)
+        value = critics.apply(params["critics"], STEPS.observation, action).min(axis=0)
+        return float(jnp.sum(STEPS.weight * value))
+
+    stepped = jax.tree.map(lambda x, g: x - 0.01 * g, params["actor"], gradients["actor"])
+    assert lower_value(stepped) > lower_value(params["actor"]) + 1e-6
