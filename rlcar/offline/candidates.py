@@ -50,7 +50,8 @@ def train_candidates(
     Returns the trained candidates, and for those that diverged the reason. Raises NonFiniteError if
     the baseline or every candidate diverged.
     """
-    trained, failed = {}, {}
+    trained: dict[str, Trained] = {}
+    failed: dict[str, str] = {}
     for name, config in configs.items():
         folder = run_folder(out, name)
         save = checkpoint.latest_sound(folder / "checkpoints")
