@@ -27,7 +27,7 @@ def next_commands(
     elif has_environment:
         lines.append(("evaluate it again", command("evaluate", folder)))
     else:
-        other = command("ope", folder, "--data", "OTHER_DATA")
+        other = command("ope", folder, "--data", "data/other")
         lines.append(("estimate it from other episodes", other))
     if version is None:
         lines.append(("publish the policy", command("models", "publish", folder, *where)))

@@ -54,7 +54,7 @@ def test_the_end_of_a_training_names_the_commands_to_try(registry, version, is_r
 def test_nothing_that_needs_an_environment_is_recommended_for_data_without_one():
     text = next_commands(RUN, "models", None, is_race=False, has_environment=False)
     assert commands_of(text) == [
-        "rlcar ope 'runs/my run' --data OTHER_DATA",
+        "rlcar ope 'runs/my run' --data data/other",
         "rlcar models publish 'runs/my run'",
     ]
 
