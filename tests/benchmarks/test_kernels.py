@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[2]
 CUDA = ROOT / ".venv-cuda"
 
 
-@pytest.mark.ci
 @pytest.mark.long
 @pytest.mark.skipif(not CUDA.exists(), reason="needs `make .venv-cuda`, as `make test` does")
 def test_a_train_step_of_a_thousand_transitions_launches_few_kernels():

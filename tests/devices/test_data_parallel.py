@@ -58,7 +58,6 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.ci
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["dreamer"])
