@@ -175,7 +175,7 @@ def test_an_unknown_preset_or_mode_names_the_nearest_or_all():
         make_config("smal")
     with pytest.raises(
         ConfigError,
-        match="unknown preset 'xyz'; there are: bc, cql, documented, fast-laps, fused-ppo,",
+        match="unknown preset 'xyz'; there are: bc, cql, cql-grand-prix, documented, fast-laps, fused-ppo,",
     ):
         make_config("xyz")
     with pytest.raises(ConfigError, match="unknown mode 'tset'; did you mean 'test'"):
@@ -240,3 +240,11 @@ def test_test_mode_makes_every_preset_small_and_keeps_its_algorithm():
 def test_an_environment_that_is_not_a_section_is_refused_in_a_sentence():
     with pytest.raises(ConfigError, match="environment = 3: Input should be a valid dictionary"):
         make_config(overrides=["environment=3"])
+
+
+@pytest.mark.parametrize("algorithm", ["cql", "iql"])
+def test_recorded_laps_of_the_grand_prix_are_discounted_less(algorithm: str) -> None:
+    config = make_config(algorithm=algorithm, world="grand-prix-3")
+    assert config.preset == f"{algorithm}-grand-prix"
+    assert getattr(config, algorithm).discount == 0.997
+    assert getattr(make_config(algorithm=algorithm), algorithm).discount == 0.99

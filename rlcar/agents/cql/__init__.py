@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlcar.agents.algorithm import AgentParts, Algorithm
 from rlcar.agents.cql.settings import CqlConfig
-from rlcar.agents.offline_learning.presets import FINE_TUNING, RECORDED
+from rlcar.agents.offline_learning.presets import FAR_SIGHTED, FINE_TUNING, RECORDED
 
 if TYPE_CHECKING:
     from rlcar.agents.numpy_network import NumpyPolicyParts
@@ -29,8 +29,12 @@ def _load_numpy_policy() -> NumpyPolicyParts[CqlConfig]:
 ALGORITHM = Algorithm(
     name="cql",
     settings=CqlConfig,
-    presets={"cql": {"algorithm": "cql", **RECORDED}},
+    presets={
+        "cql": {"algorithm": "cql", **RECORDED},
+        "cql-grand-prix": {"algorithm": "cql", "cql": FAR_SIGHTED, **RECORDED},
+    },
     default_preset="cql",
+    grand_prix_preset="cql-grand-prix",
     test_mode={"hidden_units": 32, "action_samples": 2},
     supports_discrete_actions=True,
     normalises_observations=True,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rlcar.agents.algorithm import AgentParts, Algorithm
 from rlcar.agents.iql.settings import IqlConfig
-from rlcar.agents.offline_learning.presets import FINE_TUNING, RECORDED
+from rlcar.agents.offline_learning.presets import FAR_SIGHTED, FINE_TUNING, RECORDED
 
 if TYPE_CHECKING:
     from rlcar.agents.numpy_network import NumpyPolicyParts
@@ -29,8 +29,12 @@ def _load_numpy_policy() -> NumpyPolicyParts[IqlConfig]:
 ALGORITHM = Algorithm(
     name="iql",
     settings=IqlConfig,
-    presets={"iql": {"algorithm": "iql", **RECORDED}},
+    presets={
+        "iql": {"algorithm": "iql", **RECORDED},
+        "iql-grand-prix": {"algorithm": "iql", "iql": FAR_SIGHTED, **RECORDED},
+    },
     default_preset="iql",
+    grand_prix_preset="iql-grand-prix",
     test_mode={"hidden_units": 32},
     normalises_observations=True,
     learns_offline=True,

@@ -12,6 +12,10 @@ RECORDED: Tree = {
     },
 }
 
+# For the grand prix, where laps take hundreds of steps. With a discount of 0.99 a driver that
+# crashes after 78 fast steps has the same return as one that survives 343 slow ones.
+FAR_SIGHTED: Tree = {"discount": 0.997, "reward_scale": 0.05}
+
 # For going on by driving: one train step for each four env steps, at first all of whose samples are
 # recorded ones.
 FINE_TUNING: Tree = {
