@@ -9,11 +9,11 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load operation peers_learning results results_page rllib_loop serving processes soak swaps timed_start watched_server
+APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load offline_choice offline_data offline_learner offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes soak swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve bench-offline attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -119,6 +119,15 @@ bench-serve: $(STAMP) ## the serving lanes beside Starlette, LitServe and BentoM
 	RAY_AUTH_MODE=disabled $(RUN)/python benchmarks/serving.py
 	$(RUN)/python benchmarks/swaps.py
 
+# UV_TORCH_BACKEND=cpu installs a smaller torch, without CUDA.
+bench-offline: $(STAMP) ## what is learned from recorded data, beside d3rlpy in .venv-bench-offline; goes on where it was stopped
+	test -x .venv-bench-offline/bin/python || $(UV) venv --quiet .venv-bench-offline
+	$(UV) pip install --quiet --python .venv-bench-offline/bin/python -r benchmarks/peers/offline_requirements.txt
+	$(RUN)/python benchmarks/offline_quality.py
+	$(RUN)/python benchmarks/offline_choice.py
+	$(RUN)/python benchmarks/offline_speed.py
+	$(RUN)/python benchmarks/offline_evaluation.py
+
 attack: $(STAMP) ## honest clients of a server under attack, in half an hour; ARGS="--lane realtime" for one lane
 	$(RUN)/python benchmarks/attack.py $(ARGS)
 
@@ -130,4 +139,4 @@ golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	git diff --stat -- tests/golden deploy/monitoring
 
 clean: ## removes the environment and caches, never runs/
-	rm -rf $(VENV) $(CUDA) .venv-bench .venv-bench-serve .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis docs/_build
+	rm -rf $(VENV) $(CUDA) .venv-bench .venv-bench-serve .venv-bench-offline .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis docs/_build
