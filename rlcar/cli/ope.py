@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rlcar.cli.shared import MODELS, AsJson, Where, console, number, prepare_jax_on_cpu
+from rlcar.errors import UserError
 
 if TYPE_CHECKING:
     from rlcar.datasets import Dataset
@@ -20,6 +21,10 @@ def ope(
     out: Annotated[
         Path, typer.Option(help="Folder in which ope.json and ope.png are written.")
     ] = Path("ope"),
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Policy to compare with (default: the one that drove)."),
+    ] = None,
     registry: Where = MODELS,
     discount: Annotated[
         float, number(0.0, 0.9999, help="Discount of rewards per env step.")
@@ -36,19 +41,41 @@ def ope(
     seed: Annotated[int, number(0, 2**31 - 1, help="Seed of all random numbers.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Estimates from recorded episodes whether policies are better than the one that drove.
+    """Estimates from recorded episodes whether policies are better than the recorded ones.
 
-    The verdict is unknown where the data cannot tell.
+    With --baseline the verdicts are relative to that policy. A verdict is unknown where the data
+    cannot tell.
     """
     prepare_jax_on_cpu()
     from rlcar.datasets import Dataset
     from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
-    from rlcar.evaluation.off_policy.run import estimate, print_report
+    from rlcar.evaluation.off_policy.logged import require_numbers
+    from rlcar.evaluation.off_policy.run import (
+        estimate,
+        print_report,
+        shown_progress,
+        write_report,
+    )
 
     dataset = Dataset.open(data)
-    named = [_find(name, dataset, registry) for name in dict.fromkeys(policies)]
+    require_numbers(dataset)
+    named = [_find(name, dataset, registry) for name in dict.fromkeys(policies) if name != baseline]
+    if not named:
+        raise UserError(f"{baseline} is the baseline: name another policy to compare with it")
+    compared = None if baseline is None else _find(baseline, dataset, registry)
+    out.mkdir(parents=True, exist_ok=True)  # before the estimates, which take minutes
     settings = FittedQSettings(discount=discount, updates=updates)
-    report = estimate(dataset, named, out, settings, most_transitions=transitions, seed=seed)
+    with shown_progress() as on_policy:
+        report = estimate(
+            dataset,
+            named,
+            settings,
+            baseline=compared,
+            most_transitions=transitions,
+            seed=seed,
+            on_policy=on_policy,
+        )
+    write_report(out, report)
     if as_json:
         typer.echo((out / "ope.json").read_text(), nl=False)
         return

@@ -14,7 +14,7 @@ from rlcar.evaluation.environment import make_evaluation, spec_of
 from rlcar.evaluation.laps import TIME_LIMIT_STEPS, Laps, drive
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.policies import NamedPolicy
-from rlcar.evaluation.off_policy.run import estimate
+from rlcar.evaluation.off_policy.run import estimate, shown_progress, write_report
 from rlcar.evaluation.run_report import load_policy
 from rlcar.offline.plan import FIRST
 from rlcar.offline.selection import Measure
@@ -117,7 +117,10 @@ def estimate_candidates(
     if dataset.spec.image_shape is not None:
         return None
     policies = [candidate.policy for candidate in trained.values()]
-    return estimate(dataset, policies, out, settings)
+    with shown_progress() as on_policy:
+        report = estimate(dataset, policies, settings, on_policy=on_policy)
+    write_report(out, report)
+    return report
 
 
 def _laps(candidate: Trained, track_set: str) -> Laps:

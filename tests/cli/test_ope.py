@@ -36,6 +36,22 @@ def test_runs_versions_and_drivers_are_evaluated(tmp_path, data):
     assert "careful" in result.output
 
 
+def test_policies_are_compared_with_a_baseline(tmp_path, data):
+    words = ["ope", "careful", "longest_ray", "--baseline", "careful", "--data", data]
+    words += ["--updates", "100", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "the baseline" in result.output
+    report = json.loads((tmp_path / "ope.json").read_text())
+    assert set(report["policies"]) == {"longest_ray"}
+    assert report["baseline"]["name"] == "careful"
+
+
+def test_a_baseline_alone_is_refused(tmp_path, data):
+    words = ["ope", "careful", "--baseline", "careful", "--data", data, "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert str(result.exception).startswith("careful is the baseline: name another policy")
+
+
 def test_json_for_programs(tmp_path, data):
     words = ["ope", "careful", "--data", data, "--updates", "100", "--out", str(tmp_path), "--json"]
     result = CliRunner().invoke(app, words, catch_exceptions=False)

@@ -57,17 +57,22 @@ def read_logged(dataset: Dataset, most_transitions: int, seed: int = 0) -> Logge
     Every episode of every part is as likely: a part may hold the episodes of one driver alone.
     Raises DatasetError for images, which the estimators cannot use.
     """
-    if dataset.spec.image_shape is not None:
-        raise DatasetError(
-            f"the observations of {dataset.folder} are images: off-policy evaluation needs "
-            "numbers, so evaluate the policy in its environment with rlcar evaluate"
-        )
+    require_numbers(dataset)
     share = min(1.0, most_transitions / dataset.transitions)
     count = max(1, round(share * dataset.episodes))
     is_chosen = np.zeros(dataset.episodes, bool)
     is_chosen[np.random.default_rng(seed).permutation(dataset.episodes)[:count]] = True
     chosen = list(itertools.compress(dataset.episodes_iter(), is_chosen))
     return logged_of(chosen, dataset.spec.action_size, is_discrete=dataset.spec.is_discrete)
+
+
+def require_numbers(dataset: Dataset) -> None:
+    """Raises DatasetError for a data set of images."""
+    if dataset.spec.image_shape is not None:
+        raise DatasetError(
+            f"the observations of {dataset.folder} are images: off-policy evaluation needs "
+            "numbers, so evaluate the policy in its environment with rlcar evaluate"
+        )
 
 
 def logged_of(episodes: Sequence[Episode], action_size: int, *, is_discrete: bool) -> Logged:

@@ -60,6 +60,12 @@ def require_same_schema(name: str, config: Config, dataset: Dataset) -> None:
             f"{name} was trained in {config.world_label}, and {dataset.folder} was recorded in "
             f"{dataset.world.label}: name a policy of the same world"
         )
+    recorded = dataset.world.environment
+    if recorded is not None and config.environment.id not in ("", recorded.id):
+        raise DatasetError(
+            f"{name} was trained in {config.world_label}, and {dataset.folder} was recorded in "
+            f"{dataset.world.label}: name a policy of the same world"
+        )
     spec = spec_of(config)
     if spec != dataset.spec:
         raise DatasetError(
@@ -82,8 +88,14 @@ def actions_of(named: NamedPolicy, logged: Logged) -> PolicyActions:
     """Lets a policy answer to every recorded observation.
 
     A policy with memory follows each episode from its start. It sees the recorded observations,
-    and remembers the recorded actions as its own, if it can.
+    and remembers the recorded actions as its own, if it can. Raises DatasetError for parameters or
+    answers that are not finite numbers.
     """
+    # The largest of several NaN is an action like any other, so the answers alone do not tell.
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(named.params)):
+        raise DatasetError(
+            f"the parameters of {named.name} are not all finite: name an earlier checkpoint of it"
+        )
     with jax.debug_nans(False):
         has_memory = bool(jax.tree.leaves(jax.eval_shape(lambda: named.policy.initial(1))))
         actions = _replayed(named, logged) if has_memory else _answered(named, logged)

@@ -103,7 +103,8 @@ def find_outside(
     place = first[:, 0]
     found, total, weight = float(is_first_outside.sum()), float(len(first)), 1.0
     # The weight of later steps is below 1 % of the first one.
-    for _ in range(int(np.ceil(np.log(0.01) / np.log(discount)))):
+    steps = int(np.ceil(np.log(0.01) / np.log(discount))) if discount > 0.0 else 0
+    for _ in range(steps):
         is_walking &= ~ends[place]
         weight *= discount
         found += weight * (is_outside[place] & is_walking).sum()

@@ -30,12 +30,13 @@ def interval_of_members(members: np.ndarray, bias: float = 0.0) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def verdict_of(difference: Interval, problems: list[str]) -> tuple[Verdict, str]:
-    """Returns the verdict about a difference to the behaviour policy, and its reason.
+def verdict_of(difference: Interval | None, problems: list[str]) -> tuple[Verdict, str]:
+    """Returns the verdict about a difference to the policy compared with, and its reason.
 
-    Any problem makes it `unknown`: an estimate that failed a check says nothing.
+    Any problem makes it `unknown`: an estimate that failed a check says nothing. Only then the
+    difference may be None.
     """
-    if problems:
+    if problems or difference is None:
         return "unknown", "; ".join(problems)
     if difference.low > 0.0:
         return "better", "the whole interval of the difference is above 0"

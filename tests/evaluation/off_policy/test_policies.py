@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from rlcar.config import make_config
+from rlcar.config.sections import EnvironmentConfig
 from rlcar.datasets import Dataset, DatasetWriter, Episode, World
 from rlcar.datasets.description import describe
 from rlcar.errors import DatasetError
+from rlcar.evaluation.environment import spec_of
 from rlcar.evaluation.off_policy.logged import Logged, logged_of
 from rlcar.evaluation.off_policy.policies import (
     NamedPolicy,
@@ -16,6 +18,7 @@ from rlcar.evaluation.off_policy.policies import (
 )
 from rlcar.sim import SPEC
 from rlcar.types import Policy, Spec, TimeStep
+from tests.support.recordings import record
 from tests.support.tiny_run import make_tiny_config, tiny_agent
 
 
@@ -72,6 +75,16 @@ def test_answers_that_are_not_finite_are_refused():
         actions_of(NamedPolicy("broken", policy, None), LOGGED)
 
 
+def test_parameters_that_are_not_finite_are_refused():
+    """The largest of several NaN is an action like any other."""
+    policy = Policy(
+        lambda n: (),
+        lambda p, c, now, key, explore: (c, jax.nn.one_hot(jnp.argmax(now.observation * p, 1), 2)),
+    )
+    with pytest.raises(DatasetError, match="the parameters of broken are not all finite"):
+        actions_of(NamedPolicy("broken", policy, jnp.nan), LOGGED)
+
+
 def write(folder, world: World, spec: Spec) -> Dataset:
     with DatasetWriter(folder, describe(world, spec)) as writer:
         writer.append(recorded(3, 0, spec.observation_size))
@@ -99,6 +112,15 @@ def test_a_policy_with_other_sizes_is_refused_in_words(tmp_path):
     policy = tiny_agent(make_tiny_config()).policy
     with pytest.raises(DatasetError, match="has observations of 4 numbers and 2 numbers as an act"):
         learned_policy("run", config, policy, None, data)
+
+
+def test_policies_of_other_environments_of_equal_sizes_are_refused(tmp_path):
+    catch = make_config(environment="rlcar/Catch-v0")
+    world = World(environment=EnvironmentConfig(id="Elsewhere-v0"))
+    data = record(tmp_path / "data", world=world, spec=spec_of(catch), episodes=1)
+    policy = tiny_agent(make_tiny_config()).policy
+    with pytest.raises(DatasetError, match="trained in rlcar/Catch-v0, and .* in Elsewhere-v0"):
+        learned_policy("run", catch, policy, None, data)
 
 
 def test_images_are_refused(tmp_path):

@@ -8,6 +8,7 @@ from rlcar.errors import DatasetError
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.logged import Logged, logged_of
 from rlcar.evaluation.off_policy.policies import PolicyActions
+from rlcar.evaluation.off_policy.prepared import prepare
 from rlcar.evaluation.off_policy.report import evaluate
 
 SETTINGS = FittedQSettings(discount=0.8, members=3, hidden_units=32, updates=1600, batch_size=128)
@@ -60,6 +61,7 @@ def test_an_unsupported_policy_gets_no_number(report):
     assert result["estimate"] is None
     assert result["difference"] is None
     assert result["importance"] is None
+    assert result["checks"] is None  # nothing was learned about it
 
 
 def test_the_highest_estimate_comes_first_and_unknown_ones_last(report):
@@ -77,6 +79,39 @@ def test_the_behaviour_is_estimated_as_it_was(report):
     behaviour = report["behaviour"]
     assert behaviour["is_converged"]
     assert behaviour["estimate"] == pytest.approx(behaviour["return"], abs=0.2)
+
+
+def test_the_behaviour_is_tested_by_episodes_that_a_member_did_not_learn_from(report):
+    prepared = prepare(recorded(), SETTINGS, seed=0)
+    assert np.bincount(prepared.fold).tolist() == [20, 20, 20]
+    for member, episodes in enumerate(prepared.member_episodes):
+        assert len(episodes) == 60
+        assert not (prepared.fold[episodes] == member).any()
+
+
+def test_policies_are_compared_with_a_baseline(report):
+    """Both drive better than the recorded behaviour, and one of them better than the other."""
+    logged = recorded()
+    policies = {str(value): constant(value, logged) for value in (0.1, 0.3, 1.0)}
+    found = evaluate(logged, policies, SETTINGS, baseline="0.3")
+    assert set(found["policies"]) == {"0.1", "1.0"}
+    result = found["policies"]["0.1"]
+    assert result["verdict"] == "worse"
+    assert result["difference"]["mean"] == pytest.approx(-1.0, abs=0.3)
+    assert found["baseline"]["name"] == "0.3"
+    assert found["baseline"]["verdict"] == "better"  # than the recorded behaviour
+    assert report["baseline"] is None
+
+
+def test_an_unknown_baseline_makes_every_verdict_unknown():
+    logged = recorded()
+    policies = {str(value): constant(value, logged) for value in (0.3, 1.0)}
+    found = evaluate(logged, policies, SETTINGS, baseline="1.0")
+    result = found["policies"]["0.3"]
+    assert result["verdict"] == "unknown"
+    assert result["reason"].startswith("the baseline 1.0 is unknown: ")
+    assert result["estimate"] is not None
+    assert result["difference"] is None
 
 
 def test_what_an_estimate_adds_after_truncated_ends_does_not_hide_its_error():
@@ -120,6 +155,13 @@ def test_known_action_probabilities_give_more_estimates(report):
 def test_too_few_episodes_are_refused(episodes):
     logged = recorded(episodes)
     with pytest.raises(DatasetError, match=f"{episodes} episodes? (is|are) too few"):
+        evaluate(logged, {"fast": constant(0.3, logged)}, SETTINGS)
+
+
+def test_rewards_that_are_all_zero_are_refused():
+    logged = recorded(20)
+    logged = logged._replace(reward=np.zeros_like(logged.reward))
+    with pytest.raises(DatasetError, match="every recorded reward is 0, so no policy is better"):
         evaluate(logged, {"fast": constant(0.3, logged)}, SETTINGS)
 
 

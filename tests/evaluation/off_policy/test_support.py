@@ -62,6 +62,14 @@ def test_a_walk_ends_with_its_episode():
     assert found.on_path == 0.0
 
 
+def test_a_discount_of_0_sees_the_first_action_alone():
+    support = make_support(STATE, FOLLOWING, ACTION, BOUNDS, np.arange(32, 40))
+    chosen = np.full_like(ACTION, -1.0)
+    chosen[BOUNDS[:-1]] = ACTION[BOUNDS[:-1]]
+    is_terminal = np.zeros(len(STATE), bool)
+    assert find_outside(support, ACTION, chosen, chosen, is_terminal, discount=0.0).on_path == 0.0
+
+
 def test_shares_by_bin_by_hand():
     shares = share_by_bin(
         np.array([0.1, 0.2, 0.6, 1.0]), np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.0, 1.0, 1.0])
