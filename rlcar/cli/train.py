@@ -1,4 +1,4 @@
-"""`rlcar train`: resolves the settings, trains in one process or on Ray, reports."""
+"""`rlcar train`: trains in one process or on Ray, then reports."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rlcar.cli import train_options as options
 from rlcar.cli.next_commands import next_commands
@@ -21,9 +21,17 @@ from rlcar.cli.shared import (
     cluster_imports,
     say,
 )
+from rlcar.cli.train_plan import (
+    Choice,
+    Plan,
+    is_complete,
+    look_into_storage,
+    make_plan,
+    nothing_to_continue,
+)
 from rlcar.config import Config
 from rlcar.devices import compile_cache
-from rlcar.errors import StorageError, UserError, command
+from rlcar.errors import command
 from rlcar.system import logs, terminal
 
 if TYPE_CHECKING:
@@ -34,30 +42,6 @@ if TYPE_CHECKING:
     from rlcar.training.loop import TrainingOutcome
 
     Train = Callable[[Config, Path, Save | None, Sequence[Watcher]], TrainingOutcome]
-
-
-class _Choice(NamedTuple):
-    """The options that choose the settings of a new run."""
-
-    preset: str | None
-    algorithm: str | None
-    world: str | None
-    env: str | None
-    data: Path | None
-    source: str | None  # the run, checkpoint or version of `registry` to begin with
-    registry: str
-    mode: str
-    config: Path | None
-    overrides: list[str]  # each `section.name=value`
-    seed: int | None
-
-
-class _Plan(NamedTuple):
-    """What to train, and where."""
-
-    config: Config
-    folder: Path
-    save: "Save | None"  # the checkpoint to continue; None begins a new run
 
 
 def train(
@@ -100,20 +84,20 @@ def train(
     overrides = list(set_ or [])
     if storage is not None:
         overrides.append(f"training.storage={json.dumps(storage)}")
-        _look_into_storage(storage, runs, resume, name)
+        look_into_storage(storage, runs, resume, name)
     if deterministic:
         overrides.append("training.deterministic=true")
-    choice = _Choice(
+    choice = Choice(
         preset, algorithm, world, env, data, from_, registry, mode, config, overrides, seed
     )
-    plan = _plan(choice, runs, name, resume)
+    plan = make_plan(choice, runs, name, resume)
     logs.set_up("json" if log_format == "json" else "text", plan.folder.name)
-    if resume == "auto" and _is_complete(plan, models):
+    if resume == "auto" and is_complete(plan, models):
         # A supervisor starts its services again after a reboot; there is nothing left to do then.
         say(f"run folder: {plan.folder}: the training is complete; nothing to continue")
         return
     if resume == "auto" and plan.save is None:
-        say(_nothing_to_continue(runs, name, plan.config.training.storage))
+        say(nothing_to_continue(runs, name, plan.config.training.storage))
     _run(plan, launch, run_training, models, may_wait=resume == "auto")
 
 
@@ -152,175 +136,8 @@ def _training_loop(launch: options.Launch) -> "Train":
     )
 
 
-def _look_into_storage(url: str, runs: Path, resume: str | None, name: str | None) -> None:
-    """Fetches what `--resume` means if the storage is ahead, or refuses a name that is taken."""
-    from rlcar.runs.run import find_save
-    from rlcar.storage.runs import Storage
-
-    storage = Storage(url)
-    if resume is not None:
-        try:
-            fetched = storage.fetch_newer(runs, resume, name)
-        except StorageError as error:
-            # The local copy is enough to continue, and the storage may come back.
-            is_here = find_save(runs, resume, name) if resume == "auto" else Path(resume).exists()
-            if not is_here:
-                raise
-            say(f"warning: {error}; going on with what is here")
-            return
-        if fetched is not None:
-            say(f"fetched from the storage: {fetched.path}")
-        return
-    storage.check()
-    if name is not None and storage.runs(name):
-        again = command("train", "--resume", runs / name, "--storage", url)
-        raise UserError(
-            f"{url} already holds a run {name}: continue it with: {again}; or choose another --name"
-        )
-
-
-def _plan(choice: _Choice, runs: Path, name: str | None, resume: str | None) -> _Plan:
-    """Resolves the settings, and makes or finds the run's folder."""
-    from rlcar.runs.run import find_save
-
-    save = None if resume is None else find_save(runs, resume, name)
-    if save is None:
-        return _new_run(choice, runs, name, may_restart=resume == "auto")
-    return _resumed_run(choice, save, name, resume)
-
-
-def _new_run(choice: _Choice, runs: Path, name: str | None, *, may_restart: bool) -> _Plan:
-    from rlcar.runs.run import new_run_folder
-
-    if choice.source is not None:
-        from rlcar.cli.train_from import source_of
-
-        config = _continued_config(choice, source_of(choice.source, runs, choice.registry))
-    else:
-        config = _new_config(choice)
-    _require_support(config)  # before a folder is made
-    return _Plan(config, new_run_folder(runs, name, config, may_restart=may_restart), None)
-
-
-def _continued_config(choice: _Choice, source: Path) -> Config:
-    """Returns the settings of another training that goes on in a new run."""
-    from rlcar.cli.train_from import continued_config
-
-    given = {
-        "--preset": choice.preset,
-        "--world": choice.world,
-        "--env": choice.env,
-        "--data": choice.data,
-        "--config": choice.config,
-        "--algorithm": choice.algorithm,
-        "--mode": choice.mode if choice.mode != "standard" else None,
-    }
-    refused = [option for option, value in given.items() if value is not None]
-    if refused:
-        raise UserError(
-            f"--from takes these from the run that it continues: leave out {', '.join(refused)}"
-        )
-    return continued_config(source, choice.overrides, choice.seed)
-
-
-def _new_config(choice: _Choice) -> Config:
-    from rlcar.config import make_config
-
-    world, overrides = choice.world, choice.overrides
-    if choice.data is not None:
-        from rlcar.cli.train_data import settings_of_data
-
-        world, of_data = settings_of_data(choice.data, world, choice.env)
-        overrides = [*of_data, *overrides]
-    return make_config(
-        choice.preset,
-        choice.mode,
-        choice.config,
-        overrides,
-        world=world,
-        algorithm=choice.algorithm,
-        environment=choice.env,
-        **({} if choice.seed is None else {"seed": choice.seed}),
-    )
-
-
-def _resumed_run(choice: _Choice, save: "Save", name: str | None, resume: str | None) -> _Plan:
-    from rlcar.config import load_config
-    from rlcar.runs.run import require_run
-    from rlcar.storage.checkpoint import config_path
-    from rlcar.training.trainer import refuse_other_algorithm
-
-    is_automatic = resume in (None, "auto")
-    folder = require_run(save.path if is_automatic else Path(str(resume)))
-    as_algorithm = [] if choice.algorithm is None else [f"algorithm={choice.algorithm}"]
-    config = load_config(config_path(save), overrides=[*as_algorithm, *choice.overrides])
-    refuse_other_algorithm(save, config)
-    _require_support(config)
-    fixed = {
-        "--preset": choice.preset,
-        "--world": choice.world,
-        "--env": choice.env,
-        "--data": choice.data,
-        "--from": choice.source,
-        "--config": choice.config,
-        "--seed": choice.seed,
-        "--name": name if resume != "auto" else None,
-        "--mode": choice.mode if choice.mode != "standard" else None,
-    }
-    ignored = [option for option, value in fixed.items() if value is not None]
-    if ignored:
-        say(f"a resumed run keeps its own settings: {', '.join(ignored)} ignored")
-    return _Plan(config, folder, save)
-
-
-def _is_complete(plan: _Plan, models: "Registry | None") -> bool:
-    """Whether a run was trained to its end, reported and, with `--publish`, published."""
-    from rlcar.system.regular_file import read_regular
-
-    if plan.save is None or plan.save.env_steps < plan.config.training.env_steps:
-        return False
-    try:
-        report = json.loads(read_regular(plan.folder / "report.json"))
-        # `rlcar evaluate` alone writes a report without the figures of a complete training.
-        is_reported = report["env_steps"] >= plan.config.training.env_steps
-        published = {
-            "run": plan.folder.resolve().name,
-            "checkpoint": report["checkpoint"],
-            "env_steps": report["checkpoint_env_steps"],
-        }
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # never reported, or damaged: report again
-    if not is_reported or models is None:
-        return is_reported
-    lineages = (version.metadata["lineage"] for version in models.versions())
-    return any(published.items() <= lineage.items() for lineage in lineages)
-
-
-def _require_support(config: Config) -> None:
-    """Fails early if the algorithm does not support this environment or this data."""
-    from rlcar.agents import make_agent
-    from rlcar.evaluation.environment import open_data, require_source, spec_of
-
-    require_source(config)
-    if config.data.folder:
-        open_data(config)
-    make_agent(config, spec_of(config))
-
-
-def _nothing_to_continue(runs: Path, name: str | None, storage: str) -> str:
-    """Says that `--resume auto` begins something new, and where it has looked."""
-    what = f"a run {name}" if name is not None else "a run with a checkpoint"
-    where = f"below {runs}"
-    if storage:
-        from rlcar.storage.runs import Storage
-
-        there = ", ".join(sorted(run.name for run in Storage(storage).runs())) or "no runs"
-        where += f" or in {storage} (which holds {there})"
-    return f"--resume auto found nothing to continue: there is not {what} {where}; a new run begins"
-
-
 def _run(
-    plan: _Plan,
+    plan: Plan,
     launch: options.Launch,
     run_training: "Train",
     models: "Registry | None",
@@ -379,7 +196,7 @@ def _how_to_continue(folder: Path, launch: options.Launch) -> str:
 
 
 @contextlib.contextmanager
-def _exporting(plan: _Plan, port: int | None) -> "Iterator[Sequence[Watcher]]":
+def _exporting(plan: Plan, port: int | None) -> "Iterator[Sequence[Watcher]]":
     """Exports the run's metrics at a port, if there is one."""
     if port is None:
         yield ()
