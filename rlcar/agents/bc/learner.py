@@ -9,6 +9,7 @@ import optax
 
 from rlcar.agents.bc.settings import BcConfig
 from rlcar.agents.normaliser import Moments
+from rlcar.agents.offline_learning.imitation import imitation_errors
 from rlcar.agents.offline_learning.observations import normalised, standard_moments, with_moments
 from rlcar.agents.q_learning.networks import Network, make_actor
 from rlcar.agents.q_learning.transitions import Transitions, transitions_of
@@ -64,8 +65,5 @@ def imitation_loss(
     For discrete actions it is the mean cross-entropy.
     """
     output = actor.apply(params, transitions.observation)
-    if is_discrete:
-        errors = -jnp.sum(transitions.action * jax.nn.log_softmax(output), axis=-1)
-    else:
-        errors = jnp.sum(jnp.square(jnp.tanh(output) - transitions.action), axis=-1)
+    errors = imitation_errors(output, transitions.action, is_discrete)
     return jnp.sum(transitions.weight * errors)

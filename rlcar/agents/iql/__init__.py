@@ -36,6 +36,7 @@ ALGORITHM = Algorithm(
     default_preset="iql",
     grand_prix_preset="iql-grand-prix",
     test_mode={"hidden_units": 32},
+    supports_discrete_actions=True,
     normalises_observations=True,
     learns_offline=True,
     fine_tuning=FINE_TUNING,

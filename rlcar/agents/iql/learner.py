@@ -9,6 +9,7 @@ import optax
 
 from rlcar.agents.iql.settings import IqlConfig
 from rlcar.agents.normaliser import Moments
+from rlcar.agents.offline_learning.imitation import imitation_errors
 from rlcar.agents.offline_learning.observations import normalised, standard_moments, with_moments
 from rlcar.agents.q_learning.networks import Network, make_actor, make_critics
 from rlcar.agents.q_learning.transitions import Transitions, transitions_of
@@ -26,12 +27,12 @@ class TrainState(NamedTuple):
 
 
 def make_learner(config: IqlConfig, spec: Spec) -> Learner:
-    """Builds an off-policy `Learner` for continuous actions; nothing in it is random."""
+    """Builds an off-policy `Learner`, in which nothing is random."""
     actor = make_actor(config.hidden_units, spec, 1)
     critics = make_critics(config.hidden_units, spec)
     state_value = make_actor(config.hidden_units, spec._replace(action_size=1), 1)
     optimizer = optax.adam(config.learning_rate)
-    loss = partial(iql_loss, config, actor, critics, state_value)
+    loss = partial(iql_loss, config, spec.is_discrete, actor, critics, state_value)
 
     def init(seed: int) -> TrainState:
         keys = jax.random.split(jax.random.PRNGKey(seed), 3)
@@ -71,6 +72,7 @@ def make_learner(config: IqlConfig, spec: Spec) -> Learner:
 
 def iql_loss(
     config: IqlConfig,
+    is_discrete: bool,
     actor: Network,
     critics: Network,
     state_value: Network,
@@ -78,7 +80,10 @@ def iql_loss(
     slow_critics: Params,
     transitions: Transitions,
 ) -> tuple[jax.Array, Metrics]:
-    """Returns the sum of the losses of value, critics and actor (Kostrikov et al. 2022)."""
+    """Returns the sum of the losses of value, critics and actor (Kostrikov et al. 2022).
+
+    The critics take a discrete action as a one-hot row.
+    """
     observation, weight = transitions.observation, transitions.weight
     action = transitions.action
 
@@ -100,7 +105,7 @@ def iql_loss(
     # Actor: imitation, weighted by the exponential of the advantage (Eq. 7).
     exponent = config.advantage_scale * jax.lax.stop_gradient(advantage)
     advantage_weight = jnp.minimum(jnp.exp(exponent), config.largest_weight)
-    error = jnp.sum(jnp.square(jnp.tanh(actor.apply(params["actor"], observation)) - action), -1)
+    error = imitation_errors(actor.apply(params["actor"], observation), action, is_discrete)
     actor_loss = jnp.sum(weight * advantage_weight * error)
     return value_loss + critic_loss + actor_loss, {
         "critic/loss": critic_loss,

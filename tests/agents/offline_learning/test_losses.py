@@ -124,7 +124,7 @@ def test_implicit_q_learning_by_hand():
         "critics": jnp.array([[1.0, 1.0], [2.0, 2.0]]),
         "value": jnp.zeros(()),
     }
-    loss, metrics = iql_loss(config, actor, critics, state_value, params, slow, STEPS)
+    loss, metrics = iql_loss(config, False, actor, critics, state_value, params, slow, STEPS)
     value_loss = 0.5 * (0.9 * 1.0**2 + 0.1 * 0.5**2)
     targets = np.array([1.0 + 0.5 * 1.0, 2.0])
     critic_loss = 0.5 * np.square(np.array([[1.0, 1.0], [2.0, 2.0]]) - targets).sum()
@@ -134,6 +134,30 @@ def test_implicit_q_learning_by_hand():
     assert metrics["critic/loss"] == pytest.approx(critic_loss, rel=1e-5)
     assert metrics["actor/loss"] == pytest.approx(actor_loss, rel=1e-5)
     assert metrics["actor/advantage_magnitude"] == pytest.approx(0.75)
+    assert loss == pytest.approx(value_loss + critic_loss + actor_loss, rel=1e-5)
+
+
+def test_implicit_q_learning_weighs_the_likelihood_of_discrete_actions_by_hand():
+    config = IqlConfig(
+        discount=0.5, reward_scale=0.1, expectile=0.8, advantage_scale=1.0, largest_weight=2.0
+    )
+    actor = _constant([math.log(3.0), 0.0])  # probabilities 3/4 and 1/4
+    # Two critics that give each action a value of its own.
+    critics = Network(lambda key: None, lambda params, observation, action: params @ action.T)
+    values = jnp.array([[1.0, 2.0], [3.0, 0.0]])
+    params = {"actor": jnp.zeros(()), "critics": values, "value": jnp.zeros(())}
+    loss, metrics = iql_loss(
+        config, True, actor, critics, _constant([1.0]), params, values, ONE_HOT
+    )
+    # The lower values of the recorded actions are min(1, 3) and min(2, 0).
+    value_loss = 0.5 * (0.2 * 1.0**2)
+    targets = np.array([1.0 + 0.5 * 1.0, 2.0])
+    critic_loss = 0.5 * np.square(np.array([[1.0, 2.0], [3.0, 0.0]]) - targets).sum()
+    weights = np.exp([0.0, -1.0])
+    actor_loss = -0.5 * (weights[0] * math.log(0.75) + weights[1] * math.log(0.25))
+    assert metrics["critic/expectile_loss"] == pytest.approx(value_loss, rel=1e-5)
+    assert metrics["critic/loss"] == pytest.approx(critic_loss, rel=1e-5)
+    assert metrics["actor/loss"] == pytest.approx(actor_loss, rel=1e-5)
     assert loss == pytest.approx(value_loss + critic_loss + actor_loss, rel=1e-5)
 
 

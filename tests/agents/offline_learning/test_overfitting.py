@@ -67,6 +67,9 @@ def test_cloning_chooses_the_more_frequent_of_discrete_actions():
     np.testing.assert_array_equal(action, np.eye(2)[::-1])
 
 
-def test_a_critic_finds_the_better_of_discrete_actions():
-    action = _actions("cql", CHOICES, "learning_rate=0.01", "conservative_scale=0.1")
+@pytest.mark.parametrize(
+    ("algorithm", "setting"), [("cql", "conservative_scale=0.1"), ("iql", "reward_scale=1.0")]
+)
+def test_a_critic_finds_the_better_of_discrete_actions(algorithm, setting):
+    action = _actions(algorithm, CHOICES, "learning_rate=0.01", setting)
     np.testing.assert_array_equal(action, np.eye(2))
