@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlcar.cli.shared import Settings, console, number
-from rlcar.errors import DatasetError, UserError
+from rlcar.cli.shared import Settings, console, number, say
+from rlcar.errors import ConfigError, DatasetError, UserError
 
 if TYPE_CHECKING:
     from rlcar.datasets import Dataset
     from rlcar.datasets.d4rl import FlatRecording
     from rlcar.datasets.description import World
+    from rlcar.types import Spec
 
 _PICKLES = (".pkl", ".pickle", ".p")
 _FLAT = (".npz", ".hdf5", ".h5")
@@ -50,9 +51,10 @@ def import_(
     from rlcar.datasets.importing import description_of, import_recording
     from rlcar.datasets.minari_format import MinariRecording
 
-    given = _world(world, env, settings or [])
+    given, known = _world(world, env, settings or [])
     if source.is_dir():
         recording = MinariRecording(source)
+        _require_sizes(source, recording.spec, known, env)
         description = (
             recording.description() if given is None else description_of(recording.spec, given)
         )
@@ -62,6 +64,9 @@ def import_(
     with _flat(source, action_limit) as flat:
         from rlcar.datasets.description import World
 
+        if known is not None and known.is_discrete:
+            flat.discrete_actions = known.action_size
+        _require_sizes(source, flat.spec, known, env)
         name = World(name=source.stem)
         description = description_of(flat.spec, name if given is None else given)
         with TransitionProgress("importing", flat.steps) as progress:
@@ -101,13 +106,32 @@ def say_written(data: "Dataset") -> None:
     )
 
 
-def _world(world: str | None, env: str | None, settings: list[str]) -> "World | None":
+def _world(
+    world: str | None, env: str | None, settings: list[str]
+) -> "tuple[World | None, Spec | None]":
+    """Returns the world that the options name, and its sizes if it can be made here."""
     if world is None and env is None and not settings:
-        return None
+        return None, None
     from rlcar.cli.behaviours import choose_world
     from rlcar.datasets.description import World
+    from rlcar.evaluation.environment import spec_of
 
-    return World.of_config(choose_world([], world, env, settings))
+    config = choose_world([], world, env, settings)
+    try:
+        return World.of_config(config), spec_of(config)
+    except ConfigError:
+        say(f"{env} cannot be made here: its sizes are those of the recording")
+        return World.of_config(config), None
+
+
+def _require_sizes(source: Path, found: "Spec", known: "Spec | None", env: str | None) -> None:
+    from rlcar.datasets.description import sizes
+
+    if known not in (None, found):
+        raise DatasetError(
+            f"{source} has {sizes(found)}, but {env or 'the race'} has {sizes(known)}: name the "
+            "environment of the recording"
+        )
 
 
 @contextlib.contextmanager

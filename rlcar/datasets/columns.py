@@ -33,6 +33,7 @@ from rlcar.types import Array, Spec
 DICTIONARY = ("policy", "source")
 _ROWS = ("eps_id", "t", "obs", "new_obs", "actions", "rewards", "terminateds", "truncateds")
 OPTIONAL = ("action_logp", *DICTIONARY)
+ACTION_BOUND = 1.0 + 1e-6  # float32 arithmetic may exceed 1 by a rounding error
 
 
 class Rows(NamedTuple):
@@ -164,6 +165,24 @@ def non_finite(rows: Rows) -> Iterator[str]:
             yield f"{at(rows, row)}: {name} contains {bad[~np.isfinite(bad)][0]}"
     for row in np.flatnonzero(np.isinf(rows.action_logp)).tolist():
         yield f"{at(rows, row)}: action_logp contains {rows.action_logp[row]}"
+
+
+def impossible_actions(rows: Rows, spec: Spec) -> Iterator[str]:
+    """Yields where actions are out of range, each as the end of a sentence."""
+    if spec.is_discrete:
+        for row in np.flatnonzero((rows.action < 0) | (rows.action >= spec.action_size)).tolist():
+            yield (
+                f"{at(rows, row)}: the action {rows.action[row]} is not one of the "
+                f"{spec.action_size} actions, 0 to {spec.action_size - 1}"
+            )
+        return
+    is_bad = (np.abs(rows.action) > ACTION_BOUND).any(axis=1)
+    for row in np.flatnonzero(is_bad).tolist():
+        bad = rows.action[row]
+        yield (
+            f"{at(rows, row)}: actions contains {bad[np.abs(bad) > ACTION_BOUND][0]:g}, outside "
+            "of -1 to 1"
+        )
 
 
 def at(rows: Rows, row: int) -> str:

@@ -15,6 +15,7 @@ off ends one action earlier.
 import contextlib
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ import numpy as np
 
 from rlcar.datasets.episode import Episode
 from rlcar.errors import DatasetError, reason_of
+from rlcar.system.regular_file import open_regular
 from rlcar.types import Spec
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
 NEXT, TIMEOUTS, LOG_PROBABILITY = "next_observations", "timeouts", "infos/action_log_probs"
+_ALL = (*REQUIRED, NEXT, TIMEOUTS, LOG_PROBABILITY)
+_ONE_A_STEP = ("rewards", "terminals", TIMEOUTS, LOG_PROBABILITY)
+_MOST_ACTIONS = 65_536
 _ROWS = 65_536  # read at a time
 
 
@@ -42,8 +47,13 @@ class FlatRecording:
                     f"{', '.join(sorted(map(str, arrays)))[:200]}"
                 )
         self._arrays, self._name, self._limit = arrays, name, action_limit
+        # Those of the environment, if it is known: a recording may not contain all of them.
+        self.discrete_actions = 0
+        for key in _ALL:
+            if key in arrays:
+                _require_rows_of_numbers(arrays[key], key, name)
         self.steps = len(arrays["rewards"])
-        for key in (*REQUIRED, NEXT, TIMEOUTS, LOG_PROBABILITY):
+        for key in _ALL:
             if key in arrays and len(arrays[key]) != self.steps:
                 raise DatasetError(
                     f"{name}: {key!r} has {len(arrays[key])} rows, but 'rewards' has {self.steps}"
@@ -76,8 +86,14 @@ class FlatRecording:
             )
         is_discrete = np.issubdtype(actions.dtype, np.integer)
         if is_discrete and (len(actions.shape) == 1 or actions.shape[1:] == (1,)):
-            actions = np.asarray(actions[:])
-            return Spec(size, int(actions.max()) + 1, True, image)
+            indices = np.asarray(actions[:])
+            low, high = int(indices.min()), int(indices.max())
+            if low < 0 or high >= _MOST_ACTIONS:
+                raise DatasetError(
+                    f"{self._name}: 'actions' has indices from {low} to {high}: they must lie "
+                    f"between 0 and {_MOST_ACTIONS - 1}"
+                )
+            return Spec(size, max(high + 1, self.discrete_actions), True, image)
         if is_discrete or len(actions.shape) != 2:
             raise DatasetError(
                 f"{self._name}: 'actions' has the shape {tuple(actions.shape)} of "
@@ -91,9 +107,10 @@ class FlatRecording:
         for start in range(0, self.steps, _ROWS):
             rows = {
                 key: np.asarray(self._arrays[key][start : start + _ROWS])
-                for key in (*REQUIRED, NEXT, TIMEOUTS, LOG_PROBABILITY)
+                for key in _ALL
                 if key in self._arrays
             }
+            self._require_ends(rows, start)
             is_end = rows["terminals"].astype(bool).reshape(-1)
             if TIMEOUTS in rows:
                 is_end = is_end | rows[TIMEOUTS].astype(bool).reshape(-1)
@@ -111,6 +128,15 @@ class FlatRecording:
                 waiting.append({key: array[begin:].copy() for key, array in rows.items()})
         if waiting:
             yield from self._episode(waiting)
+
+    def _require_ends(self, rows: Mapping[str, np.ndarray], start: int) -> None:
+        """Raises DatasetError if an end is NaN, which would count as true."""
+        for key in ("terminals", TIMEOUTS):
+            if key in rows and np.isnan(rows[key]).any():
+                row = start + int(np.isnan(rows[key].reshape(-1)).argmax())
+                raise DatasetError(
+                    f"{self._name}, row {row}: {key!r} contains nan: it must be 0 or 1"
+                )
 
     def _episode(self, pieces: Sequence[Mapping[str, np.ndarray]]) -> Iterator[Episode]:
         rows = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
@@ -135,6 +161,16 @@ class FlatRecording:
             if logp is not None:  # A density grows where the range shrinks.
                 logp = logp + np.float32(action.shape[1] * math.log(self._limit))
         yield Episode(observation, action, reward, is_terminal, not is_terminal, logp)
+
+
+def _require_rows_of_numbers(array: Any, key: str, name: str) -> None:
+    """Raises DatasetError unless an array has rows of real numbers, or one number in each row."""
+    shape, kind = tuple(array.shape), array.dtype
+    if kind.kind not in "biuf":
+        raise DatasetError(f"{name}: {key!r} is {kind}, not real numbers")
+    if not shape or (key in _ONE_A_STEP and math.prod(shape[1:]) != 1):
+        wanted = "[steps]" if key in _ONE_A_STEP else "[steps, numbers]"
+        raise DatasetError(f"{name}: {key!r} has the shape {shape}: it must be {wanted}")
 
 
 def _is_jump(rows: Mapping[str, np.ndarray], further: np.ndarray) -> np.ndarray:
@@ -181,30 +217,45 @@ def joined(episodes: Sequence[Mapping[str, np.ndarray]], name: str) -> dict[str,
 def open_flat(path: Path, action_limit: float) -> Iterator[FlatRecording]:
     """Opens an HDF5 or npz file; raises DatasetError if it is damaged or of another kind."""
     if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
-        except ValueError as error:
-            if "pickle" in str(error).lower():
-                raise DatasetError(
-                    f"{path} holds an array of objects, which could execute code: save its arrays "
-                    "as numbers"
-                ) from None
-            raise DatasetError(f"{path} cannot be read ({reason_of(error)})") from None
-        except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
-            raise DatasetError(f"{path} cannot be read ({reason_of(error)})") from None
-        yield FlatRecording(arrays, str(path), action_limit)
+        yield FlatRecording(_read_npz(path), str(path), action_limit)
         return
     try:
         import h5py
     except ModuleNotFoundError:
         raise DatasetError("h5py is not installed: pip install 'rlcar[data]'") from None
     try:
+        open_regular(path).close()  # HDF5 would wait for the writer of a FIFO
         file = h5py.File(path, "r")
     except OSError as error:
         raise DatasetError(f"{path} is not an HDF5 file ({reason_of(error)[:100]})") from None
     with file:
-        names = (*REQUIRED, NEXT, TIMEOUTS, LOG_PROBABILITY, *file)
+        names = (*_ALL, *file)
         found = {key: file[key] for key in names if key in file}
         arrays = {key: value for key, value in found.items() if isinstance(value, h5py.Dataset)}
         yield FlatRecording(arrays, str(path), action_limit)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of an npz file; raises DatasetError."""
+    try:
+        with open_regular(path) as file:
+            if not zipfile.is_zipfile(file):
+                raise DatasetError(
+                    f"{path} is no complete npz file: write it with numpy.savez, or copy it again"
+                )
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+    except ValueError as error:
+        if "pickle" in str(error).lower():
+            raise DatasetError(
+                f"{path} holds an array of objects, which could execute code: save its arrays as "
+                "numbers"
+            ) from None
+        raise DatasetError(f"{path} cannot be read ({reason_of(error)})") from None
+    except MemoryError:
+        raise DatasetError(
+            f"{path} does not fit into memory: save it as HDF5, which is read in pieces"
+        ) from None
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise DatasetError(f"{path} cannot be read ({reason_of(error)})") from None

@@ -1,13 +1,21 @@
 """Reads a data set as a stream of episodes."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from rlcar.datasets.columns import Rows, non_finite, require_columns, rows_of
+from rlcar.datasets.columns import (
+    Rows,
+    impossible_actions,
+    non_finite,
+    require_columns,
+    rows_of,
+)
 from rlcar.datasets.description import (
+    DESCRIPTION,
     Description,
     ObservationMoments,
     Part,
@@ -16,6 +24,7 @@ from rlcar.datasets.description import (
 )
 from rlcar.datasets.episode import Episode
 from rlcar.errors import DatasetError, reason_of
+from rlcar.system import durable
 from rlcar.types import Spec
 
 
@@ -23,12 +32,14 @@ class Dataset:
     """The episodes in a folder; at most one part is in memory at a time.
 
     Opening checks the description and that every part is there in full size. Reading a part checks
-    its columns and the order of its rows. `rlcar.datasets.validation` checks everything else.
+    its columns, the order of its rows and its numbers, and at the first time its checksum.
+    `rlcar.datasets.validation` checks everything else.
     """
 
     def __init__(self, folder: Path, description: Description):
         self.folder = folder
         self.description = description
+        self._checked: set[int] = set()  # indices of parts
 
     @classmethod
     def open(cls, folder: str | Path) -> "Dataset":
@@ -77,34 +88,45 @@ class Dataset:
         return self.description.parts
 
     def episodes_iter(
-        self, seed: int | None = None, parts: Sequence[int] | None = None
+        self, seed: int | None = None, parts: Sequence[int] | None = None, skip: int = 0
     ) -> Iterator[Episode]:
         """Yields every episode of the parts with these indices, or of all parts.
 
         With a seed the order of the parts, and that of the episodes within a part, is random and
-        the same for the same seed. Only one part is in memory at a time.
+        the same for the same seed. `skip` leaves out the first episodes of that order; parts that
+        hold only such episodes are not read. Only one part is in memory at a time.
         """
         order = np.arange(len(self.parts)) if parts is None else np.asarray(parts, np.int64)
         random = None if seed is None else np.random.default_rng(seed)
         if random is not None:
             order = random.permutation(order)
         for index in order.tolist():
-            yield from self.part_episodes(index, random)
+            # Drawn for parts that are not read as well, so that `skip` does not change the order.
+            numbers = np.arange(self.parts[index].episodes)
+            if random is not None:
+                numbers = random.permutation(numbers)
+            if skip < len(numbers):
+                yield from self._chosen_episodes(index, numbers[skip:])
+            skip = max(0, skip - len(numbers))
 
-    def part_episodes(
-        self, index: int, random: np.random.Generator | None = None
-    ) -> Iterator[Episode]:
-        """Yields the episodes of one part, in random order if a generator is given."""
+    def part_episodes(self, index: int) -> Iterator[Episode]:
+        """Yields the episodes of one part."""
+        return self._chosen_episodes(index, np.arange(self.parts[index].episodes))
+
+    def _chosen_episodes(self, index: int, numbers: np.ndarray) -> Iterator[Episode]:
+        """Yields the episodes of one part with these numbers, counted from 0 in the part."""
         rows = self.read_part(index)
         bounds = episode_bounds(rows)
-        numbers = np.arange(len(bounds) - 1)
-        for number in numbers if random is None else random.permutation(numbers):
+        for number in numbers:
             yield episode_of(rows, slice(bounds[number], bounds[number + 1]))
 
     def read_part(self, index: int) -> Rows:
         """Reads the rows of one part; raises DatasetError if they are not those of the format."""
         part = self.parts[index]
         path = self.folder / part.name
+        if index not in self._checked:
+            _require_content(path, part)
+            self._checked.add(index)
         rows = read_rows(path, self.spec)
         if len(rows.step) != part.transitions:
             raise DatasetError(
@@ -122,7 +144,7 @@ class Dataset:
                 f"{path} does not hold {part.episodes} whole episodes in order: "
                 f"{check(self.folder)}"
             )
-        for fault in non_finite(rows):
+        for fault in itertools.chain(non_finite(rows), impossible_actions(rows, self.spec)):
             raise DatasetError(
                 f"{path} (part {index + 1} of {len(self.parts)}){fault}: {check(self.folder)}"
             )
@@ -131,22 +153,28 @@ class Dataset:
 
 def read_rows(path: Path, spec: Spec) -> Rows:
     """Reads a Parquet file; raises DatasetError if it is damaged or has other columns."""
+    table = read_table(path, spec)
+    try:
+        return rows_of(table, spec)
+    except DatasetError as error:
+        raise DatasetError(f"{path}, {error}: record or import it again") from None
+
+
+def read_table(path: Path, spec: Spec, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a Parquet file, or those of the columns that it has; raises as `read_rows` does."""
     import pyarrow.parquet as pq  # simulators import this module, and read nothing
 
     try:
         # Not memory-mapped: the pages of a mapped file would count as memory of this process.
         with pq.ParquetFile(path, memory_map=False) as file:
             require_columns(file.schema_arrow, spec, str(path))
-            table = file.read()
+            found = file.schema_arrow.names
+            return file.read([name for name in columns or found if name in found])
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing: copy it again") from None
     except (pa.ArrowException, OSError) as error:
         reason = reason_of(error).partition("\n")[0]
         raise DatasetError(f"{path} cannot be read ({reason}): copy it again") from None
-    try:
-        return rows_of(table, spec)
-    except DatasetError as error:
-        raise DatasetError(f"{path}, {error}: record or import it again") from None
 
 
 def episode_bounds(rows: Rows) -> np.ndarray:
@@ -185,6 +213,22 @@ def require_whole(folder: Path, part: Part) -> None:
         state = "is cut off" if size < part.bytes else "has changed"
         raise DatasetError(
             f"{path} {state}: it has {size:,} bytes in place of {part.bytes:,}: copy it again"
+        )
+
+
+def checksum_of(path: Path) -> str:
+    """Returns the SHA-256 of a part; raises DatasetError if it cannot be read."""
+    try:
+        return durable.checksum(path)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({reason_of(error)}): copy it again") from None
+
+
+def _require_content(path: Path, part: Part) -> None:
+    """Raises DatasetError if a part is not the file that the description means."""
+    if checksum_of(path) != part.sha256:
+        raise DatasetError(
+            f"{path} has changed: its SHA-256 is not that of {DESCRIPTION}: copy it again"
         )
 
 

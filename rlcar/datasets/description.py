@@ -23,6 +23,7 @@ DESCRIPTION = "dataset.json"
 FORMAT_VERSION: Literal[1] = 1
 _LARGEST_BYTES = 1 << 28
 
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -113,8 +114,8 @@ class Part(Section):
     """One Parquet file."""
 
     name: str = Field(pattern=r"^part-\d{5,}\.parquet$")
-    episodes: Whole
-    transitions: Whole
+    episodes: Count
+    transitions: Count
     first_episode: Whole  # its `eps_id`; the following episodes count up
     bytes: Whole
     sha256: Sha256
@@ -183,6 +184,7 @@ def describe(world: World, spec: Spec) -> Description:
             "a data set holds one of the two; select one with a Gymnasium wrapper such as "
             "gymnasium.wrappers.FilterObservation"
         )
+    _require_something(spec, world.label)
     if world.race is not None:
         observation, action = entries_of_race(world.race)
     else:
@@ -230,6 +232,7 @@ def read_description(folder: Path) -> Description:
         raise DatasetError(
             f"{path} does not describe a data set: {explain(error, Description)[:400]}"
         ) from None
+    _require_sizes(path, description)
     counted = description.with_parts(description.parts)
     if counted != description:
         raise DatasetError(
@@ -246,6 +249,36 @@ def write_description(folder: Path, description: Description) -> None:
     text = description.model_dump_json(indent=1) + "\n"
     with durable.explaining_write_errors(path, DatasetError):
         durable.replace_durably(path, text.encode())
+
+
+def _require_something(spec: Spec, name: str) -> None:
+    """Raises DatasetError for observations or actions without any number."""
+    if not (spec.observation_size or spec.image_shape) or not spec.action_size:
+        raise DatasetError(
+            f"{name} has {sizes(spec)}: there must be at least one number or an image to observe, "
+            "and one number or action to choose"
+        )
+
+
+def _require_sizes(path: Path, description: Description) -> None:
+    """Raises DatasetError if the schema, the world and the moments have different sizes."""
+    world, spec = description.world, description.spec
+    _require_something(spec, str(path))
+    if world.race is not None:
+        of_world = describe(world, spec).spec
+        if spec != of_world:
+            raise DatasetError(
+                f"{path} lists {sizes(spec)}, but its world, {world.label}, has {sizes(of_world)}: "
+                "record or import it again"
+            )
+    for index, part in enumerate(description.parts):
+        moments = part.moments
+        given = [] if moments is None else [len(moments.mean), len(moments.squares)]
+        if given != ([] if spec.image_shape is not None else 2 * [spec.observation_size]):
+            raise DatasetError(
+                f"{path}: parts.{index}.moments must have a mean and squares for each number of an "
+                "observation, and be null for images: record or import the data set again"
+            )
 
 
 def _flat(value: Any, name: str) -> dict[str, Any]:

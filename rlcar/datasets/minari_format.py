@@ -1,6 +1,8 @@
 """Converts data sets from and to Minari."""
 
+import contextlib
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +17,11 @@ from rlcar.datasets.dataset import Dataset
 from rlcar.datasets.description import Description, World, describe
 from rlcar.datasets.episode import SOURCES, Episode
 from rlcar.datasets.writer import OnTransitions, new_folder
-from rlcar.errors import DatasetError
+from rlcar.errors import DatasetError, reason_of
 from rlcar.types import Spec
 
 KEY = "rlcar"  # of our description, in Minari's metadata
+_HDF5_REASON = re.compile("error message = '([^']*)'")
 _NOT_INSTALLED = "Minari is not installed: pip install 'rlcar[data]'"
 
 
@@ -160,7 +163,7 @@ def export_minari(
     folder = (path_of(dataset_id) if root is None else root / dataset_id).resolve()
     observation, action = _spaces(data.description)
     done = 0
-    with new_folder(folder) as temporary:
+    with new_folder(folder) as temporary, _explaining_hdf5(folder):
         storage = storage_type.new(
             temporary / "data", observation, action, data_format="hdf5", jpeg_encoding=False
         )
@@ -185,6 +188,22 @@ def export_minari(
             done += sum(episode.transitions for episode in episodes)
             on_progress(done)
     return folder
+
+
+@contextlib.contextmanager
+def _explaining_hdf5(folder: Path) -> Iterator[None]:
+    """Raises DatasetError with the system's reason if HDF5 cannot write.
+
+    HDF5 hides that reason in an error of several kinds, and in a text of many numbers.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        found = _HDF5_REASON.search(str(error))
+        if found is None and not isinstance(error, OSError):
+            raise
+        reason = reason_of(error) if found is None else found[1]
+        raise DatasetError(f"cannot write {folder}: {reason}") from error
 
 
 def _buffer(buffer_type: Any, number: int, episode: Episode) -> Any:

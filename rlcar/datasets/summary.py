@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from rlcar.datasets.dataset import Dataset
+from rlcar.datasets.dataset import Dataset, check, read_table
+from rlcar.datasets.description import Part
+from rlcar.errors import DatasetError
 
 _COLUMNS = ("eps_id", "rewards", "terminateds", "action_logp", "policy", "source")
 
@@ -19,7 +20,7 @@ def summarise(
     groups: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     done = 0
     for part in data.parts:
-        for key, table in _episode_tables(data, part.name).items():
+        for key, table in _episode_tables(data, part).items():
             groups[key].append(table)
         done += part.transitions
         on_progress(done)
@@ -55,18 +56,25 @@ def summarise(
     }
 
 
-def _episode_tables(data: Dataset, part: str) -> dict[tuple[str, str], np.ndarray]:
+def _episode_tables(data: Dataset, part: Part) -> dict[tuple[str, str], np.ndarray]:
     """Returns rows (steps, return, is terminal, knows probabilities) of a part's episodes."""
-    with pq.ParquetFile(data.folder / part) as file:
-        columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
-        table = file.read(columns)
+    path = data.folder / part.name
+    table = read_table(path, data.spec, _COLUMNS)
+    rewards = table.column("rewards").to_numpy()  # a null becomes NaN
+    if len(rewards) != part.transitions or not np.isfinite(rewards).all():
+        fault = (
+            "rewards that are not finite"
+            if len(rewards) == part.transitions
+            else f"{len(rewards)} rows in place of {part.transitions}"
+        )
+        raise DatasetError(f"{path} has {fault}: {check(data.folder)}")
     numbers = table.column("eps_id").to_numpy()
     ends = np.append(np.flatnonzero(np.diff(numbers)), len(numbers) - 1)
     starts = np.append(0, ends[:-1] + 1)
     figures = np.stack(
         [
             ends - starts + 1.0,
-            np.add.reduceat(table.column("rewards").to_numpy().astype(np.float64), starts),
+            np.add.reduceat(rewards.astype(np.float64), starts),
             table.column("terminateds").to_numpy()[ends],
             _known(table, starts),
         ],

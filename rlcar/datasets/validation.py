@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from rlcar.config.schema import Entry
-from rlcar.datasets.columns import Rows, at, non_finite
-from rlcar.datasets.dataset import episode_bounds, read_rows, require_whole
-from rlcar.datasets.description import DESCRIPTION, Description, Part, read_description
+from rlcar.datasets.columns import Rows, at, impossible_actions, non_finite
+from rlcar.datasets.dataset import checksum_of, episode_bounds, read_rows, require_whole
+from rlcar.datasets.description import (
+    DESCRIPTION,
+    Description,
+    Part,
+    moments_of,
+    read_description,
+)
 from rlcar.datasets.episode import SOURCES
 from rlcar.errors import DatasetError
-from rlcar.system import durable
 
 _SLACK = 1e-6  # of a range, for rounding
 MOST_PROBLEMS = 20  # of one part
@@ -59,7 +64,7 @@ def _part_problems(
     path = folder / part.name
     try:
         require_whole(folder, part)
-        if durable.checksum(path) != part.sha256:
+        if checksum_of(path) != part.sha256:
             yield ": its SHA-256 is not that of dataset.json, so its content has changed"
         rows = read_rows(path, description.spec)
     except DatasetError as error:
@@ -71,6 +76,7 @@ def _part_problems(
         return
     yield from _order_problems(rows, part)
     yield from _number_problems(rows, description)
+    yield from _moments_problems(rows, part)
     yield from _repeated_problems(rows, seen)
 
 
@@ -119,13 +125,7 @@ def _number_problems(rows: Rows, description: Description) -> Iterator[str]:
         yield from _range_problems(rows, "obs", rows.observation, description.observation)
         yield from _range_problems(rows, "new_obs", rows.next_observation, description.observation)
     if description.is_discrete:
-        for row in np.flatnonzero(
-            (rows.action < 0) | (rows.action >= len(description.action))
-        ).tolist():
-            yield (
-                f"{at(rows, row)}: the action {rows.action[row]} is not one of the "
-                f"{len(description.action)} actions"
-            )
+        yield from impossible_actions(rows, description.spec)
     else:
         yield from _range_problems(rows, "actions", rows.action, description.action)
     for row in np.flatnonzero(~np.isin(rows.source.astype(str), SOURCES)).tolist():
@@ -144,6 +144,24 @@ def _range_problems(
                 f"{at(rows, row)}: {entry.name} in {column} is {values[row]:g}, outside of "
                 f"{entry.low} to {entry.high}"
             )
+
+
+def _moments_problems(rows: Rows, part: Part) -> Iterator[str]:
+    """Yields whether the description has other moments than the observations."""
+    if part.moments is None or not np.isfinite(rows.observation).all():
+        return
+    ends = episode_bounds(rows)[1:] - 1
+    found = moments_of(np.concatenate([rows.observation, rows.next_observation[ends]]))
+    is_equal = found.count == part.moments.count
+    is_equal &= np.allclose(found.mean, part.moments.mean, rtol=1e-6, atol=_SLACK)
+    is_equal &= np.allclose(
+        found.squares, part.moments.squares, rtol=1e-6, atol=_SLACK * found.count
+    )
+    if not is_equal:
+        yield (
+            f": the count, mean or squares in {DESCRIPTION} are not those of its observations; "
+            "training would normalise them wrongly"
+        )
 
 
 def _repeated_problems(rows: Rows, seen: dict[int, int]) -> Iterator[str]:

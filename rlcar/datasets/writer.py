@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from rlcar.datasets.columns import DICTIONARY, table_of
+from rlcar.datasets.columns import ACTION_BOUND, DICTIONARY, table_of
 from rlcar.datasets.description import (
     DESCRIPTION,
     Description,
@@ -33,7 +33,6 @@ PART_BYTES = 1 << 25  # of the observations, before compression
 _LARGEST_EPISODE_BYTES = 1 << 30
 # Is called with the number of transitions that are done.
 OnTransitions = Callable[[int], None]
-_BOUND = 1.0 + 1e-6  # of an action; float32 arithmetic may exceed 1 by a rounding error
 
 
 class DatasetWriter:
@@ -296,7 +295,8 @@ def _of_type(numbers: object, is_image: bool, name: str, what: str) -> np.ndarra
         if array.dtype != np.uint8:
             raise DatasetError(f"{name}: the images are {array.dtype}: they must be uint8")
         return array
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+    is_real = np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)
+    if not (is_real or array.dtype == bool):
         raise DatasetError(f"{name}: the {what} is {array.dtype}, not numbers")
     with np.errstate(over="ignore"):  # An infinity that results is refused later.
         return array.astype(np.float32)
@@ -313,7 +313,7 @@ def _action(numbers: object, spec: Spec, name: str) -> np.ndarray:
     else:
         converted = _of_type(array, False, name, "action")
         require_finite(converted, name, "action")
-        is_bad = np.abs(converted) > _BOUND
+        is_bad = np.abs(converted) > ACTION_BOUND
         limits = "-1 to 1"
     if is_bad.any():
         step = int(np.argwhere(is_bad)[0, 0])

@@ -1,7 +1,6 @@
 """Reads blocks of recorded episodes from a data set, in place of driving."""
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -102,7 +101,7 @@ class RecordedRollout:
     def _open_stream(self) -> Iterator[Episode]:
         epoch, episodes = self._position
         seed = np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]
-        return islice(self._dataset.episodes_iter(seed=int(seed)), episodes, None)
+        return self._dataset.episodes_iter(seed=int(seed), skip=episodes)
 
     def _next_episode(self) -> Episode:
         episode = next(self._stream, None)

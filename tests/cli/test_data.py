@@ -12,6 +12,7 @@ import pytest
 
 from rlcar.datasets import Dataset
 from rlcar.registry import Registry
+from rlcar.types import Spec
 from tests.datasets.recorded import make_episode, write
 from tests.support.untrained_run import write_run
 
@@ -121,3 +122,21 @@ def test_ctrl_c_keeps_every_transition_and_resume_continues(tmp_path):
     command[command.index("50000000")] = str(data.transitions + 100)
     subprocess.run([*command, "--resume"], cwd=tmp_path, check=True)
     assert Dataset.open(tmp_path / "data").transitions >= data.transitions + 100
+
+
+def test_an_import_knows_the_actions_of_an_environment_and_refuses_those_of_another(
+    rlcar, tmp_path
+):
+    at_end = np.arange(20) == 19
+    numbers = np.random.default_rng(0).random((20, 4), np.float32)
+    arrays = {"observations": numbers, "rewards": numbers[:, 0], "terminals": at_end}
+    arrays |= {"actions": np.zeros(20, int), "timeouts": at_end}
+    np.savez(tmp_path / "cart.npz", **arrays)
+    assert rlcar("data", "import", "cart.npz", "cart", "--env", "CartPole-v1")[0] == 0
+    assert Dataset.open("cart").spec == Spec(4, 2, is_discrete=True)
+    code, _, said = rlcar("data", "import", "cart.npz", "other", "--env", "Pendulum-v1")
+    assert code == 2
+    assert "cart.npz has observations of 4 numbers and 1 discrete actions, but Pendulum-v1" in said
+    code, _, said = rlcar("data", "import", "cart.npz", "far", "--env", "Elsewhere-v0")
+    assert code == 0
+    assert "Elsewhere-v0 cannot be made here: its sizes are those of the recording" in said

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import gymnasium
 import h5py
@@ -12,7 +13,7 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 
 import rlcar.sim
-from rlcar.datasets import World, d4rl
+from rlcar.datasets import Dataset, World, d4rl
 from rlcar.datasets.combine import merge, split
 from rlcar.datasets.d4rl import FlatRecording, joined, open_flat
 from rlcar.datasets.description import describe
@@ -307,3 +308,68 @@ def test_a_split_deals_out_every_episode_once(tmp_path):
     assert sorted(found) == sorted(episode.reward[0] for episode in episodes)
     again = split(data, [tmp_path / "train2", tmp_path / "test2"], [0.9, 0.1], seed=1)
     assert [part.fingerprint for part in parts] == [part.fingerprint for part in again]
+
+
+FLAT = {
+    "observations": np.random.default_rng(0).random((40, 6), np.float32),
+    "actions": np.random.default_rng(1).uniform(-1, 1, (40, 2)).astype(np.float32),
+    "rewards": np.arange(40, dtype=np.float32),
+    "terminals": np.arange(40) == 19,
+    "timeouts": np.arange(40) == 39,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": np.float32(1.0)}, r"'rewards' has the shape \(\): it must be \[steps\]"),
+        ({"rewards": np.ones((40, 2))}, r"'rewards' has the shape \(40, 2\): it must be"),
+        ({"rewards": np.zeros(40, "M8[s]")}, r"'rewards' is datetime64\[s\], not real numbers"),
+        ({"observations": np.ones((40, 6), complex)}, "'observations' is complex128, not real"),
+        ({"observations": np.full((40, 6), "x")}, "'observations' is <U1, not real numbers"),
+        ({"observations": np.ones((40, 0))}, "observations of 0 numbers .* at least one number"),
+        ({"actions": np.ones((40, 0))}, "0 numbers as an action: there must be at least one"),
+        ({"actions": -np.ones(40, int)}, "indices from -1 to -1: they must lie between 0 and"),
+        ({"actions": np.full(40, 1 << 40)}, "indices from 1099511627776 to .* 65535"),
+        ({"actions": np.full((40, 2), 3.0)}, "step 0: the action contains 3.0, outside of -1 to 1"),
+        ({"terminals": np.full(40, np.nan)}, "row 0: 'terminals' contains nan: it must be 0 or 1"),
+        ({"rewards": np.full(40, 1e300)}, "step 0: the reward contains inf: remove the episode"),
+        ({name: array[:0] for name, array in FLAT.items()}, "has no steps"),
+    ],
+)
+def test_arrays_that_are_no_recording_are_refused_in_one_sentence(rlcar, changes, message):
+    np.savez("bad.npz", **FLAT | changes)
+    code, _, said = rlcar("data", "import", "bad.npz", "data")
+    assert code == 2
+    (sentence,) = [line for line in said.splitlines() if line]
+    assert re.search(message, sentence), sentence
+    assert sorted(os.listdir()) == ["bad.npz"]
+
+
+def test_big_endian_and_float64_arrays_are_read(rlcar):
+    np.savez("large.npz", **{name: np.asarray(FLAT[name], ">f8") for name in FLAT})
+    np.savez("small.npz", **FLAT)
+    for name in ("large", "small"):
+        assert rlcar("data", "import", f"{name}.npz", name)[0] == 0
+    large, small = (Dataset.open(name) for name in ("large", "small"))
+    for one, other in zip(large.episodes_iter(), small.episodes_iter(), strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("a.npz", lambda path: path.write_bytes(b"no archive"), "is no complete npz file"),
+        ("a.npz", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"), "is no complete npz file"),
+        ("a.npz", os.mkfifo, "it is a FIFO, not a regular file"),
+        ("a.hdf5", os.mkfifo, "it is a FIFO, not a regular file"),
+        ("a.hdf5", lambda path: path.write_bytes(b"no HDF5"), "is not an HDF5 file"),
+        ("a.pkl", os.mkfifo, "it is a FIFO, not a regular file"),
+        ("a.pkl", lambda path: path.write_bytes(b"no pickle"), "is not a complete pickle"),
+    ],
+)
+def test_a_file_that_is_none_of_its_kind_is_refused_at_once(rlcar, tmp_path, name, make, message):
+    make(tmp_path / name)
+    code, _, said = rlcar("data", "import", name, "data")
+    assert (code, len(said.strip().splitlines())) == (2, 1)
+    assert message in said

@@ -54,6 +54,21 @@ def test_a_seed_shuffles_parts_and_episodes_and_repeats_itself(tmp_path):
     assert sorted(orders[0]) == sorted(orders[3])
 
 
+def test_what_is_skipped_is_not_read_and_changes_no_order(tmp_path):
+    episodes = [make_episode(length, seed) for seed, length in enumerate((7, 1, 30, 12, 5, 9))]
+    data = write(tmp_path / "data", episodes, part_transitions=20)
+    assert len(data.parts) == 2
+    whole = [episode.reward[0] for episode in data.episodes_iter(seed=3)]
+    for skip in range(len(whole) + 1):
+        rest = [episode.reward[0] for episode in data.episodes_iter(seed=3, skip=skip)]
+        assert rest == whole[skip:]
+    for part in data.parts[:-1]:
+        (data.folder / part.name).unlink()
+    last = data.parts[-1]
+    kept = list(data.episodes_iter(skip=data.episodes - last.episodes))
+    assert len(kept) == last.episodes
+
+
 def test_moments_are_those_of_all_observations(tmp_path):
     episodes = [make_episode(5 + seed, seed) for seed in range(9)]
     read = write(tmp_path / "data", episodes, part_transitions=11)

@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rlcar.config.race import RaceConfig
 from rlcar.datasets import Dataset, DatasetWriter, Episode, World
 from rlcar.datasets.description import describe
 from rlcar.datasets.validation import validate
 from rlcar.errors import DatasetError
 from rlcar.system.durable import checksum
 from rlcar.types import Spec
+from tests.support.recordings import record
 
 PARTS, EPISODES, STEPS = 7, 3, 10
 RACE = World(name="a race")
@@ -133,6 +135,8 @@ def test_a_repeated_episode_is_named(folder):
     numbers = first.column("eps_id").to_numpy() + 9
     repeated = first.set_column(0, first.field(0), pa.array(numbers))
     rewrite(folder, 3, lambda table: repeated)
+    moments = json.loads((folder / "dataset.json").read_text())["parts"][0]["moments"]
+    describe_otherwise(folder, lambda description: description["parts"][3].update(moments=moments))
     assert list(validate(folder)) == [
         f"part-00003.parquet (part 4 of 7), episode {number}: it repeats episode {number - 9}"
         for number in (9, 10, 11)
@@ -189,3 +193,86 @@ def test_a_wrong_entry_of_the_description_is_named(folder):
     (folder / "dataset.json").write_text(text.replace('"is_discrete"', '"is_discreet"'))
     with pytest.raises(DatasetError, match=r"unknown setting 'is_discreet'; did you mean"):
         Dataset.open(folder)
+
+
+def describe_otherwise(folder, change):
+    description = json.loads((folder / "dataset.json").read_text())
+    change(description)
+    (folder / "dataset.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["parts"][2].update(episodes=0), "parts.2.episodes = 0: Input should be"),
+        (lambda d: d["parts"][2].update(transitions=0), "parts.2.transitions = 0: Input should"),
+        (lambda d: d["parts"][2].update(moments=None), "parts.2.moments must have a mean and"),
+        (lambda d: d["parts"][2]["moments"]["mean"].pop(), "parts.2.moments must have a mean and"),
+        (lambda d: d.update(observation=[]), "observations of 0 numbers .* at least one number"),
+        (lambda d: d.update(action=[]), "0 numbers as an action: there must be at least one"),
+        (
+            lambda d: d.update(world={"race": RaceConfig().model_dump(mode="json")}),
+            "lists observations of 4 numbers .* but its world, race, has observations of 6",
+        ),
+    ],
+)
+def test_a_description_that_contradicts_itself_is_refused(folder, change, message):
+    describe_otherwise(folder, change)
+    with pytest.raises(DatasetError, match=message):
+        Dataset.open(folder)
+
+
+def test_moments_of_other_observations_are_named(folder):
+    def change(description):
+        description["parts"][2]["moments"]["mean"][1] += 0.01
+
+    describe_otherwise(folder, change)
+    (problem,) = validate(folder)
+    assert "part-00002.parquet (part 3 of 7): the count, mean or squares" in problem
+
+
+def test_a_reader_refuses_a_part_whose_content_has_changed(folder):
+    """Otherwise a policy would be published with the fingerprint of other data."""
+    describe_otherwise(folder, lambda description: description["parts"][2].update(sha256="0" * 64))
+    data = Dataset.open(folder)
+    data.read_part(1)
+    with pytest.raises(DatasetError, match=r"part-00002.parquet has changed: its SHA-256 is not"):
+        data.read_part(2)
+
+
+@pytest.mark.parametrize("value", [-1, 3])
+def test_a_reader_refuses_a_discrete_action_that_does_not_exist(tmp_path, value):
+    record(tmp_path / "data", world=RACE, spec=Spec(4, 3, is_discrete=True), part_transitions=50)
+    rewrite(tmp_path / "data", 2, with_value("actions", 5, value))
+    with pytest.raises(DatasetError, match=rf"the action {value} is not one of the 3 actions"):
+        list(Dataset.open(tmp_path / "data").episodes_iter())
+
+
+def test_a_reader_refuses_an_action_out_of_range(folder):
+    rewrite(folder, 2, with_value("actions", 17, 3.0))
+    message = "episode 7, step 7: actions contains 3, outside of -1 to 1"
+    with pytest.raises(DatasetError, match=message):
+        list(Dataset.open(folder).episodes_iter())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_value("rewards", 3, float("nan")), "part-00002.parquet has rewards that are not"),
+        (lambda table: table.slice(0, 7), "part-00002.parquet has 7 rows in place of 30"),
+        (lambda table: table.drop(["rewards"]), "part-00002.parquet has no column 'rewards'"),
+    ],
+)
+def test_what_shows_the_sizes_refuses_a_damaged_part(rlcar, folder, change, message):
+    rewrite(folder, 2, change)
+    code, _, said = rlcar("data", "info", folder)
+    assert (code, len(said.strip().splitlines())) == (2, 1)
+    assert message in said
+
+
+def test_what_shows_the_sizes_refuses_a_part_that_is_no_parquet_file(rlcar, folder):
+    path = folder / "part-00002.parquet"
+    path.write_bytes(b"x" * path.stat().st_size)
+    code, _, said = rlcar("data", "info", folder)
+    assert code == 2
+    assert "part-00002.parquet cannot be read (Parquet magic bytes not found" in said

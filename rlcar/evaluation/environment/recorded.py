@@ -5,7 +5,9 @@ from collections.abc import Callable
 from rlcar.agents import ALGORITHMS, algorithm_of
 from rlcar.config import Config
 from rlcar.datasets import Dataset, World
+from rlcar.datasets.description import sizes
 from rlcar.errors import ConfigError, DatasetError
+from rlcar.evaluation.environment import gymnasium
 from rlcar.evaluation.environment.kind import (
     EnvironmentKind,
     EnvironmentRollout,
@@ -32,6 +34,7 @@ def open_data(config: Config) -> Dataset:
             "or begin a new run"
         )
     _require_world(config, dataset)
+    _require_sizes(config, dataset)
     return dataset
 
 
@@ -70,6 +73,19 @@ def _require_world(config: Config, dataset: Dataset) -> None:
         f"{dataset.folder} was recorded in another world than that of the settings: {difference}. "
         "Leave --world, --env and the settings of race and environment out; the data gives them"
     )
+
+
+def _require_sizes(config: Config, dataset: Dataset) -> None:
+    """Raises DatasetError if an environment has other observations or actions than its data."""
+    if dataset.world.environment is None:
+        return  # reading the description has compared the sizes of a race
+    of_environment = gymnasium.KIND.spec_of(config)
+    if of_environment != dataset.spec:
+        raise DatasetError(
+            f"{dataset.folder} has {sizes(dataset.spec)}, but {dataset.world.label}, which it "
+            f"names as its environment, has {sizes(of_environment)}: import it again with the "
+            "right --env, or without"
+        )
 
 
 def make_recorded_rollout(config: Config) -> RecordedRollout:
