@@ -40,6 +40,8 @@ __all__ = [
     "writing",
 ]
 
+# What only cars have, and what only driving has.
+_LAPS, _LAG = "episode/lap_rate", "rollout/weights_lag_updates"
 STAYS_ABOVE = 0.9  # lap rate of the figures `*_to_90`
 _DETERMINISTIC_ROWS = 1000  # at most, in a whole training
 
@@ -99,6 +101,10 @@ class Run:
         self._watchers = watchers
         self._reward, self._laps = RunningMean(100), RunningMean(100)
         self._episode_steps = RunningMean(100)
+        is_recorded = bool(config.data.folder)
+        self._unknown = [_LAG] if is_recorded else []
+        if is_recorded or not config.is_race:
+            self._unknown.append(_LAPS)
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
         self._logged = (-1, -1)
@@ -179,7 +185,7 @@ class Run:
         """Writes one row and updates the progress line."""
         self._latest |= {
             "episode/reward": self._reward.mean(),
-            "episode/lap_rate": self._laps.mean(),
+            _LAPS: self._laps.mean(),
             "episode/length_env_steps": self._episode_steps.mean(),
             "episode/count": self._episodes,
             "rollout/env_steps_per_s": self._env_rate.per_s(),
@@ -188,6 +194,8 @@ class Run:
             "learner/rollbacks": self.config.training.rollbacks,
             **self._mirror.metrics(),
         }
+        for name in self._unknown:
+            self._latest.pop(name, None)
         self._progress.update(env_steps, self._latest)
         if self._logged == (env_steps, train_steps):
             return  # nothing new: a long wait must not fill the disk
