@@ -1,5 +1,6 @@
 """Trains the candidates of a selection, and measures them."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,17 +12,21 @@ from rlcar.config import Config
 from rlcar.datasets import Dataset
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
-from rlcar.evaluation.laps import TIME_LIMIT_STEPS, Laps, drive
+from rlcar.evaluation.laps import TIME_LIMIT_STEPS, Laps, drive, write_json
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.policies import NamedPolicy
 from rlcar.evaluation.off_policy.run import estimate, shown_progress, write_report
 from rlcar.evaluation.run_report import load_policy
 from rlcar.offline.plan import FIRST
 from rlcar.offline.selection import Measure
+from rlcar.runs.run import writing
 from rlcar.storage import checkpoint
+from rlcar.system.provenance import provenance
+from rlcar.system.regular_file import read_regular
 from rlcar.training.loop import train
 
 CHOICE_SET, REPORT_SET = "validation", "test"
+_FAILURE = "failed.json"  # in the run's folder: why the training diverged
 Say = Callable[[str], None]
 
 
@@ -47,28 +52,52 @@ def train_candidates(
 ) -> tuple[dict[str, Trained], dict[str, str]]:
     """Trains what is not trained yet; raises StoppedError after Ctrl-C, with a checkpoint.
 
-    Returns the trained candidates, and for those that diverged the reason. Raises NonFiniteError if
-    the baseline or every candidate diverged.
+    Returns the trained candidates, and for those that diverged the reason. What diverged in an
+    earlier call is not trained again. Raises NonFiniteError if the baseline or every candidate
+    diverged.
     """
     trained: dict[str, Trained] = {}
     failed: dict[str, str] = {}
     for name, config in configs.items():
         folder = run_folder(out, name)
-        save = checkpoint.latest_sound(folder / "checkpoints")
-        if save is None or save.env_steps < config.training.env_steps:
-            say(f"training {name}: {folder}")
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                if train(config, folder, save).interrupted:
-                    raise StoppedError
-            except NonFiniteError as error:
-                if name == FIRST or len(failed) == len(configs) - 1:
-                    raise
-                say(f"{name} failed: {error}")
-                failed[name] = str(error)
-                continue
+        try:
+            _train(name, config, folder, say)
+        except NonFiniteError as error:
+            if name == FIRST or len(failed) == len(configs) - 1:
+                raise
+            say(f"{name} failed: {error}")
+            failed[name] = str(error)
+            continue
         trained[name] = _load(name, folder, config)
     return trained, failed
+
+
+def _train(name: str, config: Config, folder: Path, say: Say) -> None:
+    """Trains a candidate to its end; raises NonFiniteError if it diverges, or did so before."""
+    earlier = _failure(folder)
+    if earlier is not None:
+        raise NonFiniteError(f"{earlier} (in an earlier try; to train it again, remove {folder})")
+    save = checkpoint.latest_sound(folder / "checkpoints")
+    if save is not None and save.env_steps >= config.training.env_steps:
+        return
+    say(f"training {name}: {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        outcome = train(config, folder, save)
+    except NonFiniteError as error:
+        with writing(folder):
+            write_json(folder / _FAILURE, {"reason": str(error), **provenance(config.seed)})
+        raise
+    if outcome.interrupted:
+        raise StoppedError
+
+
+def _failure(folder: Path) -> str | None:
+    """Returns why a candidate diverged in an earlier call."""
+    try:
+        return str(json.loads(read_regular(folder / _FAILURE))["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none, or unreadable: try again
 
 
 def _load(name: str, folder: Path, config: Config) -> Trained:

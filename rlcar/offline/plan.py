@@ -18,6 +18,7 @@ from rlcar.datasets import Dataset
 from rlcar.errors import UserError
 from rlcar.evaluation.laps import write_json
 from rlcar.offline.held_out import SEED, SHARE
+from rlcar.system import durable
 from rlcar.system.regular_file import read_regular
 from rlcar.types import Spec
 
@@ -65,8 +66,9 @@ def keep_plan(
     try:
         earlier = json.loads(read_regular(path))
     except FileNotFoundError:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan)
+        with durable.explaining_write_errors(path):
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(path, plan)
         return
     except ValueError:
         raise UserError(f"{path} cannot be read: remove {out}, or choose another --out") from None

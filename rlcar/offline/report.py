@@ -16,9 +16,10 @@ _CHOSEN, _OTHER = "#2f8f4e", "#2563a8"
 
 def write_report(out: Path, result: Mapping[str, Any]) -> None:
     """Writes the pictures first and `selection.json` last: it marks a complete selection."""
-    _draw(out / "selection.png", result)
-    durable.replace_text(out / "report.md", _markdown(out, result))
-    write_json(out / "selection.json", result)
+    with durable.explaining_write_errors(out):
+        _draw(out / "selection.png", result)
+        durable.replace_text(out / "report.md", _markdown(out, result))
+        write_json(out / "selection.json", result)
 
 
 def _draw(path: Path, result: Mapping[str, Any]) -> None:

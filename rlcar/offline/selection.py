@@ -46,6 +46,8 @@ def choose_by_estimates(names: list[str], report: Mapping[str, Any] | None) -> C
     what the data cannot tell is no reason to drive it.
     """
     chosen = names[0]
+    if len(names) == 1:
+        return Choice(chosen, "it is the only candidate")
     if report is None:
         return Choice(chosen, "there are neither measures nor estimates: the baseline is kept")
     results = report["policies"]

@@ -1,14 +1,22 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 from typer.testing import CliRunner
 
 from rlcar.cli import app
+from rlcar.config import EnvironmentConfig
 from rlcar.datasets import Dataset, World
 from rlcar.errors import DatasetError, NonFiniteError, UserError
 from rlcar.offline.plan import candidates_for
 from rlcar.registry import Registry
 from rlcar.sim import SPEC
+from rlcar.storage import checkpoint
 from rlcar.types import Spec
 from tests.support.recordings import record
 
@@ -94,6 +102,12 @@ def test_estimates_that_decide_are_from_episodes_that_nothing_learned_from(tmp_p
     assert "iql failed: " in report
     assert "12 held-out episodes" in report
 
+    # The same command does not try again what failed.
+    again = offline(tmp_path, "--set", "iql.reward_scale=1e30")
+    failure = again["candidates"]["iql"]["failed"]
+    assert result["candidates"]["iql"]["failed"] in failure
+    assert f"to train it again, remove {tmp_path / 'out' / 'runs' / 'out-iql'}" in failure
+
 
 def test_a_diverging_baseline_ends_the_selection(tmp_path):
     record(tmp_path / "data")
@@ -101,8 +115,57 @@ def test_a_diverging_baseline_ends_the_selection(tmp_path):
         offline(tmp_path, "--set", "bc.learning_rate=1e30")
 
 
-def test_too_few_episodes_for_estimates_are_enough_for_measures(tmp_path):
-    record(tmp_path / "data", episodes=5)
+def test_discrete_actions_are_compared_by_the_episodes_of_their_environment(tmp_path):
+    world = World(environment=EnvironmentConfig(id="CartPole-v1"))
+    record(tmp_path / "data", world=world, spec=Spec(4, 2, is_discrete=True))
+    result = offline(tmp_path)
+    assert result["measured"] == "negative reward of an episode"
+    costs = {name: candidate["cost"] for name, candidate in result["candidates"].items()}
+    assert list(costs) == ["bc", "iql"]
+    assert costs[result["chosen"]] == min(costs.values()) < 0.0
+
+
+def test_the_same_command_continues_after_a_kill_and_after_ctrl_c(tmp_path):
+    record(tmp_path / "data")
+    words = ["offline", str(tmp_path / "data"), "--out", str(tmp_path / "out"), *TINY]
+    words += ["--no-publish", "--set", "training.checkpoint_every_s=1e-9"]
+    words += ["--set", "training.env_steps=32768"]
+    checkpoints = {
+        name: tmp_path / "out" / "runs" / f"out-{name}" / "checkpoints" for name in ("bc", "iql")
+    }
+
+    def wait_for(name: str) -> None:
+        deadline_s = time.monotonic() + 240
+        while checkpoint.latest(checkpoints[name]) is None and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+
+    process = subprocess.Popen([sys.executable, "-m", "rlcar.cli", *words], cwd=tmp_path)
+    wait_for("bc")
+    process.kill()
+    process.wait()
+    assert checkpoint.latest(checkpoints["bc"]).env_steps < 32768
+
+    def press_ctrl_c() -> None:
+        wait_for("iql")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press_ctrl_c)
+    pressing.start()
+    stopped = CliRunner().invoke(app, words, catch_exceptions=False)
+    pressing.join()
+    assert stopped.exit_code == 130
+    assert f"stopped; continue with: rlcar offline {tmp_path / 'data'}" in stopped.output
+    assert checkpoint.latest(checkpoints["iql"]).env_steps < 32768
+
+    finished = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert finished.exit_code == 0, finished.output
+    assert "training bc" not in finished.output
+    result = json.loads((tmp_path / "out" / "selection.json").read_text())
+    assert all(candidate["failed"] is None for candidate in result["candidates"].values())
+
+
+def test_one_episode_is_too_few_for_estimates_and_enough_for_measures(tmp_path):
+    record(tmp_path / "data", episodes=1)
     result = offline(tmp_path)
     assert {candidate["verdict"] for candidate in result["candidates"].values()} == {None}
     assert all(candidate["cost"] is not None for candidate in result["candidates"].values())
@@ -118,6 +181,6 @@ def test_too_few_episodes_to_choose_by_estimates_are_refused_at_once(tmp_path):
 def test_the_baseline_comes_first_and_unfit_algorithms_are_refused():
     assert candidates_for(SPEC)[0] == "bc"
     assert candidates_for(SPEC, ["iql", "bc"]) == ["bc", "iql"]
-    assert "iql" not in candidates_for(Spec(4, 2, is_discrete=True))
+    assert candidates_for(Spec(0, 2, image_shape=(8, 8, 3))) == ["dreamer"]
     with pytest.raises(UserError, match="ppo cannot learn from this data: choose among"):
         candidates_for(SPEC, ["ppo"])

@@ -54,3 +54,9 @@ def test_what_is_known_to_be_better_replaces_an_unknown_baseline():
 
 def test_without_any_knowledge_the_baseline_is_kept():
     assert choose_by_estimates(NAMES, None).name == "bc"
+
+
+def test_a_single_candidate_is_kept_because_there_is_no_other():
+    """Images have no baseline and no estimates."""
+    choice = choose_by_estimates(["dreamer"], None)
+    assert choice == ("dreamer", "it is the only candidate")
