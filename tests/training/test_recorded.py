@@ -22,6 +22,7 @@ from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import flatten, read_arrays
 from rlcar.training.loop import train
+from rlcar.training.recorded import open_recorded
 from rlcar.training.trainer import Trainer
 from rlcar.types import Spec
 from serve.policy.policy import load_policy
@@ -76,6 +77,17 @@ def test_the_policy_is_stored_with_the_moments_of_the_data(data, tmp_path):
     np.testing.assert_allclose(arrays["policy.moments.mean"], moments.mean, rtol=1e-5)
     variance = np.square(moments.standard_deviation)
     np.testing.assert_allclose(arrays["policy.moments.variance"], variance, rtol=1e-5)
+
+
+def test_the_moments_of_the_data_are_placed_where_the_learner_is(data):
+    """On an accelerator, a state on two devices would be refused by the first train step."""
+    config = _config("bc", data)
+    trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+    placed = []
+    trainer._place = lambda state: placed.append(state) or state
+    open_recorded(config, trainer, None)
+    (state,) = placed
+    assert trainer._state is state
 
 
 def test_data_of_an_unknown_environment_is_learned_without_evaluation(tmp_path):
@@ -190,7 +202,13 @@ def test_a_continued_training_begins_with_the_learner_and_the_newest_recorded_st
     np.testing.assert_array_equal(kept["reward"], whole["reward"][-8:])
     with compiled_once():
         train(config, tmp_path / "online")
+    # Recorded blocks are not driven: there are neither laps nor old weights to report.
+    driving = {"episode/lap_rate", "rollout/weights_lag_updates"}
+    recorded = read_metrics(tmp_path / "offline" / "metrics.jsonl")
+    assert not any(driving & row.keys() for row in recorded)
+    assert any(row.get("episode/reward") is not None for row in recorded)
     rows = read_metrics(tmp_path / "online" / "metrics.jsonl")
+    assert driving <= set().union(*rows)
     evaluated = [row["env_steps"] for row in rows if "evaluation/lap_rate" in row]
     assert evaluated == [0, 512]
     # A run that drove already keeps its own settings.

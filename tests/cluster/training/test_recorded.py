@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 
 from cluster.config import ClusterConfig
+from cluster.training.learner_actor import LearnerProcess
 from cluster.training.loop import train
+from rlcar.agents import make_agent
 from rlcar.cli.train_data import settings_of_data
 from rlcar.config import make_config
+from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
+from rlcar.storage.arrays import flatten
 from rlcar.training.loop import train as train_locally
+from rlcar.training.recorded import open_recorded
+from rlcar.training.trainer import Trainer
 from tests.support.equal_runs import learned
 from tests.support.recordings import record
 from tests.support.tiny_run import SETTINGS
@@ -16,9 +22,11 @@ from tests.support.tiny_run import SETTINGS
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("embedded_ray")]
 
 
-def _config(folder, *overrides):
+def _config(folder, *overrides, algorithm="iql"):
     _, of_data = settings_of_data(folder, None, None)
-    return make_config(mode="test", algorithm="iql", overrides=[*of_data, *SETTINGS, *overrides])
+    return make_config(
+        mode="test", algorithm=algorithm, overrides=[*of_data, *SETTINGS, *overrides]
+    )
 
 
 @pytest.mark.slow
@@ -37,3 +45,34 @@ def test_a_training_on_ray_equals_one_in_one_process_and_continues_exactly(tmp_p
         assert found.keys() == expected.keys()
         for array, values in expected.items():
             np.testing.assert_array_equal(found[array], values, err_msg=f"{name}: {array}")
+
+
+def test_train_steps_that_were_due_come_before_the_next_block(tmp_path):
+    """A training that is stopped between a block and its train steps continues exactly."""
+    record(tmp_path / "data")
+    config = _config(tmp_path / "data", algorithm="bc")
+    trainer = Trainer(config, SPEC, make_agent(config, SPEC))
+    blocks = open_recorded(config, trainer, None)
+
+    def read() -> None:
+        trainer.insert(blocks.collect(trainer.weights())[0])
+
+    def learn() -> None:
+        for _ in range(trainer.calls_due()):
+            trainer.train()
+
+    for _ in range(4):
+        read()
+    assert trainer.calls_due()
+    stopped = trainer.save(tmp_path / "checkpoints", {"train_seconds": 0.0}, blocks.saved())
+    learn()
+    read()
+    learn()
+
+    process = LearnerProcess(config)
+    process.start(stopped)
+    report, weights = process.learn_recorded()
+    assert report.train_steps == trainer.train_steps
+    expected = flatten(trainer.weights().params)
+    for name, array in flatten(weights.params).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
