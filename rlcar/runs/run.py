@@ -180,6 +180,7 @@ class Run:
         heartbeat.beat()
         self._train_rate.add(updates)
         self._latest |= metrics
+        self._forget_unknown()
 
     def log(self, env_steps: int, train_steps: int) -> None:
         """Writes one row and updates the progress line."""
@@ -194,8 +195,7 @@ class Run:
             "learner/rollbacks": self.config.training.rollbacks,
             **self._mirror.metrics(),
         }
-        for name in self._unknown:
-            self._latest.pop(name, None)
+        self._forget_unknown()
         self._progress.update(env_steps, self._latest)
         if self._logged == (env_steps, train_steps):
             return  # nothing new: a long wait must not fill the disk
@@ -203,6 +203,10 @@ class Run:
         # Each evaluation has a row of its own, so it appears in the file only once.
         row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
         self._write_row(env_steps, row)
+
+    def _forget_unknown(self) -> None:
+        for name in self._unknown:
+            self._latest.pop(name, None)
 
     def evaluated(self, env_steps: int, weights: Weights, evaluation: Evaluation) -> None:
         """Records an evaluation of `weights`, and saves them if they are the best so far.
