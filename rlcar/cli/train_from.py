@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlcar.agents import algorithm_of
+from rlcar.agents import ALGORITHMS, algorithm_of
 from rlcar.config import Config, load_config, merge, parse_config, parse_override
 from rlcar.errors import CheckpointError, UserError
 from rlcar.storage import checkpoint
@@ -32,8 +32,8 @@ def continued_config(source: Path, overrides: Sequence[str], seed: int | None) -
     """Returns the settings of the run `source` for driving, with overrides.
 
     A run that learned from recorded data gets its algorithm's settings for fine-tuning. Raises
-    UserError for a folder that is not a run and for data of an unknown world, and CheckpointError
-    for a run without a checkpoint.
+    UserError for a folder that is not a run, for data of an unknown world and for an algorithm that
+    does not drive, and CheckpointError for a run without a checkpoint.
     """
     from rlcar.runs.run import find_save
 
@@ -46,9 +46,18 @@ def continued_config(source: Path, overrides: Sequence[str], seed: int | None) -
             f"{source} learned from data whose environment cannot be made here, so nothing can "
             "drive there: name a run of the race or of a Gymnasium environment"
         )
+    algorithm = algorithm_of(config)
+    if not algorithm.learns_online:
+        both = [
+            name for name, each in ALGORITHMS.items() if each.learns_offline and each.learns_online
+        ]
+        raise UserError(
+            f"{source} was trained with {algorithm.name}, which learns from recorded data alone: "
+            f"train with --algorithm {' or '.join(both)} on the same data, and continue that run"
+        )
     tree = config.model_dump()
     if config.data.folder:
-        tree = merge(tree, algorithm_of(config).fine_tuning)
+        tree = merge(tree, algorithm.fine_tuning)
     # Without a folder the run drives; the fingerprint stays for the lineage of its versions.
     tree["data"] = {"fingerprint": config.data.fingerprint}
     tree["training"] |= {"start_from": str(save.path.resolve()), "rollbacks": 0}

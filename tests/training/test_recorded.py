@@ -219,5 +219,5 @@ def test_a_continued_training_begins_with_the_learner_and_the_newest_recorded_st
 def test_a_training_of_recorded_data_alone_cannot_go_on_by_driving(data, tmp_path):
     with compiled_once():
         train(_config("bc", data), tmp_path / "offline")
-    config = continued_config(tmp_path / "offline", [], None)
-    assert "bc learns from recorded data alone" in _refusal(config)
+    with pytest.raises(UserError, match="bc, which learns from recorded data alone: .*cql"):
+        continued_config(tmp_path / "offline", [], None)

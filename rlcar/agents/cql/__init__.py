@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rlcar.agents.algorithm import AgentParts, Algorithm
+from rlcar.agents.algorithm import AgentParts, Algorithm, Tree
 from rlcar.agents.cql.settings import CqlConfig
 from rlcar.agents.offline_learning.presets import FAR_SIGHTED, FINE_TUNING, RECORDED
 
@@ -26,6 +26,10 @@ def _load_numpy_policy() -> NumpyPolicyParts[CqlConfig]:
     return NumpyPolicyParts(make_numpy_network, array_shapes)
 
 
+# By driving, the policy itself finds out what its actions are worth. The conservative loss at its
+# full weight would push the critics' values of driving on below that of a crash, sooner or later.
+_FINE_TUNING: Tree = {**FINE_TUNING, "cql": {"conservative_scale": 0.5}}
+
 ALGORITHM = Algorithm(
     name="cql",
     settings=CqlConfig,
@@ -39,7 +43,7 @@ ALGORITHM = Algorithm(
     supports_discrete_actions=True,
     normalises_observations=True,
     learns_offline=True,
-    fine_tuning=FINE_TUNING,
+    fine_tuning=_FINE_TUNING,
     load_agent=_load_agent,
     load_numpy_policy=_load_numpy_policy,
 )
