@@ -50,17 +50,17 @@ def save(path: str, trainer: Trainer) -> None:
 def main() -> None:
     folder, units, samples, seed = Path(sys.argv[1]), *map(int, sys.argv[2:])
     trainer = make_trainer(folder, units, samples, seed)
-    print(f"ready {version('rlcar')} {jax.__version__}", flush=True)
+    print(f"= {version('rlcar')} {jax.__version__}", flush=True)
     for line in sys.stdin:
         verb, argument = line.split(maxsplit=1)
         if verb == "save":
             save(argument.strip(), trainer)
-            print("saved", flush=True)
+            print("= saved", flush=True)
             continue
         start_s, end = time.process_time(), trainer.train_steps + int(argument)
         while trainer.train_steps < end:
             trainer.train()
-        print(time.process_time() - start_s, flush=True)
+        print(f"= {time.process_time() - start_s}", flush=True)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Side:
 
     def __init__(self, process: "subprocess.Popen[str]"):
         self._process = process
-        self.versions = self._answer().removeprefix("ready ")
+        self.versions = self._answer()
 
     def learn(self, updates: int) -> float:
         """Makes so many updates; returns their CPU-seconds."""
@@ -71,10 +71,10 @@ class Side:
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
-        answer = self._process.stdout.readline().strip()
-        if not answer:
-            sys.exit(f"a learner ended with {self._process.wait()}")
-        return answer
+        for line in self._process.stdout:
+            if line.startswith("= "):  # d3rlpy logs to the same place
+                return line[2:].strip()
+        sys.exit(f"a learner ended with {self._process.wait()}")
 
 
 @contextlib.contextmanager

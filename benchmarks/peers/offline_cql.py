@@ -84,17 +84,17 @@ def main() -> None:
     dataset, mean, deviation = read(folder)
     algorithm = make_algorithm(units, samples)
     algorithm.build_with_dataset(dataset)
-    print(f"ready {d3rlpy.__version__} {torch.__version__}", flush=True)
+    print(f"= {d3rlpy.__version__} {torch.__version__}", flush=True)
     for line in sys.stdin:
         verb, argument = line.split(maxsplit=1)
         if verb == "save":
             save(argument.strip(), algorithm, mean, deviation)
-            print("saved", flush=True)
+            print("= saved", flush=True)
             continue
         start_s = time.process_time()
         for _ in range(int(argument)):
             algorithm.update(dataset.sample_transition_batch(BATCH_SIZE))
-        print(time.process_time() - start_s, flush=True)
+        print(f"= {time.process_time() - start_s}", flush=True)
 
 
 if __name__ == "__main__":
