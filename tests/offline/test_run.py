@@ -50,9 +50,12 @@ def test_the_better_policy_is_kept_and_reported(selected):
     report = (root / "out" / "report.md").read_text()
     assert f"Kept: **{result['chosen']}**" in report
     assert result["data_sha256"] in report
-    for picture in ("selection.png", "ope.png"):
+    run = f"runs/out-{result['chosen']}"
+    for picture in ("selection.png", "ope.png", f"{run}/learning_curve.png", f"{run}/laps.png"):
         assert (root / "out" / picture).exists()
         assert f"({picture})" in report
+    of_run = json.loads((root / "out" / run / "report.json").read_text())
+    assert (of_run["track_set"], of_run["tracks"]) == ("test", 64)
 
 
 def test_the_published_version_names_its_data_and_is_published_once(selected):
