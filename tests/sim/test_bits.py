@@ -27,6 +27,8 @@ CONFIGS = {
     "grand-prix": make_race_config("grand-prix", laps=2),
 }
 CARS, STEPS, SEED = 1024, 300, 3
+# Compiles with the emitters of a user's program, unlike the other tests (tests/conftest.py).
+_jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})
 
 
 @functools.cache
@@ -65,7 +67,7 @@ def _drive_numpy(race, car_id, steps=STEPS):
 
 
 def _drive_jax(race, car_id, steps=STEPS):
-    @jax.jit
+    @_jit
     def scan(state, observation):
         def body(carry, step):
             state, observation = carry
@@ -75,7 +77,7 @@ def _drive_jax(race, car_id, steps=STEPS):
 
         return jax.lax.scan(body, (state, observation), jnp.arange(steps, dtype=jnp.int32))[1]
 
-    state, time_step = jax.jit(race.reset)(car_id, SEED)
+    state, time_step = _jit(race.reset)(car_id, SEED)
     return jax.tree.map(np.asarray, scan(state, time_step.observation))
 
 
@@ -137,8 +139,8 @@ def test_four_thousand_cars_drive_the_same_race(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_single_jitted_calls_repeat_the_scan(name):
     race = make_race(CONFIGS[name], _pool(name))
-    step = jax.jit(race.step)
-    state, time_step = jax.jit(race.reset)(np.arange(7, dtype=np.int32), SEED)
+    step = _jit(race.step)
+    state, time_step = _jit(race.reset)(np.arange(7, dtype=np.int32), SEED)
     rows = []
     for index in range(60):
         action = _act(index, state, time_step.observation, jnp)
@@ -153,7 +155,7 @@ def test_on_a_cpu_a_step_is_one_kernel():
     """Starting about 50 kernels would take longer than a step of 64 cars."""
     race = make_race(CONFIGS["grand-prix"], _pool("grand-prix"))
     state, _ = race.reset(np.arange(8, dtype=np.int32), SEED)
-    compiled = jax.jit(race.step).lower(state, np.zeros((8, 2), np.float32)).compile().as_text()
+    compiled = _jit(race.step).lower(state, np.zeros((8, 2), np.float32)).compile().as_text()
     entry = compiled[compiled.index("\nENTRY ") :]
     assert entry.count(" call(") == 1
     assert entry.count(" fusion(") <= 2  # copies of what the step does not change
