@@ -86,7 +86,8 @@ def test_another_seed_is_another_run(learner, two_batches):
 def test_one_update_of_two_batches_equals_two_updates_of_one(config, two_batches):
     # The optimiser makes whole steps of what rounding leaves of a gradient that is nearly zero.
     steady = config.optimizer.model_copy(update={"epsilon": 1e-4})
-    learner = quick_learner(make_learner(config.model_copy(update={"optimizer": steady}), SPEC))
+    learner = make_learner(config.model_copy(update={"optimizer": steady}), SPEC)
+    learner = quick_learner(learner, use_fusion_emitters=True)
     together, mean = _run(learner, 0, 1, two_batches)
     state = learner.init(0)
     apart = []
