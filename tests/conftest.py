@@ -9,8 +9,8 @@ import tempfile
 
 # Set before anything imports JAX. The tests spend most of their time compiling, and code that runs
 # for a second need not be optimised. One update of the world model takes 13 CPU seconds to compile
-# without LLVM's optimisations, 6 with XLA's older emitters of fused operations, and 5 if the code is
-# not split into parts for several threads. It runs as fast.
+# without LLVM's optimisations, 6 with XLA's older emitters of fused operations, and 5 if the code
+# is not split into parts for several threads. It runs as fast.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault(
     "XLA_FLAGS",
