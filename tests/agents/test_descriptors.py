@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rlcar.agents import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_of, make_agent
-from rlcar.config import Config, make_config
+from rlcar.config import Config, make_config, merge, parse_config
 from rlcar.config.presets import PRESETS
 from rlcar.errors import ConfigError
 from rlcar.sim import SPEC
@@ -29,6 +29,22 @@ def test_a_descriptor_has_presets_a_section_and_a_learning_rate(name):
         assert make_config(preset).algorithm == name
     others = algorithm.grand_prix_preset, algorithm.gymnasium_preset
     assert {preset for preset in others if preset} <= algorithm.presets.keys()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_settings_for_recorded_data_and_for_going_on_by_driving_are_settings(name):
+    algorithm = ALGORITHMS[name]
+    tree = merge(make_config(algorithm=name).model_dump(), algorithm.offline)
+    config = parse_config(merge(tree, algorithm.fine_tuning))
+    assert config.algorithm == name
+    assert bool(algorithm.fine_tuning) == (algorithm.learns_offline and algorithm.learns_online)
+
+
+def test_conservative_q_learning_is_less_conservative_while_it_drives():
+    """With the weight for recorded data, driving on becomes worth less than a crash."""
+    recorded = make_config(algorithm="cql").cql.conservative_scale
+    driving = ALGORITHMS["cql"].fine_tuning["cql"]["conservative_scale"]
+    assert 0.0 < driving <= 0.1 * recorded
 
 
 def test_no_preset_belongs_to_two_algorithms():
