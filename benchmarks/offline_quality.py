@@ -19,7 +19,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from header import print_header
-from offline_data import NoisyDriver, noisy, plain, record_drivers
+from offline_data import (
+    Driver,
+    HalfTrained,
+    NoisyDriver,
+    as_recorded,
+    plain,
+    record_drivers,
+    runs_beside,
+)
 from offline_parts import WORK, keep
 
 from rlcar.cli.train_data import settings_of_data
@@ -27,7 +35,6 @@ from rlcar.config import Config, make_config, make_race_config
 from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.datasets import Dataset
 from rlcar.devices import compile_cache
-from rlcar.evaluation.drivers import REFERENCE
 from rlcar.evaluation.laps import TIME_LIMIT_STEPS, drive
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.offline.candidates import train_candidates
@@ -44,7 +51,7 @@ class DataSet(NamedTuple):
     """What is recorded, and how the candidates learn from it."""
 
     race: RaceConfig
-    drivers: tuple[NoisyDriver, ...]
+    drivers: tuple[Driver, ...]
     settings: dict[str, list[str]]  # of each candidate, as for --set
     transitions: int = 120_000
 
@@ -72,7 +79,12 @@ DATA_SETS = {
     ),
     "grand_prix": DataSet(
         make_race_config("grand-prix"),
-        (NoisyDriver("careful", 0.0, 1.0), NoisyDriver(REFERENCE, 0.0, 1.0, share=2.0)),
+        # Scripted drivers alone do not show what happens elsewhere (docs/experiments.md).
+        (
+            HalfTrained(0, share=0.35),
+            HalfTrained(3, share=0.25),
+            NoisyDriver("careful", 0.05, 0.5, share=0.4),
+        ),
         {"bc": [], "cql": [], "iql": [], "dreamer": []},
     ),
 }
@@ -85,7 +97,7 @@ def score(policy: Policy, race: RaceConfig) -> dict[str, Any]:
     return {"lap_rate": float((laps > 0).mean()), "charged_lap_steps": float(charged.mean())}
 
 
-def score_drivers(data: DataSet) -> dict[str, Any]:
+def score_drivers(data: DataSet, runs: Path) -> dict[str, Any]:
     """Scores each driver of the data as it was recorded, and without its error.
 
     With errors, the tracks are driven by cars with all amounts of error, as the data was.
@@ -93,8 +105,8 @@ def score_drivers(data: DataSet) -> dict[str, Any]:
     tracks = tuple(TRACK_SETS["test"])
     return {
         driver.label: {
-            "recorded": score(noisy(driver, data.race, tracks), data.race),
-            "without_error": score(plain(driver.name, data.race, tracks), data.race),
+            "recorded": score(as_recorded(driver, data.race, tracks, runs), data.race),
+            "without_error": score(plain(driver, data.race, tracks, runs), data.race),
         }
         for driver in data.drivers
     }
@@ -132,7 +144,7 @@ def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], dic
     if not folder.exists():
         record_drivers(folder, data.race, data.drivers, data.transitions, options.seed)
     dataset = Dataset.open(folder)
-    drivers = score_drivers(data)
+    drivers = score_drivers(data, runs_beside(folder))
     best = max(drivers.values(), key=lambda one: one["recorded"]["lap_rate"])
     figures = {"best_behaviour_lap_rate": best["recorded"]["lap_rate"]}
     configs = configs_for(data, folder, options.algorithm or list(KEYS), options.seed)
