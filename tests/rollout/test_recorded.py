@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rlcar.config import ReplayConfig
-from rlcar.datasets import World
+from rlcar.datasets import Dataset, DatasetWriter, World
 from rlcar.errors import CheckpointError
 from rlcar.replay import Replay
 from rlcar.rollout.recorded import RecordedRollout, time_steps_of
@@ -84,6 +84,18 @@ def test_a_restored_position_continues_exactly(tmp_path):
         later.restore(parted.saved())
         for one, other in zip(whole[before:], _blocks(later, 60 - before), strict=True):
             jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_data_that_grows_while_it_is_read_changes_nothing(tmp_path):
+    dataset = record(tmp_path / "data")
+    expected = _blocks(RecordedRollout(dataset, 3, 4, 16), 60)
+    growing = RecordedRollout(dataset, 3, 4, 16)
+    found = _blocks(growing, 10)
+    with DatasetWriter(tmp_path / "data", dataset.description, resume=True) as writer:
+        writer.append(random_episode(np.random.default_rng(9)))
+    assert Dataset.open(tmp_path / "data").episodes == dataset.episodes + 1
+    for one, other in zip(expected, found + _blocks(growing, 50), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_a_position_of_other_lanes_is_refused(tmp_path):
