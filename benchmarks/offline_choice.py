@@ -12,8 +12,8 @@ the 95 % bootstrap interval, over tracks, of the difference to the candidate wit
 reaches down to 0. The strict count asks for the lowest mean cost itself. The choice by estimates
 from the other 20 % of the episodes, as if the world was unknown, is judged alike.
 
-What is measured stays in runs/offline-benchmarks, so that a repetition continues. Writes its part
-of benchmarks/results/offline.json.
+What is measured stays in runs/offline-benchmarks/choice, so that a repetition continues. Remove
+that folder after a change of the algorithms. Writes its part of benchmarks/results/offline.json.
 """
 
 import argparse

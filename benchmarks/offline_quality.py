@@ -5,13 +5,15 @@
 Trains the candidates of `rlcar offline`, lets it choose on the validation tracks, and drives the 64
 test tracks with the candidates and with the drivers of the data, with their errors and without. A
 lap that fails costs 1,000 steps. The CPU-seconds of a training include its compilation and its
-evaluations. Data, runs and reports stay in runs/offline-benchmarks: a repetition continues there,
-with the earlier times. Writes its parts of benchmarks/results/offline.json.
+evaluations. Data, runs and reports stay in runs/offline-benchmarks: a repetition trains only what
+is missing or has other settings. Writes its parts of benchmarks/results/offline.json.
 """
 
 import argparse
 import json
 import os
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +39,7 @@ from rlcar.datasets import Dataset
 from rlcar.devices import compile_cache
 from rlcar.evaluation.laps import TIME_LIMIT_STEPS, drive
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
-from rlcar.offline.candidates import train_candidates
+from rlcar.offline.candidates import run_folder, train_candidates
 from rlcar.offline.run import select
 from rlcar.system.durable import replace_text
 from rlcar.track import TRACK_SETS
@@ -123,33 +125,49 @@ def configs_for(data: DataSet, folder: Path, names: list[str], seed: int) -> dic
     }
 
 
+def open_data(name: str, seed: int) -> Dataset:
+    """Records a data set, unless that is done; ends the benchmark if it was recorded otherwise."""
+    data, folder = DATA_SETS[name], WORK / name / "data"
+    if not folder.exists():
+        return record_drivers(folder, data.race, data.drivers, data.transitions, seed)
+    dataset = Dataset.open(folder)
+    drivers = [source.about.get("drivers") for source in dataset.description.sources]
+    if dataset.world.race != data.race or drivers != [[str(one) for one in data.drivers]]:
+        sys.exit(f"{folder} was recorded with other settings: remove {folder.parent}")
+    return dataset
+
+
 def train_timed(out: Path, name: str, config: Config) -> dict[str, float]:
-    """Trains one candidate, unless it is trained already; returns its seconds."""
+    """Trains one candidate, unless that is done with the same settings; returns its seconds."""
     path = out / f"seconds-{name}.json"
-    if not path.exists():
-        start_s, cpu_s = time.perf_counter(), time.process_time()
-        train_candidates(out, {name: config}, print)
-        seconds = {
-            "seconds": time.perf_counter() - start_s,
-            "cpu_seconds": time.process_time() - cpu_s,
-        }
-        replace_text(path, json.dumps(seconds))
-    return dict(json.loads(path.read_text()))
+    settings = json.loads(config.model_dump_json())
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if earlier.get("settings") == settings:
+            return dict(earlier["seconds"])
+    # Of other settings, or stopped: its seconds would not count.
+    shutil.rmtree(run_folder(out, name), ignore_errors=True)
+    start_s, cpu_s = time.perf_counter(), time.process_time()
+    train_candidates(out, {name: config}, print)
+    seconds = {
+        "seconds": time.perf_counter() - start_s,
+        "cpu_seconds": time.process_time() - cpu_s,
+    }
+    replace_text(path, json.dumps({"seconds": seconds, "settings": settings}))
+    return seconds
 
 
 def measure(name: str, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the figures of a data set, and the details."""
-    data, root = DATA_SETS[name], WORK / name
-    folder, out = root / "data", root / "offline"
-    if not folder.exists():
-        record_drivers(folder, data.race, data.drivers, data.transitions, options.seed)
-    dataset = Dataset.open(folder)
-    drivers = score_drivers(data, runs_beside(folder))
+    data, out = DATA_SETS[name], WORK / name / "offline"
+    dataset = open_data(name, options.seed)
+    drivers = score_drivers(data, runs_beside(dataset.folder))
     best = max(drivers.values(), key=lambda one: one["recorded"]["lap_rate"])
     figures = {"best_behaviour_lap_rate": best["recorded"]["lap_rate"]}
-    configs = configs_for(data, folder, options.algorithm or list(KEYS), options.seed)
+    configs = configs_for(data, dataset.folder, options.algorithm or list(KEYS), options.seed)
     out.mkdir(parents=True, exist_ok=True)
     seconds = {each: train_timed(out, each, config) for each, config in configs.items()}
+    (out / "plan.json").unlink(missing_ok=True)  # of earlier candidates, or other settings
     fitted = FittedQSettings(updates=options.updates)
     result = select(dataset, None, configs, out, None, fitted, print)
     policies = {}
