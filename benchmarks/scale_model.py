@@ -237,9 +237,9 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _measured_alone(part: str, preset: str, overrides: list[str]) -> dict[str, float]:
-    from cluster.training.simulator import SIMULATOR_ENVIRONMENT
+    from cluster.training.simulator import simulator_environment
 
-    environment = SIMULATOR_ENVIRONMENT if part == "drive" else {"JAX_PLATFORMS": "cpu"}
+    environment = simulator_environment() if part == "drive" else {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, __file__, "--measure", part, "--preset", preset]
     command += [word for override in overrides for word in ("--set", override)]
     said = subprocess.run(

@@ -9,7 +9,7 @@ from ray.actor import ActorClass
 
 from cluster.config import ClusterConfig
 from cluster.training.ray_calls import RemoteMethod, kill_actor, start_actor
-from cluster.training.simulator import SIMULATOR_ENVIRONMENT, ProcessLocation, this_location
+from cluster.training.simulator import ProcessLocation, simulator_environment, this_location
 from rlcar.config import Config
 from rlcar.errors import ConfigError
 from rlcar.evaluation.environment import spec_of
@@ -71,7 +71,7 @@ class ReplayShards:
         shard_bytes = capacity * slot_bytes
         _check_nodes(config, cluster, shard_bytes, slot_bytes)
         shard_class: ActorClass[ReplayShard] = _ReplayShardActor.options(
-            memory=shard_bytes, runtime_env={"env_vars": SIMULATOR_ENVIRONMENT}
+            memory=shard_bytes, runtime_env={"env_vars": simulator_environment()}
         )
         self.actors = [start_actor(shard_class, config, index, capacity) for index in range(number)]
 

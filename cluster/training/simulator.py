@@ -26,12 +26,19 @@ from rlcar.types import Trajectory, Weights
 SIMULATOR_NICENESS = 10
 _CLOSE_S = 5.0
 
-# Simulators must never occupy the learner's GPU, and each of them uses one core.
-SIMULATOR_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "OMP_NUM_THREADS": "1",
-}
+
+def simulator_environment() -> dict[str, str]:
+    """Returns the environment variables of a simulator's process.
+
+    Simulators must never occupy the learner's GPU, and each of them uses one core. They keep the
+    compiler options of this process.
+    """
+    compiler_options = os.environ.get("XLA_FLAGS", "").split()
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join([*compiler_options, "--xla_cpu_multi_thread_eigen=false"]),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 class ProcessLocation(NamedTuple):

@@ -14,11 +14,11 @@ from cluster.config import ClusterConfig
 from cluster.nodes import Node, selector
 from cluster.training.ray_calls import is_ready
 from cluster.training.simulator import (
-    SIMULATOR_ENVIRONMENT,
     ProcessLocation,
     RemoteSimulator,
     SimulatorActor,
     SimulatorProcess,
+    simulator_environment,
 )
 from cluster.training.weights import PublishedWeights
 from rlcar.rollout.race import Episodes
@@ -123,7 +123,7 @@ def simulator_class(cluster: ClusterConfig, nodes: list[Node]) -> ActorClass[Sim
     """Returns the actor class of simulators with the resources that each of them asks for."""
     return SimulatorActor.options(
         num_cpus=cluster.simulator_cpus,
-        runtime_env={"env_vars": SIMULATOR_ENVIRONMENT},
+        runtime_env={"env_vars": simulator_environment()},
         label_selector=selector("sim", nodes),
     )
 
