@@ -6,6 +6,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import pydantic
+from pydantic.fields import FieldInfo
 
 
 class Problem(NamedTuple):
@@ -48,7 +49,7 @@ def problems(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -
         known_names, value = None, detail["input"]
         reason = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden" and section is not None:
-            known_names = list(section.model_fields)
+            known_names = [field.alias or key for key, field in section.model_fields.items()]
         elif detail["type"] == "missing":
             reason, value = "missing", {}
         if name in found:  # one reason from each member of a union
@@ -89,13 +90,19 @@ def _name_and_section(
         section = None
         if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
             section = annotation
-            field = annotation.model_fields.get(str(part))
+            field = _field_of(annotation, str(part))
             annotation = None if field is None else field.annotation
         elif get_args(annotation):  # of a list or a mapping
             annotation = get_args(annotation)[-1]
         else:
             annotation = None
     return ".".join(names), section
+
+
+def _field_of(model: type[pydantic.BaseModel], key: str) -> FieldInfo | None:
+    """Returns the field that a file calls `key`: by its alias, if it has one."""
+    fields = model.model_fields.items()
+    return next((field for name, field in fields if (field.alias or name) == key), None)
 
 
 def _is_tagged(kind: Any, tag: int | str) -> bool:
