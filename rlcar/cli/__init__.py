@@ -25,6 +25,7 @@ from rlcar.cli import (
     ope,
     profile,
     restore,
+    rollout,
     serving,
     tokens,
     train,
@@ -63,6 +64,7 @@ for verb in (
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")
+app.add_typer(rollout.app, name="rollout")
 app.add_typer(backup.app, name="backup")
 app.add_typer(data.app, name="data")
 app.add_typer(tokens.app, name="tokens")

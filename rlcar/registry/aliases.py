@@ -82,10 +82,7 @@ class Aliases:
 
     def move(self, alias: str, number: int | None, why: str) -> None:
         """Points an alias at a version."""
-        if not _NAME.fullmatch(alias):
-            raise RegistryError(
-                f"{alias[:40]!r} is not a name for an alias: use small letters, digits, - and _"
-            )
+        check_name(alias)
         moved = datetime.now(UTC).isoformat(timespec="milliseconds")
         data = (json.dumps({"version": number, "moved": moved, "why": why}) + "\n").encode()
         while True:
@@ -115,6 +112,14 @@ class Aliases:
             return AliasRecord(None, "", _DAMAGED)
         is_whole = isinstance(record.version, int | None) and isinstance(record.why, str)
         return record if is_whole else AliasRecord(None, "", _DAMAGED)
+
+
+def check_name(alias: str) -> None:
+    """Raises RegistryError unless an alias may have this name."""
+    if not _NAME.fullmatch(alias):
+        raise RegistryError(
+            f"{alias[:40]!r} is not a name for an alias: use small letters, digits, - and _"
+        )
 
 
 def is_record(name: str) -> bool:

@@ -1,9 +1,11 @@
 """Copies one registry into another, for a backup or its restoration."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rlcar.errors import RegistryError
 from rlcar.registry.aliases import MAX_RECORD_BYTES, is_record
+from rlcar.registry.journal import FOLDER, MAX_ENTRY_BYTES, is_entry
 from rlcar.registry.store import UNREADABLE, Store
 from rlcar.registry.version import (
     DELETED,
@@ -21,11 +23,11 @@ class Copied(NamedTuple):
 
     versions: list[int]  # versions that were copied, oldest first
     damaged: dict[int, str]  # versions that were not copied, with the reasons
-    moves: list[str]  # reasons why moves of aliases were not copied
+    moves: list[str]  # reasons why moves of aliases and entries of journals were not copied
 
 
 def copy_registry(source: Store, target: Store) -> Copied:
-    """Copies every version and every move of an alias that the target lacks.
+    """Copies every version, move of an alias and entry of a journal that the target lacks.
 
     Numbers are kept, and existing files of the target are not changed, so an interrupted copy can
     be repeated. Nothing may be published into the target meanwhile. Raises RegistryError, before
@@ -61,7 +63,10 @@ def copy_registry(source: Store, target: Store) -> Copied:
             target.write(f"{folder_of(number)}/{file}", data)
         if not is_deleted:
             copied.append(number)
-    return Copied(copied, damaged, _copy_aliases(source, target))
+    moves = _copy_small(source, target, "aliases", is_record, MAX_RECORD_BYTES)
+    return Copied(
+        copied, damaged, moves + _copy_small(source, target, FOLDER, is_entry, MAX_ENTRY_BYTES)
+    )
 
 
 def _files(store: Store) -> dict[int, set[str]]:
@@ -90,16 +95,18 @@ def _manifest(store: Store, number: int) -> bytes:
     return store.read(f"{folder_of(number)}/{MANIFEST}", LIMITS_BYTES[MANIFEST])
 
 
-def _copy_aliases(source: Store, target: Store) -> list[str]:
-    """Copies the moves that the target lacks; returns the reasons why some could not be read."""
-    existing = set(target.names("aliases"))
+def _copy_small(
+    source: Store, target: Store, folder: str, is_wanted: Callable[[str], bool], limit_bytes: int
+) -> list[str]:
+    """Copies the records that the target lacks; returns the reasons why some were not read."""
+    existing = set(target.names(folder))
     problems = []
-    for name in sorted(source.names("aliases")):
-        if name not in existing and is_record(name):
+    for name in sorted(source.names(folder)):
+        if name not in existing and is_wanted(name):
             try:
-                data = source.read(f"aliases/{name}", MAX_RECORD_BYTES)
+                data = source.read(f"{folder}/{name}", limit_bytes)
             except (RegistryError, FileNotFoundError) as error:
                 problems.append(str(error))
                 continue
-            target.write(f"aliases/{name}", data)
+            target.write(f"{folder}/{name}", data)
     return problems

@@ -53,6 +53,11 @@ class DeadlineStore:
         more_s = len(data) / _WRITE_BYTES_PER_S
         return self._call("write", name, lambda: self._store.write(name, data), more_s)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a new file, unless the name is taken."""
+        more_s = len(data) / _WRITE_BYTES_PER_S
+        return self._call("create", name, lambda: self._store.create(name, data), more_s)
+
     def claim(self, folder: str) -> bool:
         """Claims a folder that nobody has claimed."""
         return self._call("claim", folder, lambda: self._store.claim(folder))

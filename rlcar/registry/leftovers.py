@@ -2,6 +2,7 @@
 
 import time
 
+from rlcar.registry.journal import FOLDER
 from rlcar.registry.store import CLAIM, Store
 from rlcar.registry.version import DELETED, MANIFEST, number_of
 from rlcar.system.durable import WRITING
@@ -19,7 +20,7 @@ def remove_leftovers(store: Store) -> list[str]:
     are writing. A time in the future counts as now. The numbers of such versions stay taken.
     """
     left = []
-    for folder in ("versions", "aliases"):
+    for folder in ("versions", "aliases", FOLDER):
         times = store.modified(folder)
         complete = {
             number_of(name) for name in times if name.partition("/")[2] in (MANIFEST, DELETED)

@@ -5,6 +5,7 @@ versions/00000007/policy.safetensors     only what acting needs
                   manifest.json          written last: metadata, checksums
                   deleted.json           replaces all these after a deletion
 aliases/champion/00000003-5f0c….json     its third value; the highest name counts
+rollouts/champion/00000007.json          an entry of the journal of its rollouts
 """
 
 import contextlib
@@ -24,9 +25,11 @@ from rlcar.registry.architecture import check_arrays
 from rlcar.registry.backup import Copied, copy_registry
 from rlcar.registry.deadline import DEADLINE_S, DeadlineStore
 from rlcar.registry.exchange import exported_bytes, imported
+from rlcar.registry.journal import Journal
 from rlcar.registry.leftovers import remove_leftovers
 from rlcar.registry.metadata import check_metadata
 from rlcar.registry.model_file import model_bytes, parse_model
+from rlcar.registry.shared_counts import SharedCounts
 from rlcar.registry.store import UNREADABLE, LocalStore, Store, open_store
 from rlcar.registry.version import (
     DELETED,
@@ -116,6 +119,14 @@ class Registry:
         """Returns every value that an alias has had, the current one last."""
         return self._aliases.history(alias)
 
+    def rollouts(self, alias: str) -> Journal:
+        """Returns the journal of an alias's rollouts; see `serve.delivery`."""
+        return Journal(self._store, alias)
+
+    def rollout_counts(self, alias: str, rollout: str) -> SharedCounts:
+        """Returns what servers have counted about a rollout."""
+        return SharedCounts(self._store, alias, rollout)
+
     def open(self, name: str | int) -> Model:
         """Reads a version; raises RegistryError unless every byte is as it was published."""
         version = self.version(name)
@@ -196,18 +207,22 @@ class Registry:
         return self.add(*imported(Path(path), description))
 
     def promote(
-        self, name: str | int, alias: str = "champion", trial: Callable[[Model], None] | None = None
+        self,
+        name: str | int,
+        alias: str = "champion",
+        trial: Callable[[Model], None] | None = None,
+        why: str = "promoted",
     ) -> Version:
         """Points an alias at a version, which must be undamaged.
 
         `trial` raises RegistryError for a model that must not be promoted; see
-        `serve.policy.policy.try_model`.
+        `serve.policy.policy.try_model`. `why` stands in the alias's history.
         """
         model = self.open(name)
         if trial is not None:
             trial(model)
         version = model.version
-        self._aliases.move(alias, version.number, "promoted")
+        self._aliases.move(alias, version.number, why)
         if not self._is_there(version.number):  # deleted meanwhile
             former = self.history(alias)[-2:-1]
             self._aliases.move(alias, former[0].version if former else None, "promotion failed")

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from rlcar.errors import RegistryError, RegistryUnavailableError, reason_of
 from rlcar.system.durable import (
     WRITING,
+    create_durably,
     explaining_write_errors,
     replace_durably,
     sync_folder,
@@ -19,6 +20,7 @@ from rlcar.system.regular_file import NotRegularError, read_regular
 
 # Prefix of the objects that mark a folder of an object store as claimed.
 CLAIM = "claim-"
+CLAIM_FOLDER = ".claim"  # added to the name of a file that is created once
 UNREADABLE = ".unreadable"  # stands for the files of a folder that may not be listed
 _CHUNK_BYTES = 1 << 20
 
@@ -53,6 +55,13 @@ class Store(Protocol):
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file, completely or not at all; replaces an existing one."""
+        ...
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a new file, completely or not at all; returns whether this call wrote it.
+
+        At most one of all callers ever gets True for a name.
+        """
         ...
 
     def claim(self, folder: str) -> bool:
@@ -146,6 +155,13 @@ class LocalStore:
         with explaining_write_errors(path, RegistryError):
             self._make(path.parent)
             replace_durably(path, data, 0o600)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a temporary file through to the disk, then gives it its name, if that is free."""
+        path = self._folder / name
+        with explaining_write_errors(path, RegistryError):
+            self._make(path.parent)
+            return create_durably(path, data, 0o600)
 
     def claim(self, folder: str) -> bool:
         """Creates the folder, which succeeds only once."""
@@ -249,6 +265,19 @@ class ObjectStore:
                 stream.write(data)
         except OSError as error:
             raise self._error("write", name, error) from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Claims the name, then puts the object.
+
+        A writer that dies in between leaves a claim without an object.
+        """
+        if not self.claim(f"{name}{CLAIM_FOLDER}"):
+            return False
+        folder, _, file = name.rpartition("/")
+        if file in self.names(folder):  # restored from a backup, which holds no claims
+            return False
+        self.write(name, data)
+        return True
 
     def claim(self, folder: str) -> bool:
         """Writes a mark, then lists the folder; gives up if it finds another mark.

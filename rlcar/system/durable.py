@@ -6,7 +6,8 @@ full disk. Every writer therefore fills a temporary file beside the target and r
 - `replacing` and `replace_text` are for files that can be recreated or are soon rewritten: reports,
   pictures, metrics, signs of life. After a power failure such a file may be missing or empty.
 - `replace_durably` is for files that cannot be recreated: published models and access tokens. It
-  returns when the disk holds the file and its name, which takes milliseconds.
+  returns when the disk holds the file and its name, which takes milliseconds. `create_durably` does
+  the same for a file that must not exist yet.
 - Checkpoints are folders, which `rlcar.storage.checkpoint` builds with `write_new` and
   `sync_folder`.
 """
@@ -54,6 +55,22 @@ def replace_durably(path: Path, data: bytes, mode: int = 0o666) -> None:
     with replacing(path) as temporary:
         write_new(temporary, [data], mode)
     sync_folder(path.parent)
+
+
+def create_durably(path: Path, data: bytes, mode: int = 0o666) -> bool:
+    """Writes a new file, complete or absent, and syncs it; returns False if the name is taken."""
+    temporary = path.with_name(f"{WRITING}{uuid.uuid4().hex}")
+    try:
+        write_new(temporary, [data], mode)
+        try:
+            os.link(temporary, path)  # unlike a rename, it never replaces a file
+        except FileExistsError:
+            return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
 
 
 def write_new(path: Path, chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> str:

@@ -1,8 +1,10 @@
 """A folder and a bucket keep the same promises."""
 
+import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,37 @@ def test_many_that_claim_at_once_never_both_win(store):
             one.join()
     assert len(won) == len(set(won))
     assert isinstance(store, ObjectStore) or len(won) == 5
+
+
+def test_a_file_is_created_once(store):
+    assert store.create("rollouts/champion/1", b"one")
+    assert not store.create("rollouts/champion/1", b"two")
+    assert store.read("rollouts/champion/1", 10) == b"one"
+
+
+def test_writers_of_a_journal_agree_on_its_order(location):
+    appended: list[tuple[int, int]] = []
+
+    def write(writer: int) -> None:
+        journal = Registry(location).rollouts("champion")
+        for _ in range(40):
+            entries = journal.read()
+            entry = journal.append(len(entries), f"writer {writer}", {"seen": len(entries)})
+            if entry is not None:
+                appended.append((entry.number, writer))
+            time.sleep(0.02 * random.random())
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    entries = Registry(location).rollouts("champion").read()
+    assert [(one.number, one.actor) for one in entries] == [
+        (number, f"writer {writer}") for number, writer in sorted(appended)
+    ]
+    assert [one.content["seen"] for one in entries] == list(range(len(entries)))
+    assert len(entries) > 5
 
 
 def test_a_registry_does_the_same_in_both(location, run):

@@ -1,0 +1,108 @@
+"""What servers count about the two versions of a rollout, and the values of metrics from it."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from serve.delivery.sequential import Evidence, Outcome, paired_differences, paired_evidence
+
+Fault = Literal["errors", "non_finite", "late", "fallbacks"]
+FAULTS: tuple[Fault, ...] = ("errors", "non_finite", "late", "fallbacks")
+MAX_OUTCOMES = 5000  # of one server
+_SHARES: dict[str, Fault] = {
+    "errorShare": "errors",
+    "nonFiniteShare": "non_finite",
+    "lateShare": "late",
+    "fallbackShare": "fallbacks",
+}
+
+
+class ArmCounts(msgspec.Struct):
+    """Answers to sessions by one version."""
+
+    answers: int = 0
+    errors: int = 0  # exceptions of the policy
+    non_finite: int = 0
+    late: int = 0
+    fallbacks: int = 0
+    latency_s: float = 0.0  # sum
+
+    def add(self, other: "ArmCounts") -> None:
+        """Adds the counts of another server."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class ShadowCounts(msgspec.Struct):
+    """Pairs of actions for the same observation: the one that was sent, and the candidate's."""
+
+    pairs: int = 0
+    differing: int = 0  # steering differs by more than 0.1
+    sign_flips: int = 0  # to the other side, both by more than 0.05
+    saturated: int = 0  # the candidate steers with more than 0.99
+    jerk_stable: float = 0.0  # sums of changes of steering
+    jerk_candidate: float = 0.0
+    latency_s: float = 0.0  # sum, of the candidate
+    errors: int = 0
+    non_finite: int = 0
+
+    def add(self, other: "ShadowCounts") -> None:
+        """Adds the counts of another server."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class RolloutCounts(msgspec.Struct):
+    """Everything that servers have counted since a rollout began."""
+
+    stable: ArmCounts = msgspec.field(default_factory=ArmCounts)
+    candidate: ArmCounts = msgspec.field(default_factory=ArmCounts)
+    shadow: ShadowCounts = msgspec.field(default_factory=ShadowCounts)
+    rewards: list[Outcome] = []
+    successes: list[Outcome] = []
+
+    def add(self, other: "RolloutCounts") -> None:
+        """Adds the counts of another server."""
+        self.stable.add(other.stable)
+        self.candidate.add(other.candidate)
+        self.shadow.add(other.shadow)
+        self.rewards = [*self.rewards, *other.rewards]
+        self.successes = [*self.successes, *other.successes]
+
+    def value(self, name: str) -> float | None:
+        """Returns the value of a metric of `serve.delivery.specification`, or None without data."""
+        shadow = self.shadow
+        if name in _SHARES:
+            return _ratio(getattr(self.candidate, _SHARES[name]), self.candidate.answers)
+        if name == "latencyRatio":
+            mean_s = _ratio(self.candidate.latency_s, self.candidate.answers)
+            stable_s = _ratio(self.stable.latency_s, self.stable.answers)
+            return None if mean_s is None or stable_s is None else _ratio(mean_s, stable_s)
+        if name == "steeringDifferenceShare":
+            return _ratio(shadow.differing, shadow.pairs)
+        if name == "signFlipShare":
+            return _ratio(shadow.sign_flips, shadow.pairs)
+        if name == "saturationShare":
+            return _ratio(shadow.saturated, shadow.pairs)
+        if name == "jerkRatio":
+            return _ratio(shadow.jerk_candidate, shadow.jerk_stable)
+        evidence = self.evidence("reward" if name == "rewardDifference" else "success")
+        return evidence.difference if evidence.pairs else None
+
+    def evidence(self, kpi: str) -> Evidence:
+        """Compares the candidate's KPI with the stable version's."""
+        outcomes = self.rewards if kpi == "reward" else self.successes
+        return paired_evidence(paired_differences(outcomes))
+
+
+def pooled(counts: Iterable[RolloutCounts]) -> RolloutCounts:
+    """Returns the sum over servers."""
+    total = RolloutCounts()
+    for one in counts:
+        total.add(one)
+    return total
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None

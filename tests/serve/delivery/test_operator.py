@@ -1,0 +1,171 @@
+"""People start, hold and end rollouts, and the registry remembers everything."""
+
+import json
+import threading
+
+import pytest
+from typer.testing import CliRunner
+
+from rlcar.cli import app
+from rlcar.errors import RegistryError, UserError
+from rlcar.registry import Registry
+from serve.delivery import events
+from serve.delivery.operator import Operator, rolled_back_versions
+from serve.delivery.specification import default_specification, parse_specification
+from serve.policy.policy import try_model
+from tests.serve.served import publish
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "models"
+    publish(folder, seed=1)
+    publish(folder, seed=2, alias=None)
+    publish(folder, seed=3, alias=None)
+    return folder
+
+
+@pytest.fixture
+def operator(folder):
+    return Operator(Registry(folder), "champion", "me")
+
+
+def start(operator, name=2, **options):
+    return operator.start(name, default_specification(), try_model, **options)
+
+
+def test_a_promotion_by_hand_moves_the_alias(folder, operator):
+    state = start(operator)
+    assert (state.stable, state.candidate, state.weight) == (1, 2, 10.0)
+    assert Registry(folder).aliases() == {"champion": 1, "candidate": 2}
+    assert operator.promote("it is good").phase == "Healthy"
+    assert Registry(folder).aliases()["champion"] == 2
+    assert operator.undo("it is not").phase == "Degraded"
+    assert Registry(folder).aliases()["champion"] == 1
+    assert rolled_back_versions(operator.read().entries) == {2: "it is not"}
+    with pytest.raises(UserError, match=r"was rolled back before \(it is not\): add --again"):
+        start(operator)
+    assert start(operator, is_again=True).phase == "Progressing"
+
+
+def test_a_promotion_that_was_killed_before_the_alias_moved_is_finished(folder, operator):
+    start(operator)
+    operator.command(lambda _: events.Promoting("by a process that dies now"))
+    assert Registry(folder).aliases()["champion"] == 1
+    other = Operator(Registry(folder), "champion", "someone else")
+    assert other.finish().phase == "Healthy"
+    assert other.finish() == operator.read().state  # once more changes nothing
+    assert Registry(folder).aliases()["champion"] == 2
+
+
+def test_of_two_operators_who_start_at_once_one_wins(folder):
+    started, refused = [], []
+
+    def run(number):
+        try:
+            started.append(start(Operator(Registry(folder), "champion", "x"), number))
+        except UserError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in (2, 3)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(started) == len(refused) == 1
+    assert f"version {started[0].candidate} is still Progressing" in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (1, "version 1 is champion already"),
+        ("champion", "version 1 is champion already"),
+        (9, "there is no version 9"),
+    ],
+)
+def test_a_candidate_that_cannot_be_is_one_sentence(operator, name, said):
+    with pytest.raises(UserError, match=said):
+        start(operator, name)
+    assert operator.read().entries == []
+
+
+def test_a_registry_without_a_champion_says_how_to_set_it(tmp_path):
+    publish(tmp_path / "models", alias=None)
+    with pytest.raises(UserError, match="rlcar models promote VERSION --alias champion"):
+        start(Operator(Registry(tmp_path / "models"), "champion", "me"), 1)
+
+
+def test_a_damaged_candidate_is_refused(folder, operator):
+    path = folder / "versions/00000002/policy.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RegistryError, match="version 2 is damaged"):
+        start(operator)
+    assert operator.read().entries == []
+
+
+def test_a_retry_begins_again_with_other_sessions(operator):
+    first = start(operator)
+    operator.abort("a look at the logs")
+    again = operator.retry()
+    assert (again.phase, again.candidate, again.step) == ("Progressing", 2, 0)
+    assert again.rollout != first.rollout
+
+
+def run(folder, *words):
+    result = CliRunner().invoke(app, ["rollout", *map(str, words), "--registry", str(folder)])
+    if isinstance(result.exception, UserError):
+        return str(result.exception)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_commands(folder, tmp_path):
+    file = tmp_path / "rollout.yaml"
+    file.write_text("strategy: {canary: {steps: [{setWeight: 25}, {pause: {}}]}}")
+    assert json.loads(run(folder, "status", "--json")) is None
+    assert "step 1 of 2 (setWeight 25 %), weight 25 %" in run(folder, "start", 2, file)
+    assert "is paused already" not in run(folder, "pause")
+    assert "Paused" in run(folder, "status")
+    run(folder, "resume")
+    assert "rollout" in run(folder, "start", 3)  # refused, as the first one is still there
+    assert "Degraded; too slow" in run(folder, "abort", "--reason", "too slow")
+    assert "Progressing" in run(folder, "retry")
+    assert json.loads(run(folder, "promote", "--json"))["phase"] == "Healthy"
+    assert "Degraded" in run(folder, "undo")
+    assert [one["phase"] for one in json.loads(run(folder, "list", "--json"))] == ["Degraded"] * 2
+    assert "too slow" in run(folder, "list")
+    kinds = [one["event"]["type"] for one in json.loads(run(folder, "history", "--json"))]
+    assert kinds[0] == "started"
+    assert kinds[-2:] == ["undone", "alias-moved"]
+    assert "aborted: too slow" in run(folder, "history")
+    file.write_text("strategy: {canary: {steps: [{setWieght: 25}]}}")
+    assert "did you mean 'setWeight'?" in run(folder, "start", 3, file)
+
+
+def test_the_schema_of_another_model_is_refused(folder, operator, monkeypatch):
+    read = Registry.version
+
+    def widened(registry, name):
+        version = read(registry, name)
+        if version.number == 2:
+            entries = [*version.metadata["observation"], {"name": "more", "low": 0, "high": 1}]
+            return version._replace(metadata=version.metadata | {"observation": entries})
+        return version
+
+    monkeypatch.setattr(Registry, "version", widened)
+    with pytest.raises(
+        UserError, match=r"another observation \(7 numbers\) than version 1 \(6 num"
+    ):
+        start(operator)
+
+
+def test_a_specification_that_is_too_large_is_refused(operator):
+    steps = [{"analysis": {"metrics": [_metric(number) for number in range(20)]}}] * 100
+    specification = parse_specification({"strategy": {"canary": {"steps": steps}}})
+    with pytest.raises(RegistryError, match="shorten the rollout's file"):
+        operator.start(2, specification, try_model)
+
+
+def _metric(number):
+    return {"name": f"metric {number}", "value": "errorShare", "successCondition": "< 1"}
