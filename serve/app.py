@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,23 @@ from serve.api.schema import (
     encode,
     require_uncompressed,
 )
+from serve.delivery.counts import RolloutCounts
+from serve.delivery.operator import Operator
+from serve.delivery.routes import make_command_route, make_status_route
+from serve.delivery.state import RolloutState
 from serve.drive_socket import DriveSocket
 from serve.guard.security import Security
 from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
 from serve.policy.alias_follower import AliasFollower
-from serve.policy.registry_calls import READ_TIMEOUT_S, RegistryCalls, run_in_daemon_thread
+from serve.policy.policy import try_model
+from serve.policy.registry_calls import (
+    CHANGE_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    RegistryCalls,
+    run_in_daemon_thread,
+)
+from serve.policy.rollout_follower import RolloutFollower
 from serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -47,6 +59,7 @@ _NO_STORE = (b"cache-control", b"no-store")
 # Threads load models and act for large batches. With Python's default of 5 ms the event loop would
 # wait that long for each of them.
 _SWITCH_INTERVAL_S = 0.0005
+_FIRST_TURN_S = 5.0  # a start may wait so long for the rollout
 _JSON = (b"content-type", b"application/json")
 
 
@@ -71,9 +84,17 @@ class Application:
         )
         self.action_service = ActionService(settings, self.alias_follower, self.metrics)
         self.registry_calls = RegistryCalls()
+        self.operator = Operator(
+            self.alias_follower.registry, settings.alias, f"server@{socket.gethostname()}"
+        )
+        self.rollout_follower = RolloutFollower(
+            self.operator, self.alias_follower, self.action_service.arms, self.metrics
+        )
         own: list[BaseRoute] = [
             Route("/v1/models", self._list_models),
             Route("/v1/models/{version}", self._show_model),
+            Route("/v1/rollout", make_status_route(self._rollout)),
+            Route("/v1/rollout/command", self._command_rollout, methods=["POST"]),
             Route("/health/live", self._live),
             Route("/health/ready", self._ready),
             Route("/metrics", self._metrics),
@@ -104,7 +125,13 @@ class Application:
                 self.alias_follower.registry.place,
             )
         following = asyncio.create_task(self.alias_follower.follow(self.settings.poll_s))
+        if self.has_rollouts and self.metrics.is_registry_readable:
+            # Before the first request, so that sessions of a rollout find their version.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.rollout_follower.turn_safely(), _FIRST_TURN_S)
+        rollouts = asyncio.create_task(self._follow_rollouts())
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(rollouts.cancel)
             stack.callback(sys.setswitchinterval, before_s)
             stack.callback(self.action_service.close)
             stack.callback(following.cancel)
@@ -116,6 +143,16 @@ class Application:
             gc.freeze()
             stack.callback(gc.unfreeze)
             yield
+
+    async def _follow_rollouts(self) -> None:
+        """Follows the rollouts of the alias; a server of a fixed version has none."""
+        if self.has_rollouts:
+            await self.rollout_follower.follow(self.settings.poll_s)
+
+    @property
+    def has_rollouts(self) -> bool:
+        """Whether the version that acts can change by a rollout."""
+        return not self.settings.alias.isdecimal()
 
     async def _act(self, scope: Scope, receive: Receive, send: Send) -> None:
         received_s = scope["rlcar.received_s"]
@@ -154,6 +191,15 @@ class Application:
         )
         return _answer(_summary(version) | version.metadata)
 
+    def _rollout(self) -> tuple[RolloutState | None, RolloutCounts]:
+        return self.rollout_follower.state, self.rollout_follower.pooled
+
+    async def _command_rollout(self, request: Request) -> Response:
+        def run(work: Callable[[], RolloutState]) -> Awaitable[RolloutState]:
+            return self.registry_calls.run(CHANGE_TIMEOUT_S, work)
+
+        return await make_command_route(self.operator, run, try_model)(request)
+
     async def _live(self, request: Request) -> Response:
         return _answer({"status": "live"})
 
@@ -175,6 +221,13 @@ class Application:
             gauges["rlcar_model_version"] = current.number
             published = datetime.fromisoformat(current.policy.version.created)
             gauges["rlcar_model_published_timestamp_seconds"] = published.timestamp()
+        gauges["rlcar_rollout_weight"] = gauges["rlcar_rollout_shadow_weight"] = 0.0
+        gauges.pop("rlcar_rollout_candidate_version", None)
+        active = self.action_service.arms.active
+        if active is not None:
+            gauges["rlcar_rollout_candidate_version"] = active.candidate.number
+            gauges["rlcar_rollout_weight"] = active.weight
+            gauges["rlcar_rollout_shadow_weight"] = active.shadow_weight
         text = "text/plain; version=0.0.4; charset=utf-8"
         return Response(self.metrics.render(), media_type=text)
 

@@ -38,6 +38,8 @@ ROUTES: Mapping[str, Access] = {
     ),
     "/v1/models": Access("read", "Lists the versions of the registry, newest first."),
     "/v1/models/{version}": Access("read", "Shows one version with its settings and lineage."),
+    "/v1/rollout": Access("read", "Shows the newest rollout of a new version."),
+    "/v1/rollout/command": _command("Starts, holds or ends a rollout.", "admin"),
     "/health": Access(None, "Shows that the live page runs, and for how long."),
     "/health/live": Access(None, "Answers 200 while the process runs."),
     "/health/ready": Access(None, "Answers 200 while a model acts, and 503 otherwise."),

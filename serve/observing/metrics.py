@@ -36,6 +36,11 @@ GAUGES = {
     "(--wait-for-model), else 0.",
     "rlcar_model_published_timestamp_seconds": "Unix time at which the version that acts was "
     "published; absent while none does.",
+    "rlcar_rollout_candidate_version": "Number of the version that a rollout introduces; absent "
+    "without a rollout.",
+    "rlcar_rollout_weight": "Percentage of the sessions that the candidate of a rollout drives.",
+    "rlcar_rollout_shadow_weight": "Percentage of the sessions for which the candidate acts "
+    "unseen.",
 }
 
 
@@ -81,6 +86,7 @@ class ServerMetrics(Collector):
         self.registry_read_unix_s = 0.0  # when it was last read successfully
         self.migrations = 0
         self.policy_errors = 0
+        self.rollbacks = 0
         self._started_s = time.time()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -138,6 +144,11 @@ class ServerMetrics(Collector):
                 "rlcar_policy_errors",
                 "Failures of a policy, after which cars brake.",
                 self.policy_errors,
+            ),
+            (
+                "rlcar_rollbacks",
+                "Rollouts that this process ended because of the candidate's faults.",
+                self.rollbacks,
             ),
         ):
             yield CounterMetricFamily(name, help_text, value=count)

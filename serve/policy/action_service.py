@@ -18,10 +18,12 @@ from serve.api.schema import (
     ObservationRange,
     Source,
 )
+from serve.delivery.counts import Fault
 from serve.observing.metrics import ServerMetrics
 from serve.policy.alias_follower import AliasFollower, ServedModel
 from serve.policy.batching import SingleCarBatcher, act_without_memory
 from serve.policy.policy import State
+from serve.policy.rollout_arms import RolloutArms
 from serve.policy.sessions import LastAnswer, Session, Sessions
 from serve.settings import ServeSettings
 
@@ -43,6 +45,7 @@ class ActionService:
     ):
         self.alias_follower = alias_follower
         self.metrics = metrics
+        self.arms = RolloutArms(clock)
         self.sessions = Sessions(
             settings.session_cars,
             settings.session_expiry_s,
@@ -83,6 +86,7 @@ class ActionService:
         session = None
         if request.session is not None:
             cars = len(request.batch.observation)
+            model = self.arms.model_for(request.session, model)
             session = self.sessions.find(owner, request.session, cars)
             if session is None:
                 session = self.sessions.open(owner, request.session, model, cars)
@@ -90,17 +94,25 @@ class ActionService:
                 return self._hold(request, session, received_s)
             session.step = request.step
             model = self._model_for(session, model)
+        fault: Fault | None = None
         try:
             action = await self._compute(model, session, request.batch, deadline_s)
-        except Exception:
+        except Exception as error:
             # Whatever is wrong with the policy, the car needs an action.
             self.metrics.policy_errors += 1
             _LOGGER.exception("version %d failed: the cars brake", model.number)
-            action = None
-        if action is None or self._clock() > deadline_s:
-            return self._brake(request, model.number, received_s, session)
+            action, fault = None, _fault_of(error)
+        is_late = fault is None and (action is None or self._clock() > deadline_s)
+        is_fallback = action is None or is_late
         if session is not None:
+            latency_s = self._clock() - received_s
+            self.arms.add(model, "late" if is_late else fault, is_fallback, latency_s)
+        if action is None or is_late:
+            return self._brake(request, model.number, received_s, session)
+        if session is not None and request.session is not None:
             session.last = LastAnswer(action, received_s, model.number)
+            if self.arms.is_shadowed(request.session, session):
+                self._shadow_soon(session, request.batch, action)
         times_s = (received_s, received_s)
         return self._answer(request, "model", model.number, times_s, action, session)
 
@@ -114,6 +126,12 @@ class ActionService:
             action=list(SAFE_ACTION),
             error=error,
         )
+
+    def _shadow_soon(self, session: Session, batch: ObservationBatch, action: np.ndarray) -> None:
+        """Lets the candidate act on the observation after the answer has been sent."""
+        is_first = batch.is_first if session.steps > 1 else np.ones(session.cars, bool)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.arms.shadow, session, batch.observation, is_first, action)
 
     def _refresh_if_behind(self, request: CheckedRequest, owner: str) -> None:
         """Reads the alias if the client has had an answer of another version from another replica.
@@ -179,9 +197,10 @@ class ActionService:
         """Turns a failure of the newer version into a session that stays with the older one."""
         try:
             yield
-        except Exception:
+        except Exception as error:
             session.failed_on = model
             self.metrics.policy_errors += 1
+            self.arms.add(model, _fault_of(error), False, 0.0)
             _LOGGER.exception(
                 "version %d fails on what a session has observed: version %d keeps the session",
                 model.number,
@@ -259,6 +278,10 @@ def _is_repeated(session: Session, request: CheckedRequest) -> bool:
         return True
     is_old = request.step is not None and session.step is not None and request.step <= session.step
     return is_old and not bool(request.batch.is_first.all())
+
+
+def _fault_of(error: Exception) -> Fault:
+    return "non_finite" if isinstance(error, FloatingPointError) else "errors"
 
 
 def _act(model: ServedModel, session: Session | None, batch: ObservationBatch) -> np.ndarray:

@@ -63,6 +63,7 @@ class AliasFollower:
     ):
         self.registry = registry
         self.current: ServedModel | None = None
+        self.candidate: ServedModel | None = None  # of a rollout, which may become the current one
         self.is_registry_empty = False  # at the last search for a first version
         self._alias = alias
         self._metrics = metrics
@@ -106,6 +107,13 @@ class AliasFollower:
                     self.current = model
                     self._metrics.swaps += 1
                     return
+
+    async def load_candidate(self, number: int) -> ServedModel | None:
+        """Loads the candidate of a rollout; None if it cannot be loaded or acts badly."""
+        current = self.current
+        is_current = current is not None and current.number == number
+        self.candidate = current if is_current else await run_in_daemon_thread(self._load, number)
+        return self.candidate
 
     def refresh_soon(self) -> None:
         """Starts a check in the background; at most one at a time, and not too often."""
@@ -196,6 +204,8 @@ class AliasFollower:
         self._metrics.registry_read_unix_s = time.time()
 
     def _load(self, number: int) -> ServedModel | None:
+        if self.candidate is not None and self.candidate.number == number:
+            return self.candidate  # its sessions keep their memory
         try:
             model = warm_up(load_policy(self.registry, number))
         except (UserError, FloatingPointError) as error:

@@ -21,6 +21,14 @@ class LastAnswer(NamedTuple):
     model_version: int
 
 
+class ShadowMemory:
+    """What the candidate of a rollout remembers of a session that it does not drive."""
+
+    def __init__(self, rollout: str, state: State):
+        self.rollout, self.state = rollout, state
+        self.steering: tuple[np.ndarray, np.ndarray] | None = None  # the last: its own and the sent
+
+
 class Session:
     """N cars that are driven together; `state` belongs to `model` and to no other version."""
 
@@ -36,6 +44,7 @@ class Session:
         self.migration: asyncio.Task[None] | None = None
         self.failed_on: ServedModel | None = None  # newer version that failed on the history
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
+        self.shadow: ShadowMemory | None = None
 
     def act(self, batch: ObservationBatch) -> np.ndarray:
         """Adds one observation to the memory and returns the actions `[N, A]`."""

@@ -1,0 +1,207 @@
+"""Who drives which session during a rollout, and what this process counts about both versions."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+
+from serve.delivery.assignment import is_canary, is_shadowed
+from serve.delivery.counts import FAULTS, MAX_OUTCOMES, Fault, RolloutCounts
+from serve.delivery.sequential import Cusum, Outcome
+from serve.delivery.specification import AutomaticRollback
+from serve.policy.alias_follower import ServedModel
+from serve.policy.sessions import Session, ShadowMemory
+
+# Latencies are compared within this time, so that both versions meet the same load.
+_LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 200, 30
+_DIFFERING, _SIGN_FLIP, _SATURATED = 0.1, 0.05, 0.99  # in steering, from -1 to 1
+_DEAREST_SHADOW_S = 0.0005  # sessions whose candidate takes longer are not shadowed
+_NAMES: dict[Fault, str] = {
+    "errors": "errors",
+    "non_finite": "answers that are not finite",
+    "late": "late answers",
+    "fallbacks": "fallbacks",
+}
+
+
+class ActiveRollout(NamedTuple):
+    """The rollout that this process takes part in."""
+
+    rollout: str
+    stable: int
+    candidate: ServedModel
+    weight: float
+    shadow_weight: float
+    rollback: AutomaticRollback
+
+
+class Alarm(NamedTuple):
+    """Why the candidate must not drive any longer."""
+
+    rollout: str
+    reason: str
+    numbers: dict[str, float]
+
+
+class RolloutArms:
+    """The part of a rollout that every request passes; it never waits for the registry."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self.active: ActiveRollout | None = None
+        self.counts = RolloutCounts()
+        self.alarm: Alarm | None = None
+        self.on_alarm: Callable[[], None] = lambda: None
+        self._faults: dict[Fault, Cusum] = {}
+        # (time, latency) of the last answers, by whether they are the candidate's
+        self._latencies: dict[bool, deque[tuple[float, float]]] = {}
+
+    def show(self, active: ActiveRollout | None) -> None:
+        """Takes part in a rollout, or goes on with it at another weight; None ends it."""
+        before, self.active = self.active, active
+        if active is None or (before is not None and before.rollout == active.rollout):
+            return
+        self.counts, self.alarm = RolloutCounts(), None
+        self._faults = {name: make_cusum(active.rollback) for name in FAULTS}
+        self._latencies = {arm: deque(maxlen=_LATENCIES) for arm in (False, True)}
+
+    def model_for(self, session: str, stable: ServedModel) -> ServedModel:
+        """Returns the version that drives a session; after an alarm it is the stable one."""
+        active = self.active
+        if active is None or self.alarm is not None:
+            return stable
+        is_candidate = is_canary(active.rollout, session, active.weight)
+        return active.candidate if is_candidate else stable
+
+    def add(
+        self, model: ServedModel, fault: Fault | None, is_fallback: bool, latency_s: float
+    ) -> None:
+        """Counts one answer to a session; raises the alarm if the candidate is faulty."""
+        active = self.active
+        if active is None:
+            return
+        is_candidate = model is active.candidate
+        arm = self.counts.candidate if is_candidate else self.counts.stable
+        arm.answers += 1
+        arm.latency_s += latency_s
+        self._latencies[is_candidate].append((self._clock(), latency_s))
+        if fault is not None:
+            setattr(arm, fault, getattr(arm, fault) + 1)
+        arm.fallbacks += is_fallback
+        if not is_candidate:
+            return
+        if fault == "non_finite":
+            self.raise_alarm("the candidate gave an answer that is not finite", {})
+        for name, cusum in self._faults.items():
+            is_faulty = name == fault or (name == "fallbacks" and is_fallback)
+            if cusum.add(int(is_faulty), 1):
+                faults = getattr(arm, name)
+                self.raise_alarm(*fault_reason(name, faults, arm.answers, active.rollback))
+
+    def raise_alarm(self, reason: str, numbers: dict[str, float]) -> None:
+        """Gives all sessions of this process to the stable version, and wakes the follower."""
+        if self.active is None or self.alarm is not None or not self.active.rollback.enabled:
+            return
+        self.alarm = Alarm(self.active.rollout, reason, numbers)
+        self.on_alarm()
+
+    def check_latency(self) -> None:
+        """Raises the alarm if the candidate's answers take much longer than the stable ones."""
+        active = self.active
+        if active is None or self.alarm is not None:
+            return
+        since_s = self._clock() - _LATENCY_WINDOW_S
+        recent = {
+            arm: [latency_s for time_s, latency_s in latencies if time_s >= since_s]
+            for arm, latencies in self._latencies.items()
+        }
+        if min(map(len, recent.values())) < _FEWEST_LATENCIES:
+            return
+        stable_s, candidate_s = median(recent[False]), median(recent[True])
+        if candidate_s > active.rollback.latency_ratio * stable_s:
+            ratio = candidate_s / stable_s
+            self.raise_alarm(
+                f"latency {1e3 * candidate_s:.3g} ms is {ratio:.3g} times the "
+                f"{1e3 * stable_s:.3g} ms of version {active.stable} (limit "
+                f"{active.rollback.latency_ratio:g})",
+                {"latencyRatio": ratio},
+            )
+
+    def add_outcome(self, version: int | None, reward: float | None, success: bool | None) -> None:
+        """Counts the KPIs of a lap that a version drove; laps of people must not come here."""
+        active = self.active
+        if active is None or version not in (active.stable, active.candidate.number):
+            return
+        is_candidate = version == active.candidate.number
+        for value, outcomes in (
+            (reward, self.counts.rewards),
+            (None if success is None else float(success), self.counts.successes),
+        ):
+            if value is not None and len(outcomes) < MAX_OUTCOMES:
+                outcomes.append(Outcome(time.time(), is_candidate, value))
+
+    def is_shadowed(self, name: str, session: Session) -> bool:
+        """Whether the candidate acts unseen for a session that the stable version drives."""
+        active = self.active
+        return (
+            active is not None
+            and active.shadow_weight > 0.0
+            and self.alarm is None
+            and session.model is not active.candidate
+            and active.candidate.cost_of(session.cars) < _DEAREST_SHADOW_S
+            and is_shadowed(active.rollout, name, active.shadow_weight)
+        )
+
+    def shadow(
+        self, session: Session, observation: np.ndarray, is_first: np.ndarray, sent: np.ndarray
+    ) -> None:
+        """Lets the candidate act on an observation too, and compares the steering with `sent`."""
+        active = self.active
+        if active is None:
+            return
+        model, memory, counts = active.candidate, session.shadow, self.counts.shadow
+        if memory is None or memory.rollout != active.rollout:
+            state = model.policy.initial_state(session.cars)
+            memory = session.shadow = ShadowMemory(active.rollout, state)
+            is_first = np.ones(session.cars, bool)
+        began_s = time.perf_counter()
+        try:
+            action, memory.state = model.policy.act(memory.state, observation, is_first)
+        except FloatingPointError:
+            counts.non_finite += 1
+            self.raise_alarm("the candidate's shadow gave an answer that is not finite", {})
+            return
+        except Exception as error:
+            counts.errors += 1
+            self.raise_alarm(f"the candidate's shadow failed: {type(error).__name__}", {})
+            return
+        counts.latency_s += time.perf_counter() - began_s
+        ours, theirs = action[:, 0], sent[:, 0]
+        counts.pairs += session.cars
+        counts.differing += int((np.abs(ours - theirs) > _DIFFERING).sum())
+        is_other_side = (ours * theirs < 0) & (np.minimum(abs(ours), abs(theirs)) > _SIGN_FLIP)
+        counts.sign_flips += int(is_other_side.sum())
+        counts.saturated += int((np.abs(ours) > _SATURATED).sum())
+        if memory.steering is not None:
+            last_ours, last_theirs = memory.steering
+            counts.jerk_candidate += float(np.abs(ours - last_ours)[~is_first].sum())
+            counts.jerk_stable += float(np.abs(theirs - last_theirs)[~is_first].sum())
+        memory.steering = (ours, theirs)
+
+
+def make_cusum(rollback: AutomaticRollback) -> Cusum:
+    """Returns the test of one kind of fault."""
+    return Cusum(rollback.usual_share, rollback.faulty_share, rollback.false_alarm)
+
+
+def fault_reason(
+    name: Fault, faults: int, answers: int, rollback: AutomaticRollback
+) -> tuple[str, dict[str, float]]:
+    """Returns why a share of faults is too large, and the numbers behind it."""
+    share = faults / max(answers, 1)
+    limit = f"{100 * rollback.faulty_share:g} %"
+    reason = f"{_NAMES[name]} {100 * share:.2g} % > {limit} ({faults} of {answers} answers)"
+    return reason, {f"{name}Share": share, "answers": float(answers)}

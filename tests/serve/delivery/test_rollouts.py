@@ -1,0 +1,274 @@
+"""Rollouts on real servers: who is moved when, and what happens after faults and restarts."""
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from rlcar.registry import Registry
+from serve.delivery.assignment import is_canary
+from serve.delivery.operator import Operator
+from serve.delivery.specification import parse_specification
+from serve.guard.tokens import TokenStore
+from serve.policy.policy import try_model
+from tests.serve.open_loop import ask_open_loop
+from tests.serve.served import publish, serving
+from tests.support.waiting import wait_until
+
+CARS = 10
+STEPS = [{"setWeight": 50}, {"pause": {}}, {"setWeight": 100}, {"pause": {"duration": "500ms"}}]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "models"
+    publish(folder, seed=1)
+    publish(folder, seed=2, alias=None)
+    return folder
+
+
+@pytest.fixture
+def operator(folder):
+    return Operator(Registry(folder), "champion", "me")
+
+
+def start(operator, *steps, **rollback):
+    # Latency is compared in a test of its own: here other tests load the machine.
+    rollback = {"latencyRatio": 100.0} | rollback
+    tree = {"strategy": {"canary": {"steps": list(steps or STEPS)}}, "rollback": rollback}
+    return operator.start(2, parse_specification(tree), try_model)
+
+
+@contextlib.contextmanager
+def driving(server, per_s=40.0):
+    """Drives ten cars until the block ends; yields the list of their answers."""
+    over, told = threading.Event(), []
+    url = f"http://127.0.0.1:{server.port}"
+    work = ask_open_loop(url, per_s, CARS, over.is_set, told)
+    thread = threading.Thread(target=lambda: asyncio.run(work))
+    thread.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        thread.join()
+
+
+def application(server):
+    return server.config.app.app
+
+
+def versions_of(told, since_s=0.0):
+    """Returns the last version that each car had."""
+    ordered = sorted((one for one in told if one.sent_s >= since_s), key=lambda one: one.sent_s)
+    return {one.session: one.version for one in ordered}
+
+
+def switches(told):
+    """Counts how often each car got another version than before."""
+    found = {}
+    for session in {one.session for one in told}:
+        # In the order in which the server acted, which may differ from that of the sender.
+        own = sorted((one for one in told if one.session == session), key=lambda one: one.steps)
+        versions = [one.version for one in own]
+        found[session] = sum(a != b for a, b in zip(versions, versions[1:], strict=False))
+    return found
+
+
+def phase(operator):
+    return operator.read().state.phase
+
+
+def wait_for_cars(told, expected):
+    """Waits until every car has the version that it should have."""
+    since_s = time.perf_counter()
+    wait_until(lambda: versions_of(told, since_s) == expected)
+
+
+def test_a_rollout_moves_each_car_once_and_loses_no_request(folder, operator):
+    with serving(folder, poll_s=0.05) as server, driving(server) as told:
+        wait_until(lambda: len(versions_of(told)) == CARS)
+        state = start(operator)
+        assigned = {
+            f"car-{number}": 2 if is_canary(state.rollout, f"car-{number}", 50.0) else 1
+            for number in range(CARS)
+        }
+        wait_for_cars(told, assigned)
+        wait_until(lambda: phase(operator) == "Paused")
+        operator.resume()
+        wait_until(lambda: phase(operator) == "Healthy")
+        wait_for_cars(told, dict.fromkeys(assigned, 2))
+        wait_until(lambda: application(server).action_service.arms.active is None)
+        wait_for_cars(told, dict.fromkeys(assigned, 2))
+        counts = operator.read().entries[-2].event.reason
+        metrics = application(server).metrics
+    assert Registry(folder).aliases()["champion"] == 2
+    assert {one.status for one in told} == {200}
+    assert {one.source for one in told} == {"model"}
+    assert set(switches(told).values()) == {1}
+    assert metrics.migrations == CARS
+    assert "answers by the candidate" in counts
+    for session in assigned:  # every car kept its memory
+        steps = sorted(one.steps for one in told if one.session == session)
+        assert steps == list(range(1, len(steps) + 1))
+
+
+def test_an_aborted_rollout_gives_the_cars_back_with_their_memory(folder, operator):
+    with serving(folder, poll_s=0.05) as server, driving(server) as told:
+        start(operator, {"setWeight": 100}, {"pause": {}})
+        wait_for_cars(told, {f"car-{number}": 2 for number in range(CARS)})
+        operator.abort("enough")
+        wait_for_cars(told, {f"car-{number}": 1 for number in range(CARS)})
+    assert {one.source for one in told} == {"model"}
+    assert max(switches(told).values()) <= 2
+    assert Registry(folder).aliases()["champion"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(FloatingPointError, "not finite"), (ValueError, "errors")],
+)
+def test_a_faulty_candidate_is_rolled_back_at_once(folder, operator, error, said):
+    with serving(folder, poll_s=0.05) as server, driving(server) as told:
+        start(operator, {"setWeight": 50}, {"pause": {}})
+        wait_until(lambda: 2 in versions_of(told).values())
+        policy = application(server).alias_follower.candidate.policy
+
+        def fail(*_):
+            raise error("injected")
+
+        began_s = time.time()
+        policy.act = fail
+        wait_until(lambda: phase(operator) == "Degraded")
+        entry = operator.read().entries[-1]
+        wait_for_cars(told, {f"car-{number}": 1 for number in range(CARS)})
+        rollbacks = application(server).metrics.rollbacks
+    assert entry.time_s - began_s < 20.0  # of a busy machine
+    assert said in entry.event.reason
+    assert entry.event.is_rollback
+    assert rollbacks == 1
+    brakes = [one for one in told if one.source == "fallback"]
+    assert len(brakes) < 30
+
+
+def test_a_restarted_server_goes_on_where_the_journal_ends(folder, operator):
+    with serving(folder, poll_s=0.05) as server, driving(server) as told:
+        start(operator)
+        wait_until(lambda: phase(operator) == "Paused")
+        wait_until(lambda: 2 in versions_of(told).values())
+    before = versions_of(told)
+    state = operator.read().state
+    with serving(folder, poll_s=0.05) as server, driving(server) as again:
+        wait_until(lambda: len(versions_of(again)) == CARS)
+        follower = application(server).rollout_follower
+        assert follower.state == state
+    assert switches(again) == dict.fromkeys(before, 0)
+    assert versions_of(again) == before
+
+
+def test_two_servers_agree(folder, operator):
+    with (
+        serving(folder, poll_s=0.05) as one,
+        serving(folder, poll_s=0.05) as other,
+        driving(one, 15.0) as told,
+        driving(other, 15.0) as told_other,
+    ):
+        start(operator, {"setWeight": 40}, {"pause": {}})
+        wait_until(lambda: 2 in versions_of(told).values())
+        wait_until(lambda: versions_of(told) == versions_of(told_other))
+        wait_until(
+            lambda: operator.counts(operator.read().state).candidate.answers
+            >= max(application(server).action_service.arms.counts.candidate.answers
+                   for server in (one, other)) + 5
+        )  # fmt: skip
+        operator.promote("both agree")
+        everyone = dict.fromkeys(versions_of(told), 2)
+        wait_until(lambda: versions_of(told) == versions_of(told_other) == everyone)
+    assert max(switches(told).values()) == max(switches(told_other).values()) == 1
+
+
+def test_a_server_that_cannot_read_the_journal_stays_as_it_is(folder, operator, caplog):
+    journal = folder / "rollouts"
+    with serving(folder, poll_s=0.05) as server, driving(server) as told:
+        start(operator, {"setWeight": 50}, {"pause": {"duration": "1s"}})
+        wait_until(lambda: 2 in versions_of(told).values())
+        (journal / "champion/00000099.json").write_text("{}")
+        time.sleep(1.5)
+        before = versions_of(told)
+        assert set(before.values()) == {1, 2}
+        (journal / "champion/00000099.json").unlink()
+        wait_until(lambda: phase(operator) == "Healthy")
+    assert sum("entry 99 of the journal" in one.message for one in caplog.records) == 1
+
+
+def test_a_shadow_acts_unseen_and_is_compared(folder, operator):
+    with serving(folder, poll_s=0.05) as server, driving(server) as told:
+        metric = {"name": "pairs", "value": "steeringDifferenceShare", "interval": "100ms",
+                  "successCondition": "<= 1"}  # fmt: skip
+        start(
+            operator,
+            {"shadow": {"weight": 100, "duration": "1s"}},
+            {"analysis": {"metrics": [metric]}},
+            {"pause": {}},
+        )
+        wait_until(lambda: phase(operator) == "Paused")
+        arms = application(server).action_service.arms
+        wait_until(lambda: arms.counts.shadow.pairs > 50)
+        counts = arms.counts.shadow
+    assert set(versions_of(told).values()) == {1}
+    assert counts.errors == counts.non_finite == 0
+    assert 0 < counts.differing <= counts.pairs
+    measured = [one.event for one in operator.read().entries if "Measured" in repr(one.event)]
+    assert 0.0 < measured[0].measurements[0].value <= 1.0
+
+
+def test_requests_without_a_session_always_use_the_stable_version(folder, operator):
+    with serving(folder, poll_s=0.05) as server:
+        start(operator, {"setWeight": 100}, {"pause": {}})
+        arms = application(server).action_service.arms
+        wait_until(lambda: arms.active is not None)
+        observation = np.full(6, 0.5).tolist()
+        url = f"http://127.0.0.1:{server.port}/v1/act"
+        alone = httpx.post(url, json={"observation": observation}).json()
+        car = httpx.post(url, json={"observation": observation, "session": "a"}).json()
+    assert (alone["model_version"], car["model_version"]) == (1, 2)
+
+
+def test_the_same_over_http_needs_the_scope_admin(folder, operator, tmp_path):
+    store = TokenStore(tmp_path / "tokens.json")
+    headers = {
+        scope: {"authorization": f"Bearer {store.create(scope, [scope])}"}
+        for scope in ("read", "act", "admin")
+    }
+    with serving(folder, poll_s=0.05, auth=True, tokens=store.path) as server:
+        url = f"http://127.0.0.1:{server.port}/v1/rollout"
+
+        def send(scope="admin", **body):
+            return httpx.post(f"{url}/command", json=body, headers=headers[scope])
+
+        assert httpx.get(url, headers=headers["read"]).json() == {"rollout": None}
+        specification = {"strategy": {"canary": {"steps": [{"setWeight": 10}, {"pause": {}}]}}}
+        assert send("act", command="start", version=2).status_code == 403
+        wrong = {"strategy": {"canary": {"steps": [{"setWeight": 101}]}}}
+        for status, said, body in (
+            (404, "no version 9", {"command": "start", "version": 9}),
+            (409, "champion already", {"command": "start", "version": 1}),
+            (409, "no rollout yet", {"command": "pause"}),
+            (422, "= 101", {"command": "start", "version": 2, "specification": wrong}),
+            (422, "needs the `version`", {"command": "start"}),
+            (422, "unknown field `versoin`", {"command": "start", "versoin": 2}),
+        ):
+            answer = send(**body)
+            assert answer.status_code == status, answer.text
+            assert said in answer.json()["error"]
+        begun = send(command="start", version=2, specification=specification)
+        assert begun.json()["rollout"]["weight"] == 10.0
+        assert send(command="start", version=2).status_code == 409
+        wait_until(lambda: httpx.get(url, headers=headers["read"]).json()["rollout"])
+        assert send(command="abort", reason="enough").json()["rollout"]["phase"] == "Degraded"
+    assert [entry.actor for entry in operator.read().entries if entry.actor == "admin"]
+    assert operator.read().entries[-1].event.reason == "enough"
