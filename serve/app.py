@@ -26,6 +26,7 @@ from serve.api.schema import (
     RequestError,
     check_request,
     decode_act,
+    decode_outcome,
     encode,
     require_uncompressed,
 )
@@ -93,6 +94,7 @@ class Application:
         own: list[BaseRoute] = [
             Route("/v1/models", self._list_models),
             Route("/v1/models/{version}", self._show_model),
+            Route("/v1/outcome", self._report, methods=["POST"]),
             Route("/v1/rollout", make_status_route(self._rollout)),
             Route("/v1/rollout/command", self._command_rollout, methods=["POST"]),
             Route("/health/live", self._live),
@@ -190,6 +192,15 @@ class Application:
             READ_TIMEOUT_S, self.alias_follower.registry.version, name
         )
         return _answer(_summary(version) | version.metadata)
+
+    async def _report(self, request: Request) -> Response:
+        try:
+            require_uncompressed(request.headers.raw)
+            outcome = decode_outcome(await request.body())
+            self.action_service.report(outcome, str(request.scope["rlcar.identity"].name))
+        except RequestError as error:
+            return _answer({"error": str(error)}, error.status)
+        return _answer({"status": "counted"})
 
     def _rollout(self) -> tuple[RolloutState | None, RolloutCounts]:
         return self.rollout_follower.state, self.rollout_follower.pooled

@@ -36,6 +36,7 @@ ROUTES: Mapping[str, Access] = {
         is_socket=True,
         is_endless=True,
     ),
+    "/v1/outcome": _command("Reports how a lap of a session went, for the rollout.", "act"),
     "/v1/models": Access("read", "Lists the versions of the registry, newest first."),
     "/v1/models/{version}": Access("read", "Shows one version with its settings and lineage."),
     "/v1/rollout": Access("read", "Shows the newest rollout of a new version."),

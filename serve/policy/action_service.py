@@ -14,8 +14,10 @@ from serve.api.schema import (
     SAFE_ACTION,
     ActAnswer,
     CheckedRequest,
+    LapOutcome,
     ObservationBatch,
     ObservationRange,
+    RequestError,
     Source,
 )
 from serve.delivery.counts import Fault
@@ -116,6 +118,22 @@ class ActionService:
         times_s = (received_s, received_s)
         return self._answer(request, "model", model.number, times_s, action, session)
 
+    def report(self, outcome: LapOutcome, owner: str) -> None:
+        """Counts the lap of a session for the rollout; raises RequestError if there is no such one.
+
+        A lap is not counted if a person drove it, or two versions.
+        """
+        session = self.sessions.peek(owner, outcome.session)
+        if session is None:
+            raise RequestError(
+                f"there is no session {outcome.session!r}, or it has expired: report a lap before "
+                "the session's requests have stopped for too long",
+                404,
+            )
+        if not outcome.human and not session.has_moved:
+            self.arms.add_outcome(session.model.number, outcome.reward, outcome.success)
+        session.has_moved = False
+
     def refuse(self, error: str, received_s: float) -> ActAnswer:
         """Returns the answer to an invalid request, which carries the safe action too."""
         current = self.alias_follower.current
@@ -158,7 +176,7 @@ class ActionService:
         if model.cost_of(session.cars) * len(session.history) < _INLINE_MIGRATION_S:
             with self._keeping_the_version(session, model):
                 session.state = session.replay(model, list(session.history))
-                session.model = model
+                session.model, session.has_moved = model, True
                 self.metrics.migrations += 1
         else:
             session.migration = asyncio.create_task(self._migrate(session, model))
@@ -187,7 +205,7 @@ class ActionService:
                     )
                     done += 1
                 session.state = model.policy.initial_state(session.cars) if state is None else state
-                session.model = model
+                session.model, session.has_moved = model, True
                 self.metrics.migrations += 1
         finally:
             session.migration = None

@@ -45,6 +45,7 @@ class Session:
         self.failed_on: ServedModel | None = None  # newer version that failed on the history
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
         self.shadow: ShadowMemory | None = None
+        self.has_moved = False  # to another version since the last lap that was reported
 
     def act(self, batch: ObservationBatch) -> np.ndarray:
         """Adds one observation to the memory and returns the actions `[N, A]`."""

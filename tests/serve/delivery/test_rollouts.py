@@ -272,3 +272,37 @@ def test_the_same_over_http_needs_the_scope_admin(folder, operator, tmp_path):
         assert send(command="abort", reason="enough").json()["rollout"]["phase"] == "Degraded"
     assert [entry.actor for entry in operator.read().entries if entry.actor == "admin"]
     assert operator.read().entries[-1].event.reason == "enough"
+
+
+def test_laps_are_reported_for_the_version_that_drove_them(folder, operator):
+    with serving(folder, poll_s=0.05) as server:
+        url = f"http://127.0.0.1:{server.port}/v1"
+
+        def act():
+            body = {"observation": [0.5] * 6, "session": "a"}
+            return httpx.post(f"{url}/act", json=body).json()["model_version"]
+
+        def report(**body):
+            return httpx.post(f"{url}/outcome", json={"session": "a"} | body)
+
+        assert act() == 1
+        start(operator, {"setWeight": 100}, {"pause": {}})
+        wait_until(lambda: act() == 2)
+        counts = application(server).action_service.arms.counts
+        assert report(reward=1.0).status_code == 200  # two versions drove this lap
+        assert report(reward=2.0, human=True).status_code == 200
+        assert counts.rewards == []
+        assert report(reward=3.0, success=True).status_code == 200
+        assert [(one.is_canary, one.value) for one in counts.rewards] == [(True, 3.0)]
+        assert [one.value for one in counts.successes] == [1.0]
+        for status, said, body in (
+            (404, "no session 'b'", {"session": "b", "reward": 1.0}),
+            (422, "give `reward`, `success` or both", {}),
+            (422, "unknown field `rewrad`", {"rewrad": 1.0}),
+        ):
+            answer = report(**body)
+            assert answer.status_code == status
+            assert said in answer.json()["error"]
+        answer = httpx.post(f"{url}/outcome", content=b'{"session": "a", "reward": 1e999}')
+        assert answer.status_code in (400, 422)
+        assert "\n" not in answer.json()["error"]
