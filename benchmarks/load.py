@@ -5,7 +5,7 @@ import base64
 import os
 import struct
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -128,8 +128,12 @@ def closed_loop(url: str, request: bytes, connections: int, duration_s: float) -
     return _run(run())
 
 
-def open_loop(url: str, request: bytes, per_s: float, duration_s: float) -> Load:
-    """Sends requests at fixed times, even before responses; latency counts from those times."""
+def open_loop(url: str, request: bytes | Sequence[bytes], per_s: float, duration_s: float) -> Load:
+    """Sends requests at fixed times, even before responses; latency counts from those times.
+
+    Several requests take turns.
+    """
+    requests = [request] if isinstance(request, bytes) else request
 
     async def run() -> Load:
         idle = await _lines(url, 8)
@@ -137,7 +141,7 @@ def open_loop(url: str, request: bytes, per_s: float, duration_s: float) -> Load
         errors = 0
         running: set[asyncio.Task[None]] = set()
 
-        async def ask(due_s: float) -> None:
+        async def ask(due_s: float, request: bytes) -> None:
             nonlocal errors
             line = idle.pop() if idle else (await _lines(url, 1))[0]
             answer = await line.ask(request)
@@ -149,7 +153,7 @@ def open_loop(url: str, request: bytes, per_s: float, duration_s: float) -> Load
         for number in range(int(per_s * duration_s)):
             due_s = began_s + number / per_s
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
-            task = asyncio.create_task(ask(due_s))
+            task = asyncio.create_task(ask(due_s, requests[number % len(requests)]))
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)

@@ -47,6 +47,7 @@ from serve.policy.registry_calls import (
     run_in_daemon_thread,
 )
 from serve.policy.rollout_follower import RolloutFollower
+from serve.recording.recorder import Recorder
 from serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -83,7 +84,12 @@ class Application:
         self.alias_follower = AliasFollower(
             Registry(settings.registry), settings.alias, self.metrics
         )
-        self.action_service = ActionService(settings, self.alias_follower, self.metrics)
+        self.recorder = None if settings.record is None else Recorder(settings)
+        if self.recorder is not None:
+            self.metrics.register(self.recorder.metrics)
+        self.action_service = ActionService(
+            settings, self.alias_follower, self.metrics, recorder=self.recorder
+        )
         self.registry_calls = RegistryCalls()
         self.operator = Operator(
             self.alias_follower.registry, settings.alias, f"server@{socket.gethostname()}"
@@ -137,6 +143,9 @@ class Application:
             stack.callback(sys.setswitchinterval, before_s)
             stack.callback(self.action_service.close)
             stack.callback(following.cancel)
+            if self.recorder is not None:
+                self.recorder.start()
+                stack.push_async_callback(run_in_daemon_thread, self.recorder.close)
             for background in self._background:
                 await stack.enter_async_context(background())
             # The objects of the start-up live as long as the process. With JAX, which the live

@@ -96,6 +96,21 @@ class ServeSettings(pydantic.BaseModel):
     failed_logins_per_min: PerTime = 20.0
     """Largest rate of failed logins of one client."""
 
+    # Recording of sessions into data sets.
+    record: Path | None = None
+    """Folder into which sessions are recorded; each server writes a data set of its own below it.
+    Without it nothing is recorded."""
+    record_share: float = Field(1.0, gt=0.0, le=1.0)
+    """Share of the sessions to record. Their names decide, so all servers choose the same ones."""
+    record_limit_mb: float = Field(1000.0, ge=1.0, le=1e9)
+    """Largest size on the disk of the data set that a server records, in millions of bytes. Its
+    oldest episodes are deleted to make room for new ones."""
+    record_name: str | None = Field(None, pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Name of this server's data set below `record`, to which its number on this machine is added.
+    Without it the name is derived from that of the machine."""
+    record_flush_s: float = Field(30.0, ge=0.1, le=3600.0)
+    """Longest time for which a recorded episode that has ended stays in memory alone."""
+
     # Sessions: the recurrent states of cars.
     session_cars: int = Field(16_384, ge=256, le=10_000_000)
     """Number of cars whose recurrent states are kept over all sessions. When it is reached,

@@ -1,8 +1,10 @@
 """`rlcar serve` and `rlcar drive`: serve a policy over the network, and drive with it."""
 
 import os
+import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +42,9 @@ _OPTION_OF = {
     "registry": "--registry",
     "alias": "--alias",
     "waits_for_model": "--wait-for-model",
+    "record": "--record",
+    "record_share": "--record-share",
+    "record_limit_mb": "--record-limit-mb",
     "host": "--host",
     "port": "--port",
     "auth": "--auth",
@@ -93,6 +98,27 @@ ServeSetting = Annotated[
     list[str] | None,
     typer.Option("--set", help="Changes one setting of the server, e.g. deadline_ms=50."),
 ]
+Record = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="RLCAR_RECORD",
+        help="Folder into which sessions are recorded as data sets, one below it for each server.",
+    ),
+]
+RecordShare = Annotated[
+    float | None,
+    typer.Option(
+        envvar="RLCAR_RECORD_SHARE", help="Share of the sessions to record, up to 1 (default: 1)."
+    ),
+]
+RecordLimit = Annotated[
+    float | None,
+    typer.Option(
+        envvar="RLCAR_RECORD_LIMIT_MB",
+        help="Largest size of a server's recording in MB; the oldest episodes are deleted "
+        "(default: 1000).",
+    ),
+]
 Page = Annotated[
     bool, typer.Option("--page", help="Shows the live page as well; with --lane realtime only.")
 ]
@@ -114,6 +140,9 @@ def serve(
     behind_tls: BehindTls = False,
     allowed_host: AllowedHost = None,
     allowed_origin: AllowedOrigin = None,
+    record: Record = None,
+    record_share: RecordShare = None,
+    record_limit_mb: RecordLimit = None,
     set_: ServeSetting = None,
     address: RayAddress = None,
     page: Page = False,
@@ -140,6 +169,7 @@ def serve(
         is_behind_tls=behind_tls,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
+        **_recording(record, record_share, record_limit_mb),
         **_settings(set_ or []),
     )
     if lane == "realtime":
@@ -165,6 +195,19 @@ def _refuse_contradictions(lane: str, address: str | None, page: bool, direct: b
         raise UserError("the page lives in one process: add --lane realtime, or leave out --page")
     if direct and lane != "realtime":
         raise UserError("--direct applies to the real-time lane: add --lane realtime")
+
+
+def _recording(folder: Path | None, share: float | None, limit_mb: float | None) -> dict[str, Any]:
+    """Returns the settings of a recording that were given."""
+    given = {"record_share": share, "record_limit_mb": limit_mb}
+    known = {name: value for name, value in given.items() if value is not None}
+    if folder is None:
+        for name in known:
+            raise UserError(f"{_OPTION_OF[name]} is for a recording: add --record FOLDER")
+        return {}
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--record {folder} is a file: name a folder")
+    return {"record": expanded(folder).absolute()} | known
 
 
 def _publish(
@@ -227,16 +270,42 @@ def drive(
             1, 60_000, help="Milliseconds after which a car without an answer holds, then brakes."
         ),
     ] = 100.0,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="Standard deviation of noise that the cars add to the actions, or a range of it "
+            "such as 0.1-0.4, from which each car takes a value; for recordings."
+        ),
+    ] = None,
+    track_count: Annotated[
+        int | None,
+        number(1, 256, help="Number of tracks of the set, drawn with --seed (default: all)."),
+    ] = None,
+    seed: Annotated[int, number(0, 2**31 - 1, help="Seed of noise and of drawn tracks.")] = 0,
 ) -> None:
     """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
     prepare_jax_on_cpu()
     from rlcar.config import make_race_config
+    from rlcar.datasets.behaviour import parse_noise
+    from rlcar.evaluation.laps import track_seeds
     from serve.client.client import DriveClient
     from serve.client.closed_loop import drive_served, print_drive
 
     race = None if world is None else make_race_config(world)
+    drawn = None if noise is None else parse_noise(noise, "--noise")
+    if drawn is not None and drawn.is_own:
+        raise UserError("--noise explore: a served policy does not explore, so give a number")
+    chosen = drawn_tracks(track_seeds(tracks), track_count, seed)
     with DriveClient(url, websocket=websocket, token=token, timeout_ms=timeout_ms) as client:
-        print_drive(drive_served(client, tracks, race), make_console())
+        result = drive_served(client, chosen, race, noise=drawn, seed=seed)
+        print_drive(result | {"track_set": tracks}, make_console())
+
+
+def drawn_tracks(seeds: Sequence[int], count: int | None, seed: int) -> Sequence[int]:
+    """Returns all tracks of a set, or so many of them, chosen at random."""
+    if count is None or count >= len(seeds):
+        return seeds
+    return sorted(random.Random(seed).sample(seeds, count))
 
 
 def _settings(texts: list[str]) -> dict[str, str]:

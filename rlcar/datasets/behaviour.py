@@ -74,7 +74,7 @@ def make_act(behaviour: Behaviour, spec: Spec, cars: int) -> Act:
             action = jnp.clip(action.astype(jnp.float32), -1.0, 1.0)
         if not behaviour.knows_log_probability:
             return carry, action, jnp.zeros(cars, jnp.float32)
-        with_noise = _some_random_choices if spec.is_discrete else _truncated_normal
+        with_noise = _some_random_choices if spec.is_discrete else truncated_normal
         action, logp = with_noise(action, amount, noise_key)
         if behaviour.policy.with_action is not None:  # The policy remembers what was done.
             carry = behaviour.policy.with_action(carry, action)
@@ -122,8 +122,12 @@ def parse_noise(text: str, what: str) -> Noise:
     return Noise(low, high)
 
 
-def _truncated_normal(mean: Array, amount: Array, key: Array) -> tuple[Array, Array]:
-    """Draws from normal distributions `[N, A]` that are truncated to [-1, 1]."""
+def truncated_normal(mean: Array, amount: Array, key: Array) -> tuple[Array, Array]:
+    """Draws from normal distributions that are truncated to [-1, 1]; the key is consumed.
+
+    Returns the actions `[N, A]` and their log-probabilities `[N]`, given means `[N, A]` and
+    standard deviations `[N]`.
+    """
     deviation = amount[:, None]
     low, high = norm.cdf((-1.0 - mean) / deviation), norm.cdf((1.0 - mean) / deviation)
     share = jax.random.uniform(key, mean.shape)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rlcar.datasets.episode import Episode
+from rlcar.datasets.episode import Episode, Names
 from rlcar.errors import DatasetError
 from rlcar.settings.explain import nearest
 from rlcar.types import Array, Spec
@@ -260,9 +260,13 @@ def _log_probability(episode: Episode) -> pa.Array:
     return pa.array(np.asarray(episode.action_logp, np.float32))
 
 
-def _repeated(names: Sequence[str], lengths: np.ndarray) -> pa.DictionaryArray:
-    distinct, index = np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)
-    indices = pa.array(np.repeat(index, lengths).astype(np.int32))
+def _repeated(names: Sequence[Names], lengths: np.ndarray) -> pa.DictionaryArray:
+    rows = [
+        np.full(length, name, dtype=object) if isinstance(name, str) else name
+        for name, length in zip(names, lengths.tolist(), strict=True)
+    ]
+    distinct, index = np.unique(np.concatenate(rows).astype(str), return_inverse=True)
+    indices = pa.array(index.astype(np.int32))
     return pa.DictionaryArray.from_arrays(indices, pa.array(distinct.tolist(), pa.string()))
 
 

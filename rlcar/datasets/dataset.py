@@ -22,7 +22,7 @@ from rlcar.datasets.description import (
     World,
     read_description,
 )
-from rlcar.datasets.episode import Episode
+from rlcar.datasets.episode import Episode, Names
 from rlcar.errors import DatasetError, reason_of
 from rlcar.system import durable
 from rlcar.types import Spec
@@ -197,9 +197,14 @@ def episode_of(rows: Rows, where: slice) -> Episode:
         bool(rows.is_terminal[last]),
         bool(rows.is_truncated[last]),
         None if np.isnan(logp).any() else logp,
-        str(rows.policy[last]),
-        str(rows.source[last]),
+        _names(rows.policy[where]),
+        _names(rows.source[where]),
     )
+
+
+def _names(rows: np.ndarray) -> Names:
+    """Returns the name that all rows have, or else the names of the rows."""
+    return str(rows[0]) if (rows == rows[0]).all() else rows
 
 
 def require_whole(folder: Path, part: Part) -> None:

@@ -2,11 +2,16 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from rlcar.types import Array
 
 # Who chose the actions: a policy or a script; a server that held the last action; a server's
 # fallback rule; a person.
 SOURCES = ("model", "hold", "fallback", "human")
+JOIN = " + "  # between the names of an episode that several policies drove
+# One name for the whole episode, or one for each step: [T] object.
+Names = str | np.ndarray
 
 
 class Episode(NamedTuple):
@@ -24,10 +29,15 @@ class Episode(NamedTuple):
     is_terminal: bool  # ended by a crash or a finish: no reward can follow
     is_truncated: bool  # ended by a time limit or by the end of the recording
     action_logp: Array | None = None  # [T] float32, log-probability density of the behaviour policy
-    policy: str = ""  # name of the behaviour policy, empty if unknown
-    source: str = "model"  # one of SOURCES
+    policy: Names = ""  # name of the behaviour policy, empty if unknown
+    source: Names = "model"  # of SOURCES
 
     @property
     def transitions(self) -> int:
         """The number of transitions (T)."""
         return len(self.reward)
+
+
+def distinct(names: Names) -> list[str]:
+    """Returns the different names of an episode, sorted."""
+    return [names] if isinstance(names, str) else sorted(set(names.tolist()))

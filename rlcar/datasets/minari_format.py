@@ -15,7 +15,7 @@ from gymnasium import spaces
 from rlcar.config import EnvironmentConfig
 from rlcar.datasets.dataset import Dataset
 from rlcar.datasets.description import Description, World, describe
-from rlcar.datasets.episode import SOURCES, Episode
+from rlcar.datasets.episode import JOIN, SOURCES, Episode, distinct
 from rlcar.datasets.writer import OnTransitions, new_folder
 from rlcar.errors import DatasetError, reason_of
 from rlcar.types import Spec
@@ -181,7 +181,7 @@ def export_minari(
                 for index, episode in enumerate(episodes)
             )
             storage.update_episode_metadata(
-                ({"policy": episode.policy, "source": episode.source} for episode in episodes),
+                (_drivers(episode) for episode in episodes),
                 range(number, number + len(episodes)),
             )
             number += len(episodes)
@@ -204,6 +204,18 @@ def _explaining_hdf5(folder: Path) -> Iterator[None]:
             raise
         reason = reason_of(error) if found is None else found[1]
         raise DatasetError(f"cannot write {folder}: {reason}") from error
+
+
+def _drivers(episode: Episode) -> dict[str, str]:
+    """Returns the names of an episode's drivers; Minari has one text of each kind for an episode.
+
+    An episode with several sources has the last of them in the order of `SOURCES`.
+    """
+    sources = distinct(episode.source)
+    return {
+        "policy": JOIN.join(distinct(episode.policy)),
+        "source": max(sources, key=SOURCES.index),
+    }
 
 
 def _buffer(buffer_type: Any, number: int, episode: Episode) -> Any:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rlcar.datasets.dataset import Dataset, check, read_table
 from rlcar.datasets.description import Part
+from rlcar.datasets.episode import JOIN
 from rlcar.errors import DatasetError
 
 _COLUMNS = ("eps_id", "rewards", "terminateds", "action_logp", "policy", "source")
@@ -80,7 +82,7 @@ def _episode_tables(data: Dataset, part: Part) -> dict[tuple[str, str], np.ndarr
         ],
         axis=1,
     )
-    policies, sources = (_names(table, name, ends) for name in ("policy", "source"))
+    policies, sources = (_names(table, name, starts, ends) for name in ("policy", "source"))
     keys = list(zip(policies, sources, strict=True))
     return {
         key: figures[[index for index, other in enumerate(keys) if other == key]]
@@ -94,10 +96,27 @@ def _known(table: Any, starts: np.ndarray) -> np.ndarray:
     return table.column("action_logp").is_valid().to_numpy()[starts]
 
 
-def _names(table: Any, name: str, rows: np.ndarray) -> list[str]:
+def _names(table: Any, name: str, starts: np.ndarray, ends: np.ndarray) -> list[str]:
+    """Returns one name for each episode; several that share an episode are joined."""
     if name not in table.column_names:
-        return [""] * len(rows)
-    return [text or "" for text in table.column(name).take(rows).to_pylist()]
+        return [""] * len(starts)
+    column = table.column(name).combine_chunks()
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    names = [*column.dictionary.to_pylist(), ""]
+    rows = column.indices.fill_null(len(names) - 1).to_numpy()
+    return [
+        JOIN.join(sorted({names[index] for index in rows[start : end + 1]}))
+        if low != high
+        else names[low]
+        for low, high, start, end in zip(
+            np.minimum.reduceat(rows, starts).tolist(),
+            np.maximum.reduceat(rows, starts).tolist(),
+            starts.tolist(),
+            ends.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def _figures(table: np.ndarray, all_transitions: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rlcar.datasets.description import (
     read_description,
 )
 from rlcar.datasets.episode import SOURCES
+from rlcar.datasets.rotation import leftovers
 from rlcar.errors import DatasetError
 
 _SLACK = 1e-6  # of a range, for rounding
@@ -36,7 +37,8 @@ def validate(
         yield f"{folder / DESCRIPTION}: it lists no parts, so there are no episodes"
     seen: dict[int, int] = {}  # digest of an episode -> its number
     checked = 0
-    first_episode = 0
+    # The oldest parts of a data set with a limited size may have been deleted.
+    first_episode = description.parts[0].first_episode if description.parts else 0
     for index, part in enumerate(description.parts):
         where = f"{part.name} (part {index + 1} of {len(description.parts)})"
         if part.first_episode != first_episode:
@@ -52,6 +54,7 @@ def validate(
         checked += part.transitions
         on_progress(checked)
     listed = {part.name for part in description.parts}
+    listed |= {path.name for path in leftovers(folder, description)}
     for path in sorted(folder.glob("*.parquet")):
         if path.name not in listed:
             yield f"{path.name}: {DESCRIPTION} does not list it: delete it, or import it"

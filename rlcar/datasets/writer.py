@@ -13,6 +13,7 @@ from types import TracebackType
 import numpy as np
 
 from rlcar.datasets.columns import ACTION_BOUND, DICTIONARY, table_of
+from rlcar.datasets.dataset import episode_bounds, episode_of, read_rows
 from rlcar.datasets.description import (
     DESCRIPTION,
     Description,
@@ -23,7 +24,14 @@ from rlcar.datasets.description import (
     sizes,
     write_description,
 )
-from rlcar.datasets.episode import SOURCES, Episode
+from rlcar.datasets.episode import SOURCES, Episode, distinct
+from rlcar.datasets.rotation import (
+    Rotation,
+    bytes_of_step,
+    leftovers,
+    next_episode,
+    next_number,
+)
 from rlcar.errors import DatasetError, UserError
 from rlcar.system import durable
 from rlcar.types import Spec
@@ -50,13 +58,18 @@ class DatasetWriter:
         *,
         resume: bool = False,
         part_transitions: int = PART_TRANSITIONS,
+        rotation: Rotation | None = None,
     ):
         """`description` gives world, schema and earlier sources; its parts are ignored.
 
-        With `resume` the episodes are added to the data set in the folder, if there is one. Raises
-        DatasetError if it is of another world, or if the folder holds other files.
+        With `resume` the episodes are added to the data set in the folder, if there is one. With
+        `rotation` its oldest parts are deleted where it would become too large. Raises DatasetError
+        if it is of another world, or if the folder holds other files.
         """
         self._folder = folder
+        self._rotation = rotation
+        if rotation is not None:
+            part_transitions = rotation.part_transitions(description.spec, part_transitions)
         self._part_transitions = part_transitions
         self._waiting: list[Episode] = []
         self._waiting_transitions = self._waiting_bytes = 0
@@ -96,12 +109,61 @@ class DatasetWriter:
         """Writes the episodes that wait as a part, however few they are."""
         if not self._waiting:
             return
-        part = self._write_part(self._waiting)
-        new = self.description.with_parts([*self.description.parts, part])
-        write_description(self._folder, new)
-        # Both change only now: after an interruption, the next call writes the same part again.
-        self.description, self._waiting = new, []
+        joined, earlier = self._small_last_part()
+        episodes = [*earlier, *self._waiting]
+        if self._rotation is not None:
+            self._make_room(self._rotation.limit_bytes, episodes, keeping=len(joined))
+        kept = self.description.parts[: len(self.description.parts) - len(joined)]
+        part = self._write_part(episodes, next_episode(kept))
+        self._describe([*kept, part])
+        # These change only now: after an interruption, the next call writes the same part again.
+        self._waiting = []
         self._waiting_transitions = self._waiting_bytes = 0
+
+    def discard(self) -> int:
+        """Forgets the episodes that wait; returns the number of their transitions."""
+        lost, self._waiting = self._waiting_transitions, []
+        self._waiting_transitions = self._waiting_bytes = 0
+        return lost
+
+    def _small_last_part(self) -> tuple[list[Part], list[Episode]]:
+        """Returns the last part with its episodes if it should be joined with those that wait."""
+        last = self.description.parts[-1:]
+        if self._rotation is None or not last:
+            return [], []
+        if last[0].transitions + self._waiting_transitions > self._part_transitions:
+            return [], []
+        try:
+            rows = read_rows(self._folder / last[0].name, self._spec)
+        except DatasetError:  # It stays as it is, and `validate` names what is wrong.
+            return [], []
+        bounds = episode_bounds(rows)
+        return last, [
+            episode_of(rows, slice(*ends)) for ends in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+
+    def _make_room(self, limit_bytes: int, episodes: Sequence[Episode], keeping: int) -> None:
+        """Deletes the oldest parts, but not the last ones, until one more part fits the limit."""
+        new_bytes = sum(episode.transitions for episode in episodes) * bytes_of_step(self._spec)
+        parts = list(self.description.parts)
+        while (
+            len(parts) > max(1, keeping)
+            and sum(part.bytes for part in parts) + new_bytes > limit_bytes
+        ):
+            del parts[0]
+        if len(parts) < len(self.description.parts):
+            self._describe(parts)
+
+    def _describe(self, parts: list[Part]) -> None:
+        """Lists these parts in `dataset.json`, and then deletes those that were listed before."""
+        new = self.description.with_parts(parts)
+        write_description(self._folder, new)
+        names = {part.name for part in parts}
+        for part in self.description.parts:
+            if part.name not in names:
+                with contextlib.suppress(OSError):  # The next writer deletes what is left.
+                    (self._folder / part.name).unlink()
+        self.description = new
 
     def __enter__(self) -> "DatasetWriter":
         return self
@@ -119,13 +181,12 @@ class DatasetWriter:
             with contextlib.suppress(UserError, OSError):  # The first error is the one to report.
                 self.flush()
 
-    def _write_part(self, episodes: Sequence[Episode]) -> Part:
+    def _write_part(self, episodes: Sequence[Episode], first_episode: int) -> Part:
         import pyarrow.parquet as pq  # simulators import this module, and write nothing
 
-        known = self.description
-        name = f"part-{len(known.parts):05d}.parquet"
+        name = f"part-{next_number(self.description.parts):05d}.parquet"
         path = self._folder / name
-        table = table_of(episodes, known.episodes, self._spec)
+        table = table_of(episodes, first_episode, self._spec)
         with durable.explaining_write_errors(path, DatasetError), durable.replacing(path) as file:
             pq.write_table(table, file, compression="zstd", use_dictionary=list(DICTIONARY))
             _sync(file)
@@ -139,7 +200,7 @@ class DatasetWriter:
             name=name,
             episodes=len(episodes),
             transitions=table.num_rows,
-            first_episode=known.episodes,
+            first_episode=first_episode,
             bytes=size,
             sha256=sha256,
             moments=moments,
@@ -199,10 +260,14 @@ def checked(episode: Episode, spec: Spec, name: str) -> Episode:
         raise DatasetError(
             f"{name} {both}: set is_terminal for a crash or a finish, else is_truncated"
         )
-    if episode.source not in SOURCES:
-        raise DatasetError(
-            f"{name} has the source {episode.source!r}: it must be one of {', '.join(SOURCES)}"
-        )
+    for names in (episode.policy, episode.source):
+        if not isinstance(names, str):
+            _require_shape(names, (steps,), name, "names of drivers")
+    for source in distinct(episode.source):
+        if source not in SOURCES:
+            raise DatasetError(
+                f"{name} has the source {source!r}: it must be one of {', '.join(SOURCES)}"
+            )
     if math.prod(observation.shape) * observation.itemsize > _LARGEST_EPISODE_BYTES:
         raise DatasetError(
             f"{name} has {observation.nbytes:,} bytes of observations, more than the "
@@ -260,8 +325,9 @@ def _prepare(folder: Path, description: Description, resume: bool) -> Descriptio
         )
     found = read_description(folder)
     require_same(folder, found, fresh)
-    for entry in folder.iterdir():  # What a writer that was killed left behind.
-        if entry.name.startswith(durable.WRITING):
+    writing = [entry for entry in folder.iterdir() if entry.name.startswith(durable.WRITING)]
+    for entry in [*writing, *leftovers(folder, found)]:  # of a writer that was killed
+        with durable.explaining_write_errors(entry, DatasetError):
             entry.unlink(missing_ok=True)
     return found
 

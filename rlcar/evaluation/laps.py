@@ -60,6 +60,7 @@ class _Drive(NamedTuple):
     key: Array
     steering: Array  # [N] float32, of the step before
     is_done: Array  # [N] bool
+    is_shown: Array  # [] bool, the policy has been called after all cars were done
     laps: Any  # Laps of JAX arrays: smoothness is a sum, lines have a row for each possible step
 
 
@@ -79,9 +80,14 @@ def drive(
     track_set: str | Sequence[int],
     *,
     seed: int = 0,
+    shows_ends: bool = False,
 ) -> Laps:
-    """Drives each track of the set once, all at once; compiles once for equal arguments."""
-    return _cached_evaluator(policy, race_config, track_seeds(track_set), seed)(params)
+    """Drives each track of the set once, all at once; compiles once for equal arguments.
+
+    With `shows_ends` the policy is also called with the last observation of the slowest car.
+    """
+    seeds = track_seeds(track_set)
+    return _cached_evaluator(policy, race_config, seeds, seed, shows_ends)(params)
 
 
 def make_evaluator(
@@ -90,11 +96,13 @@ def make_evaluator(
     track_set: str | Sequence[int],
     *,
     seed: int = 0,
+    shows_ends: bool = False,
 ) -> Evaluator:
     """Makes `evaluate(params) -> Laps`, which compiles at its first call only.
 
     An evaluation is one lap in at most `TIME_LIMIT_STEPS`, so that runs with other race settings
-    compare; the loop stops when the last car is done. Blocks until the result is on the host.
+    compare; the loop stops when the last car is done, or with `shows_ends` one step later. Blocks
+    until the result is on the host.
     """
     seeds = track_seeds(track_set)
     if not seeds:
@@ -105,10 +113,13 @@ def make_evaluator(
 
     @jax.jit
     def run(params: Params) -> Laps:
+        steps = limit + shows_ends
         return jax.lax.while_loop(
-            lambda drive: (drive.step < limit) & ~drive.is_done.all(),
+            lambda drive: (
+                (drive.step < steps) & ~(drive.is_shown if shows_ends else drive.is_done.all())
+            ),
             lambda drive: _advance(policy, race, params, drive),
-            _start(policy, race, len(seeds), seed, limit),
+            _start(policy, race, len(seeds), seed, steps),
         ).laps
 
     def evaluate(params: Params) -> Laps:
@@ -206,9 +217,9 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 # A report evaluates five drivers. A smaller cache would evict each before the next report.
 @functools.lru_cache(maxsize=16)
 def _cached_evaluator(
-    policy: Policy, race_config: RaceConfig, seeds: tuple[int, ...], seed: int
+    policy: Policy, race_config: RaceConfig, seeds: tuple[int, ...], seed: int, shows_ends: bool
 ) -> Evaluator:
-    return make_evaluator(policy, race_config, seeds, seed=seed)
+    return make_evaluator(policy, race_config, seeds, seed=seed, shows_ends=shows_ends)
 
 
 def _start(policy: Policy, race: Race, number_of_cars: int, seed: int, limit: int) -> _Drive:
@@ -224,6 +235,7 @@ def _start(policy: Policy, race: Race, number_of_cars: int, seed: int, limit: in
         key=jax.random.key(seed),
         steering=jnp.zeros(number_of_cars, jnp.float32),
         is_done=~everybody,
+        is_shown=jnp.bool_(False),
         laps=_with_row(laps, jnp.int32(0), race.view(state), everybody),
     )
 
@@ -256,6 +268,7 @@ def _advance(policy: Policy, race: Race, params: Params, drive: _Drive) -> _Driv
         key=key,
         steering=steering,
         is_done=drive.is_done | time_step.is_last,
+        is_shown=drive.is_done.all(),
         laps=_with_row(laps, step, view, is_driving),
     )
 

@@ -23,6 +23,21 @@ VARIABLES = (
     Variable("RLCAR_REGISTRY", "option", "Model registry: the default of `--registry`."),
     Variable("RLCAR_STORAGE", "option", "Storage that mirrors a run: the default of `--storage`."),
     Variable("RLCAR_TOKENS", "option", "File of the server's tokens: the default of `--tokens`."),
+    Variable(
+        "RLCAR_RECORD",
+        "option",
+        "Folder of recordings of served sessions: the default of `--record`.",
+    ),
+    Variable(
+        "RLCAR_RECORD_SHARE",
+        "option",
+        "Share of the sessions to record: the default of `--record-share`.",
+    ),
+    Variable(
+        "RLCAR_RECORD_LIMIT_MB",
+        "option",
+        "Largest size of a recording: the default of `--record-limit-mb`.",
+    ),
     Variable("RLCAR_TOKEN", "option", "Secret of a token: the default of `rlcar drive --token`."),
     Variable(
         "RLCAR_PROMETHEUS",

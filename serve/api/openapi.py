@@ -3,6 +3,7 @@
 from typing import Any
 
 from rlcar import __version__
+from serve.api.outcomes import ACTION_SIZE, DRIVERS, LARGEST
 from serve.api.schema import MAX_CARS, ObservationRange
 from serve.settings import ServeSettings
 
@@ -120,6 +121,7 @@ def _act_request(observation: _Json) -> _Json:
             "anyOf": [{"type": "boolean"}, _list({"type": "boolean"})],
         },
     }
+    shared |= _outcome()
     one = {
         **observation,
         "description": "observation of one car; in the race five ray distances / 150 px and the "
@@ -131,6 +133,47 @@ def _act_request(observation: _Json) -> _Json:
             _object({"observation": one, **shared}, required=["observation"]),
             _object({"observations": several, **shared}, required=["observations"]),
         ]
+    }
+
+
+def _outcome() -> _Json:
+    """Describes what a request reports of the last actions, for recordings."""
+    number = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+    unit = {"type": "number", "minimum": -1, "maximum": 1}
+    executed = _object(
+        {
+            "action": {
+                "type": "array",
+                "items": unit,
+                "minItems": ACTION_SIZE,
+                "maxItems": ACTION_SIZE,
+            },
+            "source": {"enum": list(DRIVERS)},
+            "logp": {"anyOf": [number, {"type": "null"}]},
+        },
+        required=["action", "source"],
+    )
+    return {
+        "reward": {
+            "description": "reward for the last actions: for all cars, or for each",
+            "anyOf": [number, _list(number)],
+        },
+        "terminated": {
+            "description": "whether this observation is the last one after a crash or a finish: "
+            "for all cars, or for each",
+            "anyOf": [{"type": "boolean"}, _list({"type": "boolean"})],
+        },
+        "truncated": {
+            "description": "whether this observation is the last one because of a limit: for all "
+            "cars, or for each",
+            "anyOf": [{"type": "boolean"}, _list({"type": "boolean"})],
+        },
+        "executed": {
+            "description": "what a car did in place of the last answer, and who chose it; logp is "
+            "the log-probability density of the action. For one car, or for each; null for a car "
+            "that did what the answer says",
+            "anyOf": [executed, _list({"anyOf": [executed, {"type": "null"}]})],
+        },
     }
 
 

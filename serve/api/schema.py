@@ -9,8 +9,15 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from rlcar.errors import UserError
+from serve.api.outcomes import (
+    MAX_CARS,
+    EndField,
+    ExecutedField,
+    Outcome,
+    RewardField,
+    outcome_of,
+)
 
-MAX_CARS = 256
 MAX_OBSERVATION = 4096  # numbers in one observation
 SAFE_ACTION = (0.0, -1.0)  # steering straight ahead, full brake
 
@@ -36,7 +43,8 @@ class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     In a session the server remembers the earlier observations of the same cars. `step` counts the
     session's observations: a repeated request, whose step was counted already, gets the last
-    action again. `model_version` is that of the last answer which the client received.
+    action again. `model_version` is that of the last answer which the client received. The last
+    four fields say what became of the last actions, for recordings.
     """
 
     observation: Vector | UnsetType = UNSET
@@ -48,6 +56,10 @@ class ActRequest(msgspec.Struct, forbid_unknown_fields=True):
     step: StepNumber | UnsetType = UNSET
     deadline_ms: Milliseconds | UnsetType = UNSET
     model_version: VersionNumber | UnsetType = UNSET
+    reward: RewardField = UNSET
+    terminated: EndField = False
+    truncated: EndField = False
+    executed: ExecutedField = UNSET
 
 
 class ActAnswer(msgspec.Struct, omit_defaults=True):
@@ -96,6 +108,7 @@ class CheckedRequest(NamedTuple):
     step: int | None
     deadline_ms: float | None
     model_version: int | None
+    outcome: Outcome | None = None
 
 
 class ObservationRange(NamedTuple):
@@ -195,7 +208,17 @@ def check_request(request: ActRequest, allowed: ObservationRange) -> CheckedRequ
         None if isinstance(request.step, UnsetType) else int(request.step),
         request.deadline_ms or None,
         None if isinstance(request.model_version, UnsetType) else int(request.model_version),
+        _outcome(request, batch.is_first),
     )
+
+
+def _outcome(request: ActRequest, is_first: np.ndarray) -> Outcome | None:
+    try:
+        return outcome_of(
+            request.reward, request.terminated, request.truncated, request.executed, is_first
+        )
+    except ValueError as error:
+        raise RequestError(str(error)) from None
 
 
 def check_range(observation: np.ndarray, allowed: ObservationRange) -> None:

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 import httpx
 import numpy as np
 
+from serve.api.outcomes import Outcome, check_outcome
 from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerError, check_session, check_timeout, parse_address
 from serve.client.connection import ServerConnection
 from serve.client.loop_thread import LoopThread, leave_to_parent, thread_start_lock
+from serve.client.outcome import OutcomeOptions, make_outcome, with_own
 from serve.client.replies import Counts, FallbackPolicy, Reply
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class AsyncDriveClient:
         self._fallback = FallbackPolicy()
         self._steps = itertools.count(1)
         self._version: int | None = None
+        self._own_reply: Reply | None = None  # to the last observation, if no answer came
         self._is_closed = False
         self._pid = os.getpid()
         self._connections: dict[asyncio.AbstractEventLoop, ServerConnection] = {}
@@ -112,24 +115,41 @@ class AsyncDriveClient:
             raise ServerError("this client is closed: make another one")
         return await self._connection().fetch_model()
 
-    async def act(self, observation: "ArrayLike", is_first: "ArrayLike" = False) -> Reply:
+    async def act(
+        self,
+        observation: "ArrayLike",
+        is_first: "ArrayLike" = False,
+        **outcome: Unpack[OutcomeOptions],
+    ) -> Reply:
         """Returns the actions for one observation `[O]`, or `[N, O]`, within the timeout.
 
-        Raises only ValueError or TypeError, for observations that are not rows of numbers. An
-        observation with NaN or out of range is refused by the server: the cars hold, then brake.
+        `outcome` tells a server that records what became of the last actions; see OutcomeOptions.
+        Raises only ValueError or TypeError, for arguments of wrong shapes or types. An observation
+        with NaN or out of range is refused by the server, and so is a reward that is not finite:
+        the cars hold, then brake.
         """
-        return await self.act_on_batch(make_batch(observation, is_first), time.perf_counter())
+        batch = make_batch(observation, is_first)
+        known = make_outcome(outcome, len(batch.observation))
+        return await self.act_on_batch(batch, time.perf_counter(), known)
 
-    async def act_on_batch(self, batch: ObservationBatch, sent_s: float) -> Reply:
+    async def act_on_batch(
+        self, batch: ObservationBatch, sent_s: float, outcome: Outcome | None = None
+    ) -> Reply:
         """`act` for a checked observation, which was made at `sent_s` of `time.perf_counter`."""
         cars = len(batch.observation)
         if self._is_closed:
             return self.fall_back(cars, sent_s, "this client is closed")
+        # An observation that is not sent, or not in time, leaves a gap in these numbers.
+        step = next(self._steps)
         connection: ServerConnection | None = None
         try:
+            if outcome is not None:
+                if self._own_reply is not None:
+                    outcome = with_own(outcome, self._own_reply)
+                check_outcome(outcome, batch.is_first)
             async with asyncio.timeout(sent_s + self.timeout_s - time.perf_counter()):
                 connection = self._connection()
-                answer = await self._request(connection, batch)
+                answer = await self._request(connection, batch, step, outcome)
             if answer.source == "fallback" and answer.error:
                 self.counts.errors += 1
                 return self.fall_back(cars, sent_s, answer.error)
@@ -141,13 +161,13 @@ class AsyncDriveClient:
             if connection is not None:
                 connection.drop()
             return self.fall_back(cars, sent_s, str(error) or type(error).__name__)
-        self._version = answer.model_version
+        self._version, self._own_reply = answer.model_version, None
         self.counts.add(reply)
         return reply
 
     def fall_back(self, cars: int, sent_s: float, error: str) -> Reply:
         """Returns and counts the reply to use without an answer."""
-        reply = self._fallback.act(cars, sent_s, error)
+        reply = self._own_reply = self._fallback.act(cars, sent_s, error)
         self.counts.add(reply)
         return reply
 
@@ -156,12 +176,17 @@ class AsyncDriveClient:
         self.counts.timeouts += 1
         return self.fall_back(cars, sent_s, "no answer in time")
 
-    async def _request(self, connection: ServerConnection, batch: ObservationBatch) -> ActAnswer:
+    async def _request(
+        self,
+        connection: ServerConnection,
+        batch: ObservationBatch,
+        step: int,
+        outcome: Outcome | None,
+    ) -> ActAnswer:
         async with connection.lock:
-            step = next(self._steps)
             if self._is_websocket:
-                return await connection.act_by_websocket(batch, step)
-            return await connection.act_by_http(batch, step, self._version)
+                return await connection.act_by_websocket(batch, step, outcome)
+            return await connection.act_by_http(batch, step, self._version, outcome)
 
     def _connection(self) -> ServerConnection:
         """Returns the running loop's connection; that of another loop or process is unusable."""
@@ -232,12 +257,18 @@ class DriveClient:
         except (TimeoutError, RuntimeError, CancelledError) as error:
             raise ServerError(f"cannot ask the server: {error or 'no answer'}") from error
 
-    def act(self, observation: "ArrayLike", is_first: "ArrayLike" = False) -> Reply:
+    def act(
+        self,
+        observation: "ArrayLike",
+        is_first: "ArrayLike" = False,
+        **outcome: Unpack[OutcomeOptions],
+    ) -> Reply:
         """Returns the actions for one observation `[O]`, or `[N, O]`; blocks up to the timeout.
 
-        Raises as `AsyncDriveClient.act` does.
+        Takes the same arguments as `AsyncDriveClient.act`, and raises as it does.
         """
         batch = make_batch(observation, is_first)
+        known = make_outcome(outcome, len(batch.observation))
         sent_s = time.perf_counter()
         cars = len(batch.observation)
         client = self._client
@@ -246,7 +277,7 @@ class DriveClient:
         try:
             thread = self._running_thread()
             timeout_s = client.timeout_s + _GRACE_S
-            return thread.run(lambda: client.act_on_batch(batch, sent_s), timeout_s)
+            return thread.run(lambda: client.act_on_batch(batch, sent_s, known), timeout_s)
         except TimeoutError:  # the thread hangs, or has just ended
             return client.time_out(cars, sent_s)
         except Exception as error:  # for example, no thread starts while the interpreter shuts down

@@ -1,33 +1,50 @@
 """Evaluates a served policy over the network: it drives the simulator in closed loop."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 from rich.console import Console
 
 from rlcar.config import parse_config
 from rlcar.config.race import RaceConfig
+from rlcar.datasets.behaviour import Noise, truncated_normal
+from rlcar.errors import UserError
 from rlcar.evaluation.laps import Laps, drive, track_seeds
 from rlcar.sim import SPEC
 from rlcar.system.tables import make_table
 from rlcar.types import Array, Params, Policy, TimeStep
+from serve.api.schema import MAX_CARS
 from serve.client.client import DriveClient
+from serve.client.outcome import OutcomeOptions
 
 
 def drive_served(
-    client: DriveClient, track_set: str | Sequence[int] = "test", race: RaceConfig | None = None
+    client: DriveClient,
+    track_set: str | Sequence[int] = "test",
+    race: RaceConfig | None = None,
+    *,
+    noise: Noise | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Drives every track of the set at once; returns laps, latencies and counts of fallbacks.
 
-    Without `race` the cars drive the race that the served model was trained for.
+    Without `race` the cars drive the race that the served model was trained for. With `noise` they
+    draw their actions around those of the server. They report rewards, ends of episodes and what
+    they drew, for a server that records.
     """
     model = client.check()
     race = race or parse_config(model["config"]).race
     seeds = track_seeds(track_set)
-    laps = drive(_remote_policy(client), None, race, seeds)
+    if len(seeds) > MAX_CARS:
+        raise UserError(
+            f"a request holds up to {MAX_CARS} cars, not {len(seeds)}: drive fewer tracks, with "
+            "--track-count"
+        )
+    laps = drive(_remote_policy(client, noise), None, race, seeds, seed=seed, shows_ends=True)
     counts = client.counts
     return {
         "model_version": model["version"],
@@ -65,21 +82,49 @@ def print_drive(result: dict[str, Any], console: Console) -> None:
             console.print(f"figure {name}={value:.6g}", highlight=False)
 
 
-def _remote_policy(client: DriveClient) -> Policy:
+class _Carry(NamedTuple):
+    """What the cars did last, if it was drawn."""
+
+    action: Array  # [N, A] float32
+    logp: Array  # [N] float32
+
+
+def _remote_policy(client: DriveClient, noise: Noise | None) -> Policy:
     """Returns a policy whose every step is a request to the server."""
 
-    def request(observation: np.ndarray, is_first: np.ndarray) -> np.ndarray:
-        reply = client.act(np.asarray(observation), np.asarray(is_first))
+    def request(time_step: TimeStep, carry: _Carry) -> np.ndarray:
+        step = TimeStep(*(None if field is None else np.asarray(field) for field in time_step))
+        drawn: OutcomeOptions = {}
+        if noise is not None and not step.is_first.all():
+            # Where an episode begins there is no last action.
+            action = np.where(step.is_first[:, None], np.nan, carry.action)
+            drawn = {"executed": action, "executed_logp": carry.logp, "executed_by": "model"}
+        reply = client.act(
+            step.observation,
+            step.is_first,
+            reward=step.reward,
+            terminated=step.is_terminal,
+            truncated=step.is_last & ~step.is_terminal,
+            **drawn,
+        )
         return reply.action.astype(np.float32)
 
     def act(
-        params: Params, carry: Array, time_step: TimeStep, key: Array, explore: bool
-    ) -> tuple[Array, Array]:
-        shape = jax.ShapeDtypeStruct((len(carry), SPEC.action_size), np.float32)
-        inputs = time_step.observation, time_step.is_first
-        return carry, io_callback(request, shape, *inputs, ordered=True)
+        params: Params, carry: _Carry, time_step: TimeStep, key: Array, explore: bool
+    ) -> tuple[_Carry, Array]:
+        cars = len(carry.logp)
+        shape = jax.ShapeDtypeStruct((cars, SPEC.action_size), np.float32)
+        action = io_callback(request, shape, time_step, carry, ordered=True)
+        logp = carry.logp
+        if noise is not None:
+            amount = jnp.linspace(noise.low, noise.high, cars, dtype=jnp.float32)
+            action, logp = truncated_normal(action, amount, key)
+        return _Carry(action, logp), action
 
-    return Policy(initial=lambda cars: np.zeros((cars, 0), np.float32), act=act)
+    def initial(cars: int) -> _Carry:
+        return _Carry(np.zeros((cars, SPEC.action_size), np.float32), np.zeros(cars, np.float32))
+
+    return Policy(initial=initial, act=act)
 
 
 def _lap_figures(laps: Laps) -> dict[str, Any]:

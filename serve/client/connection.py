@@ -12,8 +12,10 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from serve.api.frames import pack_request, unpack_answer
+from serve.api.outcomes import Outcome
 from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerAddress, ServerError
+from serve.client.outcome import outcome_fields
 
 # Import these now instead of at the first request: an import would count against its deadline, and
 # a fork during an import deadlocks the child.
@@ -92,7 +94,7 @@ class ServerConnection:
             raise ServerError(f"{url} is not a policy server: {answer.text[:200]}") from error
 
     async def act_by_http(
-        self, batch: ObservationBatch, step: int, version: int | None
+        self, batch: ObservationBatch, step: int, version: int | None, outcome: Outcome | None
     ) -> ActAnswer:
         """Requests actions over HTTP; a refusal becomes an answer with an error."""
         body = {
@@ -104,6 +106,8 @@ class ServerConnection:
         }
         if version is not None:
             body["model_version"] = version
+        if outcome is not None:
+            body |= outcome_fields(outcome)
         headers = {"content-type": "application/json"}
         content = msgspec.json.encode(body)
         url = f"{self._server.url}/v1/act"
@@ -112,7 +116,9 @@ class ServerConnection:
             return _ANSWERS.decode(answer.content)
         return ActAnswer("fallback", None, 0.0, error=f"{answer.status_code}: {answer.text[:200]}")
 
-    async def act_by_websocket(self, batch: ObservationBatch, step: int) -> ActAnswer:
+    async def act_by_websocket(
+        self, batch: ObservationBatch, step: int, outcome: Outcome | None
+    ) -> ActAnswer:
         """Requests actions over the WebSocket, and opens it if there is none."""
         if self._socket is None:
             self._socket = await _Connect(
@@ -124,7 +130,7 @@ class ServerConnection:
                 ssl=self._server.tls,
             )
             self._on_connect()
-        await self._socket.send(pack_request(batch, step, int(self._deadline_ms)))
+        await self._socket.send(pack_request(batch, step, int(self._deadline_ms), outcome))
         while True:
             frame = await self._socket.recv()
             if isinstance(frame, str):

@@ -27,6 +27,7 @@ from serve.policy.batching import SingleCarBatcher, act_without_memory
 from serve.policy.policy import State
 from serve.policy.rollout_arms import RolloutArms
 from serve.policy.sessions import LastAnswer, Session, Sessions
+from serve.recording.recorder import Driver, Recorder
 from serve.settings import ServeSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -44,8 +45,10 @@ class ActionService:
         alias_follower: AliasFollower,
         metrics: ServerMetrics,
         clock: Callable[[], float] = time.monotonic,
+        recorder: Recorder | None = None,
     ):
         self.alias_follower = alias_follower
+        self._recorder = recorder
         self.metrics = metrics
         self.arms = RolloutArms(clock)
         self.sessions = Sessions(
@@ -92,6 +95,8 @@ class ActionService:
             session = self.sessions.find(owner, request.session, cars)
             if session is None:
                 session = self.sessions.open(owner, request.session, model, cars)
+                if self._recorder is not None:
+                    session.recorded = self._recorder.begin(request.session)
             if _is_repeated(session, request):
                 return self._hold(request, session, received_s)
             session.step = request.step
@@ -280,6 +285,8 @@ class ActionService:
         now_s = self._clock()
         rows = action.tolist()
         self.metrics.for_version(version).add(source, now_s - times_s[1], rows)
+        if session is not None and session.recorded is not None:
+            self._record(session, request, (version, source, action))
         return ActAnswer(
             source=source,
             model_version=version,
@@ -288,6 +295,27 @@ class ActionService:
             actions=None if request.is_single else rows,
             session_steps=None if session is None else session.steps,
         )
+
+    def _record(
+        self,
+        session: Session,
+        request: CheckedRequest,
+        answer: tuple[int | None, Source, np.ndarray],
+    ) -> None:
+        version, source, action = answer
+        assert self._recorder is not None
+        assert session.recorded is not None
+        number = session.model.number if version is None else version
+        self._recorder.note(
+            session.recorded, request, _driver(session.model), (number, source, action)
+        )
+
+
+def _driver(model: ServedModel) -> Driver:
+    policy = model.policy
+    return Driver(
+        model.number, policy.version.metadata["config"], policy.observation_size, policy.action_size
+    )
 
 
 def _is_repeated(session: Session, request: CheckedRequest) -> bool:

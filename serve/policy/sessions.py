@@ -11,6 +11,7 @@ import numpy as np
 from serve.api.schema import ObservationBatch, RequestError
 from serve.policy.alias_follower import ServedModel
 from serve.policy.policy import State
+from serve.recording.recorder import RecordedSession
 
 
 class LastAnswer(NamedTuple):
@@ -46,6 +47,7 @@ class Session:
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
         self.shadow: ShadowMemory | None = None
         self.has_moved = False  # to another version since the last lap that was reported
+        self.recorded: RecordedSession | None = None  # None: it was not chosen for recording
 
     def act(self, batch: ObservationBatch) -> np.ndarray:
         """Adds one observation to the memory and returns the actions `[N, A]`."""

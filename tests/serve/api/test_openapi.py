@@ -34,6 +34,19 @@ def test_ranges_stand_in_the_document():
 schema = schemathesis.openapi.from_dict(openapi(RACE_RANGE, make_settings()))
 
 
+_FOR_EACH = ("is_first", "reward", "terminated", "truncated", "executed")
+
+
+def _has_length(value, cars):
+    return (
+        len(value) == cars if isinstance(value, list) else not isinstance(value, dict) or cars == 1
+    )
+
+
+def _any(body, *names):
+    return any(body.get(name) not in (None, False, []) for name in names)
+
+
 def _test_of(operation):
     @schema.include(path=operation.path, method=operation.method.upper()).parametrize()
     @settings(
@@ -45,10 +58,12 @@ def _test_of(operation):
     )
     def every_request_is_answered_as_the_document_says(case, url):
         body = case.body if isinstance(case.body, dict) else {}
-        if isinstance(body.get("is_first"), list):
-            # A schema cannot require that two lists have the same length.
-            cars = body.get("observations", [None])
-            assume(not isinstance(cars, list) or len(body["is_first"]) == len(cars))
+        # A schema cannot require that two lists have the same length.
+        cars = body.get("observations", [None])
+        if isinstance(cars, list):
+            assume(all(_has_length(body.get(name), len(cars)) for name in _FOR_EACH))
+        # Nor that no observation is both the first and the last one of an episode.
+        assume(not (_any(body, "is_first") and _any(body, "terminated", "truncated")))
         case.call_and_validate(base_url=url)
 
     return every_request_is_answered_as_the_document_says

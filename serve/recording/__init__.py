@@ -1,0 +1,1 @@
+"""Records served sessions into data sets, in a process beside the server."""

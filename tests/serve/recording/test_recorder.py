@@ -1,0 +1,46 @@
+"""The event loop's half of a recording: who is chosen, and what happens to a full queue."""
+
+import numpy as np
+import pytest
+
+from serve.api.schema import CheckedRequest, ObservationBatch
+from serve.recording.recorder import QUEUE_FULL, Driver, Recorder, is_chosen
+from serve.settings import make_settings
+
+DRIVER = Driver(1, {}, 6, 2)
+ANSWER = (1, "model", np.zeros((1, 2), np.float32))
+
+
+def _request(step=None, is_first=False):
+    batch = ObservationBatch(np.zeros((1, 6), np.float32), np.array([is_first]))
+    return CheckedRequest(batch, True, "a", step, None, None)
+
+
+def test_the_share_of_chosen_sessions_is_the_one_that_was_asked_for():
+    names = [f"car-{number}" for number in range(20_000)]
+    chosen = {name for name in names if is_chosen(name, 0.1)}
+    assert len(chosen) / len(names) == pytest.approx(0.1, abs=0.01)
+    assert chosen <= {name for name in names if is_chosen(name, 0.2)}
+    assert all(is_chosen(name, 1.0) for name in names)
+    # The choice is the same in every process, and after every upgrade.
+    assert [number for number in range(40) if is_chosen(f"car-{number}", 0.1)] == CHOSEN
+
+
+CHOSEN = [9, 10, 16, 24]
+
+
+def test_a_full_queue_loses_steps_and_delays_nothing(tmp_path):
+    recorder = Recorder(make_settings(record=tmp_path), most_steps_waiting=3)  # not started
+    session = recorder.begin("a")
+    for _ in range(5):
+        recorder.note(session, _request(), DRIVER, ANSWER)
+    assert recorder.metrics.lost_steps == {QUEUE_FULL: 2}
+    assert session.sequence == 4  # the gap is seen, even after the queue has room again
+
+
+def test_a_repeated_request_is_no_step(tmp_path):
+    recorder = Recorder(make_settings(record=tmp_path))
+    session = recorder.begin("a")
+    for step, is_first in ((1, True), (2, False), (2, False), (1, False), (1, True)):
+        recorder.note(session, _request(step, is_first), DRIVER, ANSWER)
+    assert session.sequence == 2
