@@ -93,11 +93,13 @@ def server_metrics() -> Iterator[Exported]:
     """Yields the metrics of a policy server, as its collector names them."""
     from rlcar.system.host_metrics import HOST
     from serve.observing.metrics import GAUGES, ServerMetrics
+    from serve.recording.metrics import RecordingMetrics
 
     metrics = ServerMetrics()
     metrics.gauges = dict.fromkeys(GAUGES, 0.0)
     host = {one.name for one in HOST}  # described with the metrics of a training
     yield from (one for one in _families(metrics) if one.name not in host)
+    yield from _families(RecordingMetrics())
 
 
 def live_metrics() -> Iterator[Exported]:

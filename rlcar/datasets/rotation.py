@@ -12,6 +12,7 @@ _NAME = re.compile(r"part-(\d{5,})\.parquet")
 # Of the limit; the largest share of one part before compression. A part may exceed it by its last
 # episode, and the part that replaces it lies beside it while it is written.
 _SHARE_OF_A_PART = 1 / 16
+FILE_BYTES = 8192  # of a part without its numbers
 
 
 class Rotation(NamedTuple):

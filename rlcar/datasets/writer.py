@@ -26,6 +26,7 @@ from rlcar.datasets.description import (
 )
 from rlcar.datasets.episode import SOURCES, Episode, distinct
 from rlcar.datasets.rotation import (
+    FILE_BYTES,
     Rotation,
     bytes_of_step,
     leftovers,
@@ -144,7 +145,8 @@ class DatasetWriter:
 
     def _make_room(self, limit_bytes: int, episodes: Sequence[Episode], keeping: int) -> None:
         """Deletes the oldest parts, but not the last ones, until one more part fits the limit."""
-        new_bytes = sum(episode.transitions for episode in episodes) * bytes_of_step(self._spec)
+        steps = sum(episode.transitions for episode in episodes)
+        new_bytes = steps * bytes_of_step(self._spec) + FILE_BYTES
         parts = list(self.description.parts)
         while (
             len(parts) > max(1, keeping)

@@ -94,19 +94,16 @@ def _remote_policy(client: DriveClient, noise: Noise | None) -> Policy:
 
     def request(time_step: TimeStep, carry: _Carry) -> np.ndarray:
         step = TimeStep(*(None if field is None else np.asarray(field) for field in time_step))
-        drawn: OutcomeOptions = {}
+        outcome: OutcomeOptions = {
+            "reward": step.reward,
+            "terminated": step.is_terminal,
+            "truncated": step.is_last & ~step.is_terminal,
+        }
         if noise is not None and not step.is_first.all():
             # Where an episode begins there is no last action.
             action = np.where(step.is_first[:, None], np.nan, carry.action)
-            drawn = {"executed": action, "executed_logp": carry.logp, "executed_by": "model"}
-        reply = client.act(
-            step.observation,
-            step.is_first,
-            reward=step.reward,
-            terminated=step.is_terminal,
-            truncated=step.is_last & ~step.is_terminal,
-            **drawn,
-        )
+            outcome |= {"executed": action, "executed_logp": carry.logp, "executed_by": "model"}
+        reply = client.act(step.observation, step.is_first, **outcome)
         return reply.action.astype(np.float32)
 
     def act(

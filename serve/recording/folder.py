@@ -179,7 +179,7 @@ class RecordedFolder:
 
     def _source(self) -> Source | None:
         """Returns where the episodes are from, unless the data set says it already."""
-        about = {
+        about: dict[str, str | int | float | bool | None | list[str]] = {
             "server": self._path.name,
             "alias": self._options.alias,
             "share": self._options.share,
