@@ -91,7 +91,7 @@ def _executions(options: Mapping[str, Any], cars: int) -> Executions:
     source = options.get("executed_by", "human")
     if source not in DRIVERS:
         raise ValueError(f"executed_by is {source!r}: it must be one of {', '.join(DRIVERS)}")
-    is_answer: np.ndarray = np.isnan(action).all(axis=1)
+    is_answer = np.asarray(np.isnan(action).all(axis=1))
     driver = np.where(is_answer, 0, DRIVERS.index(source) + 1).astype(np.uint8)
     logp = options.get("executed_logp", np.nan)
     return Executions(
