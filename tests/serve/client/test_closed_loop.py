@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from rlcar.datasets import Dataset
 from rlcar.evaluation.laps import drive
 from rlcar.registry import Registry
 from rlcar.sim import SPEC
@@ -37,7 +38,7 @@ def test_the_served_policy_laps_as_the_policy_does(tmp_path):
     policy = load_policy(Registry(tmp_path / "models"))
     race = policy.config.race.model_copy(update={"time_limit_steps": 150})
     wanted = drive(_in_process(policy), None, race, TRACKS)
-    with serving(tmp_path / "models") as server:
+    with serving(tmp_path / "models", record=tmp_path / "recorded") as server:
         url = f"http://127.0.0.1:{server.port}"
         with DriveClient(url, timeout_ms=1000) as client:
             result = drive_served(client, TRACKS, race)
@@ -46,3 +47,10 @@ def test_the_served_policy_laps_as_the_policy_does(tmp_path):
     assert result["crash_rate"] == float(wanted.is_crash.mean())
     np.testing.assert_allclose(result["progress"], wanted.progress.mean(), atol=1e-3)
     assert result["requests"] >= int(wanted.steps.max())
+    # The cars report rewards and ends, so the recording holds the episodes of these laps.
+    (folder,) = (tmp_path / "recorded").glob("server-*")
+    episodes = [one for one in Dataset.open(folder).episodes_iter() if one.is_terminal]
+    rewards = np.array([episode.reward.sum() for episode in episodes])
+    assert wanted.is_crash.any()
+    for reward in wanted.reward[wanted.is_crash]:
+        assert np.abs(rewards - reward).min() < 1e-2
