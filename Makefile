@@ -9,7 +9,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load offline_choice offline_data offline_learner offline_memory offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes soak swaps timed_start watched_server
+APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load offline_choice offline_data offline_learner offline_memory offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -118,6 +118,7 @@ bench-serve: $(STAMP) ## the serving lanes beside Starlette, LitServe and BentoM
 	$(UV) pip install --quiet --python .venv-bench-serve/bin/python -r benchmarks/peers/serving_requirements.txt
 	RAY_AUTH_MODE=disabled $(RUN)/python benchmarks/serving.py
 	$(RUN)/python benchmarks/swaps.py
+	$(RUN)/python benchmarks/recording.py
 
 # UV_TORCH_BACKEND=cpu installs a smaller torch, without CUDA.
 bench-offline: $(STAMP) ## what is learned from recorded data, beside d3rlpy in .venv-bench-offline; goes on where it was stopped
