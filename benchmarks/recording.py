@@ -21,7 +21,8 @@ from load import Load, open_loop, post
 from watched_server import LANES, serving
 
 CARS, PER_S, DURATION_S, ROUNDS = 10, 200.0, 5.0, 8
-OBSERVATION = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
+EPISODE_STEPS = 50
+OBSERVED = {"observation": [0.5, 0.6, 0.9, 0.5, 0.4, 0.2], "reward": 0.5}
 LIMITS = ("--set", "deadline_ms=1000")
 
 
@@ -41,6 +42,7 @@ def measure(lane: str, models: Path, folder: Path) -> None:
             for port, loads in sides:
                 loads.append(_drive(port))
             sides.reverse()
+        time.sleep(3.0)  # The last report is a second old at most.
         steps = _recorded_steps(recorded.port)
     for percent in (50, 99):
         without_ms, with_ms = (_percentile_ms(side, percent) for side in (without, with_recording))
@@ -63,17 +65,20 @@ def _drive(port: int) -> Load:
         post(
             url,
             "/v1/act",
-            json.dumps(
-                {"observation": OBSERVATION, "session": f"car-{car}", "reward": 0.5}
-            ).encode(),
+            json.dumps(OBSERVED | {"session": f"car-{car}"} | _ends(step)).encode(),
             f"x-session-id: car-{car}\r\n",
         )
+        for step in range(EPISODE_STEPS)
         for car in range(CARS)
     ]
     load = open_loop(url, requests, PER_S, DURATION_S)
     if load.errors:
         raise RuntimeError(f"{load.errors} answers were no 200: nothing was measured")
     return load
+
+
+def _ends(step: int) -> dict[str, bool]:
+    return {"is_first": step == 0, "terminated": step == EPISODE_STEPS - 1}
 
 
 def _recorded_steps(port: int) -> int:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.serve.served import program
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 
@@ -25,7 +26,8 @@ SMALLER = {"20000": "3000", "1024": "16", "64": "16"}
 
 def _commands() -> list[str]:
     blocks = re.findall(r"```shell\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    joined = [re.sub(r"\\\n\s*", "", block) for block in blocks]
+    lines = [line.strip() for block in joined for line in block.splitlines()]
     return [line for line in lines if not re.match(r"for |done$", line)]
 
 
@@ -38,11 +40,16 @@ def test_the_commands_run_in_their_order(rlcar):
     with program(Path("models"), *served[4:]) as server:
         for command in after:
             if command.startswith("curl"):
-                answer = httpx.get(f"{server.url}/metrics", timeout=30).text
-                assert "rlcar_recording_working 1.0" in answer
+                wait_until(lambda: _recorded(server.url) >= 16)
                 continue
             _run(rlcar, command.replace(URL, server.url))
         assert httpx.get(f"{server.url}/health/ready").json()["model_version"] == 2
+
+
+def _recorded(url: str) -> float:
+    """Returns the number of episodes that are on the disk."""
+    answer = httpx.get(f"{url}/metrics", timeout=30).text
+    return float(re.findall(r"(?m)^rlcar_recording_episodes_total (\S+)", answer)[0])
 
 
 def _around(commands: list[str], begin: str) -> tuple[list[str], list[str]]:
