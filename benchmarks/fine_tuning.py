@@ -161,7 +161,7 @@ def main() -> None:
         for seed in range(options.first_seed, options.first_seed + options.seeds):
             run(algorithm, seed, options.env_steps)
     runs = complete_runs(options.env_steps)
-    report = {
+    report: dict[str, Any] = {
         "figures": {
             f"{algorithm}_{name}": value
             for algorithm, of_seeds in runs.items()
