@@ -76,7 +76,7 @@ def status(alias: Alias = "champion", registry: Where = MODELS, as_json: AsJson 
         right=("answers", "errors", "not finite", "late", "fallbacks", "mean latency"),
     )
     for version, arm in ((state.stable, counts.stable), (state.candidate, counts.candidate)):
-        latency = f"{1e3 * arm.latency_s / arm.answers:.3f} ms" if arm.answers else "-"
+        latency = f"{1e3 * arm.latency_s / arm.timed:.3f} ms" if arm.timed else "-"
         numbers = (arm.answers, arm.errors, arm.non_finite, arm.late, arm.fallbacks)
         table.add_row(str(version), *map(str, numbers), latency)
     make_console().print(table)

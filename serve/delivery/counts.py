@@ -26,7 +26,8 @@ class ArmCounts(msgspec.Struct):
     non_finite: int = 0
     late: int = 0
     fallbacks: int = 0
-    latency_s: float = 0.0  # sum
+    timed: int = 0  # answers to sessions of one car, whose latencies can be compared
+    latency_s: float = 0.0  # sum over those
 
     def add(self, other: "ArmCounts") -> None:
         """Adds the counts of another server."""
@@ -76,8 +77,8 @@ class RolloutCounts(msgspec.Struct):
         if name in _SHARES:
             return _ratio(getattr(self.candidate, _SHARES[name]), self.candidate.answers)
         if name == "latencyRatio":
-            mean_s = _ratio(self.candidate.latency_s, self.candidate.answers)
-            stable_s = _ratio(self.stable.latency_s, self.stable.answers)
+            mean_s = _ratio(self.candidate.latency_s, self.candidate.timed)
+            stable_s = _ratio(self.stable.latency_s, self.stable.timed)
             return None if mean_s is None or stable_s is None else _ratio(mean_s, stable_s)
         if name == "steeringDifferenceShare":
             return _ratio(shadow.differing, shadow.pairs)

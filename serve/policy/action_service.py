@@ -112,7 +112,7 @@ class ActionService:
         is_late = fault is None and (action is None or self._clock() > deadline_s)
         is_fallback = action is None or is_late
         if session is not None:
-            latency_s = self._clock() - received_s
+            latency_s = self._clock() - received_s if session.cars == 1 else None
             self.arms.add(model, "late" if is_late else fault, is_fallback, latency_s)
         if action is None or is_late:
             return self._brake(request, model.number, received_s, session)
@@ -223,7 +223,7 @@ class ActionService:
         except Exception as error:
             session.failed_on = model
             self.metrics.policy_errors += 1
-            self.arms.add(model, _fault_of(error), False, 0.0)
+            self.arms.add(model, _fault_of(error), False, None)
             _LOGGER.exception(
                 "version %d fails on what a session has observed: version %d keeps the session",
                 model.number,

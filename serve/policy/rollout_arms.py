@@ -77,17 +77,22 @@ class RolloutArms:
         return active.candidate if is_candidate else stable
 
     def add(
-        self, model: ServedModel, fault: Fault | None, is_fallback: bool, latency_s: float
+        self, model: ServedModel, fault: Fault | None, is_fallback: bool, latency_s: float | None
     ) -> None:
-        """Counts one answer to a session; raises the alarm if the candidate is faulty."""
+        """Counts one answer to a session; raises the alarm if the candidate is faulty.
+
+        `latency_s` is None for a session of several cars, which would not compare with one car.
+        """
         active = self.active
         if active is None:
             return
         is_candidate = model is active.candidate
         arm = self.counts.candidate if is_candidate else self.counts.stable
         arm.answers += 1
-        arm.latency_s += latency_s
-        self._latencies[is_candidate].append((self._clock(), latency_s))
+        if latency_s is not None:
+            arm.timed += 1
+            arm.latency_s += latency_s
+            self._latencies[is_candidate].append((self._clock(), latency_s))
         if fault is not None:
             setattr(arm, fault, getattr(arm, fault) + 1)
         arm.fallbacks += is_fallback

@@ -77,6 +77,15 @@ def test_one_fault_in_twenty_is_found_soon(versions, arms, clock, seed):
     assert "% > 1 %" in arms.alarm.reason
 
 
+def test_sessions_of_many_cars_are_not_timed(versions, arms):
+    for _ in range(100):
+        arms.add(versions[0], None, False, 0.001)
+        arms.add(versions[1], None, False, None)
+    arms.check_latency()
+    assert arms.alarm is None
+    assert (arms.counts.candidate.answers, arms.counts.candidate.timed) == (100, 0)
+
+
 def test_faults_of_the_stable_version_do_not_count(versions, arms):
     for _ in range(100):
         arms.add(versions[0], "non_finite", True, 0.001)
@@ -141,8 +150,8 @@ def test_worse_laps_roll_back_and_better_ones_do_not(follower, arms):
 
 def test_values_of_metrics():
     counts = RolloutCounts(
-        ArmCounts(10, latency_s=0.01),
-        ArmCounts(20, errors=1, fallbacks=2, latency_s=0.04),
+        ArmCounts(10, timed=10, latency_s=0.01),
+        ArmCounts(20, errors=1, fallbacks=2, timed=20, latency_s=0.04),
         ShadowCounts(10, differing=3, jerk_stable=2.0, jerk_candidate=3.0),
     )
     values = {"errorShare": 0.05, "fallbackShare": 0.1, "latencyRatio": 2.0, "jerkRatio": 1.5,

@@ -37,8 +37,8 @@ def operator(folder):
 
 
 def start(operator, *steps, **rollback):
-    # Latency is compared in a test of its own: here other tests load the machine.
-    rollback = {"latencyRatio": 100.0} | rollback
+    # On a busy machine a sound candidate may answer late too.
+    rollback = {"enabled": False} | rollback
     tree = {"strategy": {"canary": {"steps": list(steps or STEPS)}}, "rollback": rollback}
     return operator.start(2, parse_specification(tree), try_model)
 
@@ -134,7 +134,7 @@ def test_an_aborted_rollout_gives_the_cars_back_with_their_memory(folder, operat
 )
 def test_a_faulty_candidate_is_rolled_back_at_once(folder, operator, error, said):
     with serving(folder, poll_s=0.05) as server, driving(server) as told:
-        start(operator, {"setWeight": 50}, {"pause": {}})
+        start(operator, {"setWeight": 50}, {"pause": {}}, enabled=True, latencyRatio=100.0)
         wait_until(lambda: 2 in versions_of(told).values())
         policy = application(server).alias_follower.candidate.policy
 
