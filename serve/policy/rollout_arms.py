@@ -16,7 +16,8 @@ from serve.policy.alias_follower import ServedModel
 from serve.policy.sessions import Session, ShadowMemory
 
 # Latencies are compared within this time, so that both versions meet the same load.
-_LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 200, 30
+_LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 100, 60
+_SLOW_FOR_S = 4.0  # a burst of load that meets one version's cars ends sooner
 _DIFFERING, _SIGN_FLIP, _SATURATED = 0.1, 0.05, 0.99  # in steering, from -1 to 1
 _DEAREST_SHADOW_S = 0.0005  # sessions whose candidate takes longer are not shadowed
 _NAMES: dict[Fault, str] = {
@@ -58,13 +59,14 @@ class RolloutArms:
         self._faults: dict[Fault, Cusum] = {}
         # (time, latency) of the last answers, by whether they are the candidate's
         self._latencies: dict[bool, deque[tuple[float, float]]] = {}
+        self._slow_since_s: float | None = None
 
     def show(self, active: ActiveRollout | None) -> None:
         """Takes part in a rollout, or goes on with it at another weight; None ends it."""
         before, self.active = self.active, active
         if active is None or (before is not None and before.rollout == active.rollout):
             return
-        self.counts, self.alarm = RolloutCounts(), None
+        self.counts, self.alarm, self._slow_since_s = RolloutCounts(), None, None
         self._faults = {name: make_cusum(active.rollback) for name in FAULTS}
         self._latencies = {arm: deque(maxlen=_LATENCIES) for arm in (False, True)}
 
@@ -114,7 +116,7 @@ class RolloutArms:
         self.on_alarm()
 
     def check_latency(self) -> None:
-        """Raises the alarm if the candidate's answers take much longer than the stable ones."""
+        """Raises the alarm if the candidate's answers take much longer for some seconds."""
         active = self.active
         if active is None or self.alarm is not None:
             return
@@ -124,9 +126,15 @@ class RolloutArms:
             for arm, latencies in self._latencies.items()
         }
         if min(map(len, recent.values())) < _FEWEST_LATENCIES:
+            self._slow_since_s = None
             return
         stable_s, candidate_s = median(recent[False]), median(recent[True])
-        if candidate_s > active.rollback.latency_ratio * stable_s:
+        if candidate_s <= active.rollback.latency_ratio * stable_s:
+            self._slow_since_s = None
+            return
+        if self._slow_since_s is None:
+            self._slow_since_s = self._clock()
+        if self._clock() - self._slow_since_s >= _SLOW_FOR_S:
             ratio = candidate_s / stable_s
             self.raise_alarm(
                 f"latency {1e3 * candidate_s:.3g} ms is {ratio:.3g} times the "
