@@ -18,8 +18,8 @@ PAGE = ROOT / "docs" / "offline-results.md"
 PICTURE = ROOT / "docs" / "images" / "offline.png"
 TITLES = {"classic_narrow": "Classic on narrow roads", "grand_prix": "Grand prix"}
 MEANINGS = {
-    "choice_right_of_20": "seeded data sets, of 20, in which `rlcar offline` kept the candidate that "
-    "is the best on the test tracks, or not distinguishably worse",
+    "choice_right_of_20": "seeded data sets, of 20, in which `rlcar offline` kept the candidate "
+    "that is the best on the test tracks, or not distinguishably worse",
     "ope_rank_correlation": "rank correlation of estimated and simulated returns",
     "ope_unknown_of_10": "policies unlike the data, of 10, with the verdict `unknown`",
     "ope_coverage": "share of the intervals that contain the simulated return",
