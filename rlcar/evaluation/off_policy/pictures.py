@@ -18,8 +18,13 @@ _MOST_LINES = 8  # policies in the plots of shares
 
 def draw_report(path: Path, report: Mapping[str, Any]) -> None:
     """Draws the estimates; for the race also coverage and shares outside by speed and bend."""
+    save_figure(report_figure(report), path)
+
+
+def report_figure(report: Mapping[str, Any]) -> Figure:
+    """Returns the picture of a report."""
     policies, coverage = report["policies"], report["coverage"]
-    height = 1.6 + 0.32 * len(policies)
+    height = 1.6 + 0.32 * (len(policies) + (report["baseline"] is not None))
     if coverage is None:
         figure = Figure(figsize=(8.0, height), dpi=130, layout="constrained", facecolor="white")
         _draw_estimates(figure.subplots(), report)
@@ -35,29 +40,50 @@ def draw_report(path: Path, report: Mapping[str, Any]) -> None:
         _, names = speed.get_legend_handles_labels()
         if names:
             speed.legend(fontsize=6, frameon=False)
-    save_figure(figure, path)
+    return figure
 
 
 def _draw_estimates(axes: Axes, report: Mapping[str, Any]) -> None:
-    names = list(report["policies"])
-    behaviour = report["behaviour"]["return"]
-    axes.axvline(behaviour, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)))
-    for row, result in enumerate(report["policies"].values()):
-        colour, estimate = _COLOURS[result["verdict"]], result["estimate"]
-        if estimate is None:
-            text = f"unknown: {result['reason'][:70]}"
-            axes.text(0.02, row, text, transform=axes.get_yaxis_transform(), va="center",
-                      fontsize=7, color=colour)  # fmt: skip
-            continue
-        axes.plot([estimate["low"], estimate["high"]], [row, row], color=colour, linewidth=2.0)
-        axes.plot(estimate["mean"], row, marker="o", color=colour, markersize=5)
+    """Draws a row for each policy, and lines at what the verdicts compare with.
+
+    A baseline has the first row. Its estimate is the reference then, and not what was recorded.
+    """
+    baseline, recorded = report["baseline"], report["behaviour"]["return"]
+    rows = [(name, one, _COLOURS[one["verdict"]]) for name, one in report["policies"].items()]
+    about = "dashed: the recorded episodes"
+    if baseline is None:
+        reference, name = recorded, "the recorded behaviour"
+    else:
+        reference = None if baseline["estimate"] is None else baseline["estimate"]["mean"]
+        name = f"the baseline {baseline['name']}"
+        rows = [(f"{baseline['name']} (baseline)", baseline, _INK), *rows]
+        axes.axvline(recorded, color=_COLOURS["unknown"], linewidth=1.0, linestyle="dotted")
+        about = "dashed: the baseline; dotted: the recorded episodes"
+    if reference is not None:
+        axes.axvline(reference, color=_INK, linewidth=1.0, linestyle="dashed")
+    for row, (_, result, colour) in enumerate(rows):
+        _draw_estimate(axes, row, result, colour)
     axes.set(
-        yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5),
-        xlabel="estimated discounted return, 95 % interval; dashed: the recorded episodes",
+        yticks=range(len(rows)), yticklabels=[each for each, _, _ in rows],
+        ylim=(len(rows) - 0.5, -0.5),
+        xlabel=f"estimated discounted return, 95 % interval; {about}",
     )  # fmt: skip
-    axes.set_title("better: green, worse: red, unknown: grey", fontsize=9, loc="left")
+    title = f"compared with {name}: better green, worse red, unknown grey"
+    axes.set_title(title, fontsize=9, loc="left")
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_estimate(axes: Axes, row: int, result: Mapping[str, Any], colour: str) -> None:
+    """Draws an estimate and its interval, or why there is none."""
+    estimate = result["estimate"]
+    if estimate is None:
+        text = f"unknown: {result['reason'][:70]}"
+        axes.text(0.02, row, text, transform=axes.get_yaxis_transform(), va="center",
+                  fontsize=7, color=colour)  # fmt: skip
+        return
+    axes.plot([estimate["low"], estimate["high"]], [row, row], color=colour, linewidth=2.0)
+    axes.plot(estimate["mean"], row, marker="o", color=colour, markersize=5)
 
 
 def _draw_coverage(axes: Axes, coverage: Mapping[str, Any]) -> None:
