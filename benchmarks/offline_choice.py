@@ -12,14 +12,19 @@ the 95 % bootstrap interval, over tracks, of the difference to the candidate wit
 reaches down to 0. The strict count asks for the lowest mean cost itself. The choice by estimates
 from the other 20 % of the episodes, as if the world was unknown, is judged alike.
 
-What is measured stays in runs/offline-benchmarks/choice, so that a repetition continues. Remove
-that folder after a change of the algorithms. Writes its part of benchmarks/results/offline.json.
+What is measured stays in runs/offline-benchmarks/choice, so that a repetition continues, and both
+choices in files of their own: a data set that was measured without estimates gets them later.
+Remove that folder after a change of the algorithms. The CPU-seconds of the choice by simulation
+contain only trainings that were not complete before. Writes its part of
+benchmarks/results/offline.json.
 """
 
 import argparse
 import json
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +48,12 @@ from rlcar.offline.candidates import (
     Trained,
     estimate_candidates,
     measure,
+    run_folder,
     train_candidates,
 )
 from rlcar.offline.selection import choose_by_estimates, choose_by_measures
 from rlcar.system.durable import replace_text
+from rlcar.system.provenance import provenance
 
 RACE = RaceConfig(track=TrackConfig(half_width_px=20.0))
 CANDIDATES = ("bc", "cql", "iql")
@@ -105,10 +112,13 @@ def judge(chosen: str, costs: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def measure_case(seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Records a data set, trains the candidates, and judges both choices."""
-    root = WORK / "choice" / f"{seed:02d}"
-    start_s = time.process_time()
+def train_case(seed: int) -> tuple[dict[str, Trained], dict[str, str], Dataset]:
+    """Records a data set and trains the candidates, unless that is done.
+
+    Returns the trained candidates, the reasons of those that diverged, and the episodes that no
+    candidate learned from.
+    """
+    root = folder_of(seed)
     drivers, transitions = draw_data(seed)
     if not (root / "data").exists():
         record_drivers(root / "data", RACE, drivers, transitions, seed)
@@ -118,13 +128,19 @@ def measure_case(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         name: make_config(overrides=[*of_data, *SETTINGS], world=world, algorithm=name, seed=seed)
         for name in CANDIDATES
     }
-    trained, failed = train_candidates(root, configs, lambda text: None)
+    return *train_candidates(root, configs, lambda text: None), held_out
+
+
+def measure_case(seed: int) -> dict[str, Any]:
+    """Judges the choice by simulation."""
+    start_s = time.process_time()
+    trained, failed, _ = train_case(seed)
     _, measures = measure(trained)
     costs = {name: test_cost(candidate) for name, candidate in trained.items()}
-    case: dict[str, Any] = {
+    return {
         "seed": seed,
-        "drivers": [str(driver) for driver in drivers],
-        "transitions": learned.transitions,
+        "drivers": [str(driver) for driver in draw_data(seed)[0]],
+        "transitions": Dataset.open(folder_of(seed) / "learned").transitions,
         "failed": failed,
         "validation_cost": {name: float(one.cost.mean()) for name, one in measures.items()},
         "test_cost": {name: float(cost.mean()) for name, cost in costs.items()},
@@ -132,35 +148,69 @@ def measure_case(seed: int, options: argparse.Namespace) -> dict[str, Any]:
             name: float((cost < TIME_LIMIT_STEPS).mean()) for name, cost in costs.items()
         },
         "simulation": judge(choose_by_measures(measures).name, costs),
-        "estimates": None,
+        "cpu_seconds": time.process_time() - start_s,
     }
-    if seed < options.estimates:
-        settings = FittedQSettings(updates=options.updates)
-        try:
-            report = estimate_candidates(held_out, trained, root, settings)
-        except DatasetError as error:  # too few episodes
-            refused = {"refused": str(error)}
-            return case | refused | {"cpu_seconds": time.process_time() - start_s}
-        choice = choose_by_estimates(list(trained), report)
-        case["estimates"] = judge(choice.name, costs) | {
-            "reason": choice.reason,
-            "verdicts": {name: one["verdict"] for name, one in report["policies"].items()},
-        }
-    return case | {"cpu_seconds": time.process_time() - start_s}
+
+
+def measure_estimates(seed: int, updates: int) -> dict[str, Any]:
+    """Judges the choice by estimates from the held-out episodes."""
+    trained, _, held_out = train_case(seed)
+    start_s = time.process_time()
+    settings = FittedQSettings(updates=updates)
+    try:
+        report = estimate_candidates(held_out, trained, folder_of(seed), settings)
+    except DatasetError as error:  # too few episodes
+        return {"refused": str(error), "cpu_seconds": time.process_time() - start_s}
+    assert report is not None  # as it is for images alone
+    choice = choose_by_estimates(list(trained), report)
+    cpu_s = time.process_time() - start_s
+    costs = {name: test_cost(candidate) for name, candidate in trained.items()}
+    return judge(choice.name, costs) | {
+        "reason": choice.reason,
+        "verdicts": {name: one["verdict"] for name, one in report["policies"].items()},
+        "cpu_seconds": cpu_s,
+    }
+
+
+def folder_of(seed: int) -> Path:
+    """Returns the folder of a data set and its runs."""
+    return WORK / "choice" / f"{seed:02d}"
+
+
+def kept(path: Path, measure_now: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns what a file holds, and measures it before if there is none."""
+    if not path.exists():
+        measured = measure_now() | {"commit": provenance(None)["commit"]}
+        replace_text(path, json.dumps(measured, indent=1) + "\n")
+    return dict(json.loads(path.read_text()))
+
+
+def trained_at(seed: int) -> dict[str, str | None]:
+    """Returns the commit of each candidate's training."""
+    runs = {name: run_folder(folder_of(seed), name) / "run.json" for name in CANDIDATES}
+    return {name: json.loads(path.read_text())["commit"] for name, path in runs.items()}
 
 
 def summarise(cases: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the figures."""
+    """Returns the figures; those of the choice by estimates only if it was measured."""
     simulation = [case["simulation"] for case in cases]
-    estimated = [case["estimates"] for case in cases if case["estimates"] is not None]
-    return {
+    figures = {
         f"choice_right_of_{len(cases)}": sum(one["is_right"] for one in simulation),
         "choice_is_best": sum(one["is_best"] for one in simulation),
         "choice_largest_regret_steps": max(one["regret_steps"] for one in simulation),
+        "choice_cpu_seconds": sum(case["cpu_seconds"] for case in cases),
+    }
+    measured = [case["estimates"] for case in cases if case["estimates"] is not None]
+    estimated = [one for one in measured if "refused" not in one]
+    if not estimated:
+        return figures
+    return figures | {
         "choice_by_estimates_of": len(estimated),
+        "choice_by_estimates_refused": len(measured) - len(estimated),
         "choice_by_estimates_right": sum(one["is_right"] for one in estimated),
         "choice_by_estimates_is_best": sum(one["is_best"] for one in estimated),
-        "choice_cpu_seconds": sum(case["cpu_seconds"] for case in cases),
+        "choice_by_estimates_largest_regret_steps": max(one["regret_steps"] for one in estimated),
+        "choice_by_estimates_cpu_seconds": sum(one["cpu_seconds"] for one in measured),
     }
 
 
@@ -180,13 +230,20 @@ def main() -> None:
     load_before = os.getloadavg()[0]
     cases = []
     for seed in range(options.number):
-        path = WORK / "choice" / f"{seed:02d}.json"
-        if not path.exists():
-            case = measure_case(seed, options)
-            replace_text(path, json.dumps(case, indent=1) + "\n")
-        cases.append(json.loads(path.read_text()))
+        case = kept(folder_of(seed).with_suffix(".json"), partial(measure_case, seed))
+        case["estimates"] = None
+        if seed < options.estimates:
+            path = WORK / "choice" / f"{seed:02d}-estimates-{options.updates}.json"
+            case["estimates"] = kept(path, partial(measure_estimates, seed, options.updates))
+        cases.append(case | {"trained_at": trained_at(seed)})
         print(json.dumps(cases[-1]), flush=True)
-    settings = {"candidates": CANDIDATES, "settings": SETTINGS, "estimate_updates": options.updates}
+    settings = {
+        "candidates": CANDIDATES,
+        "updates": UPDATES,
+        "units": UNITS,
+        "settings": SETTINGS,
+        "estimate_updates": options.updates,
+    }
     keep("choice", summarise(cases), load_before, {**settings, "cases": cases})
 
 

@@ -23,10 +23,12 @@ def keep(
 ) -> None:
     """Writes the figures of a part, with its origin and details, and prints them.
 
-    A figure that is a mapping belongs to a data set.
+    Its earlier figures are removed. A figure that is a mapping belongs to a data set.
     """
     report: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     measured = report.pop("measured", {})
+    for name in measured.get(part, {}).get("figures", []):
+        report.pop(name, None)
     measured[part] = {"figures": sorted(figures)} | origin(load_before) | dict(details)
     report |= figures
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
