@@ -9,7 +9,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attack_report attacks bench_sim chaos drawn_model gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
+APART := attack attack_report attacks bench_sim chaos drawn_model fine_tuning gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
@@ -128,6 +128,7 @@ bench-offline: $(STAMP) ## what is learned from recorded data, beside d3rlpy in 
 	$(RUN)/python benchmarks/offline_choice.py
 	$(RUN)/python benchmarks/offline_speed.py
 	$(RUN)/python benchmarks/offline_evaluation.py
+	$(RUN)/python benchmarks/offline_memory.py
 
 attack: $(STAMP) ## honest clients of a server under attack, in half an hour; ARGS="--lane realtime" for one lane
 	$(RUN)/python benchmarks/attack.py $(ARGS)

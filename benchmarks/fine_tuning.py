@@ -6,7 +6,8 @@ Trains on the data set `classic_narrow` of offline_quality.py with its settings,
 training go on by driving with the settings of `rlcar train --from`. Every 2,048 env steps the
 policy drives the 64 validation tracks; a lap that fails costs 1,000 steps. Data and runs stay in
 runs/fine-tuning, and a repetition continues there. The results cover all complete runs in that
-folder. Writes benchmarks/results/fine_tuning.json and fine_tuning.png.
+folder, each with the commit at which it began. Writes benchmarks/results/fine_tuning.json and
+fine_tuning.png.
 """
 
 import argparse
@@ -83,6 +84,11 @@ def curve(folder: Path) -> list[Point]:
     ]
 
 
+def begun(folder: Path) -> dict[str, Any]:
+    """Returns the commit, the versions and the time with which a run began."""
+    return dict(json.loads((folder / "run.json").read_text()))
+
+
 def complete_runs(env_steps: int) -> dict[str, list[dict[str, Any]]]:
     """Returns the curves of all seeds whose training is complete, by algorithm."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -92,8 +98,13 @@ def complete_runs(env_steps: int) -> dict[str, list[dict[str, Any]]]:
             online = folders(algorithm, seed)[1]
             save = checkpoint.latest(online / "checkpoints")
             if save is not None and save.env_steps >= env_steps:
-                curves = {"seed": seed, "recorded": curve(offline), "driving": curve(online)}
-                found.setdefault(algorithm, []).append(curves)
+                of_seed = {
+                    "seed": seed,
+                    "origin": {"recorded": begun(offline), "driving": begun(online)},
+                    "recorded": curve(offline),
+                    "driving": curve(online),
+                }
+                found.setdefault(algorithm, []).append(of_seed)
     return found
 
 

@@ -1,6 +1,6 @@
 """How many updates of CQL in a CPU-second, relative to d3rlpy, and how good are the policies?
 
-    make bench-offline    (installs d3rlpy into .venv-bench-offline, and runs this last but one)
+    make bench-offline    (installs d3rlpy into .venv-bench-offline, and runs this among others)
 
 Both learn from the data set `classic_narrow` of offline_quality.py with equal networks, batches of
 256 transitions, numbers of sampled actions, two critics and the same constants, each on the same
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--small-samples", type=int, default=4)
     parser.add_argument("--quality-updates", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each side, for quality")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each side, for quality")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     print_header("jax", "numpy")
