@@ -44,7 +44,8 @@ ONE_THREAD = {
 }
 DATA = "classic_narrow"
 WARM_UP = 8  # updates: one compiled call of ours
-Figures, Details = dict[str, float], dict[str, Any]
+Figures = dict[str, float]
+Details = dict[str, Any]
 
 
 class Side:
