@@ -1,6 +1,5 @@
 """`rlcar rollout …`: lets a new version take over step by step."""
 
-import getpass
 import json
 import socket
 from datetime import datetime
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rlcar.cli.shared import MODELS, AsJson, Where, console
 from rlcar.system.console import make_console
 from rlcar.system.tables import make_table
+from rlcar.system.user_folders import user_name
 
 if TYPE_CHECKING:
     from serve.delivery.operator import Operator
@@ -172,11 +172,7 @@ def _open(registry: str, alias: str) -> "Operator":
 
 
 def _actor() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without an entry in the system's list
-        user = "someone"
-    return f"{user}@{socket.gethostname()}"
+    return f"{user_name() or 'someone'}@{socket.gethostname()}"
 
 
 def _time(unix_s: float) -> str:

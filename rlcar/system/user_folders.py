@@ -1,6 +1,7 @@
 """The home and temporary folders of this user, which containers may lack or make read-only."""
 
 import contextlib
+import getpass
 import os
 import sys
 import tempfile
@@ -20,6 +21,14 @@ def home_folder() -> Path | None:
     try:
         return Path.home()
     except (RuntimeError, KeyError):
+        return None
+
+
+def user_name() -> str | None:
+    """Returns the name of this user; None for a user without a name and a passwd entry."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an OSError since Python 3.13
         return None
 
 
