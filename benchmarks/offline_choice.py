@@ -208,6 +208,9 @@ def summarise(cases: list[dict[str, Any]]) -> dict[str, Any]:
         "choice_by_estimates_of": len(estimated),
         "choice_by_estimates_refused": len(measured) - len(estimated),
         "choice_by_estimates_right": sum(one["is_right"] for one in estimated),
+        "choice_by_estimates_kept_baseline": sum(
+            one["chosen"] == CANDIDATES[0] for one in estimated
+        ),
         "choice_by_estimates_is_best": sum(one["is_best"] for one in estimated),
         "choice_by_estimates_largest_regret_steps": max(one["regret_steps"] for one in estimated),
         "choice_by_estimates_cpu_seconds": sum(one["cpu_seconds"] for one in measured),
