@@ -31,15 +31,16 @@ File = Annotated[
 ]
 Alias = Annotated[str, typer.Option(help="Alias that servers follow, whose version is replaced.")]
 Reason = Annotated[str, typer.Option(help="Reason, for the journal.")]
+Again = Annotated[
+    bool, typer.Option("--again", help="Tries a version that was rolled back before.")
+]
 
 
 @app.command()
 def start(
     name: Name,
     file: File = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Tries a version that was rolled back before.")
-    ] = False,
+    again: Again = False,
     alias: Alias = "champion",
     registry: Where = MODELS,
     as_json: AsJson = False,
@@ -117,9 +118,14 @@ def abort(
 
 
 @app.command()
-def retry(alias: Alias = "champion", registry: Where = MODELS, as_json: AsJson = False) -> None:
+def retry(
+    again: Again = False,
+    alias: Alias = "champion",
+    registry: Where = MODELS,
+    as_json: AsJson = False,
+) -> None:
     """Begins an aborted rollout again at its first step."""
-    _say(_open(registry, alias).retry(), as_json)
+    _say(_open(registry, alias).retry(is_again=again), as_json)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rlcar.errors import RegistryError
+from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry.model_file import parse_json
 from rlcar.registry.store import Store
 
@@ -36,12 +36,15 @@ class SharedCounts:
         """Returns the counts of every server; those of a damaged file are left out."""
         found = {}
         for name in self._store.names(self._folder):
-            if _NAME.fullmatch(name):
-                with contextlib.suppress(ValueError, FileNotFoundError):
-                    tree = parse_json(
-                        self._store.read(f"{self._folder}/{name}", MAX_COUNTS_BYTES), "it"
-                    )
-                    found[name.removesuffix(".json")] = dict(tree)
+            if not _NAME.fullmatch(name):
+                continue
+            try:
+                data = self._store.read(f"{self._folder}/{name}", MAX_COUNTS_BYTES)
+                found[name.removesuffix(".json")] = dict(parse_json(data, "it"))
+            except RegistryUnavailableError:
+                raise
+            except (RegistryError, ValueError, TypeError, FileNotFoundError):
+                continue
         return found
 
     def clear(self) -> None:

@@ -61,7 +61,7 @@ class Undecided(Event, tag="undecided", frozen=True):
 
 
 class Aborted(Event, tag="aborted", frozen=True):
-    """All sessions return to the stable version."""
+    """All sessions return to the stable version, and a move of the alias that is due is dropped."""
 
     reason: str
     is_rollback: bool = False  # by a fault of the candidate, which marks its version

@@ -103,10 +103,12 @@ class Operator:
         trial: Callable[[Model], None],
         *,
         is_again: bool = False,
+        rollout: str | None = None,
     ) -> RolloutState:
         """Begins a rollout of a version; `trial` raises RegistryError for an unfit model.
 
-        A version that was rolled back before needs `is_again`.
+        A version that was rolled back before needs `is_again`. `rollout` is the new rollout's name,
+        on which depends which sessions go first; without one it is random.
         """
         candidate, stable = self.registry.resolve(name), self._stable()
         if candidate == stable:
@@ -114,13 +116,9 @@ class Operator:
                 f"version {candidate} is {self.alias} already: start a rollout of another version"
             )
         snapshot = self.read()
-        reason = rolled_back_versions(snapshot.entries).get(candidate)
-        if reason is not None and not is_again:
-            raise RolloutError(
-                f"version {candidate} was rolled back before ({reason}): add --again to try it "
-                "once more"
-            )
-        event = Started(new_id(), stable, candidate, specification.tree())
+        if not is_again:
+            _refuse_marked(snapshot.entries, candidate)
+        event = Started(rollout or new_id(), stable, candidate, specification.tree())
         apply(snapshot.state, Entry(snapshot.number + 1, 0.0, self._actor, event))
         self._require_same_schema(stable, candidate)
         trial(self.registry.open(candidate))
@@ -140,16 +138,30 @@ class Operator:
         return self.command(lambda _: Resumed())
 
     def abort(self, reason: str) -> RolloutState:
-        """Gives all sessions back to the stable version."""
-        return self.command(lambda _: Aborted(reason))
+        """Gives all sessions back to the stable version; drops a move of the alias that is due."""
+        state = self.command(lambda _: Aborted(reason))
+        self.repair(state)
+        return state
 
     def promote(self, reason: str) -> RolloutState:
         """Gives all sessions to the candidate, without the remaining steps."""
-        self.command(lambda _: Promoting(reason))
+
+        def decide(state: RolloutState | None) -> AnyEvent:
+            if state is not None and state.is_running:
+                self._require_usable(state.candidate)
+            return Promoting(reason)
+
+        self.command(decide)
         return self.finish()
 
-    def retry(self) -> RolloutState:
-        """Begins an aborted rollout again, if the alias is still where it was."""
+    def retry(self, *, is_again: bool = False) -> RolloutState:
+        """Begins an aborted rollout again, if the alias is still where it was.
+
+        A version that was rolled back needs `is_again`.
+        """
+        snapshot = self.read()
+        if snapshot.state is not None and not is_again:
+            _refuse_marked(snapshot.entries, snapshot.state.candidate)
 
         def decide(state: RolloutState | None) -> AnyEvent:
             if state is not None and state.stable != self._stable():
@@ -169,13 +181,18 @@ class Operator:
                     f"{self.alias} has moved since to version {self._stable()}: move it with "
                     "rlcar models promote"
                 )
+            if state is not None and state.is_promoted and state.is_over:
+                self._require_usable(state.stable)
             return Undone(reason)
 
         self.command(decide)
         return self.finish()
 
     def finish(self) -> RolloutState:
-        """Moves the alias as the journal says, unless that is done; the move may be repeated."""
+        """Moves the alias as the journal says, unless that is done; the move may be repeated.
+
+        A move that cannot succeed is dropped: the state that is returned says why.
+        """
         for _ in range(_ATTEMPTS):
             snapshot = self.read()
             state = snapshot.state
@@ -184,14 +201,78 @@ class Operator:
             number = state.pending_alias
             if number is None:
                 return state
-            if self._stable() != number:
-                is_back = number == state.stable
-                why = ROLLED_BACK if is_back else f"promoted by rollout {state.rollout}"
-                self.registry.promote(number, self.alias, why=why)
+            problem = self._obstacle(state, number)
+            if problem is not None:
+                self.write(snapshot, Aborted(problem))
+                continue
+            if self._stable() != number and not self._move(snapshot, number):
+                continue
             moved = self.write(snapshot, AliasMoved(number))
             if moved is not None:
                 return moved
+            later = self.read().state
+            if later is not None and later.rollout == state.rollout:
+                self.repair(later)
         raise RegistryUnavailableError(f"the alias {self.alias} could not be moved: try again")
+
+    def _obstacle(self, state: RolloutState, number: int) -> str | None:
+        """Returns why the alias will never move to a version; None if it can."""
+        current = self._stable()
+        if current not in (state.stable, state.candidate):
+            return f"{self.alias} moved to version {current} meanwhile"
+        if current == number:
+            return None
+        try:
+            self._require_usable(number)
+        except RegistryUnavailableError:
+            raise
+        except RolloutError as error:
+            return str(error)
+        return None
+
+    def _move(self, snapshot: Snapshot, number: int) -> bool:
+        """Moves the alias, unless the journal has gone on since the snapshot."""
+
+        def require_unchanged(_: Model) -> None:  # directly before the move, after the long reading
+            if self.read().number != snapshot.number:
+                raise _ChangedError
+
+        state = snapshot.state
+        assert state is not None
+        is_back = number == state.stable
+        why = ROLLED_BACK if is_back else f"promoted by rollout {state.rollout}"
+        try:
+            self.registry.promote(number, self.alias, require_unchanged, why)
+        except _ChangedError:
+            return False
+        return True
+
+    def repair(self, state: RolloutState) -> None:
+        """Moves the alias to where a rollout that is over has left it.
+
+        Another server may have moved it for an entry that is no longer the last one.
+        """
+        if not state.is_over:
+            return
+        is_taken = state.is_promoted and state.phase == "Healthy"
+        due, other = state.stable, state.candidate
+        if is_taken:
+            due, other = other, due
+        if self._stable() == other:
+            why = f"promoted by rollout {state.rollout}" if is_taken else ROLLED_BACK
+            self.registry.promote(due, self.alias, why=why)
+
+    def _require_usable(self, number: int) -> None:
+        """Raises RolloutError unless a version can be opened, so that the alias can move to it."""
+        try:
+            self.registry.open(number)
+        except RegistryUnavailableError:
+            raise
+        except RegistryError as error:
+            raise RolloutError(
+                f"{self.alias} cannot move to version {number} ({error}): promote another version "
+                "with rlcar models promote"
+            ) from None
 
     def counts(self, state: RolloutState) -> RolloutCounts:
         """Returns what all servers have counted about a rollout."""
@@ -216,6 +297,19 @@ class Operator:
                     f"version {stable} ({len(one[kind])} numbers): sessions cannot move between "
                     "them, so serve it under an alias of its own"
                 )
+
+
+class _ChangedError(Exception):
+    """The journal has a newer entry than the one on which a move of the alias was decided."""
+
+
+def _refuse_marked(entries: list[Entry], candidate: int) -> None:
+    reason = rolled_back_versions(entries).get(candidate)
+    if reason is not None:
+        raise RolloutError(
+            f"version {candidate} was rolled back before ({reason}): add --again to try it once "
+            "more"
+        )
 
 
 def new_id() -> str:

@@ -67,7 +67,10 @@ def described(state: RolloutState, counts: RolloutCounts | None = None) -> dict[
         "shadow_weight": state.shadow_weight,
         "is_promoted": state.is_promoted,
         "message": state.message,
-        "tallies": {name: tally._asdict() for name, tally in state.tallies.items()},
+        "tallies": {
+            name: {key: value for key, value in tally._asdict().items() if key != "last_s"}
+            for name, tally in state.tallies.items()
+        },
     }
     if counts is not None:
         tree["counts"] = {

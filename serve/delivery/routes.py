@@ -22,7 +22,7 @@ Route = Callable[[Request], Awaitable[Response]]
 
 
 class RolloutCommand(msgspec.Struct, forbid_unknown_fields=True):
-    """A command; `version`, `specification` and `again` belong to `start`."""
+    """A command; `version` and `specification` belong to `start`, `again` to `retry` too."""
 
     command: Literal["start", "pause", "resume", "promote", "abort", "retry", "undo"]
     version: str | int | None = None
@@ -69,6 +69,8 @@ def _run(operator: Operator, body: RolloutCommand, trial: Callable[[Model], None
         tree = body.specification
         specification = default_specification() if tree is None else parse_specification(tree)
         return operator.start(body.version, specification, trial, is_again=body.again)
+    if body.command == "retry":
+        return operator.retry(is_again=body.again)
     if body.command in ("promote", "abort", "undo"):
         with_reason: Callable[[str], RolloutState] = getattr(operator, body.command)
         return with_reason(reason)

@@ -38,8 +38,9 @@ class Tally(NamedTuple):
     inconclusive: int = 0
     consecutive_errors: int = 0
     last: float | None = None
+    last_s: float = 0.0  # time of the last measurement, since the step began
 
-    def add(self, measurement: Measurement) -> "Tally":
+    def add(self, measurement: Measurement, time_s: float) -> "Tally":
         """Counts one more measurement."""
         result = measurement.result
         return Tally(
@@ -48,6 +49,7 @@ class Tally(NamedTuple):
             self.inconclusive + (result == "inconclusive"),
             self.consecutive_errors + 1 if result == "error" else 0,
             self.last if measurement.value is None else measurement.value,
+            time_s,
         )
 
 
@@ -108,6 +110,8 @@ def apply(state: RolloutState | None, entry: Entry) -> RolloutState:
         return _alias_moved(state, event)
     if isinstance(event, Undone):
         return _undo(state, event)
+    if isinstance(event, Aborted) and state.pending_alias is not None:
+        return _drop_move(state, event)
     if not state.is_running:
         raise RolloutError(
             f"rollout {state.rollout} of version {state.candidate} has ended ({state.phase}): "
@@ -138,7 +142,9 @@ def _progress(state: RolloutState, event: object, now_s: float) -> RolloutState:
     if isinstance(event, Measured):
         tallies = dict(state.tallies)
         for one in event.measurements:
-            tallies[one.metric] = tallies.get(one.metric, Tally()).add(one)
+            tallies[one.metric] = tallies.get(one.metric, Tally()).add(
+                one, now_s - state.step_began_s
+            )
         return state._replace(tallies=tallies)
     if isinstance(event, Paused):
         if state.phase != "Progressing" and state.held_s is not None:
@@ -156,7 +162,7 @@ def _progress(state: RolloutState, event: object, now_s: float) -> RolloutState:
 
 
 def _start(state: RolloutState | None, event: Started, now_s: float) -> RolloutState:
-    if state is not None and not state.is_over:
+    if state is not None and state.phase not in ENDED:
         raise RolloutError(
             f"rollout {state.rollout} of version {state.candidate} is still {state.phase}: wait "
             "for its end, or abort it (rlcar rollout abort)"
@@ -181,6 +187,14 @@ def _undo(state: RolloutState, event: Undone) -> RolloutState:
             f"rollout {state.rollout} is {state.phase}: only a promoted rollout can be undone"
         )
     return state._replace(phase="Degraded", message=event.reason, pending_alias=state.stable)
+
+
+def _drop_move(state: RolloutState, event: Aborted) -> RolloutState:
+    """The alias stays where it is, so a promotion is aborted, and an undo leaves it promoted."""
+    dropped = state._replace(pending_alias=None, message=event.reason)
+    if state.is_promoted:
+        return dropped._replace(phase="Healthy")
+    return dropped._replace(phase="Degraded", weight=0.0)
 
 
 def _alias_moved(state: RolloutState, event: AliasMoved) -> RolloutState:

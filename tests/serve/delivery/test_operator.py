@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 from rlcar.cli import app
 from rlcar.errors import RegistryError, UserError
 from rlcar.registry import Registry
+from rlcar.registry.aliases import Aliases
+from rlcar.registry.shared_counts import MAX_COUNTS_BYTES
 from serve.delivery import events
 from serve.delivery.operator import Operator, rolled_back_versions
 from serve.delivery.specification import default_specification, parse_specification
@@ -112,6 +114,92 @@ def test_a_retry_begins_again_with_other_sessions(operator):
     assert again.rollout != first.rollout
 
 
+def test_a_retry_of_a_version_that_was_rolled_back_says_so(operator):
+    start(operator)
+    operator.command(lambda _: events.Aborted("it brakes", is_rollback=True))
+    with pytest.raises(UserError, match=r"was rolled back before \(it brakes\): add --again"):
+        operator.retry()
+    assert operator.retry(is_again=True).phase == "Progressing"
+
+
+def test_an_undo_to_a_version_that_is_gone_is_refused(folder, operator):
+    start(operator)
+    operator.promote("it is good")
+    Registry(folder).delete(1)
+    with pytest.raises(
+        UserError, match=r"champion cannot move to version 1 \(there is no version 1"
+    ):
+        operator.undo("it is not")
+    assert operator.read().state.phase == "Healthy"
+    operator.command(lambda _: events.Undone("by a program that does not look"))
+    state = operator.finish()  # the move cannot succeed, so it is dropped
+    assert (state.phase, state.pending_alias) == ("Healthy", None)
+    assert "cannot move to version 1" in state.message
+    assert start(operator, 3).phase == "Progressing"
+
+
+def test_a_promotion_to_a_damaged_version_is_refused(folder, operator):
+    start(operator)
+    path = folder / "versions/00000002/policy.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="champion cannot move to version 2 .*is damaged"):
+        operator.promote("it is good")
+    assert operator.read().state.phase == "Progressing"
+
+
+def test_a_move_of_the_alias_that_somebody_has_overtaken_is_dropped(folder, operator):
+    start(operator)
+    operator.command(lambda _: events.Promoting("by a process that dies now"))
+    Registry(folder).promote(3)
+    state = operator.finish()
+    assert (state.phase, state.message) == ("Degraded", "champion moved to version 3 meanwhile")
+    assert Registry(folder).aliases()["champion"] == 3
+
+
+def test_a_promotion_whose_alias_has_not_moved_can_be_aborted(folder, operator):
+    start(operator)
+    operator.command(lambda _: events.Promoting("by a process that dies now"))
+    Registry(folder).promote(2)  # it died between the alias and the journal
+    assert operator.abort("too slow").phase == "Degraded"
+    assert Registry(folder).aliases()["champion"] == 1
+    assert start(operator, 3).stable == 1
+
+
+@pytest.mark.parametrize(("kind", "method"), [(Registry, "open"), (Aliases, "move")])
+def test_a_slow_mover_does_not_repeat_a_promotion_that_was_undone(
+    folder, operator, monkeypatch, kind, method
+):
+    start(operator)
+    operator.command(lambda _: events.Promoting("by a process that is slow now"))
+    other, original, calls = (
+        Operator(Registry(folder), "champion", "else"),
+        getattr(kind, method),
+        [],
+    )
+
+    def overtaken(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            other.finish()
+            other.undo("it is not good")
+        return original(*args)
+
+    monkeypatch.setattr(kind, method, overtaken)
+    assert operator.finish().phase == "Degraded"
+    assert Registry(folder).aliases()["champion"] == 1
+
+
+def test_a_file_that_holds_no_counts_is_left_out(folder, operator):
+    state = start(operator)
+    shared = Registry(folder).rollout_counts("champion", state.rollout)
+    shared.write("sound", {"candidate": {"answers": 3}})
+    place = folder / "rollout-counts/champion" / state.rollout
+    (place / "list.json").write_text("[1, 2]")
+    (place / "link.json").symlink_to(place / "sound.json")
+    (place / "large.json").write_text(" " * (MAX_COUNTS_BYTES + 1))
+    assert operator.counts(state).candidate.answers == 3
+
+
 def run(folder, *words):
     result = CliRunner().invoke(app, ["rollout", *map(str, words), "--registry", str(folder)])
     if isinstance(result.exception, UserError):
@@ -125,10 +213,11 @@ def test_the_commands(folder, tmp_path):
     file.write_text("strategy: {canary: {steps: [{setWeight: 25}, {pause: {}}]}}")
     assert json.loads(run(folder, "status", "--json")) is None
     assert "step 1 of 2 (setWeight 25 %), weight 25 %" in run(folder, "start", 2, file)
-    assert "is paused already" not in run(folder, "pause")
+    assert "Paused" in run(folder, "pause")
+    assert "is paused already" in run(folder, "pause")
     assert "Paused" in run(folder, "status")
     run(folder, "resume")
-    assert "rollout" in run(folder, "start", 3)  # refused, as the first one is still there
+    assert "of version 2 is still Progressing" in run(folder, "start", 3)
     assert "Degraded; too slow" in run(folder, "abort", "--reason", "too slow")
     assert "Progressing" in run(folder, "retry")
     assert json.loads(run(folder, "promote", "--json"))["phase"] == "Healthy"
