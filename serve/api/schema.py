@@ -1,6 +1,5 @@
 """Requests and answers of `/v1/act`: strict types, units and ranges; invalid input is refused."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ from serve.api.outcomes import (
     outcome_of,
 )
 
+LARGEST_REWARD = 1e9  # of a lap; sums of squares of larger numbers would lose the others
 MAX_OBSERVATION = 4096  # numbers in one observation
 SAFE_ACTION = (0.0, -1.0)  # steering straight ahead, full brake
 
@@ -165,8 +165,11 @@ def decode_outcome(body: bytes) -> LapOutcome:
         raise RequestError(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"not JSON: {error}", 400) from error
-    if outcome.reward is not None and not math.isfinite(outcome.reward):
-        raise RequestError(f"the reward is {outcome.reward:g}: it must be finite")
+    if outcome.reward is not None and not abs(outcome.reward) <= LARGEST_REWARD:
+        raise RequestError(
+            f"the reward is {outcome.reward:g}: it must be from {-LARGEST_REWARD:g} to "
+            f"{LARGEST_REWARD:g}"
+        )
     if outcome.reward is None and outcome.success is None:
         raise RequestError("give `reward`, `success` or both")
     return outcome

@@ -5,11 +5,15 @@ from typing import Literal
 
 import msgspec
 
+from serve.api.schema import LARGEST_REWARD
 from serve.delivery.sequential import Evidence, Outcome, paired_differences, paired_evidence
+from serve.delivery.specification import Kpi
 
 Fault = Literal["errors", "non_finite", "late", "fallbacks"]
-FAULTS: tuple[Fault, ...] = ("errors", "non_finite", "late", "fallbacks")
-MAX_OUTCOMES = 5000  # of one server
+# Those of the version alone. A late answer may be the machine's fault, so `Lateness` compares it
+# with the stable version; every fallback is one of the other three.
+TESTED_FAULTS: tuple[Fault, ...] = ("errors", "non_finite")
+MAX_OUTCOMES = 2500  # of one server, version and KPI; the newest ones are kept
 _SHARES: dict[str, Fault] = {
     "errorShare": "errors",
     "nonFiniteShare": "non_finite",
@@ -62,6 +66,21 @@ class RolloutCounts(msgspec.Struct):
     shadow: ShadowCounts = msgspec.field(default_factory=ShadowCounts)
     rewards: list[Outcome] = []
     successes: list[Outcome] = []
+    # Time of the newest outcome that was dropped to make room: older ones have no company.
+    rewards_dropped_s: float = 0.0
+    successes_dropped_s: float = 0.0
+
+    def add_outcome(self, kpi: Kpi, outcome: Outcome) -> None:
+        """Adds an outcome; of too many of the same version, the oldest is dropped."""
+        outcomes = self.rewards if kpi == "reward" else self.successes
+        same = [one for one in outcomes if one.is_canary == outcome.is_canary]
+        if len(same) >= MAX_OUTCOMES:
+            outcomes.remove(same[0])
+            if kpi == "reward":
+                self.rewards_dropped_s = max(self.rewards_dropped_s, same[0].time_s)
+            else:
+                self.successes_dropped_s = max(self.successes_dropped_s, same[0].time_s)
+        outcomes.append(outcome)
 
     def add(self, other: "RolloutCounts") -> None:
         """Adds the counts of another server."""
@@ -70,6 +89,8 @@ class RolloutCounts(msgspec.Struct):
         self.shadow.add(other.shadow)
         self.rewards = [*self.rewards, *other.rewards]
         self.successes = [*self.successes, *other.successes]
+        self.rewards_dropped_s = max(self.rewards_dropped_s, other.rewards_dropped_s)
+        self.successes_dropped_s = max(self.successes_dropped_s, other.successes_dropped_s)
 
     def value(self, name: str) -> float | None:
         """Returns the value of a metric of `serve.delivery.specification`, or None without data."""
@@ -93,8 +114,15 @@ class RolloutCounts(msgspec.Struct):
 
     def evidence(self, kpi: str) -> Evidence:
         """Compares the candidate's KPI with the stable version's."""
-        outcomes = self.rewards if kpi == "reward" else self.successes
-        return paired_evidence(paired_differences(outcomes))
+        outcomes, since_s = self.rewards, self.rewards_dropped_s
+        if kpi != "reward":
+            outcomes, since_s = self.successes, self.successes_dropped_s
+        # Another program may have written the file that a number comes from.
+        usable = [
+            one for one in outcomes if one.time_s > since_s and abs(one.value) <= LARGEST_REWARD
+        ]
+        evidence = paired_evidence(paired_differences(usable))
+        return evidence._replace(is_cut=since_s > 0.0)
 
 
 def pooled(counts: Iterable[RolloutCounts]) -> RolloutCounts:

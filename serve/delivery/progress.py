@@ -60,11 +60,14 @@ def _analysis(
     due = []
     is_done = True
     for metric in analysis.metrics:
-        measured = state.tallies.get(metric.name, Tally()).measured
-        is_done &= measured >= metric.count
-        due_s = metric.initial_delay + (measured + 1) * metric.interval
-        if measured < metric.count and waited_s >= due_s:
+        tally = state.tallies.get(metric.name, Tally())
+        is_done &= tally.measured >= metric.count
+        # After a time in which no server ran, one measurement is due and not all that were missed.
+        due_s = (tally.last_s if tally.measured else metric.initial_delay) + metric.interval
+        if tally.measured < metric.count and waited_s >= due_s:
             value = measure(metric.value)
+            if value is not None and not math.isfinite(value):
+                value = None  # the journal is JSON
             due.append(Measurement(metric.name, value, judge(metric, value)))
     if due:
         return Measured(due)
@@ -124,4 +127,6 @@ def _winner(winner: Winner, evidence: Evidence, state: RolloutState) -> AnyEvent
         return Aborted(f"version {state.stable} is better: {said}", numbers=numbers)
     if evidence.pairs >= winner.max_pairs:
         return Undecided(f"no version is better: {said}")
+    if evidence.is_cut:
+        return Undecided(f"no version is better, and the servers keep no more laps: {said}")
     return None

@@ -44,6 +44,7 @@ class Evidence(NamedTuple):
     log_ratio: float  # logarithm of the mixture likelihood ratio against equal means
     difference: float  # mean of candidate - stable
     pairs: int
+    is_cut: bool = False  # older laps were dropped to make room, so there may never be more pairs
 
     def is_significant(self, significance: float) -> bool:
         """Whether two equal versions would look like this with at most this probability."""

@@ -13,6 +13,7 @@ from rlcar.settings.explain import explain
 from rlcar.settings.files import read_yaml
 
 MAX_STEPS = 100
+MAX_PAIRS = 2500  # servers keep no more laps of one version
 MAX_MEASUREMENTS = 1000  # of one metric; each is an entry of the journal
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -168,7 +169,7 @@ class Winner(RolloutSection):
     """What the cars report with `POST /v1/outcome`."""
     significance: Significance = 0.05
     """Largest probability that two equal versions differ according to the test."""
-    max_pairs: int = Field(500, ge=2, le=100_000)
+    max_pairs: int = Field(500, ge=2, le=MAX_PAIRS)
     """Number of laps of the candidate without a result after which a person decides."""
 
 
@@ -221,7 +222,7 @@ class Ab(RolloutSection):
     """What the cars report with `POST /v1/outcome`."""
     significance: Significance = 0.05
     """Largest probability that two equal versions differ according to the test."""
-    max_pairs: int = Field(500, ge=2, le=100_000)
+    max_pairs: int = Field(500, ge=2, le=MAX_PAIRS)
     """Number of laps of the candidate without a result after which a person decides."""
 
 

@@ -82,6 +82,7 @@ class ActionService:
 
         Raises RequestError if the session has another number of cars.
         """
+        began_s = self._clock()  # the request is complete; its upload may have taken long
         deadline_s = received_s + (request.deadline_ms or self._deadline_ms) / 1e3
         if request.model_version is not None:
             self._refresh_if_behind(request, owner)
@@ -109,11 +110,10 @@ class ActionService:
             self.metrics.policy_errors += 1
             _LOGGER.exception("version %d failed: the cars brake", model.number)
             action, fault = None, _fault_of(error)
-        is_late = fault is None and (action is None or self._clock() > deadline_s)
-        is_fallback = action is None or is_late
+        now_s = self._clock()
+        is_late = fault is None and (action is None or now_s > deadline_s)
         if session is not None:
-            latency_s = self._clock() - received_s if session.cars == 1 else None
-            self.arms.add(model, "late" if is_late else fault, is_fallback, latency_s)
+            self._count(model, session, fault, now_s - began_s)
         if action is None or is_late:
             return self._brake(request, model.number, received_s, session)
         if session is not None and request.session is not None:
@@ -126,7 +126,8 @@ class ActionService:
     def report(self, outcome: LapOutcome, owner: str) -> None:
         """Counts the lap of a session for the rollout; raises RequestError if there is no such one.
 
-        A lap is not counted if a person drove it, or two versions.
+        A lap is not counted if a person drove it, or two versions, or after too many of one
+        session.
         """
         session = self.sessions.peek(owner, outcome.session)
         if session is None:
@@ -135,7 +136,8 @@ class ActionService:
                 "the session's requests have stopped for too long",
                 404,
             )
-        if not outcome.human and not session.has_moved:
+        is_usable = not outcome.human and not session.has_moved
+        if is_usable and self.arms.admit_lap(session):
             self.arms.add_outcome(session.model.number, outcome.reward, outcome.success)
         session.has_moved = False
 
@@ -149,6 +151,18 @@ class ActionService:
             action=list(SAFE_ACTION),
             error=error,
         )
+
+    def _count(
+        self, model: ServedModel, session: Session, fault: Fault | None, took_s: float
+    ) -> None:
+        """Counts an answer for the rollout.
+
+        Late is what misses the server's own deadline: a client may give as short a one as it likes.
+        """
+        if fault is None and took_s > self._deadline_ms / 1e3:
+            fault = "late"
+        latency_s = took_s if session.cars == 1 else None
+        self.arms.add(model, fault, fault is not None, latency_s)
 
     def _shadow_soon(self, session: Session, batch: ObservationBatch, action: np.ndarray) -> None:
         """Lets the candidate act on the observation after the answer has been sent."""

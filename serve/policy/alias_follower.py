@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlcar.errors import MissingAliasError, UserError
+from rlcar.errors import MissingAliasError, RegistryUnavailableError, UserError
 from rlcar.registry import Registry
 from serve.api.schema import ObservationRange, make_range
 from serve.observing.metrics import ServerMetrics
@@ -109,10 +109,15 @@ class AliasFollower:
                     return
 
     async def load_candidate(self, number: int) -> ServedModel | None:
-        """Loads the candidate of a rollout; None if it cannot be loaded or acts badly."""
+        """Loads the candidate of a rollout; None if it is damaged or acts badly.
+
+        Raises RegistryUnavailableError if it cannot be read now, which says nothing about it.
+        """
         current = self.current
-        is_current = current is not None and current.number == number
-        self.candidate = current if is_current else await run_in_daemon_thread(self._load, number)
+        if current is not None and current.number == number:
+            self.candidate = current
+        else:
+            self.candidate = await run_in_daemon_thread(self._load, number, is_candidate=True)
         return self.candidate
 
     def refresh_soon(self) -> None:
@@ -203,11 +208,16 @@ class AliasFollower:
         self._metrics.is_registry_readable = True
         self._metrics.registry_read_unix_s = time.time()
 
-    def _load(self, number: int) -> ServedModel | None:
+    def _load(self, number: int, *, is_candidate: bool = False) -> ServedModel | None:
         if self.candidate is not None and self.candidate.number == number:
             return self.candidate  # its sessions keep their memory
         try:
             model = warm_up(load_policy(self.registry, number))
+        except RegistryUnavailableError as error:
+            if is_candidate:
+                raise
+            self._refuse(number, str(error))
+            return None
         except (UserError, FloatingPointError) as error:
             self._refuse(number, str(error))
             return None

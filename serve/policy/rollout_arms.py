@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from serve.delivery.assignment import is_canary, is_shadowed
-from serve.delivery.counts import FAULTS, MAX_OUTCOMES, Fault, RolloutCounts
+from serve.delivery.counts import TESTED_FAULTS, Fault, RolloutCounts
+from serve.delivery.lateness import Lateness
 from serve.delivery.sequential import Cusum, Outcome
 from serve.delivery.specification import AutomaticRollback
 from serve.policy.alias_follower import ServedModel
@@ -19,6 +20,7 @@ from serve.policy.sessions import Session, ShadowMemory
 _LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 100, 60
 _SLOW_FOR_S = 4.0  # a burst of load that meets one version's cars ends sooner
 _DIFFERING, _SIGN_FLIP, _SATURATED = 0.1, 0.05, 0.99  # in steering, from -1 to 1
+_LAPS_OF_A_SESSION = 1000  # in one rollout, so that no car decides it alone
 _DEAREST_SHADOW_S = 0.0005  # sessions whose candidate takes longer are not shadowed
 _NAMES: dict[Fault, str] = {
     "errors": "errors",
@@ -59,6 +61,7 @@ class RolloutArms:
         self._faults: dict[Fault, Cusum] = {}
         # (time, latency) of the last answers, by whether they are the candidate's
         self._latencies: dict[bool, deque[tuple[float, float]]] = {}
+        self._lateness = Lateness(AutomaticRollback())
         self._slow_since_s: float | None = None
 
     def show(self, active: ActiveRollout | None) -> None:
@@ -67,7 +70,8 @@ class RolloutArms:
         if active is None or (before is not None and before.rollout == active.rollout):
             return
         self.counts, self.alarm, self._slow_since_s = RolloutCounts(), None, None
-        self._faults = {name: make_cusum(active.rollback) for name in FAULTS}
+        self._faults = {name: make_cusum(active.rollback) for name in TESTED_FAULTS}
+        self._lateness = Lateness(active.rollback)
         self._latencies = {arm: deque(maxlen=_LATENCIES) for arm in (False, True)}
 
     def model_for(self, session: str, stable: ServedModel) -> ServedModel:
@@ -98,13 +102,13 @@ class RolloutArms:
         if fault is not None:
             setattr(arm, fault, getattr(arm, fault) + 1)
         arm.fallbacks += is_fallback
+        self._lateness.add(self._clock(), is_candidate, fault == "late")
         if not is_candidate:
             return
         if fault == "non_finite":
             self.raise_alarm("the candidate gave an answer that is not finite", {})
         for name, cusum in self._faults.items():
-            is_faulty = name == fault or (name == "fallbacks" and is_fallback)
-            if cusum.add(int(is_faulty), 1):
+            if cusum.add(int(name == fault), 1):
                 faults = getattr(arm, name)
                 self.raise_alarm(*fault_reason(name, faults, arm.answers, active.rollback))
 
@@ -119,6 +123,12 @@ class RolloutArms:
         """Raises the alarm if the candidate's answers take much longer for some seconds."""
         active = self.active
         if active is None or self.alarm is not None:
+            return
+        late = self._lateness.at(self._clock())
+        if late.is_alarm:
+            reason, numbers = fault_reason("late", late.late, late.answers, active.rollback)
+            stable = f"{late.stable_late} of {late.stable_answers} by version {active.stable}"
+            self.raise_alarm(f"{reason}; {stable}", numbers)
             return
         since_s = self._clock() - _LATENCY_WINDOW_S
         recent = {
@@ -143,18 +153,24 @@ class RolloutArms:
                 {"latencyRatio": ratio},
             )
 
+    def admit_lap(self, session: Session) -> bool:
+        """Counts a lap of a session; returns whether it may have another one in this rollout."""
+        rollout = "" if self.active is None else self.active.rollout
+        laps = session.laps[1] + 1 if session.laps[0] == rollout else 1
+        session.laps = (rollout, laps)
+        return laps <= _LAPS_OF_A_SESSION
+
     def add_outcome(self, version: int | None, reward: float | None, success: bool | None) -> None:
         """Counts the KPIs of a lap that a version drove; laps of people must not come here."""
         active = self.active
         if active is None or version not in (active.stable, active.candidate.number):
             return
         is_candidate = version == active.candidate.number
-        for value, outcomes in (
-            (reward, self.counts.rewards),
-            (None if success is None else float(success), self.counts.successes),
-        ):
-            if value is not None and len(outcomes) < MAX_OUTCOMES:
-                outcomes.append(Outcome(time.time(), is_candidate, value))
+        if reward is not None:
+            self.counts.add_outcome("reward", Outcome(time.time(), is_candidate, reward))
+        if success is not None:
+            outcome = Outcome(time.time(), is_candidate, float(success))
+            self.counts.add_outcome("success", outcome)
 
     def is_shadowed(self, name: str, session: Session) -> bool:
         """Whether the candidate acts unseen for a session that the stable version drives."""
@@ -216,5 +232,5 @@ def fault_reason(
     """Returns why a share of faults is too large, and the numbers behind it."""
     share = faults / max(answers, 1)
     limit = f"{100 * rollback.faulty_share:g} %"
-    reason = f"{_NAMES[name]} {100 * share:.2g} % > {limit} ({faults} of {answers} answers)"
+    reason = f"{_NAMES[name]} {100 * share:.3g} % > {limit} ({faults} of {answers} answers)"
     return reason, {f"{name}Share": share, "answers": float(answers)}

@@ -14,8 +14,8 @@ import uuid
 import msgspec
 
 from rlcar.errors import UserError
-from serve.delivery.counts import FAULTS, Fault, RolloutCounts, pooled
-from serve.delivery.events import Aborted, AnyEvent, Promoting
+from serve.delivery.counts import TESTED_FAULTS, Fault, RolloutCounts, pooled
+from serve.delivery.events import Aborted, AnyEvent, Promoting, Undecided
 from serve.delivery.operator import Operator, Snapshot, parsed_counts
 from serve.delivery.progress import due_event
 from serve.delivery.report import sentence, summary
@@ -30,6 +30,7 @@ _LOGGER = logging.getLogger(__name__)
 _IDLE_POLL_S = 1.0  # without a rollout, at least this long between two looks
 _MAX_EVENTS = 20  # in one turn, for steps without a duration
 _CHECKS_AFTER_END = 2
+_FEWEST_ANSWERS = 20  # by the candidate, before it is promoted by itself
 
 
 class RolloutFollower:
@@ -48,7 +49,7 @@ class RolloutFollower:
         self._arms, self._metrics = arms, metrics
         self._server = uuid.uuid4().hex[:16]
         self._wake = asyncio.Event()
-        self._has_failed = False
+        self._has_failed = self._cannot_share = False
         self._faults: dict[Fault, Cusum] = {}
         # What the tests have seen of each server: (answers, faults by name)
         self._seen: dict[str, tuple[int, dict[Fault, int]]] = {}
@@ -64,6 +65,7 @@ class RolloutFollower:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait_s)
             self._wake.clear()
+            self._arms.check_latency()  # also while the registry cannot be read
             await self.turn_safely()
 
     async def turn_safely(self) -> None:
@@ -83,29 +85,35 @@ class RolloutFollower:
         """Reads the journal, shares the counts, and writes what is due."""
         snapshot = await run_in_daemon_thread(self._operator.read)
         for _ in range(_MAX_EVENTS):
-            await self._show(snapshot.state)
+            await self._show(snapshot)
             state = snapshot.state
-            if state is None or self._arms.active is None:
+            if state is None:
                 return
             if state.pending_alias is not None:
                 await run_in_daemon_thread(self._operator.finish)
             else:
+                if self._arms.active is None:
+                    return
                 await self._share(state)
-                event = self._due(state)
+                event = await self._due(state)
                 if event is None:
                     return
                 await self._write(snapshot, event)
             snapshot = await run_in_daemon_thread(self._operator.read)
 
     async def _write(self, snapshot: Snapshot, event: AnyEvent) -> None:
-        if await run_in_daemon_thread(self._operator.write, snapshot, event) is None:
+        state = await run_in_daemon_thread(self._operator.write, snapshot, event)
+        if state is None:
             return  # another server was faster
         is_rollback = isinstance(event, Aborted) and event.is_rollback
         self._metrics.rollbacks += is_rollback
         _LOGGER.log(logging.WARNING if is_rollback else logging.INFO, "%s", sentence(event))
+        if is_rollback:
+            await run_in_daemon_thread(self._operator.repair, state)
 
-    async def _show(self, state: RolloutState | None) -> None:
+    async def _show(self, snapshot: Snapshot) -> None:
         """Loads the candidate if needed, and lets `arms` act as the state says."""
+        state = snapshot.state
         before, self.state = self.state, state
         if state is None:
             return
@@ -123,11 +131,10 @@ class RolloutFollower:
         if candidate is None or candidate.number != state.candidate:
             candidate = await self._alias_follower.load_candidate(state.candidate)
         if candidate is None:
-            if state.is_running:
+            self._arms.show(None)  # this server goes on with the alias's version
+            if state.is_running and state.specification.rollback.enabled:
                 reason = f"version {state.candidate} cannot be loaded, see the server's log"
-                await run_in_daemon_thread(
-                    self._operator.command, lambda _: Aborted(reason, is_rollback=True)
-                )
+                await self._write(snapshot, Aborted(reason, is_rollback=True))
             return
         if self._arms.active is None or self._arms.active.rollout != state.rollout:
             self.pooled = RolloutCounts()
@@ -160,7 +167,14 @@ class RolloutFollower:
         shared = self._operator.registry.rollout_counts(self._operator.alias, state.rollout)
         own = self._arms.counts
         tree = msgspec.to_builtins(own)
-        await run_in_daemon_thread(shared.write, self._server, tree)
+        try:
+            await run_in_daemon_thread(shared.write, self._server, tree)
+        except UserError as error:  # a server that can only read still reads those of the others
+            if not self._cannot_share:
+                _LOGGER.error("the counts of the rollout cannot be shared: %s", error)
+            self._cannot_share = True
+        else:
+            self._cannot_share = False
         counts = parsed_counts(await run_in_daemon_thread(shared.read)) | {self._server: own}
         self.pooled = pooled(counts.values())
         self._test(state, counts)
@@ -170,14 +184,16 @@ class RolloutFollower:
         rollback = state.specification.rollback
         if self._tested != state.rollout:
             self._tested, self._seen = state.rollout, {}
-            self._faults = {name: make_cusum(rollback) for name in FAULTS}
-        new_answers, new_faults = 0, dict.fromkeys(FAULTS, 0)
+            self._faults = {name: make_cusum(rollback) for name in TESTED_FAULTS}
+        new_answers, new_faults = 0, dict.fromkeys(TESTED_FAULTS, 0)
         for server, one in counts.items():
             answers = one.candidate.answers
-            faults: dict[Fault, int] = {name: getattr(one.candidate, name) for name in FAULTS}
-            seen_answers, seen = self._seen.get(server, (0, dict.fromkeys(FAULTS, 0)))
+            faults: dict[Fault, int] = {
+                name: getattr(one.candidate, name) for name in TESTED_FAULTS
+            }
+            seen_answers, seen = self._seen.get(server, (0, dict.fromkeys(TESTED_FAULTS, 0)))
             new_answers += max(0, answers - seen_answers)
-            for name in FAULTS:
+            for name in TESTED_FAULTS:
                 new_faults[name] += max(0, faults[name] - seen[name])
             self._seen[server] = (answers, faults)
         for name, cusum in self._faults.items():
@@ -200,17 +216,40 @@ class RolloutFollower:
                     {f"{kpi}Difference": evidence.difference, "pairs": float(evidence.pairs)},
                 )
 
-    def _due(self, state: RolloutState) -> AnyEvent | None:
+    async def _due(self, state: RolloutState) -> AnyEvent | None:
         alarm = self._arms.alarm
         if not state.is_running:
             return None
         if alarm is not None and alarm.rollout == state.rollout:
             return Aborted(alarm.reason, is_rollback=True, numbers=alarm.numbers)
-        current = self._alias_follower.current
-        if current is not None and current.number not in (state.stable, state.candidate):
-            return Aborted(f"{self._operator.alias} moved to version {current.number} meanwhile")
+        event = await self._of_moved_alias(state)
+        if event is not None:
+            return event
         event = due_event(state, time.time(), self.pooled.value, self.pooled.evidence)
         if isinstance(event, Promoting):
-            total = self.pooled.candidate
-            return Promoting(f"{event.reason}, {total.answers} answers by the candidate")
+            return self._of_end(state, event)
         return event
+
+    async def _of_moved_alias(self, state: RolloutState) -> AnyEvent | None:
+        """Returns what follows if somebody has moved the alias during the rollout."""
+        current = self._alias_follower.current
+        if current is None or current.number == state.stable:
+            return None
+        # This server may have read the alias before the rollout began.
+        operator = self._operator
+        number = await run_in_daemon_thread(operator.registry.resolve, operator.alias)
+        if number == state.stable:
+            return None
+        said = f"{operator.alias} moved to version {number} meanwhile"
+        is_promotion = number == state.candidate and state.specification.promotes
+        return Promoting(said) if is_promotion else Aborted(said)
+
+    def _of_end(self, state: RolloutState, event: Promoting) -> AnyEvent:
+        """Returns the promotion after all steps; without answers a person must decide."""
+        answers = self.pooled.candidate.answers
+        is_accepted = state.step > len(state.specification.steps())  # by a resume
+        if answers < _FEWEST_ANSWERS and not is_accepted:
+            return Undecided(
+                f"{event.reason}, with only {answers} answers by the candidate: promote or abort it"
+            )
+        return Promoting(f"{event.reason}, {answers} answers by the candidate")

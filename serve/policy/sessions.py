@@ -47,6 +47,7 @@ class Session:
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
         self.shadow: ShadowMemory | None = None
         self.has_moved = False  # to another version since the last lap that was reported
+        self.laps = ("", 0)  # those that were reported, and in which rollout
         self.recorded: RecordedSession | None = None  # None: it was not chosen for recording
 
     def act(self, batch: ObservationBatch) -> np.ndarray:

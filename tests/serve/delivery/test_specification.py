@@ -90,6 +90,7 @@ def test_the_other_strategies_are_steps_too(strategy, kinds):
         ({"strategy": {"canry": {}}}, "did you mean 'canary'?"),
         ({"strategy": {"ab": {}, "blueGreen": {}}}, "not blueGreen and ab"),
         ({}, "strategy: missing"),
+        ({"strategy": {"ab": {"maxPairs": 2501}}}, "less than or equal to 2500"),
         (
             canary({"analysis": {"metrics": [{"name": "a", "value": "errorShare"}]}}),
             "give successCondition or failureCondition",

@@ -129,6 +129,7 @@ def test_a_held_rollout_keeps_the_rest_of_its_pause():
         (Evidence(5.0, -10.0, 30), "Degraded"),
         (Evidence(1.0, 10.0, 30), "Progressing"),
         (Evidence(1.0, 10.0, 500), "Inconclusive"),
+        (Evidence(1.0, 10.0, 30, is_cut=True), "Inconclusive"),
     ],
 )
 def test_the_better_of_two_versions_stays(evidence, phase):
@@ -142,6 +143,34 @@ def test_a_shadow_is_never_promoted():
         journal.add(events.Promoting("a person"))
     state = journal.run(1)
     assert (state.phase, state.is_promoted, state.shadow_weight) == ("Healthy", False, 0.0)
+
+
+def test_a_move_of_the_alias_that_is_due_can_be_dropped():
+    journal = Journal(started(), events.Promoting("a person"))
+    state = journal.add(events.Aborted("it was a mistake"))
+    assert (state.phase, state.weight, state.pending_alias) == ("Degraded", 0.0, None)
+    journal = Journal(started(blueGreen={}))
+    journal.run()
+    journal.add(events.Undone("too bumpy"))
+    state = journal.add(events.Aborted("version 1 is gone"))
+    assert (state.phase, state.is_promoted, state.pending_alias) == ("Healthy", True, None)
+    journal.add(events.Undone("too bumpy"))
+    assert journal.add(started()).phase == "Progressing"
+
+
+def test_after_an_outage_one_measurement_is_due():
+    journal = Journal(started(STEPS[4:]))
+    journal.now_s = 100.0
+    journal.run()
+    assert journal.state.tallies["faults"].measured == 1
+    assert journal.run(2).phase == "Healthy"
+
+
+def test_a_value_that_is_not_finite_is_no_value():
+    journal = Journal(started(STEPS[4:]), value=float("inf"))
+    journal.run(1)
+    (measurement,) = journal.entries[-1].event.measurements
+    assert (measurement.value, measurement.result) == (None, "error")
 
 
 def test_a_promotion_can_be_undone_once():
