@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from serve.api.schema import CheckedRequest, ObservationBatch
+from serve.recording import process
+from serve.recording.folder import NOT_WRITTEN, Options
+from serve.recording.messages import REPORTS
 from serve.recording.recorder import QUEUE_FULL, Driver, Recorder, is_chosen
 from serve.settings import make_settings
 
@@ -44,3 +47,14 @@ def test_a_repeated_request_is_no_step(tmp_path):
     for step, is_first in ((1, True), (2, False), (2, False), (1, False), (1, True)):
         recorder.note(session, _request(step, is_first), DRIVER, ANSWER)
     assert session.sequence == 2
+
+
+def test_equal_losses_are_reported_each_time(tmp_path, capfd):
+    options = Options(str(tmp_path), None, "champion", 1.0, 1_000_000, 1.0, 60.0)
+    recording = process.Recording(options)
+    last = process._say(recording, None)
+    for lost in (5, 5, 0, 0):
+        recording._lost.update({NOT_WRITTEN: lost} if lost else {})
+        last = process._say(recording, last)
+    reports = [REPORTS.decode(line) for line in capfd.readouterr().out.splitlines()]
+    assert [sum(one.lost_steps.values()) for one in reports] == [0, 5, 5]
