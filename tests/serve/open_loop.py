@@ -22,11 +22,17 @@ class Told(NamedTuple):
 
 
 async def ask_open_loop(
-    url: str, per_s: float, sessions: int, is_over: Callable[[], bool], told: list[Told]
+    url: str,
+    per_s: float,
+    sessions: int,
+    is_over: Callable[[], bool],
+    told: list[Told],
+    at_once: int = 1_000_000,
 ) -> None:
     """Sends a request every 1 / `per_s` seconds, without waiting for answers; none is repeated.
 
-    The answers are added to `told` as they come, for other threads to look at.
+    It waits only while `at_once` requests are without an answer. The answers are added to `told` as
+    they come, for other threads to look at.
     """
     rng = np.random.default_rng(0)
     heard: dict[str, int] = {}  # the last version of each car, which it sends like the SDK
@@ -62,6 +68,8 @@ async def ask_open_loop(
             task.add_done_callback(running.discard)
             number += 1
             await asyncio.sleep(max(0.0, began_s + number / per_s - time.perf_counter()))
+            while len(running) >= at_once:
+                await asyncio.wait(set(running), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.gather(*running)
 
 

@@ -1,6 +1,6 @@
 """Sessions are assigned to the versions of a rollout once, and everywhere in the same way."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve.delivery.assignment import is_canary, is_shadowed, place_of
@@ -9,6 +9,7 @@ NAMES = st.text(max_size=64)
 WEIGHTS = st.floats(0.0, 100.0)
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES, WEIGHTS, WEIGHTS)
 def test_a_larger_weight_never_moves_a_session_back(rollout, session, one, other):
     low, high = sorted((one, other))
