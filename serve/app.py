@@ -156,14 +156,14 @@ class Application:
             yield
 
     async def _follow_rollouts(self) -> None:
-        """Follows the rollouts of the alias; a server of a fixed version has none."""
+        """Follows the rollouts of the alias; a fixed version and `latest` have none."""
         if self.has_rollouts:
             await self.rollout_follower.follow(self.settings.poll_s)
 
     @property
     def has_rollouts(self) -> bool:
         """Whether the version that acts can change by a rollout."""
-        return not self.settings.alias.isdecimal()
+        return not self.settings.alias.isdecimal() and self.settings.alias != "latest"
 
     async def _act(self, scope: Scope, receive: Receive, send: Send) -> None:
         received_s = scope["rlcar.received_s"]
