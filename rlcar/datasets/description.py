@@ -81,7 +81,8 @@ class World(Section):
         return None
 
 
-_Squares = Annotated[float, Field(ge=0.0, le=1e39)]
+# In float64: squares of float32 numbers reach 1e77, times the number of observations.
+_Squares = Annotated[float, Field(ge=0.0, le=1e100)]
 
 
 class Moments(Section):

@@ -91,9 +91,11 @@ def _episode_tables(data: Dataset, part: Part) -> dict[tuple[str, str], np.ndarr
 
 
 def _known(table: Any, starts: np.ndarray) -> np.ndarray:
+    """Returns for each episode whether the probability of every action is known."""
     if "action_logp" not in table.column_names:
         return np.zeros(len(starts))
-    return table.column("action_logp").is_valid().to_numpy()[starts]
+    is_known = ~np.isnan(table.column("action_logp").to_numpy())  # a null becomes NaN
+    return np.logical_and.reduceat(is_known, starts)
 
 
 def _names(table: Any, name: str, starts: np.ndarray, ends: np.ndarray) -> list[str]:

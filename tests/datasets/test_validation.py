@@ -10,11 +10,12 @@ import pytest
 from rlcar.config.race import RaceConfig
 from rlcar.datasets import Dataset, DatasetWriter, Episode, World
 from rlcar.datasets.description import describe
+from rlcar.datasets.summary import summarise
 from rlcar.datasets.validation import validate
 from rlcar.errors import DatasetError
 from rlcar.system.durable import checksum
 from rlcar.types import Spec
-from tests.support.recordings import record
+from tests.support.recordings import random_episode, record
 
 PARTS, EPISODES, STEPS = 7, 3, 10
 RACE = World(name="a race")
@@ -84,6 +85,7 @@ def test_a_sound_data_set_has_no_fault(folder):
         ("terminateds", 4, True, "episode 6, step 4: the episode continues after its end"),
         ("t", 12, 5, "episode 7, step 5: t should be 2, so a step is missing or repeated"),
         ("new_obs", 2, 9.0, "episode 6, step 2: new_obs is not the obs of the next step"),
+        ("new_obs", 29, np.nan, "episode 8, step 9: new_obs contains nan"),
         ("action_logp", 8, np.inf, "episode 6, step 8: action_logp contains inf"),
         ("source", 8, "cat", "episode 6, step 8: the source 'cat' is none of model, hold"),
     ],
@@ -178,6 +180,42 @@ def test_a_file_that_is_not_listed_is_named(folder):
     assert list(validate(folder)) == [
         "part-00099.parquet: dataset.json does not list it: delete it, or import it"
     ]
+
+
+def test_parts_that_a_recording_adds_meanwhile_are_no_fault(tmp_path):
+    random = np.random.default_rng(0)
+    with DatasetWriter(tmp_path, describe(RACE, Spec(4, 2))) as writer:
+
+        def add(_: int) -> None:
+            for _ in range(2):
+                writer.append(random_episode(random, Spec(4, 2)))
+                writer.flush()
+
+        add(0)
+        assert list(validate(tmp_path, add)) == []
+
+
+def test_the_largest_numbers_of_float32_are_recorded(tmp_path):
+    episode = random_episode(np.random.default_rng(0), Spec(4, 2))
+    episode.observation[:, 1] = 3e38 * np.sign(episode.reward[0])
+    episode.observation[3] *= -1.0
+    with DatasetWriter(tmp_path, describe(RACE, Spec(4, 2))) as writer:
+        writer.append(episode)
+    assert list(validate(tmp_path)) == []
+    assert Dataset.open(tmp_path).moments.standard_deviation[1] > 1e38
+
+
+def test_an_episode_with_an_unknown_probability_counts_as_unknown(tmp_path):
+    random = np.random.default_rng(0)
+    known = np.zeros(STEPS, np.float32)
+    with DatasetWriter(tmp_path, describe(RACE, Spec(4, 2))) as writer:
+        for _ in range(2):
+            episode = random_episode(random, Spec(4, 2), STEPS)
+            writer.append(episode._replace(action_logp=known))
+    rewrite(tmp_path, 0, with_value("action_logp", STEPS + 5, None))
+    data = Dataset.open(tmp_path)
+    assert [one.action_logp is None for one in data.episodes_iter()] == [False, True]
+    assert summarise(data)["known_probability_rate"] == 0.5
 
 
 def test_a_description_of_another_version_is_refused(folder):
