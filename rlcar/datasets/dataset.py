@@ -1,8 +1,9 @@
 """Reads a data set as a stream of episodes."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +24,12 @@ from rlcar.datasets.description import (
     read_description,
 )
 from rlcar.datasets.episode import Episode, Names
+from rlcar.datasets.rotation import REPLACED
 from rlcar.errors import DatasetError, reason_of
 from rlcar.system import durable
 from rlcar.types import Spec
+
+_Read = TypeVar("_Read")
 
 
 class Dataset:
@@ -125,7 +129,7 @@ class Dataset:
         part = self.parts[index]
         path = self.folder / part.name
         if index not in self._checked:
-            _require_content(path, part)
+            require_content(path, part)
             self._checked.add(index)
         rows = read_rows(path, self.spec)
         if len(rows.step) != part.transitions:
@@ -164,12 +168,15 @@ def read_table(path: Path, spec: Spec, columns: Sequence[str] | None = None) -> 
     """Reads a Parquet file, or those of the columns that it has; raises as `read_rows` does."""
     import pyarrow.parquet as pq  # simulators import this module, and read nothing
 
-    try:
+    def read(where: Path) -> pa.Table:
         # Not memory-mapped: the pages of a mapped file would count as memory of this process.
-        with pq.ParquetFile(path, memory_map=False) as file:
+        with pq.ParquetFile(where, memory_map=False) as file:
             require_columns(file.schema_arrow, spec, str(path))
             found = file.schema_arrow.names
             return file.read([name for name in columns or found if name in found])
+
+    try:
+        return _where_it_lies(path, read)
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing: copy it again") from None
     except (pa.ArrowException, OSError) as error:
@@ -211,7 +218,7 @@ def require_whole(folder: Path, part: Part) -> None:
     """Raises DatasetError if a part is missing or has another size than when it was written."""
     path = folder / part.name
     try:
-        size = path.stat().st_size
+        size = _where_it_lies(path, lambda where: where.stat().st_size)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({reason_of(error)}): copy it again") from None
     if size != part.bytes:
@@ -224,17 +231,25 @@ def require_whole(folder: Path, part: Part) -> None:
 def checksum_of(path: Path) -> str:
     """Returns the SHA-256 of a part; raises DatasetError if it cannot be read."""
     try:
-        return durable.checksum(path)
+        return _where_it_lies(path, durable.checksum)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({reason_of(error)}): copy it again") from None
 
 
-def _require_content(path: Path, part: Part) -> None:
+def require_content(path: Path, part: Part) -> None:
     """Raises DatasetError if a part is not the file that the description means."""
     if checksum_of(path) != part.sha256:
         raise DatasetError(
             f"{path} has changed: its SHA-256 is not that of {DESCRIPTION}: copy it again"
         )
+
+
+def _where_it_lies(path: Path, read: Callable[[Path], _Read]) -> _Read:
+    """Calls `read` with a part, or with the name that it has after a recording replaced it."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return read(path.with_name(path.name + REPLACED))
 
 
 def check(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import math
 import os
 import shutil
 import uuid
@@ -12,8 +11,15 @@ from types import TracebackType
 
 import numpy as np
 
-from rlcar.datasets.columns import ACTION_BOUND, DICTIONARY, table_of
-from rlcar.datasets.dataset import episode_bounds, episode_of, read_rows
+from rlcar.datasets.checking import checked
+from rlcar.datasets.columns import DICTIONARY, table_of
+from rlcar.datasets.dataset import (
+    episode_bounds,
+    episode_of,
+    read_rows,
+    require_content,
+    require_whole,
+)
 from rlcar.datasets.description import (
     DESCRIPTION,
     Description,
@@ -24,9 +30,10 @@ from rlcar.datasets.description import (
     sizes,
     write_description,
 )
-from rlcar.datasets.episode import SOURCES, Episode, distinct
+from rlcar.datasets.episode import Episode
 from rlcar.datasets.rotation import (
     FILE_BYTES,
+    ReplacedParts,
     Rotation,
     bytes_of_step,
     leftovers,
@@ -35,11 +42,9 @@ from rlcar.datasets.rotation import (
 )
 from rlcar.errors import DatasetError, UserError
 from rlcar.system import durable
-from rlcar.types import Spec
 
 PART_TRANSITIONS = 65_536
 PART_BYTES = 1 << 25  # of the observations, before compression
-_LARGEST_EPISODE_BYTES = 1 << 30
 # Is called with the number of transitions that are done.
 OnTransitions = Callable[[int], None]
 
@@ -72,6 +77,7 @@ class DatasetWriter:
         if rotation is not None:
             part_transitions = rotation.part_transitions(description.spec, part_transitions)
         self._part_transitions = part_transitions
+        self._replaced = ReplacedParts(folder)
         self._waiting: list[Episode] = []
         self._waiting_transitions = self._waiting_bytes = 0
         with contextlib.ExitStack() as stack:
@@ -112,11 +118,12 @@ class DatasetWriter:
             return
         joined, earlier = self._small_last_part()
         episodes = [*earlier, *self._waiting]
-        if self._rotation is not None:
-            self._make_room(self._rotation.limit_bytes, episodes, keeping=len(joined))
+        transitions = sum(episode.transitions for episode in episodes)
+        self._make_room(transitions, keeping=len(joined))
         kept = self.description.parts[: len(self.description.parts) - len(joined)]
         part = self._write_part(episodes, next_episode(kept))
-        self._describe([*kept, part])
+        # For the next part there is room already now, so that readers keep what this one replaces.
+        self._describe(self._newest([*kept, part], max(transitions, self._part_transitions), 1))
         # These change only now: after an interruption, the next call writes the same part again.
         self._waiting = []
         self._waiting_transitions = self._waiting_bytes = 0
@@ -134,8 +141,11 @@ class DatasetWriter:
             return [], []
         if last[0].transitions + self._waiting_transitions > self._part_transitions:
             return [], []
+        path = self._folder / last[0].name
         try:
-            rows = read_rows(self._folder / last[0].name, self._spec)
+            require_whole(self._folder, last[0])
+            require_content(path, last[0])
+            rows = read_rows(path, self._spec)
         except DatasetError:  # It stays as it is, and `validate` names what is wrong.
             return [], []
         bounds = episode_bounds(rows)
@@ -143,28 +153,38 @@ class DatasetWriter:
             episode_of(rows, slice(*ends)) for ends in zip(bounds[:-1], bounds[1:], strict=True)
         ]
 
-    def _make_room(self, limit_bytes: int, episodes: Sequence[Episode], keeping: int) -> None:
-        """Deletes the oldest parts, but not the last ones, until one more part fits the limit."""
-        steps = sum(episode.transitions for episode in episodes)
-        new_bytes = steps * bytes_of_step(self._spec) + FILE_BYTES
-        parts = list(self.description.parts)
-        while (
-            len(parts) > max(1, keeping)
-            and sum(part.bytes for part in parts) + new_bytes > limit_bytes
-        ):
-            del parts[0]
+    def _make_room(self, transitions: int, keeping: int) -> None:
+        """Deletes the oldest parts, but not the last ones, until a part of this size fits."""
+        if self._rotation is None:
+            return
+        parts = self._newest(self.description.parts, transitions, max(1, keeping))
         if len(parts) < len(self.description.parts):
             self._describe(parts)
+        used_bytes = sum(part.bytes for part in parts) + self._bytes_of(transitions)
+        self._replaced.delete_some(self._rotation.limit_bytes - used_bytes)
+
+    def _newest(self, parts: Sequence[Part], transitions: int, keeping: int) -> list[Part]:
+        """Returns the newest parts that leave room below the limit for one of this size."""
+        newest = list(parts)
+        if self._rotation is None:
+            return newest
+        most_bytes = self._rotation.limit_bytes - self._bytes_of(transitions)
+        while len(newest) > keeping and sum(part.bytes for part in newest) > most_bytes:
+            del newest[0]
+        return newest
+
+    def _bytes_of(self, transitions: int) -> int:
+        """Returns the size of a part before compression."""
+        return transitions * bytes_of_step(self._spec) + FILE_BYTES
 
     def _describe(self, parts: list[Part]) -> None:
-        """Lists these parts in `dataset.json`, and then deletes those that were listed before."""
+        """Lists these parts in `dataset.json`, and then sets the others aside for readers."""
         new = self.description.with_parts(parts)
         write_description(self._folder, new)
         names = {part.name for part in parts}
         for part in self.description.parts:
             if part.name not in names:
-                with contextlib.suppress(OSError):  # The next writer deletes what is left.
-                    (self._folder / part.name).unlink()
+                self._replaced.add(part)
         self.description = new
 
     def __enter__(self) -> "DatasetWriter":
@@ -229,65 +249,6 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def checked(episode: Episode, spec: Spec, name: str) -> Episode:
-    """Returns the episode with arrays of the right types; raises DatasetError if it is invalid.
-
-    `name` is that of the episode in messages.
-    """
-    observation = _of_type(episode.observation, spec.image_shape is not None, name, "observation")
-    action = _action(episode.action, spec, name)
-    reward = _of_type(episode.reward, False, name, "reward")
-    steps = len(reward)
-    if reward.ndim != 1 or not steps:
-        raise DatasetError(
-            f"{name} has rewards of the shape {reward.shape}: give one for each of at least one "
-            "step"
-        )
-    shape = spec.image_shape or (spec.observation_size,)
-    _require_shape(observation, (steps + 1, *shape), name, "observations")
-    _require_shape(
-        action, (steps,) if spec.is_discrete else (steps, spec.action_size), name, "actions"
-    )
-    logp = episode.action_logp
-    if logp is not None:
-        logp = _of_type(logp, False, name, "log-probability")
-        _require_shape(logp, (steps,), name, "log-probabilities")
-        require_finite(logp, name, "log-probability")
-    require_finite(reward, name, "reward")
-    require_finite(observation, name, "observation")
-    if episode.is_terminal == episode.is_truncated:
-        both = "is both terminal and truncated" if episode.is_terminal else "has no end"
-        raise DatasetError(
-            f"{name} {both}: set is_terminal for a crash or a finish, else is_truncated"
-        )
-    for names in (episode.policy, episode.source):
-        if not isinstance(names, str):
-            _require_shape(names, (steps,), name, "names of drivers")
-    for source in distinct(episode.source):
-        if source not in SOURCES:
-            raise DatasetError(
-                f"{name} has the source {source!r}: it must be one of {', '.join(SOURCES)}"
-            )
-    if math.prod(observation.shape) * observation.itemsize > _LARGEST_EPISODE_BYTES:
-        raise DatasetError(
-            f"{name} has {observation.nbytes:,} bytes of observations, more than the "
-            f"{_LARGEST_EPISODE_BYTES:,} possible: cut it into several episodes"
-        )
-    return episode._replace(observation=observation, action=action, reward=reward, action_logp=logp)
-
-
-def require_finite(numbers: np.ndarray, name: str, what: str) -> None:
-    """Raises DatasetError that names the first step whose numbers are not finite."""
-    if numbers.dtype == np.uint8:
-        return
-    is_bad = ~np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
-    if is_bad.any():
-        step = int(is_bad.argmax())
-        value = np.asarray(numbers[step]).reshape(-1)
-        bad = value[~np.isfinite(value)][0]
-        raise DatasetError(f"{name}, step {step}: the {what} contains {bad}: remove the episode")
 
 
 @contextlib.contextmanager
@@ -355,47 +316,6 @@ def require_same(folder: Path, found: Description, other: Description) -> None:
 
 def _is_leftover(name: str) -> bool:
     return name.startswith(durable.WRITING)
-
-
-def _of_type(numbers: object, is_image: bool, name: str, what: str) -> np.ndarray:
-    array = np.asarray(numbers)
-    if is_image:
-        if array.dtype != np.uint8:
-            raise DatasetError(f"{name}: the images are {array.dtype}: they must be uint8")
-        return array
-    is_real = np.issubdtype(array.dtype, np.number) and not np.iscomplexobj(array)
-    if not (is_real or array.dtype == bool):
-        raise DatasetError(f"{name}: the {what} is {array.dtype}, not numbers")
-    with np.errstate(over="ignore"):  # An infinity that results is refused later.
-        return array.astype(np.float32)
-
-
-def _action(numbers: object, spec: Spec, name: str) -> np.ndarray:
-    array = np.asarray(numbers)
-    if spec.is_discrete:
-        if not np.issubdtype(array.dtype, np.integer):
-            raise DatasetError(f"{name}: the actions are {array.dtype}: give the index of each")
-        is_bad = (array < 0) | (array >= spec.action_size)
-        limits = f"0 to {spec.action_size - 1}"
-        converted = array.astype(np.int32)
-    else:
-        converted = _of_type(array, False, name, "action")
-        require_finite(converted, name, "action")
-        is_bad = np.abs(converted) > ACTION_BOUND
-        limits = "-1 to 1"
-    if is_bad.any():
-        step = int(np.argwhere(is_bad)[0, 0])
-        value = array.reshape(len(array), -1)[step][is_bad.reshape(len(array), -1)[step]][0]
-        raise DatasetError(
-            f"{name}, step {step}: the action contains {value}, outside of {limits}: scale or "
-            "clip the actions"
-        )
-    return converted
-
-
-def _require_shape(array: np.ndarray, shape: tuple[int, ...], name: str, what: str) -> None:
-    if array.shape != shape:
-        raise DatasetError(f"{name} has {what} of the shape {array.shape} in place of {shape}")
 
 
 def _sync(path: Path) -> None:

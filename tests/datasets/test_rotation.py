@@ -1,6 +1,8 @@
 """A data set of a limited size keeps its newest episodes, and is sound at any time."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlcar.datasets import Dataset, DatasetWriter
@@ -25,7 +27,7 @@ def _write(folder, numbers, *, resume=False, steps=50):
             episode.reward[0] = number
             writer.append(episode)
             writer.flush()
-            assert sum(path.stat().st_size for path in folder.glob("*.parquet")) <= 60_000
+            assert sum(path.stat().st_size for path in folder.glob("part-*")) <= 60_000
 
 
 def _numbers(folder):
@@ -52,6 +54,38 @@ def test_a_data_set_goes_on_after_a_rotation(tmp_path):
     kept = _numbers(tmp_path)
     assert kept == list(range(kept[0], 28))
     assert list(validate(tmp_path)) == []
+
+
+@pytest.mark.parametrize("steps", [5, 50])
+def test_a_reader_that_opened_a_recording_reads_all_of_it(tmp_path, steps):
+    """Short episodes are joined with the last part; with long ones the oldest parts go."""
+    opened, expected = None, []
+    rng = np.random.default_rng(0)
+    with DatasetWriter(tmp_path, describe(RACE, SPEC), rotation=LIMIT) as writer:
+        for number in range(24):
+            episode = random_episode(rng, SPEC, steps)
+            episode.reward[0] = number
+            writer.append(episode)
+            writer.flush()
+            if opened is not None:
+                assert [int(one.reward[0]) for one in opened.episodes_iter()] == expected
+            opened, expected = Dataset.open(tmp_path), _numbers(tmp_path)
+            listed = {part.name for part in opened.parts}
+            assert {path.name for path in tmp_path.glob("*.parquet")} == listed
+
+
+def test_a_damaged_part_is_joined_with_nothing(tmp_path):
+    """Otherwise its content would get a new checksum, and count as sound."""
+    _write(tmp_path, [0], steps=5)
+    path = tmp_path / "part-00000.parquet"
+    table = pq.read_table(path)
+    index = table.column_names.index("rewards")
+    changed = table.set_column(index, table.field("rewards"), pa.array([7.0] * 5, pa.float32()))
+    pq.write_table(changed, path)
+    _write(tmp_path, [1], resume=True, steps=5)
+    (problem,) = validate(tmp_path)
+    assert problem.startswith("part-00000.parquet (part 1 of 2): ")
+    assert " has changed: " in problem or " is cut off: " in problem
 
 
 def test_what_a_killed_writer_left_is_no_fault_and_is_deleted(tmp_path):
