@@ -50,19 +50,11 @@ def ope(
     from rlcar.datasets import Dataset
     from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
     from rlcar.evaluation.off_policy.logged import require_numbers
-    from rlcar.evaluation.off_policy.run import (
-        estimate,
-        print_report,
-        shown_progress,
-        write_report,
-    )
+    from rlcar.evaluation.off_policy.run import estimate, print_report, shown_progress, write_report
 
     dataset = Dataset.open(data)
     require_numbers(dataset)
-    named = [_find(name, dataset, registry) for name in dict.fromkeys(policies) if name != baseline]
-    if not named:
-        raise UserError(f"{baseline} is the baseline: name another policy to compare with it")
-    compared = None if baseline is None else _find(baseline, dataset, registry)
+    named, compared = _find_all(policies, baseline, dataset, registry)
     out.mkdir(parents=True, exist_ok=True)  # before the estimates, which take minutes
     settings = FittedQSettings(discount=discount, updates=updates)
     with shown_progress() as on_policy:
@@ -81,6 +73,16 @@ def ope(
         return
     print_report(report)
     console.print(f"written: {out}/ope.json, ope.png", highlight=False)
+
+
+def _find_all(
+    policies: list[str], baseline: str | None, dataset: "Dataset", registry: str
+) -> "tuple[list[NamedPolicy], NamedPolicy | None]":
+    """Loads the policies to evaluate, and the baseline; raises UserError if only that is named."""
+    named = [_find(name, dataset, registry) for name in dict.fromkeys(policies) if name != baseline]
+    if not named:
+        raise UserError(f"{baseline} is the baseline: name another policy to compare with it")
+    return named, None if baseline is None else _find(baseline, dataset, registry)
 
 
 def _find(name: str, dataset: "Dataset", registry: str) -> "NamedPolicy":

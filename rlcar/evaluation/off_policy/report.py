@@ -86,17 +86,10 @@ def evaluate(
         evaluated[name] = _evaluate(prepared, behaviour, problems, actions)
     of_behaviour = _Reference(behaviour.members, problems)
     reference = of_behaviour if baseline is None else _reference(baseline, evaluated[baseline])
-    results = {
-        name: _result(
-            prepared,
-            behaviour,
-            of_behaviour if name == baseline else reference,
-            policies[name],
-            one,
-            regions,
-        )
-        for name, one in evaluated.items()
-    }
+    results = {}
+    for name, one in evaluated.items():
+        compared = of_behaviour if name == baseline else reference
+        results[name] = _result(prepared, behaviour, compared, policies[name], one, regions)
     order = sorted(results.keys() - {baseline}, key=lambda name: _rank_key(name, results[name]))
     return {
         "discount": settings.discount,

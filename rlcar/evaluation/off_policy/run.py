@@ -102,7 +102,7 @@ def print_report(report: Mapping[str, Any], console: Console | None = None) -> N
             _interval(result["estimate"]),
             _interval(result["difference"]),
             f"{100 * result['outside_support']:.1f}",
-            result["reason"],
+            escape(result["reason"]),
         )
     table.add_section()
     if baseline is not None:
@@ -113,7 +113,7 @@ def print_report(report: Mapping[str, Any], console: Console | None = None) -> N
             _interval(baseline["estimate"]),
             "",
             f"{100 * baseline['outside_support']:.1f}",
-            f"the baseline: {about}" if about else "the baseline",
+            escape(f"the baseline: {about}") if about else "the baseline",
         )
     table.add_row("recorded", "", f"{behaviour['return']:.4g}", "", "", "the episodes themselves")
     console.print(table)

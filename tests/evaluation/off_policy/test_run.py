@@ -1,11 +1,13 @@
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from rlcar.errors import UserError
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.policies import policy_of_driver
-from rlcar.evaluation.off_policy.run import estimate, write_report
+from rlcar.evaluation.off_policy.run import estimate, print_report, write_report
 from tests.support.recordings import record
 
 FEW = FittedQSettings(members=2, hidden_units=8, updates=80)
@@ -24,6 +26,12 @@ def test_a_program_compares_policies_without_output_or_files(tmp_path, monkeypat
     write_report(tmp_path / "here", report)
     written = json.loads((tmp_path / "here" / "ope.json").read_text())
     assert written["policies"].keys() == {"careful"}
+
+    # The reason holds the name of the baseline, which Rich would take for markup.
+    report["policies"]["careful"]["reason"] = "the baseline runs/[/ray] is unknown"
+    printed = io.StringIO()
+    print_report(report, Console(file=printed, width=1000))
+    assert "the baseline runs/[/ray] is unknown" in printed.getvalue()
 
 
 def test_policies_of_the_same_name_are_refused(tmp_path):
