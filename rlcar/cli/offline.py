@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,10 @@ from rlcar.cli.shared import (
     say,
 )
 from rlcar.errors import command
+
+if TYPE_CHECKING:
+    from rlcar.config import Config
+    from rlcar.datasets import Dataset
 
 
 def offline(
@@ -46,13 +50,10 @@ def offline(
     The same command continues a selection that was stopped.
     """
     prepare_jax_on_cpu()
-    from rlcar.cli.train_data import settings_of_data
-    from rlcar.config import make_config
     from rlcar.datasets import Dataset
     from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
     from rlcar.offline.candidates import StoppedError
     from rlcar.offline.held_out import needs_held_out, set_apart
-    from rlcar.offline.plan import candidates_for
     from rlcar.offline.run import select
     from rlcar.registry import Registry
 
@@ -61,21 +62,37 @@ def offline(
     learned, held_out = dataset, None
     if needs_held_out(dataset):
         learned, held_out = set_apart(dataset, place)
-    world, of_data = settings_of_data(learned.folder, None, None)
-    configs = {
-        name: make_config(
-            None, mode, None, [*of_data, *(set_ or [])], world=world, algorithm=name, seed=seed
-        )
-        for name in candidates_for(dataset.spec, algorithm)
-    }
+    configs = _configs(learned, algorithm or [], mode, set_ or [], seed)
     models = Registry(registry) if publish else None
     try:
         fitted = FittedQSettings(updates=updates)
         result = select(dataset, held_out, configs, place, models, fitted, say)
     except StoppedError:
-        say(f"stopped; continue with: {command('offline', folder, '--out', place)}")
+        again: list[object] = ["offline", folder, "--out", place, "--mode", mode, "--seed", seed]
+        again += ["--updates", updates]
+        again += [word for name in algorithm or [] for word in ("--algorithm", name)]
+        again += [word for setting in set_ or [] for word in ("--set", setting)]
+        again += ["--registry", registry] if publish else ["--no-publish"]
+        say(f"stopped; continue with: {command(*again)}")
         sys.exit(130)
     console.print(f"kept {result['chosen']}: {result['reason']}", markup=False, highlight=False)
     if result["published"] is not None:
         console.print(f"published as version {result['published']}", highlight=False)
     console.print(f"report: {place}/report.md", markup=False, highlight=False)
+
+
+def _configs(
+    learned: "Dataset", algorithms: list[str], mode: str, overrides: list[str], seed: int
+) -> "dict[str, Config]":
+    """Returns the settings of every candidate, by its algorithm."""
+    from rlcar.cli.train_data import settings_of_data
+    from rlcar.config import make_config
+    from rlcar.offline.plan import candidates_for
+
+    world, of_data = settings_of_data(learned.folder, None, None)
+    return {
+        name: make_config(
+            None, mode, None, [*of_data, *overrides], world=world, algorithm=name, seed=seed
+        )
+        for name in candidates_for(learned.spec, algorithms)
+    }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlcar.agents import make_agent
-from rlcar.config import Config
+from rlcar.config import Config, load_config
 from rlcar.datasets import Dataset
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
@@ -80,6 +80,11 @@ def _train(name: str, config: Config, folder: Path, say: Say) -> None:
     save = checkpoint.latest_sound(folder / "checkpoints")
     if save is not None and save.env_steps >= config.training.env_steps:
         return
+    if save is not None:
+        # A return to a checkpoint after a NaN has lowered the learning rate; the data may have
+        # moved since.
+        kept = load_config(checkpoint.config_path(save))
+        config = kept.model_copy(update={"data": config.data})
     say(f"training {name}: {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 from rlcar.datasets import Dataset
 from rlcar.datasets.combine import split
+from rlcar.datasets.writer import new_folder
 from rlcar.errors import DatasetError
 from rlcar.evaluation.off_policy.report import FEWEST_EPISODES
+from rlcar.system import durable
 
 SHARE, SEED = 0.2, 0
 _FEWEST = round(FEWEST_EPISODES / SHARE)
+_LEARNED, _HELD_OUT = "learned", "held-out"
 
 
 def needs_held_out(dataset: Dataset) -> bool:
@@ -29,11 +32,12 @@ def set_apart(dataset: Dataset, out: Path) -> tuple[Dataset, Dataset]:
             f"{dataset.folder} has {dataset.episodes} episodes, too few to choose by estimates: "
             f"record at least {_FEWEST}, or train one algorithm with rlcar train --data"
         )
-    name = dataset.fingerprint[:12]
-    folders = [out / "data" / f"{name}-{part}" for part in ("learned", "held-out")]
-    if all(folder.exists() for folder in folders):
-        return Dataset.open(folders[0]), Dataset.open(folders[1])
-    for folder in folders:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    learned, held_out = split(dataset, folders, [1.0 - SHARE, SHARE], SEED)
-    return learned, held_out
+    folder = out / "data" / dataset.fingerprint[:12]
+    if not folder.exists():
+        with durable.explaining_write_errors(folder, DatasetError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        # One folder around both, so that a process that is killed leaves both or none.
+        with new_folder(folder) as temporary:
+            parts = [temporary / _LEARNED, temporary / _HELD_OUT]
+            split(dataset, parts, [1.0 - SHARE, SHARE], SEED)
+    return Dataset.open(folder / _LEARNED), Dataset.open(folder / _HELD_OUT)

@@ -1,24 +1,33 @@
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from rlcar.cli import app
-from rlcar.config import EnvironmentConfig
+from rlcar.cli.train_data import settings_of_data
+from rlcar.config import EnvironmentConfig, load_config, make_config
 from rlcar.datasets import Dataset, World
 from rlcar.errors import DatasetError, NonFiniteError, UserError
+from rlcar.offline.candidates import run_folder, train_candidates
+from rlcar.offline.held_out import set_apart
 from rlcar.offline.plan import candidates_for
 from rlcar.registry import Registry
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
+from rlcar.training.loop import train
+from rlcar.training.rollback import with_lower_learning_rate
 from rlcar.types import Spec
 from tests.support.recordings import record
+from tests.support.tiny_run import SETTINGS, compiled_once
 
 TINY = (
     *("--mode", "test", "--updates", "100", "--algorithm", "bc", "--algorithm", "iql"),
@@ -95,7 +104,8 @@ def test_estimates_that_decide_are_from_episodes_that_nothing_learned_from(tmp_p
     assert estimated["episodes"] == 12
     learned = plan["candidates"]["bc"]["data"]["fingerprint"]
     assert learned not in (whole.fingerprint, estimated["data_sha256"])
-    parts = [Dataset.open(path) for path in sorted((tmp_path / "out" / "data").iterdir())]
+    found = (tmp_path / "out" / "data").rglob("dataset.json")
+    parts = [Dataset.open(path.parent) for path in found]
     assert {learned, estimated["data_sha256"]} == {part.fingerprint for part in parts}
     assert sum(part.episodes for part in parts) == 60
 
@@ -157,10 +167,10 @@ def test_the_same_command_continues_after_a_kill_and_after_ctrl_c(tmp_path):
     stopped = CliRunner().invoke(app, words, catch_exceptions=False)
     pressing.join()
     assert stopped.exit_code == 130
-    assert f"stopped; continue with: rlcar offline {tmp_path / 'data'}" in stopped.output
+    _, _, printed = stopped.output.rpartition("stopped; continue with: rlcar ")
     assert checkpoint.latest(checkpoints["iql"]).env_steps < 32768
 
-    finished = CliRunner().invoke(app, words, catch_exceptions=False)
+    finished = CliRunner().invoke(app, shlex.split(printed), catch_exceptions=False)
     assert finished.exit_code == 0, finished.output
     assert "training bc" not in finished.output
     result = json.loads((tmp_path / "out" / "selection.json").read_text())
@@ -172,6 +182,43 @@ def test_one_episode_is_too_few_for_estimates_and_enough_for_measures(tmp_path):
     result = offline(tmp_path)
     assert {candidate["verdict"] for candidate in result["candidates"].values()} == {None}
     assert all(candidate["cost"] is not None for candidate in result["candidates"].values())
+
+def test_a_candidate_continues_with_the_settings_of_its_checkpoint(tmp_path):
+    """A return to a checkpoint after a NaN has lowered the learning rate."""
+    record(tmp_path / "data")
+    _, of_data = settings_of_data(tmp_path / "data", None, None)
+    config = make_config(mode="test", algorithm="bc", overrides=[*of_data, *SETTINGS])
+    checkpoints = run_folder(tmp_path / "out", "bc") / "checkpoints"
+    with compiled_once():
+        train(with_lower_learning_rate(config), checkpoints.parent)
+        for save in checkpoint.saves(checkpoints):
+            if save.env_steps > 512:
+                shutil.rmtree(save.path)
+        train_candidates(tmp_path / "out", {"bc": config}, lambda text: None)
+    newest = checkpoint.latest(checkpoints)
+    assert newest.env_steps == 768
+    kept = load_config(checkpoint.config_path(newest))
+    assert kept.training.rollbacks == 1
+    assert kept.bc.learning_rate == config.bc.learning_rate / 2
+
+
+def test_a_kill_between_the_two_parts_of_the_data_is_no_obstacle(tmp_path, monkeypatch):
+    data = record(tmp_path / "data", world=World(name="elsewhere"), episodes=60)
+    replace, named = os.replace, []
+
+    def end_at_the_second(source, target):
+        if Path(target).name.endswith(("learned", "held-out")):
+            named.append(target)
+        if len(named) == 2:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", end_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            set_apart(data, tmp_path / "out")
+    assert [part.episodes for part in set_apart(data, tmp_path / "out")] == [48, 12]
+
 
 
 def test_too_few_episodes_to_choose_by_estimates_are_refused_at_once(tmp_path):
