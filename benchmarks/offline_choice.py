@@ -47,6 +47,7 @@ from rlcar.offline.candidates import (
     REPORT_SET,
     Trained,
     estimate_candidates,
+    estimated_results,
     measure,
     run_folder,
     train_candidates,
@@ -167,7 +168,7 @@ def measure_estimates(seed: int, updates: int) -> dict[str, Any]:
     costs = {name: test_cost(candidate) for name, candidate in trained.items()}
     return judge(choice.name, costs) | {
         "reason": choice.reason,
-        "verdicts": {name: one["verdict"] for name, one in report["policies"].items()},
+        "verdicts": {name: one["verdict"] for name, one in estimated_results(report).items()},
         "cpu_seconds": cpu_s,
     }
 

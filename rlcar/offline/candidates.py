@@ -147,14 +147,28 @@ def lap_figures(candidate: Trained) -> dict[str, Any]:
 def estimate_candidates(
     dataset: Dataset, trained: Mapping[str, Trained], out: Path, settings: FittedQSettings
 ) -> dict[str, Any] | None:
-    """Estimates the candidates from the data; None for images, which have no estimate."""
+    """Estimates the candidates from the data; None for images, which have no estimate.
+
+    The first one is the baseline of the verdicts, unless it is the only one.
+    """
     if dataset.spec.image_shape is not None:
         return None
-    policies = [candidate.policy for candidate in trained.values()]
+    first, *others = [candidate.policy for candidate in trained.values()]
+    baseline = first if others else None
     with shown_progress() as on_policy:
-        report = estimate(dataset, policies, settings, on_policy=on_policy)
+        report = estimate(
+            dataset, others or [first], settings, baseline=baseline, on_policy=on_policy
+        )
     write_report(out, report)
     return report
+
+
+def estimated_results(report: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the estimates of all candidates by their names; none without a report."""
+    if report is None:
+        return {}
+    baseline = report["baseline"]
+    return {**({} if baseline is None else {baseline["name"]: baseline}), **report["policies"]}
 
 
 def _laps(candidate: Trained, track_set: str) -> Laps:

@@ -86,13 +86,21 @@ def _failures(candidates: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _about_estimates(result: Mapping[str, Any]) -> list[str]:
     """Says which episodes the estimates are from, if there are estimates."""
-    if all(candidate["verdict"] is None for candidate in result["candidates"].values()):
+    estimated = [name for name, one in result["candidates"].items() if one["verdict"] is not None]
+    if not estimated:
         return []
+    compared = (
+        f"The verdict compares with {estimated[0]}, and that of {estimated[0]} with the recorded "
+        "behaviour."
+        if len(estimated) > 1
+        else "The verdict compares with the recorded behaviour."
+    )
     if result["held_out_episodes"] is not None:
-        return [f"The estimates are from {result['held_out_episodes']:,} held-out episodes.", ""]
+        held_out = f"The estimates are from {result['held_out_episodes']:,} held-out episodes."
+        return [f"{compared} {held_out}", ""]
     return [
-        "Estimates from the episodes that a policy learned from are too high. Keep some apart "
-        "with `rlcar data split`.",
+        f"{compared} Estimates from the episodes that a policy learned from are too high. Keep "
+        "some apart with `rlcar data split`.",
         "",
     ]
 

@@ -13,6 +13,7 @@ from rlcar.offline.candidates import (
     Say,
     Trained,
     estimate_candidates,
+    estimated_results,
     lap_figures,
     measure,
     run_folder,
@@ -88,7 +89,7 @@ def select(
 def _figures(
     candidate: Trained, measured: Measure | None, estimates: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    estimated = None if estimates is None else estimates["policies"][candidate.policy.name]
+    estimated = estimated_results(estimates).get(candidate.policy.name)
     return {
         "run": str(candidate.folder),
         "failed": None,

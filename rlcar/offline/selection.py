@@ -40,29 +40,25 @@ def choose_by_measures(measures: Mapping[str, Measure]) -> Choice:
 
 
 def choose_by_estimates(names: list[str], report: Mapping[str, Any] | None) -> Choice:
-    """Returns the first candidate, unless the estimate of another one is higher.
+    """Returns the first candidate, unless another one is known to be better.
 
-    A candidate whose verdict is not `better` than the recorded behaviour never replaces another:
-    what the data cannot tell is no reason to drive it.
+    `report` compares the others with the first one on the same samples of the episodes. Among those
+    with the verdict `better` the one with the highest estimate is chosen. What the data cannot tell
+    is no reason to drive a candidate.
     """
-    chosen = names[0]
+    first = names[0]
     if len(names) == 1:
-        return Choice(chosen, "it is the only candidate")
+        return Choice(first, "it is the only candidate")
     if report is None:
-        return Choice(chosen, "there are neither measures nor estimates: the baseline is kept")
+        return Choice(first, "there are neither measures nor estimates: the baseline is kept")
     results = report["policies"]
-
-    def value(name: str) -> float:
-        estimate = results[name]["estimate"]
-        return float("-inf") if estimate is None else float(estimate["mean"])
-
-    for name in names[1:]:
-        if results[name]["verdict"] == "better" and value(name) > value(chosen):
-            chosen = name
-    if chosen == names[0]:
-        return Choice(chosen, "no other candidate has a higher estimate with the verdict better")
-    if results[names[0]]["estimate"] is None:
-        return Choice(chosen, f"its verdict is better, and nothing is known about {names[0]}")
-    return Choice(
-        chosen, f"its estimate {value(chosen):.4g} is above {value(names[0]):.4g} of {names[0]}"
-    )
+    better = {
+        name: float(results[name]["estimate"]["mean"])
+        for name in names[1:]
+        if results[name]["verdict"] == "better"
+    }
+    if not better:
+        return Choice(first, f"no other candidate is known to be better than {first}")
+    chosen = max(better, key=better.__getitem__)
+    difference = "{mean:.4g} ({low:.4g}–{high:.4g})".format(**results[chosen]["difference"])
+    return Choice(chosen, f"it is better than {first}: the return differs by {difference}")

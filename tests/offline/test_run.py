@@ -59,6 +59,9 @@ def test_the_better_policy_is_kept_and_reported(selected):
     report = (root / "out" / "report.md").read_text()
     assert f"Kept: **{result['chosen']}**" in report
     assert result["data_sha256"] in report
+    assert "The verdict compares with bc, and that of bc with the recorded behaviour." in report
+    estimated = json.loads((root / "out" / "ope.json").read_text())
+    assert (estimated["baseline"]["name"], list(estimated["policies"])) == ("bc", ["iql"])
     run = f"runs/out-{result['chosen']}"
     for picture in ("selection.png", "ope.png", f"{run}/learning_curve.png", f"{run}/laps.png"):
         assert (root / "out" / picture).exists()

@@ -3,12 +3,16 @@ import numpy as np
 from rlcar.offline.selection import Measure, choose_by_estimates, choose_by_measures
 
 
-def result(verdict: str, mean: float | None) -> dict:
-    estimate = None if mean is None else {"mean": mean, "low": mean - 1, "high": mean + 1}
-    return {"verdict": verdict, "estimate": estimate}
+def result(verdict: str, mean: float) -> dict:
+    interval = {"mean": mean, "low": mean - 1, "high": mean + 1}
+    return {"verdict": verdict, "estimate": interval, "difference": interval}
+
+
+UNKNOWN = {"verdict": "unknown", "estimate": None, "difference": None}
 
 
 def report(**policies: dict) -> dict:
+    """The policies beside the baseline, with which the verdicts compare."""
     return {"policies": policies}
 
 
@@ -37,19 +41,19 @@ def test_a_single_cost_has_no_interval():
 
 
 def test_a_higher_estimate_wins_only_with_the_verdict_better():
-    high = report(bc=result("better", 5.0), cql=result("unknown", 9.0), iql=result("better", 7.0))
-    assert choose_by_estimates(NAMES, high).name == "iql"
-    unknown = report(bc=result("worse", 5.0), cql=result("unknown", None), iql=result("worse", 6.0))
-    assert choose_by_estimates(NAMES, unknown).name == "bc"
+    both = report(cql=result("better", 7.0), iql=result("better", 5.0))
+    assert choose_by_estimates(NAMES, both).name == "cql"
+    one = report(cql=result("unknown", 9.0), iql=result("better", 5.0))
+    choice = choose_by_estimates(NAMES, one)
+    assert choice == ("iql", "it is better than bc: the return differs by 5 (4–6)")
 
 
-def test_what_is_known_to_be_better_replaces_an_unknown_baseline():
-    found = report(
-        bc=result("unknown", None), cql=result("unknown", None), iql=result("better", 7.0)
-    )
+def test_what_is_not_known_to_be_better_than_the_baseline_does_not_replace_it():
+    """Whatever the recorded behaviour is worth, and however high the estimates are."""
+    found = report(cql=result("unknown", 9.0), iql=result("worse", 6.0))
     choice = choose_by_estimates(NAMES, found)
-    assert choice.name == "iql"
-    assert "nothing is known about bc" in choice.reason
+    assert choice == ("bc", "no other candidate is known to be better than bc")
+    assert choose_by_estimates(NAMES, report(cql=UNKNOWN, iql=UNKNOWN)).name == "bc"
 
 
 def test_without_any_knowledge_the_baseline_is_kept():
