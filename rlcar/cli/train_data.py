@@ -23,6 +23,7 @@ def settings_of_data(
         "data": {
             "folder": str(dataset.folder.resolve()),
             "fingerprint": dataset.fingerprint,
+            "origins": dataset.description.origins,
             "has_environment": recorded.race is not None or recorded.environment is not None,
         }
     }

@@ -58,8 +58,8 @@ def continued_config(source: Path, overrides: Sequence[str], seed: int | None) -
     tree = config.model_dump()
     if config.data.folder:
         tree = merge(tree, algorithm.fine_tuning)
-    # Without a folder the run drives; the fingerprint stays for the lineage of its versions.
-    tree["data"] = {"fingerprint": config.data.fingerprint}
+    # Without a folder the run drives; the fingerprints stay for the lineage of its versions.
+    tree["data"] = {"fingerprint": config.data.fingerprint, "origins": config.data.origins}
     tree["training"] |= {"start_from": str(save.path.resolve()), "rollbacks": 0}
     for override in overrides:
         tree = merge(tree, parse_override(override))

@@ -1,6 +1,6 @@
 """Settings of replay buffer, environment, data and training, for all algorithms."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -51,6 +51,8 @@ class DataConfig(Section):
     fingerprint: str = Field("", pattern="^([0-9a-f]{64})?$")
     """SHA-256 over the parts of the data set, by which a resumed training recognises it. The
     command fills it in."""
+    origins: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field((), strict=False)
+    """The same of the data sets that it was split or merged from. The command fills it in."""
     has_environment: bool = True
     """Whether the environment of the recording can be made, so that policies are evaluated in it.
     The command fills it in."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rlcar.datasets.dataset import Dataset
+from rlcar.datasets.description import Source
 from rlcar.datasets.writer import DatasetWriter, OnTransitions, new_folder, require_same
 from rlcar.errors import DatasetError
 
@@ -30,7 +31,9 @@ def merge(
         fingerprints[data.fingerprint] = data.folder
     sources = [source for data in datasets for source in data.description.sources]
     description = first.description.model_copy(update={"sources": sources})
-    with new_folder(folder) as temporary, DatasetWriter(temporary, description) as writer:
+    folders = [data.folder.resolve().name for data in datasets]
+    source = Source(kind="merge", about={"folders": folders, "data_sha256": list(fingerprints)})
+    with new_folder(folder) as temporary, DatasetWriter(temporary, description, source) as writer:
         for data in datasets:
             for episode in data.episodes_iter():
                 writer.append(episode)
@@ -59,13 +62,26 @@ def split(
         # The writers end before the folders get their names.
         temporary = [stack.enter_context(new_folder(folder)) for folder in folders]
         writers = [
-            stack.enter_context(DatasetWriter(folder, data.description)) for folder in temporary
+            stack.enter_context(
+                DatasetWriter(folder, data.description, _part_of(data, float(share), seed))
+            )
+            for folder, share in zip(temporary, shares, strict=True)
         ]
         for index, episode in zip(chosen, data.episodes_iter(), strict=True):
             writers[index].append(episode)
             done += episode.transitions
             on_progress(done)
     return [Dataset.open(folder) for folder in folders]
+
+
+def _part_of(data: Dataset, share: float, seed: int) -> Source:
+    about: dict[str, str | int | float | bool | None | list[str]] = {
+        "folders": [data.folder.resolve().name],
+        "data_sha256": [data.fingerprint],
+        "share": share,
+        "seed": seed,
+    }
+    return Source(kind="split", about=about)
 
 
 def _choices(episodes: int, shares: np.ndarray, seed: int) -> np.ndarray:

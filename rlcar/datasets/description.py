@@ -126,8 +126,9 @@ class Part(Section):
 class Source(Section):
     """One recording, import or other origin of episodes."""
 
-    kind: Literal["recording", "import", "server"]
-    # What was recorded or read: driver, run, version, file, seed, commit, versions, time.
+    kind: Literal["recording", "import", "server", "split", "merge"]
+    # What was recorded or read: driver, run, version, file, seed, commit, versions, time. A split
+    # and a merge name the data sets that they read by `data_sha256`, a list of fingerprints.
     about: dict[str, str | int | float | bool | None | list[str]]
 
 
@@ -155,6 +156,14 @@ class Description(Section):
         """SHA-256 over the sorted checksums of the parts: it identifies the recorded numbers."""
         checksums = "\n".join(sorted(part.sha256 for part in self.parts))
         return hashlib.sha256(checksums.encode()).hexdigest()
+
+    @property
+    def origins(self) -> list[str]:
+        """Fingerprints of the data sets that this one was split or merged from, oldest first."""
+        derived = [source for source in self.sources if source.kind in ("split", "merge")]
+        named = [source.about.get("data_sha256") for source in derived]
+        found = (one for names in named if isinstance(names, list) for one in names)
+        return list(dict.fromkeys(found))
 
     @property
     def moments(self) -> ObservationMoments | None:

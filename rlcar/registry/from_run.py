@@ -54,6 +54,7 @@ def content_of_run(path: Path, description: str) -> Content:
             "versions": meta.get("versions"),
             "cost": meta.get("metric"),
             "data": config.data.fingerprint or None,
+            "data_origins": list(config.data.origins) or None,
         },
     }
     return arrays, metadata, report

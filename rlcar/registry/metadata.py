@@ -69,6 +69,8 @@ class Lineage(Section):
     )  # by which training found it best: mean lap time in steps, the limit if none
     parent: Whole | None = None  # the version of the same run before it
     data: Text | None = None  # fingerprint of the data set that it learned from
+    # Fingerprints of those from which that one was split or merged.
+    data_origins: list[Text] | None = Field(None, max_length=10_000)
     imported: Text | None = None  # the file it came in, with its SHA-256
 
 

@@ -292,6 +292,7 @@ def test_a_merge_holds_all_episodes_and_refuses_repetitions(tmp_path, episodes):
     merged = merge([first, second], tmp_path / "both")
     for before, after in zip(episodes, merged.episodes_iter(), strict=True):
         assert_same(before, after)
+    assert merged.description.origins == [first.fingerprint, second.fingerprint]
     with pytest.raises(DatasetError, match="holds the same episodes as"):
         merge([first, first], tmp_path / "twice")
     other = write(tmp_path / "other", [make_pictures(3)], PICTURES)
@@ -304,6 +305,7 @@ def test_a_split_deals_out_every_episode_once(tmp_path):
     data = write(tmp_path / "data", episodes)
     parts = split(data, [tmp_path / "train", tmp_path / "test"], [0.9, 0.1], seed=1)
     assert [part.episodes for part in parts] == [36, 4]
+    assert all(part.description.origins == [data.fingerprint] for part in parts)
     found = [episode.reward[0] for part in parts for episode in part.episodes_iter()]
     assert sorted(found) == sorted(episode.reward[0] for episode in episodes)
     again = split(data, [tmp_path / "train2", tmp_path / "test2"], [0.9, 0.1], seed=1)

@@ -96,7 +96,8 @@ def offline(root, *words: str) -> dict:
 def test_estimates_that_decide_are_from_episodes_that_nothing_learned_from(tmp_path):
     """The other algorithm diverges: that is reported, and the selection goes on."""
     whole = record(tmp_path / "data", world=World(name="elsewhere"), episodes=60)
-    result = offline(tmp_path, "--set", "iql.reward_scale=1e30")
+    published = ("--publish", "--registry", str(tmp_path / "models"))
+    result = offline(tmp_path, "--set", "iql.reward_scale=1e30", *published)
     assert result["chosen"] == "bc"
     assert result["held_out_episodes"] == 12
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
@@ -111,6 +112,8 @@ def test_estimates_that_decide_are_from_episodes_that_nothing_learned_from(tmp_p
     parts = [Dataset.open(path.parent) for path in found]
     assert {learned, estimated["data_sha256"]} == {part.fingerprint for part in parts}
     assert sum(part.episodes for part in parts) == 60
+    lineage = Registry(tmp_path / "models").version(1).metadata["lineage"]
+    assert (lineage["data"], lineage["data_origins"]) == (learned, [whole.fingerprint])
 
     assert "is inf" in result["candidates"]["iql"]["failed"]
     report = (tmp_path / "out" / "report.md").read_text()
@@ -180,12 +183,6 @@ def test_the_same_command_continues_after_a_kill_and_after_ctrl_c(tmp_path):
     assert all(candidate["failed"] is None for candidate in result["candidates"].values())
 
 
-def test_one_episode_is_too_few_for_estimates_and_enough_for_measures(tmp_path):
-    record(tmp_path / "data", episodes=1)
-    result = offline(tmp_path)
-    assert {candidate["verdict"] for candidate in result["candidates"].values()} == {None}
-    assert all(candidate["cost"] is not None for candidate in result["candidates"].values())
-
 def test_a_candidate_continues_with_the_settings_of_its_checkpoint(tmp_path):
     """A return to a checkpoint after a NaN has lowered the learning rate."""
     record(tmp_path / "data")
@@ -222,6 +219,12 @@ def test_a_kill_between_the_two_parts_of_the_data_is_no_obstacle(tmp_path, monke
             set_apart(data, tmp_path / "out")
     assert [part.episodes for part in set_apart(data, tmp_path / "out")] == [48, 12]
 
+
+def test_one_episode_is_too_few_for_estimates_and_enough_for_measures(tmp_path):
+    record(tmp_path / "data", episodes=1)
+    result = offline(tmp_path)
+    assert {candidate["verdict"] for candidate in result["candidates"].values()} == {None}
+    assert all(candidate["cost"] is not None for candidate in result["candidates"].values())
 
 
 def test_too_few_episodes_to_choose_by_estimates_are_refused_at_once(tmp_path):
