@@ -40,8 +40,8 @@ def test_the_settings_for_recorded_data_and_for_going_on_by_driving_are_settings
     assert bool(algorithm.fine_tuning) == (algorithm.learns_offline and algorithm.learns_online)
 
 
-def test_conservative_q_learning_is_less_conservative_while_it_drives():
-    """With the weight for recorded data, driving on becomes worth less than a crash."""
+def test_the_conservative_loss_has_a_smaller_weight_while_driving_than_for_recorded_data():
+    """This compares the two settings. docs/experiments.md has the effect on driving."""
     recorded = make_config(algorithm="cql").cql.conservative_scale
     driving = ALGORITHMS["cql"].fine_tuning["cql"]["conservative_scale"]
     assert 0.0 < driving <= 0.1 * recorded

@@ -22,7 +22,6 @@ from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import flatten, read_arrays
 from rlcar.training.loop import train
-from rlcar.training.recorded import open_recorded
 from rlcar.training.trainer import Trainer
 from rlcar.types import Spec
 from serve.policy.policy import load_policy
@@ -77,17 +76,6 @@ def test_the_policy_is_stored_with_the_moments_of_the_data(data, tmp_path):
     np.testing.assert_allclose(arrays["policy.moments.mean"], moments.mean, rtol=1e-5)
     variance = np.square(moments.standard_deviation)
     np.testing.assert_allclose(arrays["policy.moments.variance"], variance, rtol=1e-5)
-
-
-def test_the_moments_of_the_data_are_placed_where_the_learner_is(data):
-    """On an accelerator, a state on two devices would be refused by the first train step."""
-    config = _config("bc", data)
-    trainer = Trainer(config, SPEC, make_agent(config, SPEC))
-    placed = []
-    trainer._place = lambda state: placed.append(state) or state
-    open_recorded(config, trainer, None)
-    (state,) = placed
-    assert trainer._state is state
 
 
 def test_data_of_an_unknown_environment_is_learned_without_evaluation(tmp_path):
