@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from rlcar.registry import Registry
+from serve.delivery.operator import Operator
+from serve.delivery.specification import parse_specification
 from serve.guard.tokens import TokenStore
 from serve.live.loaded_policy import first_action
 from serve.live.wire import RUNNING
+from serve.policy.policy import try_model
 from tests.serve.live.live_page import paged, save_run
 from tests.serve.served import publish
 from tests.support.waiting import wait_until
@@ -288,6 +292,28 @@ def test_before_it_is_greeted_the_page_takes_no_commands(chromium, page):
         for button in ("start", "overlay-start", "manual", "save"):
             assert tab.locator(f"#{button}").is_disabled()
         assert not page.live.drive.is_manual
+
+
+def test_the_page_shows_a_rollout_and_aborts_it(open_page, page):
+    folder = page.server.config.app.app.settings.registry
+    operator = Operator(Registry(folder), "champion", "me")
+    steps = [{"setWeight": 10}, {"pause": {}}]
+    tab = open_page()
+    assert tab.locator("#rollout").is_hidden()
+    operator.start(1, parse_specification({"strategy": {"canary": {"steps": steps}}}), try_model)
+    card = tab.locator("#rollout")
+    card.get_by_text("Paused", exact=True).wait_for()
+    for text in ("Version 2 to 1", "Step 2 of 2: pause until resumed", "10 % of the sessions"):
+        card.get_by_text(text).wait_for()
+    assert card.get_by_role("row").count() == 3
+    assert card.get_by_role("button").all_inner_texts() == ["Resume", "Promote", "Abort"]
+    _shot(tab, "rollout")
+    tab.once("dialog", lambda dialog: dialog.accept())
+    card.get_by_role("button", name="Abort").click()
+    card.get_by_text("Degraded", exact=True).wait_for()
+    card.get_by_text("abort on the live page").wait_for()
+    assert card.get_by_role("button").count() == 0
+    assert operator.read().state.phase == "Degraded"
 
 
 # Records every text of an element.

@@ -7,6 +7,7 @@ import { ManualInput, isTyping } from "./manual_input.js";
 import { Duels, ModelList } from "./models.js";
 import { Playback } from "./playback.js";
 import { Road } from "./road.js";
+import { Rollout } from "./rollout.js";
 import { Stream } from "./stream.js";
 import { TryIt } from "./try.js";
 import { DREAM, TICK } from "./wire.js";
@@ -23,6 +24,7 @@ const manualInput = new ManualInput(document.querySelectorAll("#touch button"));
 const tryIt = new TryIt(byId("sliders"), {
   steering: byId("try-steering"), throttle: byId("try-throttle"),
 });
+const rollout = new Rollout(byId("rollout"), () => isLost(), (text) => write("rollout-message", text));
 const live = { id: null, run: null, state: null, dream: null, latent: null, bestLap: null, saved: null, frame: null };
 
 function write(id, text) {
@@ -38,6 +40,7 @@ const handlers = {
     if (run) write("run", run);
     document.title = run ? `${run} · rlcar live` : "rlcar live";
     models.refresh(run).catch(showError);
+    rollout.refresh();
   },
   track(track) {
     road.track = track;
