@@ -18,6 +18,8 @@ HUGE = (1e308, -1e308, 10**40, -(10**40))
 OF_ANY_SETTING = {"set", "choice"}
 # The ends of a range of values of any other setting.
 RANGES = {"uniform", "loguniform", "integer"}
+# Sums of squares of float32 numbers reach 1e77; the range of these ends at 1e100.
+SQUARES = {"squares"}
 
 
 def all_models():
@@ -75,6 +77,8 @@ def refuses(model, name, value):
 def test_every_number_of_every_model_is_finite_and_in_a_range(model, name):
     annotation = model.model_fields[name].annotation
     values = NOT_FINITE if name in OF_ANY_SETTING | RANGES else NOT_FINITE + HUGE
+    if name in SQUARES:
+        values = tuple(value for value in values if value != 10**40)
     accepted = [one for one in values if not refuses(model, name, filled(annotation, one))]
     assert accepted == []
 
