@@ -21,14 +21,17 @@ from tests.support.waiting import wait_until
 SEEN = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
 
 
-def _drive(car, episodes=3, steps=20, seed=0):
+# One for all drives: a validation refuses an episode that repeats another one.
+RNG = np.random.default_rng(0)
+
+
+def _drive(car, episodes=3, steps=20):
     """Drives episodes that end with a crash; each reward is the number of its step."""
-    rng = np.random.default_rng(seed)
     for _ in range(episodes):
         for step in range(steps + 1):
             ends = {"terminated": step == steps}
             human = {"executed": [0.1, 0.2]} if step == 5 else {}
-            car.act(rng.random(6), is_first=step == 0, reward=float(step), **ends, **human)
+            car.act(RNG.random(6), is_first=step == 0, reward=float(step), **ends, **human)
 
 
 def _metrics(url):
@@ -74,7 +77,7 @@ def test_a_chosen_session_is_a_sound_data_set(server, websocket):
     assert episode.policy == "version-1"
     assert episode.source.tolist() == ["human" if step == 4 else "model" for step in range(20)]
     np.testing.assert_allclose(episode.action[4], [0.1, 0.2])
-    assert not [one for one in validate(data.folder) if "it repeats episode" not in one]
+    assert list(validate(data.folder)) == []
 
 
 def test_the_description_names_no_client(server):
