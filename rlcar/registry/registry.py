@@ -24,6 +24,7 @@ from rlcar.registry.aliases import ROLLED_BACK, Aliases, AliasRecord
 from rlcar.registry.architecture import check_arrays
 from rlcar.registry.backup import Copied, copy_registry
 from rlcar.registry.deadline import DEADLINE_S, DeadlineStore
+from rlcar.registry.difference import difference
 from rlcar.registry.exchange import exported_bytes, imported
 from rlcar.registry.journal import Journal
 from rlcar.registry.leftovers import remove_leftovers
@@ -252,10 +253,7 @@ class Registry:
 
     def diff(self, one: str | int, other: str | int) -> dict[str, tuple[Any, Any]]:
         """Returns the metadata that differ, by dotted name, with the values of both versions."""
-        first, second = (_flat(self.version(name).metadata) for name in (one, other))
-        names = sorted(first.keys() | second.keys())
-        pairs = {name: (first.get(name), second.get(name)) for name in names}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return difference(self.version(one), self.version(other))
 
     def delete(self, name: str | int) -> None:
         """Deletes a version permanently; raises RegistryError while an alias points at it."""
@@ -404,12 +402,3 @@ class Registry:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
-    return found
