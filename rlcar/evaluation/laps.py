@@ -173,13 +173,19 @@ def score_laps(laps: Laps) -> Evaluation:
     A track that was not lapped counts as `TIME_LIMIT_STEPS`.
     """
     is_lap = laps.lap_time_steps > 0
-    charged = float(np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS).mean())
+    charged = float(charged_steps(laps).mean())
     metrics = {
         "evaluation/lap_rate": float(is_lap.mean()),
         "evaluation/charged_lap_steps": charged,
         "evaluation/progress": float(laps.progress.mean()),
     }
     return Evaluation(metrics, charged)
+
+
+def charged_steps(laps: Laps) -> np.ndarray:
+    """Returns the cost of each lap: its steps `[N]`, or the time limit if there was no lap."""
+    is_lap = laps.lap_time_steps > 0
+    return np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS).astype(np.float64)
 
 
 def write_report(
@@ -322,8 +328,7 @@ def _score(
     """Scores one driver; `resample` `[resamples, N]` are track indices."""
     assert len(laps.steps) == len(tracks), (len(laps.steps), len(tracks))
     is_lap = laps.lap_time_steps > 0
-    charged_steps = np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS)
-    over_bound_pct = 100.0 * (charged_steps / bound_steps - 1.0)
+    over_bound_pct = 100.0 * (charged_steps(laps) / bound_steps - 1.0)
     is_timeout = ~is_lap & ~laps.is_crash
     return {
         "lap_rate": float(is_lap.mean()),

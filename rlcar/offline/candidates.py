@@ -12,7 +12,7 @@ from rlcar.config import Config, load_config
 from rlcar.datasets import Dataset
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
-from rlcar.evaluation.laps import TIME_LIMIT_STEPS, Laps, drive, write_json
+from rlcar.evaluation.laps import Laps, charged_steps, drive, write_json
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.policies import NamedPolicy
 from rlcar.evaluation.off_policy.run import estimate, shown_progress, write_report
@@ -120,7 +120,7 @@ def measure(trained: Mapping[str, Trained]) -> tuple[str, dict[str, Measure]]:
     config = next(iter(trained.values())).config
     if config.is_race:
         costs = {
-            name: Measure(_charged(_laps(candidate, CHOICE_SET)))
+            name: Measure(charged_steps(_laps(candidate, CHOICE_SET)))
             for name, candidate in trained.items()
         }
         return "steps of a lap on the validation tracks", costs
@@ -139,7 +139,7 @@ def lap_figures(candidate: Trained) -> dict[str, Any]:
     return {
         "lap_rate": float(is_lap.mean()),
         "lap_time_steps": float(laps.lap_time_steps[is_lap].mean()) if is_lap.any() else None,
-        "charged_lap_steps": float(_charged(laps).mean()),
+        "charged_lap_steps": float(charged_steps(laps).mean()),
         "reward": float(laps.reward.mean()),
     }
 
@@ -174,12 +174,6 @@ def estimated_results(report: Mapping[str, Any] | None) -> dict[str, Any]:
 def _laps(candidate: Trained, track_set: str) -> Laps:
     named = candidate.policy
     return drive(named.policy, named.params, candidate.config.race, track_set)
-
-
-def _charged(laps: Laps) -> np.ndarray:
-    """Returns the steps of each lap; a track that was not lapped counts as the time limit."""
-    is_lap = laps.lap_time_steps > 0
-    return np.where(is_lap, laps.lap_time_steps, TIME_LIMIT_STEPS).astype(np.float64)
 
 
 def _episode_cost(candidate: Trained) -> float:

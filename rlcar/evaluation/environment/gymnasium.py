@@ -1,8 +1,8 @@
 """Environments of Gymnasium: a few episodes with fixed seeds evaluate a policy."""
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,13 @@ _MOST_STEPS = 27_000  # half an hour of Atari; some environments never end
 _SEED = 1_000_000  # far from the seeds of training
 
 
+class DrivenEpisodes(NamedTuple):
+    """Results of N episodes."""
+
+    reward: np.ndarray  # [N], sum over the episode
+    steps: np.ndarray  # [N]
+
+
 def _make_evaluation(
     config: Config,
     policy: Policy,
@@ -30,19 +37,43 @@ def _make_evaluation(
     Episodes may take minutes: `evaluate` returns None as soon as `should_stop` returns True. After
     each step it calls `on_share` with the share of episodes that have ended.
     """
-    act = jax.jit(policy.act, static_argnums=4)
+    drive = make_episodes(config, policy, should_stop, on_share)
 
     def evaluate(params: Params) -> Evaluation | None:
-        seeds = range(_SEED, _SEED + EPISODES)
+        episodes = drive(params, range(_SEED, _SEED + EPISODES))
+        if episodes is None:
+            return None
+        metrics = {
+            "evaluation/episode_reward": float(episodes.reward.mean()),
+            "evaluation/episode_steps": float(episodes.steps.mean()),
+        }
+        return Evaluation(metrics, -float(episodes.reward.mean()))
+
+    return evaluate
+
+
+def make_episodes(
+    config: Config,
+    policy: Policy,
+    should_stop: ShouldStop = lambda: False,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> Callable[[Params, Sequence[int]], DrivenEpisodes | None]:
+    """Makes `drive(params, seeds)`: one episode without exploration for each seed, side by side.
+
+    It returns None as soon as `should_stop` returns True.
+    """
+    act = jax.jit(policy.act, static_argnums=4)
+
+    def drive(params: Params, seeds: Sequence[int]) -> DrivenEpisodes | None:
         environments = Environments(config.environment, seeds)
         with contextlib.closing(environments), environments.driving():
-            return drive(environments, params)
+            return drive_all(environments, params, len(seeds))
 
-    def drive(environments: Environments, params: Params) -> Evaluation | None:
-        carry: Any = policy.initial(EPISODES)
+    def drive_all(environments: Environments, params: Params, number: int) -> DrivenEpisodes | None:
+        carry: Any = policy.initial(number)
         key = jax.random.PRNGKey(0)
-        reward, steps = np.zeros(EPISODES), np.zeros(EPISODES)
-        is_done = np.zeros(EPISODES, bool)
+        reward, steps = np.zeros(number), np.zeros(number)
+        is_done = np.zeros(number, bool)
         for _ in range(_MOST_STEPS):
             if is_done.all():
                 break
@@ -58,13 +89,9 @@ def _make_evaluation(
             steps += ~is_done
             is_done |= environments.now.is_last
             on_share(float(is_done.mean()))
-        metrics = {
-            "evaluation/episode_reward": float(reward.mean()),
-            "evaluation/episode_steps": float(steps.mean()),
-        }
-        return Evaluation(metrics, -float(reward.mean()))
+        return DrivenEpisodes(reward, steps)
 
-    return evaluate
+    return drive
 
 
 KIND = EnvironmentKind(

@@ -1,0 +1,47 @@
+"""Published versions whose weights are set by hand, so that they drive without any training."""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.drawn_model import untrained_metadata
+from rlcar.config import Config, make_config
+from rlcar.registry import Registry
+from rlcar.registry.architecture import policy_shapes
+
+_GAIN = 4.0  # steering for each unit by which the two left rays are longer than the two right ones
+
+
+def hand_made_config(world: str = "classic") -> Config:
+    """Returns the config of a small policy without memory."""
+    return make_config(mode="test", world=world, overrides=["algorithm=td3"])
+
+
+def publish_follower(
+    folder: Path,
+    throttle: float,
+    *,
+    gain: float = _GAIN,
+    world: str = "classic",
+    alias: str | None = None,
+) -> int:
+    """Adds a version that steers to the side with more room, always with one throttle.
+
+    A throttle of 0.15 drives at 3 px/step and one of 0.2 at 4 px/step, where the drag balances it.
+    Without any `gain` it drives straight on, and crashes.
+    """
+    config = hand_made_config(world)
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in policy_shapes(config).items()}
+    first, second, last = (arrays[f"mlp/~/linear_{layer}.w"] for layer in range(3))
+    # Rays are ordered from right to left. Two units hold the positive and the negative part.
+    side = np.array([-1.0, -1.0, 0.0, 1.0, 1.0, 0.0], np.float32)
+    first[:, 0], first[:, 1] = side, -side
+    second[0, 0] = second[1, 1] = 1.0
+    last[0, 0], last[1, 0] = gain, -gain
+    arrays["mlp/~/linear_2.b"][1] = np.arctanh(throttle)
+    registry = Registry(folder)
+    metadata = untrained_metadata(config, f"follows the road with throttle {throttle:g}")
+    number = registry.add(arrays, metadata).number
+    if alias is not None:
+        registry.promote(number, alias)
+    return number
