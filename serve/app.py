@@ -31,6 +31,7 @@ from serve.api.schema import (
     require_uncompressed,
 )
 from serve.delivery.counts import RolloutCounts
+from serve.delivery.integrations import read_integrations
 from serve.delivery.operator import Operator
 from serve.delivery.routes import make_command_route, make_status_route
 from serve.delivery.state import RolloutState
@@ -95,7 +96,11 @@ class Application:
             self.alias_follower.registry, settings.alias, f"server@{socket.gethostname()}"
         )
         self.rollout_follower = RolloutFollower(
-            self.operator, self.alias_follower, self.action_service.arms, self.metrics
+            self.operator,
+            self.alias_follower,
+            self.action_service.arms,
+            self.metrics,
+            read_integrations(settings.integrations),
         )
         own: list[BaseRoute] = [
             Route("/v1/models", self._list_models),
@@ -138,8 +143,10 @@ class Application:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.rollout_follower.turn_safely(), _FIRST_TURN_S)
         rollouts = asyncio.create_task(self._follow_rollouts())
+        messages = asyncio.create_task(self.rollout_follower.notices.run())
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(rollouts.cancel)
+            stack.callback(messages.cancel)
             stack.callback(sys.setswitchinterval, before_s)
             stack.callback(self.action_service.close)
             stack.callback(following.cancel)

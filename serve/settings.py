@@ -111,6 +111,11 @@ class ServeSettings(pydantic.BaseModel):
     record_flush_s: float = Field(30.0, ge=0.1, le=3600.0)
     """Longest time for which a recorded episode that has ended stays in memory alone."""
 
+    # Rollouts of new versions.
+    integrations: Path | None = None
+    """YAML file with the webhooks, the Grafana and the Prometheus of rollouts, and their secrets;
+    see `serve.delivery.integrations`."""
+
     # Sessions: the recurrent states of cars.
     session_cars: int = Field(16_384, ge=256, le=10_000_000)
     """Number of cars whose recurrent states are kept over all sessions. When it is reached,

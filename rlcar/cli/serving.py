@@ -45,6 +45,7 @@ _OPTION_OF = {
     "record": "--record",
     "record_share": "--record-share",
     "record_limit_mb": "--record-limit-mb",
+    "integrations": "--integrations",
     "host": "--host",
     "port": "--port",
     "auth": "--auth",
@@ -119,6 +120,14 @@ RecordLimit = Annotated[
         "(default: 1000).",
     ),
 ]
+IntegrationsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--integrations",
+        envvar="RLCAR_INTEGRATIONS",
+        help="YAML file with the webhooks, the Grafana and the Prometheus of rollouts.",
+    ),
+]
 Page = Annotated[
     bool, typer.Option("--page", help="Shows the live page as well; with --lane realtime only.")
 ]
@@ -143,6 +152,7 @@ def serve(
     record: Record = None,
     record_share: RecordShare = None,
     record_limit_mb: RecordLimit = None,
+    integrations: IntegrationsFile = None,
     set_: ServeSetting = None,
     address: RayAddress = None,
     page: Page = False,
@@ -153,6 +163,7 @@ def serve(
     if wait_for_model and run is not None:
         raise UserError(f"{run} is published at once: leave out --wait-for-model, or the run")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # publishing a run needs no accelerator
+    from serve.delivery.integrations import read_integrations
     from serve.settings import make_settings
 
     if page:
@@ -169,6 +180,7 @@ def serve(
         is_behind_tls=behind_tls,
         allowed_hosts=tuple(allowed_host or ()),
         allowed_origins=tuple(allowed_origin or ()),
+        integrations=None if integrations is None else expanded(integrations).absolute(),
         **_recording(record, record_share, record_limit_mb),
         **_settings(set_ or []),
     )
@@ -176,6 +188,7 @@ def serve(
         from serve.lanes.realtime import front_binary
 
         front_binary(settings, is_direct=direct)  # Fail before anything is published.
+    read_integrations(settings.integrations)  # Fail here and not in a replica.
     if auth:
         require_token(settings.tokens)
     if not wait_for_model:

@@ -1,6 +1,7 @@
 """A journal in the registry: numbered entries that are written once and never change.
 
-    rollouts/champion/00000007.json     an entry, complete or absent
+    rollouts/champion/00000007.json             an entry, complete or absent
+    rollout-notices/champion/00000007.json      some server has announced it, or is about to
 
 Every writer appends directly after the entry that it read last, and the store accepts one entry for
 each number. So writers on several hosts agree on the order without a lock: the slower one reads
@@ -20,6 +21,7 @@ from rlcar.registry.store import CLAIM_FOLDER, Store
 from rlcar.registry.version import sha256
 
 FOLDER = "rollouts"
+NOTICES_FOLDER = "rollout-notices"
 MAX_ENTRY_BYTES = 1 << 18
 FORMAT_VERSION = 1
 # A writer takes at most the store's deadline of ten seconds between its claim and its entry.
@@ -82,6 +84,11 @@ class Journal:
             return None
         self._known[number] = entry
         return entry
+
+    def claim_notice(self, number: int) -> bool:
+        """Returns True to the one caller, of all processes, that is to announce an entry."""
+        name = f"{NOTICES_FOLDER}/{self._alias}/{number:08d}.json"
+        return self._store.create(name, b"{}\n")
 
     def _read(self, number: int) -> JournalEntry:
         name = f"{self._folder}/{number:08d}.json"

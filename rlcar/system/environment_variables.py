@@ -38,6 +38,12 @@ VARIABLES = (
         "option",
         "Largest size of a recording: the default of `--record-limit-mb`.",
     ),
+    Variable(
+        "RLCAR_INTEGRATIONS",
+        "option",
+        "File with the webhooks, the Grafana and the Prometheus of rollouts: the default of "
+        "`--integrations`.",
+    ),
     Variable("RLCAR_TOKEN", "option", "Secret of a token: the default of `rlcar drive --token`."),
     Variable(
         "RLCAR_PROMETHEUS",

@@ -83,6 +83,10 @@ class Operator:
             return None
         return apply(snapshot.state, Entry(written.number, written.time_s, self._actor, event))
 
+    def claim_notice(self, number: int) -> bool:
+        """Returns True to the one server that is to announce an entry."""
+        return self._journal.claim_notice(number)
+
     def command(self, decide: Decide) -> RolloutState:
         """Writes the event that is decided from the newest state, however many others write."""
         for attempt in range(_ATTEMPTS):

@@ -22,7 +22,7 @@ from serve.delivery.sequential import Evidence
 from serve.delivery.specification import Analysis, AnalysisMetric, Winner, parse_condition
 from serve.delivery.state import RolloutState, Tally
 
-Measure = Callable[[str], float | None]  # the value of a metric, or None without data
+Measure = Callable[[AnalysisMetric], float | None]  # its value, or None without data
 Compare = Callable[[str], Evidence]  # the evidence about a KPI
 
 
@@ -31,7 +31,7 @@ def due_event(
 ) -> AnyEvent | None:
     """Returns the event that is due by itself, or None while the rollout waits."""
     step = state.current
-    if not state.is_running or state.held_s is not None or state.phase == "Inconclusive":
+    if _waits_for_person(state):
         return None
     if step is None:
         return Promoting("all steps are done") if state.specification.promotes else Completed()
@@ -50,6 +50,10 @@ def due_event(
     return _analysis(state, step.analysis, waited_s, measure)
 
 
+def _waits_for_person(state: RolloutState) -> bool:
+    return not state.is_running or state.held_s is not None or state.phase == "Inconclusive"
+
+
 def _analysis(
     state: RolloutState, analysis: Analysis, waited_s: float, measure: Measure
 ) -> AnyEvent | None:
@@ -57,21 +61,38 @@ def _analysis(
         verdict = _verdict(metric, state.tallies.get(metric.name, Tally()))
         if verdict is not None:
             return verdict
+    measured = []
+    for metric in _due_metrics(state, analysis, waited_s):
+        value = measure(metric)
+        if value is not None and not math.isfinite(value):
+            value = None  # the journal is JSON
+        measured.append(Measurement(metric.name, value, judge(metric, value)))
+    if measured:
+        return Measured(measured)
+    is_done = all(
+        state.tallies.get(metric.name, Tally()).measured >= metric.count
+        for metric in analysis.metrics
+    )
+    return Advanced(state.step + 1) if is_done else None
+
+
+def due_metrics(state: RolloutState, now_s: float) -> list[AnalysisMetric]:
+    """Returns the metrics that are to be measured now; none outside an analysis."""
+    step = state.current
+    if _waits_for_person(state) or step is None or step.analysis is None:
+        return []
+    return _due_metrics(state, step.analysis, now_s - state.step_began_s)
+
+
+def _due_metrics(state: RolloutState, analysis: Analysis, waited_s: float) -> list[AnalysisMetric]:
     due = []
-    is_done = True
     for metric in analysis.metrics:
         tally = state.tallies.get(metric.name, Tally())
-        is_done &= tally.measured >= metric.count
         # After a time in which no server ran, one measurement is due and not all that were missed.
         due_s = (tally.last_s if tally.measured else metric.initial_delay) + metric.interval
         if tally.measured < metric.count and waited_s >= due_s:
-            value = measure(metric.value)
-            if value is not None and not math.isfinite(value):
-                value = None  # the journal is JSON
-            due.append(Measurement(metric.name, value, judge(metric, value)))
-    if due:
-        return Measured(due)
-    return Advanced(state.step + 1) if is_done else None
+            due.append(metric)
+    return due
 
 
 def judge(metric: AnalysisMetric, value: float | None) -> Result:
@@ -100,19 +121,19 @@ def _verdict(metric: AnalysisMetric, tally: Tally) -> AnyEvent | None:
     if tally.failures > metric.failure_limit:
         limit = metric.failure_condition or f"not {metric.success_condition}"
         return Aborted(
-            f"{metric.name}: {metric.value} {last} ({limit}) in {tally.failures} of "
+            f"{metric.name}: {metric.quantity} {last} ({limit}) in {tally.failures} of "
             f"{tally.measured} measurements",
             is_rollback=True,
-            numbers={} if tally.last is None else {metric.value: tally.last},
+            numbers={} if tally.last is None else {metric.value or metric.name: tally.last},
         )
     if tally.consecutive_errors > metric.consecutive_error_limit:
         return Aborted(
-            f"{metric.name}: {metric.value} had no data in {tally.consecutive_errors} measurements "
-            "in a row"
+            f"{metric.name}: {metric.quantity} had no data in {tally.consecutive_errors} "
+            "measurements in a row"
         )
     if tally.inconclusive > metric.inconclusive_limit:
         return Undecided(
-            f"{metric.name}: {metric.value} {last} is neither good nor bad in "
+            f"{metric.name}: {metric.quantity} {last} is neither good nor bad in "
             f"{tally.inconclusive} of {tally.measured} measurements"
         )
     return None

@@ -76,6 +76,7 @@ Interval = Annotated[float, BeforeValidator(_seconds), Field(ge=0.05, le=1e8)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
 Limit = Annotated[int, Field(ge=0, le=MAX_MEASUREMENTS)]
 ConditionText = Annotated[str, Field(max_length=60), pydantic.AfterValidator(_check_condition)]
+Query = Annotated[str, Field(min_length=1, max_length=2000)]
 Significance = Annotated[float, Field(ge=1e-9, le=0.5)]
 
 
@@ -116,8 +117,11 @@ class AnalysisMetric(RolloutSection):
 
     name: str = Field(min_length=1, max_length=60)
     """Name of the metric in the journal."""
-    value: Value
+    value: Value | None = None
     """Quantity to measure, over everything since the rollout began."""
+    query: Query | None = None
+    """Query to Prometheus in place of `value`; `{{candidate}}` and `{{stable}}` in it stand for the
+    numbers of the versions. Its result must be one number."""
     success_condition: ConditionText | None = None
     """A measurement that fulfils it is a success."""
     failure_condition: ConditionText | None = None
@@ -138,6 +142,17 @@ class AnalysisMetric(RolloutSection):
     person decides."""
     dry_run: bool = False
     """Whether the metric is recorded without any effect on the rollout."""
+
+    @property
+    def quantity(self) -> str:
+        """What the metric measures, for people."""
+        return self.value or "its query"
+
+    @pydantic.model_validator(mode="after")
+    def _measures_one_thing(self) -> "AnalysisMetric":
+        if (self.value is None) == (self.query is None):
+            raise ValueError(f"metric {self.name!r} needs either a value or a query")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _has_a_condition(self) -> "AnalysisMetric":

@@ -87,6 +87,7 @@ class ServerMetrics(Collector):
         self.migrations = 0
         self.policy_errors = 0
         self.rollbacks = 0
+        self.failed_messages = 0
         self._started_s = time.time()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -149,6 +150,11 @@ class ServerMetrics(Collector):
                 "rlcar_rollbacks",
                 "Rollouts that this process ended because of the candidate's faults.",
                 self.rollbacks,
+            ),
+            (
+                "rlcar_rollout_message_failures",
+                "Messages about rollouts that a webhook or Grafana did not accept.",
+                self.failed_messages,
             ),
         ):
             yield CounterMetricFamily(name, help_text, value=count)

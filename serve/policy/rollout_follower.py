@@ -16,10 +16,14 @@ import msgspec
 from rlcar.errors import UserError
 from serve.delivery.counts import TESTED_FAULTS, Fault, RolloutCounts, pooled
 from serve.delivery.events import Aborted, AnyEvent, Promoting, Undecided
+from serve.delivery.integrations import Integrations
+from serve.delivery.notices import Notices
 from serve.delivery.operator import Operator, Snapshot, parsed_counts
-from serve.delivery.progress import due_event
+from serve.delivery.progress import due_event, due_metrics
+from serve.delivery.prometheus_source import PrometheusSource
 from serve.delivery.report import sentence, summary
 from serve.delivery.sequential import Cusum
+from serve.delivery.specification import AnalysisMetric
 from serve.delivery.state import RolloutState
 from serve.observing.metrics import ServerMetrics
 from serve.policy.alias_follower import AliasFollower
@@ -42,11 +46,16 @@ class RolloutFollower:
         alias_follower: AliasFollower,
         arms: RolloutArms,
         metrics: ServerMetrics,
+        integrations: Integrations,
     ):
+        self.notices = Notices(integrations, operator.alias, self._claim_notice, metrics)
         self.state: RolloutState | None = None
         self.pooled = RolloutCounts()
         self._operator, self._alias_follower = operator, alias_follower
         self._arms, self._metrics = arms, metrics
+        prometheus = integrations.prometheus
+        self._prometheus = None if prometheus is None else PrometheusSource(prometheus)
+        self._lacks_prometheus = False
         self._server = uuid.uuid4().hex[:16]
         self._wake = asyncio.Event()
         self._has_failed = self._cannot_share = False
@@ -85,6 +94,7 @@ class RolloutFollower:
         """Reads the journal, shares the counts, and writes what is due."""
         snapshot = await run_in_daemon_thread(self._operator.read)
         for _ in range(_MAX_EVENTS):
+            self.notices.look(snapshot.entries)
             await self._show(snapshot)
             state = snapshot.state
             if state is None:
@@ -100,6 +110,9 @@ class RolloutFollower:
                     return
                 await self._write(snapshot, event)
             snapshot = await run_in_daemon_thread(self._operator.read)
+
+    async def _claim_notice(self, number: int) -> bool:
+        return await run_in_daemon_thread(self._operator.claim_notice, number)
 
     async def _write(self, snapshot: Snapshot, event: AnyEvent) -> None:
         state = await run_in_daemon_thread(self._operator.write, snapshot, event)
@@ -225,10 +238,32 @@ class RolloutFollower:
         event = await self._of_moved_alias(state)
         if event is not None:
             return event
-        event = due_event(state, time.time(), self.pooled.value, self.pooled.evidence)
+        now_s = time.time()
+        found: dict[str, float | None] = {}
+        queries = [metric for metric in due_metrics(state, now_s) if metric.query is not None]
+        if queries:
+            if self._prometheus is None:
+                self._say_once_without_prometheus(queries[0])
+                return None
+            found = await self._prometheus.measure(queries, state)
+
+        def measure(metric: AnalysisMetric) -> float | None:
+            return found[metric.name] if metric.value is None else self.pooled.value(metric.value)
+
+        event = due_event(state, now_s, measure, self.pooled.evidence)
         if isinstance(event, Promoting):
             return self._of_end(state, event)
         return event
+
+    def _say_once_without_prometheus(self, metric: AnalysisMetric) -> None:
+        """Leaves a query to other servers."""
+        if not self._lacks_prometheus:
+            _LOGGER.error(
+                "metric %r of the rollout is a query, and this server has no Prometheus: name it "
+                "in the file of --integrations",
+                metric.name,
+            )
+        self._lacks_prometheus = True
 
     async def _of_moved_alias(self, state: RolloutState) -> AnyEvent | None:
         """Returns what follows if somebody has moved the alias during the rollout."""

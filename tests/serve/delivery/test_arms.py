@@ -13,6 +13,7 @@ from serve.api.schema import CheckedRequest, ObservationBatch
 from serve.delivery import counts as counting
 from serve.delivery import events
 from serve.delivery.counts import ArmCounts, RolloutCounts, ShadowCounts
+from serve.delivery.integrations import Integrations
 from serve.delivery.operator import Operator
 from serve.delivery.sequential import Outcome
 from serve.delivery.specification import default_specification, parse_specification
@@ -195,7 +196,8 @@ def follower(folder, arms):
     registry = Registry(folder)
     metrics = ServerMetrics()
     alias_follower = AliasFollower(registry, "champion", metrics)
-    return RolloutFollower(Operator(registry, "champion", "me"), alias_follower, arms, metrics)
+    operator = Operator(registry, "champion", "me")
+    return RolloutFollower(operator, alias_follower, arms, metrics, Integrations())
 
 
 class _State:
@@ -265,7 +267,9 @@ class Fleet:
         self.alias_follower = AliasFollower(self.registry, "champion", self.metrics)
         self.alias_follower.load_first()
         self.arms = arms
-        self.follower = RolloutFollower(self.operator, self.alias_follower, arms, self.metrics)
+        self.follower = RolloutFollower(
+            self.operator, self.alias_follower, arms, self.metrics, Integrations()
+        )
 
     def start(self, *steps, enabled=True):
         steps = list(steps or ({"setWeight": 50}, {"pause": {}}))
