@@ -91,17 +91,12 @@ class ActionService:
             return self._brake(request, None, received_s)
         session = None
         if request.session is not None:
-            cars = len(request.batch.observation)
-            model = self.arms.model_for(request.session, model)
-            session = self.sessions.find(owner, request.session, cars)
-            if session is None:
-                session = self.sessions.open(owner, request.session, model, cars)
-                if self._recorder is not None:
-                    session.recorded = self._recorder.begin(request.session)
+            session, model = self._session_of(owner, request.session, request, model)
             if _is_repeated(session, request):
                 return self._hold(request, session, received_s)
             session.step = request.step
             model = self._model_for(session, model)
+            session.versions.add(model.number)
         fault: Fault | None = None
         try:
             action = await self._compute(model, session, request.batch, deadline_s)
@@ -132,8 +127,9 @@ class ActionService:
         session = self.sessions.peek(owner, outcome.session)
         if session is None:
             raise RequestError(
-                f"there is no session {outcome.session!r}, or it has expired: report a lap before "
-                "the session's requests have stopped for too long",
+                f"there is no session {outcome.session!r} in this server, or it has expired: "
+                "report a lap before the session's requests have stopped for too long, and with "
+                "the header x-session-id if there are several servers",
                 404,
             )
         is_usable = not outcome.human and not session.has_moved
@@ -184,6 +180,22 @@ class ActionService:
         if session is not None and session.model.number == request.model_version:
             return
         self.alias_follower.refresh_soon()
+
+    def _session_of(
+        self, owner: str, name: str, request: CheckedRequest, stable: ServedModel
+    ) -> tuple[Session, ServedModel]:
+        """Returns the session of a request, and the version that is to drive it."""
+        cars = len(request.batch.observation)
+        model = self.arms.model_for(name, stable)
+        session = self.sessions.find(owner, name, cars)
+        told = self.arms.told_model(request.model_version, stable)
+        if session is None or _was_elsewhere(session, told):
+            session = self.sessions.open(owner, name, told or model, cars)
+            is_told = told is not None and told is not model
+            session.told_at_look = self.arms.looks if is_told else None
+            if self._recorder is not None:
+                session.recorded = self._recorder.begin(name)
+        return session, session.model if self.arms.is_told(session) else model
 
     def _model_for(self, session: Session, model: ServedModel) -> ServedModel:
         """Returns the session's model; a session of an older version migrates with its memory.
@@ -330,6 +342,11 @@ def _driver(model: ServedModel) -> Driver:
     return Driver(
         model.number, policy.version.metadata["config"], policy.observation_size, policy.action_size
     )
+
+
+def _was_elsewhere(session: Session, told: ServedModel | None) -> bool:
+    """Whether another server has driven a session since: its memory here is an old one."""
+    return told is not None and told.number not in session.versions
 
 
 def _is_repeated(session: Session, request: CheckedRequest) -> bool:

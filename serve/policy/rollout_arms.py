@@ -21,6 +21,7 @@ _LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 100, 60
 _SLOW_FOR_S = 4.0  # a burst of load that meets one version's cars ends sooner
 _DIFFERING, _SIGN_FLIP, _SATURATED = 0.1, 0.05, 0.99  # in steering, from -1 to 1
 _LAPS_OF_A_SESSION = 1000  # in one rollout, so that no car decides it alone
+_LOOKS_AFTER_TOLD = 2  # the first may have begun before the session came
 _DEAREST_SHADOW_S = 0.0005  # sessions whose candidate takes longer are not shadowed
 _NAMES: dict[Fault, str] = {
     "errors": "errors",
@@ -57,6 +58,7 @@ class RolloutArms:
         self.active: ActiveRollout | None = None
         self.counts = RolloutCounts()
         self.alarm: Alarm | None = None
+        self.looks = 0  # how often the journal was read and shown here
         self.on_alarm: Callable[[], None] = lambda: None
         self._faults: dict[Fault, Cusum] = {}
         # (time, latency) of the last answers, by whether they are the candidate's
@@ -67,6 +69,7 @@ class RolloutArms:
     def show(self, active: ActiveRollout | None) -> None:
         """Takes part in a rollout, or goes on with it at another weight; None ends it."""
         before, self.active = self.active, active
+        self.looks += 1
         if active is None or (before is not None and before.rollout == active.rollout):
             return
         self.counts, self.alarm, self._slow_since_s = RolloutCounts(), None, None
@@ -81,6 +84,31 @@ class RolloutArms:
             return stable
         is_candidate = is_canary(active.rollout, session, active.weight)
         return active.candidate if is_candidate else stable
+
+    def told_model(self, told: int | None, stable: ServedModel) -> ServedModel | None:
+        """Returns the version that a client has last heard of, if it may drive; else None.
+
+        Another server may have driven the session, which has read a later entry of the journal than
+        this one. If a session that is new here goes on with that version, it does not change there
+        and back.
+        """
+        active = self.active
+        if active is None or self.alarm is not None:
+            return stable if told == stable.number else None
+        return next((one for one in (stable, active.candidate) if one.number == told), None)
+
+    def is_told(self, session: Session) -> bool:
+        """Whether a session keeps the version with which it came from another server.
+
+        It does until the journal has been read, from beginning to end, after the session came.
+        """
+        told = session.told_at_look
+        return (
+            told is not None
+            and self.looks < told + _LOOKS_AFTER_TOLD
+            and self.active is not None
+            and self.alarm is None
+        )
 
     def add(
         self, model: ServedModel, fault: Fault | None, is_fallback: bool, latency_s: float | None

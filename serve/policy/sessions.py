@@ -46,6 +46,9 @@ class Session:
         self.failed_on: ServedModel | None = None  # newer version that failed on the history
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
         self.shadow: ShadowMemory | None = None
+        # The look at the journal at which it came from another server with a version of its own.
+        self.told_at_look: int | None = None
+        self.versions = {model.number}  # those that have driven it here
         self.has_moved = False  # to another version since the last lap that was reported
         self.laps = ("", 0)  # those that were reported, and in which rollout
         self.recorded: RecordedSession | None = None  # None: it was not chosen for recording

@@ -19,8 +19,7 @@ from serve.delivery.sequential import Outcome
 from serve.delivery.specification import default_specification, parse_specification
 from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
-from serve.policy.alias_follower import AliasFollower, warm_up
-from serve.policy.policy import load_policy
+from serve.policy.alias_follower import AliasFollower
 from serve.policy.rollout_arms import ActiveRollout, RolloutArms
 from serve.policy.rollout_follower import RolloutFollower
 from serve.policy.sessions import Session
@@ -28,19 +27,6 @@ from serve.settings import make_settings
 from tests.serve.served import damage, publish
 
 PER_S = 20  # answers of the candidate, and as many of the stable version
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry") / "models"
-    publish(folder, seed=1)
-    publish(folder, seed=2, alias=None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def versions(folder):
-    return [warm_up(load_policy(Registry(folder), number)) for number in (1, 2)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from serve.api.schema import CheckedRequest, ObservationBatch, RequestError
 from serve.guard.tokens import TokenStore
 from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
-from serve.policy.alias_follower import AliasFollower, warm_up
+from serve.policy.alias_follower import AliasFollower
 from serve.policy.policy import load_policy
 from serve.policy.sessions import Sessions
 from serve.settings import make_settings
@@ -23,19 +23,6 @@ from tests.serve.served import publish, serving
 
 REPLAY = 8
 SLOW_S = 0.4
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("registry") / "models"
-    publish(folder, seed=1)
-    publish(folder, seed=2, alias=None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def versions(folder):
-    return [warm_up(load_policy(Registry(folder), number)) for number in (1, 2)]
 
 
 def _service(folder, **settings):
