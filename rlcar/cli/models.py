@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from rlcar.cli.gates import gate
 from rlcar.cli.shared import MODELS, AsJson, RunOrCheckpoint, Where, console, number
 from rlcar.errors import UserError
 from rlcar.system.console import make_console
@@ -130,6 +131,9 @@ def diff(one: Name, other: Name, registry: Where = MODELS, as_json: AsJson = Fal
         if name != "laps.per_track":
             table.add_row(*(escape(str(cell)) for cell in (name, *pair)))
     make_console().print(table)
+
+
+app.command()(gate)
 
 
 @app.command()

@@ -3,12 +3,14 @@
 import json
 import socket
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from rlcar.cli.gates import GATES, OutFolder, pass_gates
 from rlcar.cli.shared import MODELS, AsJson, Where, console
 from rlcar.system.console import make_console
 from rlcar.system.tables import make_table
@@ -41,16 +43,25 @@ def start(
     name: Name,
     file: File = None,
     again: Again = False,
+    out: OutFolder = GATES,
     alias: Alias = "champion",
     registry: Where = MODELS,
     as_json: AsJson = False,
 ) -> None:
-    """Begins to roll out a version; servers of the registry take part within seconds."""
+    """Begins to roll out a version; servers of the registry take part within seconds.
+
+    The gates that the file asks for run first. If one fails, nothing begins, and the exit code is
+    1.
+    """
     from serve.delivery.specification import default_specification, read_specification
     from serve.policy.policy import try_model
 
     specification = default_specification() if file is None else read_specification(file)
-    state = _open(registry, alias).start(name, specification, try_model, is_again=again)
+    gates = specification.gates
+    run = None if gates is None else partial(pass_gates, gates=gates, out=out)
+    state = _open(registry, alias).start(
+        name, specification, try_model, is_again=again, pass_gates=run
+    )
     _say(state, as_json)
 
 

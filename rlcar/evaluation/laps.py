@@ -217,7 +217,7 @@ def write_report(
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Writes a tree, completely or not at all; a number that is not finite becomes null."""
-    durable.replace_text(path, json.dumps(_finite(tree), indent=2, allow_nan=False) + "\n")
+    durable.replace_text(path, json.dumps(finite_tree(tree), indent=2, allow_nan=False) + "\n")
 
 
 # A report evaluates five drivers. A smaller cache would evict each before the next report.
@@ -368,12 +368,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _finite(tree: Any) -> Any:
+def finite_tree(tree: Any) -> Any:
     """Returns the tree with None for every NaN and infinity, which JSON does not have."""
     if isinstance(tree, Mapping):
-        return {str(name): _finite(value) for name, value in tree.items()}
+        return {str(name): finite_tree(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_finite(value) for value in tree]
+        return [finite_tree(value) for value in tree]
     if isinstance(tree, float) and not math.isfinite(tree):
         return None
     return tree

@@ -11,13 +11,23 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """Something that happened to a rollout."""
 
 
-class Started(Event, tag="started", frozen=True):
+class PassedGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A gate that the candidate has passed before the rollout began."""
+
+    gate: str  # its key in the rollout's file
+    reason: str
+    numbers: dict[str, float]
+
+
+# Without gates, an entry is as servers of older versions of rlcar read it.
+class Started(Event, tag="started", frozen=True, omit_defaults=True):
     """A rollout begins at its first step."""
 
     rollout: str
     stable: int
     candidate: int
     specification: dict[str, Any]
+    gates: list[PassedGate] = []
 
 
 class Retried(Event, tag="retried", frozen=True):

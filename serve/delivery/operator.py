@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from rlcar.errors import MissingAliasError, RegistryError, RegistryUnavailableError
+from rlcar.errors import (
+    ConfigError,
+    MissingAliasError,
+    RegistryError,
+    RegistryUnavailableError,
+)
 from rlcar.registry import Model, Registry
 from rlcar.registry.aliases import ROLLED_BACK
 from serve.delivery.counts import RolloutCounts, pooled
@@ -18,6 +23,7 @@ from serve.delivery.events import (
     AliasMoved,
     AnyEvent,
     Entry,
+    PassedGate,
     Paused,
     Promoting,
     Resumed,
@@ -32,6 +38,8 @@ _ATTEMPTS = 20
 _CANDIDATE = "candidate"
 
 Decide = Callable[[RolloutState | None], AnyEvent]
+# (candidate, stable) -> the gates that were passed; raises what refuses the others.
+PassGates = Callable[[Model, Model], list[PassedGate]]
 
 
 class Snapshot(NamedTuple):
@@ -108,11 +116,13 @@ class Operator:
         *,
         is_again: bool = False,
         rollout: str | None = None,
+        pass_gates: PassGates | None = None,
     ) -> RolloutState:
         """Begins a rollout of a version; `trial` raises RegistryError for an unfit model.
 
         A version that was rolled back before needs `is_again`. `rollout` is the new rollout's name,
-        on which depends which sessions go first; without one it is random.
+        on which depends which sessions go first; without one it is random. `pass_gates` runs the
+        gates of a specification that has some, which may take minutes; ConfigError without it.
         """
         candidate, stable = self.registry.resolve(name), self._stable()
         if candidate == stable:
@@ -125,13 +135,31 @@ class Operator:
         event = Started(rollout or new_id(), stable, candidate, specification.tree())
         apply(snapshot.state, Entry(snapshot.number + 1, 0.0, self._actor, event))
         self._require_same_schema(stable, candidate)
-        trial(self.registry.open(candidate))
+        model = self.registry.open(candidate)
+        trial(model)
+        if specification.gates is not None:
+            event = self._with_gates(event, model, pass_gates)
         state = self.command(lambda _: event)
         if snapshot.state is not None:
             self.registry.rollout_counts(self.alias, snapshot.state.rollout).clear()
         if self.alias == "champion":
             self.registry.promote(candidate, _CANDIDATE)
         return state
+
+    def _with_gates(self, event: Started, model: Model, pass_gates: PassGates | None) -> Started:
+        """Returns the event with the gates that the candidate has passed."""
+        if pass_gates is None:
+            raise ConfigError(
+                "the rollout has gates, and a server does not simulate: begin it with rlcar "
+                "rollout start VERSION FILE, which does"
+            )
+        passed = pass_gates(model, self.registry.open(event.stable))
+        if self._stable() != event.stable:
+            raise RolloutError(
+                f"{self.alias} moved to version {self._stable()} while version {event.candidate} "
+                f"was compared with version {event.stable}: start the rollout again"
+            )
+        return msgspec.structs.replace(event, gates=passed)
 
     def pause(self) -> RolloutState:
         """Holds the rollout at its step and its weight."""

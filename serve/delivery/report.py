@@ -100,7 +100,9 @@ def tree_of(entry: Entry) -> dict[str, Any]:
 def sentence(event: AnyEvent) -> str:
     """Returns an event in one sentence."""
     if isinstance(event, Started):
-        return f"rollout {event.rollout} of version {event.candidate} over {event.stable} begins"
+        begins = f"rollout {event.rollout} of version {event.candidate} over {event.stable} begins"
+        gates = "".join(f"; gate {one.gate} passed: {one.reason}" for one in event.gates)
+        return f"{begins}{gates}"
     if isinstance(event, Retried):
         return f"the rollout begins again as {event.rollout}"
     if isinstance(event, Advanced):

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.alias_generators import to_camel
 
 from rlcar.errors import ConfigError
+from rlcar.gates.settings import Gates
 from rlcar.settings.explain import explain
 from rlcar.settings.files import read_yaml
 
@@ -307,6 +308,8 @@ class RolloutSpecification(RolloutSection):
     """How the candidate takes over."""
     rollback: AutomaticRollback = AutomaticRollback()
     """What aborts the rollout at any time."""
+    gates: Gates | None = None
+    """What the candidate must pass before it gets any traffic."""
 
     @property
     def promotes(self) -> bool:

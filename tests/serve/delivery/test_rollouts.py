@@ -260,6 +260,10 @@ def test_requests_without_a_session_always_use_the_stable_version(folder, operat
     assert (alone["model_version"], car["model_version"]) == (1, 2)
 
 
+def _of(specification):
+    return {"specification": specification}
+
+
 def test_the_same_over_http_needs_the_scope_admin(folder, operator, tmp_path):
     store = TokenStore(tmp_path / "tokens.json")
     headers = {
@@ -279,11 +283,15 @@ def test_the_same_over_http_needs_the_scope_admin(folder, operator, tmp_path):
         specification = {"strategy": {"canary": {"steps": [{"setWeight": 10}, {"pause": {}}]}}}
         assert send("act", command="start", version=2).status_code == 403
         wrong = {"strategy": {"canary": {"steps": [{"setWeight": 101}]}}}
+        misspelt = {"strategy": {"canary": {"steps": [{"setWieght": 10}]}}}
+        gated = specification | {"gates": {"simulation": {}}}
         for status, said, body in (
             (404, "no version 9", {"command": "start", "version": 9}),
             (409, "champion already", {"command": "start", "version": 1}),
             (409, "no rollout yet", {"command": "pause"}),
-            (422, "= 101", {"command": "start", "version": 2, "specification": wrong}),
+            (422, "= 101", {"command": "start", "version": 2} | _of(wrong)),
+            (422, "did you mean 'setWeight'?", {"command": "start", "version": 2} | _of(misspelt)),
+            (422, "does not simulate", {"command": "start", "version": 2} | _of(gated)),
             (422, "needs the `version`", {"command": "start"}),
             (422, "unknown field `versoin`", {"command": "start", "versoin": 2}),
         ):
