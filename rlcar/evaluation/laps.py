@@ -14,6 +14,7 @@ import numpy as np
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
 from rlcar.evaluation import pictures
+from rlcar.evaluation.driven_steps import DrivenSteps, no_steps, with_step
 from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
 from rlcar.system import durable, heartbeat
@@ -45,6 +46,7 @@ class Laps(NamedTuple):
     x_px: np.ndarray  # [T, N] float32
     y_px: np.ndarray  # [T, N] float32
     speed_px_per_step: np.ndarray  # [T, N] float32
+    driven: DrivenSteps | None = None  # only if asked for
 
 
 Evaluator = Callable[[Params], Laps]
@@ -81,13 +83,15 @@ def drive(
     *,
     seed: int = 0,
     shows_ends: bool = False,
+    keeps_steps: bool = False,
 ) -> Laps:
     """Drives each track of the set once, all at once; compiles once for equal arguments.
 
-    With `shows_ends` the policy is also called with the last observation of the slowest car.
+    With `shows_ends` the policy is also called with the last observation of the slowest car. With
+    `keeps_steps` the result holds every observation, action and reward.
     """
     seeds = track_seeds(track_set)
-    return _cached_evaluator(policy, race_config, seeds, seed, shows_ends)(params)
+    return _cached_evaluator(policy, race_config, seeds, seed, shows_ends, keeps_steps)(params)
 
 
 def make_evaluator(
@@ -97,6 +101,7 @@ def make_evaluator(
     *,
     seed: int = 0,
     shows_ends: bool = False,
+    keeps_steps: bool = False,
 ) -> Evaluator:
     """Makes `evaluate(params) -> Laps`, which compiles at its first call only.
 
@@ -114,12 +119,16 @@ def make_evaluator(
     @jax.jit
     def run(params: Params) -> Laps:
         steps = limit + shows_ends
+        start = _start(policy, race, len(seeds), seed, steps)
+        if keeps_steps:
+            laps = start.laps._replace(driven=no_steps(steps, len(seeds)))
+            start = start._replace(laps=laps)
         return jax.lax.while_loop(
             lambda drive: (
                 (drive.step < steps) & ~(drive.is_shown if shows_ends else drive.is_done.all())
             ),
             lambda drive: _advance(policy, race, params, drive),
-            _start(policy, race, len(seeds), seed, steps),
+            start,
         ).laps
 
     def evaluate(params: Params) -> Laps:
@@ -223,9 +232,16 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 # A report evaluates five drivers. A smaller cache would evict each before the next report.
 @functools.lru_cache(maxsize=16)
 def _cached_evaluator(
-    policy: Policy, race_config: RaceConfig, seeds: tuple[int, ...], seed: int, shows_ends: bool
+    policy: Policy,
+    race_config: RaceConfig,
+    seeds: tuple[int, ...],
+    seed: int,
+    shows_ends: bool,
+    keeps_steps: bool,
 ) -> Evaluator:
-    return make_evaluator(policy, race_config, seeds, seed=seed, shows_ends=shows_ends)
+    return make_evaluator(
+        policy, race_config, seeds, seed=seed, shows_ends=shows_ends, keeps_steps=keeps_steps
+    )
 
 
 def _start(policy: Policy, race: Race, number_of_cars: int, seed: int, limit: int) -> _Drive:
@@ -254,6 +270,9 @@ def _advance(policy: Policy, race: Race, params: Params, drive: _Drive) -> _Driv
     state, time_step, events = race.step(drive.race, action)
     view, step, laps = race.view(state), drive.step + 1, drive.laps
     is_driving = ~drive.is_done
+    if laps.driven is not None:
+        now = (drive.time_step.observation, jnp.clip(action, -1.0, 1.0), time_step.reward)
+        laps = laps._replace(driven=with_step(laps.driven, drive.step, now, is_driving))
     is_lap = events.lap_time_steps > 0
     steering = jnp.clip(action[:, 0], -1.0, 1.0).astype(jnp.float32)
     # The first step has no steering before it, so it adds nothing.
@@ -314,6 +333,8 @@ def _with_row(laps: Any, step: Array, view: CarView, is_driving: Array) -> Any:
 def _finish(laps: Laps) -> Laps:
     """Cuts the lines after the longest episode; turns the sums of steering into means."""
     rows = int(laps.steps.max()) + 1
+    if laps.driven is not None:
+        laps = laps._replace(driven=DrivenSteps(*(array[: rows - 1] for array in laps.driven)))
     return laps._replace(
         smoothness=laps.smoothness / np.maximum(laps.steps - 1, 1).astype(np.float32),
         x_px=laps.x_px[:rows],

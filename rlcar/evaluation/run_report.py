@@ -11,10 +11,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 
 from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, load_config
-from rlcar.errors import CheckpointError
+from rlcar.errors import CheckpointError, ConfigError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import make_evaluation, spec_of
-from rlcar.evaluation.laps import drive, report, track_seeds, write_json, write_report
+from rlcar.evaluation.lap_reference import REFERENCE_FILE, make_lap_reference, reference_tree
+from rlcar.evaluation.laps import Laps, drive, report, track_seeds, write_json, write_report
 from rlcar.evaluation.pictures import draw_learning_curve
 from rlcar.evaluation.table import print_table
 from rlcar.runs.metrics_file import read_metrics
@@ -59,7 +60,8 @@ def evaluate_run(
     drivers = {**DRIVERS, REFERENCE: make_reference(seeds, config.race)}
     with _showing_progress("drivers") as progress:
         task = progress.add_task("", total=1 + len(drivers))
-        laps = {config.preset: drive(agent.policy, params, config.race, seeds)}
+        own = drive(agent.policy, params, config.race, seeds, keeps_steps=True)
+        laps = {config.preset: own}
         for name, policy in drivers.items():
             progress.advance(task)
             laps[name] = drive(policy, None, config.race, seeds)
@@ -69,12 +71,24 @@ def evaluate_run(
     result |= {"provenance": checkpoint.provenance(config.seed)}
     rows = read_metrics(folder / "metrics.jsonl")
     with writing(folder):
-        written = write_report(folder, result, laps[config.preset], tracks, rows)
+        write_json(folder / REFERENCE_FILE, _reference(own) | {"checkpoint": save.path.name})
+        written = write_report(folder, result, own, tracks, rows)
     console = make_console()
     print_table(result, console)
     where = f" ({len(tracks)} {track_set} tracks)"
     _print_figures(console, folder, result, FIGURES, where)
     return written
+
+
+def _reference(laps: Laps) -> dict[str, Any]:
+    """Returns the distributions of what the policy observed, did and earned, if there are any."""
+    driven = laps.driven
+    assert driven is not None
+    try:
+        reference = make_lap_reference(*driven, laps.steps, laps.lap_time_steps > 0)
+    except ConfigError:
+        return {}
+    return reference_tree(reference)
 
 
 def _evaluate_environment(

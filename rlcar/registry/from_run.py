@@ -13,6 +13,7 @@ from rlcar.config import load_config
 from rlcar.config.schema import schema_of
 from rlcar.errors import CheckpointError, RegistryError
 from rlcar.evaluation.environment import spec_of
+from rlcar.evaluation.lap_reference import REFERENCE_FILE
 from rlcar.registry.model_file import parse_json
 from rlcar.runs.run import require_run
 from rlcar.storage import checkpoint
@@ -105,4 +106,26 @@ def _report(folder: Path, save: checkpoint.Save) -> dict[str, Any] | None:
             f"cannot read {path} ({type(error).__name__}: {error}): run rlcar evaluate {folder} "
             "again"
         ) from error
-    return report if is_its_own else None
+    if not is_its_own:
+        return None
+    reference = _reference(folder, save)
+    return report if reference is None else {**report, "reference": reference}
+
+
+def _reference(folder: Path, save: checkpoint.Save) -> dict[str, Any] | None:
+    """Returns the distributions of the report's laps, from the same evaluation.
+
+    Runs that an older rlcar has evaluated have none.
+    """
+    path = folder / REFERENCE_FILE
+    try:
+        tree = parse_json(read_regular(path), "it")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RegistryError(
+            f"cannot read {path} ({type(error).__name__}: {error}): run rlcar evaluate {folder} "
+            "again"
+        ) from error
+    is_its_own = isinstance(tree, dict) and tree.pop("checkpoint", None) == save.path.name
+    return tree if is_its_own and tree else None

@@ -192,12 +192,14 @@ class Registry:
             remove_leftovers(self._store)
         return version
 
+    def report(self, version: Version) -> bytes | None:
+        """Reads the evaluation of a version as JSON, if it has one."""
+        return read_version_file(self._store, version, REPORT) if REPORT in version.files else None
+
     def export(self, name: str | int, path: Path | str) -> Path:
         """Writes a version as one safetensors file, completely or not at all; returns its path."""
         model, path = self.open(name), Path(path)
-        has_report = REPORT in model.version.files
-        report = read_version_file(self._store, model.version, REPORT) if has_report else None
-        LocalStore(path.parent).write(path.name, exported_bytes(model, report))
+        LocalStore(path.parent).write(path.name, exported_bytes(model, self.report(model.version)))
         return path
 
     def import_(self, path: Path | str, description: str = "") -> Version:

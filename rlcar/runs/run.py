@@ -7,6 +7,7 @@ runs/<name>/config.json      all settings, resolved
             checkpoints/     resumable saves
             best/            the policy with the best evaluation so far
             report.json      and its pictures, from the last evaluation
+            reference.json   what the policy observed, did and earned in it
 """
 
 import contextlib

@@ -24,7 +24,7 @@ from rlcar.evaluation.table import print_table
 from rlcar.sim import make_race
 from rlcar.track import make_pool, make_tracks
 from rlcar.track.bound import lap_time_bound_steps
-from rlcar.types import Policy
+from rlcar.types import Policy, TimeStep
 
 SEEDS = (10_000, 10_001, 10_002, 10_003)
 
@@ -93,6 +93,22 @@ def test_a_line_starts_on_the_start_point_and_is_blank_after_the_end(laps, track
     for car, steps in enumerate(laps.steps):
         assert np.all(np.isfinite(laps.x_px[: steps + 1, car]))
         assert np.all(np.isnan(laps.x_px[steps + 1 :, car]))
+
+
+def test_the_kept_steps_are_what_the_policy_saw_did_and_earned(laps):
+    kept = drive(full_throttle, None, RaceConfig(), SEEDS, keeps_steps=True)
+    driven = kept.driven
+    assert driven is not None
+    np.testing.assert_array_equal(kept.x_px, laps.x_px)
+    np.testing.assert_allclose(np.nansum(driven.reward, axis=0), laps.reward, rtol=1e-5)
+    for car, steps in enumerate(laps.steps):
+        observation = driven.observation[:steps, car]
+        speed = laps.speed_px_per_step[:steps, car] / RaceConfig().vehicle.top_speed_px_per_step
+        np.testing.assert_allclose(observation[:, -1], speed, atol=1e-3)
+        step = TimeStep(observation, *[None] * (len(TimeStep._fields) - 1))
+        _, action = full_throttle.act(None, None, step, None, False)
+        np.testing.assert_allclose(driven.action[:steps, car], action, atol=1e-6)
+        assert np.isnan(driven.observation[steps:, car]).all()
 
 
 def test_a_lap_does_not_depend_on_the_other_tracks(laps):

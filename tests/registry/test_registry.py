@@ -1,5 +1,6 @@
 """Versions are immutable, numbered once and checked; aliases move whole and can go back."""
 
+import json
 import shutil
 import stat
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from rlcar.config import make_config
 from rlcar.config.race import RANGE_PX, RAY_ANGLES_DEG
 from rlcar.errors import RegistryError, UserError
+from rlcar.evaluation.run_report import evaluate_run
 from rlcar.registry import Registry
 from rlcar.registry.version import manifest_bytes
 from tests.support.untrained_run import untrained, write_run
@@ -112,6 +114,20 @@ def test_a_report_of_another_checkpoint_is_left_out(registry, tmp_path):
     folder = shutil.copytree(untrained(), tmp_path / "copied")
     (folder / "report.json").write_text('{"checkpoint": "step-000000009"}')
     assert registry.publish(folder).metadata["laps"] is None
+
+
+def test_the_distributions_of_the_evaluation_are_published_with_its_report(registry, tmp_path):
+    folder = shutil.copytree(untrained(), tmp_path / "copied")
+    evaluate_run(folder)
+    report = json.loads(registry.report(registry.publish(folder)))
+    written = json.loads((folder / "reference.json").read_text())
+    assert written == {**report["reference"], "checkpoint": report["checkpoint"]}
+    assert len(report["reference"]["reward"]) == report["tracks"]
+    (folder / "reference.json").write_text(json.dumps(written | {"checkpoint": "step-000000009"}))
+    assert "reference" not in json.loads(registry.report(registry.publish(folder)))
+    (folder / "reference.json").write_text("{")
+    with pytest.raises(RegistryError, match=r"cannot read .*reference.json .*run rlcar evaluate"):
+        registry.publish(folder)
 
 
 def test_an_alias_moves_and_goes_back(registry, run):
