@@ -21,12 +21,12 @@ from starlette.types import Receive, Scope, Send
 
 from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry import Registry, Version
+from serve.api.laps import LapResults, decode_laps
 from serve.api.openapi import openapi
 from serve.api.schema import (
     RequestError,
     check_request,
     decode_act,
-    decode_outcome,
     encode,
     require_uncompressed,
 )
@@ -212,11 +212,17 @@ class Application:
     async def _report(self, request: Request) -> Response:
         try:
             require_uncompressed(request.headers.raw)
-            outcome = decode_outcome(await request.body())
-            self.action_service.report(outcome, str(request.scope["rlcar.identity"].name))
+            laps, is_list = decode_laps(await request.body())
         except RequestError as error:
             return _answer({"error": str(error)}, error.status)
-        return _answer({"status": "counted"})
+        owner = str(request.scope["rlcar.identity"].name)
+        results = [self.action_service.report(lap, owner) for lap in laps]
+        if is_list:
+            return _answer(msgspec.to_builtins(LapResults(results)))
+        (result,) = results
+        if result.status == "refused":
+            return _answer({"error": result.reason}, 404)
+        return _answer(msgspec.to_builtins(result))
 
     def _rollout(self) -> tuple[RolloutState | None, RolloutCounts]:
         return self.rollout_follower.state, self.rollout_follower.pooled

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 MAX_CARS = 256
 # Who chose an action; in binary frames and in memory it is the index + 1, and 0 for the answer.
 DRIVERS = ("model", "hold", "fallback", "human")
+HUMAN = DRIVERS.index("human") + 1
 ACTION_SIZE = 2
 LARGEST = 3e38  # of float32
 

@@ -80,18 +80,6 @@ class ActAnswer(msgspec.Struct, omit_defaults=True):
     error: str | None = None
 
 
-class LapOutcome(msgspec.Struct, forbid_unknown_fields=True):
-    """How a session's lap or episode went: its total reward, whether it was a success, or both.
-
-    With `human`, a person drove, so the lap says nothing about the version.
-    """
-
-    session: Annotated[str, Meta(min_length=1, max_length=64)]
-    reward: float | None = None
-    success: bool | None = None
-    human: bool = False
-
-
 class ObservationBatch(NamedTuple):
     """The observations of N cars at one step."""
 
@@ -155,24 +143,6 @@ def decode_act(body: bytes) -> ActRequest:
     if (request.observation is UNSET) == (request.observations is UNSET):
         raise RequestError("give either `observation` or `observations`")
     return request
-
-
-def decode_outcome(body: bytes) -> LapOutcome:
-    """Parses the body of `/v1/outcome`; the RequestError of an invalid one names the field."""
-    try:
-        outcome = msgspec.json.decode(body, type=LapOutcome, strict=True)
-    except msgspec.ValidationError as error:
-        raise RequestError(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"not JSON: {error}", 400) from error
-    if outcome.reward is not None and not abs(outcome.reward) <= LARGEST_REWARD:
-        raise RequestError(
-            f"the reward is {outcome.reward:g}: it must be from {-LARGEST_REWARD:g} to "
-            f"{LARGEST_REWARD:g}"
-        )
-    if outcome.reward is None and outcome.success is None:
-        raise RequestError("give `reward`, `success` or both")
-    return outcome
 
 
 def encode(answer: ActAnswer | Mapping[str, str]) -> bytes:

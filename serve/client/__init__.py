@@ -1,5 +1,5 @@
 """The SDK: clients of the policy server, for cars."""
 
-from serve.client.client import AsyncDriveClient, DriveClient, ServerError
+from serve.client.client import AsyncDriveClient, DriveClient, Lap, LapResult, ServerError
 
-__all__ = ["AsyncDriveClient", "DriveClient", "ServerError"]
+__all__ = ["AsyncDriveClient", "DriveClient", "Lap", "LapResult", "ServerError"]

@@ -14,16 +14,19 @@ import itertools
 import os
 import time
 import uuid
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
 import httpx
 import numpy as np
 
+from serve.api.laps import LapResult
 from serve.api.outcomes import Outcome, check_outcome
 from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerError, check_session, check_timeout, parse_address
 from serve.client.connection import ServerConnection
+from serve.client.laps import Lap, in_requests, make_laps
 from serve.client.loop_thread import LoopThread, leave_to_parent, thread_start_lock
 from serve.client.outcome import OutcomeOptions, make_outcome, with_own
 from serve.client.replies import Counts, FallbackPolicy, Reply
@@ -31,7 +34,18 @@ from serve.client.replies import Counts, FallbackPolicy, Reply
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["AsyncDriveClient", "Counts", "DriveClient", "FallbackPolicy", "Reply", "ServerError"]
+__all__ = [
+    "AsyncDriveClient",
+    "Counts",
+    "DriveClient",
+    "FallbackPolicy",
+    "Lap",
+    "LapResult",
+    "Reply",
+    "ServerError",
+]
+
+T = TypeVar("T")
 
 _CHECK_S = 15.0
 _CLOSE_S = 3.0
@@ -114,6 +128,19 @@ class AsyncDriveClient:
         if self._is_closed:
             raise ServerError("this client is closed: make another one")
         return await self._connection().fetch_model()
+
+    async def report_laps(self, laps: Sequence[Lap]) -> list[LapResult]:
+        """Reports laps that have ended, for the KPIs of a rollout; returns what became of each.
+
+        Report a lap after the `act` with its last observation. Raises ValueError for a lap that no
+        server accepts, and ServerError if the server cannot be reached.
+        """
+        if self._is_closed:
+            raise ServerError("this client is closed: make another one")
+        connection, results = self._connection(), []
+        for part in in_requests(make_laps(laps, self.session)):
+            results += await connection.report_laps(part)
+        return results
 
     async def act(
         self,
@@ -252,8 +279,19 @@ class DriveClient:
         """Returns the model that acts, with its settings; raises ServerError if there is none."""
         if self._client.is_closed:
             raise ServerError("this client is closed: make another one")
+        return self._ask(self._client.check)
+
+    def report_laps(self, laps: Sequence[Lap]) -> list[LapResult]:
+        """Reports laps that have ended, for the KPIs of a rollout; returns what became of each.
+
+        Raises as `AsyncDriveClient.report_laps` does.
+        """
+        make_laps(laps, "any")  # a wrong argument is no fault of the server
+        return self._ask(lambda: self._client.report_laps(laps))
+
+    def _ask(self, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
-            return self._running_thread().run(self._client.check, _CHECK_S)
+            return self._running_thread().run(question, _CHECK_S)
         except (TimeoutError, RuntimeError, CancelledError) as error:
             raise ServerError(f"cannot ask the server: {error or 'no answer'}") from error
 

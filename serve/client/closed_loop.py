@@ -1,5 +1,6 @@
 """Evaluates a served policy over the network: it drives the simulator in closed loop."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,10 +16,13 @@ from rlcar.datasets.behaviour import Noise, truncated_normal
 from rlcar.errors import UserError
 from rlcar.evaluation.laps import Laps, drive, track_seeds
 from rlcar.sim import SPEC
+from rlcar.sim.rewards import CRASH_REWARD
 from rlcar.system.tables import make_table
 from rlcar.types import Array, Params, Policy, TimeStep
 from serve.api.schema import MAX_CARS
+from serve.client.address import ServerError
 from serve.client.client import DriveClient
+from serve.client.laps import Lap
 from serve.client.outcome import OutcomeOptions
 
 
@@ -34,7 +38,7 @@ def drive_served(
 
     Without `race` the cars drive the race that the served model was trained for. With `noise` they
     draw their actions around those of the server. They report rewards, ends of episodes and what
-    they drew, for a server that records.
+    they drew, for a server that records, and the lap of each car for a rollout.
     """
     model = client.check()
     race = race or parse_config(model["config"]).race
@@ -44,7 +48,9 @@ def drive_served(
             f"a request holds up to {MAX_CARS} cars, not {len(seeds)}: drive fewer tracks, with "
             "--track-count"
         )
-    laps = drive(_remote_policy(client, noise), None, race, seeds, seed=seed, shows_ends=True)
+    reports = _LapReports(client, len(seeds))
+    policy = _remote_policy(client, noise, reports)
+    laps = drive(policy, None, race, seeds, seed=seed, shows_ends=True)
     counts = client.counts
     return {
         "model_version": model["version"],
@@ -58,6 +64,8 @@ def drive_served(
         "fallbacks": counts.sources["fallback"],
         "timeouts": counts.timeouts,
         "reconnects": max(0, counts.connects - 1),
+        "laps_counted": reports.statuses["counted"],
+        "laps_not_reported": reports.statuses["not reported"],
     }
 
 
@@ -89,7 +97,37 @@ class _Carry(NamedTuple):
     logp: Array  # [N] float32
 
 
-def _remote_policy(client: DriveClient, noise: Noise | None) -> Policy:
+class _LapReports:
+    """Reports the first episode of each car once it has ended, as `drive` counts it.
+
+    A server that cannot be reached, or has no rollouts, does not stop the drive.
+    """
+
+    def __init__(self, client: DriveClient, cars: int):
+        self._client = client
+        self._reward, self._is_done = np.zeros(cars), np.zeros(cars, bool)
+        self.statuses: Counter[str] = Counter()
+
+    def add(self, step: TimeStep) -> None:
+        """Takes a step of all cars, after the request with its observations."""
+        self._reward += np.where(self._is_done, 0.0, step.reward)
+        has_ended = step.is_last & ~self._is_done
+        self._is_done |= has_ended
+        if not has_ended.any():
+            return
+        # Both rewards of the race charge much more for a crash than a step can earn.
+        is_lap = step.is_terminal & (step.reward > CRASH_REWARD / 5)
+        laps = [
+            Lap(float(self._reward[car]), bool(is_lap[car]), car=int(car))
+            for car in np.flatnonzero(has_ended)
+        ]
+        try:
+            self.statuses.update(result.status for result in self._client.report_laps(laps))
+        except ServerError:
+            self.statuses["not reported"] += len(laps)
+
+
+def _remote_policy(client: DriveClient, noise: Noise | None, reports: _LapReports) -> Policy:
     """Returns a policy whose every step is a request to the server."""
 
     def request(time_step: TimeStep, carry: _Carry) -> np.ndarray:
@@ -104,6 +142,7 @@ def _remote_policy(client: DriveClient, noise: Noise | None) -> Policy:
             action = np.where(step.is_first[:, None], np.nan, carry.action)
             outcome |= {"executed": action, "executed_logp": carry.logp, "executed_by": "model"}
         reply = client.act(step.observation, step.is_first, **outcome)
+        reports.add(step)
         return reply.action.astype(np.float32)
 
     def act(

@@ -12,6 +12,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 
 from serve.api.frames import pack_request, unpack_answer
+from serve.api.laps import LapOutcome, LapResult, LapResults
 from serve.api.outcomes import Outcome
 from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerAddress, ServerError
@@ -31,6 +32,7 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _CHECK_S = 10.0
 _CLOSE_S = 1.0
 _ANSWERS = msgspec.json.Decoder(ActAnswer)
+_LAP_RESULTS = msgspec.json.Decoder(LapResults)
 
 
 class _Connect(connect):
@@ -91,6 +93,25 @@ class ServerConnection:
         try:
             return dict(answer.json())
         except (TypeError, ValueError) as error:
+            raise ServerError(f"{url} is not a policy server: {answer.text[:200]}") from error
+
+    async def report_laps(self, laps: list[LapOutcome]) -> list[LapResult]:
+        """Reports laps; raises ServerError if the server cannot be reached or refuses them all."""
+        url = self._server.url
+        content = msgspec.json.encode({"laps": laps})
+        headers = {"content-type": "application/json"}
+        try:
+            answer = await self._web.post(
+                f"{url}/v1/outcome", content=content, headers=headers, timeout=_CHECK_S
+            )
+        except (httpx.HTTPError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise ServerError(f"cannot reach {url}: {reason}") from error
+        if answer.status_code != 200:
+            raise ServerError(f"{url} answers {answer.status_code}: {answer.text[:200]}")
+        try:
+            return _LAP_RESULTS.decode(answer.content).laps
+        except msgspec.MsgspecError as error:
             raise ServerError(f"{url} is not a policy server: {answer.text[:200]}") from error
 
     async def act_by_http(

@@ -197,7 +197,8 @@ class Security:
     ) -> Receive:
         """Reads the whole body, within its limits of size and time; returns a replacement."""
         settings = self._settings
-        limit = settings.act_body_bytes if scope["path"] == "/v1/act" else settings.body_bytes
+        is_long = scope["path"] in ("/v1/act", "/v1/outcome")
+        limit = settings.act_body_bytes if is_long else settings.body_bytes
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:
             return receive

@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from serve.api.laps import LapOutcome, LapResult
+from serve.api.outcomes import HUMAN
 from serve.api.schema import (
     RACE_RANGE,
     SAFE_ACTION,
     ActAnswer,
     CheckedRequest,
-    LapOutcome,
     ObservationBatch,
     ObservationRange,
-    RequestError,
     Source,
 )
 from serve.delivery.counts import Fault
@@ -27,7 +27,7 @@ from serve.policy.batching import SingleCarBatcher, act_without_memory
 from serve.policy.policy import State
 from serve.policy.rollout_arms import RolloutArms
 from serve.policy.sessions import LastAnswer, Session, Sessions
-from serve.recording.recorder import Driver, Recorder
+from serve.recording.recorder import Answered, Driver, Recorder
 from serve.settings import ServeSettings
 
 _LOGGER = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class ActionService:
             if _is_repeated(session, request):
                 return self._hold(request, session, received_s)
             session.step = request.step
+            _note_person(session, request)
             model = self._model_for(session, model)
             session.versions.add(model.number)
         fault: Fault | None = None
@@ -118,24 +119,35 @@ class ActionService:
         times_s = (received_s, received_s)
         return self._answer(request, "model", model.number, times_s, action, session)
 
-    def report(self, outcome: LapOutcome, owner: str) -> None:
-        """Counts the lap of a session for the rollout; raises RequestError if there is no such one.
-
-        A lap is not counted if a person drove it, or two versions, or after too many of one
-        session.
-        """
-        session = self.sessions.peek(owner, outcome.session)
+    def report(self, lap: LapOutcome, owner: str) -> LapResult:
+        """Counts the lap of a session for the rollout; the result says why one is not counted."""
+        session = self.sessions.peek(owner, lap.session)
         if session is None:
-            raise RequestError(
-                f"there is no session {outcome.session!r} in this server, or it has expired: "
-                "report a lap before the session's requests have stopped for too long, and with "
-                "the header x-session-id if there are several servers",
-                404,
+            return LapResult(
+                "refused",
+                f"there is no session {lap.session!r} in this server, or it has expired: report a "
+                "lap before the session's requests have stopped for too long, and with the header "
+                "x-session-id if there are several servers",
             )
-        is_usable = not outcome.human and not session.has_moved
-        if is_usable and self.arms.admit_lap(session):
-            self.arms.add_outcome(session.model.number, outcome.reward, outcome.success)
-        session.has_moved = False
+        cars = slice(None)
+        if lap.car is not None:
+            car = int(lap.car)
+            if car >= session.cars:
+                return LapResult(
+                    "refused",
+                    f"session {lap.session!r} has {session.cars} cars, and `car` is {car}: the "
+                    "first car is 0",
+                )
+            cars = slice(car, car + 1)
+        had_person = lap.human or bool(session.had_person[cars].any())
+        has_moved = bool(session.has_moved[cars].any())
+        session.had_person[cars] = session.has_moved[cars] = False
+        if had_person:
+            return LapResult("ignored", "a person drove")
+        if has_moved:
+            return LapResult("ignored", "the session moved to another version during the lap")
+        reason = self.arms.add_lap(session, lap.reward, lap.success)
+        return LapResult("counted") if reason is None else LapResult("ignored", reason)
 
     def refuse(self, error: str, received_s: float) -> ActAnswer:
         """Returns the answer to an invalid request, which carries the safe action too."""
@@ -207,7 +219,7 @@ class ActionService:
         if model.cost_of(session.cars) * len(session.history) < _INLINE_MIGRATION_S:
             with self._keeping_the_version(session, model):
                 session.state = session.replay(model, list(session.history))
-                session.model, session.has_moved = model, True
+                session.take(model)
                 self.metrics.migrations += 1
         else:
             session.migration = asyncio.create_task(self._migrate(session, model))
@@ -236,7 +248,7 @@ class ActionService:
                     )
                     done += 1
                 session.state = model.policy.initial_state(session.cars) if state is None else state
-                session.model, session.has_moved = model, True
+                session.take(model)
                 self.metrics.migrations += 1
         finally:
             session.migration = None
@@ -332,9 +344,8 @@ class ActionService:
         assert self._recorder is not None
         assert session.recorded is not None
         number = session.model.number if version is None else version
-        self._recorder.note(
-            session.recorded, request, _driver(session.model), (number, source, action)
-        )
+        answered = Answered(number, source, action, self.arms.arm_of(number))
+        self._recorder.note(session.recorded, request, _driver(session.model), answered)
 
 
 def _driver(model: ServedModel) -> Driver:
@@ -347,6 +358,12 @@ def _driver(model: ServedModel) -> Driver:
 def _was_elsewhere(session: Session, told: ServedModel | None) -> bool:
     """Whether another server has driven a session since: its memory here is an old one."""
     return told is not None and told.number not in session.versions
+
+
+def _note_person(session: Session, request: CheckedRequest) -> None:
+    """Remembers the cars that a person drove in place of the last answer."""
+    if request.outcome is not None and request.outcome.executed is not None:
+        session.had_person |= request.outcome.executed.driver == HUMAN
 
 
 def _is_repeated(session: Session, request: CheckedRequest) -> bool:

@@ -15,6 +15,7 @@ from serve.delivery.sequential import Cusum, Outcome
 from serve.delivery.specification import AutomaticRollback
 from serve.policy.alias_follower import ServedModel
 from serve.policy.sessions import Session, ShadowMemory
+from serve.recording.recorder import Arm
 
 # Latencies are compared within this time, so that both versions meet the same load.
 _LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 100, 60
@@ -110,6 +111,13 @@ class RolloutArms:
             and self.alarm is None
         )
 
+    def arm_of(self, version: int) -> Arm | None:
+        """Returns which arm of the rollout a version is; None without a rollout of it."""
+        active = self.active
+        if active is None or version not in (active.stable, active.candidate.number):
+            return None
+        return Arm(active.rollout, version == active.candidate.number)
+
     def add(
         self, model: ServedModel, fault: Fault | None, is_fallback: bool, latency_s: float | None
     ) -> None:
@@ -187,6 +195,18 @@ class RolloutArms:
         laps = session.laps[1] + 1 if session.laps[0] == rollout else 1
         session.laps = (rollout, laps)
         return laps <= _LAPS_OF_A_SESSION
+
+    def add_lap(self, session: Session, reward: float | None, success: bool | None) -> str | None:
+        """Counts a lap that the session's version drove alone; returns why it is not counted."""
+        active, number = self.active, session.model.number
+        if active is None:
+            return "no rollout is under way"
+        if number not in (active.stable, active.candidate.number):
+            return f"version {number} takes no part in the rollout"
+        if not self.admit_lap(session):
+            return f"the session has reported {_LAPS_OF_A_SESSION} laps in this rollout"
+        self.add_outcome(number, reward, success)
+        return None
 
     def add_outcome(self, version: int | None, reward: float | None, success: bool | None) -> None:
         """Counts the KPIs of a lap that a version drove; laps of people must not come here."""

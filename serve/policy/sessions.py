@@ -49,7 +49,9 @@ class Session:
         # The look at the journal at which it came from another server with a version of its own.
         self.told_at_look: int | None = None
         self.versions = {model.number}  # those that have driven it here
-        self.has_moved = False  # to another version since the last lap that was reported
+        # By car, since its last lap that was reported: whether the session moved to another
+        # version, and whether a person drove.
+        self.has_moved, self.had_person = np.zeros(cars, bool), np.zeros(cars, bool)
         self.laps = ("", 0)  # those that were reported, and in which rollout
         self.recorded: RecordedSession | None = None  # None: it was not chosen for recording
 
@@ -62,6 +64,11 @@ class Session:
         self.history.append(ObservationBatch(batch.observation, is_first))
         action, self.state = self.model.policy.act(self.state, batch.observation, is_first)
         return action
+
+    def take(self, model: ServedModel) -> None:
+        """Goes on with another version, whose state is set already."""
+        self.model = model
+        self.has_moved[:] = True
 
     def replay(
         self, model: ServedModel, history: list[ObservationBatch], state: State | None = None

@@ -15,6 +15,14 @@ MOST_STEPS = 10_000
 NO_REWARD = "no reward"
 
 
+def policy_name(step: Step) -> str:
+    """Returns what the column `policy` says: the version, and in a rollout also its arm."""
+    if step.rollout is None:
+        return f"version-{step.version}"
+    arm = "canary" if step.is_canary else "stable"
+    return f"version-{step.version} ({arm} of {step.rollout})"
+
+
 class Running:
     """An episode of one car that has not ended; the last action waits for what follows it."""
 
@@ -70,7 +78,7 @@ class SessionEpisodes:
         observation = np.frombuffer(step.observation, np.float32).reshape(cars, -1)
         action = np.frombuffer(step.action, np.float32).reshape(cars, -1)
         is_first = np.frombuffer(step.is_first, np.bool_)
-        outcome = outcome_of(step, cars)
+        outcome, policy = outcome_of(step, cars), policy_name(step)
         for car in range(cars):
             running = self._cars[car]
             if running is not None and is_first[car]:  # its end was not reported
@@ -89,7 +97,7 @@ class SessionEpisodes:
                 running = None if is_last else Running(observation[car])
             if running is not None:
                 running.actions.append(action[car])
-                running.policies.append(f"version-{step.version}")
+                running.policies.append(policy)
                 running.sources.append(step.source)
                 running.logps.append(np.nan)
             self._cars[car] = running

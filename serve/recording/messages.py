@@ -42,6 +42,8 @@ class Step(msgspec.Struct, tag=True, array_like=True):
     driver: bytes | None = None  # [N] uint8: index into DRIVERS + 1; 0: the answer was executed
     executed: bytes | None = None  # [N, A] float32
     logp: bytes | None = None  # [N] float32
+    rollout: str | None = None  # under way when the version answered
+    is_canary: bool = False  # whether the version is the candidate of the rollout
 
 
 class Report(msgspec.Struct, omit_defaults=True):

@@ -44,6 +44,22 @@ class Driver(NamedTuple):
     action_size: int
 
 
+class Arm(NamedTuple):
+    """Which of the two versions of a rollout gave an answer."""
+
+    rollout: str
+    is_canary: bool
+
+
+class Answered(NamedTuple):
+    """The answer to a request."""
+
+    version: int
+    source: Source
+    action: np.ndarray  # [N, A]
+    arm: Arm | None = None  # None: no rollout was under way
+
+
 class RecordedSession:
     """A session that was chosen; counts its steps."""
 
@@ -60,9 +76,7 @@ class _Waiting(NamedTuple):
     sequence: int
     request: CheckedRequest
     driver: Driver
-    version: int
-    source: Source
-    action: np.ndarray  # [N, A]
+    answer: Answered
 
 
 class Recorder:
@@ -113,9 +127,9 @@ class Recorder:
         session: RecordedSession,
         request: CheckedRequest,
         driver: Driver,
-        answer: tuple[int, Source, np.ndarray],
+        answer: Answered,
     ) -> None:
-        """Records a request with its answer: the version, the source and the actions `[N, A]`."""
+        """Records a request with its answer."""
         step = request.step
         is_old = step is not None and session.step is not None and step <= session.step
         if is_old and not request.batch.is_first.all():
@@ -127,7 +141,7 @@ class Recorder:
             self.metrics.lost_steps[QUEUE_FULL] += cars
             return
         self._put_steps += cars
-        self._queue.append(_Waiting(session.number, session.sequence, request, driver, *answer))
+        self._queue.append(_Waiting(session.number, session.sequence, request, driver, answer))
 
     def _run(self) -> None:
         """Runs the process until the end; starts it again some time after it has ended."""
@@ -220,12 +234,14 @@ def _messages(waiting: list[_Waiting], known: set[int]) -> list[Message]:
             one.sequence,
             request.step,
             driver.version,
-            one.version,
-            one.source,
+            one.answer.version,
+            one.answer.source,
             np.ascontiguousarray(request.batch.observation, np.float32).tobytes(),
             np.ascontiguousarray(request.batch.is_first, np.bool_).tobytes(),
-            np.ascontiguousarray(one.action, np.float32).tobytes(),
+            np.ascontiguousarray(one.answer.action, np.float32).tobytes(),
         )
+        if one.answer.arm is not None:
+            step.rollout, step.is_canary = one.answer.arm
         messages.append(step if request.outcome is None else with_outcome(step, request.outcome))
     return messages
 

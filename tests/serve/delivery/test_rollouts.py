@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rlcar.registry import Registry
+from serve.client import DriveClient, Lap, LapResult, ServerError
 from serve.delivery.assignment import is_canary
 from serve.delivery.operator import Operator
 from serve.delivery.specification import parse_specification
@@ -21,6 +22,7 @@ from tests.support.waiting import wait_until
 
 CARS = 10
 ROLLOUT = "rollout"  # in which car-0 is among the first 50 % and car-2 among the first 30 %
+SEEN, NO_ACTION = [0.5] * 6, [np.nan, np.nan]
 LATE_S = 1.0  # the deadline of the servers here
 STEPS = [{"setWeight": 50}, {"pause": {}}, {"setWeight": 100}, {"pause": {"duration": "500ms"}}]
 
@@ -322,10 +324,15 @@ def test_laps_are_reported_for_the_version_that_drove_them(folder, operator):
         start(operator, {"setWeight": 100}, {"pause": {}})
         wait_until(lambda: act() == 2)
         counts = application(server).action_service.arms.counts
-        assert report(reward=1.0).status_code == 200  # two versions drove this lap
-        assert report(reward=2.0, human=True).status_code == 200
+        moved = {
+            "status": "ignored",
+            "reason": "the session moved to another version during the lap",
+        }
+        assert report(reward=1.0).json() == moved
+        human = {"status": "ignored", "reason": "a person drove"}
+        assert report(reward=2.0, human=True).json() == human
         assert counts.rewards == []
-        assert report(reward=3.0, success=True).status_code == 200
+        assert report(reward=3.0, success=True).json() == {"status": "counted"}
         assert [(one.is_canary, one.value) for one in counts.rewards] == [(True, 3.0)]
         assert [one.value for one in counts.successes] == [1.0]
         for status, said, body in (
@@ -341,6 +348,42 @@ def test_laps_are_reported_for_the_version_that_drove_them(folder, operator):
         answer = httpx.post(f"{url}/outcome", content=body, timeout=30)
         assert answer.status_code in (400, 422)
         assert "\n" not in answer.json()["error"]
+
+
+def test_many_laps_are_reported_at_once(folder, operator):
+    with serving(folder, poll_s=0.05) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        start(operator, {"setWeight": 50}, {"pause": {}})
+        arms = application(server).action_service.arms
+        wait_until(lambda: arms.active is not None)
+        options = {"timeout_ms": 30_000}
+        with (
+            DriveClient(url, session="car-0", **options) as one,  # the candidate's
+            DriveClient(url, session="several", **options) as several,
+        ):
+            one.act(SEEN)
+            several.act([SEEN] * 3)
+            # A person drove the second car's last step.
+            several.act([SEEN] * 3, reward=0.0, executed=[NO_ACTION, [0.5, 0.5], NO_ACTION])
+            laps = [Lap(3.0, True, session="car-0"), Lap(1.0, car=1), Lap(success=True, car=2)]
+            results = several.report_laps([*laps, Lap(9.0, car=3), Lap(9.0, session="nobody")])
+            assert several.report_laps([Lap(1.0, car=1)]) == [LapResult("counted")]
+            assert [one.status for one in results] == [
+                *("counted", "ignored", "counted", "refused", "refused")
+            ]
+            assert results[1].reason == "a person drove"
+            assert "3 cars, and `car` is 3" in results[3].reason
+            assert len(one.report_laps([Lap(2.0)] * 300)) == 300  # more than a request holds
+            with pytest.raises(ValueError, match="reward of lap 1 is nan"):
+                one.report_laps([Lap(2.0), Lap(float("nan"))])
+        assert len(arms.counts.rewards) == 302
+        bad = {"laps": [{"session": "car-0", "reward": 1.0}, {"session": "car-0", "reward": 2e9}]}
+        answer = httpx.post(f"{url}/v1/outcome", json=bad, timeout=30)
+        assert answer.status_code == 422
+        assert "laps[1]: the reward is 2e+09" in answer.json()["error"]
+        assert len(arms.counts.rewards) == 302
+        with pytest.raises(ServerError, match="cannot reach"):
+            DriveClient("http://127.0.0.1:9").report_laps([Lap(1.0)])
 
 
 def test_a_server_of_the_newest_version_has_no_rollouts(folder, caplog):

@@ -43,6 +43,18 @@ def test_rewards_and_ends_come_with_the_next_observation():
     assert not lost
 
 
+def test_the_policy_says_which_arm_of_a_rollout_drove():
+    steps = [_step(0, is_first=True), _step(1, reward=1.0), _step(2, reward=1.0)]
+    steps[0].rollout = steps[1].rollout = "4f1c"
+    steps[1].is_canary = True
+    (episode,), _ = _episodes([*steps, _step(3, reward=1.0)])
+    assert list(episode.policy) == [
+        "version-1 (stable of 4f1c)",
+        "version-1 (canary of 4f1c)",
+        "version-1",
+    ]
+
+
 def test_an_episode_whose_end_was_not_reported_is_truncated():
     steps = [_step(0, is_first=True), _step(1, reward=1.0), _step(2, is_first=True)]
     (episode,), _ = _episodes(steps)

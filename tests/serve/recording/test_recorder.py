@@ -7,11 +7,11 @@ from serve.api.schema import CheckedRequest, ObservationBatch
 from serve.recording import process
 from serve.recording.folder import NOT_WRITTEN, Options
 from serve.recording.messages import REPORTS
-from serve.recording.recorder import QUEUE_FULL, Driver, Recorder, is_chosen
+from serve.recording.recorder import QUEUE_FULL, Answered, Driver, Recorder, is_chosen
 from serve.settings import make_settings
 
 DRIVER = Driver(1, {}, 6, 2)
-ANSWER = (1, "model", np.zeros((1, 2), np.float32))
+ANSWER = Answered(1, "model", np.zeros((1, 2), np.float32))
 
 
 def _request(step=None, is_first=False):
