@@ -1,6 +1,6 @@
-"""A program for test_ray_serve.py: serves on its own Ray and redeploys for each line it reads.
+"""A program for ray_servers.py: serves on its own Ray and redeploys for each line it reads.
 
-python -m tests.serve.ray_server REGISTRY PORT
+python -m tests.serve.ray_server REGISTRY PORT REPLICAS
 """
 
 import sys
@@ -9,8 +9,15 @@ from serve.lanes.ray_serve import APPLICATION, ray_serve
 from serve.settings import make_settings
 
 
-def main(registry: str, port: int) -> None:
-    settings = make_settings(registry=registry, port=port, poll_s=0.2, session_expiry_s=600.0)
+def main(registry: str, port: int, replicas: int) -> None:
+    settings = make_settings(
+        registry=registry,
+        port=port,
+        poll_s=0.2,
+        session_expiry_s=600.0,
+        min_replicas=replicas,
+        max_replicas=replicas,
+    )
     with ray_serve(settings):
         from ray import serve
 
@@ -27,4 +34,4 @@ def main(registry: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

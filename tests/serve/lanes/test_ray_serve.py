@@ -1,14 +1,9 @@
 """The Ray Serve lane with a real HAProxy and replica; models and code are replaced under load."""
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -16,50 +11,16 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from benchmarks.processes import free_port
 from rlcar.registry import Registry
 from serve.client.client import DriveClient
-from serve.lanes.ray_serve import ENVIRONMENT
 from serve.protocols.websocket import MAX_FRAGMENTS
 from tests.serve.open_loop import ask_open_loop, flips
+from tests.serve.ray_servers import ray_server
 from tests.serve.served import publish
 
-ROOT = Path(__file__).parents[3]
 SWAPS, REDEPLOYS = 20, 3
 
 pytestmark = pytest.mark.ray
-
-
-class RayServer:
-    """The program, its address, and the line that makes it redeploy."""
-
-    def __init__(self, folder: Path, port: int, environment: dict[str, str]):
-        self.port, self.url = port, f"http://127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serve.ray_server", str(folder), str(port)],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.wait_ready()
-
-    def wait_ready(self) -> None:
-        line = self._process.stdout.readline()
-        while line and line != "ready\n":
-            line = self._process.stdout.readline()
-        assert line, f"the server ended with {self._process.wait()}"
-
-    def redeploy(self) -> None:
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        self.wait_ready()
-
-    def stop(self) -> None:
-        self._process.stdin.close()
-        self._process.wait(60)
-        self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -71,24 +32,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory):
-    port = free_port()
-    # Unix sockets allow 107 bytes of path: pytest's own folders have longer paths.
-    with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as ray:
-        environment = os.environ | {
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_TMPDIR": ray,
-            "HOME": str(tmp_path_factory.mktemp("home")),
-            "JAX_PLATFORMS": "cpu",
-            # As in serve/lanes/ray_serve.py, with shorter timeouts.
-            "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM": ENVIRONMENT[
-                "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"
-            ].replace("10s", "1s"),
-        }
-        server = RayServer(folder, port, environment)
-        try:
-            yield server
-        finally:
-            server.stop()
+    with ray_server(folder, tmp_path_factory.mktemp("home")) as server:
+        yield server
 
 
 @pytest.mark.parametrize("websocket", [False, True])

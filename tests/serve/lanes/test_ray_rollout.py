@@ -1,0 +1,105 @@
+"""Two replicas of the Ray Serve lane follow rollouts, with sessions under load."""
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import pytest
+
+from rlcar.registry import Registry
+from serve.delivery.assignment import is_canary
+from serve.delivery.operator import Operator, parsed_counts
+from serve.delivery.specification import parse_specification
+from serve.policy.policy import try_model
+from tests.serve.open_loop import ask_open_loop
+from tests.serve.ray_servers import ray_server
+from tests.serve.served import publish
+from tests.support.waiting import wait_until
+
+CARS, PER_S = 20, 80.0
+NAMES = [f"car-{number}" for number in range(CARS)]
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def url(folder, tmp_path_factory):
+    with ray_server(folder, tmp_path_factory.mktemp("home"), replicas=2) as server:
+        yield server.url
+
+
+@pytest.fixture
+def operator(folder):
+    return Operator(Registry(folder), "champion", "me")
+
+
+@contextlib.contextmanager
+def driving(url):
+    """Drives the cars until the block ends; yields the list of their answers."""
+    over, told = threading.Event(), []
+    work = ask_open_loop(url, PER_S, CARS, over.is_set, told, at_once=8)
+    thread = threading.Thread(target=lambda: asyncio.run(work))
+    thread.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        thread.join()
+    assert {one.status for one in told} == {200}
+    assert {one.source for one in told if one.received_s - one.sent_s < 1.0} == {"model"}
+
+
+def start(operator, candidate, *steps):
+    tree = {"strategy": {"canary": {"steps": list(steps)}}, "rollback": {"enabled": False}}
+    return operator.start(candidate, parse_specification(tree), try_model, rollout="rollout")
+
+
+def wait_for_versions(told, expected):
+    """Waits until every car has the version that it should have."""
+    since_s = time.perf_counter()
+
+    def last():
+        ordered = sorted((one for one in told if one.sent_s >= since_s), key=lambda one: one.sent_s)
+        return {one.session: one.version for one in ordered}
+
+    wait_until(lambda: last() == expected)
+
+
+def versions_of(told, name):
+    """Returns the versions of a car in their order, without repetitions."""
+    own = sorted((one for one in told if one.session == name), key=lambda one: one.steps)
+    versions = [one.version for one in own]
+    return [one for index, one in enumerate(versions) if versions[index - 1 : index] != [one]]
+
+
+def half(stable, candidate):
+    return {name: candidate if is_canary("rollout", name, 50.0) else stable for name in NAMES}
+
+
+def test_a_canary_is_aborted_and_another_promoted_without_an_error(url, operator, folder):
+    with driving(url) as told:
+        wait_for_versions(told, dict.fromkeys(NAMES, 1))
+        start(operator, 2, {"setWeight": 50}, {"pause": {}})
+        wait_for_versions(told, half(1, 2))
+        operator.abort("enough")
+        wait_for_versions(told, dict.fromkeys(NAMES, 1))
+        aborted = [one for one in told]
+        for name, version in half(1, 2).items():
+            assert versions_of(aborted, name) == ([1, 2, 1] if version == 2 else [1])
+
+        third = publish(folder, seed=3, alias=None)
+        pause = {"pause": {"duration": "1s"}}
+        state = start(operator, third, {"setWeight": 50}, {"pause": {}}, {"setWeight": 100}, pause)
+        wait_for_versions(told, half(1, third))
+        wait_until(lambda: operator.counts(state).candidate.answers >= 20)
+        operator.resume()
+        wait_until(lambda: operator.read().state.phase == "Healthy")
+        wait_for_versions(told, dict.fromkeys(NAMES, third))
+        shared = operator.registry.rollout_counts("champion", state.rollout).read()
+        for name in NAMES:
+            assert versions_of(told[len(aborted) :], name) == [1, third]
+    counts = parsed_counts(shared).values()
+    assert len(counts) == 2  # both replicas had cars
+    assert all(one.stable.answers + one.candidate.answers > 0 for one in counts)
+    assert Registry(folder).aliases()["champion"] == third
