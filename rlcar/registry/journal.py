@@ -26,6 +26,7 @@ MAX_ENTRY_BYTES = 1 << 18
 FORMAT_VERSION = 1
 # A writer takes at most the store's deadline of ten seconds between its claim and its entry.
 _CLAIM_EXPIRES_S = 60.0
+_CLOCK = "clock.json"  # written to learn the time of the store
 _ENTRY = re.compile(r"(\d{8})\.json")
 _CLAIMED = re.compile(rf"(\d{{8}})\.json{re.escape(CLAIM_FOLDER)}/.+")
 
@@ -46,11 +47,19 @@ class Journal:
     def __init__(self, store: Store, alias: str):
         self._store, self._alias, self._folder = store, alias, f"{FOLDER}/{alias}"
         self._known: dict[int, JournalEntry] = {}
+        # What the last `read` found: the numbers of all files, and the entries.
+        self._last: tuple[frozenset[int], list[JournalEntry]] = (frozenset(), [])
 
     def read(self) -> list[JournalEntry]:
         """Returns all entries in their order; raises RegistryError if one is damaged."""
         check_name(self._alias)
-        numbers = [number for number, _ in _numbers(self._store.names(self._folder), _ENTRY)]
+        found = _numbers(self._store.names(self._folder), _ENTRY)
+        numbers = frozenset(number for number, _ in found)
+        if numbers != self._last[0]:
+            self._last = numbers, self._in_order(numbers)
+        return list(self._last[1])
+
+    def _in_order(self, numbers: frozenset[int]) -> list[JournalEntry]:
         entries: list[JournalEntry] = []
         skipped: set[int] = set()
         for number in sorted(numbers, reverse=True):  # an entry comes before those that it skips
@@ -75,7 +84,7 @@ class Journal:
         # On an object store, a claim without an entry is of a writer that is busy or died.
         claims = {number: times[name] for number, name in _numbers(times, _CLAIMED)}
         open_claims = {number: time_s for number, time_s in claims.items() if number > after}
-        if any(time.time() - time_s < _CLAIM_EXPIRES_S for time_s in open_claims.values()):
+        if open_claims and self._store_time_s() < max(open_claims.values()) + _CLAIM_EXPIRES_S:
             return None
         skips = tuple(sorted(open_claims))
         number = max((after, *skips)) + 1
@@ -89,6 +98,11 @@ class Journal:
         """Returns True to the one caller, of all processes, that is to announce an entry."""
         name = f"{NOTICES_FOLDER}/{self._alias}/{number:08d}.json"
         return self._store.create(name, b"{}\n")
+
+    def _store_time_s(self) -> float:
+        """Returns the time of the store's clock, which claims have too: ours may be wrong."""
+        self._store.write(f"{self._folder}/{_CLOCK}", b"{}\n")
+        return self._store.modified(self._folder)[_CLOCK]
 
     def _read(self, number: int) -> JournalEntry:
         name = f"{self._folder}/{number:08d}.json"

@@ -133,8 +133,9 @@ class LocalStore:
             found.append((Path(error.filename).relative_to(root) / UNREADABLE).as_posix())
 
         for path, _, files in os.walk(root, onerror=refuse):
-            inside = Path(path).relative_to(root)
-            found += [(inside / file).as_posix() for file in files]
+            inside = Path(path).relative_to(root).as_posix()
+            prefix = "" if inside == "." else f"{inside}/"
+            found += [prefix + file for file in files]
         return found
 
     def read(self, name: str, limit_bytes: int) -> bytes:

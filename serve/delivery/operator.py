@@ -17,6 +17,7 @@ from rlcar.errors import (
 )
 from rlcar.registry import Model, Registry
 from rlcar.registry.aliases import ROLLED_BACK
+from rlcar.registry.journal import Journal, JournalEntry
 from serve.delivery.counts import RolloutCounts, pooled
 from serve.delivery.events import (
     Aborted,
@@ -61,23 +62,32 @@ class Operator:
     which it was decided.
     """
 
-    def __init__(self, registry: Registry, alias: str, actor: str):
+    def __init__(self, registry: Registry, alias: str, actor: str, journal: Journal | None = None):
         """`actor` is who stands in the journal: a person's account, a token or a server."""
         self.registry, self.alias = registry, alias
         self._actor = actor
-        self._journal = registry.rollouts(alias)
+        self._journal = registry.rollouts(alias) if journal is None else journal
+        # What the last `read` found, as servers read some times a second and little is new.
+        self._last: tuple[list[JournalEntry], Snapshot] = ([], Snapshot([], None))
 
     def acting_for(self, actor: str) -> "Operator":
         """Returns an operator that writes in another name."""
-        return Operator(self.registry, self.alias, actor)
+        return Operator(self.registry, self.alias, actor, self._journal)
 
     def read(self) -> Snapshot:
         """Returns the journal and its state; raises RegistryError if it cannot be read."""
-        entries = [
-            Entry(one.number, one.time_s, one.actor, _decoded(one.content))
-            for one in self._journal.read()
-        ]
-        return Snapshot(entries, fold(entries))
+        known, snapshot = self._last
+        found = self._journal.read()
+        if found != known:
+            if found[: len(known)] != known:  # a late entry was skipped, or files were restored
+                known, snapshot = [], Snapshot([], None)
+            new = [
+                Entry(one.number, one.time_s, one.actor, _decoded(one.content))
+                for one in found[len(known) :]
+            ]
+            snapshot = Snapshot([*snapshot.entries, *new], fold(new, snapshot.state))
+            self._last = found, snapshot
+        return snapshot
 
     def write(self, snapshot: Snapshot, event: AnyEvent) -> RolloutState | None:
         """Appends an event to a snapshot; returns the new state, or None if others were faster.

@@ -89,9 +89,8 @@ class RolloutState(NamedTuple):
         return steps[self.step] if self.step < len(steps) else None
 
 
-def fold(entries: Iterable[Entry]) -> RolloutState | None:
-    """Returns the state after all entries; None if there was no rollout yet."""
-    state: RolloutState | None = None
+def fold(entries: Iterable[Entry], state: RolloutState | None = None) -> RolloutState | None:
+    """Returns the state after all entries, which follow `state`; None without a rollout."""
     for entry in entries:
         state = apply(state, entry)
     return state

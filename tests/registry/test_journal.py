@@ -2,11 +2,13 @@
 
 import json
 import os
+import time
 
 import pytest
 
 from rlcar.errors import RegistryError
 from rlcar.registry import Registry
+from rlcar.registry.journal import Journal
 from rlcar.registry.store import CLAIM_FOLDER
 
 
@@ -47,6 +49,33 @@ def test_the_number_of_a_writer_that_died_is_skipped(registry, journal, tmp_path
     (claim.parent.parent / "00000002.json").write_bytes(late)
     for reader in (journal, registry.rollouts("champion")):
         assert [one.number for one in reader.read()] == [1, 3]
+
+
+@pytest.mark.parametrize("wrong_s", [-7200.0, 7200.0])
+def test_a_writer_with_a_wrong_clock_judges_claims_by_that_of_the_store(
+    journal, tmp_path, monkeypatch, wrong_s
+):
+    journal.append(0, "me", {})
+    claim = tmp_path / f"models/rollouts/champion/00000002.json{CLAIM_FOLDER}/claim-1"
+    claim.parent.mkdir()
+    claim.write_text("claimed\n")
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + wrong_s)
+    assert journal.append(1, "me", {}) is None
+    os.utime(claim, (now_s - 100.0, now_s - 100.0))
+    assert journal.append(1, "me", {}).number == 3
+    assert [one.number for one in journal.read()] == [1, 3]
+
+
+def test_nothing_is_read_again_while_the_journal_rests(registry, journal, monkeypatch):
+    journal.append(0, "me", {"a": 1})
+    reader = registry.rollouts("champion")
+    entries = reader.read()
+    monkeypatch.setattr(Journal, "_in_order", lambda *_: pytest.fail("it reads again"))
+    assert reader.read() == entries
+    monkeypatch.undo()
+    journal.append(1, "me", {"a": 2})
+    assert [one.content for one in reader.read()] == [{"a": 1}, {"a": 2}]
 
 
 def test_a_backup_has_the_journal(registry, journal, run, tmp_path):

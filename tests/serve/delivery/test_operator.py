@@ -1,6 +1,7 @@
 """People start, hold and end rollouts, and the registry remembers everything."""
 
 import json
+import os
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from rlcar.errors import RegistryError, UserError
 from rlcar.registry import Registry
 from rlcar.registry.aliases import Aliases
 from rlcar.registry.shared_counts import MAX_COUNTS_BYTES
+from rlcar.registry.store import CLAIM_FOLDER
 from serve.delivery import events
 from serve.delivery.operator import Operator, rolled_back_versions
 from serve.delivery.specification import default_specification, parse_specification
@@ -58,6 +60,25 @@ def test_a_promotion_that_was_killed_before_the_alias_moved_is_finished(folder, 
     assert other.finish().phase == "Healthy"
     assert other.finish() == operator.read().state  # once more changes nothing
     assert Registry(folder).aliases()["champion"] == 2
+
+
+def test_an_operator_that_reads_on_agrees_with_a_new_one_after_an_entry_is_skipped(folder):
+    operator = Operator(Registry(folder), "champion", "me")
+    start(operator)
+    assert operator.pause() == operator.read().state
+    late = folder / "rollouts/champion/00000002.json"
+    data = late.read_bytes()
+    late.unlink()  # as for a writer that does not see it yet, and takes its writer for dead
+    claim = late.with_name(f"{late.name}{CLAIM_FOLDER}") / "claim-1"
+    claim.parent.mkdir()
+    claim.write_text("claimed\n")
+    os.utime(claim, (1.0, 1.0))
+    other = Operator(Registry(folder), "champion", "someone else")
+    other.abort("enough")
+    late.write_bytes(data)
+    assert [entry.number for entry in operator.read().entries] == [1, 3]
+    assert operator.read() == Operator(Registry(folder), "champion", "new").read()
+    assert operator.read().state.phase == "Degraded"
 
 
 def test_of_two_operators_who_start_at_once_one_wins(folder):
