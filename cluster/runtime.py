@@ -16,6 +16,7 @@ from cluster.jobs.auth_token import find_token
 from rlcar.envs import making
 from rlcar.errors import UserError
 from rlcar.system import logs
+from rlcar.system.interrupt import exiting_at_sigterm
 from rlcar.system.user_folders import can_be_written, folder_for_sockets, home_folder, paths_fit
 
 # Ray appends a path of at most this length to its temporary folder; a Unix socket path is limited.
@@ -60,10 +61,11 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
 
 
 def _shut_down_at_the_end() -> Iterator[None]:
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with exiting_at_sigterm():
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -4,13 +4,34 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 TRAINING_STOPS = (
     "stopping after the current train steps, with a checkpoint; press Ctrl-C again to stop at once "
     "without one"
 )
+
+
+@contextlib.contextmanager
+def exiting_at_sigterm(code: int = 128 + signal.SIGTERM) -> Iterator[None]:
+    """Lets SIGTERM raise `SystemExit(code)` within a `with` block, so that `finally` clauses run.
+
+    Ray's own handler, which `ray.init` installs, aborts the process three seconds after SIGTERM,
+    in the middle of whatever it does to end in order.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(code)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class StopRequest:

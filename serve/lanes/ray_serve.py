@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlcar.errors import UserError
-from rlcar.system.interrupt import StopRequest
+from rlcar.system.interrupt import StopRequest, exiting_at_sigterm
 from rlcar.system.user_folders import folder_for_sockets
 from serve.guard.limits import KEEP_ALIVE_TIMEOUT_S
 from serve.lanes.haproxy import listen
@@ -88,7 +88,7 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[S
             **own,
         )
         # Ray has installed its own handlers now; ours replace them until everything has stopped.
-        with contextlib.ExitStack() as stopping:
+        with exiting_at_sigterm(0), contextlib.ExitStack() as stopping:
             try:
                 serve.start(
                     proxy_location="HeadOnly",

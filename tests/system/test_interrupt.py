@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from rlcar.system.interrupt import StopRequest
+from rlcar.system.interrupt import StopRequest, exiting_at_sigterm
 
 
 def _handlers():
@@ -69,3 +69,20 @@ def test_who_asks_is_answered_at_once_and_once(capfd):
             os.kill(os.getpid(), signal.SIGTERM)
     assert should_stop
     assert capfd.readouterr().err == "\nstopping soon\n"
+
+
+def test_sigterm_can_end_a_block_with_its_finally_clauses():
+    before, ended = _handlers(), []
+
+    def work():
+        with exiting_at_sigterm():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                ended.append(True)
+
+    with pytest.raises(SystemExit) as caught:
+        work()
+    assert caught.value.code == 143
+    assert ended == [True]
+    assert _handlers() == before
