@@ -23,10 +23,10 @@ from matplotlib.figure import Figure
 from offline_data import record_drivers
 from offline_quality import DATA_SETS, configs_for
 
-from rlcar.cli.train_from import continued_config
 from rlcar.config import Config
 from rlcar.devices import compile_cache
 from rlcar.evaluation.pictures import save_figure
+from rlcar.offline.fine_tuning import continued_config
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 from rlcar.system.durable import replace_text

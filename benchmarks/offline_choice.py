@@ -34,7 +34,6 @@ from header import print_header
 from offline_data import NoisyDriver, record_drivers
 from offline_parts import WORK, keep
 
-from rlcar.cli.train_data import settings_of_data
 from rlcar.config import make_config
 from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.datasets import Dataset
@@ -52,6 +51,7 @@ from rlcar.offline.candidates import (
     run_folder,
     train_candidates,
 )
+from rlcar.offline.data_settings import settings_of_data
 from rlcar.offline.selection import choose_by_estimates, choose_by_measures
 from rlcar.system.durable import replace_text
 from rlcar.system.provenance import provenance

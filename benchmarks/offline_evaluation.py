@@ -26,7 +26,6 @@ from header import print_header
 from offline_parts import WORK, keep, print_figures
 
 from rlcar.agents import make_agent
-from rlcar.cli.train_data import settings_of_data
 from rlcar.config import make_config
 from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.datasets import Dataset, DatasetWriter, World
@@ -43,6 +42,7 @@ from rlcar.evaluation.off_policy.ranking import rank_correlation, regret_at
 from rlcar.evaluation.off_policy.run import estimate, print_report
 from rlcar.evaluation.off_policy.verdict import interval_of_members, verdict_of
 from rlcar.evaluation.run_report import load_policy
+from rlcar.offline.data_settings import settings_of_data
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.system.durable import replace_text

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from rlcar.agents import make_agent
-from rlcar.cli.train_data import settings_of_data
 from rlcar.config import make_config
 from rlcar.datasets import Dataset
 from rlcar.evaluation.environment import spec_of
+from rlcar.offline.data_settings import settings_of_data
 from rlcar.training.recorded import open_recorded
 from rlcar.training.trainer import Trainer
 

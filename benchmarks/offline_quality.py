@@ -33,7 +33,6 @@ from offline_data import (
 )
 from offline_parts import WORK, keep
 
-from rlcar.cli.train_data import settings_of_data
 from rlcar.config import Config, make_config, make_race_config
 from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.datasets import Dataset
@@ -42,6 +41,7 @@ from rlcar.errors import NonFiniteError
 from rlcar.evaluation.laps import TIME_LIMIT_STEPS, drive
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.offline.candidates import run_folder, train_candidates
+from rlcar.offline.data_settings import settings_of_data
 from rlcar.offline.run import select
 from rlcar.system.durable import replace_text
 from rlcar.track import TRACK_SETS

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,10 +16,6 @@ from rlcar.cli.shared import (
     say,
 )
 from rlcar.errors import command
-
-if TYPE_CHECKING:
-    from rlcar.config import Config
-    from rlcar.datasets import Dataset
 
 
 def offline(
@@ -53,6 +49,7 @@ def offline(
     from rlcar.datasets import Dataset
     from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
     from rlcar.offline.candidates import StoppedError
+    from rlcar.offline.data_settings import candidate_configs
     from rlcar.offline.held_out import needs_held_out, set_apart
     from rlcar.offline.run import select
     from rlcar.registry import Registry
@@ -62,7 +59,7 @@ def offline(
     learned, held_out = dataset, None
     if needs_held_out(dataset):
         learned, held_out = set_apart(dataset, place)
-    configs = _configs(learned, algorithm or [], mode, set_ or [], seed)
+    configs = candidate_configs(learned, algorithm or [], mode, set_ or [], seed)
     models = Registry(registry) if publish else None
     try:
         fitted = FittedQSettings(updates=updates)
@@ -79,20 +76,3 @@ def offline(
     if result["published"] is not None:
         console.print(f"published as version {result['published']}", highlight=False)
     console.print(f"report: {place}/report.md", markup=False, highlight=False)
-
-
-def _configs(
-    learned: "Dataset", algorithms: list[str], mode: str, overrides: list[str], seed: int
-) -> "dict[str, Config]":
-    """Returns the settings of every candidate, by its algorithm."""
-    from rlcar.cli.train_data import settings_of_data
-    from rlcar.config import make_config
-    from rlcar.offline.plan import candidates_for
-
-    world, of_data = settings_of_data(learned.folder, None, None)
-    return {
-        name: make_config(
-            None, mode, None, [*of_data, *overrides], world=world, algorithm=name, seed=seed
-        )
-        for name in candidates_for(learned.spec, algorithms)
-    }

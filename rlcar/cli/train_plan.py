@@ -113,7 +113,7 @@ def _new_run(choice: Choice, runs: Path, name: str | None, *, may_restart: bool)
     from rlcar.runs.run import new_run_folder
 
     if choice.source is not None:
-        from rlcar.cli.train_from import source_of
+        from rlcar.offline.fine_tuning import source_of
 
         config = _continued_config(choice, source_of(choice.source, runs, choice.registry))
     else:
@@ -124,7 +124,7 @@ def _new_run(choice: Choice, runs: Path, name: str | None, *, may_restart: bool)
 
 def _continued_config(choice: Choice, source: Path) -> Config:
     """Returns the settings of another training that goes on in a new run."""
-    from rlcar.cli.train_from import continued_config
+    from rlcar.offline.fine_tuning import continued_config
 
     given = {
         "--preset": choice.preset,
@@ -148,7 +148,7 @@ def _new_config(choice: Choice) -> Config:
 
     world, overrides = choice.world, choice.overrides
     if choice.data is not None:
-        from rlcar.cli.train_data import settings_of_data
+        from rlcar.offline.data_settings import settings_of_data
 
         world, of_data = settings_of_data(choice.data, world, choice.env)
         overrides = [*of_data, *overrides]

@@ -67,7 +67,7 @@ class Lineage(Section):
     cost: (
         Signed | None
     )  # by which training found it best: mean lap time in steps, the limit if none
-    parent: Whole | None = None  # the version of the same run before it
+    parent: Whole | None = None  # the version of the same run before it, or that it is to replace
     data: Text | None = None  # fingerprint of the data set that it learned from
     # Fingerprints of those from which that one was split or merged.
     data_origins: list[Text] | None = Field(None, max_length=10_000)

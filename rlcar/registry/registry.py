@@ -165,10 +165,13 @@ class Registry:
         arrays: Mapping[str, np.ndarray],
         metadata: Mapping[str, Any],
         report: Mapping[str, Any] | None = None,
+        *,
+        parent: int | None = None,
     ) -> Version:
         """Publishes arrays as a new version; `metadata` has the fields of `Metadata`.
 
-        Raises RegistryError unless the arrays are those that the config in it requires.
+        `parent` is the version that it follows (default: the newest one of the same run). Raises
+        RegistryError unless the arrays are those that the config in it requires.
         """
         metadata = check_metadata(metadata, "the model")
         check_arrays(metadata["config"], arrays, "the model")
@@ -184,7 +187,7 @@ class Registry:
         files = {
             name: {"sha256": sha256(data), "bytes": len(data)} for name, data in contents.items()
         }
-        lineage = {**metadata["lineage"], "parent": self._parent(metadata["lineage"])}
+        lineage = {**metadata["lineage"], "parent": parent or self._parent(metadata["lineage"])}
         number = self._claim_number()
         version = Version(number, _now(), {**metadata, "lineage": lineage}, files)
         self._write_version(version, contents)

@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rlcar.cli import app
-from rlcar.cli.train_data import settings_of_data
 from rlcar.config import EnvironmentConfig, load_config, make_config
 from rlcar.datasets import Dataset, World
 from rlcar.errors import DatasetError, NonFiniteError, UserError
 from rlcar.offline.candidates import run_folder, train_candidates
+from rlcar.offline.data_settings import settings_of_data
 from rlcar.offline.held_out import set_apart
 from rlcar.offline.plan import candidates_for
 from rlcar.registry import Registry

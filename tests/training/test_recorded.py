@@ -10,12 +10,12 @@ import pytest
 
 from rlcar.agents import ALGORITHMS, make_agent
 from rlcar.cli.behaviours import load_learned
-from rlcar.cli.train_data import settings_of_data
-from rlcar.cli.train_from import continued_config
 from rlcar.config import dump_config, make_config, parse_config
 from rlcar.datasets import World
 from rlcar.errors import ConfigError, DatasetError, RegistryError, UserError
 from rlcar.evaluation.environment import make_rollout, spec_of
+from rlcar.offline.data_settings import settings_of_data
+from rlcar.offline.fine_tuning import continued_config
 from rlcar.registry import Registry
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.sim import SPEC

@@ -7,8 +7,8 @@ from cluster.config import ClusterConfig
 from cluster.training.learner_actor import LearnerProcess
 from cluster.training.loop import train
 from rlcar.agents import make_agent
-from rlcar.cli.train_data import settings_of_data
 from rlcar.config import make_config
+from rlcar.offline.data_settings import settings_of_data
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import flatten

@@ -1,13 +1,15 @@
-"""The settings that `rlcar train --data` takes from a data set."""
+"""The settings of a training that are taken from a data set."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlcar.config import make_race_config
+from rlcar.config import Config, make_config, make_race_config
 from rlcar.config.presets import WORLDS
 from rlcar.datasets import Dataset
 from rlcar.errors import DatasetError
+from rlcar.offline.plan import candidates_for
 
 
 def settings_of_data(
@@ -50,3 +52,16 @@ def settings_of_data(
         )
     overrides = [f"{section}={json.dumps(tree)}" for section, tree in settings.items()]
     return world or name, overrides
+
+
+def candidate_configs(
+    learned: Dataset, algorithms: Sequence[str], mode: str, overrides: Sequence[str], seed: int
+) -> dict[str, Config]:
+    """Returns the settings of every candidate of a selection, by its algorithm."""
+    world, of_data = settings_of_data(learned.folder, None, None)
+    return {
+        name: make_config(
+            None, mode, None, [*of_data, *overrides], world=world, algorithm=name, seed=seed
+        )
+        for name in candidates_for(learned.spec, list(algorithms))
+    }

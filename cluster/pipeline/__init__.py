@@ -1,0 +1,1 @@
+"""Continuous learning: collect recorded sessions, train, gate, register, roll out; without Ray."""

@@ -1,0 +1,79 @@
+"""Mistakes in the file of a pipeline are one sentence each."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster.pipeline.settings import parse_duration, parse_settings, read_settings
+from rlcar.errors import ConfigError
+from rlcar.settings.files import parse_yaml
+
+PAGE = Path(__file__).parents[3] / "docs/how-to/continuous-learning.md"
+
+COLLECT = {"recordings": "sessions"}
+
+
+def test_the_defaults_are_a_whole_pipeline():
+    settings = parse_settings({"collect": COLLECT}, "nightly")
+    assert (settings.name, settings.folder) == ("nightly", "pipelines/nightly")
+    assert settings.train.offline is not None
+    assert settings.gates.simulation is not None
+    steps = settings.rollout.steps()
+    assert steps[0].shadow is not None
+    assert [step.set_weight for step in steps if step.set_weight] == [10.0, 50.0]
+    assert parse_settings(settings.tree(), "x") == settings
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({}, "collect: missing"),
+        ({"collect": COLLECT, "gate": {}}, "unknown setting 'gate'; did you mean 'gates'?"),
+        (
+            {"collect": COLLECT | {"minimumEpisode": 5}},
+            "unknown setting 'collect.minimumEpisode'; did you mean 'minimumEpisodes'?",
+        ),
+        (
+            {"collect": COLLECT, "train": {"offline": {}, "fineTune": {}}},
+            "a candidate comes from one of offline and fineTune, not offline and fineTune",
+        ),
+        ({"collect": COLLECT, "train": {}}, "not nothing"),
+        ({"collect": COLLECT, "gates": {}}, "gates need simulation, offPolicyEvaluation or both"),
+        (
+            {"collect": COLLECT | {"minimumEpisodes": 9}, "gates": {"offPolicyEvaluation": {}}},
+            "collect.minimumEpisodes 9 must be at least 50",
+        ),
+        (
+            {
+                "collect": COLLECT,
+                "rollout": {"strategy": {"canary": {"steps": [{"setWeight": 101}]}}},
+            },
+            "rollout.strategy.canary.steps.0.setWeight = 101",
+        ),
+        ({"collect": COLLECT, "rolloutTimeout": "soon"}, "a duration is a number with a unit"),
+        ({"collect": COLLECT, "name": "a/b"}, "name = 'a/b'"),
+    ],
+)
+def test_a_mistake_names_the_key_and_the_nearest_name(tree, said):
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(tree, "nightly")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_named_in_its_mistakes(tmp_path):
+    path = tmp_path / "my pipeline.yaml"
+    path.write_text("collect: {recordings: sessions}")
+    with pytest.raises(ConfigError, match=r"my pipeline.yaml: the pipeline cannot be called"):
+        read_settings(path)
+    path.write_text("- collect")
+    with pytest.raises(ConfigError, match=r"my pipeline.yaml"):
+        read_settings(path)
+    with pytest.raises(ConfigError, match=r"--interval 'often': a duration is a number with"):
+        parse_duration("--interval", "often")
+
+
+def test_the_file_of_the_page_is_valid():
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert parse_settings(parse_yaml(text), "nightly").collect.minimum_episodes == 500
