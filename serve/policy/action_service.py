@@ -214,7 +214,9 @@ class ActionService:
 
         If the newer version fails on the session's observations, the older one keeps it.
         """
-        if session.model is model or session.migration is not None or session.failed_on is model:
+        if session.model is model or session.migration is not None:
+            return session.model
+        if session.failed_on is model and not self.arms.tries_again(session, self._clock()):
             return session.model
         if model.cost_of(session.cars) * len(session.history) < _INLINE_MIGRATION_S:
             with self._keeping_the_version(session, model):
@@ -259,7 +261,7 @@ class ActionService:
         try:
             yield
         except Exception as error:
-            session.failed_on = model
+            session.failed_on, session.failed_s = model, self._clock()
             self.metrics.policy_errors += 1
             self.arms.add(model, _fault_of(error), False, None)
             _LOGGER.exception(

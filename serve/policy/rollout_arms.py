@@ -21,6 +21,7 @@ from serve.recording.recorder import Arm
 _LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 100, 60
 _SLOW_FOR_S = 4.0  # a burst of load that meets one version's cars ends sooner
 _DIFFERING, _SIGN_FLIP, _SATURATED = 0.1, 0.05, 0.99  # in steering, from -1 to 1
+_TRY_AGAIN_S = 0.5  # between two attempts of a session to go to the candidate
 _LAPS_OF_A_SESSION = 1000  # in one rollout, so that no car decides it alone
 _LOOKS_AFTER_TOLD = 2  # the first may have begun before the session came
 _DEAREST_SHADOW_S = 0.0005  # sessions whose candidate takes longer are not shadowed
@@ -195,6 +196,19 @@ class RolloutArms:
         laps = session.laps[1] + 1 if session.laps[0] == rollout else 1
         session.laps = (rollout, laps)
         return laps <= _LAPS_OF_A_SESSION
+
+    def tries_again(self, session: Session, now_s: float) -> bool:
+        """Whether a session goes to the candidate again, which failed on its observations before.
+
+        With few sessions, one failure of each would not suffice for the test of faults.
+        """
+        active = self.active
+        return (
+            active is not None
+            and active.rollback.enabled
+            and session.failed_on is active.candidate
+            and now_s - session.failed_s >= _TRY_AGAIN_S
+        )
 
     def add_lap(self, session: Session, reward: float | None, success: bool | None) -> str | None:
         """Counts a lap that the session's version drove alone; returns why it is not counted."""

@@ -44,6 +44,7 @@ class Session:
         self.is_acting = False
         self.migration: asyncio.Task[None] | None = None
         self.failed_on: ServedModel | None = None  # newer version that failed on the history
+        self.failed_s = 0.0  # and when
         self.history: deque[ObservationBatch] = deque(maxlen=replay_steps)
         self.shadow: ShadowMemory | None = None
         # The look at the journal at which it came from another server with a version of its own.

@@ -15,6 +15,7 @@ from serve.delivery.assignment import is_canary
 from serve.delivery.operator import Operator
 from serve.delivery.specification import parse_specification
 from serve.guard.tokens import TokenStore
+from serve.policy import alias_follower
 from serve.policy.policy import try_model
 from tests.serve.open_loop import ask_open_loop
 from tests.serve.served import publish, serving
@@ -174,6 +175,29 @@ def test_a_faulty_candidate_is_rolled_back_at_once(folder, operator, error, said
     assert rollbacks == 1
     brakes = [one for one in told if one.source == "fallback"]
     assert len(brakes) < 30
+
+
+def test_a_candidate_that_fails_from_the_start_is_rolled_back(folder, operator, monkeypatch):
+    # The cars stay with the stable version, as the candidate fails on what they have observed.
+    load = alias_follower.warm_up
+
+    def failing(policy):
+        served = load(policy)
+        if served.number == 2:
+            policy.act = fail
+        return served
+
+    def fail(*_):
+        raise ValueError("injected")
+
+    monkeypatch.setattr(alias_follower, "warm_up", failing)
+    with serving(folder, poll_s=0.05) as server, driving(server) as told:
+        wait_until(lambda: len(versions_of(told)) == CARS)
+        start(operator, {"setWeight": 20}, {"pause": {}}, enabled=True, latencyRatio=100.0)
+        wait_until(lambda: phase(operator) == "Degraded")
+    assert "errors 100 %" in operator.read().entries[-1].event.reason
+    assert set(versions_of(told).values()) == {1}
+    assert sources(told) == {"model"}
 
 
 def test_a_restarted_server_goes_on_where_the_journal_ends(folder, operator):
