@@ -9,11 +9,11 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attack_report attacks bench_sim chaos drawn_model fine_tuning gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
+APART := attack attack_report attacks bench_sim chaos delivery delivery_faults delivery_report delivery_rollouts delivery_simulated delivery_traffic drawn_model faulty_server fine_tuning gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve bench-offline attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve bench-delivery bench-offline attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -119,6 +119,9 @@ bench-serve: $(STAMP) ## the serving lanes beside Starlette, LitServe and BentoM
 	RAY_AUTH_MODE=disabled $(RUN)/python benchmarks/serving.py
 	$(RUN)/python benchmarks/swaps.py
 	$(RUN)/python benchmarks/recording.py
+
+bench-delivery: $(STAMP) ## rollouts under load, and the time to rollback of faulty candidates; goes on where it was stopped
+	$(RUN)/python benchmarks/delivery.py $(ARGS)
 
 # UV_TORCH_BACKEND=cpu installs a smaller torch, without CUDA.
 bench-offline: $(STAMP) ## what is learned from recorded data, beside d3rlpy in .venv-bench-offline; goes on where it was stopped

@@ -61,7 +61,7 @@ def masked(payload: bytes, first: int = 0x82) -> bytes:
     return struct.pack("BB", first, 0x80 | len(payload)) + b"\0\0\0\0" + payload
 
 
-class _Line(asyncio.Protocol):
+class Line(asyncio.Protocol):
     """One connection, one request at a time."""
 
     def __init__(self) -> None:
@@ -90,15 +90,17 @@ class _Line(asyncio.Protocol):
             self._answer.set_exception(error or ConnectionError("hung up"))
 
     async def ask(self, request: bytes) -> bytes:
+        """Sends a request and returns the whole answer."""
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return await self._answer
 
 
-async def _lines(url: str, number: int) -> list[_Line]:
+async def make_lines(url: str, number: int) -> list[Line]:
+    """Opens so many connections."""
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
-    made = [await loop.create_connection(_Line, parts.hostname, parts.port) for _ in range(number)]
+    made = [await loop.create_connection(Line, parts.hostname, parts.port) for _ in range(number)]
     return [line for _, line in made]
 
 
@@ -106,12 +108,12 @@ def closed_loop(url: str, request: bytes, connections: int, duration_s: float) -
     """Sends the next request on each connection as soon as the response has arrived."""
 
     async def run() -> Load:
-        lines = await _lines(url, connections)
+        lines = await make_lines(url, connections)
         latencies: list[float] = []
         errors = 0
         end_s = time.perf_counter() + duration_s
 
-        async def drive(line: _Line) -> None:
+        async def drive(line: Line) -> None:
             nonlocal errors
             while (began_s := time.perf_counter()) < end_s:
                 answer = await line.ask(request)
@@ -136,14 +138,14 @@ def open_loop(url: str, request: bytes | Sequence[bytes], per_s: float, duration
     requests = [request] if isinstance(request, bytes) else request
 
     async def run() -> Load:
-        idle = await _lines(url, 8)
+        idle = await make_lines(url, 8)
         latencies: list[float] = []
         errors = 0
         running: set[asyncio.Task[None]] = set()
 
         async def ask(due_s: float, request: bytes) -> None:
             nonlocal errors
-            line = idle.pop() if idle else (await _lines(url, 1))[0]
+            line = idle.pop() if idle else (await make_lines(url, 1))[0]
             answer = await line.ask(request)
             latencies.append(time.perf_counter() - due_s)
             errors += not answer.startswith(b"HTTP/1.1 200")

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.processes import Program, free_port, program
@@ -107,24 +107,27 @@ class MemoryWatch(threading.Thread):
 
 
 @contextlib.contextmanager
-def serving(lane: str, models: Path, *options: str) -> Iterator[WatchedServer]:
+def serving(
+    lane: str, models: Path, *options: str, command: Sequence[str] = ("-m", "rlcar.cli", "serve")
+) -> Iterator[WatchedServer]:
     """Starts a lane with the registry `models`, waits until it is ready, and stops it at the end.
 
+    `command` is what Python runs, with the options of `rlcar serve`.
     Raises RuntimeError with the end of the server's output if it does not start.
     """
     port = free_port()
-    command = [sys.executable, "-m", "rlcar.cli", "serve", *LANES[lane], "--port", str(port)]
-    command += ["--registry", str(models), *options]
+    whole = [sys.executable, *command, *LANES[lane], "--port", str(port)]
+    whole += ["--registry", str(models), *options]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     with (
         tempfile.TemporaryFile() as output,
-        program(command, env=environment, stdout=output, stderr=output) as process,
+        program(whole, env=environment, stdout=output, stderr=output) as process,
     ):
         server = WatchedServer(port, process)
         if not _is_ready(server):
             output.seek(0)
             words = output.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"the lane {lane} does not start: {' '.join(command)}\n{words}")
+            raise RuntimeError(f"the lane {lane} does not start: {' '.join(whole)}\n{words}")
         time.sleep(SETTLE_S.get(lane, 0.0))
         yield server
 
