@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from rlcar.cli.gates import gate
 from rlcar.cli.shared import MODELS, AsJson, RunOrCheckpoint, Where, console, number
+from rlcar.cli.tracking import track
 from rlcar.errors import UserError
 from rlcar.system.console import make_console
 from rlcar.system.tables import make_table
@@ -134,6 +135,7 @@ def diff(one: Name, other: Name, registry: Where = MODELS, as_json: AsJson = Fal
 
 
 app.command()(gate)
+app.command()(track)
 
 
 @app.command()

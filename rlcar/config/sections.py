@@ -1,7 +1,9 @@
 """Settings of replay buffer, environment, data and training, for all algorithms."""
 
+import re
 from typing import Annotated, Literal
 
+import pydantic
 from pydantic import Field
 
 from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times, Whole
@@ -111,3 +113,27 @@ class TrainingConfig(Section):
     """Whether two runs with equal settings and simulators are equal bit for bit, also on Ray,
     where the learner then takes blocks in a fixed order. It is slower, and a lost process or a
     NaN ends the training."""
+
+
+class TrackingConfig(Section):
+    """Experiment trackers that get the metrics too, beside `metrics.jsonl` and TensorBoard."""
+
+    trackers: tuple[Literal["mlflow", "wandb"], ...] = Field((), max_length=2, strict=False)
+    """Trackers to use: `mlflow`, `wandb` (Weights & Biases) or both. Each needs the extra of its
+    name."""
+    project: str = Field("rlcar", max_length=120, pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Name of the experiment in MLflow, and of the project in Weights & Biases."""
+    mlflow_uri: str = Field("", max_length=1000)
+    """Database or server of MLflow, such as `sqlite:////srv/mlflow.db` or
+    `http://mlflow.example:5000`. Empty means that of MLFLOW_TRACKING_URI, or else the database
+    `mlflow.db` beside the run's folder."""
+
+    @pydantic.field_validator("mlflow_uri")
+    @classmethod
+    def _holds_no_password(cls, uri: str) -> str:
+        if re.search(r"://[^/@]*:[^/@]*@", uri):
+            raise ValueError(
+                "it holds a password, which would be stored with the run and published with its "
+                "versions: set MLFLOW_TRACKING_URI in its place"
+            )
+        return uri

@@ -11,7 +11,13 @@ from rlcar.agents import ALGORITHMS, DEFAULT_ALGORITHM, AlgorithmName
 from rlcar.agents.algorithm import Algorithm, Tree
 from rlcar.config.presets import MODES, PRESETS, WORLDS
 from rlcar.config.race import RaceConfig
-from rlcar.config.sections import DataConfig, EnvironmentConfig, ReplayConfig, TrainingConfig
+from rlcar.config.sections import (
+    DataConfig,
+    EnvironmentConfig,
+    ReplayConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import parse_yaml, read_json, read_yaml
@@ -58,6 +64,8 @@ class Config(_WithAlgorithms):
     """The replay buffer."""
     training: TrainingConfig = TrainingConfig()
     """Length, size and rhythm of the training."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Experiment trackers."""
 
     @property
     def algorithm_settings(self) -> Section:

@@ -4,6 +4,7 @@ runs/<name>/config.json      all settings, resolved
             run.json         seed, commit, versions, start
             process.json     the process that trains it, or how the last one ended
             metrics.jsonl    one row for each log (and tensorboard/)
+            tracking.json    what MLflow and Weights & Biases call the run, if they get it too
             checkpoints/     resumable saves
             best/            the policy with the best evaluation so far
             report.json      and its pictures, from the last evaluation
@@ -24,10 +25,12 @@ from rlcar.rollout.race import Episodes
 from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
 from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean
 from rlcar.runs.metrics_file import read_metrics
+from rlcar.runs.tracking.open import open_tracking
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.system import durable, heartbeat
 from rlcar.system.lease import hold
+from rlcar.system.provenance import commit
 from rlcar.system.when import Every, EverySeconds
 from rlcar.types import Evaluation, Weights
 
@@ -87,6 +90,7 @@ class Run:
         self._lease.begin()
         try:
             with writing(folder):
+                self._tracking = self._held.enter_context(open_tracking(folder, config, commit()))
                 self._writer = _open_folder(folder, config, resumed)
             best = checkpoint.latest_sound(folder / "best")
             self._episodes = _episodes_before(folder) if resumed else 0
@@ -201,6 +205,8 @@ class Run:
         if self._logged == (env_steps, train_steps):
             return  # nothing new: a long wait must not fill the disk
         self._logged = (env_steps, train_steps)
+        if env_steps >= self.config.training.env_steps:
+            self._tracking.finished()
         # Each evaluation has a row of its own, so it appears in the file only once.
         row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}
         self._write_row(env_steps, row)
@@ -274,7 +280,9 @@ class Run:
     def _write_row(self, env_steps: int, row: Mapping[str, float]) -> None:
         self._lease.check()
         with writing(self.folder):
-            self._writer.write(env_steps, {**row, "run/train_seconds": self.train_seconds})
+            written = {**row, "run/train_seconds": self.train_seconds}
+            self._writer.write(env_steps, written)
+        self._tracking.write(env_steps, written)
         for watcher in self._watchers:
             watcher.wrote(env_steps, row)
 

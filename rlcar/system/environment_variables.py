@@ -53,6 +53,19 @@ VARIABLES = (
     Variable(
         "RLCAR_PROMETHEUS_TOKEN", "user", "Token for the Prometheus server of `rlcar monitor`."
     ),
+    Variable(
+        "MLFLOW_TRACKING_URI",
+        "user",
+        "Database or server of MLflow, where `tracking.mlflow_uri` is empty. MLflow's other "
+        "variables work too, such as those of its user and password.",
+    ),
+    Variable(
+        "WANDB_MODE",
+        "user",
+        "`online`, `offline` or `disabled` for Weights & Biases. Default: online if this machine "
+        "has an account (`wandb login` or WANDB_API_KEY), otherwise offline.",
+    ),
+    Variable("WANDB_API_KEY", "user", "Account of Weights & Biases (read by its package)."),
     Variable("HOME", "user", "Home folder, for tokens, caches and Ray's authentication token."),
     Variable(
         "KUBECONFIG",
@@ -143,6 +156,17 @@ VARIABLES = (
         "library",
         "1 in servers: a policy's matrices are too small to share among threads.",
     ),
+    Variable(
+        "MLFLOW_DISABLE_TELEMETRY",
+        "library",
+        "`true`: MLflow tells its makers nothing about its use.",
+    ),
+    Variable(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+        "library",
+        "1: a tracking server that is away is asked again by a thread of the training.",
+    ),
+    Variable("MLFLOW_HTTP_REQUEST_TIMEOUT", "library", "10: seconds for an answer of MLflow."),
     Variable("PYGAME_HIDE_SUPPORT_PROMPT", "library", "1: Pygame prints no greeting."),
     Variable(
         "RAY_worker_niceness",

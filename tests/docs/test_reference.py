@@ -28,6 +28,7 @@ MODELS = (
 NO_VARIABLES = {
     *("SC_PAGE_SIZE", "SC_PHYS_PAGES"),  # of os.sysconf
     *("RESOURCE_EXHAUSTED", "ACCESS_DENIED", "INVALID_ACCESS", "NO_SUCH_BUCKET"),  # errors
+    "RESOURCE_DOES_NOT_EXIST",  # of MLflow
     *("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"),  # errors of TLS
 }
 _LIKE_A_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Za-z0-9]+)+")
