@@ -113,6 +113,7 @@ def report_laps(url, names):
             body, headers = {"session": name, "reward": 1.0}, {"x-session-id": name}
             answer = httpx.post(f"{url}/v1/outcome", json=body, headers=headers, timeout=20)
             assert answer.status_code == 200, answer.text
+            assert "refused" not in answer.text
 
 
 def test_a_rollout_goes_on_while_servers_die_and_stop_under_load(tmp_path):
