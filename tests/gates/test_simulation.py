@@ -12,7 +12,7 @@ from rlcar.gates.simulation import simulation_gate, worlds_of
 from rlcar.registry import Registry
 from rlcar.registry.jax_policy import jax_policy
 from rlcar.track import TRACK_SETS
-from tests.support.hand_made_versions import publish_follower
+from tests.support.hand_made_versions import publish_constant, publish_follower
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,29 @@ def test_the_same_weights_drive_the_same_laps_whatever_the_noise_of_the_sensors(
     assert not result.passed
     world = result.figures["worlds"]["grand-prix-3"]
     assert (world["tracks"], world["seeds"]) == (8, 2)
+
+
+def test_episodes_of_another_environment_are_paired_too(registry, tmp_path):
+    """Standing still saves the punished effort, and both versions begin at the same places."""
+    models = Registry(tmp_path / "models")
+    for action in (0.0, 0.9, 0.0):
+        publish_constant(tmp_path / "models", "MountainCarContinuous-v0", action)
+    still, effort, again = (models.open(number) for number in (1, 2, 3))
+    settings = SimulationGate(tracks=18)  # more than are driven side by side
+    result = simulation_gate(still, effort, settings, tmp_path)
+    assert result.passed
+    assert result.figures["unit"] == "reward an episode"
+    world = result.figures["worlds"]["MountainCarContinuous-v0"]
+    assert (world["tracks"], world["stable_cost"]) == (
+        18,
+        pytest.approx(0.1 * 0.9**2 * 200, rel=1e-5),
+    )
+    equal = simulation_gate(still, again, settings, tmp_path)
+    assert equal.figures["improvement"]["mean"] == 0.0
+    with pytest.raises(
+        UserError, match=r"trained in MountainCarContinuous-v0, and version 1 in th"
+    ):
+        simulation_gate(effort, registry.open(1), SHORT, tmp_path)
 
 
 def test_a_version_is_not_compared_with_itself_nor_in_an_unknown_world(registry, tmp_path):

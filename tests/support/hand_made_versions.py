@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from benchmarks.drawn_model import untrained_metadata
+from rlcar.agents import make_agent
 from rlcar.config import Config, make_config
+from rlcar.config.schema import schema_of
+from rlcar.evaluation.environment import spec_of
 from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes
+from rlcar.storage.arrays import leaf_name
 
 _GAIN = 4.0  # steering for each unit by which the two left rays are longer than the two right ones
 
@@ -45,3 +50,18 @@ def publish_follower(
     if alias is not None:
         registry.promote(number, alias)
     return number
+
+
+def publish_constant(folder: Path, environment: str, action: float) -> int:
+    """Adds a version that always does the same in an environment of Gymnasium."""
+    config = make_config(mode="test", environment=environment, overrides=["algorithm=td3"])
+    spec = spec_of(config)
+    state = jax.eval_shape(make_agent(config, spec).learner.init, 0)
+    policy = make_agent(config, spec).learner.policy_params(state)
+    leaves = jax.tree_util.tree_flatten_with_path(policy)[0]
+    arrays = {leaf_name(path): np.zeros(leaf.shape, np.float32) for path, leaf in leaves}
+    arrays["mlp/~/linear_2.b"][:] = np.arctanh(action)
+    observation, described = schema_of(config, spec)
+    metadata = untrained_metadata(config, f"always {action:g}")
+    metadata |= {"observation": observation, "action": described}
+    return Registry(folder).add(arrays, metadata).number
