@@ -206,7 +206,7 @@ class ActionService:
             is_told = told is not None and told is not model
             session.told_at_look = self.arms.looks if is_told else None
             if self._recorder is not None:
-                session.recorded = self._recorder.begin(name)
+                session.recorded = self._recorder.begin(owner, name)
         return session, session.model if self.arms.is_told(session) else model
 
     def _model_for(self, session: Session, model: ServedModel) -> ServedModel:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 import numpy as np
@@ -31,8 +32,9 @@ _INTERVAL_S = 0.1
 _RESTART_S = 10.0  # before a process that ended is started again
 _MOST_STEPS_WAITING = 65_536  # over all cars
 _STEPS_A_MESSAGE = 256  # so that encoding holds up the event loop for less than a millisecond
-_CLOSE_S = 10.0
-QUEUE_FULL, NO_PROCESS = "queue full", "no process"
+# For what waits at the end of the server. Ray kills a replica after 15 s, of which it needs 4 s.
+_CLOSE_S = 8.0
+QUEUE_FULL, CLIENT_SHARE, NO_PROCESS = "queue full", "share of the client", "no process"
 
 
 class Driver(NamedTuple):
@@ -60,11 +62,19 @@ class Answered(NamedTuple):
     arm: Arm | None = None  # None: no rollout was under way
 
 
+class _Client:
+    """Counts the steps of one client in the queue."""
+
+    def __init__(self) -> None:
+        # Each is written by one thread only: steps that were put into the queue and taken out.
+        self.put_steps = self.taken_steps = 0
+
+
 class RecordedSession:
     """A session that was chosen; counts its steps."""
 
-    def __init__(self, number: int):
-        self.number = number
+    def __init__(self, number: int, client: _Client):
+        self.number, self.client = number, client
         self.sequence = -1
         self.step: int | None = None  # the client's number of the last step
 
@@ -72,7 +82,7 @@ class RecordedSession:
 class _Waiting(NamedTuple):
     """A step in the queue."""
 
-    session: int
+    session: RecordedSession
     sequence: int
     request: CheckedRequest
     driver: Driver
@@ -82,7 +92,12 @@ class _Waiting(NamedTuple):
 class Recorder:
     """Records a share of the sessions of one server."""
 
-    def __init__(self, settings: ServeSettings, most_steps_waiting: int = _MOST_STEPS_WAITING):
+    def __init__(
+        self,
+        settings: ServeSettings,
+        most_steps_waiting: int = _MOST_STEPS_WAITING,
+        close_s: float = _CLOSE_S,
+    ):
         """Raises AssertionError unless the settings name a folder."""
         assert settings.record is not None, settings
         self.metrics = RecordingMetrics()
@@ -98,7 +113,9 @@ class Recorder:
         )
         self._numbers = itertools.count()
         self._most_steps_waiting = most_steps_waiting
+        self._close_s = close_s
         self._queue: deque[_Waiting] = deque()
+        self._clients: WeakValueDictionary[str, _Client] = WeakValueDictionary()
         # Each is written by one thread only: steps that were put into the queue and taken out.
         self._put_steps = self._taken_steps = 0
         self._problem: str | None = None
@@ -110,17 +127,18 @@ class Recorder:
         self._thread.start()
 
     def close(self) -> None:
-        """Sends what waits and lets the process write it; blocks for some seconds at most."""
+        """Sends what waits and lets the process write it; blocks for eight seconds at most."""
         self._is_stopping.set()
         if self._thread.is_alive():
-            self._thread.join(2 * _CLOSE_S)
+            self._thread.join(self._close_s)
 
-    def begin(self, name: str) -> RecordedSession | None:
-        """Returns what counts the steps of a new session, or None if it is not chosen."""
+    def begin(self, client: str, name: str) -> RecordedSession | None:
+        """Returns what counts the steps of a client's new session, or None if it is not chosen."""
         if not is_chosen(name, self._share):
             return None
         self.metrics.sessions += 1
-        return RecordedSession(next(self._numbers))
+        counted = self._clients.setdefault(client, _Client())
+        return RecordedSession(next(self._numbers), counted)
 
     def note(
         self,
@@ -129,7 +147,11 @@ class Recorder:
         driver: Driver,
         answer: Answered,
     ) -> None:
-        """Records a request with its answer."""
+        """Records a request with its answer.
+
+        A client may have as many steps in the queue as there is room left. So one that sends more
+        than the process can write fills half of the queue, and the others still find room.
+        """
         step = request.step
         is_old = step is not None and session.step is not None and step <= session.step
         if is_old and not request.batch.is_first.all():
@@ -137,11 +159,17 @@ class Recorder:
         session.step = step
         session.sequence += 1
         cars = len(request.batch.is_first)
-        if self._put_steps - self._taken_steps + cars > self._most_steps_waiting:
+        room = self._most_steps_waiting - (self._put_steps - self._taken_steps)
+        client = session.client
+        if cars > room:
             self.metrics.lost_steps[QUEUE_FULL] += cars
             return
+        if client.put_steps - client.taken_steps + cars > room:
+            self.metrics.lost_steps[CLIENT_SHARE] += cars
+            return
         self._put_steps += cars
-        self._queue.append(_Waiting(session.number, session.sequence, request, driver, answer))
+        client.put_steps += cars
+        self._queue.append(_Waiting(session, session.sequence, request, driver, answer))
 
     def _run(self) -> None:
         """Runs the process until the end; starts it again some time after it has ended."""
@@ -183,12 +211,15 @@ class Recorder:
             with contextlib.suppress(OSError):
                 process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_CLOSE_S)
+                process.wait(self._close_s)
             reader.join(1.0)
 
     def _take(self, most: int) -> list[_Waiting]:
         taken = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
-        self._taken_steps += sum(len(one.request.batch.is_first) for one in taken)
+        for one in taken:
+            cars = len(one.request.batch.is_first)
+            self._taken_steps += cars
+            one.session.client.taken_steps += cars
         return taken
 
     def _read_reports(self, process: "subprocess.Popen[bytes]") -> None:
@@ -230,7 +261,7 @@ def _messages(waiting: list[_Waiting], known: set[int]) -> list[Message]:
                 Model(driver.version, driver.config, driver.observation_size, driver.action_size)
             )
         step = Step(
-            one.session,
+            one.session.number,
             one.sequence,
             request.step,
             driver.version,
