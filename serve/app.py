@@ -40,6 +40,8 @@ from serve.guard.security import Security
 from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
 from serve.policy.alias_follower import AliasFollower
+from serve.policy.drift_routes import drift_routes
+from serve.policy.drift_watch import DriftWatch
 from serve.policy.policy import try_model
 from serve.policy.registry_calls import (
     CHANGE_TIMEOUT_S,
@@ -88,8 +90,10 @@ class Application:
         self.recorder = None if settings.record is None else Recorder(settings)
         if self.recorder is not None:
             self.metrics.register(self.recorder.metrics)
+        self.drift = DriftWatch(self.alias_follower.registry, settings.session_expiry_s)
+        self.metrics.register(self.drift)
         self.action_service = ActionService(
-            settings, self.alias_follower, self.metrics, recorder=self.recorder
+            settings, self.alias_follower, self.metrics, recorder=self.recorder, drift=self.drift
         )
         self.registry_calls = RegistryCalls()
         self.operator = Operator(
@@ -106,6 +110,7 @@ class Application:
             Route("/v1/models", self._list_models),
             Route("/v1/models/{version}", self._show_model),
             Route("/v1/outcome", self._report, methods=["POST"]),
+            *drift_routes(self.drift),
             Route("/v1/rollout", make_status_route(self._rollout)),
             Route("/v1/rollout/command", self._command_rollout, methods=["POST"]),
             Route("/health/live", self._live),
@@ -150,6 +155,8 @@ class Application:
             stack.callback(sys.setswitchinterval, before_s)
             stack.callback(self.action_service.close)
             stack.callback(following.cancel)
+            self.drift.start()
+            stack.push_async_callback(run_in_daemon_thread, self.drift.close)
             if self.recorder is not None:
                 self.recorder.start()
                 stack.push_async_callback(run_in_daemon_thread, self.recorder.close)

@@ -92,6 +92,7 @@ def observed_metrics() -> Iterator[Exported]:
 def server_metrics() -> Iterator[Exported]:
     """Yields the metrics of a policy server, as its collector names them."""
     from rlcar.system.host_metrics import HOST
+    from serve.observing.drift_metrics import drift_metrics
     from serve.observing.metrics import GAUGES, ServerMetrics
     from serve.recording.metrics import RecordingMetrics
 
@@ -100,6 +101,7 @@ def server_metrics() -> Iterator[Exported]:
     host = {one.name for one in HOST}  # described with the metrics of a training
     yield from (one for one in _families(metrics) if one.name not in host)
     yield from _families(RecordingMetrics())
+    yield from _exported(drift_metrics((), 0))
 
 
 def live_metrics() -> Iterator[Exported]:
@@ -111,7 +113,11 @@ def live_metrics() -> Iterator[Exported]:
 
 
 def _families(collector: Any) -> Iterator[Exported]:
-    for family in collector.collect():
+    return _exported(collector.collect())
+
+
+def _exported(families: Any) -> Iterator[Exported]:
+    for family in families:
         suffix = "_total" if family.type == "counter" else ""
         yield Exported(
             f"{family.name}{suffix}", family.type, tuple(family._labelnames), family.documentation

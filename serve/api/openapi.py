@@ -3,6 +3,7 @@
 from typing import Any
 
 from rlcar import __version__
+from serve.api.openapi_drift import drift_paths, drift_schema
 from serve.api.openapi_rollouts import rollout_paths, rollout_schemas
 from serve.api.outcomes import ACTION_SIZE, DRIVERS, LARGEST
 from serve.api.schema import MAX_CARS, ObservationRange
@@ -28,6 +29,7 @@ def openapi(allowed: ObservationRange, settings: ServeSettings) -> _Json:
             "/v1/act": {"post": _act(settings)},
             "/v1/models": {"get": _get("List the model versions, newest first.", "ModelList")},
             "/v1/models/{version}": {"get": _model()},
+            **drift_paths(_guard(), _ref("Drift"), _ref("Error")),
             **rollout_paths(_guard()),
             "/health/live": {"get": _get("Check that the process runs.", "Health")},
             "/health/ready": {"get": _get("Check that a model acts.", "Health", "not ready")},
@@ -38,6 +40,7 @@ def openapi(allowed: ObservationRange, settings: ServeSettings) -> _Json:
             "schemas": {
                 "ActRequest": _act_request(_observation(allowed)),
                 "ActAnswer": _act_answer(),
+                "Drift": drift_schema(),
                 **rollout_schemas(),
                 "Error": _object({"error": {"type": "string"}}),
                 "Health": _object(

@@ -39,6 +39,10 @@ ROUTES: Mapping[str, Access] = {
     "/v1/outcome": _command("Reports how a lap of a session went, for the rollout.", "act"),
     "/v1/models": Access("read", "Lists the versions of the registry, newest first."),
     "/v1/models/{version}": Access("read", "Shows one version with its settings and lineage."),
+    "/v1/drift": Access(
+        "read", "Compares the driving of the served versions with their evaluation."
+    ),
+    "/v1/drift.svg": Access("read", "Draws the newest window of laps beside the evaluation."),
     "/v1/rollout": Access("read", "Shows the newest rollout of a new version."),
     "/v1/rollout/command": _command("Starts, holds or ends a rollout.", "admin"),
     "/health": Access(None, "Shows that the live page runs, and for how long."),

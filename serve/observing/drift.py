@@ -20,8 +20,10 @@ _EVALUATIONS_PER_DAY = 86_400 / EVERY_S
 _RESAMPLES = 2000  # of the reference's own laps, from which thresholds are extrapolated
 _TAIL = 0.05  # share of the resamples whose excess gives the slope of the tail
 _SMALLEST_SHARE = 0.005  # of a bin, so that an empty one keeps the PSI finite
-# Below these, a difference is too small to matter even if it is significant.
-_SMALLEST_PSI, _SMALLEST_ENERGY = 0.25, 0.5
+# Below these, a difference is too small to matter even if it is significant. One odd lap of ten,
+# such as a crash, gives a PSI of 0.3.
+_SMALLEST_PSI, _SMALLEST_ENERGY = 0.4, 0.5
+_MOST_DEVIATIONS = 4.0  # of a lap in the energy distance, so that one odd lap is not all of it
 
 TestName = Literal["psi", "ks", "energy"]
 TESTS: tuple[TestName, ...] = ("psi", "ks", "energy")
@@ -52,7 +54,7 @@ class Detector:
         self._sorted = np.sort(features, axis=0)
         self._center = features.mean(axis=0)
         self._scale = np.maximum(features.std(axis=0), TOLERANCE)
-        self._scaled = (features - self._center) / self._scale
+        self._scaled = self._deviations(features)
         self._expected = laps.share.mean(axis=0)
         between = _distances(self._scaled, self._scaled)
         self._spread = _mean_between(between)
@@ -73,7 +75,7 @@ class Detector:
         features = np.concatenate([window.mean, window.deviation], axis=1)
         distances = self.ks_distances(features)
         widest = int(distances.argmax())
-        scaled = (features - self._center) / self._scale
+        scaled = self._deviations(features)
         to_reference = float(_distances(scaled, self._scaled).mean())
         energy = 2 * to_reference - _mean_between(_distances(scaled, scaled)) - self._spread
         return (
@@ -83,6 +85,11 @@ class Detector:
             ),
             Finding("energy", float(energy), self.energy_threshold, None),
         )
+
+    def _deviations(self, features: np.ndarray) -> np.ndarray:
+        """Returns how far laps `[M, F]` are from the mean of the reference, in its deviations."""
+        scaled = (features - self._center) / self._scale
+        return np.clip(scaled, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
 
     def ks_distances(self, features: np.ndarray) -> np.ndarray:
         """Returns the KS distance of each statistic `[F]` of the window's laps `[W, F]`.

@@ -24,6 +24,7 @@ from serve.delivery.counts import Fault
 from serve.observing.metrics import ServerMetrics
 from serve.policy.alias_follower import AliasFollower, ServedModel
 from serve.policy.batching import SingleCarBatcher, act_without_memory
+from serve.policy.drift_watch import DriftWatch
 from serve.policy.policy import State
 from serve.policy.rollout_arms import RolloutArms
 from serve.policy.sessions import LastAnswer, Session, Sessions
@@ -46,9 +47,10 @@ class ActionService:
         metrics: ServerMetrics,
         clock: Callable[[], float] = time.monotonic,
         recorder: Recorder | None = None,
+        drift: DriftWatch | None = None,
     ):
         self.alias_follower = alias_follower
-        self._recorder = recorder
+        self._recorder, self._drift = recorder, drift
         self.metrics = metrics
         self.arms = RolloutArms(clock)
         self.sessions = Sessions(
@@ -114,6 +116,8 @@ class ActionService:
             return self._brake(request, model.number, received_s, session)
         if session is not None and request.session is not None:
             session.last = LastAnswer(action, received_s, model.number)
+            if session.watched is not None and self._drift is not None:
+                self._drift.note(session.watched, model.number, request, action)
             if self.arms.is_shadowed(request.session, session):
                 self._shadow_soon(session, request.batch, action)
         times_s = (received_s, received_s)
@@ -146,6 +150,8 @@ class ActionService:
             return LapResult("ignored", "a person drove")
         if has_moved:
             return LapResult("ignored", "the session moved to another version during the lap")
+        if self._drift is not None:
+            self._drift.note_lap(session.model.number, lap.reward, lap.success)
         reason = self.arms.add_lap(session, lap.reward, lap.success)
         return LapResult("counted") if reason is None else LapResult("ignored", reason)
 
@@ -207,6 +213,8 @@ class ActionService:
             session.told_at_look = self.arms.looks if is_told else None
             if self._recorder is not None:
                 session.recorded = self._recorder.begin(owner, name)
+            if self._drift is not None:
+                session.watched = self._drift.begin(cars)
         return session, session.model if self.arms.is_told(session) else model
 
     def _model_for(self, session: Session, model: ServedModel) -> ServedModel:

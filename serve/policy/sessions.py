@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from serve.api.schema import ObservationBatch, RequestError
+from serve.observing.drift_laps import WatchedCars
 from serve.policy.alias_follower import ServedModel
 from serve.policy.policy import State
 from serve.recording.recorder import RecordedSession
@@ -55,6 +56,7 @@ class Session:
         self.has_moved, self.had_person = np.zeros(cars, bool), np.zeros(cars, bool)
         self.laps = ("", 0)  # those that were reported, and in which rollout
         self.recorded: RecordedSession | None = None  # None: it was not chosen for recording
+        self.watched: WatchedCars | None = None  # None: its driving is not watched for drift
 
     def act(self, batch: ObservationBatch) -> np.ndarray:
         """Adds one observation to the memory and returns the actions `[N, A]`."""
