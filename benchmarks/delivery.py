@@ -13,7 +13,8 @@
 | `recording` | `recording.py`, for its ratio of latencies |
 | `report` | joins everything to `results/delivery.json` and draws `results/delivery.png` |
 
-Finished repetitions are kept in `--work`.
+`--part rollouts --lane ray` does the same with two replicas on Ray Serve, for which the command
+without a part has no time. Finished repetitions are kept in `--work`.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from rlcar.system.durable import replace_text
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/delivery.json"
 PARTS = ("rollouts", "faults", "clean", "null", "recording", "report")
+LANES = ("realtime", "ray")
 ROLLOUTS = ("promote", "abort")
 
 
@@ -62,7 +64,7 @@ class Kept:
 
 def rollouts(options: argparse.Namespace, end_s: float) -> None:
     """Makes half of the rollouts to promote and half to abort, until there are enough requests."""
-    kept = Kept(options.work, "rollouts")
+    kept = Kept(options.work, f"rollouts-{options.lane}")
     while time.monotonic() + 40.0 < end_s:
         missing = [
             kind
@@ -74,7 +76,7 @@ def rollouts(options: argparse.Namespace, end_s: float) -> None:
             missing = list(ROLLOUTS)
         if not missing:
             return
-        for result in measure_rollouts(options.work, _in_turns(missing), end_s):
+        for result in measure_rollouts(options.lane, options.work, _in_turns(missing), end_s):
             kept.add(result)
 
 
@@ -86,13 +88,13 @@ def _in_turns(kinds: list[str]) -> list[str]:
 
 
 def faults(options: argparse.Namespace, end_s: float) -> None:
-    """Makes the missing repetitions of each fault, the rarest first."""
+    """Makes the missing repetitions of each fault, in turns; those that take longest come first."""
     kept = Kept(options.work, "faults")
     done = {name: sum(one["case"] == name for one in kept.results) for name in CASES}
     jobs = [
         name
         for number in range(options.repetitions)
-        for name in (options.case or CASES)
+        for name in sorted(options.case or CASES, key=lambda name: -CASES[name].longest_s)
         if done[name] <= number
     ]
     if jobs:
@@ -128,8 +130,14 @@ def recording(options: argparse.Namespace, end_s: float) -> None:
 
 def report(options: argparse.Namespace, load_before: float) -> None:
     """Writes the figures of all parts, and a picture."""
-    kept = {name: Kept(options.work, name).results for name in PARTS if name != "report"}
-    figures: dict[str, Any] = rollouts_summary(kept["rollouts"]) if kept["rollouts"] else {}
+    names = ("rollouts-realtime", "rollouts-ray", "faults", "clean", "null", "recording")
+    kept = {name: Kept(options.work, name).results for name in names}
+    figures: dict[str, Any] = {}
+    for lane in LANES:
+        if made := kept[f"rollouts-{lane}"]:
+            prefix = "" if lane == LANES[0] else f"{lane}_"
+            found = rollouts_summary(made)
+            figures |= {f"{prefix}{name}": value for name, value in found.items()}
     figures |= faults_summary(kept["faults"])
     if kept["clean"]:
         alarms = [one["rolled_back"] for one in kept["clean"] if one["rolled_back"]]

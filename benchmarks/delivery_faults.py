@@ -24,7 +24,7 @@ from serve.delivery.specification import parse_specification
 from serve.policy.policy import try_model
 
 SERVER = str(Path(__file__).parent / "faulty_server.py")
-LANES = 5  # servers at once, each with traffic of its own
+LANES = 8  # servers at once, each with traffic of its own
 CANARY_CARS, _WEIGHT = 2, 20.0  # so that the candidate gets 20 requests/s
 _CANARY = [{"setWeight": _WEIGHT}, {"pause": {}}]
 _SIGN_FLIPS = {"name": "steers to the other side", "value": "signFlipShare", "interval": "1s",
@@ -71,7 +71,7 @@ CASES = {
         Case("latency", 7, _CANARY, 60.0),
         Case("flip", 8, _CANARY, 60.0),
         Case("flip_shadow", 8, _SHADOW, 30.0, is_from_start=True),
-        Case("reward", 2, _CANARY, 150.0),
+        Case("reward", 2, _CANARY, 120.0),
     )
 }
 DrawLaps = Callable[[np.random.Generator, str], Lap]  # `good`, `flipped`
@@ -244,7 +244,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         figures[f"rollback_{name}_repetitions"] = len(own)
         figures[f"rollback_{name}_not_found"] = sum(not one["found"] for one in own)
         for label, percent in (("median", 50), ("p95", 95)):
-            value = float(np.percentile(times_s, percent, method="higher"))
+            value = float(np.percentile(times_s, percent, method="inverted_cdf"))
             figures[f"rollback_{name}_{label}_s"] = round(value, 2) if np.isfinite(value) else None
         for key in ("cars", "answers", "brakes", "laps"):
             values = [one[key] for one in own]
@@ -254,7 +254,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         if ratios:
             figures[f"rollback_{name}_ratio_median"] = round(float(np.median(ratios)), 3)
         figures[f"rollback_{name}_laps_p95"] = float(
-            np.percentile([one["laps"] for one in own], 95, method="higher")
+            np.percentile([one["laps"] for one in own], 95, method="inverted_cdf")
         )
     return figures
 

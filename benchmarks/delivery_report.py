@@ -29,7 +29,7 @@ def describe_goals(figures: dict[str, Any]) -> dict[str, bool | None]:
     limits = {
         "errors": 0,
         "sessions_switched_back": 0,
-        "p99_ratio": 1.5,
+        "p99_ratio": 2.0,
         "rollback_hard_p95_s": 3.0,
         "rollback_5pct_p95_s": 15.0,
         "rollback_latency_p95_s": 10.0,

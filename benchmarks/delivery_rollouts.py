@@ -17,7 +17,9 @@ from serve.delivery.operator import Operator
 from serve.delivery.specification import parse_specification
 from serve.policy.policy import try_model
 
-LANES = 2  # servers at once
+SERVERS = {"realtime": 2, "ray": 1}  # at once, each with traffic of its own
+# Ray Serve runs two replicas.
+_OPTIONS = {"realtime": (), "ray": ("--set", "min_replicas=2")}
 _CALM_S, _AFTER_S, _STEP_S = 6.0, 3.0, 4.0
 _ABORT_AFTER_S = 6.0
 _LONGEST_S = 60.0
@@ -29,21 +31,21 @@ _STEPS = [
 ]
 
 
-def measure(work: Path, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
+def measure(lane: str, work: Path, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
     """Makes rollouts until all wanted ones (`promote`, `abort`) are made, or the time is over."""
-    return asyncio.run(_measure(work, list(wanted), end_s))
+    return asyncio.run(_measure(lane, work, list(wanted), end_s))
 
 
-async def _measure(work: Path, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
+async def _measure(lane: str, work: Path, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         lanes = []
-        for number in range(LANES):
+        for number in range(SERVERS[lane]):
             models = work / f"models-{number}-{time.time_ns()}"
             for _ in range(2):
                 publish_drawn(models, "nano")
             Registry(models).promote(1)
-            server = stack.enter_context(serving("realtime", models, *_LIMITS))
+            server = stack.enter_context(serving(lane, models, *_LIMITS, *_OPTIONS[lane]))
             lanes.append((f"http://127.0.0.1:{server.port}", models))
         await asyncio.gather(
             *(

@@ -37,7 +37,7 @@ def faulty(act: Act, description: str, is_on: Callable[[], bool]) -> Act:
     if not description.startswith("fault "):
         return act
     _, fault, text = description.split()
-    size, draw = float(text), random.Random(0)
+    size, draw = float(text), random.Random()
 
     def failing(state: Any, observation: np.ndarray, is_first: np.ndarray) -> Any:
         if draw.random() < size:
