@@ -76,7 +76,7 @@ def rollouts(options: argparse.Namespace, end_s: float) -> None:
             missing = list(ROLLOUTS)
         if not missing:
             return
-        for result in measure_rollouts(options.lane, options.work, _in_turns(missing), end_s):
+        for result in measure_rollouts(options.lane, _in_turns(missing), end_s):
             kept.add(result)
 
 
@@ -99,7 +99,7 @@ def faults(options: argparse.Namespace, end_s: float) -> None:
     ]
     if jobs:
         laps = draw_laps_of(options.work / "laps.json")
-        measure_faults(options.work, jobs, laps, end_s, kept.add)
+        measure_faults(jobs, laps, end_s, kept.add)
 
 
 def clean(options: argparse.Namespace, end_s: float) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,19 +97,19 @@ def publish(folder: Path) -> None:
 
 
 def measure(
-    work: Path, jobs: list[str], laps: DrawLaps, end_s: float, on_result: Callable[[Any], None]
+    jobs: list[str], laps: DrawLaps, end_s: float, on_result: Callable[[Any], None]
 ) -> None:
     """Makes the named cases until none is left or the time is over; tells each result."""
-    asyncio.run(_measure(work, list(jobs), laps, end_s, on_result))
+    asyncio.run(_measure(list(jobs), laps, end_s, on_result))
 
 
 async def _measure(
-    work: Path, jobs: list[str], laps: DrawLaps, end_s: float, on_result: Callable[[Any], None]
+    jobs: list[str], laps: DrawLaps, end_s: float, on_result: Callable[[Any], None]
 ) -> None:
     with contextlib.ExitStack() as stack:
         lanes = []
-        for number in range(min(LANES, len(jobs))):
-            models = work / f"faulty-{number}-{time.time_ns()}"
+        for _ in range(min(LANES, len(jobs))):
+            models = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "models"
             publish(models)
             options = ("--set", "deadline_ms=1000")
             server = serving("realtime", models, *options, command=(SERVER,))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,19 @@ _STEPS = [
 ]
 
 
-def measure(lane: str, work: Path, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
+def measure(lane: str, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
     """Makes rollouts until all wanted ones (`promote`, `abort`) are made, or the time is over."""
-    return asyncio.run(_measure(lane, work, list(wanted), end_s))
+    return asyncio.run(_measure(lane, list(wanted), end_s))
 
 
 async def _measure(lane: str, work: Path, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         lanes = []
-        for number in range(SERVERS[lane]):
-            models = work / f"models-{number}-{time.time_ns()}"
-            for _ in range(2):
-                publish_drawn(models, "nano")
+        for _ in range(SERVERS[lane]):
+            models = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "models"
+            publish_drawn(models, "nano")
+            publish_drawn(models, "nano")
             Registry(models).promote(1)
             server = stack.enter_context(serving(lane, models, *_LIMITS, *_OPTIONS[lane]))
             lanes.append((f"http://127.0.0.1:{server.port}", models))
