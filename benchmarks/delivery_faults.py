@@ -247,16 +247,19 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
         for label, percent in (("median", 50), ("p95", 95)):
             value = float(np.percentile(times_s, percent, method="inverted_cdf"))
             figures[f"rollback_{name}_{label}_s"] = round(value, 2) if np.isfinite(value) else None
-        for key in ("cars", "answers", "brakes", "laps"):
+        for key in ("cars", "answers", "brakes"):
             values = [one[key] for one in own]
             figures[f"rollback_{name}_{key}_median"] = float(np.median(values))
             figures[f"rollback_{name}_{key}_most"] = max(values)
         ratios = [one["ratio"] for one in own if one["ratio"] is not None]
         if ratios:
             figures[f"rollback_{name}_ratio_median"] = round(float(np.median(ratios)), 3)
-        figures[f"rollback_{name}_laps_p95"] = float(
-            np.percentile([one["laps"] for one in own], 95, method="inverted_cdf")
-        )
+        if name in ("flip", "reward"):
+            laps = [one["laps"] for one in own]
+            figures[f"rollback_{name}_laps_median"] = float(np.median(laps))
+            figures[f"rollback_{name}_laps_p95"] = float(
+                np.percentile(laps, 95, method="inverted_cdf")
+            )
     return figures
 
 

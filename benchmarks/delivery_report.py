@@ -65,9 +65,12 @@ def draw(path: Path, results: list[dict[str, Any]], title: str) -> None:
             axis.plot([GOALS_S[name]] * 2, [row - 0.4, row + 0.4], color="tab:red", linestyle="--")
     axis.set_yticks(range(len(names)), [LABELS[name] for name in reversed(names)])
     axis.set_xscale("log")
+    ticks = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
     axis.set_xlabel(
-        "seconds from the fault to the candidate's last answer (black: median; red: goal for the "
-        "95th percentile)"
+        "seconds from the fault to the candidate's last answer\n"
+        "(black: median, red: goal for the 95th percentile)"
     )
     axis.set_title(title)
     axis.grid(alpha=0.3, axis="x", which="both")
