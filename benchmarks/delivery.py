@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all, in order")
     parser.add_argument("--budget-s", type=float, default=1e9, help="longest time of the command")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/delivery-benchmark")
+    parser.add_argument("--lane", choices=LANES, default=LANES[0], help="of the part rollouts")
     parser.add_argument(
         "--requests", type=int, default=40_000, help="of the part rollouts, at least"
     )
