@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 
+import httpx
 import pytest
 
 from rlcar.registry import Registry
@@ -73,6 +74,15 @@ def versions_of(told, name):
     return [one for index, one in enumerate(versions) if versions[index - 1 : index] != [one]]
 
 
+def report_laps(url):
+    """Reports a lap of each session, which must reach the replica that holds it."""
+    for name in NAMES:
+        body, headers = {"session": name, "reward": 1.0}, {"x-session-id": name}
+        answer = httpx.post(f"{url}/v1/outcome", json=body, headers=headers, timeout=20)
+        assert answer.status_code == 200, answer.text
+        assert "refused" not in answer.text
+
+
 def half(stable, candidate):
     return {name: candidate if is_canary("rollout", name, 50.0) else stable for name in NAMES}
 
@@ -92,6 +102,7 @@ def test_a_canary_is_aborted_and_another_promoted_without_an_error(url, operator
         pause = {"pause": {"duration": "1s"}}
         state = start(operator, third, {"setWeight": 50}, {"pause": {}}, {"setWeight": 100}, pause)
         wait_for_versions(told, half(1, third))
+        report_laps(url)
         wait_until(lambda: operator.counts(state).candidate.answers >= 20)
         operator.resume()
         wait_until(lambda: operator.read().state.phase == "Healthy")
