@@ -9,11 +9,11 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attack_report attacks bench_sim chaos delivery delivery_faults delivery_report delivery_rollouts delivery_simulated delivery_traffic drawn_model faulty_server fine_tuning gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
+APART := attack attack_report attacks bench_sim chaos delivery delivery_faults delivery_report delivery_rollouts delivery_simulated delivery_traffic drawn_model faulty_server fine_tuning fleet gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning pipeline results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve bench-delivery bench-offline attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve bench-delivery bench-offline bench-pipeline attack soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -132,6 +132,9 @@ bench-offline: $(STAMP) ## what is learned from recorded data, beside d3rlpy in 
 	$(RUN)/python benchmarks/offline_speed.py
 	$(RUN)/python benchmarks/offline_evaluation.py
 	$(RUN)/python benchmarks/offline_memory.py
+
+bench-pipeline: $(STAMP) ## a pipeline promotes a better candidate and stops two bad ones, in some minutes
+	$(RUN)/python benchmarks/pipeline.py
 
 attack: $(STAMP) ## honest clients of a server under attack, in half an hour; ARGS="--lane realtime" for one lane
 	$(RUN)/python benchmarks/attack.py $(ARGS)

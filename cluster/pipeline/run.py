@@ -85,6 +85,18 @@ def run_once(
         return _finish(Context(settings, registry, run, say), execute)
 
 
+def run_stage(settings: PipelineSettings, registry: Registry, say: Say, name: str) -> str:
+    """Runs one stage of the open run for a process that waits for it; returns a sentence."""
+    found = journal.runs(Path(settings.folder))
+    run = found[-1] if found and found[-1].outcome is None else None
+    done = {} if run is None else {entry.stage: entry for entry in run.entries()}
+    following = next((stage for stage in STAGES if stage.name not in done), None)
+    if run is None or following is None or following.name != name:
+        raise UserError(f"the stage {name} of {settings.name} is not the next one of an open run")
+    run_here(Context(settings, registry, run, say), following)
+    return f"{name}: {run.entries()[-1].sentence}"
+
+
 def abandon(settings: PipelineSettings) -> str:
     """Ends the open run; its episodes are new again for the next one. Returns a sentence."""
     folder = Path(settings.folder)

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, AsJson, Where, cluster_imports, prepare_jax_on_cpu, say
+from rlcar.cli.shared import (
+    MODELS,
+    AsJson,
+    PythonOnHead,
+    Where,
+    cluster_imports,
+    prepare_jax_on_cpu,
+    say,
+)
 from rlcar.errors import UserError, command
 from rlcar.system.console import make_console
 from rlcar.system.tables import make_table
 
 if TYPE_CHECKING:
+    from cluster.pipeline.run import Execute
     from cluster.pipeline.settings import PipelineSettings
 
 
@@ -34,6 +43,17 @@ def pipeline(
     abandon: Annotated[
         bool, typer.Option("--abandon", help="Ends the open run; its episodes are new again.")
     ] = False,
+    stage: Annotated[
+        str | None, typer.Option(help="Runs the next stage of the open run alone.", hidden=True)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Dashboard of a Ray cluster on which to train and to simulate: host, host:8265 or "
+            "URL (default: this process)."
+        ),
+    ] = None,
+    python: PythonOnHead = "python",
     registry: Where = MODELS,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +63,7 @@ def pipeline(
     (data, training or gate), 4 rolled back, 130 interrupted. The same command continues a run that
     was interrupted.
     """
-    if sum((once, watch, status, abandon)) > 1:
+    if sum((once, watch, status, abandon, stage is not None)) > 1:
         raise UserError("choose one of --once, --watch, --status and --abandon")
     prepare_jax_on_cpu()
     with cluster_imports():
@@ -56,12 +76,37 @@ def pipeline(
         from cluster.pipeline.run import abandon as abandon_run
 
         say(abandon_run(settings))
+    elif stage is not None:
+        from cluster.pipeline.run import run_stage
+        from rlcar.registry import Registry
+
+        say(run_stage(settings, Registry(settings.registry or registry), say, stage))
     else:
-        _run(file, settings, interval if watch else None, settings.registry or registry)
+        place = settings.registry or registry
+        execute = None if address is None else _on_cluster(file, settings, place, address, python)
+        _run(file, settings, interval if watch else None, place, execute)
 
 
-def _run(file: Path, settings: "PipelineSettings", interval: str | None, registry: str) -> None:
-    from cluster.pipeline.run import run_once
+def _on_cluster(
+    file: Path, settings: "PipelineSettings", registry: str, address: str, python: str
+) -> "Execute":
+    with cluster_imports(", or leave out --address"):
+        from cluster.jobs.dashboard import connect
+        from cluster.pipeline.ray_jobs import on_cluster, require_shared
+
+    require_shared(settings, registry)
+    words = [str(file)] if settings.registry else [str(file), "--registry", registry]
+    return on_cluster(connect(address), words, sys.stderr.write, python)
+
+
+def _run(
+    file: Path,
+    settings: "PipelineSettings",
+    interval: str | None,
+    registry: str,
+    execute: "Execute | None",
+) -> None:
+    from cluster.pipeline.run import run_here, run_once
     from cluster.pipeline.run import watch as watch_runs
     from cluster.pipeline.settings import parse_duration
     from rlcar.offline.candidates import StoppedError
@@ -72,10 +117,10 @@ def _run(file: Path, settings: "PipelineSettings", interval: str | None, registr
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as systemd stops a service
     try:
         if interval_s is None:
-            ending = run_once(settings, models, say)
+            ending = run_once(settings, models, say, execute or run_here)
             say(ending.sentence)
             sys.exit(ending.exit_code)
-        watch_runs(lambda: run_once(settings, models, say), interval_s, say)
+        watch_runs(lambda: run_once(settings, models, say, execute or run_here), interval_s, say)
     except (KeyboardInterrupt, StoppedError):
         how = ["--once"] if interval is None else ["--watch", "--interval", interval]
         place = [] if settings.registry else ["--registry", registry]

@@ -15,6 +15,7 @@ UNITS = ROOT / "deploy" / "systemd"
 SERVICES = [
     "rlcar-train@first",
     "rlcar-campaign@night",
+    "rlcar-pipeline@nightly",
     "rlcar-serve",
     "rlcar-monitor",
     "rlcar-backup",
@@ -130,6 +131,7 @@ def test_stopping_signals_the_main_process_and_waits_for_its_checkpoint():
         assert service["SuccessExitStatus"] == "130"
     # RAY_JOB_STOP_WAIT_TIME_S of our own jobs is shorter than this.
     assert _service("rlcar-train@")["TimeoutStopSec"] == "5min"
+    assert _service("rlcar-pipeline@")["TimeoutStopSec"] == "5min"
 
 
 def test_no_service_can_write_outside_its_own_folders():

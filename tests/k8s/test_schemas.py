@@ -41,7 +41,7 @@ def test_every_object_of_an_overlay_is_valid(overlay):
         for problem in job_problems(one)
     ]
     # The README says that this overlay needs the gate.
-    gates = frozenset({"RayCronJob"} if overlay == "cron-ray" else ())
+    gates = frozenset({"RayCronJob"} if overlay.startswith("cron-ray") else ())
     found += [
         f"{name_of(one)}: {problem}"
         for kind in RAY_KINDS
