@@ -140,6 +140,13 @@ class PipelineSettings(RolloutSection):
             )
         return self
 
+    @pydantic.field_validator("rollout")
+    @classmethod
+    def _has_no_gates(cls, rollout: RolloutSpecification) -> RolloutSpecification:
+        if rollout.gates is not None:
+            raise ValueError("a pipeline runs the gates itself: move them out of rollout")
+        return rollout
+
     def tree(self) -> dict[str, Any]:
         """Returns the settings as a run's plan holds them, with their defaults."""
         return self.model_dump(by_alias=True, exclude_none=True, mode="json")

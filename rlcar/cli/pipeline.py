@@ -96,7 +96,12 @@ def _on_cluster(
 
     require_shared(settings, registry)
     words = [str(file)] if settings.registry else [str(file), "--registry", registry]
-    return on_cluster(connect(address), words, sys.stderr.write, python)
+
+    def show(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    return on_cluster(connect(address), words, show, python)
 
 
 def _run(

@@ -51,6 +51,13 @@ def test_the_defaults_are_a_whole_pipeline():
             },
             "rollout.strategy.canary.steps.0.setWeight = 101",
         ),
+        (
+            {
+                "collect": COLLECT,
+                "rollout": {"strategy": {"blueGreen": {}}, "gates": {"simulation": {}}},
+            },
+            "a pipeline runs the gates itself: move them out of rollout",
+        ),
         ({"collect": COLLECT, "rolloutTimeout": "soon"}, "a duration is a number with a unit"),
         ({"collect": COLLECT, "name": "a/b"}, "name = 'a/b'"),
     ],
