@@ -1,5 +1,6 @@
 """`rlcar models track`: copies versions, aliases and rollouts to experiment trackers."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from rlcar.settings.explain import explain
 if TYPE_CHECKING:
     from rlcar.config.sections import TrackingConfig
     from rlcar.registry import Registry
-    from rlcar.registry.tracking import TrackedRollout
+    from rlcar.registry.tracking import TrackedEvent
 
 
 def track(
@@ -32,10 +33,13 @@ def track(
         list[str] | None,
         typer.Option(help="Alias whose rollouts to copy; repeatable (default: champion)."),
     ] = None,
+    pipeline: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a pipeline to copy too; repeatable.")
+    ] = None,
     runs: RunsFolder = RUNS,
     registry: Where = MODELS,
 ) -> None:
-    """Copies versions, aliases and rollouts to MLflow or Weights & Biases, beside their runs."""
+    """Copies versions, aliases, rollouts and pipelines to MLflow or Weights & Biases."""
     from rlcar.registry import Registry
     from rlcar.registry.tracking import track_registry
 
@@ -43,9 +47,10 @@ def track(
         raise UserError("name a tracker with --to mlflow or --to wandb")
     settings = _settings(to, project, mlflow_uri)
     opened = Registry(registry)
-    rollouts = [one for name in alias or ["champion"] for one in _rollouts(opened, name)]
+    events = [one for name in alias or ["champion"] for one in _rollouts(opened, name)]
+    events += [one for folder in pipeline or [] for one in _pipeline_runs(folder)]
     runs.mkdir(parents=True, exist_ok=True)
-    track_registry(opened, settings, rollouts, runs, say)
+    track_registry(opened, settings, events, runs, say)
 
 
 def _settings(to: list[str], project: str, mlflow_uri: str) -> "TrackingConfig":
@@ -61,17 +66,61 @@ def _settings(to: list[str], project: str, mlflow_uri: str) -> "TrackingConfig":
         raise ConfigError(explain(error, TrackingConfig)) from None
 
 
-def _rollouts(registry: "Registry", alias: str) -> "list[TrackedRollout]":
-    from rlcar.registry.tracking import TrackedRollout
+def _rollouts(registry: "Registry", alias: str) -> "list[TrackedEvent]":
+    from rlcar.registry.tracking import TrackedEvent
     from serve.delivery.operator import Operator
     from serve.delivery.report import listed
     from serve.delivery.state import ENDED
 
     entries = Operator(registry, alias, "tracking").read().entries
     return [
-        TrackedRollout(
-            one["rollout"], one["stable"], one["candidate"], one["phase"],
-            one["phase"] in ENDED, one["message"], one["started_s"],
+        TrackedEvent(
+            kind="rollout",
+            name=one["rollout"],
+            status=one["phase"],
+            is_over=one["phase"] in ENDED,
+            is_good=one["phase"] == "Healthy",
+            began_s=one["started_s"],
+            candidate=one["candidate"],
+            details={"stable": str(one["stable"]), "message": one["message"], "alias": alias},
+            metrics={"weight_pct": one["weight"]},
         )
         for one in reversed(listed(entries))
-    ]  # fmt: skip
+    ]
+
+
+def _pipeline_runs(folder: Path) -> "list[TrackedEvent]":
+    """Returns the runs of a pipeline with the time of each stage; UserError for another folder."""
+    from cluster.pipeline import journal
+    from rlcar.registry.tracking import TrackedEvent
+
+    runs = journal.runs(folder)
+    if not runs:
+        raise UserError(f"{folder} holds no run of a pipeline: name the folder of a pipeline")
+    found = []
+    for run in runs:
+        entries, values = run.entries(), run.values()
+        details = {
+            "run": values.get("trained_run") and Path(values["trained_run"]).name,
+            "data": values.get("learned_sha256"),
+            "rollout": values.get("rollout"),
+            "parent": values.get("parent"),
+            "message": entries[-1].sentence if entries else "",
+        }
+        found.append(
+            TrackedEvent(
+                kind="pipeline",
+                name=f"{folder.resolve().name}/{run.number}",
+                status=run.outcome or "open",
+                is_over=run.outcome is not None,
+                is_good=run.outcome in ("promoted", "shadowed"),
+                began_s=run.began_s,
+                candidate=values.get("candidate"),
+                details={name: str(value) for name, value in details.items() if value},
+                metrics={
+                    f"stage/{one.stage.replace(' ', '_')}_s": one.ended_s - one.began_s
+                    for one in entries
+                },
+            )
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Copies versions, aliases and rollouts to experiment trackers, beside the runs they came from.
+"""Copies versions, aliases, rollouts and pipelines to experiment trackers, beside their runs.
 
 Everything may be copied again: what is there already is only brought up to date.
 """
@@ -6,7 +6,7 @@ Everything may be copied again: what is there already is only brought up to date
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rlcar.config.sections import TrackingConfig
 from rlcar.registry.registry import Registry
@@ -15,28 +15,37 @@ from rlcar.runs.tracking import mlflow_tracker, wandb_tracker
 from rlcar.runs.tracking.open import mlflow_uri
 from rlcar.runs.tracking.tracker import PREFIX
 
-_REGISTRY, _VERSION, _ROLLOUT = f"{PREFIX}registry", f"{PREFIX}version", f"{PREFIX}rollout"
+_REGISTRY, _VERSION = f"{PREFIX}registry", f"{PREFIX}version"
 _LINEAGE = ("run", "checkpoint", "parent", "data", "commit")
 
 Say = Callable[[str], None]
 
 
-class TrackedRollout(NamedTuple):
-    """What a tracker is told about a rollout."""
+class TrackedEvent(NamedTuple):
+    """What a tracker is told about a rollout, or about a run of a pipeline."""
 
-    rollout: str
-    stable: int
-    candidate: int
-    phase: str
+    kind: Literal["rollout", "pipeline"]
+    name: str  # which no other event of this kind in the registry has
+    status: str
     is_over: bool
-    message: str
-    started_s: float  # Unix time
+    is_good: bool
+    began_s: float  # Unix time
+    candidate: int | None  # its version, if there is one yet
+    details: dict[str, str]
+    metrics: dict[str, float]
+
+    def tags(self, registry: Registry) -> dict[str, str]:
+        """Returns the tags of the event."""
+        known = {self.kind: self.name, "status": self.status, **self.details}
+        if self.candidate is not None:
+            known["candidate"] = str(self.candidate)
+        return {_REGISTRY: registry.place} | {f"{PREFIX}{key}": one for key, one in known.items()}
 
 
 def track_registry(
     registry: Registry,
     settings: TrackingConfig,
-    rollouts: Sequence[TrackedRollout],
+    events: Sequence[TrackedEvent],
     folder: Path,
     say: Say = lambda text: None,
 ) -> None:
@@ -49,11 +58,11 @@ def track_registry(
     if mlflow_tracker.EXTRA in settings.trackers:
         uri = mlflow_uri(settings.mlflow_uri, folder)
         copy = _MlflowCopy(uri, settings.project, registry)
-        mlflow_tracker.explaining(lambda: copy.all(versions, rollouts))
-        say(f"MLflow has {len(versions)} versions and {len(rollouts)} rollouts")
+        mlflow_tracker.explaining(lambda: copy.all(versions, events))
+        say(f"MLflow has {_counted(versions, events)}")
     if wandb_tracker.EXTRA in settings.trackers:
-        _copy_to_wandb(registry, settings.project, versions, rollouts, folder)
-        say(f"Weights & Biases has {len(versions)} versions and {len(rollouts)} rollouts")
+        _copy_to_wandb(registry, settings.project, versions, events, folder)
+        say(f"Weights & Biases has {_counted(versions, events)}")
 
 
 def tags_of_version(registry: Registry, version: Version) -> dict[str, str]:
@@ -64,16 +73,10 @@ def tags_of_version(registry: Registry, version: Version) -> dict[str, str]:
     return {_REGISTRY: registry.place, _VERSION: str(version.number), **found}
 
 
-def tags_of_rollout(registry: Registry, one: TrackedRollout) -> dict[str, str]:
-    """Returns what a rollout compares, and how it stands."""
-    return {
-        _REGISTRY: registry.place,
-        _ROLLOUT: one.rollout,
-        f"{PREFIX}stable": str(one.stable),
-        f"{PREFIX}candidate": str(one.candidate),
-        f"{PREFIX}phase": one.phase,
-        f"{PREFIX}message": one.message,
-    }
+def _counted(versions: Sequence[Version], events: Sequence[TrackedEvent]) -> str:
+    rollouts = sum(one.kind == "rollout" for one in events)
+    parts = {"version": len(versions), "rollout": rollouts, "pipeline run": len(events) - rollouts}
+    return ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in parts.items())
 
 
 class _MlflowCopy:
@@ -83,8 +86,8 @@ class _MlflowCopy:
         self._client = mlflow_tracker.connect(uri)
         self._project, self._registry = project, registry
 
-    def all(self, versions: Sequence[Version], rollouts: Sequence[TrackedRollout]) -> None:
-        """Copies versions, then the aliases that point at them, and rollouts."""
+    def all(self, versions: Sequence[Version], events: Sequence[TrackedEvent]) -> None:
+        """Copies versions, then the aliases that point at them, and events."""
         self._experiment = mlflow_tracker.experiment_of(self._client, self._project)
         known = self._known_versions()
         for version in versions:
@@ -93,12 +96,12 @@ class _MlflowCopy:
         for alias, number in self._registry.aliases().items():
             if number in known:
                 self._client.set_registered_model_alias(self._project, alias, known[number])
-        for one in rollouts:
-            self._write_rollout(one)
+        for one in events:
+            self._write_event(one)
             if one.candidate in known:
-                self._client.set_model_version_tag(
-                    self._project, known[one.candidate], f"{_ROLLOUT}.{one.rollout}", one.phase
-                )
+                name = f"{PREFIX}{one.kind}.{one.name}"
+                candidate = known[one.candidate]
+                self._client.set_model_version_tag(self._project, candidate, name, one.status)
 
     def _known_versions(self) -> dict[int, str]:
         """Returns MLflow's number of each of our versions that it has."""
@@ -130,21 +133,24 @@ class _MlflowCopy:
             self._client.set_tag(run_id, f"{_VERSION}.{version.number}", str(added.version))
         return str(added.version)
 
-    def _write_rollout(self, one: TrackedRollout) -> None:
-        tags = tags_of_rollout(self._registry, one)
-        found = self._runs(_ROLLOUT, one.rollout)
+    def _write_event(self, one: TrackedEvent) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        tags = one.tags(self._registry)
+        began_ms = int(1e3 * one.began_s)
+        found = self._runs(f"{PREFIX}{one.kind}", one.name)
         if found:
             run_id = found[0].info.run_id
-            for name, value in tags.items():
-                self._client.set_tag(run_id, name, value)
         else:
-            start_ms = int(1e3 * one.started_s)
-            name = f"rollout {one.rollout}"
-            created = self._client.create_run(self._experiment, start_ms, tags, name)
-            run_id = created.info.run_id
+            name = f"{one.kind} {one.name}"
+            run_id = self._client.create_run(self._experiment, began_ms, tags, name).info.run_id
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, began_ms, 0) for name, value in one.metrics.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
+        )
         if one.is_over:
-            status = "FINISHED" if one.phase == "Healthy" else "FAILED"
-            self._client.set_terminated(run_id, status)
+            self._client.set_terminated(run_id, "FINISHED" if one.is_good else "FAILED")
 
     def _runs(self, tag: str, value: str) -> Sequence[Any]:
         """Returns the runs with a tag, the newest first."""
@@ -160,24 +166,31 @@ def _copy_to_wandb(
     registry: Registry,
     project: str,
     versions: Sequence[Version],
-    rollouts: Sequence[TrackedRollout],
+    events: Sequence[TrackedEvent],
     folder: Path,
 ) -> None:
-    """Writes a run of W&B for each version and rollout; their identity never changes."""
+    """Writes a run of W&B for each version and event; their identity never changes."""
     aliases = registry.aliases()
     for version in versions:
         own = [alias for alias, number in aliases.items() if number == version.number]
         tags = tags_of_version(registry, version) | {f"{PREFIX}aliases": ", ".join(own)}
         _write_to_wandb(folder, project, registry, "version", str(version.number), tags)
-    for one in rollouts:
-        tags = tags_of_rollout(registry, one)
-        _write_to_wandb(folder, project, registry, "rollout", one.rollout, tags)
+    for one in events:
+        tags = one.tags(registry)
+        _write_to_wandb(folder, project, registry, one.kind, one.name, tags, one.metrics)
 
 
 def _write_to_wandb(
-    folder: Path, project: str, registry: Registry, kind: str, name: str, tags: Mapping[str, str]
+    folder: Path,
+    project: str,
+    registry: Registry,
+    kind: str,
+    name: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float] | None = None,
 ) -> None:
     identity = hashlib.sha256(f"{registry.place} {kind} {name}".encode()).hexdigest()[:32]
     run = wandb_tracker.begin(folder, project, identity, f"{kind} {name}", tags, kind)
     run.config.update(dict(tags), allow_val_change=True)
+    run.summary.update(dict(metrics or {}))
     run.finish(exit_code=0)

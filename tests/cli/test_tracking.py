@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+from cluster.pipeline import journal
 from rlcar.cli import app
 from rlcar.errors import UserError
 from rlcar.registry import Registry
@@ -23,6 +24,7 @@ def run(folder, *words):
         ((), "name a tracker with --to mlflow or --to wandb"),
         (("--to", "mlfow"), "trackers.0 = 'mlfow': Input should be 'mlflow' or 'wandb'"),
         (("--to", "mlflow", "--project", "a/b"), "project = 'a/b'"),
+        (("--to", "mlflow", "--pipeline", "nowhere"), "nowhere holds no run of a pipeline"),
         (("--to", "mlflow", "--mlflow-uri", "mysql://me:secret@host/x"), "it holds a password"),
     ],
 )
@@ -41,11 +43,22 @@ def test_versions_and_rollouts_are_in_mlflow(tmp_path):
         app, ["rollout", "start", "2", "--registry", str(tmp_path / "models")]
     )
     assert begun.exit_code == 0, begun.output
-    copied = run(tmp_path, "--to", "mlflow")
+    pipeline = journal.begin(tmp_path / "learning", {}, {})
+    pipeline.write(
+        journal.Entry(
+            "train", 1.0, 4.5, {}, {"trained_run": "runs/x"}, "diverged", "training failed"
+        )
+    )
+    copied = run(tmp_path, "--to", "mlflow", "--pipeline", str(tmp_path / "learning"))
     assert copied.exit_code == 0, copied.exception
-    assert "MLflow has 2 versions and 1 rollouts" in copied.output
+    assert "MLflow has 2 versions, 1 rollout, 1 pipeline run" in copied.output
     uri = f"sqlite:///{tmp_path}/runs/mlflow.db"
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     candidate = client.get_model_version_by_alias("rlcar", "candidate")
     assert candidate.tags["rlcar.version"] == "2"
     assert "Progressing" in candidate.tags.values()
+    experiment = client.get_experiment_by_name("rlcar").experiment_id
+    (found,) = client.search_runs([experiment], "tags.`rlcar.pipeline` = 'learning/1'")
+    assert found.info.status == "FAILED"
+    assert found.data.tags["rlcar.run"] == "x"
+    assert found.data.metrics["stage/train_s"] == 3.5

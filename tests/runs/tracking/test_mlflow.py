@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from rlcar.registry import Registry
-from rlcar.registry.tracking import TrackedRollout, track_registry
+from rlcar.registry.tracking import TrackedEvent, track_registry
 from rlcar.runs.tracking.open import IDENTITIES, open_tracking
 from rlcar.runs.tracking.tracker import TrackingError
 from rlcar.storage import checkpoint
@@ -86,8 +86,22 @@ def test_a_version_leads_to_its_run_and_a_rollout_to_its_version(run, config, cl
     registry = Registry(tmp_path / "models")
     number = registry.publish(run).number
     registry.promote(number)
-    begun = TrackedRollout("4f1c", 7, number, "Progressing", False, "", 1e9)
-    for rollout in (begun, begun._replace(phase="Healthy", is_over=True, message="promoted")):
+    details = {"stable": "7", "message": "begun"}
+    begun = TrackedEvent(
+        "rollout",
+        "4f1c",
+        "Progressing",
+        False,
+        False,
+        1e9,
+        number,
+        details,
+        {"weight_pct": 10.0},
+    )
+    for rollout in (
+        begun,
+        begun._replace(status="Healthy", is_over=True, is_good=True, metrics={"weight_pct": 100.0}),
+    ):
         track_registry(registry, config.tracking, [rollout], tmp_path)
     champion = client.get_model_version_by_alias("rlcar", "champion")
     assert champion.run_id == identity(run)
@@ -101,7 +115,9 @@ def test_a_version_leads_to_its_run_and_a_rollout_to_its_version(run, config, cl
     (found,) = client.search_runs([experiment], "tags.`rlcar.rollout` = '4f1c'")
     assert found.info.status == "FINISHED"
     assert found.data.tags["rlcar.candidate"] == str(number)
-    assert found.data.tags["rlcar.message"] == "promoted"
+    assert found.data.tags["rlcar.status"] == "Healthy"
+    assert found.data.tags["rlcar.message"] == "begun"
+    assert found.data.metrics["weight_pct"] == 100.0
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "nonsense://x"])

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from rlcar.registry import Registry
-from rlcar.registry.tracking import TrackedRollout, track_registry
+from rlcar.registry.tracking import TrackedEvent, track_registry
 from rlcar.runs.tracking.open import IDENTITIES
 from rlcar.training.loop import train
 from tests.support.tiny_run import compiled_once, make_tiny_config
@@ -68,7 +68,8 @@ def test_runs_versions_and_rollouts_are_written_offline(tmp_path, monkeypatch):
 
     registry = Registry(tmp_path / "models")
     registry.promote(registry.publish(run).number)
-    rollout = TrackedRollout("4f1c", 7, 1, "Healthy", True, "promoted", 1e9)
+    details = {"stable": "7"}
+    rollout = TrackedEvent("rollout", "4f1c", "Healthy", True, True, 1e9, 1, details, {})
     track_registry(registry, config.tracking, [rollout], tmp_path)
 
     def begun():
