@@ -37,7 +37,7 @@ def measure(lane: str, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
     return asyncio.run(_measure(lane, list(wanted), end_s))
 
 
-async def _measure(lane: str, work: Path, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
+async def _measure(lane: str, wanted: list[str], end_s: float) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         lanes = []
