@@ -20,7 +20,7 @@ from serve.policy.policy import try_model
 
 SERVERS = {"realtime": 2, "ray": 1}  # at once, each with traffic of its own
 # Ray Serve runs two replicas.
-_OPTIONS = {"realtime": (), "ray": ("--set", "min_replicas=2")}
+_OPTIONS = {"realtime": (), "ray": ("--set", "min_replicas=2", "--set", "max_replicas=2")}
 _CALM_S, _AFTER_S, _STEP_S = 6.0, 3.0, 4.0
 _ABORT_AFTER_S = 6.0
 _LONGEST_S = 60.0
