@@ -23,6 +23,7 @@ from serve.observing.drift_state import DriftReport, VersionDrift
 
 _LOGGER = logging.getLogger(__name__)
 _INTERVAL_S = 0.5
+_PAUSE_S = 5.0  # of a car, after which its lap is left out and holds back no others
 _RETRY_S = 30.0  # before a registry that could not be read is read again
 MOST_CARS = 256  # at once; more of them would say nothing new
 MOST_VERSIONS = 4  # the ones that acted last
@@ -114,11 +115,14 @@ class DriftWatch(Collector):
                     version.reported.add(waiting.reward, waiting.success)
             else:
                 self._add(waiting, now_s)
-        for watched in [one for one in self._sessions if now_s - one.used_s > self._expiry_s]:
-            self._leave(watched)
-            self._sessions.discard(watched)
-            self._forgotten_cars += watched.cars
-            watched.is_forgotten = True
+        for watched in list(self._sessions):
+            idle_s = now_s - watched.used_s
+            if idle_s > _PAUSE_S:
+                self._leave(watched)
+            if idle_s > self._expiry_s:
+                self._sessions.discard(watched)
+                self._forgotten_cars += watched.cars
+                watched.is_forgotten = True
         for version in self._versions.values():
             sentence = None if version is None else version.turn(now_s, unix_s)
             if sentence is not None:

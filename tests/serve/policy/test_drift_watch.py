@@ -109,15 +109,18 @@ def test_a_lap_that_two_versions_drive_belongs_to_neither_and_arms_are_apart(dri
 
 
 def test_the_lap_that_began_first_is_counted_first(driving, watch, policy):
-    """A car that waits on its lap holds back the laps of others, until its session expires."""
+    """A car that waits on its lap holds back the laps of others for five seconds."""
     slow = watch.begin(1)
     batch = ObservationBatch(observed(1, 0)[0], np.array([True]))
     request = CheckedRequest(batch, True, "slow", 0, None, None, None)
     watch.note(slow, 2, request, np.zeros((1, 2), np.float32))
     assert driving.drive(12).laps == 0
-    driving.now_s += EXPIRY_S + 1.0
-    driving.watch.turn(driving.now_s, 0.0)
+    driving.now_s += 6.0
+    watch.turn(driving.now_s, 0.0)
     assert watch.reports[2].laps == 12
+    assert not slow.is_forgotten
+    driving.now_s += EXPIRY_S
+    watch.turn(driving.now_s, 0.0)
     assert slow.is_forgotten
 
 
