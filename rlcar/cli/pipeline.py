@@ -84,7 +84,11 @@ def pipeline(
     else:
         place = settings.registry or registry
         execute = None if address is None else _on_cluster(file, settings, place, address, python)
-        _run(file, settings, interval if watch else None, place, execute)
+        words: list[object] = ["--watch", "--interval", interval] if watch else ["--once"]
+        words += [] if address is None else ["--address", address, "--python", python]
+        words += [] if settings.registry else ["--registry", registry]
+        again = command("pipeline", file, *words)
+        _run(settings, interval if watch else None, place, execute, again)
 
 
 def _on_cluster(
@@ -105,12 +109,13 @@ def _on_cluster(
 
 
 def _run(
-    file: Path,
     settings: "PipelineSettings",
     interval: str | None,
     registry: str,
     execute: "Execute | None",
+    again: str,
 ) -> None:
+    """Runs the pipeline; `again` is the command that continues it."""
     from cluster.pipeline.run import run_here, run_once
     from cluster.pipeline.run import watch as watch_runs
     from cluster.pipeline.settings import parse_duration
@@ -127,9 +132,7 @@ def _run(
             sys.exit(ending.exit_code)
         watch_runs(lambda: run_once(settings, models, say, execute or run_here), interval_s, say)
     except (KeyboardInterrupt, StoppedError):
-        how = ["--once"] if interval is None else ["--watch", "--interval", interval]
-        place = [] if settings.registry else ["--registry", registry]
-        say(f"stopped; continue with: {command('pipeline', file, *how, *place)}")
+        say(f"stopped; continue with: {again}")
         sys.exit(130)
 
 

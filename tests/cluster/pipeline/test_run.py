@@ -245,6 +245,23 @@ def test_a_champion_that_has_moved_since_the_gate_ends_the_run(gated):
     assert "champion moved from version 1 to 2 meanwhile" in ending.sentence
 
 
+def test_a_service_that_is_stopped_says_how_to_go_on(gated):
+    command = [sys.executable, "-m", "rlcar.cli", "pipeline", "nightly.yaml", "--watch"]
+    with (gated / "said").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        # Without a server the rollout waits.
+        wait_until(lambda: "Progressing" in (gated / "said").read_text(), 120.0)
+    finally:
+        process.terminate()
+        code = process.wait(60)
+    said = (gated / "said").read_text()
+    assert code == 130, said
+    again = "stopped; continue with: rlcar pipeline nightly.yaml --watch --interval 1h"
+    assert said.splitlines()[-1] == again
+    assert Operator(Registry("models"), "champion", "me").read().state.is_running
+
+
 def test_an_abandoned_run_gives_its_episodes_back(place):
     assert abandon(settings()) == "run 1 of nightly is abandoned"
     with pytest.raises(UserError, match="nightly has no open run to abandon"):
