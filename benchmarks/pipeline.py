@@ -222,7 +222,7 @@ def main() -> None:
     with serving("direct", WORK / "models", "--record", str(sessions), *SERVER) as server:
         with fleet(server, "fleet", TRAFFIC, 2):
             say(f"{wait_for_episodes(sessions):,} transitions are recorded")
-            parts["better"] = run(pipeline_file("better", sessions, "25s"))
+            parts["better"] = run(pipeline_file("better", sessions, "45s"))
             exchange_steering(sessions, WORK / "corrupted-sessions")
             corrupted = pipeline_file("corrupted", WORK / "corrupted-sessions", "25s")
             parts["corrupted"] = run(corrupted)
