@@ -113,7 +113,7 @@ def abandon(settings: PipelineSettings) -> str:
 
 
 def watch(once: Callable[[], Ending], interval_s: float, say: Say) -> None:
-    """Calls `once` at this interval, without an end; an error of the user is said and tried again.
+    """Calls `once` at this interval, without an end; after a mistake or a full disk too.
 
     The interval is from beginning to beginning; a run that takes longer is followed by the next.
     """
@@ -121,7 +121,7 @@ def watch(once: Callable[[], Ending], interval_s: float, say: Say) -> None:
         began_s = time.monotonic()
         try:
             say(once().sentence)
-        except UserError as error:
+        except (UserError, OSError) as error:  # OSError: the disk is full, for example
             say(f"error: {error}")
         time.sleep(max(0.0, interval_s - (time.monotonic() - began_s)))
 
@@ -136,7 +136,13 @@ def _finish(context: Context, execute: Execute) -> Ending:
         if stage.name in done:
             continue
         context.say(f"{name}: {stage.name} begins")
-        execute(context, stage)
+        try:
+            execute(context, stage)
+        except UserError as error:
+            raise UserError(
+                f"{stage.name} of {name}: {error}; repeat the command to try it again, or end the "
+                "run with --abandon"
+            ) from error
         entry = run.entries()[-1]
         seconds = entry.ended_s - entry.began_s
         context.say(f"{name}: {stage.name}: {entry.sentence} ({seconds:.1f} s)")

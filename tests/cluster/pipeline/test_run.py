@@ -283,6 +283,24 @@ def test_a_rollout_of_somebody_else_is_one_sentence(place):
     assert journal.runs(place / "pipelines/nightly") == []
 
 
+def test_a_stage_that_cannot_go_on_says_what_to_do(gated):
+    theirs = Operator(Registry("models"), "champion", "me")
+    theirs.start(2, settings().rollout, lambda model: None)
+    with pytest.raises(
+        UserError, match=r"rollout of nightly-0001: rollout .* is still .*--abandon"
+    ):
+        once()
+    theirs.abort("it is the pipeline's turn")
+
+    def say(text):
+        if text.startswith("rollout "):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        once(say)
+    assert theirs.read().state.candidate == 3
+
+
 def test_a_service_goes_on_after_a_mistake_until_it_is_stopped():
     said, calls = [], []
 
