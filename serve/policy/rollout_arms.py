@@ -294,5 +294,9 @@ def fault_reason(
     """Returns why a share of faults is too large, and the numbers behind it."""
     share = faults / max(answers, 1)
     limit = f"{100 * rollback.faulty_share:g} %"
-    reason = f"{_NAMES[name]} {100 * share:.3g} % > {limit} ({faults} of {answers} answers)"
+    counted = f"{faults} of {answers} answers"
+    if share > rollback.faulty_share:
+        reason = f"{_NAMES[name]} {100 * share:.3g} % > {limit} ({counted})"
+    else:  # most of the answers came before the fault began
+        reason = f"{_NAMES[name]} lately > {limit} ({counted} in all)"
     return reason, {f"{name}Share": share, "answers": float(answers)}

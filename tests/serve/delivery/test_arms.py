@@ -75,6 +75,12 @@ def test_one_fault_in_twenty_is_found_soon(versions, arms, clock, seed):
     assert "% > 1 %" in arms.alarm.reason
 
 
+def test_a_fault_after_many_sound_answers_is_told_as_a_recent_one(versions, arms, clock):
+    drive(arms, versions, clock, 120)
+    assert drive(arms, versions, clock, 20, fault_share=1.0) <= 1.0
+    assert arms.alarm.reason == "errors lately > 1 % (4 of 2404 answers in all)"
+
+
 def test_sessions_of_many_cars_are_not_timed(versions, arms):
     for _ in range(100):
         arms.add(versions[0], None, False, 0.001)
