@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -16,11 +17,13 @@ from cluster.pipeline import journal
 from cluster.pipeline.run import abandon, run_here, run_once, watch
 from cluster.pipeline.settings import parse_settings
 from rlcar.cli import app
+from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.registry import Registry
 from serve.delivery.operator import Operator
 from tests.serve.open_loop import ask_open_loop
 from tests.serve.served import serving
+from tests.support import tiny_run
 from tests.support.hand_made_versions import publish_follower
 from tests.support.recordings import record
 from tests.support.waiting import wait_until
@@ -211,6 +214,27 @@ def test_a_candidate_that_is_worse_stops_at_the_gate(place):
         CliRunner().invoke(app, ["pipeline", "nightly.yaml", "--status", "--json"]).stdout
     )
     assert tree[0]["outcome"] == "stopped at a gate"
+
+
+def test_the_champion_s_own_training_can_go_on_instead(tmp_path, monkeypatch):
+    folder, _ = tiny_run.trained()
+    shutil.copytree(folder, tmp_path / "runs" / "tiny")
+    monkeypatch.chdir(tmp_path)
+    registry = Registry("models")
+    registry.promote(registry.publish(Path("runs/tiny")).number)
+    record(tmp_path / "sessions" / "server-1", episodes=60)
+    few = ["training.env_steps=256", "training.evaluate_every_env_steps=256"]
+    with pytest.raises(Interrupted), tiny_run.compiled_once():
+        once(
+            execute=dying_in("simulation gate"),
+            train={"fineTune": {"settings": few}},
+            gates={"simulation": {"tracks": 8, "margin": 1000.0}},
+        )
+    (run,) = journal.runs(tmp_path / "pipelines/nightly")
+    candidate = run.folder / run.values()["trained_run"]
+    config = load_config(candidate / "config.json")
+    assert Path(config.training.start_from).is_relative_to(tmp_path / "runs" / "tiny")
+    assert run.entries()[-1].sentence == f"{config.algorithm} after version 1"
 
 
 def test_a_rollout_that_is_aborted_is_rolled_back_and_other_settings_wait(gated):
