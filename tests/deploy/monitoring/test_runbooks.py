@@ -164,9 +164,9 @@ def test_with_compose_the_commands_name_services_that_exist(tmp_path):
 def test_on_kubernetes_the_commands_name_objects_that_exist(tmp_path):
     calls = calls_of(PREPARATIONS["Kubernetes"], tmp_path)
     assert len(calls) > 30
-    names = {
-        f"deploy/{read(file)['metadata']['name']}" for file in ROOT.glob("k8s/**/deployment-*.yaml")
-    }
+    trees = [read(file) for file in ROOT.glob("k8s/**/deployment-*.yaml")]
+    # Patches in the form of JSON are lists.
+    names = {f"deploy/{tree['metadata']['name']}" for tree in trees if isinstance(tree, dict)}
     for call in calls:
         assert call[:3] == ["kubectl", "--namespace", "rlcar"]
         match call[3:]:
