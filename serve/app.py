@@ -150,6 +150,7 @@ class Application:
         rollouts = asyncio.create_task(self._follow_rollouts())
         messages = asyncio.create_task(self.rollout_follower.notices.run())
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.rollout_follower.close)
             stack.callback(rollouts.cancel)
             stack.callback(messages.cancel)
             stack.callback(sys.setswitchinterval, before_s)

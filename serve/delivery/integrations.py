@@ -1,13 +1,13 @@
 """The file that says which other programs a server talks to about rollouts, with their secrets.
 
 It is a file of the server, and not a part of a rollout's file, because whoever may begin a rollout
-must not make servers send requests to addresses of his choice.
+must not make servers send requests to arbitrary addresses.
 """
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
+import httpx
 import pydantic
 from pydantic import Field, SecretStr
 
@@ -18,12 +18,18 @@ from rlcar.settings.files import read_yaml
 
 def _check_address(text: str) -> str:
     try:
-        parts = urlsplit(text)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not match, a port that is no number
+        url = httpx.URL(text)
+        is_address = url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+    except (httpx.InvalidURL, ValueError):  # such as a host that no name server can know
         is_address = False
-    if not is_address or not text.isprintable() or " " in text or parts.fragment:
+    if not is_address or not text.isprintable() or " " in text or "#" in text:
         raise ValueError("an address begins with http:// or https:// and names a host")
+    return text
+
+
+def _check_base(text: str) -> str:
+    if "?" in text:
+        raise ValueError("the address ends before the question mark, as paths are added to it")
     return text
 
 
@@ -35,6 +41,7 @@ def _check_secret(secret: SecretStr) -> SecretStr:
 
 
 Address = Annotated[str, Field(max_length=2000), pydantic.AfterValidator(_check_address)]
+BaseAddress = Annotated[Address, pydantic.AfterValidator(_check_base)]
 Secret = Annotated[SecretStr, pydantic.AfterValidator(_check_secret)]
 
 
@@ -56,7 +63,7 @@ class Webhook(IntegrationsSection):
 class Grafana(IntegrationsSection):
     """Gets an annotation for every entry of the journal but measurements."""
 
-    url: Address
+    url: BaseAddress
     """Address of Grafana, with its path prefix if it has one."""
     token: Secret
     """Token of a service account that may write annotations."""
@@ -65,7 +72,7 @@ class Grafana(IntegrationsSection):
 class Prometheus(IntegrationsSection):
     """Answers the queries of analyses."""
 
-    url: Address
+    url: BaseAddress
     """Address of Prometheus, with its path prefix if it has one."""
     token: Secret | None = None
     """Token, if it requires one."""

@@ -6,19 +6,17 @@ server is killed before it has succeeded, the message is lost: the journal is th
 """
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 
-from rlcar.errors import UserError
 from serve.delivery.events import Entry, Measured
 from serve.delivery.integrations import Grafana, Integrations, Webhook
 from serve.delivery.report import described, sentence, summary, tree_of
@@ -58,21 +56,23 @@ class Request(NamedTuple):
 
 
 class Notices:
-    """Sends the new entries of one journal, one after the other, in the background."""
+    """Sends the new entries of one journal in the background, to each receiver in their order."""
 
     def __init__(
         self, integrations: Integrations, alias: str, claim: Claim, metrics: ServerMetrics
     ):
         """`claim` returns True to the one server that is to send an entry."""
-        self._integrations, self._alias, self._claim = integrations, alias, claim
-        self._metrics = metrics
+        self._alias, self._claim, self._metrics = alias, claim, metrics
+        makers = [partial(webhook_request, one) for one in integrations.webhooks]
+        if integrations.grafana is not None:
+            makers.append(partial(grafana_request, integrations.grafana))
+        self._receivers = [_Receiver(make, metrics) for make in makers]
         self._seen = 0  # number of the last entry that was looked at
-        self._waiting: asyncio.Queue[Message] = asyncio.Queue(_MOST_WAITING)
-        self._is_wanted = bool(integrations.webhooks or integrations.grafana)
+        self._unclaimed: asyncio.Queue[Message] = asyncio.Queue(_MOST_WAITING)
 
     def look(self, entries: Sequence[Entry]) -> None:
         """Takes the entries of the whole journal; those that are new are sent soon."""
-        if not self._is_wanted or not entries or entries[-1].number == self._seen:
+        if not self._receivers or not entries or entries[-1].number == self._seen:
             return
         state: RolloutState | None = None
         oldest_s = time.time() - _OLDEST_S
@@ -83,49 +83,86 @@ class Notices:
             if isinstance(entry.event, Measured):
                 continue
             try:
-                self._waiting.put_nowait(Message(self._alias, entry, state))
+                self._unclaimed.put_nowait(Message(self._alias, entry, state))
             except asyncio.QueueFull:
-                self._metrics.failed_messages += 1
-                _LOGGER.error("entry %d of the rollout is not announced: too many", entry.number)
+                self._fail(entry, "too many others wait")
         self._seen = entries[-1].number
 
     async def run(self) -> None:
         """Sends for ever."""
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client, asyncio.TaskGroup() as tasks:
+            for receiver in self._receivers:
+                tasks.create_task(receiver.run(client))
             while True:
-                message = await self._waiting.get()
-                with contextlib.suppress(UserError):  # a registry that this server may only read
-                    if not await self._claim(message.entry.number):
-                        continue
-                    await asyncio.gather(
-                        *(self._send(client, one) for one in self._requests(message))
-                    )
+                message = await self._unclaimed.get()
+                if await self._is_claimed(message.entry):
+                    for receiver in self._receivers:
+                        receiver.take(message)
 
-    def _requests(self, message: Message) -> list[Request]:
-        grafana = self._integrations.grafana
-        own = [webhook_request(one, message) for one in self._integrations.webhooks]
-        return own if grafana is None else [*own, grafana_request(grafana, message)]
-
-    async def _send(self, client: httpx.AsyncClient, request: Request) -> None:
-        problem = ""
+    async def _is_claimed(self, entry: Entry) -> bool:
+        """Whether this server is to send an entry; a registry that fails is tried again."""
+        reason = ""
         for wait_s in (0.0, *_WAITS_S):
             await asyncio.sleep(wait_s)
             try:
-                # The timeouts of httpx are for single operations; this one is for the whole.
-                async with asyncio.timeout(_TIMEOUT_S):
-                    status = await _post(client, request)
-            except (httpx.HTTPError, TimeoutError) as error:
-                problem = str(error) or type(error).__name__
-                continue
-            if 200 <= status < 300:
-                return
-            problem = f"status {status}"
-            if status < 500 and status not in _TEMPORARY:
-                break
+                return await self._claim(entry.number)
+            except Exception as error:
+                reason = str(error)
+        self._fail(entry, reason)
+        return False
+
+    def _fail(self, entry: Entry, reason: str) -> None:
+        self._metrics.failed_messages += 1
+        _LOGGER.error("entry %d of the rollout is not announced: %s", entry.number, reason)
+
+
+class _Receiver:
+    """Sends messages to one address, one after the other."""
+
+    def __init__(self, make_request: Callable[[Message], Request], metrics: ServerMetrics):
+        self._make_request, self._metrics = make_request, metrics
+        self._waiting: asyncio.Queue[Message] = asyncio.Queue(_MOST_WAITING)
+
+    def take(self, message: Message) -> None:
+        """Sends a message after those that wait; of too many, the newest is lost."""
+        try:
+            self._waiting.put_nowait(message)
+        except asyncio.QueueFull:
+            self._fail(self._make_request(message), "too many messages wait")
+
+    async def run(self, client: httpx.AsyncClient) -> None:
+        """Sends for ever, whatever happens."""
+        while True:
+            request = self._make_request(await self._waiting.get())
+            problem = await _sent(client, request)
+            if problem:
+                self._fail(request, problem)
+
+    def _fail(self, request: Request, problem: str) -> None:
         self._metrics.failed_messages += 1
         # The rest of an address may hold a secret.
-        host = urlsplit(request.url).hostname
+        host = httpx.URL(request.url).host
         _LOGGER.error("%s was not told of the rollout: %s", host, problem)
+
+
+async def _sent(client: httpx.AsyncClient, request: Request) -> str:
+    """Sends a request, in several attempts; returns why it failed, or nothing."""
+    problem = ""
+    for wait_s in (0.0, *_WAITS_S):
+        await asyncio.sleep(wait_s)
+        try:
+            # The timeouts of httpx are for single operations; this one is for the whole.
+            async with asyncio.timeout(_TIMEOUT_S):
+                status = await _post(client, request)
+        except Exception as error:  # whatever it is, other receivers must not suffer
+            problem = str(error) or type(error).__name__
+            continue
+        if 200 <= status < 300:
+            return ""
+        problem = f"status {status}"
+        if status < 500 and status not in _TEMPORARY:
+            break
+    return problem
 
 
 async def _post(client: httpx.AsyncClient, request: Request) -> int:

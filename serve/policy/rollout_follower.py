@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 
 import msgspec
 
@@ -76,6 +77,11 @@ class RolloutFollower:
             self._wake.clear()
             self._arms.check_latency()  # also while the registry cannot be read
             await self.turn_safely()
+
+    async def close(self) -> None:
+        """Closes the connections to Prometheus."""
+        if self._prometheus is not None:
+            await self._prometheus.close()
 
     async def turn_safely(self) -> None:
         """Takes a turn; after a failure everything stays as it is."""
@@ -242,10 +248,10 @@ class RolloutFollower:
         found: dict[str, float | None] = {}
         queries = [metric for metric in due_metrics(state, now_s) if metric.query is not None]
         if queries:
-            if self._prometheus is None:
-                self._say_once_without_prometheus(queries[0])
+            answers = await self._queried(queries, state)
+            if answers is None:
                 return None
-            found = await self._prometheus.measure(queries, state)
+            found = answers
 
         def measure(metric: AnalysisMetric) -> float | None:
             return found[metric.name] if metric.value is None else self.pooled.value(metric.value)
@@ -255,15 +261,27 @@ class RolloutFollower:
             return self._of_end(state, event)
         return event
 
-    def _say_once_without_prometheus(self, metric: AnalysisMetric) -> None:
-        """Leaves a query to other servers."""
-        if not self._lacks_prometheus:
-            _LOGGER.error(
-                "metric %r of the rollout is a query, and this server has no Prometheus: name it "
-                "in the file of --integrations",
-                metric.name,
-            )
-        self._lacks_prometheus = True
+    async def _queried(
+        self, metrics: Sequence[AnalysisMetric], state: RolloutState
+    ) -> dict[str, float | None] | None:
+        """Returns the values of queries; None if an alarm cannot wait, or without Prometheus."""
+        if self._prometheus is None:
+            if not self._lacks_prometheus:
+                _LOGGER.error(
+                    "metric %r of the rollout is a query, and this server has no Prometheus: name "
+                    "it in the file of --integrations",
+                    metrics[0].name,
+                )
+            self._lacks_prometheus = True
+            return None
+        measuring = asyncio.ensure_future(self._prometheus.measure(metrics, state))
+        waking = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({measuring, waking}, return_when=asyncio.FIRST_COMPLETED)
+            return measuring.result() if measuring.done() else None
+        finally:
+            measuring.cancel()
+            waking.cancel()
 
     async def _of_moved_alias(self, state: RolloutState) -> AnyEvent | None:
         """Returns what follows if somebody has moved the alias during the rollout."""

@@ -18,6 +18,7 @@ from benchmarks.processes import free_port
 from rlcar.cli.serving import serve
 from rlcar.errors import ConfigError
 from rlcar.registry import Registry
+from serve.delivery import prometheus_source
 from serve.delivery.integrations import Prometheus, read_integrations
 from serve.delivery.operator import Operator
 from serve.delivery.prometheus_source import PrometheusSource
@@ -133,17 +134,33 @@ def test_each_entry_is_announced_once_by_several_servers(folder, operator, tmp_p
 
 
 def test_receivers_that_fail_hold_nothing_up(folder, operator, tmp_path, caplog):
-    with receiving(delay_s=30.0) as slow, receiving(status=404) as wrong:
-        path = write(tmp_path, webhooks=[{"url": f"{one.url}/secret"} for one in (slow, wrong)])
+    with receiving(delay_s=30.0) as slow, receiving(status=404) as wrong, receiving() as good:
+        hooks = [{"url": f"{one.url}/secret"} for one in (slow, wrong, good)]
+        path = write(tmp_path, webhooks=hooks)
         with serving(folder, poll_s=0.05, integrations=path) as server:
             start(operator, {"setWeight": 50}, {"pause": {"duration": "100ms"}}, {"pause": {}})
             wait_until(lambda: operator.read().state.step == 2)
-            assert slow.requests <= 1
+            # The slow one still has the first message.
+            wait_until(lambda: events(good) == ["started", "advanced", "advanced"])
+            assert len(slow.accepted) == 1
             metrics = server.config.app.app.metrics
-            wait_until(lambda: metrics.failed_messages == 1)
-    assert wrong.requests == 1  # the address will not become right
+            wait_until(lambda: metrics.failed_messages == 3)
+    assert wrong.requests == 3  # once for each message, as the address will not become right
     assert "127.0.0.1 was not told of the rollout: status 404" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_registry_that_cannot_be_written_is_a_failed_message(folder, operator, tmp_path, caplog):
+    (folder / "rollout-notices").write_text("")
+    with receiving() as hook:
+        path = write(tmp_path, webhooks=[{"url": hook.url}])
+        with serving(folder, poll_s=0.05, integrations=path) as server:
+            start(operator, {"pause": {}})
+            metrics = server.config.app.app.metrics
+            wait_until(lambda: metrics.failed_messages == 1)
+    assert hook.requests == 0
+    assert "entry 1 of the rollout is not announced: " in caplog.text
+    assert str(folder / "rollout-notices") in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -151,7 +168,11 @@ def test_receivers_that_fail_hold_nothing_up(folder, operator, tmp_path, caplog)
     [
         ({"webhook": []}, "unknown setting 'webhook'; did you mean 'webhooks'?"),
         ({"webhooks": [{"url": "ftp://host/x"}]}, "webhooks.0.url: an address begins with http"),
-        ({"webhooks": [{"url": "http://"}]}, "webhooks.0.url: an address begins with http"),
+        *(
+            ({"webhooks": [{"url": url}]}, "webhooks.0.url: an address begins with http")
+            for url in ("http://", "http://[v1.x]/", "http://ex\u00e4mple..com/", "http://xn--/")
+        ),
+        ({"grafana": {"url": "http://g/?x=1", "token": "t"}}, "ends before the question mark"),
         ({"grafana": {"url": "http://grafana"}}, "grafana.token: missing"),
         ({"grafana": {"url": "http://grafana", "token": "two words"}}, "grafana.token: a secret"),
         ({"prometheus": "http://prometheus"}, "prometheus: "),
@@ -223,6 +244,20 @@ def test_a_query_decides_an_analysis(folder, operator, tmp_path, caplog):
             wait_until(lambda: last_value(operator, "weight") == 50.0)
             wait_until(lambda: "the query gives 2 series" in caplog.text)
         assert last_value(operator, "two series") is None
+
+
+def test_a_rollback_does_not_wait_for_a_query(folder, operator, tmp_path, monkeypatch):
+    monkeypatch.setattr(prometheus_source, "_TIMEOUT_S", 60.0)
+    with receiving(delay_s=40.0) as silent:
+        path = write(tmp_path, prometheus={"url": silent.url})
+        with serving(folder, poll_s=0.05, integrations=path) as server:
+            analysis = {"analysis": {"metrics": [metric("up")]}}
+            tree = {"strategy": {"canary": {"steps": [{"setWeight": 50}, analysis]}}}
+            operator.start(2, parse_specification(tree), try_model)
+            wait_until(lambda: silent.requests == 1)
+            arms = server.config.app.app.action_service.arms
+            server.servers[0].get_loop().call_soon_threadsafe(arms.raise_alarm, "bad", {})
+            wait_until(lambda: operator.read().state.phase == "Degraded", 20.0)
 
 
 def last_value(operator, name):
