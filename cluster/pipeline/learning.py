@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.pipeline.context import Context, Done
-from cluster.pipeline.journal import runs
-from cluster.pipeline.recordings import copy_new, with_earlier
+from cluster.pipeline.journal import learned_again, runs
+from cluster.pipeline.recordings import NothingLeftError, copy_new, with_earlier
 from cluster.pipeline.settings import FineTune, Offline
 from rlcar.datasets import Dataset
 from rlcar.datasets.validation import validate
@@ -28,21 +28,32 @@ _MOST_FAULTS = 20  # that an entry of the journal names
 
 
 def collect(context: Context, given: Mapping[str, Any]) -> Done:
-    """Copies the recorded episodes of the run's plan into a data set of its own."""
+    """Copies the recorded episodes of the run's plan into a data set of its own.
+
+    The run ends if fewer are left than a run needs.
+    """
     folder = context.run.folder / "data"
     if folder.exists():  # whole, but the process ended before the entry was written
         shutil.rmtree(folder)
-    copied = copy_new(Path(context.settings.collect.recordings), context.run.spans, folder)
+    wanted = context.settings.collect
+    try:
+        copied = copy_new(Path(wanted.recordings), context.run.spans, folder)
+    except NothingLeftError as error:
+        return Done({"episodes": 0}, str(error), "invalid data")
     data = copied.dataset
     outputs = {
         "data": folder.name,  # below the folder of the run
         "data_sha256": data.fingerprint,
         "episodes": data.episodes,
         "transitions": data.transitions,
-        "unreadable": copied.faults[:_MOST_FAULTS],
+        "left_out": copied.faults[:_MOST_FAULTS],
     }
-    lost = f"; left out: {'; '.join(copied.faults)}" if copied.faults else ""
-    return Done(outputs, f"{data.episodes:,} episodes, {data.transitions:,} transitions{lost}")
+    lost = f"; left out: {'; '.join(copied.faults[:_MOST_FAULTS])}" if copied.faults else ""
+    sentence = f"{data.episodes:,} episodes, {data.transitions:,} transitions{lost}"
+    if data.episodes < wanted.minimum_episodes:
+        sentence = f"fewer than {wanted.minimum_episodes:,} episodes are left: {sentence}"
+        return Done(outputs, sentence, "invalid data")
+    return Done(outputs, sentence)
 
 
 def check(context: Context, given: Mapping[str, Any]) -> Done:
@@ -102,9 +113,8 @@ def _learn(context: Context, settings: Offline, new: Dataset) -> tuple[Path, dic
     """Returns the run of the best policy that can be learned from the episodes."""
     run, place = context.run, context.training
     before = [one for one in runs(run.folder.parent.parent) if one.number < run.number]
-    usable = [one.folder / "data" for one in before if one.outcome != "invalid data"]
-    history = context.settings.collect.history
-    earlier = usable[-history:] if history else []
+    again = learned_again(before, context.settings.collect.history)
+    earlier = [one.folder / "data" for one in again]
     data = with_earlier(new, earlier, run.folder / "learned")
     names = candidates_for(data.spec, settings.algorithms)
     learned, held_out = data, None

@@ -38,7 +38,11 @@ class Copied(NamedTuple):
     """A data set of new episodes."""
 
     dataset: Dataset
-    faults: list[str]  # one sentence for each part that could not be read
+    faults: list[str]  # one sentence for each part, recording and gap that was left out
+
+
+class NothingLeftError(DatasetError):
+    """The recordings are there, and none of the new episodes can be read."""
 
 
 def find_new(recordings: Path, used: Mapping[str, Span]) -> News:
@@ -68,26 +72,35 @@ def find_new(recordings: Path, used: Mapping[str, Span]) -> News:
 
 
 def copy_new(recordings: Path, spans: Mapping[str, Span], folder: Path) -> Copied:
-    """Copies the episodes of the spans into a new folder; what cannot be read is left out.
+    """Copies the episodes of the spans into a new folder; what is not there is left out and named.
 
-    Raises DatasetError if nothing is left.
+    Raises NothingLeftError if no episode is left, and DatasetError if no recording is.
     """
     places = {place.name: place for place in _folders(recordings)}
-    found = {name: read_description(places[name]) for name in spans if name in places}
+    faults: list[str] = []
+    found: dict[str, Description] = {}
+    for name, span in spans.items():
+        description = read_description(places[name]) if name in places else None
+        if description is not None and _began(description) == span.recording:
+            found[name] = description
+        elif span.first < span.end:
+            missing = f"the recording {name} is not in {recordings} any more"
+            faults.append(missing if description is None else _begun_anew(places[name]))
     if not found:
-        raise DatasetError(f"{recordings} holds none of the recordings any more that a run began")
+        raise DatasetError(
+            f"{recordings} holds none of the recordings any more with which the run began"
+        )
     sources = [source for one in found.values() for source in one.sources]
     prints = [one.fingerprint for one in found.values()]
     source = Source(kind="merge", about={"folders": list(found), "data_sha256": prints})
     description = next(iter(found.values())).model_copy(update={"sources": sources})
-    faults: list[str] = []
     with new_folder(folder) as temporary, DatasetWriter(temporary, description, source) as writer:
         for name in found:
             for episode in _episodes(places[name], spans[name], faults):
                 writer.append(episode)
         if not writer.episodes:
             reason = faults[0] if faults else "the servers have deleted them"
-            raise DatasetError(f"no new episode in {recordings} can be read: {reason}")
+            raise NothingLeftError(f"no new episode in {recordings} can be read: {reason}")
     return Copied(Dataset.open(folder), faults)
 
 
@@ -126,11 +139,19 @@ def _began(description: Description) -> str:
     return str(description.sources[0].about.get("created", "")) if description.sources else ""
 
 
+def _begun_anew(folder: Path) -> str:
+    return f"{folder} was begun anew meanwhile: the run's episodes in it are gone"
+
+
 def _episodes(folder: Path, span: Span, faults: list[str]) -> Iterator[Episode]:
-    """Yields the episodes of a span that are still there; adds a sentence for each bad part."""
+    """Yields the episodes of a span that are still there; adds a sentence for each gap."""
     done = span.first
     for _ in range(_TRIES):
-        data = Dataset(folder, read_description(folder))
+        description = read_description(folder)
+        if _began(description) != span.recording:
+            faults.append(_begun_anew(folder))
+            return
+        data = Dataset(folder, description)
         is_current = True
         for index, part in enumerate(data.parts):
             end = part.first_episode + part.episodes
@@ -144,10 +165,21 @@ def _episodes(folder: Path, span: Span, faults: list[str]) -> Iterator[Episode]:
                     break
                 faults.append(str(error))
                 episodes = []
+            if part.first_episode > done:
+                faults.append(_gap(folder, done, part.first_episode))
             for number, episode in enumerate(episodes, part.first_episode):
                 if done <= number < span.end:
                     yield episode
             done = end
         if is_current:
+            if done < span.end:
+                faults.append(_gap(folder, done, span.end))
             return
     faults.append(f"{folder} changed {_TRIES} times while it was read")
+
+
+def _gap(folder: Path, first: int, end: int) -> str:
+    return (
+        f"{end - first:,} episodes of {folder}, from number {first} on, were deleted before they "
+        "were copied"
+    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster.pipeline.recordings import copy_new, find_new, with_earlier
+from cluster.pipeline.recordings import NothingLeftError, copy_new, find_new, with_earlier
 from rlcar.datasets import Dataset, DatasetWriter, World
 from rlcar.datasets.description import Source, describe
 from rlcar.datasets.rotation import Rotation
@@ -113,3 +113,37 @@ def test_earlier_episodes_are_learned_from_as_far_as_they_are_of_the_same_world(
         merged = with_earlier(new, earlier, tmp_path / "learned")
         assert first_rewards(merged) == [1, 2, 4]
     assert with_earlier(new, earlier[1:], tmp_path / "other") is new
+
+
+def test_what_is_not_there_any_more_is_left_out_and_named(tmp_path):
+    sessions = tmp_path / "sessions"
+    for name in ("stays", "anew", "gone"):
+        add(sessions / name, [1, 2, 3])
+    spans = find_new(sessions, {}).spans
+    (sessions / "anew").rename(tmp_path / "old")
+    add(sessions / "anew", [7, 8, 9, 10], created="tomorrow")
+    (sessions / "gone").rename(tmp_path / "moved")
+    copied = copy_new(sessions, spans, tmp_path / "first")
+    assert first_rewards(copied.dataset) == [1, 2, 3]
+    assert copied.faults == [
+        f"{sessions / 'anew'} was begun anew meanwhile: the run's episodes in it are gone",
+        f"the recording gone is not in {sessions} any more",
+    ]
+    assert [source.about["created"] for source in copied.dataset.description.sources[:-1]] == [
+        "today"
+    ]
+    assert find_new(sessions, spans).episodes == 4  # those of the new recording
+
+
+def test_episodes_that_were_deleted_before_the_copy_are_counted(tmp_path):
+    server = tmp_path / "sessions" / "server-1"
+    add(server, range(4))
+    spans = find_new(server.parent, {}).spans
+    add(server, range(4, 200), limit_bytes=60_000)
+    later = find_new(server.parent, spans).spans
+    first = Dataset.open(server).parts[0].first_episode
+    copied = copy_new(server.parent, later, tmp_path / "new")
+    gone = f"{first - 4:,} episodes of {server}, from number 4 on, were deleted before they were"
+    assert copied.faults == [f"{gone} copied"]
+    with pytest.raises(NothingLeftError, match="4 episodes of .*, from number 0 on, were deleted"):
+        copy_new(server.parent, spans, tmp_path / "none")
