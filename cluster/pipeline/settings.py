@@ -1,6 +1,7 @@
 """The file of a pipeline; its keys are in camel case, as in the file of a rollout."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,9 +9,11 @@ import pydantic
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
+from rlcar.agents import ALGORITHMS
+from rlcar.config import Config, parse_override
 from rlcar.errors import ConfigError
 from rlcar.gates.settings import DataGate, SimulationGate
-from rlcar.settings.explain import explain
+from rlcar.settings.explain import explain, nearest, problems
 from rlcar.settings.files import read_yaml
 from serve.delivery.specification import (
     Duration,
@@ -25,6 +28,35 @@ _FEWEST = 50  # episodes, as `rlcar.offline.held_out` requires
 _TEXT = Annotated[str, Field(min_length=1, max_length=1000)]
 _DURATION: pydantic.TypeAdapter[float] = pydantic.TypeAdapter(Interval)
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+def _check_algorithm(name: str) -> str:
+    """Raises ValueError, with the nearest name, unless an algorithm learns from recorded data."""
+    able = [each for each, algorithm in ALGORITHMS.items() if algorithm.learns_offline]
+    if name not in able:
+        raise ValueError(f"no algorithm that learns from recorded data{nearest(name, able)}")
+    return name
+
+
+def _check_override(text: str) -> str:
+    """Raises ValueError unless a text sets one setting of a training to a value of its kind.
+
+    Rules about several settings are left to the training, which knows the others.
+    """
+    try:
+        Config.model_validate(parse_override(text))
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    except pydantic.ValidationError as error:
+        found = problems(error, Config)
+        wrong = [one for one in found if one.known_names or not isinstance(one.value, Mapping)]
+        if wrong:
+            raise ValueError("; ".join(one.sentence() for one in wrong)) from None
+    return text
+
+
+_Algorithm = Annotated[str, pydantic.AfterValidator(_check_algorithm)]
+_Override = Annotated[_TEXT, pydantic.AfterValidator(_check_override)]
 
 
 class Collect(RolloutSection):
@@ -43,13 +75,13 @@ class Collect(RolloutSection):
 class Offline(RolloutSection):
     """Learns from the recorded episodes alone, as `rlcar offline` does."""
 
-    algorithms: list[str] = Field([], max_length=20)
+    algorithms: list[_Algorithm] = Field([], max_length=20)
     """Algorithms to try (default: all that fit the data)."""
     mode: Literal["standard", "test"] = "standard"
     """Size of each training."""
     updates: int = Field(16_000, ge=100, le=10_000_000)
     """Updates of the value functions of each estimate."""
-    settings: list[_TEXT] = Field([], max_length=200)
+    settings: list[_Override] = Field([], max_length=200)
     """Settings that differ, such as `training.env_steps=100000`."""
     seed: Seed = 0
     """Seed of all random numbers."""
@@ -60,7 +92,7 @@ class FineTune(RolloutSection):
 
     runs: _TEXT = "runs"
     """Folder with the run of the stable version; the runs of this pipeline are found as well."""
-    settings: list[_TEXT] = Field([], max_length=200)
+    settings: list[_Override] = Field([], max_length=200)
     """Settings that differ, such as `training.env_steps=100000`."""
     seed: Seed | None = None
     """Seed of all random numbers (default: that of the run)."""

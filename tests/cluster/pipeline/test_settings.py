@@ -60,6 +60,23 @@ def test_the_defaults_are_a_whole_pipeline():
         ),
         ({"collect": COLLECT, "rolloutTimeout": "soon"}, "a duration is a number with a unit"),
         ({"collect": COLLECT, "name": "a/b"}, "name = 'a/b'"),
+        (
+            {"collect": COLLECT, "train": {"offline": {"algorithms": ["bc", "cqll"]}}},
+            "train.offline.algorithms.1 = 'cqll': no algorithm that learns from recorded data; did "
+            "you mean 'cql'?",
+        ),
+        (
+            {"collect": COLLECT, "train": {"offline": {"settings": ["training.env_step=5"]}}},
+            "unknown setting 'training.env_step'; did you mean 'env_steps'?",
+        ),
+        (
+            {"collect": COLLECT, "train": {"fineTune": {"settings": ["training.env_steps=many"]}}},
+            "train.fineTune.settings.0 = 'training.env_steps=many': training.env_steps = 'many'",
+        ),
+        (
+            {"collect": COLLECT, "train": {"fineTune": {"settings": ["training.env_steps"]}}},
+            "is not of the form section.name=value",
+        ),
     ],
 )
 def test_a_mistake_names_the_key_and_the_nearest_name(tree, said):
@@ -67,6 +84,13 @@ def test_a_mistake_names_the_key_and_the_nearest_name(tree, said):
         parse_settings(tree, "nightly")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_setting_that_only_fits_together_with_others_is_left_to_the_training():
+    # Longer than the default of training.block_length, which another setting may raise.
+    settings = ["replay.batch_length=500", "training.block_length=500"]
+    tree = {"collect": COLLECT, "train": {"offline": {"settings": settings}}}
+    assert parse_settings(tree, "nightly").train.offline.settings == settings
 
 
 def test_a_file_is_named_in_its_mistakes(tmp_path):
