@@ -18,6 +18,8 @@ class Context(NamedTuple):
     registry: Registry
     run: Run
     say: Say
+    check: Callable[[], None] = lambda: None
+    """Raises HeldError if another process has taken the pipeline over."""
 
     @property
     def name(self) -> str:

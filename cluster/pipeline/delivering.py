@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.pipeline.context import Context, Done
-from rlcar.errors import RegistryUnavailableError
+from rlcar.errors import RegistryUnavailableError, UserError
 from serve.delivery.counts import RolloutCounts
-from serve.delivery.events import Entry, Started
+from serve.delivery.events import Aborted, Entry, Started
 from serve.delivery.operator import Operator
 from serve.delivery.report import summary
 from serve.delivery.sequential import Outcome
@@ -46,6 +46,13 @@ def roll_out(context: Context, given: Mapping[str, Any]) -> Done:
     return Done(outputs, f"version {candidate} is rolled back: {state.message}", "rolled back")
 
 
+def refuse_running_rollout(context: Context) -> None:
+    """Raises UserError if the rollout that the run began has not ended yet."""
+    state = operator_of(context).read().state
+    if state is not None and state.rollout == _id(context) and not state.is_over:
+        raise UserError(f"rollout {state.rollout} goes on: abort it first with rlcar rollout abort")
+
+
 def operator_of(context: Context) -> Operator:
     """Returns an operator that writes in the pipeline's name."""
     actor = f"pipeline {context.name}"
@@ -76,8 +83,22 @@ def _wait(context: Context, operator: Operator, rollout: str) -> RolloutState:
                 return state
             timeout_s = context.settings.rollout_timeout
             if state.is_running and time.time() - state.started_s > timeout_s:
-                operator.abort(f"it has not ended within {timeout_s:g} s")
+                abort_own(operator, rollout, f"it has not ended within {timeout_s:g} s")
         time.sleep(_POLL_S)
+
+
+def abort_own(operator: Operator, rollout: str, reason: str) -> None:
+    """Aborts a rollout, unless it has ended; a newer one goes on.
+
+    Does nothing if others write at the same time: the caller looks again soon.
+    """
+    snapshot = operator.read()
+    state = snapshot.state
+    if state is None or state.rollout != rollout or not state.is_running:
+        return
+    aborted = operator.write(snapshot, Aborted(reason))
+    if aborted is not None:
+        operator.repair(aborted)
 
 
 def _states(entries: list[Entry], rollout: str) -> Iterator[tuple[float, RolloutState]]:

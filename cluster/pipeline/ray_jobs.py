@@ -20,15 +20,15 @@ def on_cluster(
 ) -> Execute:
     """Returns an executor for `rlcar pipeline` with these words, whose jobs' output is shown.
 
-    A job that an earlier call has submitted, and that still runs, is followed. The job writes the
-    entry of its stage itself, so its folders must be those of this machine.
+    A job that an earlier call has submitted for the same run, and that still runs, is followed. The
+    job writes the entry of its stage itself, so its folders must be those of this machine.
     """
 
     def execute(context: Context, stage: Stage) -> None:
         if stage.name not in ON_CLUSTER:
             run_here(context, stage)
             return
-        arguments = ["pipeline", *words, "--stage", stage.name]
+        arguments = ["pipeline", *words, "--stage", stage.name, "--run", str(context.run.number)]
         job_id = _running(client, arguments)
         if job_id is None:
             entrypoint = job_tools.entrypoint_of(arguments, python)
@@ -46,9 +46,14 @@ def on_cluster(
     return execute
 
 
-def require_shared(settings: PipelineSettings, registry: str) -> None:
+def require_shared(settings: PipelineSettings) -> None:
     """Raises UserError for folders that a job on another machine cannot mean."""
-    places = {"folder": settings.folder, "registry": registry}
+    gate, fine_tune = settings.gates.off_policy_evaluation, settings.train.fine_tune
+    places = {"folder": settings.folder, "registry": settings.registry}
+    if gate is not None and gate.data:
+        places["gates.offPolicyEvaluation.data"] = gate.data
+    if fine_tune is not None:
+        places["train.fineTune.runs"] = fine_tune.runs
     for name, place in places.items():
         if "://" not in place and not Path(place).is_absolute():
             raise UserError(

@@ -18,20 +18,27 @@ _MEAN_OF_LAPS = 20
 _KPIS = {"rewards": "reward", "successes": "success"}
 
 
+def report_path(run: Run) -> Path:
+    """Returns where the report of a run is once it has ended; it is written last."""
+    return run.folder / "report.json"
+
+
 def write_report(run: Run, name: str) -> Path:
-    """Writes the picture first and `report.json` last; returns the path of the latter."""
-    entries, path = run.entries(), run.folder / "report.json"
+    """Writes the picture of a run that has ended, then `report.json`; returns its path."""
+    entries, ending, path = run.entries(), run.ending, report_path(run)
+    assert ending is not None
     values = run.values()
     tree = {
         "pipeline": name,
         "run": run.number,
         "began_s": run.began_s,
-        "outcome": entries[-1].outcome,
-        "reason": entries[-1].sentence,
+        "outcome": ending.outcome,
+        "reason": ending.sentence,
         "stages": [entry._asdict() for entry in entries],
     }
     with durable.explaining_write_errors(run.folder):
-        draw(run.folder / "report.png", entries, values, f"{name}, run {run.number}")
+        title = f"{name}, run {run.number}: {ending.outcome}"
+        draw(run.folder / "report.png", entries, values, title)
         write_json(path, tree)
     return path
 
@@ -45,7 +52,7 @@ def draw(path: Path, entries: list[Entry], values: Mapping[str, Any], title: str
     figure = Figure(figsize=(8.0, 1.0 + sum(heights)), dpi=130, layout="constrained")
     all_axes = figure.subplots(rows, 1, squeeze=False, height_ratios=heights)[:, 0]
     _draw_stages(all_axes[0], entries)
-    all_axes[0].set_title(f"{title}: {entries[-1].outcome}", fontsize=9, loc="left")
+    all_axes[0].set_title(title, fontsize=9, loc="left")
     began_s = values["weights"][0][0] if has_weight else 0.0
     if has_weight:
         _draw_weights(all_axes[1], values["weights"], entries[-1].ended_s, began_s)

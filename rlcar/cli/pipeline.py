@@ -46,6 +46,9 @@ def pipeline(
     stage: Annotated[
         str | None, typer.Option(help="Runs the next stage of the open run alone.", hidden=True)
     ] = None,
+    run: Annotated[
+        int, typer.Option(help="Number of the run that --stage belongs to.", hidden=True)
+    ] = 0,
     address: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +73,8 @@ def pipeline(
         from cluster.pipeline.settings import read_settings
 
     settings = read_settings(file)
+    of_registry = [] if settings.registry else ["--registry", registry]
+    settings = settings.model_copy(update={"registry": settings.registry or registry})
     if status:
         _show(settings, as_json)
     elif abandon:
@@ -80,26 +85,24 @@ def pipeline(
         from cluster.pipeline.run import run_stage
         from rlcar.registry import Registry
 
-        say(run_stage(settings, Registry(settings.registry or registry), say, stage))
+        say(run_stage(settings, Registry(settings.registry), say, stage, run))
     else:
-        place = settings.registry or registry
-        execute = None if address is None else _on_cluster(file, settings, place, address, python)
-        words: list[object] = ["--watch", "--interval", interval] if watch else ["--once"]
-        words += [] if address is None else ["--address", address, "--python", python]
-        words += [] if settings.registry else ["--registry", registry]
-        again = command("pipeline", file, *words)
-        _run(settings, interval if watch else None, place, execute, again)
+        words = [str(file), *of_registry]
+        execute = None if address is None else _on_cluster(words, settings, address, python)
+        mode = ["--watch", "--interval", interval] if watch else ["--once"]
+        mode += [] if address is None else ["--address", address, "--python", python]
+        again = command("pipeline", file, *mode, *of_registry)
+        _run(settings, interval if watch else None, execute, again)
 
 
 def _on_cluster(
-    file: Path, settings: "PipelineSettings", registry: str, address: str, python: str
+    words: list[str], settings: "PipelineSettings", address: str, python: str
 ) -> "Execute":
     with cluster_imports(", or leave out --address"):
         from cluster.jobs.dashboard import connect
         from cluster.pipeline.ray_jobs import on_cluster, require_shared
 
-    require_shared(settings, registry)
-    words = [str(file)] if settings.registry else [str(file), "--registry", registry]
+    require_shared(settings)
 
     def show(text: str) -> None:
         sys.stderr.write(text)
@@ -111,7 +114,6 @@ def _on_cluster(
 def _run(
     settings: "PipelineSettings",
     interval: str | None,
-    registry: str,
     execute: "Execute | None",
     again: str,
 ) -> None:
@@ -123,7 +125,7 @@ def _run(
     from rlcar.registry import Registry
 
     interval_s = None if interval is None else parse_duration("--interval", interval)
-    models = Registry(registry)
+    models = Registry(settings.registry)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as systemd stops a service
     try:
         if interval_s is None:

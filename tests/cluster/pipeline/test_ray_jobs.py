@@ -15,7 +15,7 @@ from cluster.jobs.submit import jobs
 from cluster.pipeline import journal
 from cluster.pipeline.ray_jobs import on_cluster, require_shared
 from cluster.pipeline.run import run_once
-from cluster.pipeline.settings import read_settings
+from cluster.pipeline.settings import parse_settings, read_settings
 from rlcar.errors import UserError
 from rlcar.registry import Registry
 from tests.support.hand_made_versions import publish_follower
@@ -86,19 +86,31 @@ def test_the_training_and_the_gate_are_jobs_and_the_other_stages_are_not(
     assert stages == ["collect", "validate", "train", "simulation gate"]
     found = [job.metadata["rlcar"] for job in jobs(client)]
     assert found == [
-        f"pipeline {file} --stage train",
-        f"pipeline {file} --stage 'simulation gate'",
+        f"pipeline {file} --stage train --run 1",
+        f"pipeline {file} --stage 'simulation gate' --run 1",
     ]
     assert "nightly-0001: train is the job rlcar-pipeline-" in "\n".join(said)
     assert "version 1 drives 8 laps" in "".join(shown)
 
 
-def test_folders_that_a_job_elsewhere_cannot_mean_are_refused(tmp_path):
-    path = tmp_path / "nightly.yaml"
-    path.write_text("collect: {recordings: sessions}")
-    with pytest.raises(UserError, match="folder pipelines/nightly is relative"):
-        require_shared(read_settings(path), str(tmp_path / "models"))
-    path.write_text(f"{{folder: {tmp_path}, collect: {{recordings: sessions}}}}")
-    with pytest.raises(UserError, match="registry models is relative"):
-        require_shared(read_settings(path), "models")
-    require_shared(read_settings(path), "s3://bucket/models")
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"folder": "pipelines/nightly"}, "folder pipelines/nightly is relative"),
+        ({"registry": "models"}, "registry models is relative"),
+        (
+            {"gates": {"offPolicyEvaluation": {"data": "traffic"}}},
+            "gates.offPolicyEvaluation.data traffic is relative",
+        ),
+        ({"train": {"fineTune": {}}}, "train.fineTune.runs runs is relative"),
+    ],
+)
+def test_folders_that_a_job_elsewhere_cannot_mean_are_refused(changes, said):
+    tree = {
+        "folder": "/srv/rlcar",
+        "registry": "s3://bucket/models",
+        "collect": {"recordings": "sessions"},  # which no job reads
+    }
+    require_shared(parse_settings(tree, "nightly"))
+    with pytest.raises(UserError, match=said):
+        require_shared(parse_settings(tree | changes, "nightly"))

@@ -14,12 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.pipeline import journal
-from cluster.pipeline.run import abandon, run_here, run_once, watch
+from cluster.pipeline.run import abandon, run_here, run_once, run_stage, watch
 from cluster.pipeline.settings import parse_settings
 from rlcar.cli import app
 from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.registry import Registry
+from rlcar.system import process_state
+from rlcar.system.lease import HeldError
 from serve.delivery.operator import Operator
 from tests.serve.open_loop import ask_open_loop
 from tests.serve.served import serving
@@ -337,3 +339,58 @@ def test_a_service_goes_on_after_a_mistake_until_it_is_stopped():
     with pytest.raises(KeyboardInterrupt):
         watch(look, 0.01, said.append)
     assert said == ["error: the folder is away"]
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A champion and enough new episodes, in the working folder; no run has begun."""
+    monkeypatch.chdir(tmp_path)
+    publish_follower(tmp_path / "models", 0.15, alias="champion")
+    record(tmp_path / "sessions" / "server-1", episodes=60)
+    return tmp_path
+
+
+def test_a_run_without_a_report_gets_it_and_its_exit_code_with_the_next_call(fresh):
+    run = journal.begin(fresh / "pipelines/nightly", settings().tree(), {})
+    run.write(journal.Entry("rollout", 0.0, 1.0, {}, {}, "too slow", "rolled back"))
+    ending = once()  # its process was killed before it wrote the report
+    assert (ending.outcome, ending.exit_code) == ("rolled back", 4)
+    assert json.loads((run.folder / "report.json").read_text())["reason"] == "too slow"
+    with pytest.raises(Interrupted):
+        once(execute=dying_in("collect"))
+    assert [one.number for one in journal.runs(fresh / "pipelines/nightly")] == [1, 2]
+
+
+def test_a_job_of_another_run_or_with_other_settings_writes_nothing(fresh):
+    with pytest.raises(Interrupted):
+        once(execute=dying_in("collect"))
+    (run,) = journal.runs(fresh / "pipelines/nightly")
+
+    def job(number, **changes):
+        models = Registry("models")
+        return run_stage(settings(**changes), models, lambda text: None, "collect", number)
+
+    with pytest.raises(UserError, match="the stage collect of run 2 of nightly is not the next"):
+        job(2)
+    with pytest.raises(UserError, match=r"began with other settings \(rolloutTimeout\)"):
+        job(1, rolloutTimeout="30m")
+    with pytest.raises(UserError, match=r"began with other settings \(registry\)"):
+        job(1, registry="elsewhere")
+    assert run.entries() == []
+    assert job(1).startswith("collect: 60 episodes, ")
+    assert [entry.stage for entry in run.entries()] == ["collect"]
+
+
+def test_a_process_that_has_lost_the_pipeline_writes_no_entry(fresh):
+    folder = fresh / "pipelines/nightly"
+
+    def execute(context, stage):
+        # This process was suspended for so long that another host took the pipeline over.
+        theirs = {"host": "beta", "pid": 7, "lease": 99}
+        process_state.write(folder, process_state.describe("running") | theirs)
+        run_here(context, stage)
+
+    with pytest.raises(HeldError, match="was taken over by process 7 of the host beta"):
+        once(execute=execute)
+    (run,) = journal.runs(folder)
+    assert run.entries() == []
