@@ -19,7 +19,13 @@ from serve.delivery.events import (
     Undecided,
 )
 from serve.delivery.sequential import Evidence
-from serve.delivery.specification import Analysis, AnalysisMetric, Winner, parse_condition
+from serve.delivery.specification import (
+    MAX_MEASUREMENTS,
+    Analysis,
+    AnalysisMetric,
+    Winner,
+    parse_condition,
+)
 from serve.delivery.state import RolloutState, Tally
 
 Measure = Callable[[AnalysisMetric], float | None]  # its value, or None without data
@@ -70,7 +76,7 @@ def _analysis(
     if measured:
         return Measured(measured)
     is_done = all(
-        state.tallies.get(metric.name, Tally()).measured >= metric.count
+        _counted(metric, state.tallies.get(metric.name, Tally())) >= metric.count
         for metric in analysis.metrics
     )
     return Advanced(state.step + 1) if is_done else None
@@ -90,9 +96,17 @@ def _due_metrics(state: RolloutState, analysis: Analysis, waited_s: float) -> li
         tally = state.tallies.get(metric.name, Tally())
         # After a time in which no server ran, one measurement is due and not all that were missed.
         due_s = (tally.last_s if tally.measured else metric.initial_delay) + metric.interval
-        if tally.measured < metric.count and waited_s >= due_s:
+        if _counted(metric, tally) < metric.count and waited_s >= due_s:
             due.append(metric)
     return due
+
+
+def _counted(metric: AnalysisMetric, tally: Tally) -> int:
+    """Returns how many measurements count: those with data.
+
+    In a dry run all of them count, as it must not hold the rollout up.
+    """
+    return tally.measured if metric.dry_run else tally.measured - tally.errors
 
 
 def judge(metric: AnalysisMetric, value: float | None) -> Result:
@@ -135,6 +149,12 @@ def _verdict(metric: AnalysisMetric, tally: Tally) -> AnyEvent | None:
         return Undecided(
             f"{metric.name}: {metric.quantity} {last} is neither good nor bad in "
             f"{tally.inconclusive} of {tally.measured} measurements"
+        )
+    counted = _counted(metric, tally)
+    if counted < metric.count and tally.measured >= MAX_MEASUREMENTS:
+        return Undecided(
+            f"{metric.name}: {metric.quantity} had data in {counted} of {tally.measured} "
+            f"measurements, and {metric.count} with data are needed"
         )
     return None
 

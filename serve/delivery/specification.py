@@ -133,7 +133,7 @@ class AnalysisMetric(RolloutSection):
     interval: Interval = 10.0
     """Time between two measurements."""
     count: int = Field(1, ge=1, le=MAX_MEASUREMENTS)
-    """Number of measurements."""
+    """Number of measurements with data. In a dry run those without data count too."""
     failure_limit: Limit = 0
     """Number of failures that are tolerated; one more aborts the rollout."""
     consecutive_error_limit: Limit = 4
@@ -165,7 +165,7 @@ class AnalysisMetric(RolloutSection):
 
 
 class Analysis(RolloutSection):
-    """Measures until each metric has its number of measurements."""
+    """Measures until each metric has its number of measurements with data."""
 
     metrics: list[AnalysisMetric] = Field(min_length=1, max_length=20)
 

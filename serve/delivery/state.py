@@ -39,6 +39,7 @@ class Tally(NamedTuple):
     consecutive_errors: int = 0
     last: float | None = None
     last_s: float = 0.0  # time of the last measurement, since the step began
+    errors: int = 0  # measurements without data
 
     def add(self, measurement: Measurement, time_s: float) -> "Tally":
         """Counts one more measurement."""
@@ -50,6 +51,7 @@ class Tally(NamedTuple):
             self.consecutive_errors + 1 if result == "error" else 0,
             self.last if measurement.value is None else measurement.value,
             time_s,
+            self.errors + (result == "error"),
         )
 
 

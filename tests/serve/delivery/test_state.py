@@ -10,7 +10,7 @@ from serve.delivery import events
 from serve.delivery.events import Entry
 from serve.delivery.progress import due_event
 from serve.delivery.sequential import Evidence
-from serve.delivery.specification import parse_specification
+from serve.delivery.specification import MAX_MEASUREMENTS, parse_specification
 from serve.delivery.state import RolloutError, apply, fold
 
 STEPS = [
@@ -89,7 +89,6 @@ def test_an_aborted_rollout_gives_every_session_back_and_can_be_retried():
     [
         (0.05, "Degraded", "faults: errorShare 0.05 (> 0.02) in 1 of 1 measurements"),
         (0.015, "Inconclusive", "neither good nor bad in 1 of 1"),
-        (None, "Progressing", ""),  # four measurements without data are tolerated
     ],
 )
 def test_an_analysis_ends_with_its_first_exceeded_limit(value, phase, said):
@@ -99,6 +98,34 @@ def test_an_analysis_ends_with_its_first_exceeded_limit(value, phase, said):
     assert said in state.message
 
 
+def test_an_analysis_without_data_never_passes():
+    journal = Journal(started(STEPS[4:]), value=None)
+    assert journal.run(4).phase == "Progressing"  # four measurements without data are tolerated
+    assert journal.run(1).phase == "Degraded"
+    assert "errorShare had no data in 5 measurements in a row" in journal.state.message
+
+
+def test_measurements_without_data_do_not_count():
+    journal = Journal(started(STEPS[4:]))
+    journal.run(1)
+    journal.value = None
+    journal.run(3)
+    journal.value = 0.0
+    assert journal.run(1).phase == "Progressing"  # five measurements, two of them with data
+    assert journal.run(1).phase == "Healthy"
+
+
+def test_an_analysis_whose_data_are_often_missing_ends_with_a_person():
+    metric = STEPS[4]["analysis"]["metrics"][0] | {"count": 600}
+    journal = Journal(started([{"analysis": {"metrics": [metric]}}]))
+    for second in range(MAX_MEASUREMENTS + 10):
+        journal.value = None if second % 2 else 0.0
+        journal.run(1)
+    assert journal.state.phase == "Inconclusive"
+    assert "had data in 500 of 1000 measurements, and 600 with data are" in journal.state.message
+    assert sum(isinstance(one.event, events.Measured) for one in journal.entries) == 1000
+
+
 def test_a_person_judges_an_inconclusive_analysis():
     journal = Journal(started(STEPS[4:]), value=0.015)
     assert journal.run(1000).phase == "Inconclusive"
@@ -106,9 +133,10 @@ def test_a_person_judges_an_inconclusive_analysis():
     assert journal.run().phase == "Healthy"
 
 
-def test_a_dry_run_has_no_effect():
+@pytest.mark.parametrize("value", [1.0, None])
+def test_a_dry_run_has_no_effect(value):
     metric = STEPS[4]["analysis"]["metrics"][0] | {"dryRun": True}
-    journal = Journal(started([{"analysis": {"metrics": [metric]}}]), value=1.0)
+    journal = Journal(started([{"analysis": {"metrics": [metric]}}]), value=value)
     assert journal.run(3).phase == "Healthy"
 
 
