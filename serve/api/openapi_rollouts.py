@@ -86,7 +86,10 @@ _ROLLOUT: _Json = {
         "type": "object",
         "description": "what all servers have counted about both versions and the shadow",
     },
-    "outcomes": {**_COUNT, "description": "laps with a reward that were counted"},
+    "outcomes": {
+        **_COUNT,
+        "description": "laps that were counted: the larger of those with a reward and a success",
+    },
 }
 _ALWAYS = [name for name in _ROLLOUT if name not in ("counts", "outcomes")]
 

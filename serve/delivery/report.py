@@ -12,6 +12,7 @@ from serve.delivery.events import (
     AnyEvent,
     Entry,
     Measured,
+    Measurement,
     Promoting,
     Retried,
     Started,
@@ -77,7 +78,8 @@ def described(state: RolloutState, counts: RolloutCounts | None = None) -> dict[
             name: msgspec.to_builtins(getattr(counts, name))
             for name in ("stable", "candidate", "shadow")
         }
-        tree["outcomes"] = len(counts.rewards)
+        # Most laps have both, and nothing tells which of them belong to the same lap.
+        tree["outcomes"] = max(len(counts.rewards), len(counts.successes))
     return tree
 
 
@@ -108,10 +110,7 @@ def sentence(event: AnyEvent) -> str:
     if isinstance(event, Advanced):
         return f"step {event.step + 1} begins"
     if isinstance(event, Measured):
-        return "; ".join(
-            f"{one.metric}: {'no data' if one.value is None else f'{one.value:.4g}'} {one.result}"
-            for one in event.measurements
-        )
+        return "; ".join(_measured(one) for one in event.measurements)
     if isinstance(event, Aborted):
         return f"{'rolled back' if event.is_rollback else 'aborted'}: {event.reason}"
     if isinstance(event, AliasMoved):
@@ -119,3 +118,9 @@ def sentence(event: AnyEvent) -> str:
     if isinstance(event, Promoting | Undecided | Undone):
         return f"{type(event).__name__.lower()}: {event.reason}"
     return type(event).__name__.lower()
+
+
+def _measured(measurement: Measurement) -> str:
+    if measurement.value is None:
+        return f"{measurement.metric}: no data"
+    return f"{measurement.metric}: {measurement.value:.4g} {measurement.result}"
