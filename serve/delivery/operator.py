@@ -1,6 +1,7 @@
 """Commands to a rollout, through the journal in the registry: by people, and by servers."""
 
 import contextlib
+import logging
 import random
 import time
 import uuid
@@ -33,12 +34,12 @@ from serve.delivery.events import (
     Undone,
 )
 from serve.delivery.specification import RolloutSpecification
-from serve.delivery.state import RolloutError, RolloutState, apply, fold
+from serve.delivery.state import RolloutError, RolloutState, apply, extend, fold, refuse_marked
 
+_LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 20
 _CANDIDATE = "candidate"
 
-Decide = Callable[[RolloutState | None], AnyEvent]
 # (candidate, stable) -> the gates that were passed; raises what refuses the others.
 PassGates = Callable[[Model, Model], list[PassedGate]]
 
@@ -55,6 +56,10 @@ class Snapshot(NamedTuple):
         return self.entries[-1].number if self.entries else 0
 
 
+# Returns the event to write after a snapshot; raises RolloutError if there is none.
+Decide = Callable[[Snapshot], AnyEvent]
+
+
 class Operator:
     """Reads the rollouts of one alias, and changes them; all its methods block on the registry.
 
@@ -63,7 +68,7 @@ class Operator:
     """
 
     def __init__(self, registry: Registry, alias: str, actor: str, journal: Journal | None = None):
-        """`actor` is who stands in the journal: a person's account, a token or a server."""
+        """`actor` (a person, a token or a server) is recorded as the author of the entries."""
         self.registry, self.alias = registry, alias
         self._actor = actor
         self._journal = registry.rollouts(alias) if journal is None else journal
@@ -71,7 +76,7 @@ class Operator:
         self._last: tuple[list[JournalEntry], Snapshot] = ([], Snapshot([], None))
 
     def acting_for(self, actor: str) -> "Operator":
-        """Returns an operator that writes in another name."""
+        """Returns an operator that writes on behalf of another actor."""
         return Operator(self.registry, self.alias, actor, self._journal)
 
     def read(self) -> Snapshot:
@@ -94,7 +99,7 @@ class Operator:
 
         Raises RolloutError, and writes nothing, if the state does not allow the event.
         """
-        apply(snapshot.state, Entry(snapshot.number + 1, 0.0, self._actor, event))
+        extend(snapshot.state, Entry(snapshot.number + 1, 0.0, self._actor, event))
         content = msgspec.to_builtins(event)
         written = self._journal.append(snapshot.number, self._actor, content)
         if written is None:
@@ -106,10 +111,10 @@ class Operator:
         return self._journal.claim_notice(number)
 
     def command(self, decide: Decide) -> RolloutState:
-        """Writes the event that is decided from the newest state, however many others write."""
+        """Writes the event that is decided from the newest snapshot, however many others write."""
         for attempt in range(_ATTEMPTS):
             snapshot = self.read()
-            state = self.write(snapshot, decide(snapshot.state))
+            state = self.write(snapshot, decide(snapshot))
             if state is not None:
                 return state
             time.sleep(random.uniform(0.0, 0.05 * attempt))
@@ -130,31 +135,53 @@ class Operator:
     ) -> RolloutState:
         """Begins a rollout of a version; `trial` raises RegistryError for an unfit model.
 
-        A version that was rolled back before needs `is_again`. `rollout` is the new rollout's name,
-        on which depends which sessions go first; without one it is random. `pass_gates` runs the
-        gates of a specification that has some, which may take minutes; ConfigError without it.
+        A version that was rolled back before needs `is_again`. `rollout` names the new rollout, and
+        its name determines which sessions move first; without one it is random. `pass_gates`
+        runs the gates of a specification that has some, which may take minutes; ConfigError without
+        it. If the alias `candidate` cannot be moved, the log says so and the rollout goes on.
         """
         candidate, stable = self.registry.resolve(name), self._stable()
-        if candidate == stable:
-            raise RolloutError(
-                f"version {candidate} is {self.alias} already: start a rollout of another version"
-            )
-        snapshot = self.read()
-        if not is_again:
-            _refuse_marked(snapshot.entries, candidate)
         event = Started(rollout or new_id(), stable, candidate, specification.tree())
-        apply(snapshot.state, Entry(snapshot.number + 1, 0.0, self._actor, event))
+        before = self.read()
+        self._require_startable(before, event, is_again)
         self._require_same_schema(stable, candidate)
         model = self.registry.open(candidate)
         trial(model)
         if specification.gates is not None:
             event = self._with_gates(event, model, pass_gates)
-        state = self.command(lambda _: event)
-        if snapshot.state is not None:
-            self.registry.rollout_counts(self.alias, snapshot.state.rollout).clear()
+
+        def decide(snapshot: Snapshot) -> AnyEvent:  # again, as much may happen during the gates
+            self._require_startable(snapshot, event, is_again)
+            return event
+
+        state = self.command(decide)
+        if before.state is not None:
+            self.registry.rollout_counts(self.alias, before.state.rollout).clear()
         if self.alias == "champion":
-            self.registry.promote(candidate, _CANDIDATE)
+            try:
+                self.registry.promote(candidate, _CANDIDATE)
+            except RegistryError as error:  # no server needs the alias
+                _LOGGER.warning(
+                    "rollout %s has begun, but the alias %s could not be moved to version %d: %s",
+                    *(state.rollout, _CANDIDATE, candidate, error),
+                )
         return state
+
+    def _require_startable(self, snapshot: Snapshot, event: Started, is_again: bool) -> None:
+        """Raises RolloutError unless the rollout may begin directly after a snapshot."""
+        candidate, stable = event.candidate, self._stable()
+        if candidate == stable:
+            raise RolloutError(
+                f"version {candidate} is {self.alias} already: start a rollout of another version"
+            )
+        if stable != event.stable:
+            raise RolloutError(
+                f"{self.alias} moved to version {stable} while version {candidate} was compared "
+                f"with version {event.stable}: start the rollout again"
+            )
+        if not is_again:
+            refuse_marked(snapshot.entries, candidate)
+        extend(snapshot.state, Entry(snapshot.number + 1, 0.0, self._actor, event))
 
     def _with_gates(self, event: Started, model: Model, pass_gates: PassGates | None) -> Started:
         """Returns the event with the gates that the candidate has passed."""
@@ -164,11 +191,6 @@ class Operator:
                 "rollout start VERSION FILE, which does"
             )
         passed = pass_gates(model, self.registry.open(event.stable))
-        if self._stable() != event.stable:
-            raise RolloutError(
-                f"{self.alias} moved to version {self._stable()} while version {event.candidate} "
-                f"was compared with version {event.stable}: start the rollout again"
-            )
         return msgspec.structs.replace(event, gates=passed)
 
     def pause(self) -> RolloutState:
@@ -188,7 +210,8 @@ class Operator:
     def promote(self, reason: str) -> RolloutState:
         """Gives all sessions to the candidate, without the remaining steps."""
 
-        def decide(state: RolloutState | None) -> AnyEvent:
+        def decide(snapshot: Snapshot) -> AnyEvent:
+            state = snapshot.state
             if state is not None and state.is_running:
                 self._require_usable(state.candidate)
             return Promoting(reason)
@@ -201,11 +224,11 @@ class Operator:
 
         A version that was rolled back needs `is_again`.
         """
-        snapshot = self.read()
-        if snapshot.state is not None and not is_again:
-            _refuse_marked(snapshot.entries, snapshot.state.candidate)
 
-        def decide(state: RolloutState | None) -> AnyEvent:
+        def decide(snapshot: Snapshot) -> AnyEvent:
+            state = snapshot.state
+            if state is not None and not is_again:
+                refuse_marked(snapshot.entries, state.candidate)
             if state is not None and state.stable != self._stable():
                 raise RolloutError(
                     f"{self.alias} is no longer version {state.stable}: start a new rollout"
@@ -217,7 +240,8 @@ class Operator:
     def undo(self, reason: str) -> RolloutState:
         """Takes a promotion back: the alias returns to the version before."""
 
-        def decide(state: RolloutState | None) -> AnyEvent:
+        def decide(snapshot: Snapshot) -> AnyEvent:
+            state = snapshot.state
             if state is not None and state.is_promoted and state.candidate != self._stable():
                 raise RolloutError(
                     f"{self.alias} has moved since to version {self._stable()}: move it with "
@@ -345,35 +369,9 @@ class _ChangedError(Exception):
     """The journal has a newer entry than the one on which a move of the alias was decided."""
 
 
-def _refuse_marked(entries: list[Entry], candidate: int) -> None:
-    reason = rolled_back_versions(entries).get(candidate)
-    if reason is not None:
-        raise RolloutError(
-            f"version {candidate} was rolled back before ({reason}): add --again to try it once "
-            "more"
-        )
-
-
 def new_id() -> str:
     """Returns the name of a new rollout."""
     return uuid.uuid4().hex[:12]
-
-
-def rolled_back_versions(entries: list[Entry]) -> dict[int, str]:
-    """Returns the versions that a rollout has marked as bad, with the reason.
-
-    A later promotion removes the mark.
-    """
-    marked: dict[int, str] = {}
-    state: RolloutState | None = None
-    for entry in entries:
-        state = apply(state, entry)
-        event = entry.event
-        if isinstance(event, Undone) or (isinstance(event, Aborted) and event.is_rollback):
-            marked[state.candidate] = event.reason
-        if isinstance(event, AliasMoved) and event.version == state.candidate:
-            marked.pop(event.version, None)
-    return marked
 
 
 def parsed_counts(trees: dict[str, dict[str, Any]]) -> dict[str, RolloutCounts]:

@@ -70,7 +70,7 @@ class RolloutState(NamedTuple):
     shadow_weight: float = 0.0
     message: str = ""
     tallies: Mapping[str, Tally] = {}
-    held_s: float | None = None  # when a person paused the rollout, or nobody
+    held_s: float | None = None  # Unix time of the pause; None if not paused
     pending_alias: int | None = None  # version to which the alias has yet to move
     is_promoted: bool = False
 
@@ -85,6 +85,14 @@ class RolloutState(NamedTuple):
         return self.phase not in ENDED and self.pending_alias is None
 
     @property
+    def waits_for_person(self) -> bool:
+        """Whether the steps go on only after a person's decision."""
+        if self.held_s is not None or self.phase == "Inconclusive":
+            return True
+        pause = None if self.current is None else self.current.pause
+        return pause is not None and pause.duration is None
+
+    @property
     def current(self) -> Step | None:
         """The present step; None after the last one."""
         steps = self.specification.steps()
@@ -96,6 +104,33 @@ def fold(entries: Iterable[Entry], state: RolloutState | None = None) -> Rollout
     for entry in entries:
         state = apply(state, entry)
     return state
+
+
+def rolled_back_versions(entries: list[Entry]) -> dict[int, str]:
+    """Returns the versions that a rollout has marked as bad, with the reason.
+
+    A later promotion removes the mark.
+    """
+    marked: dict[int, str] = {}
+    state: RolloutState | None = None
+    for entry in entries:
+        state = apply(state, entry)
+        event = entry.event
+        if isinstance(event, Undone) or (isinstance(event, Aborted) and event.is_rollback):
+            marked[state.candidate] = event.reason
+        if isinstance(event, AliasMoved) and event.version == state.candidate:
+            marked.pop(event.version, None)
+    return marked
+
+
+def refuse_marked(entries: list[Entry], candidate: int) -> None:
+    """Raises RolloutError if a version is marked as bad."""
+    reason = rolled_back_versions(entries).get(candidate)
+    if reason is not None:
+        raise RolloutError(
+            f"version {candidate} was rolled back before ({reason}): add --again to try it once "
+            "more"
+        )
 
 
 def apply(state: RolloutState | None, entry: Entry) -> RolloutState:
@@ -133,6 +168,27 @@ def apply(state: RolloutState | None, entry: Entry) -> RolloutState:
             pending_alias=state.candidate,
         )
     return _progress(state, event, now_s)
+
+
+def extend(state: RolloutState | None, entry: Entry) -> RolloutState:
+    """Returns the state after an entry that is about to be written.
+
+    Raises RolloutError as `apply` does, and also for entries that were allowed in earlier versions:
+    `apply` still reads these.
+    """
+    after, event = apply(state, entry), entry.event
+    if state is None:
+        return after
+    if isinstance(event, Started) and not state.is_over:
+        raise RolloutError(
+            f"the alias has yet to move to version {state.pending_alias} for rollout "
+            f"{state.rollout}: wait until a server has moved it, or keep it where it is (rlcar "
+            "rollout abort)"
+        )
+    if isinstance(event, Paused) and state.waits_for_person:
+        said = "paused" if state.phase == "Paused" else f"{state.phase} and waits for a person"
+        raise RolloutError(f"rollout {state.rollout} is {said} already")
+    return after
 
 
 def _progress(state: RolloutState, event: object, now_s: float) -> RolloutState:

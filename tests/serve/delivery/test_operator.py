@@ -14,8 +14,9 @@ from rlcar.registry.aliases import Aliases
 from rlcar.registry.shared_counts import MAX_COUNTS_BYTES
 from rlcar.registry.store import CLAIM_FOLDER
 from serve.delivery import events
-from serve.delivery.operator import Operator, rolled_back_versions
+from serve.delivery.operator import Operator
 from serve.delivery.specification import default_specification, parse_specification
+from serve.delivery.state import rolled_back_versions
 from serve.policy.policy import try_model
 from tests.serve.served import publish
 
@@ -141,6 +142,72 @@ def test_a_retry_of_a_version_that_was_rolled_back_says_so(operator):
     with pytest.raises(UserError, match=r"was rolled back before \(it brakes\): add --again"):
         operator.retry()
     assert operator.retry(is_again=True).phase == "Progressing"
+
+
+GATED = {"strategy": {"blueGreen": {}}, "gates": {"simulation": {}}}
+
+
+@pytest.mark.parametrize(
+    ("is_promoted", "said"),
+    [(False, r"was rolled back before \(it brakes\): add --again"), (True, "is champion already")],
+)
+def test_what_happens_during_the_gates_counts(folder, operator, is_promoted, said):
+    def slow_gates(*_):
+        other = Operator(Registry(folder), "champion", "someone else")
+        start(other)
+        if is_promoted:
+            other.promote("it is good")
+        else:
+            other.command(lambda _: events.Aborted("it brakes", is_rollback=True))
+        return [events.PassedGate("simulation", "better", {"low": 1.0})]
+
+    with pytest.raises(UserError, match=said):
+        operator.start(2, parse_specification(GATED), try_model, pass_gates=slow_gates)
+    assert sum(isinstance(one.event, events.Started) for one in operator.read().entries) == 1
+
+
+def test_a_rollback_while_a_retry_is_written_counts(folder, operator, monkeypatch):
+    start(operator)
+    operator.abort("a look at the logs")
+    other, write = Operator(Registry(folder), "champion", "someone else"), Operator.write
+
+    def overtaken(*args):
+        monkeypatch.undo()
+        other.retry()
+        other.command(lambda _: events.Aborted("it brakes", is_rollback=True))
+        return write(*args)
+
+    monkeypatch.setattr(Operator, "write", overtaken)
+    with pytest.raises(UserError, match=r"was rolled back before \(it brakes\): add --again"):
+        operator.retry()
+    assert operator.read().state.phase == "Degraded"
+
+
+def test_a_rollout_begins_although_the_alias_of_the_candidate_cannot_move(
+    folder, operator, monkeypatch, caplog
+):
+    move = Aliases.move
+
+    def refuse(aliases, alias, *args):
+        if alias == "candidate":
+            raise RegistryError("the disk is full")
+        move(aliases, alias, *args)
+
+    monkeypatch.setattr(Aliases, "move", refuse)
+    assert start(operator).phase == "Progressing"
+    assert "the alias candidate could not be moved to version 2: the disk is full" in caplog.text
+    assert Registry(folder).aliases() == {"champion": 1}
+
+
+def test_a_rollout_does_not_begin_before_the_alias_has_moved_back(folder, operator):
+    start(operator)
+    operator.promote("it is good")
+    operator.command(lambda _: events.Undone("by a process that dies now"))
+    with pytest.raises(UserError, match="has yet to move to version 1 .*rlcar rollout abort"):
+        start(operator, 3)
+    assert operator.finish().phase == "Degraded"
+    assert Registry(folder).aliases()["champion"] == 1
+    assert start(operator, 3).stable == 1
 
 
 def test_an_undo_to_a_version_that_is_gone_is_refused(folder, operator):

@@ -11,7 +11,7 @@ from serve.delivery.events import Entry
 from serve.delivery.progress import due_event
 from serve.delivery.sequential import Evidence
 from serve.delivery.specification import MAX_MEASUREMENTS, parse_specification
-from serve.delivery.state import RolloutError, apply, fold
+from serve.delivery.state import RolloutError, extend, fold
 
 STEPS = [
     {"setWeight": 10},
@@ -41,7 +41,7 @@ class Journal:
     def add(self, *happened):
         for event in happened:
             entry = Entry(len(self.entries) + 1, self.now_s, "test", event)
-            self.state = apply(self.state, entry)
+            self.state = extend(self.state, entry)
             self.entries.append(entry)
         return self.state
 
@@ -183,7 +183,20 @@ def test_a_move_of_the_alias_that_is_due_can_be_dropped():
     state = journal.add(events.Aborted("version 1 is gone"))
     assert (state.phase, state.is_promoted, state.pending_alias) == ("Healthy", True, None)
     journal.add(events.Undone("too bumpy"))
+    with pytest.raises(RolloutError, match="yet to move to version 1 for rollout r1: wait until"):
+        journal.add(started())
+    journal.add(events.AliasMoved(1))
     assert journal.add(started()).phase == "Progressing"
+
+
+def test_entries_that_earlier_versions_have_written_are_still_read():
+    promoted = (started(blueGreen={}), events.Promoting("x"), events.AliasMoved(2))
+    undone = (*promoted, events.Undone("y"), started())
+    entries = [Entry(number, 0.0, "test", one) for number, one in enumerate(undone, 1)]
+    assert fold(entries).phase == "Progressing"
+    paused = (started([{"pause": {}}]), events.Paused(), events.Resumed(), events.Resumed())
+    entries = [Entry(number, 0.0, "test", one) for number, one in enumerate(paused, 1)]
+    assert fold(entries).step == 1
 
 
 def test_after_an_outage_one_measurement_is_due():
@@ -221,12 +234,15 @@ def test_a_promotion_can_be_undone_once():
         ([started()], events.Resumed(), "is Progressing, not paused"),
         ([started(), events.Aborted("x")], events.Promoting("y"), r"has ended \(Degraded\): x"),
         ([started(), events.Promoting("x")], started(), "is still"),
+        ([started([{"pause": {}}])], events.Paused(), "rollout r1 is paused already"),
+        ([started(), events.Paused()], events.Paused(), "rollout r1 is paused already"),
+        ([started(), events.Undecided("x")], events.Paused(), "and waits for a person already"),
     ],
 )
 def test_what_the_state_does_not_allow_is_one_sentence(happened, event, said):
     entries = [Entry(number, 0.0, "test", one) for number, one in enumerate(happened, 1)]
     with pytest.raises(RolloutError, match=said):
-        apply(fold(entries), Entry(len(entries) + 1, 0.0, "test", event))
+        extend(fold(entries), Entry(len(entries) + 1, 0.0, "test", event))
 
 
 COMMANDS = [
