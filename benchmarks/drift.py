@@ -147,13 +147,10 @@ def false_alarms(driver: Driver, reference: Reference, days: int) -> dict[str, f
             version.add_laps(lap.statistics)
             version.reported.add(lap.reward, lap.is_lap)
             version.turn(now_s, now_s)
-            if laps % 10 == 0:
-                report = version.report()
-                is_low = any(
-                    one is not None and one.is_low for one in (report.reward, report.success)
-                )
-                low_kpis += is_low and not was_low
-                was_low = is_low
+            report = version.report()
+            is_low = any(one is not None and one.is_low for one in (report.reward, report.success))
+            low_kpis += is_low and not was_low
+            was_low = is_low
         first += BATCH
     driven_days = now_s / DAY_S
     return {

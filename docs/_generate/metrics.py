@@ -101,7 +101,7 @@ def server_metrics() -> Iterator[Exported]:
     host = {one.name for one in HOST}  # described with the metrics of a training
     yield from (one for one in _families(metrics) if one.name not in host)
     yield from _families(RecordingMetrics())
-    yield from _exported(drift_metrics((), 0))
+    yield from _exported(drift_metrics((), 0, 0))
 
 
 def live_metrics() -> Iterator[Exported]:

@@ -77,6 +77,7 @@ def drift_schema() -> _Json:
             "watched": flag,
             "problem": {**text_or_null, "description": "why the version is not watched"},
             "drift": flag,
+            "silent": {**flag, "description": "it has driven no lap for ten minutes"},
             "since_unix_s": {"type": ["number", "null"]},
             "alarms": count,
             "laps": count,

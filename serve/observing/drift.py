@@ -15,8 +15,8 @@ from rlcar.evaluation.lap_reference import TOLERANCE, LapStatistics, Reference
 
 WINDOW_LAPS = 10
 EVERY_S = 10.0  # a window is examined at most so often
-FALSE_ALARMS_PER_DAY = 0.5  # by design, while nothing has changed
-_EVALUATIONS_PER_DAY = 86_400 / EVERY_S
+FALSE_ALARMS_PER_DAY = 0.5  # of a version in one server process, while nothing has changed
+EVALUATIONS_PER_DAY = 86_400 / EVERY_S
 _RESAMPLES = 2000  # of the reference's own laps, from which thresholds are extrapolated
 _TAIL = 0.05  # share of the resamples whose excess gives the slope of the tail
 _SMALLEST_SHARE = 0.005  # of a bin, so that an empty one keeps the PSI finite
@@ -49,7 +49,7 @@ class Detector:
     def __init__(self, reference: Reference, false_alarms_per_day: float = FALSE_ALARMS_PER_DAY):
         self.reference = reference
         laps = reference.laps
-        level = false_alarms_per_day / _EVALUATIONS_PER_DAY / len(TESTS)
+        level = false_alarms_per_day / EVALUATIONS_PER_DAY / len(TESTS)
         features = np.concatenate([laps.mean, laps.deviation], axis=1)
         self._sorted = np.sort(features, axis=0)
         self._center = features.mean(axis=0)

@@ -17,6 +17,10 @@ from rlcar.evaluation.lap_reference import (
     settled,
 )
 
+STEPS_PER_S = 20.0  # of the cars in an evaluation
+MOST_DURATIONS = 3  # of the longest lap, after which a lap holds back no others
+MOST_LAPS = 2048  # that are driven or wait for one that began before them
+
 
 class ServedStep(NamedTuple):
     """The answer of a version to one request of a session with N cars."""
@@ -31,8 +35,8 @@ class ServedStep(NamedTuple):
 class _Lap:
     """A lap that is being driven; a spoiled one will be left out."""
 
-    def __init__(self, number: int, *, from_start: bool):
-        self.number = number
+    def __init__(self, number: int, begun_s: float, *, from_start: bool):
+        self.number, self.begun_s = number, begun_s
         self.from_start = from_start  # False: the car was already driving
         self.is_spoiled = False
         self.steps = 0
@@ -67,16 +71,23 @@ class LapCutter:
     A lap ends with its episode. A car that never reports an end is cut after as many steps as the
     longest lap of the reference has. Laps of which a person drove a part are left out, and so are
     those that began with another version or before the server knew the car.
+
+    The oldest lap that is still driven holds back those that began after it. It is left out if it
+    takes longer than `longest_s`, or if more than `MOST_LAPS` laps wait.
     """
 
     def __init__(self, reference: Reference):
         self._edges, self._longest_steps = reference.edges, reference.longest_steps
+        self.longest_s = MOST_DURATIONS * reference.longest_steps / STEPS_PER_S
         self._next_number = 0
-        # By number: None while it is driven, and an empty list for a lap that is left out.
-        self._order: OrderedDict[int, list[LapStatistics] | None] = OrderedDict()
+        # By number: the lap while it is driven, and an empty list for one that is left out.
+        self._order: OrderedDict[int, list[LapStatistics] | _Lap] = OrderedDict()
 
     def add(self, watched: WatchedCars, step: ServedStep) -> None:
-        """Adds one step of each car of a session; a number that is not finite spoils its lap."""
+        """Adds one step of each car of a session, at the time `watched.used_s`.
+
+        A number that is not finite spoils its lap.
+        """
         rows = np.concatenate([step.observation, step.action], axis=1)
         is_finite = np.isfinite(rows).all(axis=1)
         for car in range(watched.cars):
@@ -108,21 +119,25 @@ class LapCutter:
                 self._spoil(lap)
                 watched.laps[car] = None
 
-    def take(self) -> list[LapStatistics]:
+    def take(self, now_s: float) -> list[LapStatistics]:
         """Returns the laps that have ended, each once, before the first that is still driven."""
         taken: list[LapStatistics] = []
         while self._order:
             number, done = next(iter(self._order.items()))
-            if done is None:
-                break
-            taken += done
-            del self._order[number]
+            if isinstance(done, _Lap):
+                is_slow = now_s - done.begun_s > self.longest_s
+                if not is_slow and len(self._order) <= MOST_LAPS:
+                    break
+                self._spoil(done)
+            else:
+                taken += done
+                del self._order[number]
         return taken
 
     def _begin(self, watched: WatchedCars, car: int, *, from_start: bool) -> _Lap:
-        lap = watched.laps[car] = _Lap(self._next_number, from_start=from_start)
+        lap = watched.laps[car] = _Lap(self._next_number, watched.used_s, from_start=from_start)
         self._next_number += 1
-        self._order[lap.number] = None
+        self._order[lap.number] = lap
         return lap
 
     def _spoil(self, lap: _Lap) -> None:

@@ -10,10 +10,16 @@ from serve.observing.drift_state import DriftReport
 _VERSION = ("model_version",)
 
 
-def drift_metrics(reports: Iterable[DriftReport], lost_requests: int) -> Iterator[Metric]:
-    """Yields every family; a version without a reference is only in `rlcar_drift_watched`."""
+def drift_metrics(
+    reports: Iterable[DriftReport], lost_requests: int, unwatched_cars: int
+) -> Iterator[Metric]:
+    """Yields every family; a version without a reference is only in `rlcar_drift_watched`.
+
+    Alerts follow from the gauges of 0 and 1, which leave out a version that drives no longer.
+    """
     reports = tuple(reports)
     watched = [report for report in reports if report.problem is None]
+    driving = {str(report.version): report for report in watched if not report.is_silent}
     yield _gauge(
         "watched",
         "1 if drift of the version is watched, 0 if it has no usable reference.",
@@ -21,8 +27,9 @@ def drift_metrics(reports: Iterable[DriftReport], lost_requests: int) -> Iterato
     )
     yield _gauge(
         "detected",
-        "1 while the driving of a version differs from that of its evaluation, else 0.",
-        {str(report.version): float(report.is_drift) for report in watched},
+        "1 while the driving of a version differs from that of its evaluation, else 0; absent "
+        "for a version that has driven no lap for ten minutes.",
+        {version: float(report.is_drift) for version, report in driving.items()},
     )
     score = GaugeMetricFamily(
         "rlcar_drift_score",
@@ -51,8 +58,13 @@ def drift_metrics(reports: Iterable[DriftReport], lost_requests: int) -> Iterato
         )
         yield _gauge(
             f"{name}_low",
-            f"1 while the {name} of the newest reported laps is too low, else 0.",
-            {version: float(finding.is_low) for version, finding in findings.items()},
+            f"1 while the {name} of the newest reported laps is too low, else 0; absent for too "
+            "few laps, and for a version that has driven no lap for ten minutes.",
+            {
+                version: float(finding.is_low)
+                for version, finding in findings.items()
+                if version in driving
+            },
         )
     for name, help_text in (
         ("laps", "Laps that were compared with the evaluation of their version."),
@@ -66,6 +78,11 @@ def drift_metrics(reports: Iterable[DriftReport], lost_requests: int) -> Iterato
         "rlcar_drift_lost_requests",
         "Requests that were not compared because too many were waiting.",
         value=lost_requests,
+    )
+    yield CounterMetricFamily(
+        "rlcar_drift_unwatched_cars",
+        "Cars of sessions that are not watched because too many were when they began.",
+        value=unwatched_cars,
     )
 
 

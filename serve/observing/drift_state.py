@@ -16,6 +16,8 @@ from serve.observing.drift_kpis import (
 )
 from serve.observing.drift_laps import LapCutter
 
+SILENT_S = 600.0  # without a lap, after which a version is taken to drive no longer
+
 
 class Window(NamedTuple):
     """The newest window that was examined."""
@@ -37,6 +39,7 @@ class DriftReport(NamedTuple):
     expected: np.ndarray | None = None  # [C, BINS], histograms of the reference
     edges: tuple[np.ndarray, ...] = ()
     is_drift: bool = False
+    is_silent: bool = False  # it has driven no lap for long, so its findings are old
     since_unix_s: float | None = None  # when the drift was found
     alarms: int = 0
     reward: KpiFinding | None = None
@@ -56,6 +59,13 @@ class VersionDrift:
         self._window: Window | None = None
         self._examined_s = -EVERY_S
         self._examined_laps = 0
+        self._compared_s = -EVERY_S
+        self._compared_laps = 0
+        self._reward: KpiFinding | None = None
+        self._success: KpiFinding | None = None
+        self._active_s: float | None = None  # when the last lap came
+        self._active_laps = 0  # both driven and reported
+        self._is_silent = False
         self._found_unix_s: float | None = None  # while there is an alarm
         self._found_laps = 0  # laps that had been driven at the last finding
 
@@ -65,11 +75,13 @@ class VersionDrift:
         self.laps += len(laps)
 
     def turn(self, now_s: float, unix_s: float) -> str | None:
-        """Examines the window if it is due; returns a sentence when an alarm begins or ends.
+        """Compares what is due; returns a sentence when an alarm begins or ends.
 
         An alarm ends when a whole window of laps has passed without a finding.
         """
-        self.add_laps(self.cutter.take())
+        self.add_laps(self.cutter.take(now_s))
+        self._note_activity(now_s)
+        self._compare(now_s)
         is_due = self.laps > self._examined_laps and now_s - self._examined_s >= EVERY_S
         if not is_due or len(self._newest) < WINDOW_LAPS:
             return None
@@ -108,11 +120,27 @@ class VersionDrift:
             expected=reference.laps.share.mean(axis=0),
             edges=reference.edges,
             is_drift=self._found_unix_s is not None,
+            is_silent=self._is_silent,
             since_unix_s=self._found_unix_s,
             alarms=self.alarms,
-            reward=compare_rewards(self.reported.rewards, reference.reward),
-            success=compare_successes(self.reported.successes, reference.is_lap),
+            reward=self._reward,
+            success=self._success,
         )
+
+    def _note_activity(self, now_s: float) -> None:
+        laps = self.laps + self.reported.laps
+        if self._active_s is None or laps > self._active_laps:
+            self._active_s, self._active_laps = now_s, laps
+        self._is_silent = now_s - self._active_s > max(SILENT_S, self.cutter.longest_s)
+
+    def _compare(self, now_s: float) -> None:
+        """Compares the reported laps, at most as often as a window is examined."""
+        is_due = now_s - self._compared_s >= EVERY_S
+        if is_due and self.reported.laps > self._compared_laps:
+            self._compared_s, self._compared_laps = now_s, self.reported.laps
+            reference = self.detector.reference
+            self._reward = compare_rewards(self.reported.rewards, reference.reward)
+            self._success = compare_successes(self.reported.successes, reference.is_lap)
 
     def _examine(self) -> Window:
         fields = zip(*self._newest, strict=True)

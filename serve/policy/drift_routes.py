@@ -59,6 +59,7 @@ def described(report: DriftReport) -> dict[str, Any]:
         "watched": report.problem is None,
         "problem": report.problem,
         "drift": report.is_drift,
+        "silent": report.is_silent,
         "since_unix_s": report.since_unix_s,
         "alarms": report.alarms,
         "laps": report.laps,

@@ -44,6 +44,12 @@ class _Waiting(NamedTuple):
     action: np.ndarray  # [N, A]
 
 
+class _Begun(NamedTuple):
+    """A session that began."""
+
+    watched: WatchedCars
+
+
 class _Reported(NamedTuple):
     """A lap that a car reported."""
 
@@ -58,8 +64,9 @@ class DriftWatch(Collector):
     def __init__(self, registry: Registry, expiry_s: float):
         self.reports: dict[int, DriftReport] = {}  # replaced as a whole, so any thread may read it
         self.lost_requests = 0
+        self.unwatched_cars = 0  # of sessions that began while too many were watched
         self._registry, self._expiry_s = registry, expiry_s
-        self._queue: deque[_Waiting | _Reported] = deque()
+        self._queue: deque[_Begun | _Waiting | _Reported] = deque()
         # Each is written by one thread only: cars of sessions that began and that were forgotten.
         self._begun_cars = self._forgotten_cars = 0
         self._sessions: set[WatchedCars] = set()
@@ -80,12 +87,23 @@ class DriftWatch(Collector):
         if self._thread.is_alive():
             self._thread.join(5.0)
 
+    @property
+    def _watched_cars(self) -> int:
+        return self._begun_cars - self._forgotten_cars
+
     def begin(self, cars: int) -> WatchedCars | None:
-        """Returns what watches the cars of a new session, or None above the largest number."""
-        if self._begun_cars - self._forgotten_cars + cars > MOST_CARS:
+        """Returns what watches the cars of a new session, or None above the largest number.
+
+        Each one stays counted until it has not acted for as long as a session lives.
+        """
+        if self._watched_cars + cars > MOST_CARS or len(self._queue) >= _MOST_WAITING:
+            self.unwatched_cars += cars
             return None
         self._begun_cars += cars
-        return WatchedCars(cars)
+        watched = WatchedCars(cars)
+        # The thread forgets it later, even if it never acts.
+        self._queue.append(_Begun(watched))
+        return watched
 
     def note(
         self, watched: WatchedCars, version: int, request: CheckedRequest, action: np.ndarray
@@ -103,13 +121,16 @@ class DriftWatch(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yields every family of metrics; called by prometheus_client."""
-        return drift_metrics(self.reports.values(), self.lost_requests)
+        return drift_metrics(self.reports.values(), self.lost_requests, self.unwatched_cars)
 
     def turn(self, now_s: float, unix_s: float) -> None:
         """Takes what waits, and examines the windows that are due."""
         for _ in range(len(self._queue)):
             waiting = self._queue.popleft()
-            if isinstance(waiting, _Reported):
+            if isinstance(waiting, _Begun):
+                waiting.watched.used_s = now_s
+                self._sessions.add(waiting.watched)
+            elif isinstance(waiting, _Reported):
                 version = self._version(waiting.version, now_s)
                 if version is not None:
                     version.reported.add(waiting.reward, waiting.success)
@@ -147,12 +168,11 @@ class DriftWatch(Collector):
 
     def _add(self, waiting: _Waiting, now_s: float) -> None:
         watched = waiting.watched
-        if watched.is_forgotten:
-            return  # it paused for so long that its session has expired
+        if watched.is_forgotten and not self._is_known_again(watched):
+            return
         if waiting.version != watched.version:
             self._leave(watched)
             watched.version = waiting.version
-        self._sessions.add(watched)
         watched.used_s = now_s
         version = self._version(waiting.version, now_s)
         if version is None:
@@ -167,6 +187,15 @@ class DriftWatch(Collector):
             watched,
             ServedStep(batch.observation, batch.is_first, waiting.action, is_over, is_by_person),
         )
+
+    def _is_known_again(self, watched: WatchedCars) -> bool:
+        """Watches cars again that act after a long time without, if there is room for them."""
+        if self._watched_cars + watched.cars > MOST_CARS:
+            return False
+        self._forgotten_cars -= watched.cars
+        watched.is_forgotten = False
+        self._sessions.add(watched)
+        return True
 
     def _leave(self, watched: WatchedCars) -> None:
         """Leaves out the laps that cars are driving, as another version drives on, or none."""

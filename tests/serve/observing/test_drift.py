@@ -93,7 +93,7 @@ def windows(pool: LapStatistics, count: int):
         yield LapStatistics(*(array[chosen] for array in pool))
 
 
-def test_unchanged_driving_on_other_tracks_raises_no_alarm_in_the_windows_of_a_day(laps, detector):
+def test_unchanged_driving_on_other_tracks_raises_no_alarm_in_600_windows(laps, detector):
     pool = statistics(laps, detector, range(USUAL, USUAL + FRESH))
     excess = [
         max(finding.value / finding.threshold for finding in detector.examine(window))

@@ -133,6 +133,56 @@ def test_the_number_of_watched_cars_is_bounded_and_freed(driving, watch):
     assert watch.begin(1) is not None
 
 
+def test_cars_that_never_act_are_freed_too(watch):
+    assert watch.begin(MOST_CARS) is not None
+    assert watch.begin(1) is None
+    watch.turn(1.0, 0.0)
+    watch.turn(0.5 + EXPIRY_S, 0.0)
+    assert watch.begin(1) is None
+    watch.turn(2.0 + EXPIRY_S, 0.0)
+    assert watch.begin(MOST_CARS) is not None
+    (unwatched,) = [one for one in watch.collect() if one.name == "rlcar_drift_unwatched_cars"]
+    assert unwatched.samples[0].value == 2.0
+
+
+def test_cars_that_act_only_after_a_long_time_are_watched_again(driving, watch):
+    cars = watch.begin(12)
+    watch.turn(1.0, 0.0)
+    watch.turn(2.0 + EXPIRY_S, 0.0)
+    assert cars.is_forgotten
+    driving.now_s = 3.0 + EXPIRY_S
+    assert driving.drive(12, cars=cars).laps == 12
+    assert watch.begin(MOST_CARS) is None  # they are counted again
+    assert watch.begin(MOST_CARS - 12) is not None
+
+
+def test_sessions_that_begin_while_the_queue_is_full_are_not_counted(watch):
+    for _ in range(20_000):
+        watch.note_lap(2, None, None)
+    assert watch.begin(MOST_CARS) is None
+    watch.turn(0.0, 0.0)
+    assert watch.begin(MOST_CARS) is not None
+
+
+def test_a_car_that_acts_every_four_seconds_holds_back_the_others_not_for_long(driving, watch):
+    slow = watch.begin(1)
+
+    def act(is_first):
+        batch = ObservationBatch(observed(1, 0)[0], np.array([is_first]))
+        request = CheckedRequest(batch, True, "slow", None, None, None, None)
+        watch.note(slow, 2, request, np.zeros((1, 2), np.float32))
+
+    act(True)
+    assert driving.drive(12).laps == 0
+    laps = []
+    for _ in range(3):
+        act(False)
+        driving.now_s += 4.0
+        watch.turn(driving.now_s, 0.0)
+        laps.append(watch.reports[2].laps)
+    assert laps == [0, 0, 12]  # three times the longest lap of the evaluation are 9 s
+
+
 def test_reported_laps_are_compared_with_the_evaluation(driving, watch):
     driving.drive(1)
     for _ in range(20):
@@ -149,6 +199,38 @@ def test_reported_laps_are_compared_with_the_evaluation(driving, watch):
     assert report.success.mean == pytest.approx(0.6)
     lines = [metric for metric in watch.collect() if metric.name == "rlcar_drift_reward_ratio"]
     assert lines[0].samples[0].value == pytest.approx(51.8 / 60)
+
+
+def test_reported_laps_are_compared_at_most_every_ten_seconds(driving, watch):
+    compared = []
+    for pause_s in (0.0, 5.0, 5.0):
+        for _ in range(20):
+            watch.note_lap(2, 59.0, True)
+        driving.now_s += pause_s
+        watch.turn(driving.now_s, 0.0)
+        compared.append(watch.reports[2].reward.laps)
+    assert compared == [20, 20, 60]
+
+
+def test_a_version_that_drives_no_longer_raises_no_alerts(driving, watch):
+    def gauges():
+        found = {one.name: [sample.value for sample in one.samples] for one in watch.collect()}
+        return [found[f"rlcar_drift_{name}"] for name in ("detected", "reward_low", "success_low")]
+
+    for _ in range(20):
+        watch.note_lap(2, 40.0, False)
+    assert driving.drive(10, factor=BIAS).is_drift
+    assert gauges() == [[1.0], [1.0], [1.0]]
+    driving.now_s += 599.0
+    watch.turn(driving.now_s, 0.0)
+    assert gauges() == [[1.0], [1.0], [1.0]]
+    driving.now_s += 2.0
+    watch.turn(driving.now_s, 0.0)
+    assert gauges() == [[], [], []]
+    assert watch.reports[2].is_silent
+    report = driving.drive(10, factor=BIAS)
+    assert (report.is_silent, report.is_drift) == (False, True)
+    assert gauges() == [[1.0], [1.0], [1.0]]
 
 
 @pytest.mark.parametrize(
