@@ -24,6 +24,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from delivery_simulated import clean_windows, draw_laps_of, null_promoted
 from header import origin, print_header
 
 from rlcar.system.durable import replace_text
+from rlcar.system.provenance import commit
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/delivery.json"
@@ -54,7 +56,8 @@ class Kept:
         self.results = read_results(self.path)
 
     def add(self, result: dict[str, Any]) -> None:
-        """Keeps one more, at once."""
+        """Keeps one more, at once, with the commit that it was measured at."""
+        result["commit"] = commit()
         result["load_average"] = load_average()
         self.results.append(result)
         replace_text(self.path, json.dumps(self.results))
@@ -128,6 +131,11 @@ def recording(options: argparse.Namespace, end_s: float) -> None:
     kept.add({name: float(value) for name, value in figures})
 
 
+def commits(parts: Iterable[list[dict[str, Any]]]) -> list[str | None]:
+    """Returns the distinct commits of repetitions, in order; None where one is not known."""
+    return list(dict.fromkeys(one.get("commit") for part in parts for one in part))
+
+
 def report(options: argparse.Namespace, load_before: float) -> None:
     """Writes the figures of all parts, and a picture."""
     names = ("rollouts-realtime", "rollouts-ray", "faults", "clean", "null", "recording")
@@ -162,6 +170,7 @@ def report(options: argparse.Namespace, load_before: float) -> None:
         "faults": kept["faults"],
         **origin(load_before),
     }
+    tree["provenance"]["commits_of_repetitions"] = commits(kept.values())
     replace_text(RESULTS, json.dumps(tree, indent=1) + "\n")
     if kept["faults"]:
         title = f"Time to rollback, 20 requests/s by the candidate ({tree['date']})"

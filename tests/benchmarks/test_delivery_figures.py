@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlcar.system.provenance import commit
+
 ROOT = Path(__file__).parents[2]
 RESULTS = json.loads((ROOT / "benchmarks/results/delivery.json").read_text())
 
@@ -57,3 +59,16 @@ def test_a_fault_begins_and_ends_with_its_file(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="injected"):
         failing(*seen)
     assert server.faulty(steer, "an ordinary version", file.exists) is steer
+
+
+def test_each_repetition_names_its_commit_and_the_report_names_all(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    delivery = importlib.import_module("delivery")
+    (tmp_path / "clean.json").write_text(
+        '[{"rolled_back": null}, {"commit": "a"}, {"commit": "a"}]'
+    )
+    kept = delivery.Kept(tmp_path, "clean")
+    kept.add({"rolled_back": None})
+    results = json.loads((tmp_path / "clean.json").read_text())
+    assert results[-1]["commit"] == commit()
+    assert delivery.commits([results[:2], results[2:]]) == [None, "a", commit()]
