@@ -1,5 +1,6 @@
 """What servers count about the two versions of a rollout, and the values of metrics from it."""
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Literal
 
@@ -58,32 +59,50 @@ class ShadowCounts(msgspec.Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-class RolloutCounts(msgspec.Struct):
+class RolloutCounts(msgspec.Struct, dict=True):
     """Everything that servers have counted since a rollout began."""
 
     stable: ArmCounts = msgspec.field(default_factory=ArmCounts)
     candidate: ArmCounts = msgspec.field(default_factory=ArmCounts)
     shadow: ShadowCounts = msgspec.field(default_factory=ShadowCounts)
-    rewards: list[Outcome] = []
+    rewards: list[Outcome] = []  # in no order
     successes: list[Outcome] = []
     # Time of the newest outcome that was dropped to make room: older ones have no company.
     rewards_dropped_s: float = 0.0
     successes_dropped_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._evidence: dict[str, Evidence] = {}  # by KPI, of the present outcomes
+        # By KPI, and whether it is the canary: places of the outcomes in the list, the oldest first
+        self._places: dict[Kpi, dict[bool, deque[int]]] = {}
+
     def add_outcome(self, kpi: Kpi, outcome: Outcome) -> None:
-        """Adds an outcome; of too many of the same version, the oldest is dropped."""
+        """Adds an outcome; of too many of the same version, it takes the place of the oldest.
+
+        The work does not grow with the number of outcomes.
+        """
         outcomes = self.rewards if kpi == "reward" else self.successes
-        same = [one for one in outcomes if one.is_canary == outcome.is_canary]
-        if len(same) >= MAX_OUTCOMES:
-            outcomes.remove(same[0])
-            if kpi == "reward":
-                self.rewards_dropped_s = max(self.rewards_dropped_s, same[0].time_s)
-            else:
-                self.successes_dropped_s = max(self.successes_dropped_s, same[0].time_s)
-        outcomes.append(outcome)
+        if kpi not in self._places:
+            self._places[kpi] = _places(outcomes)
+        places = self._places[kpi][outcome.is_canary]
+        self._evidence.clear()
+        if len(places) < MAX_OUTCOMES:
+            places.append(len(outcomes))
+            outcomes.append(outcome)
+            return
+        place = places.popleft()
+        places.append(place)
+        dropped_s = outcomes[place].time_s
+        outcomes[place] = outcome
+        if kpi == "reward":
+            self.rewards_dropped_s = max(self.rewards_dropped_s, dropped_s)
+        else:
+            self.successes_dropped_s = max(self.successes_dropped_s, dropped_s)
 
     def add(self, other: "RolloutCounts") -> None:
         """Adds the counts of another server."""
+        self._evidence.clear()
+        self._places.clear()
         self.stable.add(other.stable)
         self.candidate.add(other.candidate)
         self.shadow.add(other.shadow)
@@ -113,10 +132,27 @@ class RolloutCounts(msgspec.Struct):
         return evidence.difference if evidence.pairs else None
 
     def evidence(self, kpi: str) -> Evidence:
-        """Compares the candidate's KPI with the stable version's."""
-        outcomes, since_s = self.rewards, self.rewards_dropped_s
-        if kpi != "reward":
-            outcomes, since_s = self.successes, self.successes_dropped_s
+        """Compares the candidate's KPI with the stable version's.
+
+        With many outcomes it takes some milliseconds, once until they change.
+        """
+        if kpi not in self._evidence:
+            self._evidence[kpi] = self._compared(kpi)
+        return self._evidence[kpi]
+
+    def take_evidence(self, kpi: str, earlier: "RolloutCounts") -> None:
+        """Takes what an earlier total has found about a KPI, if the outcomes are the same."""
+        if self._outcomes(kpi) == earlier._outcomes(kpi):
+            self._evidence[kpi] = earlier.evidence(kpi)
+
+    def _outcomes(self, kpi: str) -> tuple[list[Outcome], float]:
+        """Returns the outcomes, and the time up to which some were dropped."""
+        if kpi == "reward":
+            return self.rewards, self.rewards_dropped_s
+        return self.successes, self.successes_dropped_s
+
+    def _compared(self, kpi: str) -> Evidence:
+        outcomes, since_s = self._outcomes(kpi)
         # Another program may have written the file that a number comes from.
         usable = [
             one for one in outcomes if one.time_s > since_s and abs(one.value) <= LARGEST_REWARD
@@ -131,6 +167,14 @@ def pooled(counts: Iterable[RolloutCounts]) -> RolloutCounts:
     for one in counts:
         total.add(one)
     return total
+
+
+def _places(outcomes: list[Outcome]) -> dict[bool, deque[int]]:
+    """Returns where the outcomes of both versions stand in a list, the oldest first."""
+    places: dict[bool, deque[int]] = {False: deque(), True: deque()}
+    for place in sorted(range(len(outcomes)), key=lambda place: outcomes[place].time_s):
+        places[outcomes[place].is_canary].append(place)
+    return places
 
 
 def _ratio(part: float, whole: float) -> float | None:

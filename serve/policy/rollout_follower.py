@@ -11,10 +11,12 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rlcar.errors import UserError
+from rlcar.registry.shared_counts import SharedCounts
 from serve.delivery.counts import TESTED_FAULTS, Fault, RolloutCounts, pooled
 from serve.delivery.events import Aborted, AnyEvent, Promoting, Undecided
 from serve.delivery.integrations import Integrations
@@ -24,7 +26,7 @@ from serve.delivery.progress import due_event, due_metrics
 from serve.delivery.prometheus_source import PrometheusSource
 from serve.delivery.report import sentence, summary
 from serve.delivery.sequential import Cusum
-from serve.delivery.specification import AnalysisMetric
+from serve.delivery.specification import AnalysisMetric, Kpi
 from serve.delivery.state import RolloutState
 from serve.observing.metrics import ServerMetrics
 from serve.policy.alias_follower import AliasFollower
@@ -36,6 +38,16 @@ _IDLE_POLL_S = 1.0  # without a rollout, at least this long between two looks
 _MAX_EVENTS = 20  # in one turn, for steps without a duration
 _CHECKS_AFTER_END = 2
 _FEWEST_ANSWERS = 20  # by the candidate, before it is promoted by itself
+_KPIS: tuple[Kpi, ...] = ("reward", "success")
+
+
+class _Counted(NamedTuple):
+    """What all servers have counted."""
+
+    own: RolloutCounts
+    files: dict[str, dict[str, Any]]  # of this server and of the others, in the registry
+    by_server: dict[str, RolloutCounts]
+    pooled: RolloutCounts
 
 
 class RolloutFollower:
@@ -60,6 +72,8 @@ class RolloutFollower:
         self._server = uuid.uuid4().hex[:16]
         self._wake = asyncio.Event()
         self._has_failed = self._cannot_share = False
+        self._written: tuple[str, RolloutCounts] | None = None  # the rollout, and the own counts
+        self._counted: _Counted | None = None  # at the last look
         self._faults: dict[Fault, Cusum] = {}
         # What the tests have seen of each server: (answers, faults by name)
         self._seen: dict[str, tuple[int, dict[Fault, int]]] = {}
@@ -184,19 +198,20 @@ class RolloutFollower:
     async def _share(self, state: RolloutState) -> None:
         """Writes the counts of this server, and reads those of the others."""
         shared = self._operator.registry.rollout_counts(self._operator.alias, state.rollout)
-        own = self._arms.counts
-        tree = msgspec.to_builtins(own)
-        try:
-            await run_in_daemon_thread(shared.write, self._server, tree)
-        except UserError as error:  # a server that can only read still reads those of the others
-            if not self._cannot_share:
-                _LOGGER.error("the counts of the rollout cannot be shared: %s", error)
-            self._cannot_share = True
-        else:
-            self._cannot_share = False
-        counts = parsed_counts(await run_in_daemon_thread(shared.read)) | {self._server: own}
-        self.pooled = pooled(counts.values())
-        self._test(state, counts)
+        own = pooled([self._arms.counts])  # as they are now: threads read them
+        if self._written != (state.rollout, own):
+            try:
+                await run_in_daemon_thread(_write, shared, self._server, own)
+                self._written, self._cannot_share = (state.rollout, own), False
+            except UserError as error:  # a server that can only read reads those of the others
+                if not self._cannot_share:
+                    _LOGGER.error("the counts of the rollout cannot be shared: %s", error)
+                self._cannot_share = True
+        found = await run_in_daemon_thread(_read, shared, self._server, own, self._counted)
+        if self._server not in found.files:
+            self._written = None  # again at the next look
+        self._counted, self.pooled = found, found.pooled
+        self._test(state, found.by_server)
 
     def _test(self, state: RolloutState, counts: dict[str, RolloutCounts]) -> None:
         """Raises the alarm for faults over all servers, for latency and for worse laps."""
@@ -227,7 +242,7 @@ class RolloutFollower:
 
     def _test_kpis(self, state: RolloutState) -> None:
         significance = state.specification.rollback.kpi_significance
-        for kpi in ("reward", "success"):
+        for kpi in _KPIS:
             evidence = self.pooled.evidence(kpi)
             if evidence.difference < 0.0 and evidence.is_significant(significance):
                 self._arms.raise_alarm(
@@ -306,3 +321,27 @@ class RolloutFollower:
                 f"{event.reason}, with only {answers} answers by the candidate: promote or abort it"
             )
         return Promoting(f"{event.reason}, {answers} answers by the candidate")
+
+
+def _write(shared: SharedCounts, server: str, own: RolloutCounts) -> None:
+    shared.write(server, msgspec.to_builtins(own))
+
+
+def _read(
+    shared: SharedCounts, server: str, own: RolloutCounts, before: _Counted | None
+) -> _Counted:
+    """Reads the counts of the other servers, and compares the laps of all, unless nothing is new.
+
+    With many laps that takes some time, so it is no work for the event loop.
+    """
+    files = shared.read()
+    if before is not None and before.own == own and before.files == files:
+        return before
+    others = {name: tree for name, tree in files.items() if name != server}
+    by_server = parsed_counts(others) | {server: own}
+    total = pooled(by_server.values())
+    for kpi in _KPIS:
+        if before is not None:
+            total.take_evidence(kpi, before.pooled)
+        total.evidence(kpi)  # which it keeps
+    return _Counted(own, files, by_server, total)

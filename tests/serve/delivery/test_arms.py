@@ -10,12 +10,10 @@ from rlcar.errors import RegistryError, RegistryUnavailableError
 from rlcar.registry import Registry
 from rlcar.registry.shared_counts import SharedCounts
 from serve.api.schema import CheckedRequest, ObservationBatch
-from serve.delivery import counts as counting
 from serve.delivery import events
-from serve.delivery.counts import ArmCounts, RolloutCounts, ShadowCounts
+from serve.delivery.counts import ArmCounts, RolloutCounts
 from serve.delivery.integrations import Integrations
 from serve.delivery.operator import Operator
-from serve.delivery.sequential import Outcome
 from serve.delivery.specification import default_specification, parse_specification
 from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
@@ -220,30 +218,6 @@ def test_worse_laps_roll_back_and_better_ones_do_not(follower, arms):
     assert "reward -" in arms.alarm.reason
 
 
-def test_of_too_many_laps_the_newest_are_compared(monkeypatch):
-    monkeypatch.setattr(counting, "MAX_OUTCOMES", 10)
-    counts = RolloutCounts()
-    for number in range(100):  # a stable session that reports without end
-        counts.add_outcome("reward", Outcome(1.0 + number, False, 900.0))
-    for number in range(5):
-        counts.add_outcome("reward", Outcome(101.0 + 2 * number, False, 900.0))
-        counts.add_outcome("reward", Outcome(102.0 + 2 * number, True, 500.0))
-    assert len(counts.rewards) == 15
-    evidence = RolloutCounts().evidence("reward")
-    assert not evidence.is_cut
-    pooled = RolloutCounts()
-    pooled.add(counts)
-    evidence = pooled.evidence("reward")
-    assert (evidence.pairs, evidence.difference, evidence.is_cut) == (5, -400.0, True)
-
-
-def test_numbers_that_no_car_can_report_are_left_out():
-    values = (np.inf, np.nan, 1e308, -1e308)
-    outcomes = [Outcome(1.0 + n, n % 2 == 1, value) for n, value in enumerate(4 * values)]
-    counts = RolloutCounts(rewards=[*outcomes, Outcome(50.0, False, 1.0), Outcome(51.0, True, 3.0)])
-    assert counts.evidence("reward").difference == 2.0
-
-
 def test_one_session_cannot_report_without_end(versions, arms):
     session = Session(versions[0], 1, 8)
     assert sum(arms.admit_lap(session) for _ in range(1500)) == 1000
@@ -381,15 +355,3 @@ def test_a_candidate_without_answers_is_not_promoted_by_itself(fleet):
     assert "only 0 answers by the candidate" in state.message
     fleet.operator.command(lambda _: events.Resumed())
     assert fleet.turn().phase == "Healthy"
-
-
-def test_values_of_metrics():
-    counts = RolloutCounts(
-        ArmCounts(10, timed=10, latency_s=0.01),
-        ArmCounts(20, errors=1, fallbacks=2, timed=20, latency_s=0.04),
-        ShadowCounts(10, differing=3, jerk_stable=2.0, jerk_candidate=3.0),
-    )
-    values = {"errorShare": 0.05, "fallbackShare": 0.1, "latencyRatio": 2.0, "jerkRatio": 1.5,
-              "steeringDifferenceShare": 0.3, "rewardDifference": None}  # fmt: skip
-    assert {name: counts.value(name) for name in values} == pytest.approx(values)
-    assert RolloutCounts().value("errorShare") is None
