@@ -146,10 +146,13 @@ class ActionService:
         had_person = lap.human or bool(session.had_person[cars].any())
         has_moved = bool(session.has_moved[cars].any())
         session.had_person[cars] = session.has_moved[cars] = False
+        has_driven = session.use_step(cars)
         if had_person:
             return LapResult("ignored", "a person drove")
         if has_moved:
             return LapResult("ignored", "the session moved to another version during the lap")
+        if not has_driven:
+            return LapResult("ignored", "the session has not driven since its last lap")
         if self._drift is not None:
             self._drift.note_lap(session.model.number, lap.reward, lap.success)
         reason = self.arms.add_lap(session, lap.reward, lap.success)

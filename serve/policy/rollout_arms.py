@@ -22,9 +22,11 @@ _LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 100, 60
 _SLOW_FOR_S = 4.0  # a burst of load that meets one version's cars ends sooner
 _DIFFERING, _SIGN_FLIP, _SATURATED = 0.1, 0.05, 0.99  # in steering, from -1 to 1
 _TRY_AGAIN_S = 0.5  # between two attempts of a session to go to the candidate
-_LAPS_OF_A_SESSION = 1000  # in one rollout, so that no car decides it alone
+# In one rollout, so that one session has at most 1,000 of the 2,500 laps of a version that a server
+# keeps. Where the others report few, it may still decide.
+_LAPS_OF_A_SESSION = 1000
 _LOOKS_AFTER_TOLD = 2  # the first may have begun before the session came
-_DEAREST_SHADOW_S = 0.0005  # sessions whose candidate takes longer are not shadowed
+_MAX_SHADOW_COST_S = 0.0005  # sessions whose candidate takes longer are not shadowed
 _NAMES: dict[Fault, str] = {
     "errors": "errors",
     "non_finite": "answers that are not finite",
@@ -242,7 +244,7 @@ class RolloutArms:
             and active.shadow_weight > 0.0
             and self.alarm is None
             and session.model is not active.candidate
-            and active.candidate.cost_of(session.cars) < _DEAREST_SHADOW_S
+            and active.candidate.cost_of(session.cars) < _MAX_SHADOW_COST_S
             and is_shadowed(active.rollout, name, active.shadow_weight)
         )
 

@@ -55,6 +55,8 @@ class Session:
         # version, and whether a person drove.
         self.has_moved, self.had_person = np.zeros(cars, bool), np.zeros(cars, bool)
         self.laps = ("", 0)  # those that were reported, and in which rollout
+        # By car: the steps at its last lap, and how many of those before it no lap has used.
+        self._lap_at, self._unused_steps = np.zeros(cars, np.int64), np.zeros(cars, np.int64)
         self.recorded: RecordedSession | None = None  # None: it was not chosen for recording
         self.watched: WatchedCars | None = None  # None: its driving is not watched for drift
 
@@ -67,6 +69,19 @@ class Session:
         self.history.append(ObservationBatch(batch.observation, is_first))
         action, self.state = self.model.policy.act(self.state, batch.observation, is_first)
         return action
+
+    def use_step(self, cars: slice) -> bool:
+        """Uses a step that one of the cars has driven for a lap; returns whether there is one.
+
+        Laps that are reported together need as many steps since the laps before them.
+        """
+        driven = self.steps - self._lap_at[cars]
+        unused = np.where(driven > 0, driven, self._unused_steps[cars])
+        car = int(unused.argmax())
+        is_left = bool(unused[car] > 0)
+        unused[car] -= is_left
+        self._lap_at[cars], self._unused_steps[cars] = self.steps, unused
+        return is_left
 
     def take(self, model: ServedModel) -> None:
         """Goes on with another version, whose state is set already."""

@@ -354,8 +354,12 @@ def test_laps_are_reported_for_the_version_that_drove_them(folder, operator):
         }
         assert report(reward=1.0).json() == moved
         human = {"status": "ignored", "reason": "a person drove"}
+        act()
         assert report(reward=2.0, human=True).json() == human
+        idle = {"status": "ignored", "reason": "the session has not driven since its last lap"}
+        assert report(reward=2.5).json() == idle
         assert counts.rewards == []
+        act()
         assert report(reward=3.0, success=True).json() == {"status": "counted"}
         assert [(one.is_canary, one.value) for one in counts.rewards] == [(True, 3.0)]
         assert [one.value for one in counts.successes] == [1.0]
@@ -397,15 +401,18 @@ def test_many_laps_are_reported_at_once(folder, operator):
             ]
             assert results[1].reason == "a person drove"
             assert "3 cars, and `car` is 3" in results[3].reason
-            assert len(one.report_laps([Lap(2.0)] * 300)) == 300  # more than a request holds
+            for _ in range(3):
+                one.act(SEEN)
+            results = one.report_laps([Lap(2.0)] * 300)  # more than a request holds
+            assert [result.status for result in results] == ["counted"] * 3 + ["ignored"] * 297
             with pytest.raises(ValueError, match="reward of lap 1 is nan"):
                 one.report_laps([Lap(2.0), Lap(float("nan"))])
-        assert len(arms.counts.rewards) == 302
+        assert len(arms.counts.rewards) == 5
         bad = {"laps": [{"session": "car-0", "reward": 1.0}, {"session": "car-0", "reward": 2e9}]}
         answer = httpx.post(f"{url}/v1/outcome", json=bad, timeout=30)
         assert answer.status_code == 422
         assert "laps[1]: the reward is 2e+09" in answer.json()["error"]
-        assert len(arms.counts.rewards) == 302
+        assert len(arms.counts.rewards) == 5
         with pytest.raises(ServerError, match="cannot reach"):
             DriveClient("http://127.0.0.1:9").report_laps([Lap(1.0)])
 

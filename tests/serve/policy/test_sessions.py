@@ -17,7 +17,7 @@ from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
 from serve.policy.alias_follower import AliasFollower
 from serve.policy.policy import load_policy
-from serve.policy.sessions import Sessions
+from serve.policy.sessions import Session, Sessions
 from serve.settings import make_settings
 from tests.serve.served import publish, serving
 
@@ -44,6 +44,26 @@ async def _act(service, seen, **options):
 
 def _seen(steps, cars, seed=0):
     return np.random.default_rng(seed).random((steps, cars, 6), np.float32)
+
+
+def test_a_lap_needs_a_step_since_the_laps_before(versions):
+    session = Session(versions[0], 2, REPLAY)
+    first, second, any_car = slice(0, 1), slice(1, 2), slice(None)
+
+    def drive(steps):
+        for seen in _seen(steps, 2):
+            session.act(ObservationBatch(seen, np.zeros(2, bool)))
+
+    assert not session.use_step(first)
+    drive(1)
+    assert [session.use_step(first) for _ in range(2)] == [True, False]
+    drive(3)
+    assert [session.use_step(first) for _ in range(4)] == [True, True, True, False]
+    assert [session.use_step(second) for _ in range(5)] == [True] * 4 + [False]
+    drive(2)
+    assert session.use_step(first)
+    drive(1)  # the step that no lap has used is forgotten
+    assert [session.use_step(any_car) for _ in range(5)] == [True] * 4 + [False]
 
 
 def test_the_longest_unseen_cars_make_room(versions):
