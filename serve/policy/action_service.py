@@ -209,7 +209,7 @@ class ActionService:
         cars = len(request.batch.observation)
         model = self.arms.model_for(name, stable)
         session = self.sessions.find(owner, name, cars)
-        told = self.arms.told_model(request.model_version, stable)
+        told = self.arms.told_model(request.model_version, name, stable)
         if session is None or _was_elsewhere(session, told):
             session = self.sessions.open(owner, name, told or model, cars)
             is_told = told is not None and told is not model

@@ -44,6 +44,7 @@ class ActiveRollout(NamedTuple):
     weight: float
     shadow_weight: float
     rollback: AutomaticRollback
+    next_weight: float = 0.0  # of the next step that sets one: other servers may be there already
 
 
 class Alarm(NamedTuple):
@@ -89,17 +90,21 @@ class RolloutArms:
         is_candidate = is_canary(active.rollout, session, active.weight)
         return active.candidate if is_candidate else stable
 
-    def told_model(self, told: int | None, stable: ServedModel) -> ServedModel | None:
-        """Returns the version that a client has last heard of, if it may drive; else None.
+    def told_model(self, told: int | None, name: str, stable: ServedModel) -> ServedModel | None:
+        """Returns the version that the client of a session has last heard of, if it may drive.
 
         Another server may have driven the session, which has read a later entry of the journal than
         this one. If a session that is new here goes on with that version, it does not change there
-        and back.
+        and back. The candidate may drive only what the present weight or the next one gives to it,
+        so that no client chooses it.
         """
+        if told == stable.number:
+            return stable
         active = self.active
-        if active is None or self.alarm is not None:
-            return stable if told == stable.number else None
-        return next((one for one in (stable, active.candidate) if one.number == told), None)
+        if active is None or self.alarm is not None or told != active.candidate.number:
+            return None
+        weight = max(active.weight, active.next_weight)
+        return active.candidate if is_canary(active.rollout, name, weight) else None
 
     def is_told(self, session: Session) -> bool:
         """Whether a session keeps the version with which it came from another server.

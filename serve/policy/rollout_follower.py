@@ -179,6 +179,7 @@ class RolloutFollower:
                 state.weight,
                 state.shadow_weight,
                 state.specification.rollback,
+                _next_weight(state),
             )
         )
 
@@ -345,3 +346,9 @@ def _read(
             total.take_evidence(kpi, before.pooled)
         total.evidence(kpi)  # which it keeps
     return _Counted(own, files, by_server, total)
+
+
+def _next_weight(state: RolloutState) -> float:
+    """Returns the weight of the next step that sets one; 0 if none does."""
+    following = state.specification.steps()[state.step + 1 :] if state.is_running else []
+    return next((step.set_weight for step in following if step.set_weight is not None), 0.0)

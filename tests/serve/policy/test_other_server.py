@@ -7,6 +7,7 @@ import pytest
 
 from rlcar.registry import Registry
 from serve.api.schema import CheckedRequest, ObservationBatch
+from serve.delivery.assignment import place_of
 from serve.delivery.specification import default_specification
 from serve.observing.metrics import ServerMetrics
 from serve.policy.action_service import ActionService
@@ -24,9 +25,9 @@ class Fleet:
         follower.current = versions[0]
         self.versions, self.service = versions, ActionService(settings, follower, metrics)
 
-    def read_journal(self, weight):
+    def read_journal(self, weight, next_weight=100.0):
         rollback = default_specification().rollback
-        active = ActiveRollout("r1", 1, self.versions[1], weight, 0.0, rollback)
+        active = ActiveRollout("r1", 1, self.versions[1], weight, 0.0, rollback, next_weight)
         self.service.arms.show(active)
 
     def act(self, told=None, session="a"):
@@ -60,6 +61,16 @@ def test_what_a_client_tells_ends_with_the_next_reading_of_the_journal(server):
     server.read_journal(0.0)
     server.read_journal(0.0)
     assert server.act(2)[0] == 1
+
+
+def test_a_client_cannot_choose_the_candidate(server):
+    place = place_of("r1", "a")
+    for weight, next_weight in ((0.0, 0.0), (0.0, place - 0.1), (place - 0.1, 0.0)):
+        server.read_journal(weight, next_weight)
+        assert server.act(2)[0] == 1
+    assert server.act(2) == (1, 4)  # and keeps its memory
+    server.read_journal(0.0, place + 0.1)  # another server may have taken that step
+    assert server.act(2) == (2, 1)
 
 
 def test_an_alarm_counts_more_than_what_a_client_tells(server):

@@ -81,3 +81,14 @@ def test_counts_are_written_and_compared_when_they_change_and_off_the_event_loop
     fleet.turn()
     fleet.turn()
     assert list(shared.read()) == [written[0]]
+
+
+def test_the_next_weight_is_that_of_the_next_step_that_sets_one(fleet):
+    pause = {"pause": {}}
+    fleet.start({"setWeight": 0}, pause, {"setWeight": 20}, pause, {"setWeight": 10}, pause)
+    weights = []
+    for _ in range(3):
+        fleet.turn()
+        weights.append((fleet.arms.active.weight, fleet.arms.active.next_weight))
+        fleet.operator.resume()
+    assert weights == [(0.0, 20.0), (20.0, 10.0), (10.0, 0.0)]
