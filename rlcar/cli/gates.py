@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from rlcar.cli.shared import MODELS, AsJson, Where, console, number, prepare_jax_on_cpu, say
-from rlcar.errors import UserError
+from rlcar.errors import ConfigError, UserError
+from rlcar.settings.explain import explain
 from rlcar.system.console import make_console
 from rlcar.system.tables import make_table
 
@@ -48,26 +49,31 @@ def gate(
     seed: Annotated[int, number(0, 200, help="Seed of tracks and random numbers.")] = 0,
     allow_unknown: Annotated[
         bool,
-        typer.Option("--allow-unknown", help="Lets a version pass of which the data tell nothing."),
+        typer.Option("--allow-unknown", help="Also passes a candidate whose verdict is `unknown`."),
     ] = False,
     out: OutFolder = GATES,
     registry: Where = MODELS,
     as_json: AsJson = False,
 ) -> None:
     """Compares a version with the stable one before it gets traffic; exit code 1 if it fails."""
-    from rlcar.gates.settings import DataGate, Gates, SimulationGate
     from rlcar.registry import Registry
 
     if not simulate and not data:
         raise UserError("--no-simulate leaves no gate: name recorded traffic with --data FOLDER")
-    simulation = SimulationGate(
-        tracks=tracks, seeds=seeds, worlds=world or [], margin=margin, seed=seed
-    )
-    recorded = DataGate(data=data, allowUnknown=allow_unknown, seed=seed)
-    gates = Gates(
-        simulation=simulation if simulate else None,
-        offPolicyEvaluation=recorded if data else None,
-    )
+    if allow_unknown and not data:
+        raise UserError(
+            "--allow-unknown is about recorded traffic, and there is none: name it with --data "
+            "FOLDER"
+        )
+    drives = {
+        "tracks": tracks,
+        "seeds": seeds,
+        "worlds": world or [],
+        "margin": margin,
+        "seed": seed,
+    }
+    recorded = {"data": data, "allowUnknown": allow_unknown, "seed": seed}
+    gates = _gates(drives if simulate else None, recorded if data else None)
     opened = Registry(registry)
     results, folder = run_shown(opened.open(candidate), opened.open(stable), gates, out)
     if as_json:
@@ -80,6 +86,18 @@ def gate(
         console.print(f"written: {folder}", markup=False, highlight=False)
     if not all(one.passed for one in results.values()):
         raise typer.Exit(1)
+
+
+def _gates(simulation: dict[str, Any] | None, data: dict[str, Any] | None) -> "Gates":
+    """Returns the gates with these settings; raises ConfigError that names each wrong one."""
+    import pydantic
+
+    from rlcar.gates.settings import Gates
+
+    try:
+        return Gates.model_validate({"simulation": simulation, "offPolicyEvaluation": data})
+    except pydantic.ValidationError as error:
+        raise ConfigError(explain(error, Gates)) from None
 
 
 def run_shown(

@@ -1,4 +1,4 @@
-"""`rlcar rollout …`: lets a new version take over step by step."""
+"""`rlcar rollout …`: rolls out a new version step by step."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serve.delivery.state import RolloutState
 
 app = typer.Typer(
-    no_args_is_help=True, help="Lets a new version take over step by step, and back again."
+    no_args_is_help=True, help="Rolls out a new version step by step, and rolls it back."
 )
 
 Name = Annotated[str, typer.Argument(help="Version to roll out: its number, an alias, or latest.")]

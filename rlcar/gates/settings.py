@@ -56,7 +56,7 @@ class DataGate(GateSection):
     data: str = Field("", max_length=4096)
     """Folder of the data set, such as one that servers have recorded."""
     allow_unknown: bool = False
-    """Whether a candidate passes about which the data tell nothing."""
+    """Also passes a candidate whose verdict is `unknown`."""
     discount: float = Field(0.99, ge=0.0, le=0.9999)
     """Discount of rewards per env step."""
     updates: int = Field(16_000, ge=100, le=10_000_000)

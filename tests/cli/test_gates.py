@@ -117,6 +117,21 @@ def test_a_version_is_compared_without_a_rollout(folder):
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--tracks", 4096, "--seeds", 64), "4096 tracks with 64 seeds are 262,144 laps"),
+        (("--world", ""), "simulation.worlds.0 = '': String should have at least 1 character"),
+        (("--world", "classic") * 21, "simulation.worlds = ['classic',"),
+        (("--allow-unknown",), "--allow-unknown is about recorded traffic, and there is none"),
+    ],
+)
+def test_a_mistake_in_the_options_is_no_failed_gate(folder, words, said):
+    result = run(folder, "models", "gate", 2, *words)
+    assert isinstance(result.exception, UserError), result.output
+    assert said in str(result.exception)
+
+
+@pytest.mark.parametrize(
     ("gates", "said"),
     [
         ("{}", "gates need simulation, offPolicyEvaluation or both"),
