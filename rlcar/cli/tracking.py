@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlcar.config.sections import TrackingConfig
     from rlcar.registry import Registry
     from rlcar.registry.tracking import TrackedEvent
+    from serve.delivery.events import Entry
 
 
 def track(
@@ -70,15 +71,15 @@ def _rollouts(registry: "Registry", alias: str) -> "list[TrackedEvent]":
     from rlcar.registry.tracking import TrackedEvent
     from serve.delivery.operator import Operator
     from serve.delivery.report import listed
-    from serve.delivery.state import ENDED
 
     entries = Operator(registry, alias, "tracking").read().entries
+    ends = _ends(entries)
     return [
         TrackedEvent(
             kind="rollout",
             name=one["rollout"],
             status=one["phase"],
-            is_over=one["phase"] in ENDED,
+            ended_s=ends.get(one["rollout"]),
             is_good=one["phase"] == "Healthy",
             began_s=one["started_s"],
             candidate=one["candidate"],
@@ -87,6 +88,19 @@ def _rollouts(registry: "Registry", alias: str) -> "list[TrackedEvent]":
         )
         for one in reversed(listed(entries))
     ]
+
+
+def _ends(entries: "list[Entry]") -> dict[str, float]:
+    """Returns when each rollout that is over reached its last phase, in Unix time."""
+    from serve.delivery.state import ENDED, RolloutState, apply
+
+    state: RolloutState | None = None
+    reached: dict[str, tuple[str, float]] = {}
+    for entry in entries:
+        state = apply(state, entry)
+        if reached.get(state.rollout, ("", 0.0))[0] != state.phase:
+            reached[state.rollout] = (state.phase, entry.time_s)
+    return {name: time_s for name, (phase, time_s) in reached.items() if phase in ENDED}
 
 
 def _pipeline_runs(folder: Path) -> "list[TrackedEvent]":
@@ -112,7 +126,7 @@ def _pipeline_runs(folder: Path) -> "list[TrackedEvent]":
                 kind="pipeline",
                 name=f"{folder.resolve().name}/{run.number}",
                 status=run.outcome or "open",
-                is_over=run.outcome is not None,
+                ended_s=entries[-1].ended_s if run.outcome is not None else None,
                 is_good=run.outcome in ("promoted", "shadowed"),
                 began_s=run.began_s,
                 candidate=values.get("candidate"),

@@ -7,6 +7,8 @@ from cluster.pipeline import journal
 from rlcar.cli import app
 from rlcar.errors import UserError
 from rlcar.registry import Registry
+from serve.delivery.events import Aborted
+from serve.delivery.operator import Operator
 from tests.support.hand_made_versions import publish_follower
 
 # MLflow and the database library that it uses warn about themselves.
@@ -62,3 +64,11 @@ def test_versions_and_rollouts_are_in_mlflow(tmp_path):
     assert found.info.status == "FAILED"
     assert found.data.tags["rlcar.run"] == "x"
     assert found.data.metrics["stage/train_s"] == 3.5
+
+    ended = CliRunner().invoke(app, ["rollout", "abort", "--registry", str(tmp_path / "models")])
+    assert ended.exit_code == 0, ended.output
+    assert run(tmp_path, "--to", "mlflow").exit_code == 0
+    entries = Operator(Registry(tmp_path / "models"), "champion", "me").read().entries
+    (aborted_s,) = (one.time_s for one in entries if isinstance(one.event, Aborted))
+    (found,) = client.search_runs([experiment], "tags.`rlcar.status` = 'Degraded'")
+    assert found.info.end_time == int(1e3 * aborted_s)

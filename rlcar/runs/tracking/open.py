@@ -70,7 +70,7 @@ def open_tracking(folder: Path, config: Config, commit: str | None = None) -> Tr
     settings = config.tracking
     if not settings.trackers:
         return Tracking({})
-    known = _identities(folder)
+    known = texts_in(folder / IDENTITIES)
     tags, params = tags_of(folder, config, commit), params_of(config)
     name, project = folder.resolve().name, settings.project
     opened: dict[str, Tracker] = {}
@@ -92,9 +92,10 @@ def mlflow_uri(setting: str, runs: Path) -> str:
     return setting or os.environ.get(URI_VARIABLE) or f"sqlite:///{runs.resolve()}/mlflow.db"
 
 
-def _identities(folder: Path) -> dict[str, str]:
+def texts_in(path: Path) -> dict[str, str]:
+    """Returns the texts of a JSON file by their names; none if it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
-        tree = json.loads(read_regular(folder / IDENTITIES))
+        tree = json.loads(read_regular(path))
         if isinstance(tree, dict):
             return {str(name): str(value) for name, value in tree.items()}
     return {}

@@ -1,9 +1,10 @@
 """A run in Weights & Biases; offline without an account, to be uploaded with `wandb sync`."""
 
+import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +23,64 @@ def begin(
     run_name: str,
     config: Mapping[str, Any],
     kind: str = "training",
+    mode: str | None = None,
 ) -> Any:
     """Begins or continues a run of W&B, whose files are below `folder`; raises TrackingError.
 
-    Without an account on this machine, and without WANDB_MODE, the run stays offline.
+    Without a `mode`, it is that of `mode_of`.
     """
-    try:
-        import wandb
-    except ModuleNotFoundError as error:
-        raise missing_package(EXTRA, error) from None
-    logging.getLogger("wandb").setLevel(logging.WARNING)
+    wandb = _import_wandb()
     # Only what we send: no output, no source code and no repository of the working folder.
     settings = wandb.Settings(
         console="off", silent=True, disable_git=True, disable_code=True, save_code=False,
         finish_timeout=_FINISH_S,
     )  # fmt: skip
-    try:
-        mode = os.environ.get(MODE_VARIABLE) or _mode(wandb, folder)
+    mode = mode or mode_of(folder)
+    with _explaining(wandb):
         return wandb.init(
             project=project, id=identity, name=run_name, resume="allow", dir=folder, mode=mode,
             config=dict(config), job_type=kind, settings=settings, reinit="create_new",
         )  # fmt: skip
-    except wandb.Error as error:
-        text = (str(error) or type(error).__name__).splitlines()[0][:300]
-        raise TrackingError(
-            f"Weights & Biases cannot be used: {text} (log in with `wandb login`, or set "
-            f"{MODE_VARIABLE}=offline)"
-        ) from None
 
 
-def _mode(wandb: Any, folder: Path) -> str:
-    if wandb.login(prompt=False):
+def mode_of(folder: Path) -> str:
+    """Returns what WANDB_MODE says, or `online` with an account on this machine, else `offline`.
+
+    Raises TrackingError if W&B is not installed or cannot be used. `folder` is that of the runs.
+    """
+    wandb = _import_wandb()
+    if mode := os.environ.get(MODE_VARIABLE):
+        return mode
+    with _explaining(wandb):
+        has_account = wandb.login(prompt=False)
+    if has_account:
         return "online"
     logs.announce(
         f"Weights & Biases has no account here, so the run stays offline: upload it later with "
         f"wandb sync {folder / 'wandb'}/offline-run-*"
     )
     return "offline"
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise missing_package(EXTRA, error) from None
+    logging.getLogger("wandb").setLevel(logging.WARNING)
+    return wandb
+
+
+@contextlib.contextmanager
+def _explaining(wandb: Any) -> Iterator[None]:
+    try:
+        yield
+    except wandb.Error as error:
+        text = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise TrackingError(
+            f"Weights & Biases cannot be used: {text} (log in with `wandb login`, or set "
+            f"{MODE_VARIABLE}=offline)"
+        ) from None
 
 
 class WandbTracker:

@@ -91,7 +91,7 @@ def test_a_version_leads_to_its_run_and_a_rollout_to_its_version(run, config, cl
         "rollout",
         "4f1c",
         "Progressing",
-        False,
+        None,
         False,
         1e9,
         number,
@@ -100,7 +100,9 @@ def test_a_version_leads_to_its_run_and_a_rollout_to_its_version(run, config, cl
     )
     for rollout in (
         begun,
-        begun._replace(status="Healthy", is_over=True, is_good=True, metrics={"weight_pct": 100.0}),
+        begun._replace(
+            status="Healthy", ended_s=1e9 + 60.0, is_good=True, metrics={"weight_pct": 100.0}
+        ),
     ):
         track_registry(registry, config.tracking, [rollout], tmp_path)
     champion = client.get_model_version_by_alias("rlcar", "champion")
@@ -114,10 +116,37 @@ def test_a_version_leads_to_its_run_and_a_rollout_to_its_version(run, config, cl
     experiment = client.get_run(identity(run)).info.experiment_id
     (found,) = client.search_runs([experiment], "tags.`rlcar.rollout` = '4f1c'")
     assert found.info.status == "FINISHED"
+    assert found.info.end_time - found.info.start_time == 60_000
     assert found.data.tags["rlcar.candidate"] == str(number)
     assert found.data.tags["rlcar.status"] == "Healthy"
     assert found.data.tags["rlcar.message"] == "begun"
     assert found.data.metrics["weight_pct"] == 100.0
+
+
+def test_a_repetition_moves_no_end_and_takes_back_the_aliases_that_were_removed(
+    run, config, client, tmp_path
+):
+    registry = Registry(tmp_path / "models")
+    number = registry.publish(run).number
+    for alias in ("champion", "candidate", "v2"):
+        registry.promote(number, alias)
+    settings = config.tracking.model_copy(update={"project": "repeated"})
+    rollout = TrackedEvent("rollout", "5e2d", "Degraded", 1e9 + 60.0, False, 1e9, number, {}, {})
+    said = []
+
+    def copied():
+        track_registry(registry, settings, [rollout], tmp_path, said.append)
+        experiment = client.get_experiment_by_name("repeated").experiment_id
+        (found,) = client.search_runs([experiment])
+        assert (found.info.status, found.info.end_time) == ("FAILED", 1_000_000_060_000)
+        return set(client.get_registered_model("repeated").aliases)
+
+    assert copied() == {"champion", "candidate"}
+    assert "MLflow has no alias v2, because it reserves such names" in said
+    version = client.get_model_version_by_alias("repeated", "champion").version
+    client.set_registered_model_alias("repeated", "chosen-there", version)
+    shutil.rmtree(tmp_path / "models" / "aliases" / "candidate")
+    assert copied() == {"champion", "chosen-there"}
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "nonsense://x"])

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_runs_versions_and_rollouts_are_written_offline(tmp_path, monkeypatch):
     registry = Registry(tmp_path / "models")
     registry.promote(registry.publish(run).number)
     details = {"stable": "7"}
-    rollout = TrackedEvent("rollout", "4f1c", "Healthy", True, True, 1e9, 1, details, {})
+    rollout = TrackedEvent("rollout", "4f1c", "Healthy", 1e9 + 60.0, True, 1e9, 1, details, {})
     track_registry(registry, config.tracking, [rollout], tmp_path)
 
     def begun():
@@ -80,3 +81,14 @@ def test_runs_versions_and_rollouts_are_written_offline(tmp_path, monkeypatch):
     text = str(begun())
     assert "rlcar.run" in text
     assert "rlcar.candidate" in text
+
+    def folders():
+        return len(list(tmp_path.glob("wandb/offline-run-*")))
+
+    track_registry(registry, config.tracking, [rollout], tmp_path)
+    assert folders() == 2  # nothing has changed
+    time.sleep(1.1)  # the names of folders have the second
+    undone = rollout._replace(status="Degraded", is_good=False)
+    track_registry(registry, config.tracking, [undone], tmp_path)
+    wait_until(lambda: "Degraded" in str(begun()))
+    assert folders() == 3  # only the rollout is written again
