@@ -1,5 +1,19 @@
 """The SDK: clients of the policy server, for cars."""
 
-from serve.client.client import AsyncDriveClient, DriveClient, Lap, LapResult, ServerError
+from serve.client.client import (
+    AsyncDriveClient,
+    DriveClient,
+    Lap,
+    LapReportError,
+    LapResult,
+    ServerError,
+)
 
-__all__ = ["AsyncDriveClient", "DriveClient", "Lap", "LapResult", "ServerError"]
+__all__ = [
+    "AsyncDriveClient",
+    "DriveClient",
+    "Lap",
+    "LapReportError",
+    "LapResult",
+    "ServerError",
+]

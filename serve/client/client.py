@@ -10,6 +10,7 @@ interpreter shuts down. The SDK needs neither Ray nor JAX.
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import time
@@ -26,7 +27,7 @@ from serve.api.outcomes import Outcome, check_outcome
 from serve.api.schema import ActAnswer, ObservationBatch
 from serve.client.address import ServerError, check_session, check_timeout, parse_address
 from serve.client.connection import ServerConnection
-from serve.client.laps import Lap, in_requests, make_laps
+from serve.client.laps import Lap, LapReportError, in_requests, make_laps
 from serve.client.loop_thread import LoopThread, leave_to_parent, thread_start_lock
 from serve.client.outcome import OutcomeOptions, make_outcome, with_own
 from serve.client.replies import Counts, FallbackPolicy, Reply
@@ -40,6 +41,7 @@ __all__ = [
     "DriveClient",
     "FallbackPolicy",
     "Lap",
+    "LapReportError",
     "LapResult",
     "Reply",
     "ServerError",
@@ -133,13 +135,18 @@ class AsyncDriveClient:
         """Reports laps that have ended, for the KPIs of a rollout; returns what became of each.
 
         Report a lap after the `act` with its last observation. Raises ValueError for a lap that no
-        server accepts, and ServerError if the server cannot be reached.
+        server accepts, and LapReportError if the server cannot be reached or refuses a request.
+        Each request holds up to 256 laps; the error has the results of the requests before.
         """
         if self._is_closed:
-            raise ServerError("this client is closed: make another one")
-        connection, results = self._connection(), []
+            raise LapReportError("this client is closed: make another one")
+        connection = self._connection()
+        results: list[LapResult] = []
         for part in in_requests(make_laps(laps, self.session)):
-            results += await connection.report_laps(part)
+            try:
+                results += await connection.report_laps(part)
+            except ServerError as error:
+                raise LapReportError(str(error), results) from error
         return results
 
     async def act(
@@ -287,7 +294,13 @@ class DriveClient:
         Raises as `AsyncDriveClient.report_laps` does.
         """
         make_laps(laps, "any")  # a wrong argument is no fault of the server
-        return self._ask(lambda: self._client.report_laps(laps))
+        results: list[LapResult] = []
+        for part in in_requests(laps):  # each has its own time limit
+            try:
+                results += self._ask(functools.partial(self._client.report_laps, part))
+            except ServerError as error:
+                raise LapReportError(str(error), results) from error
+        return results
 
     def _ask(self, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:

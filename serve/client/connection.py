@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -95,7 +95,7 @@ class ServerConnection:
         except (TypeError, ValueError) as error:
             raise ServerError(f"{url} is not a policy server: {answer.text[:200]}") from error
 
-    async def report_laps(self, laps: list[LapOutcome]) -> list[LapResult]:
+    async def report_laps(self, laps: Sequence[LapOutcome]) -> list[LapResult]:
         """Reports laps; raises ServerError if the server cannot be reached or refuses them all."""
         url = self._server.url
         content = msgspec.json.encode({"laps": laps})

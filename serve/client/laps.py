@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from serve.api.laps import MAX_LAPS, LapOutcome
+from serve.api.laps import MAX_LAPS, LapOutcome, LapResult
 from serve.api.outcomes import MAX_CARS
 from serve.api.schema import LARGEST_REWARD
+from serve.client.address import ServerError
+
+One = TypeVar("One")
 
 
 class Lap(NamedTuple):
@@ -24,12 +27,26 @@ class Lap(NamedTuple):
     session: str | None = None
 
 
+class LapReportError(ServerError):
+    """A report of laps has ended early: the server cannot be reached, or has refused a request.
+
+    `results` says what became of the laps that were reported before, the first ones of the list.
+    Only the laps after them need another report. If no answer came, the server may have counted the
+    next up to 256 of those all the same, and would count them again.
+    """
+
+    def __init__(self, error: str, results: Sequence[LapResult] = ()):
+        before = f"; the first {len(results)} laps were reported before" if results else ""
+        super().__init__(f"{error}{before}")
+        self.results = list(results)
+
+
 def make_laps(laps: Sequence[Lap], session: str) -> list[LapOutcome]:
     """Returns laps as they are sent; raises ValueError for one that no server accepts."""
     return [_checked(index, lap, session) for index, lap in enumerate(laps)]
 
 
-def in_requests(laps: list[LapOutcome]) -> Iterator[list[LapOutcome]]:
+def in_requests(laps: Sequence[One]) -> Iterator[Sequence[One]]:
     """Yields as many laps as one request holds."""
     for first in range(0, len(laps), MAX_LAPS):
         yield laps[first : first + MAX_LAPS]
