@@ -62,9 +62,10 @@ class ServeSettings(pydantic.BaseModel):
     in_flight_per_client: Size = 64
     """Largest number of requests of one client at once, so that no client takes all."""
     body_bytes: int = Field(4 * 1024, ge=256, le=2**30)
-    """Largest body of a request, except for `/v1/act` and `/v1/outcome`."""
+    """Largest body of a request, except for those of `act_body_bytes`."""
     act_body_bytes: int = Field(256 * 1024, ge=1024, le=2**30)
-    """Largest body of `/v1/act` and `/v1/outcome`, and largest message of `/v1/drive`."""
+    """Largest body of `/v1/act`, `/v1/outcome` and `/v1/rollout/command`, and largest message of
+    `/v1/drive`."""
     body_timeout_s: Deadline = 5.0
     """Time in which the body of a request must arrive."""
     headers_bytes: int = Field(16 * 1024, ge=1024, le=2**20)

@@ -37,6 +37,8 @@ from serve.guard.tokens import SCOPES
 from serve.settings import LOOPBACK_NAMES, ServeSettings
 
 _ALL_SCOPES = frozenset(SCOPES)
+# Observations of many cars, many laps, and the file of a rollout.
+_LONG_BODIES = frozenset(("/v1/act", "/v1/outcome", "/v1/rollout/command"))
 
 
 class Security:
@@ -197,7 +199,7 @@ class Security:
     ) -> Receive:
         """Reads the whole body, within its limits of size and time; returns a replacement."""
         settings = self._settings
-        is_long = scope["path"] in ("/v1/act", "/v1/outcome")
+        is_long = scope["path"] in _LONG_BODIES
         limit = settings.act_body_bytes if is_long else settings.body_bytes
         length = headers.get(b"content-length")
         if length is None and b"transfer-encoding" not in headers:

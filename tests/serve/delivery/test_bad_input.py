@@ -115,6 +115,14 @@ def test_outcomes_and_commands_over_http(send, path, body, scope, status, said):
     assert is_one_sentence(sentence)
 
 
+def test_a_rollout_of_a_hundred_steps_is_read(send):
+    shadow = {"shadow": {"weight": 100.0, "duration": "10m"}}
+    tree = {"strategy": {"canary": {"steps": [*[shadow] * 98, {"setWeight": 10}, {"pause": {}}]}}}
+    assert len(json.dumps(tree)) > 4096
+    body = {"command": "start", "version": 9, "specification": tree}
+    assert send("/v1/rollout/command", body, "admin")[0] == 404  # no such version
+
+
 def test_a_second_rollout_is_refused_by_both(send, place, tmp_path):
     registry = str(place / "models")
     file = tmp_path / "rollout.yaml"

@@ -198,8 +198,9 @@ def test_bodies_have_limits_that_are_checked_before_anything_reads_them():
     app = Security(_echo, make_settings())
     assert _ask(app, "POST", "/control", content=b"x" * 4096).text.endswith(" 4096")
     assert _ask(app, "POST", "/control", content=b"x" * 4097).status_code == 413
-    assert _ask(app, "POST", "/v1/act", content=b"x" * 262_144).status_code == 200
-    assert _ask(app, "POST", "/v1/act", content=b"x" * 262_145).status_code == 413
+    for path in ("/v1/act", "/v1/outcome", "/v1/rollout/command"):
+        assert _ask(app, "POST", path, content=b"x" * 262_144).status_code == 200
+        assert _ask(app, "POST", path, content=b"x" * 262_145).status_code == 413
 
 
 def test_a_chunked_body_is_counted_as_it_comes():
