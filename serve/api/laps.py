@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from serve.api.misspelt import with_nearest
 from serve.api.outcomes import MAX_CARS
 from serve.api.schema import LARGEST_REWARD, RequestError
 
@@ -69,7 +70,7 @@ def decode_laps(body: bytes) -> tuple[list[LapOutcome], bool]:
     try:
         content = _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        raise RequestError(str(error)) from error
+        raise RequestError(with_nearest(error, _Body)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"not JSON: {error}", 400) from error
     if isinstance(content.laps, UnsetType):

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from rlcar.errors import UserError
+from serve.api.misspelt import with_nearest
 from serve.api.outcomes import (
     MAX_CARS,
     EndField,
@@ -137,7 +138,7 @@ def decode_act(body: bytes) -> ActRequest:
     try:
         request = _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        raise RequestError(str(error)) from error
+        raise RequestError(with_nearest(error, ActRequest)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"not JSON: {error}", 400) from error
     if (request.observation is UNSET) == (request.observations is UNSET):

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from rlcar.errors import ConfigError, RegistryUnavailableError, UserError
 from rlcar.registry import Model
+from serve.api.misspelt import with_nearest
 from serve.api.schema import RequestError, require_uncompressed
 from serve.delivery.counts import RolloutCounts
 from serve.delivery.operator import Operator
@@ -50,6 +51,9 @@ def make_command_route(operator: Operator, run: Run, trial: Callable[[Model], No
             body = msgspec.json.decode(await request.body(), type=RolloutCommand)
             named = operator.acting_for(str(request.scope["rlcar.identity"].name))
             state = await run(lambda: _run(named, body, trial))
+        except msgspec.ValidationError as error:
+            said = with_nearest(error, RolloutCommand)
+            return _answer({"error": f"the body is invalid: {said}"}, 422)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return _answer({"error": f"the body is invalid: {error}"}, 422)
         except RequestError as error:
