@@ -14,6 +14,7 @@ from rlcar.cli.shared import (
     PythonOnHead,
     Where,
     cluster_imports,
+    number,
     prepare_jax_on_cpu,
     say,
 )
@@ -47,7 +48,7 @@ def pipeline(
         str | None, typer.Option(help="Runs the next stage of the open run alone.", hidden=True)
     ] = None,
     run: Annotated[
-        int, typer.Option(help="Number of the run that --stage belongs to.", hidden=True)
+        int, number(0, 2**31 - 1, help="Number of the run that --stage belongs to.", hidden=True)
     ] = 0,
     address: Annotated[
         str | None,

@@ -32,7 +32,7 @@ _CLUSTER_PACKAGES = {
 }
 
 
-def number(low: float, high: float, *names: str, help: str) -> Any:
+def number(low: float, high: float, *names: str, help: str, hidden: bool = False) -> Any:
     """Declares an option that takes a number from `low` to `high`, both included.
 
     Every numeric option is declared with it, unless the code behind the option checks the number.
@@ -46,7 +46,7 @@ def number(low: float, high: float, *names: str, help: str) -> Any:
             raise UserError(f"{name} {given}: give a number from {low:,} to {high:,}")
         return value
 
-    return typer.Option(*names, help=f"{help} [{low:,} to {high:,}]", callback=check)
+    return typer.Option(*names, help=f"{help} [{low:,} to {high:,}]", callback=check, hidden=hidden)
 
 
 def _shortened(whole: int) -> str:

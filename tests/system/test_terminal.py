@@ -162,6 +162,9 @@ def test_ctrl_c_in_a_training_without_a_terminal_still_saves(tmp_path):
     checkpoints = tmp_path / "runs/p/checkpoints"
     wait_until(lambda: checkpoint.latest(checkpoints), PATIENCE_S)
     before = checkpoint.latest(checkpoints).env_steps
+    # Directly after a checkpoint, the last one would be of the same step.
+    rows = tmp_path / "runs/p/metrics.jsonl"
+    wait_until(lambda: read_metrics(rows)[-1]["env_steps"] > before, PATIENCE_S)
     process.terminate()
     assert process.wait(PATIENCE_S) == 130
     assert checkpoint.latest_sound(checkpoints).env_steps > before
