@@ -13,7 +13,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from rlcar.registry.journal import Journal
 from rlcar.registry.leftovers import remove_leftovers
 from rlcar.registry.metadata import check_metadata
 from rlcar.registry.model_file import model_bytes, parse_model
+from rlcar.registry.retention import expired
 from rlcar.registry.shared_counts import SharedCounts
 from rlcar.registry.store import UNREADABLE, LocalStore, Store, open_store
 from rlcar.registry.version import (
@@ -281,11 +282,6 @@ class Registry:
         Versions with an alias, the previous value of each alias, the version that a rollback would
         return to, and the newest versions are kept.
         """
-        if newest < 1 or not 0 <= days <= 36_500:
-            raise RegistryError(
-                f"cannot keep versions of {days} days and the {newest} newest: keep at least 1 and "
-                "0 to 36,500 days"
-            )
         there, kept = set(self.numbers()), set(self.aliases().values())
         for alias in self.aliases():
             kept |= {
@@ -294,12 +290,7 @@ class Registry:
             # After a rollback, this is an older one than the last two values.
             past = [number for number in self._aliases.before(alias) if number in there]
             kept |= set(past[:1])
-        limit = datetime.now(UTC) - timedelta(days=days)
-        old = [
-            version.number
-            for version in self.versions()[newest:]
-            if version.number not in kept and datetime.fromisoformat(version.created) < limit
-        ]
+        old = expired(self.versions(), kept, days, newest)
         for number in old if not dry_run else []:
             self.delete(number)
         if not dry_run:
