@@ -100,11 +100,11 @@ def test_the_kept_steps_are_what_the_policy_saw_did_and_earned(laps):
     driven = kept.driven
     assert driven is not None
     np.testing.assert_array_equal(kept.x_px, laps.x_px)
-    np.testing.assert_allclose(np.nansum(driven.reward, axis=0), laps.reward, rtol=1e-5)
+    np.testing.assert_allclose(np.nansum(driven.reward, axis=0), laps.reward, rtol=1e-6)
     for car, steps in enumerate(laps.steps):
         observation = driven.observation[:steps, car]
         speed = laps.speed_px_per_step[:steps, car] / RaceConfig().vehicle.top_speed_px_per_step
-        np.testing.assert_allclose(observation[:, -1], speed, atol=1e-3)
+        np.testing.assert_allclose(observation[:, -1], speed, atol=1e-6)
         step = TimeStep(observation, *[None] * (len(TimeStep._fields) - 1))
         _, action = full_throttle.act(None, None, step, None, False)
         np.testing.assert_allclose(driven.action[:steps, car], action, atol=1e-6)

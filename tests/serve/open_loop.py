@@ -1,8 +1,10 @@
 """Cars that send 100 requests a second, answered or not, and record the answers."""
 
 import asyncio
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import httpx
@@ -84,3 +86,18 @@ def flips(told: list[Told]) -> list[tuple[Told, Told]]:
             if newest is not None and (newest.version or 0) > (later.version or 0):
                 found.append((newest, later))
     return found
+
+
+@contextlib.contextmanager
+def driving_cars(url: str, per_s: float, cars: int = 10, at_once: int = 8) -> Iterator[list[Told]]:
+    """Drives cars until the block ends; yields the list of their answers."""
+    over = threading.Event()
+    told: list[Told] = []
+    work = ask_open_loop(url, per_s, cars, over.is_set, told, at_once)
+    thread = threading.Thread(target=lambda: asyncio.run(work))
+    thread.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        thread.join()

@@ -1,13 +1,11 @@
 """A whole pipeline: real episodes, a real training, gates, and a rollout on a real server."""
 
-import asyncio
 import contextlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,7 @@ from rlcar.registry import Registry
 from rlcar.system import process_state
 from rlcar.system.lease import HeldError
 from serve.delivery.operator import Operator
-from tests.serve.open_loop import ask_open_loop
+from tests.serve.open_loop import driving_cars
 from tests.serve.served import serving
 from tests.support import tiny_run
 from tests.support.hand_made_versions import publish_follower
@@ -124,19 +122,9 @@ def once(say=lambda text: None, execute=run_here, **changes):
     return run_once(settings(**changes), Registry("models"), say, execute)
 
 
-@contextlib.contextmanager
 def driving(server):
     """Drives ten cars until the block ends."""
-    over = threading.Event()
-    url = f"http://127.0.0.1:{server.port}"
-    work = ask_open_loop(url, 40.0, 10, over.is_set, [], at_once=4)
-    thread = threading.Thread(target=lambda: asyncio.run(work))
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return driving_cars(f"http://127.0.0.1:{server.port}", per_s=40.0, at_once=4)
 
 
 def dying_in(victim):

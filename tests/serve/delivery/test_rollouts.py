@@ -1,8 +1,6 @@
 """Rollouts on real servers: who is moved when, and what happens after faults and restarts."""
 
-import asyncio
 import contextlib
-import threading
 import time
 
 import httpx
@@ -17,7 +15,7 @@ from serve.delivery.specification import parse_specification
 from serve.guard.tokens import TokenStore
 from serve.policy import alias_follower
 from serve.policy.policy import try_model
-from tests.serve.open_loop import ask_open_loop
+from tests.serve.open_loop import driving_cars
 from tests.serve.served import publish, serving
 from tests.support.waiting import wait_until
 
@@ -51,17 +49,9 @@ def start(operator, *steps, **rollback):
 @contextlib.contextmanager
 def driving(server, per_s=40.0):
     """Drives ten cars until the block ends; yields the list of their answers."""
-    over, told = threading.Event(), []
-    url = f"http://127.0.0.1:{server.port}"
     # A slow machine gets fewer requests, so that the answers stay within the deadline.
-    work = ask_open_loop(url, per_s, CARS, over.is_set, told, at_once=4)
-    thread = threading.Thread(target=lambda: asyncio.run(work))
-    thread.start()
-    try:
+    with driving_cars(f"http://127.0.0.1:{server.port}", per_s, CARS, at_once=4) as told:
         yield told
-    finally:
-        over.set()
-        thread.join()
 
 
 def application(server):

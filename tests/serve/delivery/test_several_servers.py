@@ -1,9 +1,7 @@
 """A rollout on three servers behind nginx, with the documented settings; servers die and return."""
 
-import asyncio
 import contextlib
 import re
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +15,7 @@ from serve.delivery.assignment import is_canary
 from serve.delivery.operator import Operator
 from serve.delivery.specification import parse_specification
 from serve.policy.policy import try_model
-from tests.serve.open_loop import ask_open_loop, flips
+from tests.serve.open_loop import driving_cars, flips
 from tests.serve.served import program, publish
 from tests.support.installed_host import NGINX, ROOT, running
 from tests.support.waiting import wait_until
@@ -69,20 +67,6 @@ def is_ready(url):
     return False
 
 
-@contextlib.contextmanager
-def driving(url):
-    """Drives ten cars until the block ends; yields the list of their answers."""
-    over, told = threading.Event(), []
-    work = ask_open_loop(url, PER_S, CARS, over.is_set, told, at_once=8)
-    thread = threading.Thread(target=lambda: asyncio.run(work))
-    thread.start()
-    try:
-        yield told
-    finally:
-        over.set()
-        thread.join()
-
-
 def sessions_of(server):
     """Returns how many sessions a server holds."""
     text = httpx.get(f"{server.url}/metrics", timeout=20).text
@@ -122,7 +106,7 @@ def test_a_rollout_goes_on_while_servers_die_and_stop_under_load(tmp_path):
     publish(folder, seed=2, alias=None)
     operator = Operator(Registry(folder), "champion", "me")
     names = [f"car-{number}" for number in range(CARS)]
-    with balanced(folder, tmp_path) as (url, servers), driving(url) as told:
+    with balanced(folder, tmp_path) as (url, servers), driving_cars(url, PER_S, CARS) as told:
         wait_until(lambda: len({one.session for one in told}) == CARS)
         held = {server.port: sessions_of(server) for server in servers}
         assert sum(held.values()) == CARS  # each session is in one server

@@ -1,8 +1,6 @@
 """Two replicas of the Ray Serve lane follow rollouts, with sessions under load."""
 
-import asyncio
 import contextlib
-import threading
 import time
 
 import httpx
@@ -13,7 +11,7 @@ from serve.delivery.assignment import is_canary
 from serve.delivery.operator import Operator, parsed_counts
 from serve.delivery.specification import parse_specification
 from serve.policy.policy import try_model
-from tests.serve.open_loop import ask_open_loop
+from tests.serve.open_loop import driving_cars
 from tests.serve.ray_servers import ray_server
 from tests.serve.served import publish
 from tests.support.waiting import wait_until
@@ -38,15 +36,8 @@ def operator(folder):
 @contextlib.contextmanager
 def driving(url):
     """Drives the cars until the block ends; yields the list of their answers."""
-    over, told = threading.Event(), []
-    work = ask_open_loop(url, PER_S, CARS, over.is_set, told, at_once=8)
-    thread = threading.Thread(target=lambda: asyncio.run(work))
-    thread.start()
-    try:
+    with driving_cars(url, PER_S, CARS) as told:
         yield told
-    finally:
-        over.set()
-        thread.join()
     assert {one.status for one in told} == {200}
     assert {one.source for one in told if one.received_s - one.sent_s < 1.0} == {"model"}
 
