@@ -61,11 +61,11 @@ for verb in (
     doctor.doctor,
     monitor.monitor,
     chaos.chaos,
-    campaign.campaign,
     restore.restore,
 ):
     app.command()(verb)
 app.add_typer(models.app, name="models")
+app.add_typer(campaign.app, name="campaign")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(backup.app, name="backup")
 app.add_typer(data.app, name="data")

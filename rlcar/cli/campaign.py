@@ -22,10 +22,13 @@ from rlcar.system.when import EverySeconds
 if TYPE_CHECKING:
     from rlcar.campaigns.campaign import JobState
 
+app = typer.Typer(no_args_is_help=True, help="Trains many runs, a few at a time.")
+
 _DRAW_EVERY_S, _REPEAT_EVERY_S = 1.0, 60.0
 
 
-def campaign(
+@app.command()
+def run(
     file: Annotated[Path, typer.Argument(help="YAML file of slots, defaults and jobs.")],
     slots: Annotated[
         int | None, number(1, 65_536, help="Number of trainings at once, in place of the file's.")
@@ -68,7 +71,7 @@ def campaign(
     failures = sum(entry.failures for entry in queue.jobs)
     out.print(f"figure failures={failures}", highlight=False)
     if interrupted:
-        words = ["campaign", file, "--runs", runs]
+        words = ["campaign", "run", file, "--runs", runs]
         words += [] if slots is None else ["--slots", slots]
         words += [] if metrics_port is None else ["--metrics-port", metrics_port]
         say(f"stopped; continue with: {command(*words)}")

@@ -22,7 +22,7 @@ from rlcar.storage import checkpoint
 from rlcar.system import lease, process_state
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "rlcar campaign night.yaml"
+COMMAND = "rlcar campaign run night.yaml"
 PATIENCE_S = 240.0
 TINY = {
     "local": True,

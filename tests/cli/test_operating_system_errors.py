@@ -30,7 +30,7 @@ LONG = "n" * 300  # file systems allow 255 bytes
         ["serve", "--lane", "realtime", "--registry", LONG],
         ["watch", LONG],
         ["monitor", LONG],
-        ["campaign", LONG],
+        ["campaign", "run", LONG],
         ["tokens", "create", "car", "--tokens", LONG],
         ["tokens", "list", "--tokens", LONG],
         ["models", "list", "--registry", LONG],

@@ -192,7 +192,7 @@ def test_a_stopped_training_and_a_stopped_campaign_go_on_with_the_printed_comman
         "jobs: [{name: c, preset: ppo, mode: test, set: "
         "{training.env_steps: 10000000, training.checkpoint_every_s: 0.05}}]\n"
     )
-    campaign = ["rlcar", "campaign", "my night.yaml", "--runs", "my runs", "--slots", "1"]
+    campaign = ["rlcar", "campaign", "run", "my night.yaml", "--runs", "my runs", "--slots", "1"]
     again, steps = stopped_after(campaign, tmp_path, 0, name="c")
     assert again == campaign
     stopped_after(again, tmp_path, steps, name="c")

@@ -112,7 +112,7 @@ def test_every_query_of_the_dashboards_answers_something(tmp_path):
         processes.start("monitor", "monitor", "--metrics-port", str(ports["runs"]))
         # Its job reports what only some algorithms do, and pushes its checkpoints to a storage.
         processes.start(
-            *("campaign", "campaign", campaign_file(tmp_path)),
+            *("campaign", "campaign", "run", campaign_file(tmp_path)),
             *("--runs", "campaign", "--metrics-port", str(ports["campaign"])),
             RLCAR_STORAGE=str(tmp_path / "storage"),
         )
