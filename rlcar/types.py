@@ -55,6 +55,33 @@ class TimeStep(NamedTuple):
     image: Array = None  # [N, height, width, channels] uint8; None without images
 
 
+class EpisodeEnd(NamedTuple):
+    """How the episodes ended that end in this step; other entries have no meaning."""
+
+    reason: Array  # [N] int32, index into `CompiledEnvironment.reasons`
+    is_success: Array  # [N] bool, derived from the reason alone
+    figures: dict[str, Array]  # [N] float32 each, named with units, such as `distance_m`
+
+
+class CompiledEnvironment(NamedTuple):
+    """An environment as pure functions that JAX compiles, with the conventions of `TimeStep`.
+
+    `reset(index [N] int32, seed [] or [N])` -> (state, time step). Index and seed determine all
+    episodes of an environment.
+
+    `step(state, action [N, A])` -> (state, time step, how episodes ended). Actions are clipped to
+    [-1, 1]. The call after `is_last` ignores the action and returns the first time step of the next
+    episode.
+
+    A state is a pytree of arrays whose leading axis is N.
+    """
+
+    spec: Spec
+    reasons: tuple[str, ...]  # how an episode can end, for example ("landed", "crashed")
+    reset: Callable[[Array, Array], tuple[Any, TimeStep]]
+    step: Callable[[Any, Array], tuple[Any, TimeStep, EpisodeEnd]]
+
+
 class Trajectory(NamedTuple):
     """T consecutive time steps of N cars: what a simulator sends to the replay buffer."""
 
@@ -135,9 +162,18 @@ class Learner(NamedTuple):
     with_moments: Callable[[Any, Array, Array, Array], Any] | None = None
 
 
+class Outcomes(NamedTuple):
+    """How the episodes of an evaluation ended."""
+
+    episodes: int
+    successes: int | None  # None for an environment that does not say what a success is
+    mean_reward: float  # of an episode
+
+
 class Evaluation(NamedTuple):
     """The result of evaluating a policy."""
 
     metrics: dict[str, float]  # named evaluation/...
     # The best policy is the one with the lowest cost, or the newest one if costs are unknown.
     cost: float | None
+    outcomes: Outcomes | None = None  # None if nothing was driven

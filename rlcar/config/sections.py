@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from rlcar.settings.numbers import EnvSteps, Seconds, Size, Times, Whole
+from rlcar.settings.numbers import EnvSteps, Integer, Seconds, Signed, Size, Times, Whole
 from rlcar.settings.section import Section
 
 
@@ -28,12 +28,19 @@ class ReplayConfig(Section):
     The whole capacity is allocated at the start."""
 
 
+_Name = Annotated[str, Field(max_length=100, pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
+_Argument = bool | Integer | Signed | Annotated[str, Field(max_length=1000)] | None
+
+
 class EnvironmentConfig(Section):
     """An environment of Gymnasium in place of the race."""
 
     id: str = ""
     """Gymnasium environment to train on, as `gymnasium.make` takes it, or `module:id`. Empty
     means the race."""
+    settings: dict[_Name, _Argument] = Field({}, max_length=100)
+    """Keyword arguments for the environment, by name, as `gymnasium.make` passes them on. A
+    compiled environment checks them."""
     image_size_px: Literal[16, 32, 64] | None = None
     """Side of the square to which images are resized. null keeps images that are squares of such
     a size, and resizes others to 64."""

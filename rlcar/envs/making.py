@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import sys
+from typing import Any
 
 import gymnasium
 
@@ -23,18 +24,19 @@ def make_environment(config: EnvironmentConfig) -> gymnasium.Env:
     An id `module:name` imports the module first, which is also searched in the current folder after
     the installed modules. Raises ConfigError with the reason if the environment cannot be made.
     """
-    limit = (
-        {} if config.time_limit_steps is None else {"max_episode_steps": config.time_limit_steps}
-    )
+    arguments: dict[str, Any] = dict(config.settings)
+    if config.time_limit_steps is not None:
+        arguments["max_episode_steps"] = config.time_limit_steps
     if ":" in config.id:
         _search_the_current_folder()
     try:
-        return gymnasium.make(config.id, disable_env_checker=True, **limit)
+        return gymnasium.make(config.id, disable_env_checker=True, **arguments)
     except Exception as error:  # Code of the environment runs here and may raise anything.
+        given = f" with environment.settings {config.settings}" if config.settings else ""
         raise ConfigError(
-            f"environment.id = {config.id!r}: {first_line(error)}; name it as module:id if its "
-            "package must be imported first, for example ale_py:ALE/Pong-v5, or my_module:My-v0 "
-            "for a my_module.py in the current folder"
+            f"environment.id = {config.id!r}{given}: {first_line(error)}; name it as module:id if "
+            "its package must be imported first, for example ale_py:ALE/Pong-v5, or "
+            "my_module:My-v0 for a my_module.py in the current folder"
         ) from error
 
 

@@ -21,6 +21,7 @@ Size = Annotated[int, Field(ge=1, le=65_536)]  # more than any machine can hold
 Processes = Annotated[int, Field(ge=0, le=65_536)]
 EnvSteps = Annotated[int, Field(ge=1, le=10**12)]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]  # a count written by the program
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Times = Annotated[int, Field(ge=0, le=1_000_000)]  # how often something may be repeated
 
 # Up to three hundred years, because large numbers are a usual way to write "never".

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlcar.config import EnvironmentConfig
+from rlcar.config import EnvironmentConfig, make_config
 from rlcar.envs.adapter import make_adapter
 from rlcar.envs.making import make_environment
 from rlcar.errors import ConfigError
@@ -82,6 +82,20 @@ def test_an_unsupported_space_is_named(observation, action, words):
 def test_an_unknown_environment_is_refused_with_advice(name):
     with pytest.raises(ConfigError, match="name it as module:id"):
         make_environment(EnvironmentConfig(id=name))
+
+
+def test_settings_of_the_environment_are_its_keyword_arguments():
+    config = make_config(
+        environment="CartPole-v1", overrides=["environment.settings.sutton_barto_reward=true"]
+    ).environment
+    env = make_environment(config)
+    assert env.unwrapped._sutton_barto_reward is True
+    env.close()
+    wrong = EnvironmentConfig(id="CartPole-v1", settings={"wheels": 3})
+    with pytest.raises(ConfigError, match="with environment.settings {'wheels': 3}: .*'wheels'"):
+        make_environment(wrong)
+    with pytest.raises(ConfigError, match=r"environment.settings.wheels = \[3\]"):
+        make_config(environment="CartPole-v1", overrides=["environment.settings.wheels=[3]"])
 
 
 @pytest.mark.parametrize(
