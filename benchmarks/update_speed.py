@@ -23,7 +23,7 @@ from rlcar.agents import make_agent
 from rlcar.agents.dreamer import layers, step_loss, world_model
 from rlcar.config import Config, make_config
 from rlcar.devices.data_parallel import over_devices
-from rlcar.rollout.race import Rollout
+from rlcar.evaluation.environment import make_rollout
 from rlcar.sim import SPEC
 from rlcar.training.trainer import UPDATES_PER_CALL, Trainer
 from rlcar.types import Batch
@@ -103,7 +103,7 @@ def autodiff_scan(step: Callable, params: Any, start: Any, inputs: Any) -> Any:
 def whole(config: Config) -> Callable[[], int]:
     """The one-process loop: driving, replay, train steps, weights back to the cars."""
     agent = make_agent(config, SPEC)
-    trainer, rollout = Trainer(config, SPEC, agent), Rollout(config, agent.policy)
+    trainer, rollout = Trainer(config, SPEC, agent), make_rollout(config, agent.policy)
 
     def run() -> int:
         before = trainer.train_steps

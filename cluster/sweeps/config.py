@@ -34,6 +34,7 @@ RACE_METRICS: dict[str, Goal] = {
     **_SPEEDS,
 }
 ENVIRONMENT_METRICS: dict[str, Goal] = {
+    "evaluation/success_rate": "max",
     "evaluation/episode_reward": "max",
     "evaluation/episode_steps": "max",
     **_SPEEDS,

@@ -32,7 +32,7 @@ from cluster.training.weights import PublishedWeights
 from rlcar.config import Config
 from rlcar.errors import UserError
 from rlcar.evaluation.environment import kind_of
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.runs.metrics import Rate
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import spec_of
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.rollout.recorded import RecordedRollout
 from rlcar.runs.metrics import RunningMean
 from rlcar.storage import checkpoint

@@ -17,7 +17,7 @@ from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.devices.compile_cache import prepare_jax
 from rlcar.evaluation.environment import EnvironmentRollout, make_rollout, spec_of
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.storage.arrays import check_finite
 from rlcar.system import heartbeat, logs
 from rlcar.types import Trajectory, Weights

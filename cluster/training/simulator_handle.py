@@ -21,7 +21,7 @@ from cluster.training.simulator import (
     simulator_environment,
 )
 from cluster.training.weights import PublishedWeights
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.types import Trajectory
 
 ANSWER_S = 5.0  # how long a simulator may take to answer a ping

@@ -55,6 +55,8 @@ class Algorithm(Generic[Settings]):
     # The presets for grand-prix worlds and for Gymnasium; None means the default preset.
     grand_prix_preset: str | None = None
     gymnasium_preset: str | None = None
+    # The presets for single environments of Gymnasium, by their id.
+    environment_presets: Mapping[str, str] = field(default_factory=dict)
     # The changes of `--mode test` to the algorithm's section.
     test_mode: Tree = field(default_factory=dict)
     # The setting that a rollback after a NaN halves, relative to the algorithm's section.

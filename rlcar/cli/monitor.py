@@ -248,6 +248,8 @@ def _figures(run: "RunStatus") -> tuple[list[str], list[str], list[str]]:
         ("reward {}", run.reward, ".2f"),
         ("laps {}", run.lap_rate, ".0%"),
         ("unseen tracks {}", run.evaluation_lap_rate, ".0%"),
+        ("success {}", run.success_rate, ".0%"),
+        ("evaluations {}", run.evaluation_success_rate, ".0%"),
     )
     rates = _lines(
         ("{} env steps/s", run.env_steps_per_s, ",.0f"),

@@ -87,7 +87,8 @@ class TrainingConfig(Section):
     """Number of env steps of each car in a block, the unit in which trajectories travel (T)."""
     blocks_per_call: Size = 1
     """Number of blocks that an on-policy learner drives and learns from in one compiled call, if
-    more than 1. This needs an on-policy algorithm, the race and one process."""
+    more than 1. This needs an on-policy algorithm, one process, and the race or another compiled
+    environment."""
     learner_devices: Size = 1
     """Number of devices of the learner's host that share each batch."""
     evaluate_every_env_steps: EnvSteps = 2048

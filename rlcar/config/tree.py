@@ -99,11 +99,11 @@ class Config(_WithAlgorithms):
                 f"replay.capacity_env_steps {self.replay.capacity_env_steps} is less than a block "
                 f"of training.block_length x training.cars = {block_env_steps}: raise it"
             )
-        if self.training.blocks_per_call > 1 and not (is_on_policy and self.is_race):
+        if self.training.blocks_per_call > 1 and not is_on_policy:
             raise ValueError(
                 f"training.blocks_per_call {self.training.blocks_per_call} needs an on-policy "
-                f"algorithm ({_on_policy_names()}) and the race: other learners use older blocks "
-                "too, and other environments cannot be compiled. Set it to 1"
+                f"algorithm ({_on_policy_names()}), because other learners use older blocks too. "
+                "Set it to 1"
             )
         _check_devices(self, is_on_policy)
         return self
@@ -167,8 +167,9 @@ def make_config(
     if environment:
         changes.append({"environment": {"id": environment}})
     sections = [change.get("environment") for change in changes]
-    is_race = not any(isinstance(section, Mapping) and section.get("id") for section in sections)
-    preset = chosen("preset", preset, _default_preset(algorithm, world, is_race))
+    ids = [section.get("id") for section in sections if isinstance(section, Mapping)]
+    environment_id = next((name for name in reversed(ids) if name), None)
+    preset = chosen("preset", preset, _default_preset(algorithm, world, environment_id))
     kinds = (("preset", preset, PRESETS), ("world", world, WORLDS), ("mode", mode, MODES))
     for kind, name, known in kinds:
         if not isinstance(name, str) or name not in known:
@@ -187,11 +188,11 @@ def make_config(
     return config
 
 
-def _default_preset(algorithm: str, world: Any, is_race: bool) -> str:
+def _default_preset(algorithm: str, world: Any, environment: Any) -> str:
     chosen = ALGORITHMS[algorithm or DEFAULT_ALGORITHM]
     preset = None
-    if not is_race:
-        preset = chosen.gymnasium_preset
+    if environment:
+        preset = chosen.environment_presets.get(environment, chosen.gymnasium_preset)
     elif isinstance(world, str) and world.startswith("grand-prix"):
         preset = chosen.grand_prix_preset
     return preset or chosen.default_preset

@@ -18,25 +18,20 @@ _ALL: tuple[CompiledDescriptor[Any], ...] = ()
 
 COMPILED: dict[str, CompiledDescriptor[Any]] = {descriptor.id: descriptor for descriptor in _ALL}
 
-_OF_GYMNASIUM = ("image_size_px", "time_limit_steps", "action_limit")
-
 
 def compiled_settings(environment: EnvironmentConfig) -> Section:
     """Returns the validated settings of a compiled environment.
 
-    Raises ConfigError, with the dotted name, the value and the reason, for invalid ones and for
-    settings of `environment` that only other environments of Gymnasium have.
+    `environment.time_limit_steps` counts as the setting of this name, unless that is given too.
+    Raises ConfigError, with the dotted name, the value and the reason, for invalid settings.
     """
     descriptor = COMPILED[environment.id]
-    for name in _OF_GYMNASIUM:
-        if getattr(environment, name) is not None:
-            raise ConfigError(
-                f"environment.{name} = {getattr(environment, name)!r} has no effect on "
-                f"{descriptor.id}: leave it out; it has environment.settings of its own: "
-                f"{', '.join(descriptor.settings.model_fields)}"
-            )
+    given = dict(environment.settings)
+    limit = environment.time_limit_steps
+    if limit is not None and "time_limit_steps" in descriptor.settings.model_fields:
+        given.setdefault("time_limit_steps", limit)
     try:
-        return descriptor.settings.model_validate(environment.settings)
+        return descriptor.settings.model_validate(given)
     except pydantic.ValidationError as error:
         raise ConfigError(
             explain(error, descriptor.settings, prefix="environment.settings.")

@@ -6,15 +6,22 @@ inside the functions that need them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from rlcar.config.schema import Entry
 from rlcar.settings.section import Section
-from rlcar.types import Array, CompiledEnvironment, Policy
+from rlcar.types import Array, CompiledEnvironment
 
 Settings = TypeVar("Settings", bound=Section)
+
+
+class Figure(NamedTuple):
+    """What a figure about the end of an episode means; the unit is empty for a pure number."""
+
+    unit: str
+    meaning: str
 
 
 class SceneRenderer(Protocol):
@@ -41,10 +48,11 @@ class CompiledDescriptor(Generic[Settings]):
     entries: Callable[[Settings], tuple[list[Entry], list[Entry]]]
     # A sentence with numbers if no policy could succeed with these settings, otherwise None.
     infeasibility: Callable[[Settings], str | None]
-    # What each of `EpisodeEnd.figures` means. Its unit is the end of its name.
-    figures: Mapping[str, str]
-    # Hand-written policies for comparison, by name; each uses the observation alone.
-    baselines: Mapping[str, Callable[[Settings], Policy]] = field(default_factory=dict)
+    # What each of `EpisodeEnd.figures` means. Evaluations average them over successful episodes.
+    figures: Mapping[str, Figure]
+    # Hand-written controllers for comparison, by name: (state) -> action `[N, A]`. They may use
+    # what the observation does not contain.
+    baselines: Mapping[str, Callable[[Any], Array]] = field(default_factory=dict)
     # (state) -> quantities `[N]` with units in their names, which pictures show over time. None
     # without such pictures.
     view: Callable[[Any], dict[str, Array]] | None = None

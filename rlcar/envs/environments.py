@@ -9,7 +9,7 @@ import numpy as np
 
 from rlcar.config import EnvironmentConfig
 from rlcar.envs.adapter import make_adapter
-from rlcar.envs.faults import FaultError, checked_reset, checked_step
+from rlcar.envs.faults import FaultError, checked_reset, checked_step, checked_success
 from rlcar.envs.generators import GlobalGenerators
 from rlcar.envs.making import close_environment, first_line, make_environment
 from rlcar.errors import NonFiniteError, UserError
@@ -42,6 +42,9 @@ class Environments:
         self._name = config.id
         self._envs: list[gymnasium.Env] = []
         self._generators = GlobalGenerators(seeds)
+        # [N], whether the episodes that the latest step ended were successes; None where the
+        # environment did not say.
+        self.success: list[bool | None] = [None] * len(seeds)
         try:
             with self.driving():
                 self.now = self._make_and_reset(config, seeds)
@@ -84,6 +87,7 @@ class Environments:
             np.zeros(number, bool),
         )
         is_first = self.now.is_last.copy()
+        self.success = [None] * number
         observations = []
         for index, env in enumerate(self._envs):
             heartbeat.beat()  # here, because a single step of one environment may take long
@@ -91,10 +95,11 @@ class Environments:
                 if is_first[index]:
                     observation = checked_reset(env.reset())
                 else:
-                    observation, reward[index], terminated, truncated = checked_step(
-                        env.step(self._adapter.action(action[index]))
-                    )
+                    result = env.step(self._adapter.action(action[index]))
+                    observation, reward[index], terminated, truncated = checked_step(result)
                     is_terminal[index], is_last[index] = terminated, terminated or truncated
+                    if is_last[index]:
+                        self.success[index] = checked_success(result)
             observations.append(observation)
         self.now = self._time_step(observations, reward, is_first, is_last, is_terminal)
 

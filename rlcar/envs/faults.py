@@ -40,6 +40,14 @@ def checked_step(result: Any) -> tuple[Any, float, bool, bool]:
     )
 
 
+def checked_success(result: Any) -> bool | None:
+    """Returns `info["is_success"]` of what `step` returned; None if the environment gives none."""
+    info = result[4]
+    if not isinstance(info, dict) or "is_success" not in info:
+        return None
+    return _checked_flag('info["is_success"]', info["is_success"])
+
+
 def part_of(observation: Any, path: tuple) -> Any:
     """Returns the part of an observation at a path of names and indices."""
     part = observation

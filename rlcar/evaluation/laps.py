@@ -21,7 +21,7 @@ from rlcar.system import durable, heartbeat
 from rlcar.track import TRACK_SETS, Track, make_pool
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.track.racing_line import racing_lines
-from rlcar.types import Array, Evaluation, Params, Policy, TimeStep
+from rlcar.types import Array, Evaluation, Outcomes, Params, Policy, TimeStep
 
 # Limit of an episode in an evaluation. A track that was not lapped counts as a lap of this length.
 TIME_LIMIT_STEPS = 1000
@@ -188,7 +188,8 @@ def score_laps(laps: Laps) -> Evaluation:
         "evaluation/charged_lap_steps": charged,
         "evaluation/progress": float(laps.progress.mean()),
     }
-    return Evaluation(metrics, charged)
+    outcomes = Outcomes(len(is_lap), int(is_lap.sum()), float(laps.reward.mean()))
+    return Evaluation(metrics, charged, outcomes)
 
 
 def charged_steps(laps: Laps) -> np.ndarray:

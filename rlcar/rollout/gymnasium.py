@@ -8,7 +8,7 @@ import numpy as np
 
 from rlcar.config import Config
 from rlcar.envs.environments import Environments
-from rlcar.rollout.race import Episodes, driving_key, explore, restart_seed
+from rlcar.rollout.compiled import Episodes, driving_key, explore, restart_seed
 from rlcar.system import heartbeat
 from rlcar.types import Policy, Trajectory, Weights
 
@@ -18,7 +18,7 @@ class RolloutStoppedError(Exception):
 
 
 class GymnasiumRollout:
-    """Drives N Gymnasium environments, as `rlcar.rollout.race.Rollout` drives the race.
+    """Drives N Gymnasium environments, as `rlcar.rollout.compiled.Rollout` drives the race.
 
     The caller must close it. The state of the environments cannot be saved. Because a block of a
     slow environment may take minutes, `collect` raises RolloutStoppedError at the next step after
@@ -60,6 +60,7 @@ class GymnasiumRollout:
 
     def _collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         records, rewards, steps = [], [], []
+        success: list[bool | None] = []
         for _ in range(self._length):
             if self._should_stop():
                 raise RolloutStoppedError
@@ -90,12 +91,13 @@ class GymnasiumRollout:
             self._steps = np.where(after.is_first, 0, self._steps + 1)
             rewards += self._reward[after.is_last].tolist()
             steps += self._steps[after.is_last].tolist()
+            success += [self._environments.success[i] for i in np.flatnonzero(after.is_last)]
         trajectory = jax.tree.map(lambda *leaves: np.stack(leaves), *records)
         episodes = Episodes(
             trajectory.reward.size,
             np.array(rewards, np.float32),
             np.array(steps, np.int32),
-            np.zeros(len(rewards), bool),
+            None if None in success else np.array(success, bool),
         )
         return trajectory, episodes
 

@@ -8,7 +8,7 @@ import numpy as np
 from rlcar.datasets import Dataset, Episode
 from rlcar.datasets.description import ObservationMoments
 from rlcar.errors import CheckpointError, DatasetError
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.types import Spec, Trajectory, Weights
 
 _Steps = dict[str, np.ndarray]  # consecutive time steps, by the names of `Trajectory`
@@ -63,7 +63,7 @@ class RecordedRollout:
             version.size,
             np.array(rewards, np.float32),
             np.array(lengths, np.int32),
-            np.zeros(len(rewards), bool),
+            None,
         )
         return Trajectory(**arrays, weights_version=version), episodes
 

@@ -19,7 +19,7 @@ from rlcar.system import heartbeat
 from rlcar.system.host_metrics import HOST, Exported, host_values
 
 if TYPE_CHECKING:
-    from rlcar.rollout.race import Episodes
+    from rlcar.rollout.compiled import Episodes
 
 REWARD_BOUNDS = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 LENGTH_BOUNDS = [25.0, 50.0, 100.0, 200.0, 300.0, 400.0, 600.0, 800.0, 1000.0, 2000.0, 5000.0]

@@ -5,6 +5,8 @@ The documentation prints this table, and a test compares it with what trainings 
 
 from typing import NamedTuple
 
+from rlcar.envs.compiled import COMPILED
+
 
 class Metric(NamedTuple):
     """The unit (empty for a pure number) and the meaning of a metric."""
@@ -26,6 +28,9 @@ _ROW = {
 _DRIVING = {
     "episode/reward": Metric("", "Mean reward of the last 100 episodes."),
     "episode/lap_rate": Metric("", "Share of the last 100 episodes that ended with a lap."),
+    "episode/success_rate": Metric(
+        "", "Share of the last 100 episodes that were a success, where the environment says so."
+    ),
     "episode/length_env_steps": Metric("env steps", "Mean length of the last 100 episodes."),
     "episode/count": Metric("episodes", "Episodes that have ended since the run began."),
     "rollout/env_steps_per_s": Metric("1/s", "Rate of driving over the last 10 s."),
@@ -39,12 +44,24 @@ _EVALUATION = {
         "env steps", "Mean lap time; a track without a lap counts with the time limit."
     ),
     "evaluation/progress": Metric("laps", "Mean distance driven on the evaluation's tracks."),
+    "evaluation/success_rate": Metric(
+        "",
+        "Share of the evaluation's episodes that were a success, in an environment that says so.",
+    ),
     "evaluation/episode_reward": Metric(
-        "", "Mean reward of the evaluation's episodes, in a Gymnasium environment."
+        "", "Mean reward of the evaluation's episodes, in another environment than the race."
     ),
     "evaluation/episode_steps": Metric(
-        "env steps", "Mean length of the evaluation's episodes, in a Gymnasium environment."
+        "env steps",
+        "Mean length of the evaluation's episodes, in another environment than the race.",
     ),
+    **{
+        f"evaluation/{name}": Metric(
+            figure.unit, f"Mean over the evaluation's successful episodes: {figure.meaning}"
+        )
+        for descriptor in COMPILED.values()
+        for name, figure in descriptor.figures.items()
+    },
 }
 _LEARNER = {
     "learner/train_steps": Metric("train steps", "Train steps since the run began."),

@@ -32,6 +32,7 @@ _FIELDS = {
     "learner/train_steps_per_s": ("train/s", ".1f"),
     "episode/reward": ("reward", ".2f"),
     "episode/lap_rate": ("laps", ".0%"),
+    "episode/success_rate": ("success", ".0%"),
     "model/loss": ("model", ".3g"),
     "actor/loss": ("actor", ".3g"),
     "critic/loss": ("value", ".3g"),

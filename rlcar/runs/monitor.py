@@ -33,6 +33,8 @@ _METRICS = {
     "reward": ("episode/reward",),
     "lap_rate": ("episode/lap_rate",),
     "evaluation_lap_rate": ("evaluation/lap_rate",),
+    "success_rate": ("episode/success_rate",),
+    "evaluation_success_rate": ("evaluation/success_rate",),
     "env_steps_per_s": ("rollout/env_steps_per_s",),
     "train_steps_per_s": ("learner/train_steps_per_s",),
     "weights_lag_updates": ("rollout/weights_lag_updates",),
@@ -62,6 +64,8 @@ class RunStatus(NamedTuple):
     reward: float | None = None
     lap_rate: float | None = None
     evaluation_lap_rate: float | None = None
+    success_rate: float | None = None
+    evaluation_success_rate: float | None = None
     env_steps_per_s: float | None = None
     train_steps_per_s: float | None = None
     weights_lag_updates: float | None = None

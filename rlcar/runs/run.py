@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from rlcar.config import Config, dump_config
 from rlcar.errors import UserError, reason_of
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
 from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean
 from rlcar.runs.metrics_file import read_metrics
@@ -44,8 +44,7 @@ __all__ = [
     "writing",
 ]
 
-# What only cars have, and what only driving has.
-_LAPS, _LAG = "episode/lap_rate", "rollout/weights_lag_updates"
+_LAG = "rollout/weights_lag_updates"  # only driving has it
 STAYS_ABOVE = 0.9  # lap rate of the figures `*_to_90`
 _DETERMINISTIC_ROWS = 1000  # at most, in a whole training
 
@@ -104,12 +103,13 @@ class Run:
         self._best = float("inf") if best_cost is None else float(best_cost)
         self._cost: float | None = None  # of the latest evaluation
         self._watchers = watchers
-        self._reward, self._laps = RunningMean(100), RunningMean(100)
+        self._reward, self._successes = RunningMean(100), RunningMean(100)
         self._episode_steps = RunningMean(100)
         is_recorded = bool(config.data.folder)
         self._unknown = [_LAG] if is_recorded else []
-        if is_recorded or not config.is_race:
-            self._unknown.append(_LAPS)
+        self._success_rate = "episode/lap_rate" if config.is_race else "episode/success_rate"
+        if is_recorded or not config.is_race:  # until an episode says whether it was a success
+            self._unknown.append(self._success_rate)
         self._env_rate, self._train_rate = Rate(), Rate()
         self._latest: dict[str, float] = {}
         self._logged = (-1, -1)
@@ -171,9 +171,13 @@ class Run:
         heartbeat.beat()
         self._env_rate.add(episodes.env_steps)
         self._driven_env_steps += episodes.env_steps
-        for reward, is_lap in zip(episodes.reward, episodes.is_lap, strict=True):
+        for reward in episodes.reward:
             self._reward.add(float(reward))
-            self._laps.add(float(is_lap))
+        if episodes.is_success is not None and len(episodes.is_success):
+            for is_success in episodes.is_success:
+                self._successes.add(float(is_success))
+            if self._success_rate in self._unknown:
+                self._unknown.remove(self._success_rate)
         self._episodes += len(episodes.reward)
         for steps in episodes.steps:
             self._episode_steps.add(float(steps))
@@ -191,7 +195,7 @@ class Run:
         """Writes one row and updates the progress line."""
         self._latest |= {
             "episode/reward": self._reward.mean(),
-            _LAPS: self._laps.mean(),
+            self._success_rate: self._successes.mean(),
             "episode/length_env_steps": self._episode_steps.mean(),
             "episode/count": self._episodes,
             "rollout/env_steps_per_s": self._env_rate.per_s(),

@@ -10,7 +10,7 @@ from rlcar.config import Config
 from rlcar.devices.selection import everything_on_cpu
 from rlcar.errors import NonFiniteError
 from rlcar.evaluation.environment import EnvironmentRollout, make_evaluation, make_rollout, spec_of
-from rlcar.rollout.race import Rollout
+from rlcar.rollout.compiled import Rollout
 from rlcar.runs.run import EvaluationListener, Run, Watcher
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror

@@ -28,7 +28,7 @@ from rlcar.replay import (
     replay_need,
 )
 from rlcar.replay.device_rings import DeviceRings
-from rlcar.rollout.race import Episodes, Rollout, episodes_of
+from rlcar.rollout.compiled import Episodes, Rollout, episodes_of
 from rlcar.runs.metrics import first_non_finite
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import Arrays, check_finite, flatten

@@ -16,14 +16,14 @@ import json, jax
 from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.devices.selection import everything_on_cpu
-from rlcar.rollout.race import Rollout
+from rlcar.evaluation.environment import make_rollout
 from rlcar.sim import SPEC
 from rlcar.training.trainer import Trainer
 
 config = make_config(mode="test")
 with everything_on_cpu():
     agent = make_agent(config, SPEC)
-    trainer, rollout = Trainer(config, SPEC, agent), Rollout(config, agent.policy)
+    trainer, rollout = Trainer(config, SPEC, agent), make_rollout(config, agent.policy)
     while not trainer.train_steps:
         trainer.insert(rollout.collect(trainer.weights())[0])
         for _ in range(trainer.calls_due()):

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rlcar.config import make_config
 from rlcar.errors import UserError
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.runs.exporter import exporting
 from rlcar.runs.run import Run
 

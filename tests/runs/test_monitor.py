@@ -9,7 +9,7 @@ import pytest
 
 from rlcar.config import make_config
 from rlcar.errors import UserError
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.runs.metrics import MetricsWriter, read_progress_line
 from rlcar.runs.monitor import (
     _ROWLESS_AT_LEAST_S,

@@ -10,7 +10,7 @@ import pytest
 
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.laps import Laps, score_laps
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.runs import run as run_module
 from rlcar.runs.metrics import MetricsWriter
 from rlcar.runs.metrics_file import read_metrics

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rlcar.errors import UserError
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.runs.run import Run, new_run_folder
 from rlcar.storage import checkpoint
 from rlcar.system import lease, process_state

@@ -10,7 +10,7 @@ import pytest
 from rlcar.agents import ALGORITHMS
 from rlcar.config import load_config
 from rlcar.errors import NonFiniteError
-from rlcar.rollout.race import Rollout
+from rlcar.rollout.compiled import Rollout
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
 from rlcar.training.loop import train

@@ -6,14 +6,19 @@ A new kind is one module or folder with its `KIND`, and one line in the table be
 from collections.abc import Callable
 
 from rlcar.config import Config
-from rlcar.evaluation.environment import gymnasium, race, recorded
+from rlcar.errors import ConfigError
+from rlcar.evaluation.environment import compiled, gymnasium, race, recorded
 from rlcar.evaluation.environment.kind import (
     EnvironmentKind,
     EnvironmentRollout,
     Evaluate,
     ShouldStop,
 )
-from rlcar.evaluation.environment.recorded import make_recorded_rollout, open_data, require_source
+from rlcar.evaluation.environment.recorded import (
+    make_recorded_rollout,
+    open_data,
+    require_learnable,
+)
 from rlcar.types import Policy, Spec
 
 __all__ = [
@@ -32,6 +37,7 @@ __all__ = [
 KINDS: tuple[EnvironmentKind, ...] = (
     recorded.KIND,
     race.KIND,
+    compiled.KIND,
     gymnasium.KIND,
 )
 
@@ -39,6 +45,17 @@ KINDS: tuple[EnvironmentKind, ...] = (
 def kind_of(config: Config) -> EnvironmentKind:
     """Returns the kind of environment that a config trains in."""
     return next(kind for kind in KINDS if kind.is_chosen(config))
+
+
+def require_source(config: Config) -> None:
+    """Raises ConfigError if the algorithm cannot learn from this data or this environment."""
+    require_learnable(config)
+    blocks = config.training.blocks_per_call
+    if blocks > 1 and (config.data.folder or not kind_of(config).is_compiled):
+        raise ConfigError(
+            f"training.blocks_per_call {blocks} compiles environments and learner into one "
+            f"program, which {config.world_label} cannot be a part of: set it to 1"
+        )
 
 
 def spec_of(config: Config) -> Spec:

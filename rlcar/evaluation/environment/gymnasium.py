@@ -12,7 +12,7 @@ from rlcar.envs.environments import Environments, environment_spec
 from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
 from rlcar.rollout.gymnasium import GymnasiumRollout
 from rlcar.system import heartbeat
-from rlcar.types import Evaluation, Params, Policy
+from rlcar.types import Evaluation, Outcomes, Params, Policy
 
 EPISODES = 16  # of each evaluation
 _MOST_STEPS = 27_000  # half an hour of Atari; some environments never end
@@ -24,6 +24,7 @@ class DrivenEpisodes(NamedTuple):
 
     reward: np.ndarray  # [N], sum over the episode
     steps: np.ndarray  # [N]
+    is_success: np.ndarray | None = None  # [N] bool; None if the environment does not say
 
 
 def _make_evaluation(
@@ -47,7 +48,11 @@ def _make_evaluation(
             "evaluation/episode_reward": float(episodes.reward.mean()),
             "evaluation/episode_steps": float(episodes.steps.mean()),
         }
-        return Evaluation(metrics, -float(episodes.reward.mean()))
+        reward, successes = float(episodes.reward.mean()), None
+        if episodes.is_success is not None:
+            successes = int(episodes.is_success.sum())
+            metrics["evaluation/success_rate"] = successes / EPISODES
+        return Evaluation(metrics, -reward, Outcomes(EPISODES, successes, reward))
 
     return evaluate
 
@@ -74,6 +79,7 @@ def make_episodes(
         key = jax.random.PRNGKey(0)
         reward, steps = np.zeros(number), np.zeros(number)
         is_done = np.zeros(number, bool)
+        success: list[bool | None] = [None] * number
         for _ in range(_MOST_STEPS):
             if is_done.all():
                 break
@@ -87,9 +93,11 @@ def make_episodes(
                 environments.step(action)
             reward += np.where(is_done, 0.0, environments.now.reward)
             steps += ~is_done
+            for index in np.flatnonzero(environments.now.is_last & ~is_done):
+                success[index] = environments.success[index]
             is_done |= environments.now.is_last
             on_share(float(is_done.mean()))
-        return DrivenEpisodes(reward, steps)
+        return DrivenEpisodes(reward, steps, None if None in success else np.array(success, bool))
 
     return drive
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from rlcar.config import Config
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.types import Evaluation, Params, Policy, Spec, Trajectory, Weights
 
 ShouldStop = Callable[[], bool]
@@ -45,3 +45,6 @@ class EnvironmentKind:
     make_evaluation: Callable[[Config, Policy, ShouldStop, Callable[[float], None]], Evaluate]
     # Whether a simulator process must call `close` before it ends.
     must_close: bool
+    # Whether its rollout is a `rlcar.rollout.compiled.Rollout`, so that driving and learning can be
+    # one compiled program (`training.blocks_per_call`).
+    is_compiled: bool = False

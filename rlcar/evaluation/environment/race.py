@@ -5,8 +5,10 @@ from collections.abc import Callable
 from rlcar.config import Config
 from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
 from rlcar.evaluation.laps import make_evaluator, score_laps
-from rlcar.rollout.race import Rollout
+from rlcar.rollout.compiled import Rollout
 from rlcar.sim import SPEC
+from rlcar.sim.compiled import make_compiled_race
+from rlcar.track import TRACK_SETS, make_pool
 from rlcar.types import Policy
 
 
@@ -14,7 +16,8 @@ def _make_rollout(
     config: Config, policy: Policy, first_car: int, restart_id: int, should_stop: ShouldStop
 ) -> Rollout:
     del should_stop  # a block of the race is short
-    return Rollout(config, policy, first_car, restart_id)
+    race = make_compiled_race(config.race, make_pool(TRACK_SETS["train"], config.race.track))
+    return Rollout(race, config, policy, first_car, restart_id)
 
 
 def _make_evaluation(
@@ -32,4 +35,5 @@ KIND = EnvironmentKind(
     make_rollout=_make_rollout,
     make_evaluation=_make_evaluation,
     must_close=False,
+    is_compiled=True,
 )

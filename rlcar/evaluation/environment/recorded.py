@@ -25,7 +25,7 @@ def open_data(config: Config) -> Dataset:
     Raises ConfigError if the algorithm cannot learn from it, and DatasetError if it is not the data
     set or not the world that the config describes.
     """
-    require_source(config)
+    require_learnable(config)
     dataset = Dataset.open(config.data.folder)
     if config.data.fingerprint not in ("", dataset.fingerprint):
         raise DatasetError(
@@ -38,7 +38,7 @@ def open_data(config: Config) -> Dataset:
     return dataset
 
 
-def require_source(config: Config) -> None:
+def require_learnable(config: Config) -> None:
     """Raises ConfigError if the algorithm does not learn from this source: data or driving."""
     algorithm = algorithm_of(config)
     able = " or ".join(name for name, other in ALGORITHMS.items() if other.learns_offline)

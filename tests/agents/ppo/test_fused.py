@@ -9,7 +9,7 @@ from cluster.training.loop import train as train_on_ray
 from rlcar.agents import make_agent
 from rlcar.config import make_config
 from rlcar.errors import ConfigError, UserError
-from rlcar.rollout.race import Rollout
+from rlcar.evaluation.environment import make_rollout
 from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.storage.arrays import read_arrays
@@ -23,14 +23,14 @@ CONFIG = make_config("ppo", "test", overrides=SETTINGS)
 @pytest.mark.long
 def test_two_blocks_in_one_call_are_two_blocks_one_after_the_other():
     agent = make_agent(CONFIG, SPEC)
-    apart, rollout = Trainer(CONFIG, SPEC, agent), Rollout(CONFIG, agent.policy)
+    apart, rollout = Trainer(CONFIG, SPEC, agent), make_rollout(CONFIG, agent.policy)
     rewards = []
     for _ in range(4):
         trajectory, episodes = rollout.collect(apart.weights())
         apart.insert(trajectory)
         rewards += episodes.reward.tolist()
         apart.train()
-    together, fused_rollout = Trainer(CONFIG, SPEC, agent), Rollout(CONFIG, agent.policy)
+    together, fused_rollout = Trainer(CONFIG, SPEC, agent), make_rollout(CONFIG, agent.policy)
     fused_rewards = []
     for _ in range(2):
         _, episodes = together.drive_and_train(fused_rollout, blocks=2)

@@ -10,7 +10,7 @@ from rlcar.agents.ppo.networks import Output, make_distribution, make_networks
 from rlcar.agents.ppo.sequences import advantages, discounted_returns
 from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.config import make_config
-from rlcar.rollout.race import Rollout
+from rlcar.evaluation.environment import make_rollout
 from rlcar.sim import SPEC as RACE
 from rlcar.training.loop import train
 from rlcar.types import Batch, Weights
@@ -137,7 +137,7 @@ def _driven(recurrent_units):
     ]
     config = make_config("ppo", "test", overrides=overrides)
     agent = make_agent(config, RACE)
-    rollout = Rollout(config, agent.policy)
+    rollout = make_rollout(config, agent.policy)
     state = agent.learner.init(0)
     leaves, structure = jax.tree.flatten(state.params)
     keys = jax.random.split(jax.random.PRNGKey(0), len(leaves))

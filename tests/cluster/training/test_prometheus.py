@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.training.prometheus import ray_watcher
 from rlcar.config import make_config
-from rlcar.rollout.race import Episodes
+from rlcar.rollout.compiled import Episodes
 from rlcar.runs.exported import FAMILIES
 from rlcar.runs.run import Run
 

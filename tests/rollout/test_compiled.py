@@ -10,7 +10,7 @@ from rlcar.config import make_config
 from rlcar.errors import CheckpointError
 from rlcar.evaluation.environment import make_rollout as make_any_rollout
 from rlcar.evaluation.environment import spec_of
-from rlcar.rollout.race import Rollout
+from rlcar.rollout.compiled import Rollout
 from rlcar.types import Policy, TimeStep, Trajectory, Weights
 from tests.support.tiny_run import make_tiny_config
 
@@ -30,7 +30,9 @@ RANDOM_DRIVER = Policy(lambda cars: jnp.zeros(cars), _act)
 
 
 def make_rollout(first_car: int = 0, restart_id: int = 0) -> Rollout:
-    return Rollout(CONFIG, RANDOM_DRIVER, first_car, restart_id)
+    rollout = make_any_rollout(CONFIG, RANDOM_DRIVER, first_car, restart_id)
+    assert isinstance(rollout, Rollout)
+    return rollout
 
 
 def _joined(blocks: list[Trajectory]) -> Trajectory:

@@ -1,4 +1,4 @@
-"""Drives the race with a policy; one compiled scan makes a block of trajectories."""
+"""Drives a compiled environment; one compiled scan makes a block of trajectories."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,18 +9,24 @@ import numpy as np
 
 from rlcar.config import Config
 from rlcar.errors import CheckpointError
-from rlcar.sim import SPEC, Race, RaceState, make_race
 from rlcar.system import heartbeat
-from rlcar.track import TRACK_SETS, make_pool
-from rlcar.types import Array, Params, Policy, TimeStep, Trajectory, Weights
+from rlcar.types import (
+    Array,
+    CompiledEnvironment,
+    Params,
+    Policy,
+    TimeStep,
+    Trajectory,
+    Weights,
+)
 
 _RESTART_STRIDE = 7919  # a prime, so that neighbouring seeds do not soon share their races
 
 
 class RolloutState(NamedTuple):
-    """The state of N cars between two blocks; a saved state continues exactly."""
+    """The state of N environments between two blocks; a saved state continues exactly."""
 
-    race: RaceState
+    environment: Any
     time_step: TimeStep
     carry: Any  # of the policy
     previous_action: jax.Array  # [N, A]
@@ -35,7 +41,8 @@ class Episodes(NamedTuple):
     env_steps: int  # T times N
     reward: np.ndarray  # [E] float32
     steps: np.ndarray  # [E] int32
-    is_lap: np.ndarray  # [E] bool, ended with a finish
+    # [E] bool, such as a finished lap. None for environments that do not say what a success is.
+    is_success: np.ndarray | None
     busy_s: float = 0.0  # duration of driving the block, 0 if it was not measured
 
 
@@ -67,35 +74,38 @@ def explore(
 
 
 class Rollout:
-    """Holds the state of N cars and drives them, block by block, with given weights."""
+    """Holds the state of N environments and drives them, block by block, with given weights."""
 
-    def __init__(self, config: Config, policy: Policy, first_car: int = 0, restart_id: int = 0):
-        """`first_car` is the index of its first car among those of all simulators.
+    def __init__(
+        self,
+        environment: CompiledEnvironment,
+        config: Config,
+        policy: Policy,
+        first_car: int = 0,
+        restart_id: int = 0,
+    ):
+        """`first_car` is the index of its first environment among those of all simulators.
 
-        `restart_id` differs between the restarts of a training, so that each drives other races:
+        `restart_id` differs between the restarts of a training, so that each drives other episodes:
         the env steps of the checkpoint that was resumed, plus one for each replaced simulator.
         """
         cars = config.training.cars
-        pool = make_pool(TRACK_SETS["train"], config.race.track)
-        race = make_race(config.race, pool)
-        car_id = np.arange(first_car, first_car + cars, dtype=np.int32)
-        race_seed = restart_seed(config.seed, restart_id)
-        key = driving_key(race_seed, first_car)
-        # NumPy gives the same bits as JAX and saves seconds of compiling a program with all tracks.
-        start = make_race(config.race, pool, np).reset(car_id, race_seed)
-        race_state, time_step = jax.tree.map(jnp.asarray, start)
+        index = np.arange(first_car, first_car + cars, dtype=np.int32)
+        seed = restart_seed(config.seed, restart_id)
+        key = driving_key(seed, first_car)
+        state, time_step = jax.tree.map(jnp.asarray, environment.reset(index, seed))
         self.state = RolloutState(
-            race_state,
+            state,
             time_step,
             policy.initial(cars),
-            jnp.zeros((cars, SPEC.action_size)),
+            jnp.zeros((cars, environment.spec.action_size)),
             jnp.zeros(cars),
             jnp.zeros(cars, jnp.int32),
             key,
         )
         # (params, state, version) -> (state, trajectory, ended episodes). Callers may compile it
         # into a larger program.
-        self.collect_block = _make_collect(race, policy, config.training.block_length)
+        self.collect_block = _make_collect(environment, policy, config.training.block_length)
 
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block `[T, N]` and waits for the result."""
@@ -106,7 +116,7 @@ class Rollout:
             return jax.tree.map(np.asarray, trajectory), episodes_of(ended)
 
     def saved(self) -> dict[str, np.ndarray]:
-        """Returns the whole state of the cars as numbered arrays."""
+        """Returns the whole state of the environments as numbered arrays."""
         leaves = jax.device_get(jax.tree.leaves(self.state))
         return {f"{index:03d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
 
@@ -123,7 +133,7 @@ class Rollout:
         self.state = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in stored])
 
     def close(self) -> None:
-        """Does nothing, because the race holds no resources."""
+        """Does nothing, because a compiled environment holds no resources."""
 
 
 def episodes_of(ended: dict[str, jax.Array]) -> Episodes:
@@ -131,12 +141,12 @@ def episodes_of(ended: dict[str, jax.Array]) -> Episodes:
     host = jax.tree.map(np.asarray, ended)
     is_last = host["is_last"]
     return Episodes(
-        is_last.size, host["reward"][is_last], host["steps"][is_last], host["is_lap"][is_last]
+        is_last.size, host["reward"][is_last], host["steps"][is_last], host["is_success"][is_last]
     )
 
 
 def _make_collect(
-    race: Race, policy: Policy, block_length: int
+    environment: CompiledEnvironment, policy: Policy, block_length: int
 ) -> Callable[..., tuple[RolloutState, Trajectory, dict[str, jax.Array]]]:
     """Compiles the function that drives one block; see `Rollout.collect_block`."""
 
@@ -155,7 +165,7 @@ def _make_collect(
                 carry=state.carry if policy.carry_size else None,
             )
             carry, action = explore(policy, params, version, state.carry, now, act_key)
-            race_state, time_step, events = race.step(state.race, action)
+            environment_state, time_step, end = environment.step(state.environment, action)
             # The first time step of an episode has no reward and follows no action.
             is_first = time_step.is_first
             reward = jnp.where(is_first, 0.0, state.episode_reward + time_step.reward)
@@ -164,9 +174,9 @@ def _make_collect(
                 "is_last": time_step.is_last,
                 "reward": reward,
                 "steps": steps,
-                "is_lap": events.is_finish,
+                "is_success": end.is_success,
             }
-            state = RolloutState(race_state, time_step, carry, action, reward, steps, key)
+            state = RolloutState(environment_state, time_step, carry, action, reward, steps, key)
             return state, (record, ended)
 
         state, (trajectory, ended) = jax.lax.scan(step, state, None, length=block_length)
