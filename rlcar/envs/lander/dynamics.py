@@ -19,7 +19,9 @@ from types import ModuleType
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
+from rlcar.envs.lander.loops import repeat
 from rlcar.envs.lander.vectors import Quaternion, Vector, rotate
 from rlcar.types import Array
 
@@ -39,6 +41,9 @@ ENGINE_ARM_M = 0.8
 MAX_TORQUE_N_M = (150.0, 150.0, 100.0)
 INERTIA_KG_M2 = (2_000.0, 2_000.0, 1_500.0)
 ACTION_SIZE = 6
+# The Runge-Kutta method: where each stage evaluates the derivative, and its weight in the result.
+_STAGE_AHEAD = (0.0, 0.5, 0.5, 1.0)
+_STAGE_WEIGHT = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
 
 class Motion(NamedTuple):
@@ -113,17 +118,19 @@ def fly(xp: ModuleType, motion: Motion, command: Command) -> Motion:
     force, torque = loads(xp, command, burnt)
     mass = DRY_MASS_KG + motion.fuel_kg
 
-    def rate(body: _Rate, burnt_so_far: Array) -> _Rate:
-        return _rate(body, force, torque, mass - burnt_so_far)
-
     start = _Rate(*motion[:4])
-    k1 = rate(start, 0.0)
-    k2 = rate(_moved(start, k1, 0.5 * STEP_S), 0.5 * burnt)
-    k3 = rate(_moved(start, k2, 0.5 * STEP_S), 0.5 * burnt)
-    k4 = rate(_moved(start, k3, STEP_S), burnt)
-    end: _Rate = jax.tree.map(
-        lambda x, a, b, c, d: x + (STEP_S / 6.0) * (a + 2.0 * (b + c) + d), start, k1, k2, k3, k4
-    )
+    ahead = xp.asarray(_STAGE_AHEAD, np.float32)
+    weight = xp.asarray(_STAGE_WEIGHT, np.float32)
+
+    def stage(i: Array, carry: tuple[_Rate, _Rate]) -> tuple[_Rate, _Rate]:
+        slope, total = carry
+        body: _Rate = jax.tree.map(lambda x, dx: x + ahead[i] * STEP_S * dx, start, slope)
+        slope = _rate(body, force, torque, mass - ahead[i] * burnt)
+        return slope, jax.tree.map(lambda x, dx: x + weight[i] * dx, total, slope)
+
+    zero: _Rate = jax.tree.map(xp.zeros_like, start)
+    _, total = repeat(xp, len(_STAGE_AHEAD), stage, (zero, zero))
+    end: _Rate = jax.tree.map(lambda x, dx: x + STEP_S * dx, start, total)
     fuel = xp.maximum(motion.fuel_kg - burnt, 0.0)
     return Motion(*end[:2], _normalised(xp, end.attitude), end.rates_rad_s, fuel)
 
@@ -152,11 +159,6 @@ def _rate(body: _Rate, force: Vector, torque: Vector, mass_kg: Array) -> _Rate:
             (torque.z - (i.y - i.x) * w.x * w.y) / i.z,
         ),
     )
-
-
-def _moved(start: _Rate, rate: _Rate, time_s: float) -> _Rate:
-    moved: _Rate = jax.tree.map(lambda x, dx: x + time_s * dx, start, rate)
-    return moved
 
 
 def _normalised(xp: ModuleType, q: Quaternion) -> Quaternion:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rlcar.envs.lander.dynamics import Motion
 from rlcar.envs.lander.settings import Mission
-from rlcar.envs.lander.terrain import PAD_RADIUS_M, Terrain, height_m
+from rlcar.envs.lander.terrain import PAD_RADIUS_M, Ground, height_m
 from rlcar.envs.lander.vectors import Quaternion, Vector, dot, rotate, up_axis
 from rlcar.types import Array
 
@@ -49,17 +49,16 @@ class Ending(NamedTuple):
 
 def judge(
     xp: ModuleType,
-    terrain: Terrain,
-    field: Array,
+    ground: Ground,
     motion: Motion,
     is_late: Array,
     bounds: Bounds,
 ) -> Ending:
     """Returns the endings; `is_late` marks the episodes whose time is over."""
     position = motion.position_m
-    altitude = position.z - height_m(xp, terrain, field, position.x, position.y)
+    altitude = position.z - height_m(xp, ground, position.x, position.y)
     distance = xp.sqrt(position.x * position.x + position.y * position.y)
-    is_contact = (altitude < _CONTACT_BELOW_M) & (foot_height_m(xp, terrain, field, motion) <= 0.0)
+    is_contact = (altitude < _CONTACT_BELOW_M) & (foot_height_m(xp, ground, motion) <= 0.0)
     is_outside = (distance > bounds.radius_m) | (position.z > bounds.ceiling_m)
     speed = xp.sqrt(dot(motion.velocity_m_s, motion.velocity_m_s))
     rate = xp.sqrt(dot(motion.rates_rad_s, motion.rates_rad_s))
@@ -75,7 +74,7 @@ def judge(
     return Ending(is_ended, reason.astype(np.int32), altitude)
 
 
-def foot_height_m(xp: ModuleType, terrain: Terrain, field: Array, motion: Motion) -> Array:
+def foot_height_m(xp: ModuleType, ground: Ground, motion: Motion) -> Array:
     """Returns the height of the lowest of the four feet above the terrain, `[N]`."""
     east = xp.asarray([[1.0], [-1.0], [-1.0], [1.0]], np.float32)  # [4, 1]
     north = xp.asarray([[1.0], [1.0], [-1.0], [-1.0]], np.float32)
@@ -83,5 +82,5 @@ def foot_height_m(xp: ModuleType, terrain: Terrain, field: Array, motion: Motion
     in_body = Vector(_FEET_RADIUS_M * east, _FEET_RADIUS_M * north, 0.0 * east - LEG_M)
     arm = rotate(attitude, in_body)
     x, y, z = (coordinate[None] for coordinate in motion.position_m)
-    ground = height_m(xp, terrain, field[None], x + arm.x, y + arm.y)
-    return (z + arm.z - ground).min(axis=0)
+    below = Ground(ground.terrain, ground.field[None])
+    return (z + arm.z - height_m(xp, below, x + arm.x, y + arm.y)).min(axis=0)

@@ -31,7 +31,7 @@ from rlcar.envs.lander.rewards import (
     approach_reward,
 )
 from rlcar.envs.lander.settings import LanderSettings, Mission, mission_of
-from rlcar.envs.lander.terrain import Terrain, height_m, make_heights
+from rlcar.envs.lander.terrain import Ground, Terrain, height_m, make_heights
 from rlcar.envs.lander.vectors import Quaternion, Vector, dot, up_axis
 from rlcar.track.hashing import hash_words
 from rlcar.types import Array, CompiledEnvironment, EpisodeEnd, Spec, TimeStep
@@ -137,11 +137,10 @@ def begin_episode(world: World, index: Array, seed: Array, episode: Array) -> La
     field = (share(_TERRAIN) * world.fields).astype(np.int32)
     offset = between(mission.start_offset_min_m, mission.start_offset_max_m, _OFFSET)
     x, y = polar(offset, _BEARING)
-    ground = height_m(xp, world.terrain, field, x, y)
+    ground = height_m(xp, Ground(world.terrain, field), x, y)
     altitude = between(mission.start_altitude_min_m, mission.start_altitude_max_m, _ALTITUDE)
-    # Above the pad, but on a hill at least 20 m above the ground.
-    z = xp.maximum(altitude, ground + 20.0)
-    z = xp.where(altitude < 20.0, altitude + ground, z)
+    # The altitude counts from the pad; above a hill it is at least that above the hill.
+    z = xp.maximum(altitude, ground + mission.start_altitude_min_m)
     descent = between(mission.start_descent_max_m_s / 3.0, mission.start_descent_max_m_s, _DESCENT)
     drift_x, drift_y = polar(mission.start_drift_max_m_s * share(_DRIFT), _DRIFT_BEARING)
     motion = Motion(
@@ -203,7 +202,7 @@ def advance(world: World, state: LanderState, action: Array) -> tuple[LanderStat
     motion = fly(xp, state.motion, command_of(xp, action))
     steps = state.steps + 1
     is_late = steps >= world.mission.time_limit_steps
-    ending = judge(xp, world.terrain, state.field, motion, is_late, world.bounds)
+    ending = judge(xp, Ground(world.terrain, state.field), motion, is_late, world.bounds)
     distance = _distance_m(xp, motion)
     position = motion.position_m
     quality = approach_quality(
@@ -231,19 +230,20 @@ def observe(world: World, state: LanderState) -> Array:
     """Returns the observations `[N, O]` float32, as the table of `LanderEnv` describes them."""
     xp, motion = world.xp, state.motion
     position = motion.position_m
-    ground = height_m(xp, world.terrain, state.field, position.x, position.y)
+    ground = Ground(world.terrain, state.field)
+    altitude = position.z - height_m(xp, ground, position.x, position.y)
     q = motion.attitude
     sign = xp.where(q.w < 0.0, -1.0, 1.0)  # q and -q are the same attitude
     left_s = (world.mission.time_limit_steps - state.steps).astype(np.float32) * STEP_S
     entries = [
-        *(compressed(xp, value, *LENGTH_SCALE) for value in (*position, position.z - ground)),
+        *(compressed(xp, value, *LENGTH_SCALE) for value in (*position, altitude)),
         *(compressed(xp, value, *SPEED_SCALE) for value in motion.velocity_m_s),
         q.w * sign,
         *(sign / QUATERNION_UNIT * value for value in (q.x, q.y, q.z)),
         *(value / RATE_UNIT_RAD_S for value in motion.rates_rad_s),
         motion.fuel_kg / TANK_KG,
         left_s / TIME_UNIT_S,
-        *ranges(xp, world.terrain, state.field, position, world.rays),
+        *ranges(xp, ground, position, altitude, world.rays),
     ]
     return xp.clip(xp.stack(entries, axis=1), -_LARGEST, _LARGEST).astype(np.float32)
 
@@ -261,6 +261,8 @@ def _episode_end(xp: ModuleType, moved: LanderState, ending: Ending) -> EpisodeE
     changes = xp.maximum(moved.steps - 1, 1).astype(np.float32)
     figures = {
         "is_soft": is_success & (speed < SOFT_SPEED_M_S),
+        "east_m": position.x,
+        "north_m": position.y,
         "distance_m": xp.sqrt(position.x * position.x + position.y * position.y),
         "touchdown_speed_m_s": speed,
         "fuel_fraction": motion.fuel_kg / TANK_KG,

@@ -22,10 +22,11 @@ from rlcar.envs.lander.guidance_field import target_velocity
 from rlcar.envs.lander.vectors import Vector, cross, minus, rotate_back
 from rlcar.types import Array
 
-_VELOCITY_GAIN_PER_S = (0.7, 0.7, 1.2)
+_VELOCITY_GAIN_PER_S = (0.4, 0.4, 1.2)
 _LOOK_AHEAD_S = 1.0  # the target velocity is that of the place where the lander will be
-_LARGEST_SLOPE = 0.45  # horizontal over vertical acceleration: a tilt of 24 degrees
-_STIFFNESS_PER_S2, _DAMPING_PER_S = 0.8, 1.6
+# Horizontal over vertical acceleration: a tilt of 22 degrees, and near the ground less.
+_LARGEST_SLOPE, _LEAST_SLOPE, _SLOPE_PER_M = 0.4, 0.06, 0.02
+_STIFFNESS_PER_S2, _DAMPING_PER_S = 0.35, 1.2
 _YAW_STIFFNESS_PER_S2, _YAW_DAMPING_PER_S = 0.1, 0.6
 
 
@@ -39,7 +40,9 @@ def guidance_action(xp: ModuleType, motion: Motion) -> Array:
     up = xp.maximum(gain.z * error.z + GRAVITY_M_S2, 0.3)
     east, north = gain.x * error.x, gain.y * error.y
     slope = xp.sqrt(east * east + north * north) / up
-    factor = xp.minimum(1.0, _LARGEST_SLOPE / xp.maximum(slope, 1e-6))
+    height = xp.maximum(position.z - LEG_M, 0.0)
+    most = xp.minimum(_LARGEST_SLOPE, _LEAST_SLOPE + _SLOPE_PER_M * height)
+    factor = xp.minimum(1.0, most / xp.maximum(slope, 1e-6))
     east, north = east * factor, north * factor
     wanted = xp.sqrt(east * east + north * north + up * up)
     mass = DRY_MASS_KG + motion.fuel_kg

@@ -1,10 +1,10 @@
 """The settings of the lander: named scenarios, each of whose numbers can be replaced."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
+import pydantic
 from pydantic import Field
 
-from rlcar.errors import ConfigError
 from rlcar.settings.section import Section
 
 Metres = Annotated[float, Field(ge=0.0, le=200_000.0)]
@@ -27,6 +27,7 @@ class Mission(NamedTuple):
 
 
 _FULL_TANK_KG = 100.0
+_LOWEST_START_M = 20.0
 
 SCENARIOS: dict[Scenario, Mission] = {
     "stage-1": Mission(30.0, 60.0, 0.0, 10.0, 2.0, 1.0, 3.0, _FULL_TANK_KG, 600),
@@ -71,32 +72,35 @@ class LanderSettings(Section):
     """Number of heights along each side of a height field."""
     terrain_cell_m: Annotated[float, Field(ge=5.0, le=1_000.0)] = 40.0
     """Distance between neighbouring heights, in m."""
-    terrain_slope: Annotated[float, Field(ge=0.0, le=0.5)] = 0.25
+    terrain_slope: Annotated[float, Field(ge=0.0, le=0.4)] = 0.25
     """Largest slope of the terrain; 0 is a plain."""
     terrain_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the height fields."""
     lidar_rays: Annotated[int, Field(ge=1, le=64)] = 8
     """Number of rays of the lidar, at equal angles around the vertical."""
 
+    @pydantic.model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        mission = mission_of(self)
+        for what in ("altitude", "offset"):
+            low = getattr(mission, f"start_{what}_min_m")
+            high = getattr(mission, f"start_{what}_max_m")
+            if low > high:
+                raise ValueError(
+                    f"start_{what}_min_m = {low:g} is above start_{what}_max_m = {high:g}: swap "
+                    f"them, or set both, because {self.scenario} has its own"
+                )
+        if mission.start_altitude_min_m < _LOWEST_START_M:
+            raise ValueError(
+                f"start_altitude_min_m = {mission.start_altitude_min_m:g} is below "
+                f"{_LOWEST_START_M:g} m, where the lander may touch the ground at once: start at "
+                f"{_LOWEST_START_M:g} m or higher"
+            )
+        return self
+
 
 def mission_of(settings: LanderSettings) -> Mission:
-    """Returns the numbers of a scenario with the replacements; raises ConfigError for a bad one."""
-    chosen = {
-        name: getattr(settings, name)
-        for name in Mission._fields
-        if getattr(settings, name) is not None
-    }
-    mission = SCENARIOS[settings.scenario]._replace(**chosen)
-    for what in ("altitude", "offset"):
-        low, high = getattr(mission, f"start_{what}_min_m"), getattr(mission, f"start_{what}_max_m")
-        if low > high:
-            raise ConfigError(
-                f"start_{what}_min_m = {low:g} is above start_{what}_max_m = {high:g}: swap them, "
-                f"or set both, because {settings.scenario} has its own"
-            )
-    if mission.start_altitude_min_m < 10.0:
-        raise ConfigError(
-            f"start_altitude_min_m = {mission.start_altitude_min_m:g} is below 10 m, where the "
-            "lander may touch the ground at once: start at 10 m or higher"
-        )
-    return mission
+    """Returns the numbers of a scenario with the replacements."""
+    chosen = {name: getattr(settings, name) for name in Mission._fields}
+    replaced = {name: value for name, value in chosen.items() if value is not None}
+    return SCENARIOS[settings.scenario]._replace(**replaced)

@@ -33,6 +33,13 @@ class Terrain(NamedTuple):
         return 0.5 * (self.points - 1) * self.cell_m
 
 
+class Ground(NamedTuple):
+    """The terrain of each of N landers."""
+
+    terrain: Terrain
+    field: Array  # int32, in the shape of the places that are looked up
+
+
 @functools.lru_cache(maxsize=4)
 def make_heights(fields: int, points: int, cell_m: float, slope: float, seed: int) -> np.ndarray:
     """Returns heights `[fields, points (y), points (x)]` in m, float32; the pad is at height 0."""
@@ -60,8 +67,9 @@ def make_heights(fields: int, points: int, cell_m: float, slope: float, seed: in
     return result
 
 
-def height_m(xp: ModuleType, terrain: Terrain, field: Array, x_m: Array, y_m: Array) -> Array:
-    """Returns the height of field `field` at (x, y), all arrays of one shape; edges go on."""
+def height_m(xp: ModuleType, ground: Ground, x_m: Array, y_m: Array) -> Array:
+    """Returns the height at (x, y), arrays of one shape; outside, the edge of the field goes on."""
+    terrain, field = ground
     last = terrain.points - 1
     u = xp.clip(x_m * (1.0 / terrain.cell_m) + 0.5 * last, 0.0, last)
     v = xp.clip(y_m * (1.0 / terrain.cell_m) + 0.5 * last, 0.0, last)
