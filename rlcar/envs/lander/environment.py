@@ -22,7 +22,7 @@ from rlcar.envs.lander.ending import (
     bounds_of,
     judge,
 )
-from rlcar.envs.lander.lidar import ranges
+from rlcar.envs.lander.observation import FIXED_ENTRIES, observation_of
 from rlcar.envs.lander.rewards import (
     FAILURE,
     FUEL_BONUS,
@@ -35,12 +35,6 @@ from rlcar.envs.lander.terrain import Ground, Terrain, height_m, make_heights
 from rlcar.envs.lander.vectors import Quaternion, Vector, dot, up_axis
 from rlcar.track.hashing import hash_words
 from rlcar.types import Array, CompiledEnvironment, EpisodeEnd, Spec, TimeStep
-
-FIXED_ENTRIES = 16  # entries of an observation before those of the lidar
-LENGTH_SCALE = (10.0, 5.0)  # log(1 + |x| / 10 m) / 5: 1.0 means 1,474 m
-SPEED_SCALE = (1.0, 4.0)  # log(1 + |v| / 1 m/s) / 4: 1.0 means 53.6 m/s
-QUATERNION_UNIT, RATE_UNIT_RAD_S, TIME_UNIT_S = 0.25, 0.5, 150.0
-_LARGEST = 4.0  # entries are clipped here; no episode gets this far
 
 _TERRAIN, _ALTITUDE, _OFFSET, _BEARING, _DESCENT, _DRIFT, _DRIFT_BEARING = range(1, 8)
 _TILT, _TILT_BEARING, _YAW = range(8, 11)
@@ -227,30 +221,10 @@ def advance(world: World, state: LanderState, action: Array) -> tuple[LanderStat
 
 
 def observe(world: World, state: LanderState) -> Array:
-    """Returns the observations `[N, O]` float32, as the table of `LanderEnv` describes them."""
-    xp, motion = world.xp, state.motion
-    position = motion.position_m
-    ground = Ground(world.terrain, state.field)
-    altitude = position.z - height_m(xp, ground, position.x, position.y)
-    q = motion.attitude
-    sign = xp.where(q.w < 0.0, -1.0, 1.0)  # q and -q are the same attitude
+    """Returns the observations `[N, O]` float32."""
     left_s = (world.mission.time_limit_steps - state.steps).astype(np.float32) * STEP_S
-    entries = [
-        *(compressed(xp, value, *LENGTH_SCALE) for value in (*position, altitude)),
-        *(compressed(xp, value, *SPEED_SCALE) for value in motion.velocity_m_s),
-        q.w * sign,
-        *(sign / QUATERNION_UNIT * value for value in (q.x, q.y, q.z)),
-        *(value / RATE_UNIT_RAD_S for value in motion.rates_rad_s),
-        motion.fuel_kg / TANK_KG,
-        left_s / TIME_UNIT_S,
-        *ranges(xp, ground, position, altitude, world.rays),
-    ]
-    return xp.clip(xp.stack(entries, axis=1), -_LARGEST, _LARGEST).astype(np.float32)
-
-
-def compressed(xp: ModuleType, value: Array, unit: float, scale: float) -> Array:
-    """Returns sign(x) log(1 + |x| / unit) / scale: fine near 0, and about [-1, 1] far away."""
-    return xp.sign(value) * xp.log1p(xp.abs(value) * (1.0 / unit)) * (1.0 / scale)
+    ground = Ground(world.terrain, state.field)
+    return observation_of(world.xp, ground, state.motion, left_s, world.rays)
 
 
 def _episode_end(xp: ModuleType, moved: LanderState, ending: Ending) -> EpisodeEnd:
@@ -289,3 +263,20 @@ def _tilted(xp: ModuleType, tilt: Array, bearing: Array, yaw: Array) -> Quaterni
     a_x, a_y = -a * xp.sin(bearing), a * xp.cos(bearing)
     b_w, b_z = xp.cos(0.5 * yaw), xp.sin(0.5 * yaw)
     return Quaternion(a_w * b_w, a_x * b_w + a_y * b_z, a_y * b_w - a_x * b_z, a_w * b_z)
+
+
+def view_of(state: LanderState) -> dict[str, Array]:
+    """Returns quantities `[N]` of a state for pictures, with units in their names."""
+    xp = jax.numpy
+    motion = state.motion
+    position, velocity = motion.position_m, motion.velocity_m_s
+    up = xp.clip(up_axis(motion.attitude).z, -1.0, 1.0)
+    return {
+        "height_m": position.z,
+        "offset_m": xp.hypot(position.x, position.y),
+        "vertical_speed_m_s": velocity.z,
+        "horizontal_speed_m_s": xp.hypot(velocity.x, velocity.y),
+        "tilt_deg": xp.degrees(xp.arccos(up)),
+        "throttle_percent": 50.0 * (state.action[:, 0] + 1.0),
+        "fuel_kg": motion.fuel_kg,
+    }

@@ -2,10 +2,13 @@
 
 It follows the target velocity of `guidance_field` with a proportional law, turns the wanted
 acceleration into thrust and a direction, and holds that direction with a proportional-derivative
-law on the attitude. It reads the physical state, which an observation contains only approximately.
+law on the attitude. It needs the observation alone, from which it computes the physical state.
 """
 
 from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
 
 from rlcar.envs.lander.dynamics import (
     DRY_MASS_KG,
@@ -19,15 +22,28 @@ from rlcar.envs.lander.dynamics import (
 )
 from rlcar.envs.lander.ending import LEG_M
 from rlcar.envs.lander.guidance_field import target_velocity
+from rlcar.envs.lander.observation import motion_of
 from rlcar.envs.lander.vectors import Vector, cross, minus, rotate_back
-from rlcar.types import Array
+from rlcar.types import Array, Policy, TimeStep
 
-_VELOCITY_GAIN_PER_S = (0.4, 0.4, 1.2)
+_VELOCITY_GAIN_PER_S = (0.5, 0.5, 1.2)
 _LOOK_AHEAD_S = 1.0  # the target velocity is that of the place where the lander will be
 # Horizontal over vertical acceleration: a tilt of 22 degrees, and near the ground less.
-_LARGEST_SLOPE, _LEAST_SLOPE, _SLOPE_PER_M = 0.4, 0.06, 0.02
-_STIFFNESS_PER_S2, _DAMPING_PER_S = 0.35, 1.2
+_LARGEST_SLOPE, _LEAST_SLOPE, _SLOPE_PER_M = 0.4, 0.1, 0.025
+_STIFFNESS_PER_S2, _DAMPING_PER_S = 0.5, 1.3
 _YAW_STIFFNESS_PER_S2, _YAW_DAMPING_PER_S = 0.1, 0.6
+
+
+def guidance_policy() -> Policy:
+    """Returns the guidance law as a policy without memory."""
+
+    def act(
+        params: Any, carry: Array, time_step: TimeStep, key: Array, explore: bool
+    ) -> tuple[Array, Array]:
+        del params, key, explore
+        return carry, guidance_action(jnp, motion_of(jnp, time_step.observation))
+
+    return Policy(lambda number: jnp.zeros((number, 0)), act)
 
 
 def guidance_action(xp: ModuleType, motion: Motion) -> Array:

@@ -15,13 +15,13 @@ _DESCENT_M_S2 = 0.8  # deceleration of the descent: half of the lunar gravity
 _APPROACH_M_S2 = 0.35  # horizontal deceleration: a tilt of 8 to 12 degrees
 _FASTEST_DESCENT_M_S = 45.0
 _FASTEST_APPROACH_M_S = 30.0
-_SETTLING_S = 4.0  # time constant of the last metres of the approach
+_SETTLING_S = 7.0  # time constant of the last metres of the approach
 
 
 def target_velocity(xp: ModuleType, position_m: Vector, height_m: Array) -> Vector:
     """Returns the target velocity at a position relative to the pad, with the feet `height_m` up.
 
-    Downwards it is sqrt(1 + 2 a h), and towards the pad min(d / 4 s, sqrt(2 a d)). If the approach
+    Downwards it is sqrt(1 + 2 a h), and towards the pad min(d / 7 s, sqrt(2 a d)). If the approach
     needs longer than the descent, the descent is slower by the ratio of the two times.
     """
     height = xp.maximum(height_m, 0.0)
