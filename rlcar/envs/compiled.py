@@ -9,12 +9,13 @@ import pydantic
 
 from rlcar.config import EnvironmentConfig
 from rlcar.envs.descriptor import CompiledDescriptor
+from rlcar.envs.lander.descriptor import LANDER
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain
 from rlcar.settings.section import Section
 from rlcar.types import CompiledEnvironment
 
-_ALL: tuple[CompiledDescriptor[Any], ...] = ()
+_ALL: tuple[CompiledDescriptor[Any], ...] = (LANDER,)
 
 COMPILED: dict[str, CompiledDescriptor[Any]] = {descriptor.id: descriptor for descriptor in _ALL}
 

@@ -58,8 +58,8 @@ def infeasibility(settings: LanderSettings) -> str | None:
         return (
             f"no lander can land within time_limit_steps = {mission.time_limit_steps} "
             f"({limit_s:.1f} s): {start} the largest acceleration and then the "
-            f"hardest braking take {bounds.time_s:.1f} s; raise time_limit_steps to {_steps(bounds.time_s)} or "
-            "more, or start lower"
+            f"hardest braking take {bounds.time_s:.1f} s; raise time_limit_steps to "
+            f"{math.ceil(bounds.time_s / STEP_S)} or more, or start lower"
         )
     if bounds.fuel_kg > mission.fuel_kg:
         return (
@@ -90,7 +90,3 @@ def _least_time_s(distance_m: float, start: float, speed_up: float, slow_down: f
     if turning <= LANDING_SPEED_M_S:
         return (math.sqrt(start**2 + 2.0 * speed_up * distance_m) - start) / speed_up
     return (turning - start) / speed_up + (turning - LANDING_SPEED_M_S) / slow_down
-
-
-def _steps(time_s: float) -> int:
-    return math.ceil(time_s / STEP_S)

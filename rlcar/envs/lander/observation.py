@@ -44,7 +44,7 @@ def observation_of(
 
 
 def motion_of(xp: ModuleType, observation: Array) -> Motion:
-    """Returns the physical state that observations `[N, O]` describe, up to rounding and clipping."""
+    """Returns the physical state of observations `[N, O]`, up to rounding and clipping."""
     entry = [observation[:, i] for i in range(FIXED_ENTRIES)]
 
     def lengths(values: list[Array], unit: float, scale: float) -> Vector:
