@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlcar.config import Config, make_config
-from rlcar.config.schema import schema_of
+from rlcar.envs.schema import schema_of
 from rlcar.registry import NORMALISER, Registry
 from rlcar.registry.architecture import policy_shapes
 from rlcar.sim import SPEC

@@ -129,7 +129,7 @@ class Policy(NamedTuple):
     initial: Callable[[int], Any]
     act: Callable[..., tuple[Any, Array]]
     # True only for hand-written baselines that use more than the sensors: `act` then gets the
-    # simulator's `CarView`, or the state of a compiled environment, as one more argument.
+    # simulator's `CarView` as one more argument.
     uses_car_view: bool = False
     # Above 0 if the learner needs the carry: it is then an array `[N, carry_size]`, and every
     # trajectory contains it.

@@ -1,4 +1,7 @@
-"""Describes the numbers of an observation and of an action: names, units and ranges."""
+"""Describes the numbers of an observation and of an action: names, units and ranges.
+
+`rlcar.envs.schema` chooses the description for the environment of a config.
+"""
 
 from typing import Any
 
@@ -18,14 +21,6 @@ class Entry(Section):
     unit: str  # the meaning of the value 1.0
     low: Float32 | None
     high: Float32 | None
-
-
-def schema_of(config: Config, spec: Spec) -> tuple[Schema, Schema]:
-    """Describes the observation and the action of the environment that a config names."""
-    if config.is_race:
-        return schema_of_race(config)
-    observation, action = entries_of_spec(spec)
-    return [entry.model_dump() for entry in observation], [entry.model_dump() for entry in action]
 
 
 def schema_of_race(config: Config) -> tuple[Schema, Schema]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rlcar.config.schema import Entry
 from rlcar.settings.section import Section
-from rlcar.types import Array, CompiledEnvironment
+from rlcar.types import Array, CompiledEnvironment, Policy
 
 Settings = TypeVar("Settings", bound=Section)
 
@@ -50,9 +50,8 @@ class CompiledDescriptor(Generic[Settings]):
     infeasibility: Callable[[Settings], str | None]
     # What each of `EpisodeEnd.figures` means. Evaluations average them over successful episodes.
     figures: Mapping[str, Figure]
-    # Hand-written controllers for comparison, by name: (state) -> action `[N, A]`. They may use
-    # what the observation does not contain.
-    baselines: Mapping[str, Callable[[Any], Array]] = field(default_factory=dict)
+    # Hand-written policies for comparison, by name; each uses the observation alone.
+    baselines: Mapping[str, Callable[[Settings], Policy]] = field(default_factory=dict)
     # (state) -> quantities `[N]` with units in their names, which pictures show over time. None
     # without such pictures.
     view: Callable[[Any], dict[str, Array]] | None = None

@@ -134,8 +134,7 @@ def _step(
 ) -> _State:
     """Drives every environment one step; those that are done go on without any effect."""
     key, act_key = jax.random.split(state.key)
-    seen = (state.environment,) if policy.uses_car_view else ()
-    carry, action = policy.act(params, state.policy, state.time_step, act_key, False, *seen)
+    carry, action = policy.act(params, state.policy, state.time_step, act_key, False)
     environment_state, time_step, end = environment.step(state.environment, action)
     results, is_driving = state.results, ~state.is_done
     results = results._replace(

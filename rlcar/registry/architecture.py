@@ -11,6 +11,7 @@ import numpy as np
 from rlcar.agents import algorithm_of
 from rlcar.agents.algorithm import Shapes
 from rlcar.config import Config, parse_config
+from rlcar.envs.schema import known_schema_of
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.evaluation.statistics import impossible_moments
 
@@ -18,7 +19,7 @@ from rlcar.evaluation.statistics import impossible_moments
 def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str) -> None:
     """Raises RegistryError unless the arrays are finite float32 of the config's shapes.
 
-    Policies that see images, or choose among discrete actions, are only checked for finiteness.
+    Policies of environments whose sizes the config does not imply are only checked for finiteness.
     """
     for key, array in arrays.items():
         if array.dtype != np.float32:
@@ -30,11 +31,12 @@ def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], na
         raise RegistryError(f"{name}: {impossible}")
     try:
         parsed = parse_config(config)
+        schema = known_schema_of(parsed)
     except ConfigError as error:
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from error
-    if not parsed.is_race:
+    if schema is None:
         return
-    wanted = policy_shapes(parsed)
+    wanted = policy_shapes(parsed, *map(len, schema))
     for key, shape in wanted.items():
         if key not in arrays:
             raise RegistryError(f"{name} has no array {key!r}, which its config requires")
@@ -48,6 +50,6 @@ def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], na
 
 
 def policy_shapes(config: Config, observation_size: int = 6, action_size: int = 2) -> Shapes:
-    """Returns the shape of every array of a policy for the race."""
+    """Returns the shape of every array of a policy; the default sizes are those of the race."""
     algorithm = algorithm_of(config)
     return algorithm.array_shapes(config.algorithm_settings, observation_size, action_size)

@@ -10,7 +10,7 @@ import numpy as np
 from rlcar.agents import algorithm_of
 from rlcar.agents.observation_scaling import NORMALISER
 from rlcar.config import load_config
-from rlcar.config.schema import schema_of
+from rlcar.envs.schema import schema_of
 from rlcar.errors import CheckpointError, RegistryError
 from rlcar.evaluation.environment import spec_of
 from rlcar.evaluation.lap_reference import REFERENCE_FILE

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from rlcar.agents import AlgorithmName
 from rlcar.config import parse_config
-from rlcar.config.schema import Entry, schema_of_race
+from rlcar.config.schema import Entry
+from rlcar.envs.schema import known_schema_of
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.settings.explain import problems
 from rlcar.settings.numbers import Signed, Whole
@@ -92,6 +93,7 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     try:
         checked = Metadata.model_validate(metadata)
         config = parse_config(checked.config)
+        schema = known_schema_of(config)
     except pydantic.ValidationError as error:
         first = problems(error, Metadata)[0]
         raise RegistryError(f"{name}: {first.name[:80]}: {first.reason}") from None
@@ -99,11 +101,14 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from None
     if config.algorithm != checked.algorithm:
         raise RegistryError(f"{name} says {checked.algorithm}, its config {config.algorithm}")
-    if config.is_race:
-        observation, action = schema_of_race(config)
+    if schema is not None:
+        observation, action = schema
         if [entry.model_dump() for entry in (*checked.observation, *checked.action)] != [
             *observation,
             *action,
         ]:
-            raise RegistryError(f"{name} describes other observations or actions than the race's")
+            whose = "the race" if config.is_race else config.environment.id
+            raise RegistryError(
+                f"{name} describes other observations or actions than those of {whose}"
+            )
     return checked.model_dump()

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.drawn_model import untrained_metadata
 from rlcar.agents import make_agent
 from rlcar.config import Config, make_config
-from rlcar.config.schema import schema_of
+from rlcar.envs.schema import schema_of
 from rlcar.evaluation.environment import spec_of
 from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes

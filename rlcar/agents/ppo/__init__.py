@@ -31,6 +31,7 @@ ALGORITHM = Algorithm(
     settings=PpoConfig,
     presets=PRESETS,
     default_preset="ppo",
+    environment_presets={"rlcar/Lander-v0": "lander-ppo"},
     test_mode={"hidden_units": 32},
     is_on_policy=True,
     supports_discrete_actions=True,

@@ -39,9 +39,29 @@ _FAST_LAPS: Tree = {
     },
 }
 
+# For the lander, whose episodes take hundreds of steps and pay most at their end.
+_LANDER: Tree = {
+    "algorithm": "ppo",
+    "ppo": {
+        "minibatch_size": 2048,
+        "epochs": 5,
+        "learning_rate": 1e-3,
+        "discount": 0.998,
+        "initial_log_deviation": -1.0,
+    },
+    "training": {
+        "env_steps": 4_000_000,
+        "cars": 256,
+        "block_length": 64,
+        "blocks_per_call": 4,
+        "evaluate_every_env_steps": 262_144,
+    },
+}
+
 PRESETS: dict[str, Tree] = {
     "ppo": _PPO,
     "recurrent-ppo": {**_PPO, "ppo": {"recurrent_units": 64, "minibatch_size": 512}},
     "fused-ppo": _FUSED_PPO,
     "fast-laps": _FAST_LAPS,
+    "lander-ppo": _LANDER,
 }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rlcar.envs.descriptor import CompiledDescriptor, SceneRenderer
+from rlcar.envs.descriptor import CompiledDescriptor, Figure, SceneRenderer
 from rlcar.envs.lander.bounds import infeasibility
 from rlcar.envs.lander.settings import LanderSettings
 from rlcar.types import Array, CompiledEnvironment, Policy
@@ -46,13 +46,13 @@ LANDER = CompiledDescriptor(
     entries=_entries,
     infeasibility=infeasibility,
     figures={
-        "is_soft": "1 for a landing at less than 2 m/s, else 0",
-        "east_m": "position at the end along the x axis, from the centre of the pad",
-        "north_m": "position at the end along the y axis, from the centre of the pad",
-        "distance_m": "horizontal distance to the centre of the pad at the end",
-        "touchdown_speed_m_s": "speed at the end",
-        "fuel_fraction": "fuel left at the end, over a full tank",
-        "smoothness": "mean squared change of the action from one step to the next",
+        "is_soft": Figure("", "1 for a landing at less than 2 m/s, else 0."),
+        "east_m": Figure("m", "position at the end along the x axis, from the pad's centre."),
+        "north_m": Figure("m", "position at the end along the y axis, from the pad's centre."),
+        "distance_m": Figure("m", "horizontal distance to the centre of the pad at the end."),
+        "touchdown_speed_m_s": Figure("m/s", "speed at the end."),
+        "fuel_fraction": Figure("", "fuel left at the end, over a full tank."),
+        "smoothness": Figure("", "squared change of the action from one step to the next."),
     },
     baselines={"guidance": _guidance},
     view=_view,

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlcar.config import Config
-from rlcar.config.schema import schema_of
 from rlcar.datasets import Dataset
 from rlcar.datasets.description import sizes
+from rlcar.envs.schema import schema_of
 from rlcar.errors import DatasetError
 from rlcar.evaluation.drivers import DRIVERS
 from rlcar.evaluation.environment import spec_of

@@ -11,7 +11,7 @@ import pytest
 from rlcar.agents import ALGORITHMS, make_agent
 from rlcar.agents.normaliser import Moments, normalise
 from rlcar.config import Config, make_config
-from rlcar.config.schema import schema_of
+from rlcar.envs.schema import schema_of
 from rlcar.errors import RegistryError
 from rlcar.registry import NORMALISER, Model, Registry, Version
 from rlcar.registry.architecture import policy_shapes

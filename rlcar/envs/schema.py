@@ -1,0 +1,28 @@
+"""Describes the observation and the action of the environment that a config names."""
+
+from rlcar.config import Config
+from rlcar.config.schema import Entry, Schema, entries_of_race, entries_of_spec
+from rlcar.envs.compiled import COMPILED, compiled_settings
+from rlcar.types import Spec
+
+
+def schema_of(config: Config, spec: Spec) -> tuple[Schema, Schema]:
+    """Returns names, units and ranges of the observation's and the action's numbers."""
+    return known_schema_of(config) or _dumped(*entries_of_spec(spec))
+
+
+def known_schema_of(config: Config) -> tuple[Schema, Schema] | None:
+    """Returns the schema that the config alone implies; None where only the environment has sizes.
+
+    Raises ConfigError for invalid settings of a compiled environment.
+    """
+    if config.is_race:
+        return _dumped(*entries_of_race(config.race))
+    descriptor = COMPILED.get(config.environment.id)
+    if descriptor is None:
+        return None
+    return _dumped(*descriptor.entries(compiled_settings(config.environment)))
+
+
+def _dumped(observation: list[Entry], action: list[Entry]) -> tuple[Schema, Schema]:
+    return [entry.model_dump() for entry in observation], [entry.model_dump() for entry in action]

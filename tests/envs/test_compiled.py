@@ -1,0 +1,63 @@
+"""Compiled environments: their settings, their schema, and the checks of published versions."""
+
+import numpy as np
+import pytest
+
+from rlcar.agents import ALGORITHMS
+from rlcar.config import make_config
+from rlcar.envs.compiled import COMPILED, compiled_settings, make_compiled
+from rlcar.envs.schema import known_schema_of, schema_of
+from rlcar.errors import ConfigError, RegistryError
+from rlcar.evaluation.environment import kind_of, require_source
+from rlcar.registry.architecture import check_arrays, policy_shapes
+
+LANDER = "rlcar/Lander-v0"
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_the_schema_of_a_compiled_environment_has_its_sizes(name):
+    config = make_config(environment=name)
+    spec = make_compiled(config.environment).spec
+    observation, action = schema_of(config, spec)
+    assert (len(observation), len(action)) == (spec.observation_size, spec.action_size)
+    for entries in (observation, action):
+        names = [entry["name"] for entry in entries]
+        assert len(set(names)) == len(names)
+        assert all(entry["low"] < entry["high"] for entry in entries)
+    assert kind_of(config).is_compiled
+
+
+def test_settings_are_checked_and_a_time_limit_of_the_environment_is_one_of_them():
+    def settings(*overrides):
+        return compiled_settings(make_config(environment=LANDER, overrides=overrides).environment)
+
+    assert settings().time_limit_steps is None
+    assert settings("environment.time_limit_steps=70").time_limit_steps == 70
+    both = settings("environment.time_limit_steps=70", "environment.settings.time_limit_steps=90")
+    assert both.time_limit_steps == 90
+    with pytest.raises(ConfigError, match=r"'environment.settings.scenaro'; did you mean 'scena"):
+        settings("environment.settings.scenaro=stage-1")
+    with pytest.raises(ConfigError, match=r"environment.settings.fuel_kg = -1"):
+        settings("environment.settings.fuel_kg=-1.0")
+
+
+def test_more_rays_make_a_longer_schema_and_other_shapes_of_arrays():
+    config = make_config(
+        environment=LANDER, algorithm="sac", overrides=["environment.settings.lidar_rays=12"]
+    )
+    schema = known_schema_of(config)
+    assert schema is not None
+    shapes = policy_shapes(config, *map(len, schema))
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    check_arrays(config.model_dump(mode="json"), arrays, "it")
+    fewer = make_config(environment=LANDER, algorithm="sac")
+    with pytest.raises(RegistryError, match="has shape"):
+        check_arrays(fewer.model_dump(mode="json"), arrays, "it")
+
+
+def test_fused_training_needs_a_compiled_environment():
+    overrides = ["training.blocks_per_call=2"]
+    fused = [name for name, algorithm in ALGORITHMS.items() if algorithm.is_on_policy][0]
+    require_source(make_config(algorithm=fused, environment=LANDER, overrides=overrides))
+    with pytest.raises(ConfigError, match="which Pendulum-v1 cannot be a part of: set it to 1"):
+        require_source(make_config(algorithm=fused, environment="Pendulum-v1", overrides=overrides))
