@@ -62,8 +62,8 @@ test-long: $(STAMP) ## what takes longest with Ray: redeploys under load, sweeps
 test-monitoring: $(STAMP) ## alerts and dashboards with a real Prometheus: trainings that stall, diverge and fill a disk
 	$(RUN)/pytest -m long --timeout 900 tests/deploy/monitoring $(ARGS)
 
-test-hosts: $(STAMP) ## servers without Kubernetes: units, install script, nginx, and kill -9 under supervisor, in some minutes
-	$(RUN)/pytest --timeout 900 tests/deploy/test_systemd_units.py tests/deploy/test_host_*.py tests/deploy/test_nginx_site.py tests/deploy/test_supervisor.py $(ARGS)
+test-hosts: $(STAMP) ## hosts without Kubernetes: units, install, setup and launch scripts, SSH, nginx, and kill -9 under supervisor, in some minutes
+	$(RUN)/pytest --timeout 900 tests/deploy/test_systemd_units.py tests/deploy/test_host_*.py tests/deploy/test_nginx_site.py tests/deploy/test_supervisor.py tests/system/ssh $(ARGS)
 
 CHAOS ?= short
 test-chaos: $(STAMP) ## a training on three hosts of network namespaces; CHAOS=full for the long form

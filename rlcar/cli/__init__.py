@@ -18,6 +18,7 @@ from rlcar.cli import (
     data,
     doctor,
     evaluate,
+    host,
     jobs,
     models,
     monitor,
@@ -70,6 +71,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(backup.app, name="backup")
 app.add_typer(data.app, name="data")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(host.app, name="host")
 app.add_typer(jobs.jobs, name="jobs")
 # What comes after the verb to submit belongs to that verb.
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(

@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import pwd
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,17 @@ def home_folder() -> Path | None:
     try:
         return Path.home()
     except (RuntimeError, KeyError):
+        return None
+
+
+def account_home_folder() -> Path | None:
+    """Returns the home folder of this user's passwd entry; None for a user without one.
+
+    OpenSSH keeps its files there, whatever HOME says.
+    """
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
         return None
 
 

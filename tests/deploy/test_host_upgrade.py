@@ -14,7 +14,8 @@ from tests.support.installed_host import ROOT, running
 
 INSTALL = "deploy/host/install"
 PAGES = ("docs/how-to/servers.md", "docs/how-to/clouds.md")
-UV_VERSION = re.search(r"^uv_version=(.*)$", (ROOT / INSTALL).read_text(), re.MULTILINE).group(1)
+COMMON = (ROOT / "deploy/host/common.sh").read_text()
+UV_VERSION = re.search(r"^uv_version=(.*)$", COMMON, re.MULTILINE).group(1)
 # In place of the package manager, because an environment takes minutes to build.
 UV = f"""#!/bin/sh
 case $1 in

@@ -9,7 +9,7 @@ PACKAGES = ("rlcar", "cluster", "serve")
 
 
 def _texts_of_the_program() -> str:
-    """All strings of the sources; what is put into them at run time is `…`."""
+    """All strings of the sources, and scripts; what is put into them at run time is `…`."""
     texts = []
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -20,6 +20,7 @@ def _texts_of_the_program() -> str:
                     part.value if isinstance(part, ast.Constant) else "…" for part in node.values
                 )
                 texts.append("".join(map(str, parts)))
+    texts += [(ROOT / "deploy/host" / name).read_text() for name in ("setup", "launch")]
     return "\n".join(texts)
 
 

@@ -145,7 +145,16 @@ def test_every_command_of_the_pages_that_needs_a_cluster_is_one_of_these():
     # operation have tests of their own, and tests/docs/test_command_lines.py parses all.
     elsewhere = {line for line in found if "tune" in line or line.startswith("rlcar campaign")}
     elsewhere |= {line for line in found if "--kubernetes" in line or "--prometheus" in line}
-    with_tests_of_their_own = ("backup", "restore", "tokens", "data", "ope", "offline", "pipeline")
+    with_tests_of_their_own = (
+        "backup",
+        "restore",
+        "tokens",
+        "data",
+        "ope",
+        "offline",
+        "pipeline",
+        "host",
+    )
     elsewhere |= {line for line in found if line.split()[1] in with_tests_of_their_own}
     elsewhere |= {line for line in found if "--metrics-port" in line or "--record " in line}
     assert found - elsewhere == run_here

@@ -50,12 +50,15 @@ def test_hadolint_finds_nothing_in_the_containerfile():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_image_installs_with_the_version_of_uv_that_the_makefile_has():
+def test_image_and_hosts_install_with_the_version_of_uv_that_the_makefile_has():
     makefile = re.search(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     image = re.search(r"^uv==(\S+)", (IMAGE / "uv-requirements.txt").read_text(), re.MULTILINE)
+    scripts = (ROOT / "deploy/host/common.sh").read_text()
+    hosts = re.search(r"^uv_version=(\S+)$", scripts, re.MULTILINE)
     assert makefile is not None
     assert image is not None
-    assert makefile[1] == image[1]
+    assert hosts is not None
+    assert makefile[1] == image[1] == hosts[1]
 
 
 def test_only_what_is_named_reaches_the_build():
