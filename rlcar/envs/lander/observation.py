@@ -3,6 +3,7 @@
 from types import ModuleType
 
 import numpy as np
+from gymnasium import spaces
 
 from rlcar.config.schema import Entry
 from rlcar.envs.lander.dynamics import MAX_TORQUE_N_M, TANK_KG, Motion
@@ -95,3 +96,11 @@ def _compressed(xp: ModuleType, value: Array, unit: float, scale: float) -> Arra
 
 def _entry(name: str, unit: str, high: float, low: float | None = None) -> Entry:
     return Entry(name=name, unit=unit, low=-high if low is None else low, high=high)
+
+
+def box_of(settings: LanderSettings) -> spaces.Box:
+    """Returns the observation space of Gymnasium."""
+    observation, _ = entries_of(settings)
+    low = np.array([entry.low for entry in observation], np.float32)
+    high = np.array([entry.high for entry in observation], np.float32)
+    return spaces.Box(low, high, dtype=np.float32)
