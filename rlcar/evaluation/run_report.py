@@ -11,9 +11,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 
 from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, load_config
-from rlcar.errors import CheckpointError, ConfigError
+from rlcar.envs.compiled import COMPILED
+from rlcar.errors import CheckpointError, ConfigError, UserError
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import make_evaluation, spec_of
+from rlcar.evaluation.episode_report import EPISODES, draw_report, figures_of, report_episodes
+from rlcar.evaluation.episode_report import print_table as print_episode_table
 from rlcar.evaluation.lap_reference import REFERENCE_FILE, make_lap_reference, reference_tree
 from rlcar.evaluation.laps import Laps, drive, report, track_seeds, write_json, write_report
 from rlcar.evaluation.pictures import draw_learning_curve
@@ -43,14 +46,25 @@ def evaluate_run(
     path: Path,
     track_set: str = REPORT_SET,
     summary: Mapping[str, float | None] | None = None,
+    *,
+    episodes: int | None = None,
 ) -> Path:
     """Drives a run's best policy, or the checkpoint that `path` names; returns the report's path.
+
+    `episodes` is the number of episodes in a compiled environment; the race has a lap for each
+    track, and other environments have a fixed number of episodes.
 
     `summary` holds the figures of the training itself (`FIGURES[2:]`). Without it, the report keeps
     those of an earlier report.
     """
     folder = require_run(path)
     config = load_config(folder / "config.json")
+    if config.environment.id in COMPILED:
+        return _evaluate_compiled(folder, path, config, summary, episodes or EPISODES)
+    if episodes is not None:
+        raise UserError(
+            f"--episodes {episodes}: {config.world_label} has no choice of episodes; leave it out"
+        )
     if not config.is_race:
         return _evaluate_environment(folder, path, config, summary)
     seeds = track_seeds(track_set)
@@ -116,6 +130,38 @@ def _evaluate_environment(
         write_json(written, result)
     figures = ("episode_reward", "episode_steps", "env_steps", "train_seconds")
     _print_figures(make_console(), folder, result, figures)
+    return written
+
+
+def _evaluate_compiled(
+    folder: Path,
+    path: Path,
+    config: Config,
+    summary: Mapping[str, float | None] | None,
+    episodes: int,
+) -> Path:
+    agent = make_agent(config, spec_of(config))
+    save, params = load_policy(folder, path, agent, config.seed)
+    with _showing_progress("policies") as progress:
+        task = progress.add_task("", total=1.0)
+        result, driven = report_episodes(
+            config,
+            agent,
+            params,
+            episodes,
+            on_share=lambda share: progress.update(task, completed=share),
+        )
+    result |= _earlier_summary(folder) if summary is None else summary
+    result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
+    result |= {"provenance": checkpoint.provenance(config.seed)}
+    written = folder / "report.json"
+    with writing(folder):
+        draw_learning_curve(folder / "learning_curve.png", read_metrics(folder / "metrics.jsonl"))
+        draw_report(folder, config, result, driven)
+        write_json(written, result)
+    console = make_console()
+    print_episode_table(result, console)
+    _print_figures(console, folder, result, (*figures_of(config), "env_steps", "train_seconds"))
     return written
 
 

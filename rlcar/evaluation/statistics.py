@@ -1,5 +1,6 @@
 """Robust averages over runs and tracks, and a check of stored means and variances."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -47,6 +48,23 @@ def bootstrap_interquartile_mean(
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return Estimate(interquartile_mean(scores), float(low), float(high))
+
+
+def wilson_interval(successes: int, episodes: int, deviations: float) -> tuple[float, float]:
+    """Returns the Wilson interval of a success rate (Wilson 1927, "Probable Inference", Eq. 8).
+
+    `deviations` is the quantile of the normal distribution: 1.96 for both ends of a 95 % interval,
+    1.645 for one end alone. Without episodes nothing is known: the result is (0, 1).
+    """
+    if not 0 <= successes <= episodes:
+        raise ValueError(f"{successes} successes in {episodes} episodes are impossible")
+    if episodes == 0:
+        return 0.0, 1.0
+    rate, squared = successes / episodes, deviations**2
+    middle = (rate + squared / (2 * episodes)) / (1 + squared / episodes)
+    spread = math.sqrt(rate * (1 - rate) / episodes + squared / (4 * episodes**2))
+    half = abs(deviations) / (1 + squared / episodes) * spread
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def impossible_moments(arrays: Mapping[str, np.ndarray]) -> str:

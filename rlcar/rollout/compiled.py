@@ -93,7 +93,8 @@ class Rollout:
         index = np.arange(first_car, first_car + cars, dtype=np.int32)
         seed = restart_seed(config.seed, restart_id)
         key = driving_key(seed, first_car)
-        state, time_step = jax.tree.map(jnp.asarray, environment.reset(index, seed))
+        # Copies, because two leaves may be one array, which cannot be donated twice.
+        state, time_step = jax.tree.map(jnp.array, environment.reset(index, seed))
         self.state = RolloutState(
             state,
             time_step,
