@@ -13,6 +13,7 @@ def next_commands(
     *,
     is_race: bool,
     has_environment: bool = True,
+    can_film: bool = False,
 ) -> str:
     """Returns a list of commands to try with a trained run, each with what it does.
 
@@ -26,6 +27,8 @@ def next_commands(
         lines.append(("drive other tracks", command("evaluate", folder, "--tracks", "circuits")))
     elif has_environment:
         lines.append(("evaluate it again", command("evaluate", folder)))
+        if can_film:
+            lines.append(("film an episode", command("render", folder, "--out", "episode.gif")))
     else:
         other = command("ope", folder, "--data", "data/other")
         lines.append(("estimate it from other episodes", other))

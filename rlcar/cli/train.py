@@ -172,6 +172,8 @@ def _run(
             number = models.publish(folder).number
             say(f"published: version {number} of {models.place}")
         if not logs.are_json():
+            from rlcar.envs.compiled import COMPILED
+
             say(
                 next_commands(
                     folder,
@@ -179,6 +181,7 @@ def _run(
                     number,
                     is_race=plan.config.is_race,
                     has_environment=plan.config.data.has_environment,
+                    can_film=plan.config.environment.id in COMPILED,
                 )
             )
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlcar.viewing.car_policy import CarPolicy
 
 _SHEET_TRACKS = 64  # the most that a sheet shows
+_EPISODES = 1_000_000
 _SHEET_COLUMNS, _FEW_TRACKS, _FEW_COLUMNS = 8, 16, 4
 
 
@@ -70,13 +71,21 @@ def render(
             help="World to drive in: classic, grand-prix or a stage (default: the first run's)."
         ),
     ] = None,
-    track: Annotated[int, number(0, 2**31 - 1, help="Seed of the track to drive.")] = 20_000,
+    track: Annotated[
+        int,
+        number(
+            0,
+            2**31 - 1,
+            help="Seed of the track to drive. In a compiled environment such as the lander, the "
+            "number of the unseen episode, at most 1,000,000.",
+        ),
+    ] = 20_000,
     sheet: Annotated[
         str | None,
         typer.Option(help="Draws the tracks of this set in place of a lap, e.g. circuits."),
     ] = None,
 ) -> None:
-    """Films a lap, or draws a sheet of tracks."""
+    """Films a lap or an episode, or draws a sheet of tracks."""
     prepare_jax_on_cpu()
     from rlcar.evaluation.laps import track_seeds
     from rlcar.viewing.render import render_lap, render_tracks, require_format
@@ -84,6 +93,12 @@ def render(
     require_format(out)
     if not runs and sheet is None:
         raise UserError("nothing to draw: name a run, or a set of tracks with --sheet")
+    if runs and _is_filmed_alone(runs, track):
+        from rlcar.viewing.film import film_episode
+
+        console.print(film_episode(out, runs[0], track), highlight=False)
+        console.print(f"written: {out}", highlight=False)
+        return
     race, policies = _load(runs or [], world)
     if sheet is not None:
         seeds = track_seeds(sheet)[:_SHEET_TRACKS]
@@ -92,6 +107,19 @@ def render(
     else:
         console.print(render_lap(out, policies, race, track), highlight=False)
     console.print(f"written: {out}", highlight=False)
+
+
+def _is_filmed_alone(runs: list[Path], episode: int) -> bool:
+    """Whether the first run is of a compiled environment, where one policy drives one episode."""
+    from rlcar.viewing.film import is_compiled_run
+
+    if not is_compiled_run(runs[0]):
+        return False
+    if len(runs) > 1:
+        raise UserError(f"{runs[0]} is filmed alone: its environment shows one policy at a time")
+    if episode > _EPISODES:
+        raise UserError(f"--track {episode}: there are the episodes 0 to {_EPISODES:,}")
+    return True
 
 
 def _load(runs: list[Path], world: str | None) -> "tuple[RaceConfig, list[CarPolicy]]":

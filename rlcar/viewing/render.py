@@ -27,7 +27,7 @@ def render_lap(
     The first policy's car is red and shows its rays; the others are ghosts. Raises UserError for a
     format that is not one of `FORMATS`, or that needs a package that is not installed.
     """
-    suffix = require_format(out)
+    require_format(out)
     drives = [list(drive_episode(policy, race_config, track_seed)) for policy in policies]
     track = make_track(track_seed, race_config.track)
     renderer = Renderer(track)
@@ -36,14 +36,23 @@ def render_lap(
         for step in range(max(map(len, drives))):
             yield renderer.rgb_array(_scene(drives, policies, race_config, step))
 
+    write_film(out, frames())
+    return "; ".join(_result(policy, drive) for policy, drive in zip(policies, drives, strict=True))
+
+
+def write_film(out: Path, frames: Iterator[np.ndarray]) -> None:
+    """Writes pictures `[height, width, 3]` uint8 as a film, or the last one as PNG.
+
+    Raises UserError for a format that is not one of `FORMATS`.
+    """
+    suffix = require_format(out)
     if suffix == ".png":
-        last = renderer.rgb_array(_scene(drives, policies, race_config, len(drives[0]) - 1))
+        *_, last = frames
         _replace(out, lambda path: Image.fromarray(last).save(path, "png"))
     elif suffix == ".gif":
-        _replace(out, lambda path: _write_gif(path, frames()))
+        _replace(out, lambda path: _write_gif(path, frames))
     else:
-        _replace(out, lambda path: _write_mp4(path, frames()))
-    return "; ".join(_result(policy, drive) for policy, drive in zip(policies, drives, strict=True))
+        _replace(out, lambda path: _write_mp4(path, frames))
 
 
 def render_tracks(out: Path, race_config: RaceConfig, seeds: Sequence[int], columns: int) -> None:
