@@ -83,7 +83,7 @@ def observed_metrics() -> Iterator[Exported]:
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.json"
         state.write_text(json.dumps(dict.fromkeys(METRICS, 0)))
-        campaign: Any = SimpleNamespace(jobs=[], slots=0)
+        campaign: Any = SimpleNamespace(jobs=[], slots=0, is_paused=False, last_eta=None)
         collectors = CampaignCollector(campaign, Path(folder)), BackupCollector(state)
         for collector in collectors:
             yield from (one for one in _families(collector) if one.name not in trained)

@@ -1,184 +1,368 @@
-"""Runs a campaign: a queue of trainings, some at a time, each in a process of its own."""
+"""Runs a campaign: a queue of trainings, some at a time, each in a process of its own.
+
+The scheduler decides, this module carries it out, and the journal remembers. A campaign that was
+killed continues from its journal: it adopts the processes of jobs that still run.
+"""
 
 import contextlib
-import dataclasses
-import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from rlcar.campaigns import commands, processes, snapshot
 from rlcar.campaigns.config import Campaign, Job
+from rlcar.campaigns.eta import Interval, Past, predict_end
+from rlcar.campaigns.failures import Ending, Failure, classify
+from rlcar.campaigns.gpus import uses_by_group
+from rlcar.campaigns.job import CampaignJob
+from rlcar.campaigns.prediction import Prediction, Predictor
+from rlcar.campaigns.processes import JobProcess
+from rlcar.campaigns.report import write_report
+from rlcar.campaigns.scheduler import Event, Scheduler, Start
+from rlcar.campaigns.snapshot import FOLDER, Snapshot
 from rlcar.errors import UserError
-from rlcar.runs.monitor import RunReader, RunStatus
-from rlcar.system import process_state
-from rlcar.system.heartbeat import patience_s
+from rlcar.system import error_file, process_state
 from rlcar.system.interrupt import StopRequest
-from rlcar.system.lease import WAIT_S
+from rlcar.system.journal import DamagedJournalError, Journal
+from rlcar.system.lease import HeldError, hold
+from rlcar.system.when import EverySeconds
 
 _TICK_S = 0.2
 _LOOK_EVERY_S = 2.0
-_BACKOFF_AT_MOST_S = 600.0
+_GPUS_EVERY_S = 10.0
 _KILL_AFTER_S = 5.0  # between SIGTERM and SIGKILL for a frozen process
-_SHORTEST_WAIT_S = 0.1
-# A process that is started again imports for up to a minute, then waits for a lost host's lease.
-_MAY_WAIT_S = WAIT_S + 60.0
-# States of a run whose process is about to end, or has ended.
-_ENDING = ("dead", "failed", "stopped", "finished", "unknown")
-
-
-@dataclasses.dataclass
-class JobState:
-    """One job of the queue; `state` is waiting, running, pausing, done or failed."""
-
-    job: Job
-    env_steps_total: int
-    state: str = "waiting"
-    failures: int = 0
-    freezes: int = 0  # of the failures, those that ended a frozen process
-    reason: str = ""  # of the last failure
-    not_before_s: float = 0.0  # monotonic time of the next start
-    started_s: float = 0.0  # monotonic time of the last start
-    process: "subprocess.Popen[bytes] | None" = None
-    reader: RunReader | None = None
-    run: RunStatus | None = None  # as it was at the last look
-
-    @property
-    def its_process(self) -> "subprocess.Popen[bytes]":
-        """The process of a job that was started."""
-        assert self.process is not None, self.job.name
-        return self.process
-
-    @property
-    def env_steps(self) -> int:
-        """Env steps that the job has completed."""
-        if self.state == "done":
-            return self.env_steps_total
-        return min(self.run.env_steps, self.env_steps_total) if self.run else 0
+_JOURNAL, _ERRORS, _LOGS = "journal.jsonl", "errors", "logs"
 
 
 class CampaignRun:
-    """Holds the queue; `step` starts, observes and restarts jobs, and never waits."""
+    """Holds the queue; `step` starts, observes and restarts jobs, and never waits.
 
-    def __init__(self, campaign: Campaign, runs: Path):
-        """Jobs whose run in `runs` is complete count as done."""
-        self._campaign, self._runs = campaign, runs
-        (runs / "logs").mkdir(parents=True, exist_ok=True)
-        self.jobs = [
-            JobState(job, job.resolved().training.env_steps) for job in campaign.longest_first()
-        ]
+    Only the process that holds the campaign's folder may use it; see `holding`.
+    """
+
+    def __init__(self, campaign: Campaign, runs: Path, file: str = "", slots: int | None = None):
+        """Continues the campaign of the folder's journal, and adopts processes that still run.
+
+        `file` is for messages; `slots` replaces the number of the file and of the journal. Jobs
+        whose run in `runs` is complete count as done. Raises UserError for a damaged journal.
+        """
+        self._campaign, self._runs, self._file = campaign, runs, file
+        self.folder = runs / FOLDER
+        for folder in (runs / _LOGS, self.folder / _ERRORS):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._journal = _open_journal(self.folder / _JOURNAL, runs)
+        names = [job.name for job in campaign.jobs]
+        self.scheduler = Scheduler(names, campaign.slots, campaign.limits(), campaign.probe_s)
+        self.jobs = [self._made(job) for job in campaign.jobs]
+        self._by_name = {one.name: one for one in self.jobs}
+        self._predictor = Predictor({one.name: one.work for one in self.jobs})
+        self._generator = np.random.default_rng(0)
         self._looked_s = 0.0
-        for entry in self.jobs:
-            self._look(entry)
-            if entry.run and entry.run.state == "finished" and self._has_report(entry):
-                entry.state = "done"
+        self._gpus_are_due = EverySeconds(_GPUS_EVERY_S)
+        self._has_gpus = True  # until nvidia-smi has reported nothing
+        self._state = "running"
+        self._report_is_due = EverySeconds(campaign.report_every_s)
+        self.last_eta: Interval | None = None
+        self._replay()
+        self._note("began", slots=campaign.slots)
+        if slots is not None and slots != self.scheduler.slots:
+            self._note("slots", slots=slots)
+        self._resolve()
 
     @property
     def slots(self) -> int:
         """Number of jobs that may run at once."""
-        return self._campaign.slots
+        return self.scheduler.slots
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a user has paused the campaign."""
+        return self.scheduler.is_paused
 
     def step(self) -> None:
-        """Starts jobs in free slots, notices those that ended and ends those that are frozen."""
+        """Carries out commands, notices jobs that ended or froze, and starts and stops others."""
         now_s = time.monotonic()
+        self._obey()
         should_look = now_s - self._looked_s >= _LOOK_EVERY_S
         self._looked_s = now_s if should_look else self._looked_s
-        for entry in self.jobs:
-            if entry.state == "running":
-                if entry.its_process.poll() is not None:
-                    self._ended(entry, now_s)
-                elif should_look:
-                    self._look(entry)
-                    if self._is_frozen(entry, now_s):
-                        end_process(entry.its_process, _KILL_AFTER_S)
-                        reason = f"frozen for {self._silent_s(entry, now_s):.0f} s"
-                        entry.freezes += 1
-                        self._failed(entry, reason, now_s)
-            elif entry.state == "pausing" and now_s >= entry.not_before_s:
-                entry.state = "waiting"
-        running = sum(entry.state == "running" for entry in self.jobs)
-        for entry in self.jobs:
-            if entry.state == "waiting" and running < self._campaign.slots:
-                self._start(entry, now_s)
-                running += 1
+        for one in self.jobs:
+            if one.process is not None:
+                self._watch(one, one.process, now_s, should_look)
+        self._act()
+        if should_look:
+            self._look_at_gpus()
+            self._write_status()
 
     def is_over(self) -> bool:
         """Whether nothing is left to do."""
-        return all(entry.state in ("done", "failed") for entry in self.jobs)
+        return self.scheduler.is_over()
 
     def stop(self) -> None:
         """Lets all running jobs save at the same time, and waits for them."""
-        running = [entry for entry in self.jobs if entry.state == "running"]
-        for entry in running:
-            entry.its_process.terminate()
+        active = [one for one in self.jobs if one.process is not None]
+        for one in active:
+            assert one.process is not None
+            one.process.terminate()
         end_s = time.monotonic() + self._campaign.stop_within_s
-        for entry in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                entry.its_process.wait(max(_SHORTEST_WAIT_S, end_s - time.monotonic()))
-            end_process(entry.its_process, 0.0)
-            entry.state = "waiting"
-            self._look(entry)
+        for one in active:
+            assert one.process is not None
+            one.process.wait(max(0.0, end_s - time.monotonic()))
+            self._has_stopped(one, one.process)
+        is_over = self.is_over()
+        self._state = "over" if is_over else "stopped"
+        if is_over:
+            self._note("over")
+        self._write_status(is_last=True)
 
-    def _start(self, entry: JobState, now_s: float) -> None:
-        command = [sys.executable, "-m", "rlcar.cli", "train", *entry.job.options()]
-        command += ["--runs", str(self._runs), "--name", entry.job.name, "--resume", "auto"]
-        with (self._runs / "logs" / f"{entry.job.name}.log").open("ab") as log:
-            # A process group of its own: the campaign passes Ctrl-C on, and can end all processes
-            # that the job has started.
-            entry.process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        entry.state, entry.started_s = "running", now_s
+    def snapshot(self) -> Snapshot:
+        """Returns what is known at this moment."""
+        predicted = self.predictions()
+        now_unix_s = time.time()
+        left_s = sum(one.remaining_s for one in predicted.values())
+        spent_s = sum(
+            (span.until_unix_s or now_unix_s) - span.from_unix_s for span in self.scheduler.spans
+        )
+        is_paused = self.scheduler.is_paused and self._state == "running"
+        return Snapshot(
+            self._file,
+            "paused" if is_paused else self._state,
+            now_unix_s,
+            self.scheduler.began_unix_s or now_unix_s,
+            self.slots,
+            spent_s / (spent_s + left_s) if spent_s + left_s > 0 else 1.0,
+            None if is_paused or not predicted else self.eta(predicted),
+            [one.view(predicted.get(one.name)) for one in self.jobs],
+            list(self.scheduler.spans),
+        )
 
-    def _ended(self, entry: JobState, now_s: float) -> None:
-        self._look(entry)
-        code = entry.its_process.returncode
-        if code == 0:
-            entry.state = "done"
+    def predictions(self) -> dict[str, Prediction]:
+        """Returns a prediction for every job that is neither done nor failed."""
+        return self._predictor.predict(
+            {one.name: one.done for one in self.jobs if one.state not in ("done", "failed")}
+        )
+
+    def eta(self, predicted: dict[str, Prediction] | None = None) -> Interval:
+        """Returns when the campaign will end, in seconds from now."""
+        predicted = self.predictions() if predicted is None else predicted
+        now_unix_s = time.time()
+        running_s = sum(
+            (span.until_unix_s or now_unix_s) - span.from_unix_s for span in self.scheduler.spans
+        )
+        start_s = self._predictor.start_s()
+        past = Past(
+            sum(one.failures for one in self.jobs),
+            running_s,
+            self._campaign.backoff_s + start_s,
+            start_s,
+        )
+        running = [name for name in predicted if self._by_name[name].is_active]
+        waiting = [name for name in predicted if name not in set(running)]
+        return predict_end(running, waiting, predicted, self.slots, past, self._generator)
+
+    def _made(self, job: Job) -> CampaignJob:
+        config = job.resolved()
+        is_on_cluster = job.address is not None and not job.is_local
+        total = config.training.env_steps
+        return CampaignJob(
+            *(job, job.work(config), total, self.scheduler, is_on_cluster),
+            self._runs,
+            self._campaign.frozen_after_s,
+        )
+
+    def _replay(self) -> None:
+        """Repeats the journal."""
+        for line in self._journal.lines:
+            event = Event.from_tree(line.content)
+            self.scheduler.apply(event)
+            if event.kind == "measured" and event.job in self._by_name and event.figures:
+                self._predictor.meters[event.job].note(**event.figures)
+
+    def _resolve(self) -> None:
+        """Finds out what has become of the jobs since the journal's last entry."""
+        for one in self.jobs:
+            one.look()
+            identity = one.entry.process
+            if one.is_active and identity is not None:
+                one.process = JobProcess.adopt(identity)
+                one.started_s = time.monotonic()
+                if one.process is None:
+                    self._ended_unseen(one, int(identity["pid"]))
+                elif one.state == "stopping":
+                    one.process.terminate()  # perhaps the earlier campaign did not get that far
+                else:
+                    self._predictor.meters[one.name].begin(time.monotonic(), one.done)
+            elif one.is_complete() and one.state != "done":
+                self._note("done", one)
+            elif not one.is_complete() and one.state == "done":
+                self._note("stopped", one)  # the folder was deleted, or the job became longer
+
+    def _ended_unseen(self, one: CampaignJob, pid: int) -> None:
+        """Judges a process that ended while no campaign ran."""
+        error = error_file.read(one.error_path, pid)
+        if one.is_complete():
+            self._note("done", one)
+        elif error:
+            failure = classify(Ending(None, error, is_on_cluster=one.is_on_cluster))
+            self._note("failed", one, failure=failure)
+        else:  # it was stopped or killed with the campaign, or the machine was restarted
+            self._note("stopped", one)
+
+    def _watch(
+        self, one: CampaignJob, process: JobProcess, now_s: float, should_look: bool
+    ) -> None:
+        if process.is_over():
+            self._ended(one, process)
             return
-        self._failed(entry, f"signal {-code}" if code < 0 else f"exit code {code}", now_s)
-
-    def _failed(self, entry: JobState, reason: str, now_s: float) -> None:
-        entry.failures += 1
-        entry.reason = reason
-        if entry.failures > self._campaign.retries:
-            entry.state = "failed"
+        if not should_look:
             return
-        pause_s = self._campaign.backoff_s * 2 ** (entry.failures - 1)
-        entry.state, entry.not_before_s = "pausing", now_s + min(pause_s, _BACKOFF_AT_MOST_S)
+        one.look()
+        if one.state == "stopping":
+            if time.time() - one.entry.stopping_unix_s > self._campaign.stop_within_s:
+                self._has_stopped(one, process)
+            return
+        self._predictor.meters[one.name].see(now_s, one.done)
+        if one.is_frozen(process, now_s):
+            reason = f"frozen for {one.silent_s(now_s):.0f} s"
+            process.terminate()
+            process.wait(_KILL_AFTER_S)
+            process.kill()
+            self._fail(one, Failure("frozen", reason))
 
-    def _look(self, entry: JobState) -> None:
-        with contextlib.suppress(UserError):  # the run has not begun yet
-            entry.reader = entry.reader or RunReader(
-                self._runs / entry.job.name, self._campaign.frozen_after_s
-            )
-            entry.run = entry.reader.status()
+    def _ended(self, one: CampaignJob, process: JobProcess) -> None:
+        one.look()
+        code = process.exit_code
+        if code == 0 or (code is None and one.is_complete()):
+            self._release(one)
+            self._note("done", one)
+        elif one.state == "stopping":
+            self._has_stopped(one, process)
+        else:
+            self._fail(one, classify(one.ending(process)))
 
-    def _is_frozen(self, entry: JobState, now_s: float) -> bool:
-        about = process_state.read(self._runs / entry.job.name)
-        is_its_own = process_state.was_here(about) and about["pid"] == entry.its_process.pid
-        if entry.run is not None and is_its_own and entry.run.state not in _ENDING:
-            return entry.run.state == "frozen"
-        # The folder describes an earlier process, perhaps of another host. The new process still
-        # imports, fetches a run from the storage, or waits for the other's lease to expire.
-        limit_s = max(patience_s("starting", self._campaign.frozen_after_s), _MAY_WAIT_S)
-        return self._silent_s(entry, now_s) > limit_s
+    def _fail(self, one: CampaignJob, failure: Failure) -> None:
+        if one.process is not None:
+            one.process.kill()  # what it has started may outlive it
+        self._release(one)
+        self._note("failed", one, failure=failure)
 
-    def _silent_s(self, entry: JobState, now_s: float) -> float:
-        signs = [now_s - entry.started_s]  # signs before this start do not count
-        if entry.run is not None and entry.run.silent_s is not None:
-            signs.append(entry.run.silent_s)
-        elif seen := process_state.Observer(self._runs / entry.job.name).sign_of_life(time.time()):
-            signs.append(seen.silent_s)
-        return min(signs)
+    def _has_stopped(self, one: CampaignJob, process: JobProcess) -> None:
+        process.kill()
+        is_done = process.exit_code == 0
+        one.look()
+        self._release(one)
+        self._note("done" if is_done or one.is_complete() else "stopped", one)
 
-    def _has_report(self, entry: JobState) -> bool:
-        return (self._runs / entry.job.name / "report.json").exists()
+    def _release(self, one: CampaignJob) -> None:
+        """Notes what was measured while a process ran, and forgets the process."""
+        one.process, one.gpus = None, []
+        meter = self._predictor.meters[one.name]
+        measured = meter.measurement()
+        if measured is not None:
+            figures = {"work": measured.work, "seconds": measured.seconds}
+            if meter.start_s is not None:
+                figures["start_s"] = meter.start_s
+            self._note("measured", one, figures=figures)
+
+    def _act(self) -> None:
+        now_unix_s = time.time()
+        for action in self.scheduler.decide(now_unix_s, self.predictions()):
+            one = self._by_name[action.job]
+            if isinstance(action, Start):
+                self._start(one, action.slot)
+            elif one.process is not None:
+                self._note("stopping", one, reason=action.why)
+                one.process.terminate()
+
+    def _start(self, one: CampaignJob, slot: int) -> None:
+        command = [sys.executable, "-m", "rlcar.cli", "train", *one.job.options()]
+        command += ["--runs", str(self._runs), "--name", one.name, "--resume", "auto"]
+        error_path = one.error_path
+        error_path.unlink(missing_ok=True)
+        environment = {error_file.VARIABLE: str(error_path.resolve())}
+        environment |= processes.environment_of(slot, self.slots, self._campaign.devices)
+        one.process = JobProcess.start(
+            command,
+            one.log,
+            environment,
+            lambda identity: self._note("started", one, slot=slot, process=identity),
+        )
+        one.started_s, one.oom_kills = time.monotonic(), processes.oom_kills()
+        self._predictor.meters[one.name].begin(one.started_s, one.done)
+
+    def _obey(self) -> None:
+        """Carries out what users have asked for."""
+        for given in commands.waiting(self.folder):
+            if given.name not in self.scheduler.commands:
+                if given.verb == "slots":
+                    self._note("slots", slots=given.slots, command=given.name)
+                elif given.verb == "retry":
+                    job = self._by_name.get(given.job)
+                    self._note("retried", job, command=given.name)
+                else:
+                    kind = "paused" if given.verb == "pause" else "resumed"
+                    self._note(kind, command=given.name)
+            commands.drop(self.folder, given.name)
+
+    def _note(
+        self,
+        kind: Any,
+        one: CampaignJob | None = None,
+        *,
+        failure: Failure | None = None,
+        **fields: Any,
+    ) -> None:
+        """Writes an event into the journal, then changes the state."""
+        if failure is not None:
+            fields |= {"failure": failure.kind, "reason": failure.reason}
+        name = "" if one is None else one.name
+        event = Event(kind, round(time.time(), 3), name, **fields)
+        self._journal.append(event.tree())
+        self.scheduler.apply(event)
+
+    def _look_at_gpus(self) -> None:
+        active = [one for one in self.jobs if one.process is not None]
+        if not self._has_gpus or not active or not self._gpus_are_due():
+            return
+        uses = uses_by_group()
+        if uses is None:
+            self._has_gpus = False
+            return
+        for one in active:
+            assert one.process is not None
+            one.gpus = uses.get(one.process.pid, [])
+
+    def _write_status(self, *, is_last: bool = False) -> None:
+        now = self.snapshot()
+        self.last_eta = now.eta
+        with contextlib.suppress(OSError, UserError):  # a full disk; the next one may fit again
+            snapshot.write(self.folder, now)
+            if is_last or self._report_is_due():
+                write_report(self.folder, now)
 
 
-def run_campaign(run: CampaignRun, show: Callable[[list[JobState]], None]) -> bool:
+@contextlib.contextmanager
+def holding(runs: Path) -> Iterator[None]:
+    """Holds the campaign's folder for this process; raises UserError if another campaign has it."""
+    from rlcar.errors import command
+
+    try:
+        with hold(runs / FOLDER) as lease:
+            lease.begin()
+            yield
+    except HeldError as error:
+        other = process_state.read(runs / FOLDER)
+        raise UserError(
+            f"a campaign runs in {runs} already (process {other.get('pid')} on "
+            f"{other.get('host')}): look at it with "
+            f"{command('campaign', 'status', '--runs', runs)}, or name another folder with --runs"
+        ) from error
+
+
+def run_campaign(run: CampaignRun, show: Callable[[list[CampaignJob]], None]) -> bool:
     """Runs all jobs and calls `show` after each step; returns whether it was asked to stop.
 
     After Ctrl-C and SIGTERM every job saves before this returns.
@@ -195,12 +379,11 @@ def run_campaign(run: CampaignRun, show: Callable[[list[JobState]], None]) -> bo
         return bool(stop)
 
 
-def end_process(process: "subprocess.Popen[bytes]", grace_s: float) -> None:
-    """Sends SIGTERM to a process, and after `grace_s` SIGKILL to all of its group."""
-    if grace_s > 0 and process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace_s)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _open_journal(path: Path, runs: Path) -> Journal:
+    try:
+        return Journal(path)
+    except DamagedJournalError as error:
+        raise UserError(
+            f"{error}; or move {path.parent} elsewhere: the runs in {runs} continue from their "
+            "checkpoints, and only the counts of failures and the measured rates are lost"
+        ) from error

@@ -1,4 +1,4 @@
-"""Exports a campaign to Prometheus: its jobs by state, their failures and their runs."""
+"""Exports a campaign to Prometheus: its jobs by state, their failures, its end and its runs."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,10 +8,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from rlcar.campaigns.campaign import CampaignRun
+from rlcar.campaigns.scheduler import JOB_STATES
 from rlcar.runs.collector import RunsCollector
 from rlcar.runs.monitor import Reading
-
-JOB_STATES = ("waiting", "running", "pausing", "done", "failed")
 
 
 class CampaignCollector(Collector):
@@ -50,6 +49,7 @@ class CampaignCollector(Collector):
         yield from (states, failures, frozen)
         for name, meaning, value in (
             ("slots", "Jobs that may run at once.", self._campaign.slots),
+            ("paused", "1 while a user has paused the campaign.", self._campaign.is_paused),
             ("env_steps", "Env steps that all jobs have completed.", self._env_steps()),
             (
                 "planned_env_steps",
@@ -58,7 +58,45 @@ class CampaignCollector(Collector):
             ),
         ):
             yield GaugeMetricFamily(f"rlcar_campaign_{name}", meaning, value=value)
+        yield self._end()
+        yield from self._gpus()
         yield from self._runs.collect()
+
+    def _end(self) -> Metric:
+        family = GaugeMetricFamily(
+            "rlcar_campaign_eta_seconds",
+            "Time until the campaign ends, as its last status said it: likely, and the bounds low "
+            "and high of a 90 % interval.",
+            labels=("bound",),
+        )
+        eta = self._campaign.last_eta
+        for bound, seconds in (
+            {}
+            if eta is None
+            else {
+                "low": eta.low_s,
+                "likely": eta.likely_s,
+                "high": eta.high_s,
+            }.items()
+        ):
+            family.add_metric((bound,), seconds)
+        return family
+
+    def _gpus(self) -> Iterator[Metric]:
+        labels = ("campaign_job", "device")
+        families = {
+            "utilisation": ("utilisation_ratio", "Utilisation of a GPU that a job uses, 0 to 1."),
+            "memory_mb": ("memory_mebibytes", "Memory that a job uses on a GPU."),
+            "temperature_c": ("temperature_celsius", "Temperature of a GPU that a job uses."),
+        }
+        for field, (name, meaning) in families.items():
+            family = GaugeMetricFamily(f"rlcar_campaign_gpu_{name}", meaning, labels=labels)
+            for entry in self._campaign.jobs:
+                for use in entry.gpus:
+                    value = getattr(use, field)
+                    if value is not None:
+                        family.add_metric((entry.job.name, str(use.device)), value)
+            yield family
 
     def _env_steps(self) -> int:
         return sum(entry.env_steps for entry in self._campaign.jobs)

@@ -3,17 +3,25 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pydantic
 from pydantic import Field
 
+from rlcar.campaigns.failures import FAILURE_CLASSES, FailureClass, Limit, default_limit
+from rlcar.campaigns.prediction import Work
 from rlcar.config import Config, make_config, merge
 from rlcar.errors import ConfigError
 from rlcar.settings.explain import explain
 from rlcar.settings.files import read_yaml
-from rlcar.settings.numbers import Deadline, Positive, Seconds, Size, Times
+from rlcar.settings.numbers import Deadline, Pause, Positive, Processes, Seconds, Size, Times
 from rlcar.settings.section import Section
 from rlcar.system.heartbeat import FROZEN_AFTER_S
+
+_SECONDS_PER_MINUTE = 60.0
+# Settings of a training that do not change its rate.
+_MOST_SEEDS = 10_000
+_NOT_OF_THE_RATE = ("env_steps", "episodes", "storage", "start_from")
 
 
 class Job(Section):
@@ -45,7 +53,8 @@ class Job(Section):
     address: str | None = None
     """Address of a running Ray cluster."""
     hours: Positive | None = None
-    """Expected duration in hours, which only decides the order. null orders by env steps."""
+    """Expected duration in hours, until a rate is measured. null means that jobs of an unknown rate
+    are measured for `probe_s` first."""
 
     @property
     def is_local(self) -> bool:
@@ -81,16 +90,52 @@ class Job(Section):
             **({} if self.seed is None else {"seed": self.seed}),
         )
 
+    def work(self, config: Config) -> Work:
+        """Returns what this job, whose settings are `config`, has to do."""
+        tree = config.model_dump(mode="json")
+        tree.pop("seed", None)
+        for name in _NOT_OF_THE_RATE:
+            tree["training"].pop(name, None)
+        kind = f"{config.algorithm} {config.environment.id or config.world} {self.address or ''}"
+        episodes = getattr(config.training, "episodes", None)
+        total, unit = config.training.env_steps, "env steps"
+        if episodes:
+            total, unit = episodes, "episodes"
+        settings = json.dumps([kind, self.is_local, self.simulators, tree], sort_keys=True)
+        return Work(float(total), unit, settings, kind, self.hours)
+
+
+class Patience(Section):
+    """How one class of failures is answered."""
+
+    retries: Times
+    """Number of retries after failures of this class."""
+    backoff_s: Pause = 10.0
+    """Pause before the first of these retries; it doubles up to ten minutes."""
+
 
 class Campaign(Section):
     """The jobs of a campaign, and how to run them."""
 
     slots: Size = 1
     """Number of jobs at once."""
+    devices: list[Processes] = []
+    """Numbers of the GPUs that the slots use in turn (CUDA_VISIBLE_DEVICES). Empty leaves the
+    choice to each job."""
     retries: Times = 5
-    """Number of retries of each job."""
+    """Number of retries of each job, for each class of failures. A mistake in the settings is
+    not retried, and a NaN once."""
     backoff_s: Seconds = 10.0
-    """Pause before the first retry of a job; it doubles up to ten minutes."""
+    """Pause before the first retry of a job; it doubles up to ten minutes. After failures of
+    memory, devices and servers it is three times as long."""
+    failures: dict[FailureClass, Patience] = {}
+    """Retries and pauses of single classes of failures in place of the two settings above:
+    `configuration`, `memory`, `killed`, `nan`, `device`, `unavailable`, `frozen` or `unknown`."""
+    probe_s: Pause = 60.0
+    """Time for which a job of an unknown rate runs before a longer job may take its slot. 0 never
+    stops a job for that."""
+    report_every_min: Positive = 30.0
+    """Minutes between two reports in the campaign's folder."""
     stop_within_s: Deadline = 60.0
     """Time that a job has to save when the campaign is stopped."""
     frozen_after_s: Deadline = FROZEN_AFTER_S
@@ -107,32 +152,72 @@ class Campaign(Section):
                 raise ValueError(f"two jobs are called {name!r}")
         return self
 
-    def longest_first(self) -> list[Job]:
-        """Returns the jobs in the order in which they start, those with `hours` first."""
+    @property
+    def report_every_s(self) -> float:
+        """Time between two reports."""
+        return self.report_every_min * _SECONDS_PER_MINUTE
 
-        def length(job: Job) -> tuple[float, int]:
-            return job.hours or 0.0, job.resolved().training.env_steps
+    def limits(self) -> dict[FailureClass, Limit]:
+        """Returns how each class of failures is answered."""
+        return {
+            kind: Limit(self.failures[kind].retries, self.failures[kind].backoff_s)
+            if kind in self.failures
+            else default_limit(kind, self.retries, self.backoff_s)
+            for kind in FAILURE_CLASSES
+        }
 
-        return sorted(self.jobs, key=length, reverse=True)
 
-
-def load_campaign(path: Path) -> Campaign:
+def load_campaign(path: Path, address: str | None = None) -> Campaign:
     """Reads a campaign; each job inherits the settings under `defaults`.
 
-    Raises ConfigError, naming the job, for whatever `rlcar train` would refuse.
+    A job with `seeds` becomes one job for each seed. `address` is that of a Ray cluster for all
+    jobs. Raises ConfigError, naming the job, for whatever `rlcar train` would refuse.
     """
     tree = read_yaml(path)
     defaults = tree.pop("defaults", None) or {}
     jobs = tree.get("jobs")
     if isinstance(jobs, list) and isinstance(defaults, Mapping):
-        tree["jobs"] = [merge(defaults, job) if isinstance(job, Mapping) else job for job in jobs]
+        try:
+            tree["jobs"] = [one for job in jobs for one in _expanded(defaults, job)]
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
     try:
         campaign = Campaign.model_validate(tree)
     except pydantic.ValidationError as error:
         raise ConfigError(f"{path}: {explain(error, Campaign)}") from error
+    if address is not None:
+        on_cluster = [job.model_copy(update={"address": address}) for job in campaign.jobs]
+        campaign = campaign.model_copy(update={"jobs": on_cluster})
     for job in campaign.jobs:
         try:
             job.resolved()
         except ConfigError as error:
             raise ConfigError(f"{path}: job {job.name}: {error}") from error
+        if address is not None and job.is_local:
+            raise ConfigError(
+                f"{path}: job {job.name} trains in one process, so it cannot run on the cluster "
+                f"{address}: leave out --address, or local and training.blocks_per_call in the file"
+            )
     return campaign
+
+
+def _expanded(defaults: Mapping[str, Any], job: Any) -> list[Any]:
+    """Returns one job for each of its `seeds`, a list or a number of them, named `NAME-SEED`."""
+    if not isinstance(job, Mapping):
+        return [job]  # the validation says what is wrong with it
+    job = merge(defaults, job)
+    if "seeds" not in job:
+        return [job]
+    rest = {name: value for name, value in job.items() if name != "seeds"}
+    seeds, name = job["seeds"], job.get("name")
+    if "seed" in job:
+        raise ConfigError(f"job {name!r} has seed and seeds: leave out one of them")
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 1 <= seeds <= _MOST_SEEDS:
+        seeds = list(range(seeds))
+    are_numbers = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
+    if not are_numbers or not 1 <= len(seeds) <= _MOST_SEEDS or len(set(seeds)) != len(seeds):
+        raise ConfigError(
+            f"job {name!r}: seeds = {seeds!r}: give how many there are, such as 3, or a list of "
+            "different whole numbers, such as [0, 1, 2]"
+        )
+    return [{**rest, "name": f"{name}-{seed}", "seed": seed} for seed in seeds]

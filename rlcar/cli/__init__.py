@@ -38,7 +38,7 @@ from rlcar.cli import (
 from rlcar.cli.shared import console
 from rlcar.devices.compile_cache import keep_compiled_code
 from rlcar.errors import UserError, reason_of
-from rlcar.system import logs, terminal
+from rlcar.system import error_file, logs, terminal
 from rlcar.system.console import accept_any_text
 
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -107,14 +107,19 @@ def main() -> None:
     try:
         app()
     except UserError as error:
+        error_file.write(error)
         _end_with(str(error))
     except OSError as error:
         # A full disk, a name that is too long or a folder without permission is no bug of ours.
         sentence = _explain(error)
+        error_file.write(error, sentence)
         if sentence is None:
             raise
         logging.getLogger("rlcar.cli").debug("the command failed", exc_info=True)
         _end_with(sentence)
+    except Exception as error:
+        error_file.write(error)
+        raise
 
 
 def _end_with(sentence: str) -> NoReturn:

@@ -216,6 +216,11 @@ VARIABLES = (
         )
     ),
     Variable("RLCAR_LOG_FORMAT", "internal", "Format of log lines, for processes of a training."),
+    Variable(
+        "RLCAR_ERROR_FILE",
+        "internal",
+        "File into which a job of a campaign writes the error that ends it.",
+    ),
     Variable("RLCAR_RUN", "internal", "Name of the run in JSON log lines."),
     Variable(
         "RLCAR_ENVIRONMENT_FOLDER",

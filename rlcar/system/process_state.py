@@ -25,12 +25,15 @@ def describe(state: State, error: BaseException | None = None) -> dict[str, Any]
     """Returns the content of process.json for this process."""
     return {
         "state": state,
-        **_machine(),
-        "pid": os.getpid(),
-        "start_ticks": _start_ticks(os.getpid()),
+        **identity(os.getpid()),
         "time_unix_s": round(time.time(), 3),
         "error": None if error is None else f"{type(error).__name__}: {error}".split("\n")[0],
     }
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """Returns what distinguishes a process of this machine from all others, also later ones."""
+    return {**_machine(), "pid": pid, "start_ticks": _start_ticks(pid)}
 
 
 def write(folder: Path, info: dict[str, Any]) -> None:

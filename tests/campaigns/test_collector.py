@@ -3,6 +3,7 @@
 from rlcar.campaigns.campaign import CampaignRun
 from rlcar.campaigns.collector import CampaignCollector
 from rlcar.campaigns.config import Campaign
+from rlcar.campaigns.scheduler import Event
 from rlcar.config import make_config
 from rlcar.runs.run import Run
 from rlcar.system import heartbeat
@@ -24,7 +25,9 @@ def test_a_campaign_exports_its_queue_and_its_runs(tmp_path):
         run.trained(8, {"model/loss": 1.5})
         run.log(512, 8)
         campaign = CampaignRun(Campaign.model_validate({"slots": 1, "jobs": jobs}), tmp_path)
-        campaign.jobs[0].failures, campaign.jobs[0].freezes = 3, 1
+        for failure in ("frozen", "killed", "killed"):
+            campaign.scheduler.apply(Event("failed", 0.0, "a", failure=failure))
+        campaign.scheduler.apply(Event("stopped", 0.0, "a"))
         found = collected(CampaignCollector(campaign, tmp_path))
     assert found["rlcar_campaign_jobs waiting"] == 2
     assert found["rlcar_campaign_jobs failed"] == 0
@@ -32,6 +35,7 @@ def test_a_campaign_exports_its_queue_and_its_runs(tmp_path):
     assert found["rlcar_campaign_job_failures a"] == 3
     assert found["rlcar_campaign_job_freezes a"] == 1
     assert found["rlcar_campaign_job_freezes b"] == 0
+    assert found["rlcar_campaign_paused"] == 0
     assert found["rlcar_campaign_env_steps"] == 512
     assert found["rlcar_campaign_planned_env_steps"] == 2 * campaign.jobs[0].env_steps_total
     assert found["rlcar_run_state a running"] == 1

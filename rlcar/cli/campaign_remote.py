@@ -1,0 +1,62 @@
+"""Commands about a campaign on another host, through the system's SSH client."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from rlcar.errors import UserError
+
+_SSH_FAILED = 255  # exit code of ssh when ssh itself failed
+_COMMAND_NOT_FOUND = 127
+_CONNECT_WITHIN_S = 10
+
+Host = Annotated[
+    str | None,
+    typer.Option(
+        help="Host on which the campaign runs, as ssh knows it: HOST, USER@HOST or a name of "
+        "~/.ssh/config. --runs is then a folder of that host."
+    ),
+]
+RemoteProgram = Annotated[
+    str, typer.Option(help="rlcar on that host, such as /opt/rlcar/current/bin/rlcar.")
+]
+
+
+def on_host(host: str, program: str, words: Sequence[str], *, is_live: bool = False) -> NoReturn:
+    """Runs `rlcar campaign WORDS` on a host and exits with its exit code.
+
+    Raises UserError if there is no SSH client or the host refuses. SSH asks no questions, so the
+    host's key and ours must be known.
+    """
+    if not host or host.startswith("-"):
+        raise UserError(f"--host {host!r} is not the name of a host")
+    ssh = shutil.which("ssh")
+    if ssh is None:
+        raise UserError("--host needs the program ssh: install an OpenSSH client")
+    # The shell of the host splits the last argument, so each word is quoted for it.
+    remote = shlex.join([program, "campaign", *words])
+    options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_WITHIN_S}"]
+    options += ["-t"] if is_live and sys.stdout.isatty() else []
+    sys.stdout.flush()
+    done = subprocess.run(
+        [ssh, *options, "--", host, remote], stderr=subprocess.PIPE, check=False, text=True
+    )
+    said = done.stderr.strip()
+    if done.returncode == _SSH_FAILED:
+        reason = said.splitlines()[-1].rstrip(".") if said else "it gave no reason"
+        raise UserError(
+            f"ssh cannot reach {host} ({reason}): check that ssh {shlex.quote(host)} works without "
+            "a question"
+        )
+    if done.returncode == _COMMAND_NOT_FOUND:
+        raise UserError(
+            f"{host} has no program {program}: name it with --remote-program, such as "
+            "/opt/rlcar/current/bin/rlcar"
+        )
+    sys.stderr.write(done.stderr)
+    sys.exit(done.returncode)
