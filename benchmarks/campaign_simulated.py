@@ -16,8 +16,8 @@ from rlcar.campaigns.failures import FAILURE_CLASSES, default_limit
 from rlcar.campaigns.prediction import Predictor, Work
 from rlcar.campaigns.scheduler import Event, Scheduler, Start
 
-_FINE_S, _COARSE_S = 10.0, 180.0  # steps of the clock while rates are unknown, and afterwards
-_FINE_FOR_S = 600.0  # after each start
+_FINE_S, _COARSE_S = 20.0, 180.0  # steps of the clock while rates are unknown, and afterwards
+_FINE_FOR_S = 240.0  # after each start
 _REPORT_EVERY_S = 1800.0
 _START_S = (30.0, 90.0)  # from the start of a process to its first progress
 _STOP_S = 5.0
