@@ -148,7 +148,14 @@ VARIABLES = (
     Variable("JAX_DEBUG_NANS", "library", "`--debug-nans` sets it: JAX stops at the first NaN."),
     Variable("XLA_FLAGS", "library", "Compiler options; simulators and trials use one thread."),
     Variable(
-        "XLA_PYTHON_CLIENT_PREALLOCATE", "library", "`false` in trials, which may share a GPU."
+        "XLA_PYTHON_CLIENT_PREALLOCATE",
+        "library",
+        "`false` in trials, and in jobs of a campaign whose slots share a GPU.",
+    ),
+    Variable(
+        "CUDA_VISIBLE_DEVICES",
+        "library",
+        "GPUs that a job of a campaign uses, if the campaign's file has `devices`.",
     ),
     Variable("OMP_NUM_THREADS", "library", "1 in simulators, which have one core each."),
     Variable(
