@@ -18,6 +18,7 @@ from watched_server import serving
 from rlcar.config import make_config
 from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes
+from rlcar.sim import SPEC
 from serve.delivery.assignment import is_canary
 from serve.delivery.events import Aborted
 from serve.delivery.operator import Operator
@@ -89,7 +90,7 @@ def publish(folder: Path) -> None:
         return (rng.normal(size=shape) * 1.5 / shape[-2] ** 0.5).astype(np.float32)
 
     # Weights that let the steering use its whole range.
-    arrays = {name: drawn(shape) for name, shape in policy_shapes(config).items()}
+    arrays = {name: drawn(shape) for name, shape in policy_shapes(config, SPEC).items()}
     registry = Registry(folder)
     for number in range(1, max(VERSIONS) + 1):
         registry.add(arrays, untrained_metadata(config, VERSIONS.get(number, "drawn weights")))

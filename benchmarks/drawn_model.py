@@ -41,7 +41,7 @@ def publish_drawn(folder: Path, preset: str) -> float:
     rng = np.random.default_rng(0)
     arrays = {
         name: (0.1 + 0.1 * rng.random(shape)).astype(np.float32)
-        for name, shape in policy_shapes(config).items()
+        for name, shape in policy_shapes(config, SPEC).items()
     }
     metadata = untrained_metadata(config, f"{preset} with drawn weights")
     registry = Registry(folder)

@@ -192,7 +192,7 @@ class Application:
                 raise RequestError("the content type must be application/json", 415)
             require_uncompressed(scope["headers"])
             body = (await receive()).get("body", b"")
-            checked = check_request(decode_act(body), self.action_service.allowed)
+            checked = check_request(decode_act(body), self.action_service.interface)
             owner = scope["rlcar.identity"].name
             answer = await self.action_service.act(checked, owner, received_s)
         except RequestError as error:
@@ -278,7 +278,7 @@ class Application:
         return Response(self.metrics.render(), media_type=text)
 
     async def _openapi(self, request: Request) -> Response:
-        return _answer(openapi(self.action_service.allowed, self.settings))
+        return _answer(openapi(self.action_service.interface, self.settings))
 
 
 def make_app(

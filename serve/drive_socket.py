@@ -57,7 +57,7 @@ class DriveSocket:
         binary, text = message.get("bytes"), message.get("text")
         try:
             if binary is not None:
-                checked = unpack_request(binary, self._action_service.allowed, session)
+                checked = unpack_request(binary, self._action_service.interface, session)
                 answer = await self._action_service.act(checked, owner, received_s)
                 await socket.send_bytes(pack_answer(checked.step or 0, answer))
                 return True
@@ -73,7 +73,7 @@ class DriveSocket:
                     "a frame cannot name a session: give it once, in /v1/drive?session=…"
                 )
             request.session = session
-            checked = check_request(request, self._action_service.allowed)
+            checked = check_request(request, self._action_service.interface)
             answer = await self._action_service.act(checked, owner, received_s)
             await socket.send_text(encode(answer).decode())
             return True

@@ -43,10 +43,10 @@ def routes() -> Iterator[Described]:
 def document() -> dict[str, Any]:
     """Returns the OpenAPI document of a server of the race that asks for tokens."""
     from serve.api.openapi import openapi
-    from serve.api.schema import RACE_RANGE
+    from serve.api.schema import RACE_INTERFACE
     from serve.settings import make_settings
 
-    return openapi(RACE_RANGE, make_settings(auth=True))
+    return openapi(RACE_INTERFACE, make_settings(auth=True))
 
 
 def render() -> str:

@@ -93,7 +93,7 @@ class Algorithm(Generic[Settings]):
         return agent
 
     def make_numpy_network(self, settings: Settings, arrays: Arrays) -> NumpyNetwork:
-        """Builds the policy of the race without exploration, in NumPy."""
+        """Builds the policy without exploration, in NumPy, for continuous actions."""
         return self.load_numpy_policy().make_numpy_network(settings, arrays)
 
     def array_shapes(self, settings: Settings, observation_size: int, action_size: int) -> Shapes:

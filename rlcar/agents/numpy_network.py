@@ -28,7 +28,8 @@ class NumpyNetwork(NamedTuple):
 class NumpyPolicyParts(NamedTuple, Generic[Settings]):
     """The functions by which an algorithm's policy runs without JAX."""
 
-    # Builds the policy of the race; raises KeyError if an array is missing.
+    # Builds the policy for numeric observations and continuous actions, whose numbers the arrays
+    # determine; raises KeyError if an array is missing.
     make_numpy_network: Callable[[Settings, Arrays], NumpyNetwork]
     # (settings, observation size, action size) -> the shape of each array that acting needs.
     array_shapes: Callable[[Settings, int, int], Shapes]

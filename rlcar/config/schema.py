@@ -3,6 +3,7 @@
 `rlcar.envs.schema` chooses the description for the environment of a config.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlcar.config.race import RANGE_PX, RAY_ANGLES_DEG, RaceConfig
@@ -12,6 +13,8 @@ from rlcar.settings.section import Section
 from rlcar.types import Spec
 
 Schema = list[dict[str, Any]]
+
+SAFE_ACTION_OF_RACE = (0.0, -1.0)  # steering straight ahead, full brake
 
 
 class Entry(Section):
@@ -23,10 +26,58 @@ class Entry(Section):
     high: Float32 | None
 
 
+class ActionEntry(Entry):
+    """One number of an action.
+
+    `safe` is its value in the safe action, which a server sends where the policy gives no action in
+    time. Without it that is 0: for a continuous action the middle of its range.
+    """
+
+    safe: Float32 | None = None
+
+
 def schema_of_race(config: Config) -> tuple[Schema, Schema]:
     """Describes the race's observation and action."""
     observation, action = entries_of_race(config.race)
-    return [entry.model_dump() for entry in observation], [entry.model_dump() for entry in action]
+    safe = zip(action, SAFE_ACTION_OF_RACE, strict=True)
+    return (
+        [entry.model_dump() for entry in observation],
+        [{**entry.model_dump(), "safe": value} for entry, value in safe],
+    )
+
+
+def dump_entries(entries: Iterable[Entry]) -> Schema:
+    """Returns entries as a version stores them: without `safe` where it is not given."""
+    return [entry.model_dump(exclude_defaults=True) for entry in entries]
+
+
+def is_same_meaning(one: Iterable[Entry], other: Schema) -> bool:
+    """Returns whether two schemas have the same names, units and ranges.
+
+    Versions of an older rlcar do not say which action is safe.
+    """
+    names = Entry.model_fields
+    return [[getattr(entry, name) for name in names] for entry in one] == [
+        [entry[name] for name in names] for entry in other
+    ]
+
+
+def has_discrete_actions(action: Schema) -> bool:
+    """Returns whether an action is one-hot: `entries_of_spec` gives its entries from 0 to 1."""
+    return all((entry["low"], entry["high"]) == (0.0, 1.0) for entry in action)
+
+
+def safe_action(metadata: Mapping[str, Any]) -> tuple[float, ...]:
+    """Returns the safe action of a version's metadata, `[A]`.
+
+    Versions of an older rlcar do not hold it: in the race it is then the brake, elsewhere zeros.
+    """
+    action = metadata["action"]
+    if any(entry.get("safe") is not None for entry in action):
+        return tuple(float(entry.get("safe") or 0.0) for entry in action)
+    environment = metadata["config"].get("environment") or {}
+    is_race = not environment.get("id") and len(action) == len(SAFE_ACTION_OF_RACE)
+    return SAFE_ACTION_OF_RACE if is_race else (0.0,) * len(action)
 
 
 def entries_of_spec(spec: Spec) -> tuple[list[Entry], list[Entry]]:

@@ -1,7 +1,13 @@
 """Describes the observation and the action of the environment that a config names."""
 
 from rlcar.config import Config
-from rlcar.config.schema import Entry, Schema, entries_of_race, entries_of_spec
+from rlcar.config.schema import (
+    Entry,
+    Schema,
+    dump_entries,
+    entries_of_spec,
+    schema_of_race,
+)
 from rlcar.envs.compiled import COMPILED, compiled_settings
 from rlcar.types import Spec
 
@@ -17,7 +23,7 @@ def known_schema_of(config: Config) -> tuple[Schema, Schema] | None:
     Raises ConfigError for invalid settings of a compiled environment.
     """
     if config.is_race:
-        return _dumped(*entries_of_race(config.race))
+        return schema_of_race(config)
     descriptor = COMPILED.get(config.environment.id)
     if descriptor is None:
         return None
@@ -25,4 +31,4 @@ def known_schema_of(config: Config) -> tuple[Schema, Schema] | None:
 
 
 def _dumped(observation: list[Entry], action: list[Entry]) -> tuple[Schema, Schema]:
-    return [entry.model_dump() for entry in observation], [entry.model_dump() for entry in action]
+    return dump_entries(observation), dump_entries(action)

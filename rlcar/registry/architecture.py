@@ -11,15 +11,17 @@ import numpy as np
 from rlcar.agents import algorithm_of
 from rlcar.agents.algorithm import Shapes
 from rlcar.config import Config, parse_config
+from rlcar.config.schema import has_discrete_actions
 from rlcar.envs.schema import known_schema_of
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.evaluation.statistics import impossible_moments
+from rlcar.types import Spec
 
 
-def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str) -> None:
-    """Raises RegistryError unless the arrays are finite float32 of the config's shapes.
+def check_arrays(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray], name: str) -> None:
+    """Raises RegistryError unless the arrays are finite float32 of the shapes in the metadata.
 
-    Policies of environments whose sizes the config does not imply are only checked for finiteness.
+    Policies that may see images, or choose among discrete actions, are only checked for finiteness.
     """
     for key, array in arrays.items():
         if array.dtype != np.float32:
@@ -30,13 +32,14 @@ def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], na
     if impossible:
         raise RegistryError(f"{name}: {impossible}")
     try:
-        parsed = parse_config(config)
-        schema = known_schema_of(parsed)
+        config = parse_config(metadata["config"])
     except ConfigError as error:
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from error
-    if schema is None:
+    observation, action = metadata["observation"], metadata["action"]
+    may_see_images = algorithm_of(config).supports_images and known_schema_of(config) is None
+    if may_see_images or has_discrete_actions(action):
         return
-    wanted = policy_shapes(parsed, *map(len, schema))
+    wanted = policy_shapes(config, Spec(len(observation), len(action)))
     for key, shape in wanted.items():
         if key not in arrays:
             raise RegistryError(f"{name} has no array {key!r}, which its config requires")
@@ -49,7 +52,8 @@ def check_arrays(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], na
         raise RegistryError(f"{name} has an array {surplus[:60]!r}, which its config does not have")
 
 
-def policy_shapes(config: Config, observation_size: int = 6, action_size: int = 2) -> Shapes:
-    """Returns the shape of every array of a policy; the default sizes are those of the race."""
+def policy_shapes(config: Config, spec: Spec) -> Shapes:
+    """Returns the shape of every array of a policy for numeric observations and actions."""
     algorithm = algorithm_of(config)
-    return algorithm.array_shapes(config.algorithm_settings, observation_size, action_size)
+    settings = config.algorithm_settings
+    return algorithm.array_shapes(settings, spec.observation_size, spec.action_size)

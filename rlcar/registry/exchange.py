@@ -51,7 +51,7 @@ def _imported(path: Path, description: str) -> tuple[Arrays, dict[str, Any], Any
     if description:
         metadata["description"] = description
     metadata = check_metadata(metadata, path.name)
-    check_arrays(metadata["config"], arrays, path.name)
+    check_arrays(metadata, arrays, path.name)
     return arrays, metadata, report
 
 

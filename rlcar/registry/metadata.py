@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rlcar.agents import AlgorithmName
 from rlcar.config import parse_config
-from rlcar.config.schema import Entry
+from rlcar.config.schema import ActionEntry, Entry, dump_entries, is_same_meaning
 from rlcar.envs.schema import known_schema_of
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.settings.explain import problems
@@ -82,7 +82,7 @@ class Metadata(Section):
     algorithm: AlgorithmName
     config: Tree  # the whole tree of rlcar.config
     observation: list[Entry]
-    action: list[Entry]
+    action: list[ActionEntry]
     normaliser: dict[Literal["epsilon", "limit"], Signed] | None  # of the arrays moments.*
     laps: LapResults | None
     lineage: Lineage
@@ -103,12 +103,12 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise RegistryError(f"{name} says {checked.algorithm}, its config {config.algorithm}")
     if schema is not None:
         observation, action = schema
-        if [entry.model_dump() for entry in (*checked.observation, *checked.action)] != [
-            *observation,
-            *action,
-        ]:
+        if not is_same_meaning((*checked.observation, *checked.action), [*observation, *action]):
             whose = "the race" if config.is_race else config.environment.id
             raise RegistryError(
                 f"{name} describes other observations or actions than those of {whose}"
             )
-    return checked.model_dump()
+    return checked.model_dump() | {
+        "observation": dump_entries(checked.observation),
+        "action": dump_entries(checked.action),
+    }

@@ -136,7 +136,7 @@ class Registry:
             data = read_version_file(self._store, version, file)
             if file == POLICY:
                 arrays, _ = parse_model(data, f"version {version.number}")
-        check_arrays(version.metadata["config"], arrays, f"version {version.number}")
+        check_arrays(version.metadata, arrays, f"version {version.number}")
         return Model(version, arrays)
 
     def open_good(self, name: str | int = "champion") -> tuple[Model, list[str]]:
@@ -175,7 +175,7 @@ class Registry:
         RegistryError unless the arrays are those that the config in it requires.
         """
         metadata = check_metadata(metadata, "the model")
-        check_arrays(metadata["config"], arrays, "the model")
+        check_arrays(metadata, arrays, "the model")
         contents = {POLICY: model_bytes(arrays)}
         if report is not None:
             contents[REPORT] = (json.dumps(report, allow_nan=False) + "\n").encode()

@@ -4,13 +4,13 @@ import struct
 
 import numpy as np
 
-from serve.api.outcomes import ACTION_SIZE, DRIVERS, Executions, Outcome, check_outcome
+from serve.api.outcomes import DRIVERS, Executions, Outcome, check_outcome
 from serve.api.schema import (
     MAX_CARS,
     ActAnswer,
     CheckedRequest,
+    ModelInterface,
     ObservationBatch,
-    ObservationRange,
     RequestError,
     check_range,
 )
@@ -26,7 +26,7 @@ from serve.api.schema import (
 REQUEST_HEAD = struct.Struct("<IHHB3x")
 ALL_FIRST, FLAGS_FOLLOW, OUTCOME_FOLLOWS, EXECUTED_FOLLOWS = 1, 2, 4, 8
 _FLAGS = ALL_FIRST | FLAGS_FOLLOW | OUTCOME_FOLLOWS | EXECUTED_FOLLOWS
-_OUTCOME_BYTES, _EXECUTED_BYTES = 4 + 1, 4 * ACTION_SIZE + 4 + 1  # of a car
+_OUTCOME_BYTES = 4 + 1  # of a car
 # An answer: step, model version (0: none), age in ms, session steps, cars, index into SOURCES. The
 # float32 actions of the cars follow.
 ANSWER_HEAD = struct.Struct("<IIfIHB5x")
@@ -55,7 +55,7 @@ def pack_request(
     return REQUEST_HEAD.pack(step, deadline_ms, cars, flags) + body
 
 
-def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> CheckedRequest:
+def unpack_request(frame: bytes, interface: ModelInterface, session: str) -> CheckedRequest:
     """Parses the frame of a request; raises RequestError unless it is valid."""
     if len(frame) < REQUEST_HEAD.size:
         raise RequestError(
@@ -64,7 +64,7 @@ def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> Che
     step, deadline_ms, cars, flags = REQUEST_HEAD.unpack_from(frame)
     if not 1 <= cars <= MAX_CARS or flags & ~_FLAGS or deadline_ms > 1000:
         raise RequestError(f"a frame for {cars} cars, flags {flags}, deadline {deadline_ms} ms")
-    numbers = 4 * cars * len(allowed.low)
+    numbers = 4 * cars * len(interface.low)
     expected = (
         REQUEST_HEAD.size
         + numbers
@@ -72,14 +72,18 @@ def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> Che
         * (
             bool(flags & FLAGS_FOLLOW)
             + bool(flags & OUTCOME_FOLLOWS) * _OUTCOME_BYTES
-            + bool(flags & EXECUTED_FOLLOWS) * _EXECUTED_BYTES
+            + bool(flags & EXECUTED_FOLLOWS) * (4 * interface.action_size + 4 + 1)
         )
     )
     if len(frame) != expected:
-        raise RequestError(f"the frame has {len(frame)} bytes: one for {cars} cars has {expected}")
+        raise RequestError(
+            f"the frame has {len(frame)} bytes: one for {cars} cars has {expected}, because an "
+            f"observation of this model has {len(interface.low)} numbers and an action "
+            f"{interface.action_size}"
+        )
     flat = np.frombuffer(frame, "<f4", numbers // 4, REQUEST_HEAD.size)
     observation = flat.reshape(cars, -1)
-    check_range(observation, allowed)
+    check_range(observation, interface)
     if flags & FLAGS_FOLLOW:
         is_first = np.frombuffer(frame, np.uint8, cars, REQUEST_HEAD.size + numbers) > 0
     else:
@@ -87,7 +91,7 @@ def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> Che
     outcome = None
     if flags & (OUTCOME_FOLLOWS | EXECUTED_FOLLOWS):
         start = REQUEST_HEAD.size + numbers + (cars if flags & FLAGS_FOLLOW else 0)
-        outcome = _unpack_outcome(frame, start, cars, flags)
+        outcome = _unpack_outcome(frame[start:], cars, flags, interface.action_size)
         try:
             check_outcome(outcome, is_first)
         except ValueError as error:
@@ -103,11 +107,13 @@ def unpack_request(frame: bytes, allowed: ObservationRange, session: str) -> Che
     )
 
 
-def _unpack_outcome(frame: bytes, start: int, cars: int, flags: int) -> Outcome:
+def _unpack_outcome(part: bytes, cars: int, flags: int, action_size: int) -> Outcome:
+    """Parses the part of a frame after the observations and the flags of beginnings."""
+    start = 0
     reward, ends = None, np.zeros(cars, np.uint8)
     if flags & OUTCOME_FOLLOWS:
-        reward = np.frombuffer(frame, "<f4", cars, start)
-        ends = np.frombuffer(frame, np.uint8, cars, start + 4 * cars)
+        reward = np.frombuffer(part, "<f4", cars, start)
+        ends = np.frombuffer(part, np.uint8, cars, start + 4 * cars)
         if ends.max() > 7:
             raise RequestError(f"the end of an episode is {ends.max()}: it is 0 to 7")
         if (ends & 4).any():
@@ -115,9 +121,9 @@ def _unpack_outcome(frame: bytes, start: int, cars: int, flags: int) -> Outcome:
         start += cars * _OUTCOME_BYTES
     executed = None
     if flags & EXECUTED_FOLLOWS:
-        actions = np.frombuffer(frame, "<f4", ACTION_SIZE * cars, start).reshape(cars, -1)
-        logp = np.frombuffer(frame, "<f4", cars, start + 4 * ACTION_SIZE * cars)
-        driver = np.frombuffer(frame, np.uint8, cars, start + 4 * (ACTION_SIZE + 1) * cars)
+        actions = np.frombuffer(part, "<f4", action_size * cars, start).reshape(cars, -1)
+        logp = np.frombuffer(part, "<f4", cars, start + 4 * action_size * cars)
+        driver = np.frombuffer(part, np.uint8, cars, start + 4 * (action_size + 1) * cars)
         executed = Executions(driver, actions, logp)
         if driver.max() > len(DRIVERS):
             raise RequestError(f"the executed action has the driver {driver.max()}: it is 0 to 4")

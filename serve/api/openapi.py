@@ -5,8 +5,8 @@ from typing import Any
 from rlcar import __version__
 from serve.api.openapi_drift import drift_paths, drift_schema
 from serve.api.openapi_rollouts import rollout_paths, rollout_schemas
-from serve.api.outcomes import ACTION_SIZE, DRIVERS, LARGEST
-from serve.api.schema import MAX_CARS, ObservationRange
+from serve.api.outcomes import DRIVERS, LARGEST
+from serve.api.schema import MAX_CARS, ModelInterface
 from serve.settings import ServeSettings
 
 _Json = dict[str, Any]  # a part of the document
@@ -15,14 +15,14 @@ _NAME = "^[A-Za-z0-9_.:-]{1,64}$"
 _NUMBER_OR_NULL = {"type": ["number", "null"]}
 
 
-def openapi(allowed: ObservationRange, settings: ServeSettings) -> _Json:
-    """Returns the document; `allowed` is the range of the model that acts."""
+def openapi(interface: ModelInterface, settings: ServeSettings) -> _Json:
+    """Returns the document; `interface` is that of the model that acts."""
     document: _Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "rlcar policy server",
             "version": __version__,
-            "description": "Serves a trained driving policy. Every answer of /v1/act to a request "
+            "description": "Serves a trained policy. Every answer of /v1/act to a request "
             "that passes authentication and limits contains an action.",
         },
         "paths": {
@@ -38,8 +38,8 @@ def openapi(allowed: ObservationRange, settings: ServeSettings) -> _Json:
         },
         "components": {
             "schemas": {
-                "ActRequest": _act_request(_observation(allowed)),
-                "ActAnswer": _act_answer(),
+                "ActRequest": _act_request(_observation(interface), _action(interface)),
+                "ActAnswer": _act_answer(_action(interface)),
                 "Drift": drift_schema(),
                 **rollout_schemas(),
                 "Error": _object({"error": {"type": "string"}}),
@@ -85,18 +85,25 @@ _SUMMARY: _Json = {
 }
 
 
-def _observation(allowed: ObservationRange) -> _Json:
+def _observation(interface: ModelInterface) -> _Json:
     """Describes one observation; in the race: five rays / 150 px and speed / top speed."""
-    size = len(allowed.low)
+    size = len(interface.low)
     items: _Json = {
         "type": "number",
-        "minimum": float(allowed.low.min()),
-        "maximum": float(allowed.high.max()),
+        "minimum": float(interface.low.min()),
+        "maximum": float(interface.high.max()),
     }
     return {"type": "array", "items": items, "minItems": size, "maxItems": size}
 
 
-def _act_request(observation: _Json) -> _Json:
+def _action(interface: ModelInterface) -> _Json:
+    """Describes one action."""
+    size = interface.action_size
+    items: _Json = {"type": "number", "minimum": -1, "maximum": 1}
+    return {"type": "array", "items": items, "minItems": size, "maxItems": size}
+
+
+def _act_request(observation: _Json, action: _Json) -> _Json:
     shared: _Json = {
         "session": {
             "type": "string",
@@ -127,7 +134,7 @@ def _act_request(observation: _Json) -> _Json:
             "anyOf": [{"type": "boolean"}, _list({"type": "boolean"})],
         },
     }
-    shared |= _outcome()
+    shared |= _outcome(action)
     one = {
         **observation,
         "description": "observation of one car; in the race five ray distances / 150 px and the "
@@ -142,18 +149,12 @@ def _act_request(observation: _Json) -> _Json:
     }
 
 
-def _outcome() -> _Json:
+def _outcome(action: _Json) -> _Json:
     """Describes what a request reports of the last actions, for recordings."""
     number = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
-    unit = {"type": "number", "minimum": -1, "maximum": 1}
     executed = _object(
         {
-            "action": {
-                "type": "array",
-                "items": unit,
-                "minItems": ACTION_SIZE,
-                "maxItems": ACTION_SIZE,
-            },
+            "action": action,
             "source": {"enum": list(DRIVERS)},
             "logp": {"anyOf": [number, {"type": "null"}]},
         },
@@ -183,21 +184,18 @@ def _outcome() -> _Json:
     }
 
 
-def _act_answer() -> _Json:
-    number = {"type": "number", "minimum": -1, "maximum": 1}
+def _act_answer(action: _Json) -> _Json:
     action = {
-        "type": "array",
-        "items": number,
-        "minItems": 2,
-        "maxItems": 2,
-        "description": "steering (1: full lock to the left, which increases the heading), "
-        "throttle (1: full throttle, -1: full brake)",
+        **action,
+        "description": "the numbers that the version's `action` lists; in the race steering (1: "
+        "full lock to the left, which increases the heading) and throttle (1: full throttle, -1: "
+        "full brake)",
     }
     properties = {
         "source": {
             "enum": ["model", "hold", "fallback"],
             "description": "model: the policy's action; hold: the session's last action again; "
-            "fallback: the safe action, which brakes and steers straight ahead",
+            "fallback: the safe action of the version; in the race full brake and straight ahead",
         },
         "model_version": {
             "type": ["integer", "null"],

@@ -14,7 +14,7 @@ MAX_CARS = 256
 # Who chose an action; in binary frames and in memory it is the index + 1, and 0 for the answer.
 DRIVERS = ("model", "hold", "fallback", "human")
 HUMAN = DRIVERS.index("human") + 1
-ACTION_SIZE = 2
+MAX_ACTION = 1024  # numbers in one action
 LARGEST = 3e38  # of float32
 
 Reward = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
@@ -28,7 +28,7 @@ class Executed(msgspec.Struct, forbid_unknown_fields=True):
     `logp` is the log-probability density of the action, if the car drew it.
     """
 
-    action: Annotated[list[_Unit], Meta(min_length=ACTION_SIZE, max_length=ACTION_SIZE)]
+    action: Annotated[list[_Unit], Meta(min_length=1, max_length=MAX_ACTION)]
     source: Literal["model", "hold", "fallback", "human"]
     logp: LogProbability | None = None
 
@@ -126,7 +126,8 @@ def _for_each(
 def _executions(value: Executed | Sequence[Executed | None], cars: int) -> Executions:
     each = [value] if isinstance(value, Executed) else value
     _require_one_each("executed", len(each), cars)
-    executed = no_executions(cars)
+    action_size = next((len(one.action) for one in each if one is not None), 0)
+    executed = no_executions(cars, action_size)
     for car, one in enumerate(each):
         if one is not None:
             executed.driver[car] = DRIVERS.index(one.source) + 1
@@ -136,11 +137,23 @@ def _executions(value: Executed | Sequence[Executed | None], cars: int) -> Execu
     return executed
 
 
-def no_executions(cars: int) -> Executions:
+def require_action_size(value: ExecutedField, action_size: int) -> None:
+    """Raises ValueError unless every executed action has as many numbers as the model's actions."""
+    if isinstance(value, UnsetType):
+        return
+    for one in [value] if isinstance(value, Executed) else value:
+        if one is not None and len(one.action) != action_size:
+            raise ValueError(
+                f"an executed action has {len(one.action)} numbers: those of this model have "
+                f"{action_size}"
+            )
+
+
+def no_executions(cars: int, action_size: int) -> Executions:
     """Returns the executions of cars that all did what the answer said."""
     return Executions(
         np.zeros(cars, np.uint8),
-        np.zeros((cars, ACTION_SIZE), np.float32),
+        np.zeros((cars, action_size), np.float32),
         np.full(cars, np.nan, np.float32),
     )
 

@@ -16,11 +16,13 @@ from serve.api.outcomes import (
     Outcome,
     RewardField,
     outcome_of,
+    require_action_size,
 )
 
 LARGEST_REWARD = 1e9  # of a lap; sums of squares of larger numbers would lose the others
 MAX_OBSERVATION = 4096  # numbers in one observation
-SAFE_ACTION = (0.0, -1.0)  # steering straight ahead, full brake
+SAFE_ACTION = (0.0, -1.0)  # of the race: steering straight ahead, full brake
+_LARGEST = float(np.finfo(np.float32).max)  # a bound of numbers without one
 
 Source = Literal["model", "hold", "fallback"]
 SessionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")]
@@ -67,7 +69,7 @@ class ActAnswer(msgspec.Struct, omit_defaults=True):
     """An action for each car, always; `source` says where it comes from.
 
     `model`: the policy's action for this observation. `hold`: the session's last action again.
-    `fallback`: brake, steering straight ahead. `age_ms` is the time since the observation behind
+    `fallback`: the safe action of the version. `age_ms` is the time since the observation behind
     the action arrived. `session_steps` counts the observations in the session's memory, this one
     included.
     """
@@ -100,22 +102,46 @@ class CheckedRequest(NamedTuple):
     outcome: Outcome | None = None
 
 
-class ObservationRange(NamedTuple):
-    """The range of a model's observations."""
+class ModelInterface(NamedTuple):
+    """The observations that a model accepts, and the actions that it answers with."""
 
     low: np.ndarray  # [O] float32
     high: np.ndarray  # [O] float32
     bounds: tuple[tuple[float, float], ...]  # the same as pairs, to check a single car quickly
+    safe_action: tuple[float, ...]  # [A], where the policy does not act
+    action_names: tuple[str, ...]  # [A]
+
+    @property
+    def action_size(self) -> int:
+        """The number of an action's numbers."""
+        return len(self.safe_action)
 
 
-def make_range(low: Sequence[float], high: Sequence[float]) -> ObservationRange:
-    """Returns the range between two observations `[O]`."""
-    ends = np.array([low, high], np.float32)
-    return ObservationRange(ends[0], ends[1], tuple(zip(*ends.tolist(), strict=True)))
+def make_interface(
+    low: Sequence[float | None],
+    high: Sequence[float | None],
+    safe_action: Sequence[float],
+    action_names: Sequence[str],
+) -> ModelInterface:
+    """Returns the interface for observations between `low` and `high` `[O]`; None is unbounded."""
+    ends = np.array(
+        [
+            [-_LARGEST if bound is None else bound for bound in low],
+            [_LARGEST if bound is None else bound for bound in high],
+        ],
+        np.float32,
+    )
+    return ModelInterface(
+        ends[0],
+        ends[1],
+        tuple(zip(*ends.tolist(), strict=True)),
+        tuple(safe_action),
+        tuple(action_names),
+    )
 
 
-# Five rays and the speed. Only models of the race can be served.
-RACE_RANGE = make_range([0.0] * 6, [1.0] * 6)
+# Of the race, five rays and the speed; it also applies while a server has no model.
+RACE_INTERFACE = make_interface([0.0] * 6, [1.0] * 6, SAFE_ACTION, ("steering", "throttle"))
 _IS_FIRST_OF_ONE = {False: np.zeros(1, bool), True: np.ones(1, bool)}
 
 _DECODER = msgspec.json.Decoder(ActRequest, strict=True)
@@ -151,11 +177,11 @@ def encode(answer: ActAnswer | Mapping[str, str]) -> bytes:
     return _ENCODER.encode(answer)
 
 
-def check_request(request: ActRequest, allowed: ObservationRange) -> CheckedRequest:
+def check_request(request: ActRequest, interface: ModelInterface) -> CheckedRequest:
     """Returns the request with its arrays; raises RequestError for a wrong size or range."""
     is_single = request.observation is not UNSET
     rows: Any = [request.observation] if is_single else request.observations
-    size = len(allowed.bounds)
+    size = len(interface.bounds)
     for index, row in enumerate(rows):
         if len(row) != size:
             raise RequestError(
@@ -164,13 +190,13 @@ def check_request(request: ActRequest, allowed: ObservationRange) -> CheckedRequ
     first = request.is_first
     if is_single and isinstance(first, bool):
         # The usual case, a single car, for which NumPy would take longer than the policy.
-        for number, (low, high) in zip(rows[0], allowed.bounds, strict=True):
+        for number, (low, high) in zip(rows[0], interface.bounds, strict=True):
             if not low <= number <= high:
-                check_range(np.array(rows, np.float64), allowed)
+                check_range(np.array(rows, np.float64), interface)
         batch = ObservationBatch(np.array(rows, np.float32), _IS_FIRST_OF_ONE[first])
     else:
         exact = np.array(rows, np.float64)
-        check_range(exact, allowed)
+        check_range(exact, interface)
         is_first = np.full(len(rows), first) if isinstance(first, bool) else np.array(first)
         if len(is_first) != len(rows):
             raise RequestError(f"is_first has {len(is_first)} entries for {len(rows)} observations")
@@ -182,28 +208,30 @@ def check_request(request: ActRequest, allowed: ObservationRange) -> CheckedRequ
         None if isinstance(request.step, UnsetType) else int(request.step),
         request.deadline_ms or None,
         None if isinstance(request.model_version, UnsetType) else int(request.model_version),
-        _outcome(request, batch.is_first),
+        _outcome(request, batch.is_first, interface),
     )
 
 
-def _outcome(request: ActRequest, is_first: np.ndarray) -> Outcome | None:
+def _outcome(
+    request: ActRequest, is_first: np.ndarray, interface: ModelInterface
+) -> Outcome | None:
+    executed = request.executed
     try:
-        return outcome_of(
-            request.reward, request.terminated, request.truncated, request.executed, is_first
-        )
+        require_action_size(executed, interface.action_size)
+        return outcome_of(request.reward, request.terminated, request.truncated, executed, is_first)
     except ValueError as error:
         raise RequestError(str(error)) from None
 
 
-def check_range(observation: np.ndarray, allowed: ObservationRange) -> None:
+def check_range(observation: np.ndarray, interface: ModelInterface) -> None:
     """Raises RequestError if a number of `[N, O]` is not finite or out of its range."""
     # A NaN is neither above nor below a bound, so this tests whether all numbers are inside.
-    inside = (observation >= allowed.low) & (observation <= allowed.high)
+    inside = (observation >= interface.low) & (observation <= interface.high)
     if not inside.all():
         row, column = np.argwhere(~inside)[0]
         raise RequestError(
             f"observation {row}, number {column} is {_digits(observation[row, column])}: outside "
-            f"{_digits(allowed.low[column])} to {_digits(allowed.high[column])}"
+            f"{_digits(interface.low[column])} to {_digits(interface.high[column])}"
         )
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import ssl
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -90,6 +91,15 @@ def check_timeout(timeout_ms: float) -> float:
             f"timeout_ms={timeout_ms}: give more than 0 and at most {MAX_TIMEOUT_MS:g} ms"
         )
     return timeout_ms / 1e3
+
+
+def check_safe_action(action: Sequence[float] | None) -> Sequence[float] | None:
+    """Returns the safe action; raises ServerError unless its numbers are from -1 to 1."""
+    if action is None:
+        return None
+    if not len(action) or not all(-1.0 <= number <= 1.0 for number in action):
+        raise ServerError(f"safe_action={list(action)}: give one or more numbers from -1 to 1")
+    return tuple(float(number) for number in action)
 
 
 def _make_tls() -> ssl.SSLContext:

@@ -4,8 +4,9 @@
         reply = car.act(observation, is_first=True)
 
 When no answer arrives within `timeout_ms`, the car repeats its last action for three steps and then
-brakes. This also holds with several threads, in a forked process, after `close` and while the
-interpreter shuts down. The SDK needs neither Ray nor JAX.
+brakes. In other environments than the race it takes the safe action of the version, for which
+`check` asks the server. This also holds with several threads, in a forked process, after `close`
+and while the interpreter shuts down. The SDK needs neither Ray nor JAX.
 """
 
 import asyncio
@@ -25,12 +26,18 @@ import numpy as np
 from serve.api.laps import LapResult
 from serve.api.outcomes import Outcome, check_outcome
 from serve.api.schema import ActAnswer, ObservationBatch
-from serve.client.address import ServerError, check_session, check_timeout, parse_address
+from serve.client.address import (
+    ServerError,
+    check_safe_action,
+    check_session,
+    check_timeout,
+    parse_address,
+)
 from serve.client.connection import ServerConnection
 from serve.client.laps import Lap, LapReportError, in_requests, make_laps
 from serve.client.loop_thread import LoopThread, leave_to_parent, thread_start_lock
 from serve.client.outcome import OutcomeOptions, make_outcome, with_own
-from serve.client.replies import Counts, FallbackPolicy, Reply
+from serve.client.replies import Counts, FallbackPolicy, Reply, safe_action_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -61,6 +68,7 @@ class ClientOptions(TypedDict, total=False):
     token: str | None
     session: str | None
     timeout_ms: float
+    safe_action: Sequence[float] | None
 
 
 class AsyncDriveClient:
@@ -74,12 +82,15 @@ class AsyncDriveClient:
         token: str | None = None,
         session: str | None = None,
         timeout_ms: float = 100.0,
+        safe_action: Sequence[float] | None = None,
     ):
         """`url` is that of the server, `http://…` or `https://…`; no connection is made yet.
 
         `websocket` selects WS /v1/drive instead of POST /v1/act. `session` names the session, for
         example to continue one; without it the name is random. After `timeout_ms` without an answer
-        the cars hold, then brake. Raises ServerError for an invalid option.
+        the cars hold, then brake. In another environment than the race give its `safe_action`, from
+        -1 to 1, or call `check`, which asks the server for it. Raises ServerError for an invalid
+        option.
         """
         self._server = parse_address(url, token)
         self.timeout_s = check_timeout(timeout_ms)
@@ -87,7 +98,8 @@ class AsyncDriveClient:
         self._is_named = session is not None
         self.counts = Counts()
         self._is_websocket = websocket
-        self._fallback = FallbackPolicy()
+        self._fallback = FallbackPolicy(safe_action=check_safe_action(safe_action))
+        self._has_safe_action = safe_action is not None
         self._steps = itertools.count(1)
         self._version: int | None = None
         self._own_reply: Reply | None = None  # to the last observation, if no answer came
@@ -126,10 +138,16 @@ class AsyncDriveClient:
             await connection.close()
 
     async def check(self) -> dict[str, Any]:
-        """Returns the model that acts, with its settings; raises ServerError if there is none."""
+        """Returns the model that acts, with its settings; raises ServerError if there is none.
+
+        From then on the safe action of this client is that of the model, unless one was given.
+        """
         if self._is_closed:
             raise ServerError("this client is closed: make another one")
-        return await self._connection().fetch_model()
+        model = await self._connection().fetch_model()
+        if not self._has_safe_action:
+            self._fallback.safe_action = safe_action_of(model)
+        return model
 
     async def report_laps(self, laps: Sequence[Lap]) -> list[LapResult]:
         """Reports laps that have ended, for the KPIs of a rollout; returns what became of each.

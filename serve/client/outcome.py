@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
-from serve.api.outcomes import ACTION_SIZE, DRIVERS, Executions, Outcome, no_executions
+from serve.api.outcomes import DRIVERS, Executions, Outcome, no_executions
 from serve.client.replies import Reply
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ def make_outcome(options: Mapping[str, Any], cars: int) -> Outcome | None:
 def with_own(outcome: Outcome, own: Reply) -> Outcome:
     """Adds what the SDK chose itself because no answer came, for cars without another action."""
     cars = len(outcome.is_terminal)
+    size = own.action.shape[1]
     if len(own.action) != cars:
         return outcome
-    executed = outcome.executed or no_executions(cars)
+    if outcome.executed is not None and outcome.executed.action.shape[1] != size:
+        return outcome
+    executed = outcome.executed or no_executions(cars, size)
     is_own = executed.driver == 0
     driver = np.where(is_own, DRIVERS.index(own.source) + 1, executed.driver).astype(np.uint8)
     action = np.where(is_own[:, None], own.action, executed.action)
@@ -84,9 +87,10 @@ def _executed(driver: int, action: list[float], logp: float) -> dict[str, Any]:
 
 def _executions(options: Mapping[str, Any], cars: int) -> Executions:
     action = np.atleast_2d(np.asarray(options["executed"], np.float32))
-    if action.shape != (cars, ACTION_SIZE):
+    if action.ndim != 2 or len(action) != cars or not action.size:
         raise ValueError(
-            f"executed has the shape {list(action.shape)}: give [{cars}, {ACTION_SIZE}] numbers"
+            f"executed has the shape {list(action.shape)}: give the numbers of an action for each "
+            f"of {cars} cars"
         )
     source = options.get("executed_by", "human")
     if source not in DRIVERS:

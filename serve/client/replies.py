@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter, deque
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ HOLD_STEPS = 3
 class Reply(NamedTuple):
     """The actions of the cars now."""
 
-    action: np.ndarray  # [N, 2] float32: steering, throttle
+    action: np.ndarray  # [N, A] float32; in the race steering and throttle
     source: str  # model, hold or fallback; the last two are the server's or the client's own
     model_version: int | None
     age_ms: float  # time since the observation behind the action
@@ -23,9 +24,10 @@ class Reply(NamedTuple):
 
 
 class FallbackPolicy:
-    """Acts when no answer arrives: repeats the last action for a few steps, then brakes."""
+    """Acts when no answer arrives: repeats the last action for a few steps, then the safe one."""
 
-    def __init__(self, hold_steps: int = HOLD_STEPS):
+    def __init__(self, hold_steps: int = HOLD_STEPS, safe_action: Sequence[float] | None = None):
+        self.safe_action: Sequence[float] = SAFE_ACTION if safe_action is None else safe_action
         self._hold_steps = hold_steps
         self._missed_steps = 0
         self._last: np.ndarray | None = None
@@ -39,8 +41,13 @@ class FallbackPolicy:
         """
         rows = answer.actions if answer.action is None else [answer.action]
         action = np.array(rows, np.float32)
-        if action.shape != (cars, len(SAFE_ACTION)) or not np.isfinite(action).all():
+        if action.ndim != 2 or len(action) != cars or not np.isfinite(action).all():
             raise ValueError(f"the server's answer holds no actions for {cars} cars")
+        if action.shape[1] != len(self.safe_action):
+            raise ValueError(
+                f"the server's actions have {action.shape[1]} numbers, and this client expects "
+                f"{len(self.safe_action)}: call `check` first, or give safe_action="
+            )
         now_s = time.perf_counter()
         if answer.source == "model":
             self._missed_steps, self._last = 0, action
@@ -58,8 +65,18 @@ class FallbackPolicy:
         if self._last is not None and len(self._last) == cars and can_hold:
             age_ms = (now_s - self._observed_s) * 1e3
             return Reply(self._last, "hold", self._version, age_ms, latency_ms, error)
-        action = np.tile(np.array(SAFE_ACTION, np.float32), (cars, 1))
+        action = np.tile(np.array(self.safe_action, np.float32), (cars, 1))
         return Reply(action, "fallback", None, latency_ms, latency_ms, error)
+
+
+def safe_action_of(model: Mapping[str, Any]) -> Sequence[float]:
+    """Returns the safe action of a version as `/v1/models` describes it; the car's without one."""
+    from rlcar.config.schema import safe_action  # here, because most clients need no settings
+
+    try:
+        return safe_action(model)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return SAFE_ACTION
 
 
 class Counts:

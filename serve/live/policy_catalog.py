@@ -112,7 +112,7 @@ def open_catalog(
 
 def _load_file(path: Path) -> LoadedPolicy:
     arrays, metadata, report = imported(path, "")
-    check_arrays(metadata["config"], arrays, path.name)
+    check_arrays(metadata, arrays, path.name)
     model = Model(Version(0, _now(), metadata, {}), arrays)
     return LoadedPolicy(path.name, None, make_policy(model), model, report)
 

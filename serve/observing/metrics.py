@@ -4,7 +4,7 @@ import bisect
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ LATENCY_BUCKETS_S = (
 )
 ACTION_BINS = 20  # from -1 to 1; values of exactly -1 have one more bin, below them
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "WS"})
-_ACTION_NAMES = ("steering", "throttle")
+_ACTION_NAMES = ("steering", "throttle")  # where no version names them
 # Values that are read when `/metrics` is requested; `ServerMetrics` counts the others.
 GAUGES = {
     "rlcar_sessions": "Sessions whose recurrent states are kept.",
@@ -77,6 +77,7 @@ class ServerMetrics(Collector):
 
     def __init__(self) -> None:
         self.versions: dict[int, VersionCounts] = {}
+        self._action_names: dict[int, tuple[str, ...]] = {}  # by version
         self.statuses: Counter[tuple[str, str, int]] = Counter()  # (method, route, status)
         self.gauges: dict[str, float] = {}  # by the names of `GAUGES`
         self.swaps = 0
@@ -98,6 +99,10 @@ class ServerMetrics(Collector):
         if counts is None:
             counts = self.versions[version or 0] = VersionCounts()
         return counts
+
+    def name_actions(self, version: int, names: Sequence[str]) -> None:
+        """Names the numbers of a version's actions, for its histograms."""
+        self._action_names[version] = tuple(names)
 
     def count(self, method: str, path: str, status: int) -> None:
         """Counts an HTTP answer; unknown methods and routes are counted as `other`."""
@@ -207,8 +212,9 @@ class ServerMetrics(Collector):
             labels=("model_version", "action"),
         )
         for version, counts in self.versions.items():
+            names = self._action_names.get(version, _ACTION_NAMES)
             for index, values in enumerate(counts.action_counts):
-                action = _ACTION_NAMES[index] if index < len(_ACTION_NAMES) else str(index)
+                action = names[index] if index < len(names) else str(index)
                 edges = [f"{2 * edge / ACTION_BINS - 1:.1f}" for edge in range(ACTION_BINS)]
                 totals = np.cumsum(values).tolist()
                 buckets = list(zip([*edges, "+Inf"], totals, strict=True))

@@ -1,4 +1,4 @@
-"""Turns every valid request into an action: the policy's, else the last one, else the brake."""
+"""Turns every valid request into an action: the policy's, else the last one, else the safe one."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,11 @@ import numpy as np
 from serve.api.laps import LapOutcome, LapResult
 from serve.api.outcomes import HUMAN
 from serve.api.schema import (
-    RACE_RANGE,
-    SAFE_ACTION,
+    RACE_INTERFACE,
     ActAnswer,
     CheckedRequest,
+    ModelInterface,
     ObservationBatch,
-    ObservationRange,
     Source,
 )
 from serve.delivery.counts import Fault
@@ -74,10 +73,10 @@ class ActionService:
         return self._clock()
 
     @property
-    def allowed(self) -> ObservationRange:
-        """The range of observations that the current model accepts."""
+    def interface(self) -> ModelInterface:
+        """The observations that the current model accepts, and its actions."""
         current = self.alias_follower.current
-        return RACE_RANGE if current is None else current.allowed
+        return RACE_INTERFACE if current is None else current.interface
 
     async def act(self, request: CheckedRequest, owner: str, received_s: float) -> ActAnswer:
         """Answers within the deadline.
@@ -165,7 +164,7 @@ class ActionService:
             source="fallback",
             model_version=None if current is None else current.number,
             age_ms=round((self._clock() - received_s) * 1e3, 3),
-            action=list(SAFE_ACTION),
+            action=list(self.interface.safe_action),
             error=error,
         )
 
@@ -319,7 +318,8 @@ class ActionService:
         session: Session | None = None,
     ) -> ActAnswer:
         cars = len(request.batch.observation)
-        action = np.tile(np.array(SAFE_ACTION, np.float32), (cars, 1))
+        safe_action = np.array(self.interface.safe_action, np.float32)
+        action = np.tile(safe_action, (cars, 1))
         times_s = (received_s, received_s)
         return self._answer(request, "fallback", version, times_s, action, session)
 

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from rlcar.errors import MissingAliasError, RegistryUnavailableError, UserError
 from rlcar.registry import Registry
-from serve.api.schema import ObservationRange, make_range
+from serve.api.schema import ModelInterface, make_interface
 from serve.observing.metrics import ServerMetrics
 from serve.policy.policy import (
     BATCH_SIZES,
@@ -33,7 +33,7 @@ class ServedModel(NamedTuple):
 
     number: int
     policy: NumpyPolicy
-    allowed: ObservationRange
+    interface: ModelInterface
     cost_s: tuple[float, ...]  # time of one act, for each of `BATCH_SIZES`
 
     def cost_of(self, cars: int) -> float:
@@ -226,6 +226,7 @@ class AliasFollower:
             self._refuse(number, f"{type(error).__name__}: {error}")
             return None
         self._refusals.pop(number, None)
+        self._metrics.name_actions(number, model.interface.action_names)
         return model
 
     def _refuse(self, number: int, reason: str) -> None:
@@ -238,8 +239,13 @@ class AliasFollower:
 
 def warm_up(policy: NumpyPolicy) -> ServedModel:
     """Acts over the whole range of observations, so that the first request finds a warm policy."""
-    schema = policy.version.metadata["observation"]
-    allowed = make_range(_bounds(schema, "low"), _bounds(schema, "high"))
+    observation, action = (policy.version.metadata[part] for part in ("observation", "action"))
+    interface = make_interface(
+        [entry["low"] for entry in observation],
+        [entry["high"] for entry in observation],
+        policy.safe_action,
+        [entry["name"] for entry in action],
+    )
     costs = []
     for cars in BATCH_SIZES:
         state, observation = policy.initial_state(cars), observations_over_range(policy, cars)
@@ -249,11 +255,4 @@ def warm_up(policy: NumpyPolicy) -> ServedModel:
             _, state = policy.act(state, observation, np.full(cars, step == 0))
             times_s.append(time.perf_counter() - began_s)
         costs.append(min(times_s))
-    return ServedModel(policy.version.number, policy, allowed, tuple(costs))
-
-
-def _bounds(schema: Sequence[Mapping[str, float | None]], end: str) -> list[float]:
-    """Returns the `low` or the `high` ends of the observation's entries; None is unbounded."""
-    unbounded = -np.inf if end == "low" else np.inf
-    bounds = (entry[end] for entry in schema)
-    return [unbounded if bound is None else bound for bound in bounds]
+    return ServedModel(policy.version.number, policy, interface, tuple(costs))

@@ -11,6 +11,7 @@ import numpy as np
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from rlcar.config import parse_config
 from rlcar.errors import ConfigError, RegistryUnavailableError, UserError
 from rlcar.evaluation.lap_reference import parse_reference
 from rlcar.registry import Registry
@@ -29,6 +30,10 @@ MOST_CARS = 256  # at once; more of them would say nothing new
 MOST_VERSIONS = 4  # the ones that acted last
 _MOST_WAITING = 20_000  # requests
 _HUMAN = DRIVERS.index("human") + 1
+NOT_A_RACE = (
+    "version {} acts in {}: drift is watched only for policies of the race, whose reference "
+    "distributions are of laps"
+)
 NO_REFERENCE = (
     "version {} holds no reference distributions, so its drift is not watched: evaluate its run "
     "and publish it again"
@@ -243,6 +248,10 @@ class DriftWatch(Collector):
             report = {} if data is None else parse_json(data, "its report")
         except ValueError as error:
             raise ConfigError(f"{error}: evaluate and publish the run again") from None
+        config = parse_config(version.metadata["config"])
+        if not config.is_race:
+            self._note_problem(number, NOT_A_RACE.format(number, config.world_label))
+            return None
         if not isinstance(report, dict) or "reference" not in report:
             self._note_problem(number, NO_REFERENCE.format(number))
             return None

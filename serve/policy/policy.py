@@ -5,12 +5,16 @@ import numpy as np
 from rlcar.agents import algorithm_of
 from rlcar.agents.numpy_network import Arrays, State
 from rlcar.config import Config, parse_config
+from rlcar.config.schema import has_discrete_actions, safe_action
 from rlcar.errors import RegistryError
 from rlcar.registry import Model, Registry, Version
+from rlcar.registry.architecture import policy_shapes
+from rlcar.types import Spec
 
 _TRIAL_STEPS, _TRIAL_CARS = 8, 4
 BATCH_SIZES = (1, 64, 256)  # in cars; the last is the maximum of one request
 WARM_STEPS = 5
+_LARGEST_TRIED = 1e3  # of the numbers that a new policy is tried with
 
 
 class NumpyPolicy:
@@ -23,6 +27,7 @@ class NumpyPolicy:
         self.version, self.config = version, config
         self.observation_size = len(version.metadata["observation"])
         self.action_size = len(version.metadata["action"])
+        self.safe_action = safe_action(version.metadata)  # [A], where the policy cannot act
         with np.errstate(all="ignore"):  # `act` detects an overflow
             self._network = algorithm_of(config).make_numpy_network(
                 config.algorithm_settings, arrays
@@ -35,7 +40,7 @@ class NumpyPolicy:
     def act(
         self, state: State, observation: np.ndarray, is_first: np.ndarray
     ) -> tuple[np.ndarray, State]:
-        """Maps observations `[B, F]` float32 to actions `[B, 2]` in [-1, 1] and the next state.
+        """Maps observations `[B, F]` float32 to actions `[B, A]` in [-1, 1] and the next state.
 
         Where `is_first [B]` bool is set, an episode begins and the state is reset. Raises
         FloatingPointError if an observation or an action is not finite.
@@ -61,7 +66,7 @@ class NumpyPolicy:
 def load_policy(registry: Registry, version: str | int = "champion") -> NumpyPolicy:
     """Loads a version by number or alias, verifies its files and runs it for a few steps.
 
-    Raises RegistryError if it is absent or damaged, or acts on images or outside the race.
+    Raises RegistryError if it is absent or damaged, or acts on images or with discrete actions.
     """
     return make_policy(registry.open(version))
 
@@ -69,15 +74,16 @@ def load_policy(registry: Registry, version: str | int = "champion") -> NumpyPol
 def make_policy(model: Model) -> NumpyPolicy:
     """Builds the policy of a model and runs it for a few steps on random observations.
 
-    Raises RegistryError if it acts on images or outside the race, or with numbers that are not
+    Raises RegistryError if it acts on images, with discrete actions, or with numbers that are not
     finite.
     """
     number = model.version.number
     config = parse_config(model.version.metadata["config"])
-    if not config.is_race:
+    reason = _why_not_served(model, config)
+    if reason is not None:
         raise RegistryError(
-            f"version {number} acts in {config.world_label}: only policies of the race with "
-            "numeric observations can be served"
+            f"version {number} acts in {config.world_label} {reason}: only policies with numeric "
+            "observations and continuous actions can be served"
         )
     policy = NumpyPolicy(model.version, config, model.arrays)
     rng, state = np.random.default_rng(0), policy.initial_state(_TRIAL_CARS)
@@ -90,6 +96,17 @@ def make_policy(model: Model) -> NumpyPolicy:
     except FloatingPointError as error:
         raise RegistryError(f"{error}: it cannot be served") from None
     return policy
+
+
+def _why_not_served(model: Model, config: Config) -> str | None:
+    """Returns what about the observations or actions of a version cannot be served, if anything."""
+    observation, action = model.version.metadata["observation"], model.version.metadata["action"]
+    if has_discrete_actions(action):
+        return f"with {len(action)} discrete actions"
+    wanted = policy_shapes(config, Spec(len(observation), len(action)))
+    if not observation or {name: array.shape for name, array in model.arrays.items()} != wanted:
+        return "with images"
+    return None
 
 
 def try_model(model: Model) -> None:
@@ -108,8 +125,10 @@ def observations_over_range(policy: NumpyPolicy, cars: int) -> np.ndarray:
     """Returns observations `[cars, F]` from the lowest values of the range to the highest."""
     schema = policy.version.metadata["observation"]
     low, high = (
-        np.array([default if entry[end] is None else entry[end] for entry in schema], np.float32)
+        np.array([default if entry[end] is None else entry[end] for entry in schema]).clip(
+            -_LARGEST_TRIED, _LARGEST_TRIED
+        )
         for end, default in (("low", -1.0), ("high", 1.0))
     )
     mix = np.linspace(0.0, 1.0, cars, dtype=np.float32)[:, None]
-    return low + mix * (high - low)
+    return (low + mix * (high - low)).astype(np.float32)

@@ -13,6 +13,7 @@ import pytest
 from rlcar.config import make_config
 from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes
+from rlcar.sim import SPEC
 from serve.policy.policy import NumpyPolicy, load_policy
 from tests.support.untrained_run import write_run
 
@@ -37,7 +38,7 @@ def _write(folder: Path) -> None:
     metadata = registry.publish(write_run(folder / "golden", config), "a golden one").metadata
     arrays = {
         name: (rng.normal(size=shape) * 1.5 / max(shape[-2:-1], default=1) ** 0.5).astype("f4")
-        for name, shape in policy_shapes(config).items()
+        for name, shape in policy_shapes(config, SPEC).items()
     }
     registry.add(arrays, metadata)
     MODEL.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from benchmarks.drawn_model import untrained_metadata
 from rlcar.config import make_config
 from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes
+from rlcar.sim import SPEC
 from serve.lanes.realtime import uvicorn_config
 from serve.settings import ServeSettings, make_settings
 from tests.support.waiting import wait_until
@@ -36,7 +37,7 @@ def publish(folder: Path, seed: int = 0, alias: str | None = "champion") -> int:
             return (0.5 + rng.random(shape)).astype(np.float32)
         return (rng.normal(size=shape) * 1.5 / shape[-2] ** 0.5).astype(np.float32)
 
-    arrays = {name: draw(name, shape) for name, shape in policy_shapes(config).items()}
+    arrays = {name: draw(name, shape) for name, shape in policy_shapes(config, SPEC).items()}
     metadata = untrained_metadata(config, f"drawn from seed {seed}")
     registry = Registry(folder)
     number = registry.add(arrays, metadata).number

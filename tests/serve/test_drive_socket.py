@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from serve.api.frames import REQUEST_HEAD, pack_request, unpack_answer
-from serve.api.schema import RACE_RANGE, ObservationBatch, RequestError
+from serve.api.schema import RACE_INTERFACE, ObservationBatch, RequestError
 from serve.guard.tokens import TokenStore
 from tests.serve.served import serving
 from tests.support.waiting import wait_until
@@ -263,10 +263,10 @@ def test_frames_round_trip():
 
     rng = np.random.default_rng(0)
     observed = ObservationBatch(rng.random((5, 6), np.float32), np.array([1, 0, 0, 1, 0], bool))
-    asked = unpack_request(pack_request(observed, 9, 50), RACE_RANGE, "a")
+    asked = unpack_request(pack_request(observed, 9, 50), RACE_INTERFACE, "a")
     np.testing.assert_array_equal(asked.batch.observation, observed.observation)
     np.testing.assert_array_equal(asked.batch.is_first, observed.is_first)
     assert (asked.step, asked.deadline_ms, asked.session) == (9, 50.0, "a")
     assert REQUEST_HEAD.size == 12
     with pytest.raises(RequestError):
-        unpack_request(b"", RACE_RANGE, "a")
+        unpack_request(b"", RACE_INTERFACE, "a")

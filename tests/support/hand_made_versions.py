@@ -12,6 +12,7 @@ from rlcar.envs.schema import schema_of
 from rlcar.evaluation.environment import spec_of
 from rlcar.registry import Registry
 from rlcar.registry.architecture import policy_shapes
+from rlcar.sim import SPEC
 from rlcar.storage.arrays import leaf_name
 
 _GAIN = 4.0  # steering for each unit by which the two left rays are longer than the two right ones
@@ -36,7 +37,9 @@ def publish_follower(
     Without any `gain` it drives straight on, and crashes.
     """
     config = hand_made_config(world)
-    arrays = {name: np.zeros(shape, np.float32) for name, shape in policy_shapes(config).items()}
+    arrays = {
+        name: np.zeros(shape, np.float32) for name, shape in policy_shapes(config, SPEC).items()
+    }
     first, second, last = (arrays[f"mlp/~/linear_{layer}.w"] for layer in range(3))
     # Rays are ordered from right to left. Two units hold the positive and the negative part.
     side = np.array([-1.0, -1.0, 0.0, 1.0, 1.0, 0.0], np.float32)

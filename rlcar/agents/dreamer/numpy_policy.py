@@ -20,6 +20,7 @@ def make_numpy_network(config: DreamerConfig, arrays: Arrays) -> NumpyNetwork:
     posterior_out = linear(arrays, "world_model.rssm/~_logits/posterior_out")
     actor = _stack(arrays, "actor.actor", config.actor_critic.layers)
     action_out = linear(arrays, "actor.action_out")
+    action_size = arrays["actor.action_out.b"].shape[0] // 2
     scale, one_hot = np.float32(model.observation_scale), np.eye(classes, dtype=np.float32)
 
     def step(
@@ -40,10 +41,10 @@ def make_numpy_network(config: DreamerConfig, arrays: Arrays) -> NumpyNetwork:
         best = np.argmax(logits.reshape(number, groups, classes), axis=-1)
         latent = one_hot.take(best, axis=0).reshape(number, groups * classes)
         head = action_out(actor(np.concatenate([recurrent, latent], axis=-1)))
-        action = np.tanh(head[:, : head.shape[1] // 2])
+        action = np.tanh(head[:, :action_size])
         return action, (recurrent, latent, action)
 
-    return NumpyNetwork((units, groups * classes, 2), step, (groups, classes))
+    return NumpyNetwork((units, groups * classes, action_size), step, (groups, classes))
 
 
 def _advance(

@@ -6,7 +6,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, assume, settings
 
 from serve.api.openapi import openapi
-from serve.api.schema import RACE_RANGE
+from serve.api.schema import RACE_INTERFACE
 from serve.settings import make_settings
 from tests.serve.served import publish, serving
 
@@ -21,17 +21,17 @@ def url(tmp_path_factory):
 
 
 def test_the_served_document_is_the_one_that_is_tested(url):
-    assert httpx.get(f"{url}/openapi.json").json() == openapi(RACE_RANGE, make_settings())
+    assert httpx.get(f"{url}/openapi.json").json() == openapi(RACE_INTERFACE, make_settings())
 
 
 def test_ranges_stand_in_the_document():
-    request = openapi(RACE_RANGE, make_settings())["components"]["schemas"]["ActRequest"]
+    request = openapi(RACE_INTERFACE, make_settings())["components"]["schemas"]["ActRequest"]
     observation = request["oneOf"][0]["properties"]["observation"]
     assert observation["items"] == {"type": "number", "minimum": 0.0, "maximum": 1.0}
     assert observation["minItems"] == observation["maxItems"] == 6
 
 
-schema = schemathesis.openapi.from_dict(openapi(RACE_RANGE, make_settings()))
+schema = schemathesis.openapi.from_dict(openapi(RACE_INTERFACE, make_settings()))
 
 
 _FOR_EACH = ("is_first", "reward", "terminated", "truncated", "executed")

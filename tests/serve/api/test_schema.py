@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from serve.api.schema import (
-    RACE_RANGE,
+    RACE_INTERFACE,
     RequestError,
     check_range,
     check_request,
@@ -17,7 +17,7 @@ GOOD = [0.1, 0.2, 0.3, 0.4, 0.5, 1.0]
 
 
 def _ask(**fields):
-    return check_request(decode_act(json.dumps(fields).encode()), RACE_RANGE)
+    return check_request(decode_act(json.dumps(fields).encode()), RACE_INTERFACE)
 
 
 def test_one_observation_becomes_one_row():
@@ -60,14 +60,14 @@ def test_a_refused_number_is_shown_with_the_digits_that_matter(value, shown):
 def test_a_refused_number_of_a_frame_is_shown_as_float32():
     seen = np.array([[np.nextafter(np.float32(1), np.float32(2)), *GOOD[1:]]], np.float32)
     with pytest.raises(RequestError, match=r"number 0 is 1\.0000001: outside 0 to 1$"):
-        check_range(seen, RACE_RANGE)
+        check_range(seen, RACE_INTERFACE)
 
 
 @pytest.mark.parametrize("word", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"nan"])
 def test_what_json_cannot_say_is_refused(word):
     body = b'{"observation": [' + word + b", 0.2, 0.3, 0.4, 0.5, 1.0]}"
     with pytest.raises(RequestError):
-        check_request(decode_act(body), RACE_RANGE)
+        check_request(decode_act(body), RACE_INTERFACE)
 
 
 @pytest.mark.parametrize(

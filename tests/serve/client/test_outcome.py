@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serve.api.frames import pack_request, unpack_request
-from serve.api.schema import RACE_RANGE, ObservationBatch, check_request, decode_act
+from serve.api.schema import RACE_INTERFACE, ObservationBatch, check_request, decode_act
 from serve.client.client import make_batch
 from serve.client.outcome import make_outcome, outcome_fields, with_own
 from serve.client.replies import Reply
@@ -17,11 +17,11 @@ NAN = float("nan")
 
 def _by_json(batch: ObservationBatch, outcome):
     body = {"observations": batch.observation.tolist()} | outcome_fields(outcome)
-    return check_request(decode_act(json.dumps(body).encode()), RACE_RANGE).outcome
+    return check_request(decode_act(json.dumps(body).encode()), RACE_INTERFACE).outcome
 
 
 def _by_frame(batch: ObservationBatch, outcome):
-    return unpack_request(pack_request(batch, 1, 0, outcome), RACE_RANGE, "a").outcome
+    return unpack_request(pack_request(batch, 1, 0, outcome), RACE_INTERFACE, "a").outcome
 
 
 @pytest.mark.parametrize("send", [_by_json, _by_frame])
@@ -68,7 +68,7 @@ def test_what_the_sdk_chose_itself_is_reported_unless_a_person_drove():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"executed": [0.1, 0.2]}, r"executed has the shape \[1, 2\]: give \[2, 2\]"),
+        ({"executed": [0.1, 0.2]}, r"executed has the shape \[1, 2\]: give the numbers"),
         ({"executed": SEEN[:, :2], "executed_by": "cat"}, "executed_by is 'cat'"),
         ({"rewards": 1.0}, "act has no argument 'rewards'"),
     ],

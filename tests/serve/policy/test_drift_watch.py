@@ -55,7 +55,7 @@ class Driving:
         for step in range(STEPS + 1):
             last = np.full(laps, step == STEPS)
             if human_at is not None:
-                executed = no_executions(laps)
+                executed = no_executions(laps, 2)
                 executed.driver[:] = 4 if step == human_at + 1 else 0
             outcome = Outcome(None, last, ~last & False, executed)
             row = min(step, STEPS - 1)

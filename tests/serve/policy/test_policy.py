@@ -11,6 +11,7 @@ import pytest
 from rlcar.agents import ALGORITHMS, make_agent
 from rlcar.agents.normaliser import Moments, normalise
 from rlcar.config import Config, make_config
+from rlcar.config.schema import SAFE_ACTION_OF_RACE, safe_action
 from rlcar.envs.schema import schema_of
 from rlcar.errors import RegistryError
 from rlcar.registry import NORMALISER, Model, Registry, Version
@@ -18,6 +19,8 @@ from rlcar.registry.architecture import policy_shapes
 from rlcar.sim import SPEC, make_race
 from rlcar.storage.arrays import flatten, leaf_name
 from rlcar.track import make_pool
+from rlcar.types import Spec, TimeStep
+from serve.api.schema import SAFE_ACTION
 from serve.policy.policy import load_policy, make_policy
 from tests.support.untrained_run import write_run
 
@@ -34,9 +37,9 @@ CONFIGS = {
 }
 
 
-def _trained_like(config: Config, seed: int = 0) -> Any:
+def _trained_like(config: Config, seed: int = 0, spec: Spec = SPEC) -> Any:
     """Parameters as large as trained ones: no layer is near zero, no normaliser the identity."""
-    agent = make_agent(config, SPEC)
+    agent = make_agent(config, spec)
     like = jax.eval_shape(lambda: agent.learner.policy_params(agent.learner.init(0)))
     rng = np.random.default_rng(seed)
 
@@ -50,8 +53,8 @@ def _trained_like(config: Config, seed: int = 0) -> Any:
     return jax.tree_util.tree_map_with_path(draw, like)
 
 
-def _model(config: Config, params: Any) -> Model:
-    observation, action = schema_of(config, SPEC)
+def _model(config: Config, params: Any, spec: Spec = SPEC) -> Model:
+    observation, action = schema_of(config, spec)
     metadata = {"config": config.model_dump(), "observation": observation, "action": action}
     return Model(Version(1, "", metadata, {}), flatten(params))
 
@@ -101,7 +104,7 @@ def test_numpy_acts_like_jax_over_whole_races(name, race):
 def test_the_arrays_of_a_policy_are_those_that_its_config_implies(name):
     config = CONFIGS[name]
     shapes = {key: array.shape for key, array in flatten(_trained_like(config)).items()}
-    assert shapes == policy_shapes(config)
+    assert shapes == policy_shapes(config, SPEC)
 
 
 def test_the_normaliser_is_that_of_training():
@@ -146,18 +149,55 @@ def test_a_model_that_overflows_is_refused_before_it_drives():
         make_policy(_model(CONFIGS["td3"], huge))
 
 
-def test_a_policy_of_another_environment_is_published_but_not_served(tmp_path):
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_policy_of_another_environment_acts_as_in_training(name):
+    """Pendulum has three numbers to observe, one of them up to 8, and one to act with."""
+    algorithm = ALGORITHMS[name]
+    preset = algorithm.gymnasium_preset or algorithm.default_preset
+    config = make_config(preset, "test", environment="Pendulum-v1")
+    spec = Spec(observation_size=3, action_size=1)
+    params = _trained_like(config, spec=spec)
+    policy = make_policy(_model(config, params, spec))
+    assert (policy.observation_size, policy.safe_action) == (3, (0.0,))
+    jax_policy, rng = make_agent(config, spec).policy, np.random.default_rng(2)
+    memory, state = jax_policy.initial(CARS), policy.initial_state(CARS)
+    act = jax.jit(jax_policy.act, static_argnums=4)
+    for step in range(40):
+        seen = (8.0 * rng.normal(size=(CARS, 3))).astype(np.float32)
+        is_first = np.full(CARS, step == 0) | (np.arange(CARS) == step)
+        nothing = np.zeros(CARS, bool)
+        time_step = TimeStep(seen, np.zeros(CARS, np.float32), is_first, nothing, nothing)
+        memory, wanted = act(params, memory, time_step, jax.random.key(0), False)
+        action, state = policy.act(state, seen, is_first)
+        np.testing.assert_allclose(action, np.clip(wanted, -1.0, 1.0), rtol=0, atol=1e-5)
+        assert action.shape == (CARS, 1)
+
+
+def test_a_policy_with_discrete_actions_is_published_but_not_served(tmp_path):
     config = make_config("ppo", "test", environment="CartPole-v1")
     registry = Registry(tmp_path / "models")
     version = registry.publish(write_run(tmp_path / "pole", config))
     assert [entry["high"] for entry in version.metadata["action"]] == [1.0] * 2
-    with pytest.raises(RegistryError, match=r"acts in CartPole-v1: only policies of the race"):
+    with pytest.raises(RegistryError, match=r"acts in CartPole-v1 with 2 discrete actions: only"):
         load_policy(registry, 1)
+
+
+def test_the_safe_action_is_what_a_version_says_or_else_zeros():
+    config = make_config("td3", "test", environment="Pendulum-v1")
+    action = [{"name": "throttle", "unit": "", "low": -1.0, "high": 1.0, "safe": -1.0}]
+    action.append({"name": "gimbal", "unit": "", "low": -1.0, "high": 1.0})
+    metadata = {"config": config.model_dump(), "action": action}
+    assert safe_action(metadata) == (-1.0, 0.0)
+    assert safe_action(metadata | {"action": action[1:]}) == (0.0,)
+    race = {"config": make_config().model_dump(), "action": action[1:] * 2}
+    assert safe_action(race) == SAFE_ACTION == SAFE_ACTION_OF_RACE
 
 
 def test_a_policy_that_sees_images_is_refused():
     config = make_config(environment="rlcar/Catch-v0")
-    with pytest.raises(RegistryError, match=r"acts in rlcar/Catch-v0: .* numeric observations"):
+    with pytest.raises(
+        RegistryError, match=r"acts in rlcar/Catch-v0 .*: only policies with numeric"
+    ):
         make_policy(_model(config, {}))
 
 
