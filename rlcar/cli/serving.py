@@ -1,8 +1,6 @@
-"""`rlcar serve` and `rlcar drive`: serve a policy over the network, and drive with it."""
+"""`rlcar serve`: serve a policy over the network."""
 
 import os
-import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,19 +17,16 @@ from rlcar.cli.shared import (
     RayAddress,
     RunsFolder,
     TokensFile,
-    TracksOption,
     Where,
     cluster_imports,
     console,
     number,
-    prepare_jax_on_cpu,
     print_page,
     say,
 )
 from rlcar.cli.tokens import require_token
 from rlcar.devices import compile_cache
 from rlcar.errors import UserError
-from rlcar.system.console import make_console
 from rlcar.system.user_folders import expanded
 
 if TYPE_CHECKING:
@@ -262,63 +257,6 @@ def _serve_in_this_process(settings: "ServeSettings", *, page: bool, is_direct: 
         console.print(f"{url}v1/act; Ctrl-C stops", highlight=False)
 
     serve_realtime(settings, is_direct=is_direct, on_ready=print_url)
-
-
-def drive(
-    url: Annotated[str, typer.Argument(help="Address of the server, e.g. http://127.0.0.1:8000.")],
-    tracks: TracksOption = "test",
-    world: Annotated[
-        str | None, typer.Option(help="World to drive in (default: that of the served policy).")
-    ] = None,
-    websocket: Annotated[
-        bool, typer.Option("--websocket", help="Uses WS /v1/drive in place of POST /v1/act.")
-    ] = False,
-    token: Annotated[
-        str | None,
-        typer.Option(envvar="RLCAR_TOKEN", help="Access token for a server with --auth."),
-    ] = None,
-    timeout_ms: Annotated[
-        float,
-        number(
-            1, 60_000, help="Milliseconds after which a car without an answer holds, then brakes."
-        ),
-    ] = 100.0,
-    noise: Annotated[
-        str | None,
-        typer.Option(
-            help="Standard deviation of noise that the cars add to the actions, or a range of it "
-            "such as 0.1-0.4, from which each car takes a value; for recordings."
-        ),
-    ] = None,
-    track_count: Annotated[
-        int | None,
-        number(1, 256, help="Number of tracks of the set, drawn with --seed (default: all)."),
-    ] = None,
-    seed: Annotated[int, number(0, 2**31 - 1, help="Seed of noise and of drawn tracks.")] = 0,
-) -> None:
-    """Lets a served policy drive unseen tracks over the network; reports laps and latency."""
-    prepare_jax_on_cpu()
-    from rlcar.config import make_race_config
-    from rlcar.datasets.behaviour import parse_noise
-    from rlcar.evaluation.laps import track_seeds
-    from serve.client.client import DriveClient
-    from serve.client.closed_loop import drive_served, print_drive
-
-    race = None if world is None else make_race_config(world)
-    drawn = None if noise is None else parse_noise(noise, "--noise")
-    if drawn is not None and drawn.is_own:
-        raise UserError("--noise explore: a served policy does not explore, so give a number")
-    chosen = drawn_tracks(track_seeds(tracks), track_count, seed)
-    with DriveClient(url, websocket=websocket, token=token, timeout_ms=timeout_ms) as client:
-        result = drive_served(client, chosen, race, noise=drawn, seed=seed)
-        print_drive(result | {"track_set": tracks}, make_console())
-
-
-def drawn_tracks(seeds: Sequence[int], count: int | None, seed: int) -> Sequence[int]:
-    """Returns all tracks of a set, or so many of them, chosen at random."""
-    if count is None or count >= len(seeds):
-        return seeds
-    return sorted(random.Random(seed).sample(seeds, count))
 
 
 def _settings(texts: list[str]) -> dict[str, str]:

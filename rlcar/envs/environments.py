@@ -26,6 +26,27 @@ def environment_spec(config: EnvironmentConfig) -> Spec:
         close_environment(env, config.id)
 
 
+@contextlib.contextmanager
+def faults_as_user_errors(name: str) -> Iterator[None]:
+    """Converts every exception of an environment's code to a UserError with its name."""
+    try:
+        yield
+    except NonFiniteError:  # This is a fault of the policy, not of the environment.
+        raise
+    except FaultError as fault:
+        raise UserError(f"the environment {name} {fault}") from fault
+    except Exception as error:
+        hint = "correct its code, or its declared spaces"
+        if "unpack" in str(error):
+            hint = (
+                "step must return (observation, reward, terminated, truncated, info) and reset "
+                "(observation, info)"
+            )
+        raise UserError(
+            f"the environment {name} failed ({type(error).__name__}: {first_line(error)}): {hint}"
+        ) from error
+
+
 class Environments:
     """N environments that step together; `now` is their latest time step.
 
@@ -109,26 +130,8 @@ class Environments:
         for env in envs:
             close_environment(env, self._name)
 
-    @contextlib.contextmanager
-    def _faults_as_user_errors(self) -> Iterator[None]:
-        """Converts every exception of an environment's code to a UserError with its name."""
-        try:
-            yield
-        except NonFiniteError:  # This is a fault of the policy, not of the environment.
-            raise
-        except FaultError as fault:
-            raise UserError(f"the environment {self._name} {fault}") from fault
-        except Exception as error:
-            hint = "correct its code, or its declared spaces"
-            if "unpack" in str(error):
-                hint = (
-                    "step must return (observation, reward, terminated, truncated, info) and reset "
-                    "(observation, info)"
-                )
-            raise UserError(
-                f"the environment {self._name} failed ({type(error).__name__}: "
-                f"{first_line(error)}): {hint}"
-            ) from error
+    def _faults_as_user_errors(self) -> contextlib.AbstractContextManager[None]:
+        return faults_as_user_errors(self._name)
 
     def _time_step(
         self,

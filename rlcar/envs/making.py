@@ -18,8 +18,10 @@ FOLDER = "RLCAR_ENVIRONMENT_FOLDER"
 logger = logging.getLogger(__name__)
 
 
-def make_environment(config: EnvironmentConfig) -> gymnasium.Env:
+def make_environment(config: EnvironmentConfig, render_mode: str | None = None) -> gymnasium.Env:
     """Makes one environment, which the caller must close.
+
+    It draws itself in `render_mode`, as Gymnasium defines them.
 
     An id `module:name` imports the module first, which is also searched in the current folder after
     the installed modules. Raises ConfigError with the reason if the environment cannot be made.
@@ -27,6 +29,8 @@ def make_environment(config: EnvironmentConfig) -> gymnasium.Env:
     arguments: dict[str, Any] = dict(config.settings)
     if config.time_limit_steps is not None:
         arguments["max_episode_steps"] = config.time_limit_steps
+    if render_mode is not None:
+        arguments["render_mode"] = render_mode
     if ":" in config.id:
         _search_the_current_folder()
     try:

@@ -23,13 +23,14 @@ def _overflowing(folder) -> int:
     return registry.add(arrays, model.version.metadata).number
 
 
-def _of_another_environment(folder) -> int:
+def _with_discrete_actions(folder) -> int:
     registry = Registry(folder)
     model = registry.open(1)
     metadata = model.version.metadata
     config = metadata["config"]
     changed = {**config, "environment": {**config["environment"], "id": "rlcar/Catch-v0"}}
-    return registry.add(model.arrays, {**metadata, "config": changed}).number
+    action = [{**entry, "low": 0.0} for entry in metadata["action"]]
+    return registry.add(model.arrays, {**metadata, "config": changed, "action": action}).number
 
 
 def _damaged(folder) -> int:
@@ -52,7 +53,7 @@ def models(monkeypatch, capsys, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("make", [_overflowing, _of_another_environment, _damaged])
+@pytest.mark.parametrize("make", [_overflowing, _with_discrete_actions, _damaged])
 def test_what_a_server_refuses_is_not_promoted(models, tmp_path, make):
     folder = tmp_path / "models"
     publish(folder)
