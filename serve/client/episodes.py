@@ -151,7 +151,7 @@ class _Drive:
             is_first = np.array([last is not None for last in self._last])
             reward = np.zeros(number)
             is_terminal, is_truncated = np.zeros(number, bool), np.zeros(number, bool)
-            for index in np.flatnonzero(~is_first):
+            for index in np.flatnonzero(~is_first).tolist():
                 step = self._environments[index].step(reply.action[index])
                 observation[index], reward[index] = step.observation, step.reward
                 is_terminal[index], is_truncated[index] = step.is_terminal, step.is_truncated
@@ -180,10 +180,10 @@ class _Drive:
     def _report(self, has_ended: np.ndarray) -> None:
         """Reports the episodes whose last observations were sent with this request."""
         laps = []
-        for index in np.flatnonzero(has_ended):
+        for index in np.flatnonzero(has_ended).tolist():
             last = self._last[index]
             is_success = None if last is None else last.is_success
-            laps.append(Lap(float(self._reward[index]), is_success, car=int(index)))
+            laps.append(Lap(float(self._reward[index]), is_success, car=index))
         if not laps:
             return
         try:
