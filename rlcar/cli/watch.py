@@ -52,11 +52,10 @@ def watch(
     allow_anonymous: AllowAnonymous = False,
     direct: Direct = False,
 ) -> None:
-    """Opens the page on which a run can be watched and driven by hand while it learns."""
+    """Opens the page on which a run can be watched while it learns, and a car driven by hand."""
     prepare_jax_on_cpu()
     folder = _await_run(run, runs, wait_s)
     from rlcar.config import load_config
-    from rlcar.runs.run import require_race
 
     try:
         from serve.live.app import run_live
@@ -73,10 +72,9 @@ def watch(
         allow_anonymous=allow_anonymous,
     )
     config = load_config(folder / "config.json")
-    require_race(folder, config)
     # The page needs no published version, so a registry without one is no reason to warn.
     logging.getLogger("serve.app").setLevel(logging.ERROR)
-    live = open_live(registry, folder, config.race)
+    live = open_live(registry, folder, config.race, environment=config.environment)
     run_live(live, settings, print_page, is_direct=direct)
 
 

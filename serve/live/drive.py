@@ -9,7 +9,8 @@ from serve.live.car import Car, Course
 from serve.live.dream import DREAM_STEPS, LiveDreamer
 from serve.live.loaded_policy import LoadedPolicy, StatefulPolicy
 from serve.live.manual_control import ManualControl
-from serve.live.wire import BRAKING, ENDED, MANUAL, RUNNING, Tick
+from serve.live.track import report_track
+from serve.live.wire import BRAKING, ENDED, MANUAL, RUNNING, Tick, pack_tick
 
 STEPS_PER_S = 30.0  # real time, as the race defines it
 FRAMES_PER_S = 60.0
@@ -55,11 +56,14 @@ class Drive:
         seeds = self._course.seeds
         self.begin(seeds[(self._track_index + 1) % len(seeds)])
 
-    def frame(self) -> dict[str, Any] | None:
+    def close(self) -> None:
+        """Does nothing, because nothing is held."""
+
+    def frame(self, seconds: float = 1.0 / FRAMES_PER_S) -> dict[str, Any] | None:
         """Advances by a frame; returns an event for the page: an episode's or a duel's end."""
         if not self.is_running:
             return None
-        self._share += STEPS_PER_S / FRAMES_PER_S
+        self._share += STEPS_PER_S * seconds
         if self._share < 1.0:
             return None
         self._share -= 1.0
@@ -71,6 +75,14 @@ class Drive:
             self.policy = StatefulPolicy(loaded)
         else:
             self.policy.replace(loaded)
+
+    def pack(self, count: int, time_ms: float) -> bytes | None:
+        """Packs the state at this frame."""
+        return pack_tick(count, time_ms, self.tick())
+
+    def describe(self) -> tuple[str, dict[str, Any]]:
+        """Returns the message that tells a page what it shows."""
+        return "track", report_track(self.car, self._course.seeds)
 
     def tick(self) -> Tick:
         """Returns the state at this frame, between the last two steps."""

@@ -26,6 +26,11 @@ class LoadedPolicy(NamedTuple):
         return self.policy.config.race
 
     @property
+    def environment(self) -> str:
+        """The id of the environment in which the policy was trained; empty for the race."""
+        return self.policy.config.environment.id
+
+    @property
     def env_steps(self) -> int | None:
         """The env steps of training after which the policy was saved, if they are known."""
         return self.model.version.metadata["lineage"].get("env_steps")

@@ -25,6 +25,7 @@ from serve.live.commands import (
 )
 from serve.live.loaded_policy import first_action
 from serve.live.manual_control import ControlTakenError
+from serve.live.scene import SceneDrive
 from serve.live.session import NO_POLICY, LiveSession
 from serve.live.video import BOUNDARY, MAX_WATCHING, MAX_WATCHING_PER_OWNER, VideoFeed
 from serve.live.viewer_socket import serve_viewer
@@ -59,7 +60,7 @@ def live_routes(live: LiveSession, *, legacy_get: bool = True) -> list[BaseRoute
     queries = {"/stats": _stats, "/list_models": _list_models, "/health": _health}
     return [
         Route("/", _page, methods=["GET"]),
-        Route("/video_feed", _video(feed), methods=["GET"]),
+        Route("/video_feed", _video(live, feed), methods=["GET"]),
         *(
             Route(
                 path,
@@ -101,6 +102,7 @@ async def _toggle(live: LiveSession, request: Request) -> dict[str, object]:
 
 
 async def _control(live: LiveSession, request: Request) -> dict[str, object]:
+    live.race_drive("driving by hand")
     command = await _read_body(request, ControlInput)
     live.manual_control.steer(command.steering, command.throttle)
     return {"status": "ok"}
@@ -135,7 +137,7 @@ async def _load(live: LiveSession, request: Request) -> dict[str, object]:
 
 async def _try(live: LiveSession, request: Request) -> dict[str, object]:
     command = await _read_body(request, TryRequest)
-    policy = live.drive.policy
+    policy = live.race_drive("trying the policy").policy
     if policy is None:
         raise UserError(NO_POLICY)
     steering, throttle = first_action(policy.loaded, command.observation)
@@ -227,8 +229,10 @@ class _VideoResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _video(feed: VideoFeed) -> Callable[[Request], Awaitable[Response]]:
+def _video(live: LiveSession, feed: VideoFeed) -> Callable[[Request], Awaitable[Response]]:
     async def route(request: Request) -> Response:
+        if isinstance(live.drive, SceneDrive) and live.drive.problem is not None:
+            return JSONResponse({"error": f"there are no pictures: {live.drive.problem}"}, 404)
         owner = _owner(request)
         if feed.is_full(owner):
             error = (

@@ -11,7 +11,10 @@ from rlcar.storage import checkpoint
 SERIES = (
     "episode/reward",
     "episode/lap_rate",
+    "episode/success_rate",
     "evaluation/lap_rate",
+    "evaluation/success_rate",
+    "evaluation/episode_reward",
     "evaluation/charged_lap_steps",
     "model/loss",
     "actor/loss",

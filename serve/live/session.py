@@ -1,4 +1,4 @@
-"""The live session: one car in real time, its viewers, and the one client that may drive it."""
+"""The live session: one car or scene in real time, its viewers, and the one client in control."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rlcar.config import EnvironmentConfig
 from rlcar.config.race import RaceConfig
 from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import UserError
@@ -21,9 +22,10 @@ from serve.live.drive import FRAMES_PER_S, Drive
 from serve.live.loaded_policy import LoadedPolicy, StatefulPolicy
 from serve.live.manual_control import ManualControl
 from serve.live.policy_catalog import LIVE, PolicyCatalog, open_catalog
-from serve.live.report import report_state, report_stats, report_track
+from serve.live.report import report_state, report_stats
+from serve.live.scene import ONLY_RACE, SceneDrive
 from serve.live.viewers import Viewer, Viewers, make_message
-from serve.live.wire import pack_dream, pack_latent, pack_tick
+from serve.live.wire import pack_dream, pack_latent
 from serve.policy.registry_calls import CHANGE_TIMEOUT_S, READ_TIMEOUT_S, RegistryCalls
 
 NO_POLICY = "there is no policy yet: wait for the run's first save, or load one"
@@ -35,22 +37,32 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class LiveSession:
-    """Runs the car; call every method but the constructor from its event loop.
+    """Runs the car or another environment.
 
-    `async with session.running()` starts it. Work that blocks (the disk, compilation) runs in a
-    thread.
+    Call every method but the constructor from its event loop. `async with session.running()`
+    starts it. Work that blocks (the disk, compilation) runs in a thread.
     """
 
-    def __init__(self, catalog: PolicyCatalog, race: RaceConfig, track_set: str = "validation"):
+    def __init__(
+        self,
+        catalog: PolicyCatalog,
+        race: RaceConfig,
+        track_set: str = "validation",
+        scene: SceneDrive | None = None,
+    ):
+        """Shows `scene`, if it is given, in place of the race."""
         self.catalog, self.viewers, self.manual_control = catalog, Viewers(), ManualControl()
         self._seeds = TRACK_SETS[track_set]
-        self.drive = Drive(open_course(race, self._seeds), self.manual_control)
+        self.drive: Drive | SceneDrive = scene or Drive(
+            open_course(race, self._seeds), self.manual_control
+        )
         self.follows = catalog.follower is not None
         self._dreams = RunDreams(catalog.follower) if catalog.follower else None
         self._started_s, self._frames = time.monotonic(), 0
         self._steps: deque[tuple[float, int]] = deque(maxlen=6)  # (time, steps), a second apart
         self._lock, self._registry_calls = asyncio.Lock(), RegistryCalls()
         self._sent_dream: np.ndarray | None = None
+        self._sent_picture: bytes | None = None
         self.late_frames = 0
 
     @contextlib.asynccontextmanager
@@ -66,6 +78,13 @@ class LiveSession:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self.drive.close)
+
+    def race_drive(self, what: str) -> Drive:
+        """Returns the drive of the race; raises UserError, which names `what`, without one."""
+        if isinstance(self.drive, SceneDrive):
+            raise UserError(ONLY_RACE.format(self.drive.name, what))
+        return self.drive
 
     def add_viewer(self, viewer: Viewer) -> None:
         """Adds a viewer, and sends it the current state."""
@@ -74,11 +93,14 @@ class LiveSession:
         rows = [] if follower is None else follower.rows[-_MAX_ROWS_SENT:]
         run = None if follower is None else follower.folder.name
         viewer.send_message(make_message("hello", id=viewer.id, key=viewer.key, run=run))
-        viewer.send_message(make_message("track", **report_track(self.drive.car, self._seeds)))
+        kind, fields = self.drive.describe()
+        viewer.send_message(make_message(kind, **fields))
         viewer.send_message(make_message("rows", is_anew=True, rows=rows))
         viewer.send_message(make_message("stats", **self.stats()))
         self.broadcast_state()
-        viewer.send_frame(self._pack_tick())
+        frame = self._pack()
+        if frame is not None:
+            viewer.send_frame(frame)
 
     def remove_viewer(self, viewer: Viewer) -> None:
         """Removes a viewer, and releases control if it had it."""
@@ -105,26 +127,28 @@ class LiveSession:
     def reset(self) -> None:
         """Begins the episode again."""
         self.drive.begin()
-        self.viewers.send_frame(self._pack_tick())
+        self._send_frame()
 
     def toggle_control(self) -> bool:
         """Switches between the policy and manual driving; returns whether it is manual now."""
-        self.drive.is_manual = not self.drive.is_manual
+        drive = self.race_drive("driving by hand")
+        drive.is_manual = not drive.is_manual
         self.broadcast_state()
-        return self.drive.is_manual
+        return drive.is_manual
 
     def go_to_track(self, seed: int | None) -> int:
         """Begins on a track, or on the next one; raises UserError if there is no such track."""
+        drive = self.race_drive("a choice of tracks")
         if seed is not None and seed not in self._seeds:
             raise UserError(
                 f"there is no track {seed} here: choose {self._seeds[0]} to {self._seeds[-1]}"
             )
         if seed is None:
-            self.drive.next_track()
+            drive.next_track()
         else:
-            self.drive.begin(seed)
-        self._broadcast_track()
-        return self.drive.car.track_seed
+            drive.begin(seed)
+        self._broadcast_place()
+        return drive.car.track_seed
 
     async def load(self, file: str) -> str:
         """Drives with a version, a save or the run's newest policy; returns its label."""
@@ -157,12 +181,13 @@ class LiveSession:
 
     async def set_ghost(self, file: str | None) -> str | None:
         """Sets the policy of the ghost, or removes the ghost; the episode begins again."""
+        drive = self.race_drive("a ghost")
         loaded = None
         if file is not None:
             run = self._registry_calls.run
             loaded = await run(CHANGE_TIMEOUT_S, self.catalog.load, file)
-        self.drive.ghost = None if loaded is None else StatefulPolicy(loaded)
-        self.drive.begin()
+        drive.ghost = None if loaded is None else StatefulPolicy(loaded)
+        drive.begin()
         self.broadcast_state()
         return None if loaded is None else loaded.label
 
@@ -196,12 +221,18 @@ class LiveSession:
         """Tells every viewer who drives."""
         self.viewers.send_message("state", **self.state())
 
-    def _broadcast_track(self) -> None:
-        self.viewers.send_message("track", **report_track(self.drive.car, self._seeds))
-        self.viewers.send_frame(self._pack_tick())
+    def _broadcast_place(self) -> None:
+        kind, fields = self.drive.describe()
+        self.viewers.send_message(kind, **fields)
+        self._send_frame()
 
-    def _pack_tick(self) -> bytes:
-        return pack_tick(self._frames, 1000.0 * time.monotonic(), self.drive.tick())
+    def _send_frame(self) -> None:
+        frame = self._pack()
+        if frame is not None:
+            self.viewers.send_frame(frame)
+
+    def _pack(self) -> bytes | None:
+        return self.drive.pack(self._frames, 1000.0 * time.monotonic())
 
     async def _run_frames(self) -> None:
         """Advances the car 60 times a second, even if the machine's clock is changed."""
@@ -221,24 +252,41 @@ class LiveSession:
             await asyncio.sleep(max(0.0, wait_s))
 
     def _run_frame(self) -> None:
-        """Advances the car by a frame, and sends the viewers what has changed."""
-        drive, track_seed, steps = self.drive, self.drive.car.track_seed, self.drive.steps
-        event = drive.frame()
+        """Advances by a frame, and sends the viewers what has changed."""
+        drive, steps = self.drive, self.drive.steps
+        track_seed = None if isinstance(drive, SceneDrive) else drive.car.track_seed
+        event = drive.frame(1.0 / FRAMES_PER_S)
         if event is not None:
             self.viewers.send_message(event.pop("kind"), **event)
+        if isinstance(drive, SceneDrive):
+            self._send_picture(drive)
+            return
         if drive.car.track_seed != track_seed:
-            self._broadcast_track()
+            self._broadcast_place()
         is_due = drive.is_running or self._frames % _STOPPED_EVERY_FRAMES == 0
         if not len(self.viewers) or not is_due:
             return
-        self.viewers.send_frame(self._pack_tick())
-        now_ms = 1000.0 * time.monotonic()
-        has_stepped = drive.steps != steps and drive.steps % _LATENT_EVERY_STEPS == 0
-        if has_stepped and drive.latent is not None:
-            self.viewers.send_frame(pack_latent(self._frames, now_ms, drive.latent))
+        self._send_frame()
+        has_stepped = drive.steps != steps
+        self._send_latent(drive.latent if has_stepped else None)
         if drive.dream is not None and drive.dream is not self._sent_dream:
+            now_ms = 1000.0 * time.monotonic()
             self.viewers.send_frame(pack_dream(self._frames, now_ms, drive.dream))
             self._sent_dream = drive.dream
+
+    def _send_picture(self, scene: SceneDrive) -> None:
+        """Sends each picture once; a page that is opened later gets the newest one."""
+        scene.is_watched = len(self.viewers) > 0
+        if not scene.is_watched or scene.jpeg is self._sent_picture:
+            return
+        self._sent_picture = scene.jpeg
+        self._send_frame()
+        self._send_latent(scene.latent)
+
+    def _send_latent(self, latent: np.ndarray | None) -> None:
+        if latent is not None and self.drive.steps % _LATENT_EVERY_STEPS == 0:
+            now_ms = 1000.0 * time.monotonic()
+            self.viewers.send_frame(pack_latent(self._frames, now_ms, latent))
 
     async def _poll_run(self) -> None:
         """Reads the run and sends the figures, once a second."""
@@ -269,6 +317,8 @@ class LiveSession:
                 policy = self.drive.policy
                 env_steps = -1 if policy is None else policy.loaded.env_steps or -1
                 await self._set_policy(await asyncio.to_thread(self.catalog.newest, env_steps))
+        if isinstance(self.drive, SceneDrive):
+            return
         model = await asyncio.to_thread(self._dreams.newest)
         if model is not None:
             config, params = model
@@ -284,10 +334,19 @@ class LiveSession:
         """Lets a policy drive, in the race in which it was trained."""
         if loaded is None:
             return
+        if isinstance(self.drive, SceneDrive):
+            self.drive.set_policy(loaded)
+            self.broadcast_state()
+            return
+        if loaded.environment:
+            raise UserError(
+                f"{loaded.label} acts in {loaded.environment}, and this page shows the race: open "
+                "the page of its run"
+            )
         if loaded.race != self.drive.car.course.config:
             course = await asyncio.to_thread(open_course, loaded.race, self._seeds)
             self.drive.set_course(course)
-            self._broadcast_track()
+            self._broadcast_place()
         self.drive.set_policy(loaded)
         self.broadcast_state()
 
@@ -297,11 +356,22 @@ def open_live(
     run: Path | None = None,
     race: RaceConfig | None = None,
     *,
+    environment: EnvironmentConfig | None = None,
     preferred: str = "champion",
 ) -> LiveSession:
     """Makes a session that begins in `race`, until a policy sets its own. Blocks for seconds.
 
-    Without a run, the version with the alias or number `preferred` drives first.
+    With `environment` it shows that environment in place of the race. Without a run, the version
+    with the alias or number `preferred` drives first, and decides what is shown. Raises ConfigError
+    if the environment cannot be made.
     """
     disable_async_dispatch()
-    return LiveSession(open_catalog(registry, run, preferred), race or RaceConfig())
+    catalog = open_catalog(registry, run, preferred)
+    if run is None and race is None and environment is None:
+        with contextlib.suppress(UserError):  # a damaged champion must not stop the page
+            first = catalog.first()
+            environment = None if first is None else first.policy.config.environment
+    scene = None
+    if environment is not None and environment.id:
+        scene = SceneDrive(environment)
+    return LiveSession(catalog, race or RaceConfig(), scene=scene)

@@ -10,6 +10,7 @@ import simplejpeg
 
 from rlcar.sim.renderer import SIZE_PX, Car, Renderer, Scene
 from rlcar.track import make_track
+from serve.live.scene import SceneDrive
 from serve.live.session import LiveSession
 
 BOUNDARY = "frame"
@@ -73,8 +74,10 @@ class VideoFeed:
             await asyncio.sleep(due_s - loop.time())
 
     def picture(self) -> bytes:
-        """Draws the current state of the drive, 800x600, as a JPEG."""
+        """Draws the current state of the drive as a JPEG, 800x600 in the race."""
         drive = self._live.drive
+        if isinstance(drive, SceneDrive):
+            return drive.picture()
         car, tick = drive.car, drive.tick()
         key = (car.track_seed, car.course.config)
         if self._renderer is None or self._renderer[0] != key:

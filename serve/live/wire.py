@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-TICK, DREAM, LATENT = 1, 2, 3
+TICK, DREAM, LATENT, PICTURE = 1, 2, 3, 4
 RUNNING, MANUAL, BRAKING, ENDED = 1, 2, 4, 8  # flags of a tick
 DREAM_COLUMNS = 16  # x, y, heading, dreamt rays, real rays, speed, reward, continues
 
@@ -58,6 +58,14 @@ def pack_tick(count: int, time_ms: float, tick: Tick) -> bytes:
     others = bool(tick.rival) + 2 * bool(tick.ghost)
     head = _HEAD.pack(TICK, tick.flags, others, 0, count & 0xFFFFFFFF, time_ms)
     return head + struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def pack_picture(
+    count: int, time_ms: float, flags: int, numbers: tuple[float, float], jpeg: bytes
+) -> bytes:
+    """Packs a picture of another environment: steps and reward of its episode, and the JPEG."""
+    head = _HEAD.pack(PICTURE, flags, 0, 0, count & 0xFFFFFFFF, time_ms)
+    return head + struct.pack("<2f", *numbers) + jpeg
 
 
 def pack_dream(count: int, time_ms: float, steps: np.ndarray) -> bytes:

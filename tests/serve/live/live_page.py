@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import httpx
 import uvicorn
 
+from rlcar.config import EnvironmentConfig
+from rlcar.config.race import RaceConfig
 from rlcar.runs.run import Run
 from rlcar.sim import SPEC
 from rlcar.training.trainer import Trainer
@@ -46,9 +48,15 @@ class Page(NamedTuple):
 
 
 @contextlib.contextmanager
-def paged(registry: Path, run: Path | None = None, **settings: Any) -> Iterator[Page]:
+def paged(
+    registry: Path,
+    run: Path | None = None,
+    race: RaceConfig | None = None,
+    environment: EnvironmentConfig | None = None,
+    **settings: Any,
+) -> Iterator[Page]:
     """Runs the page as `rlcar watch` does, until the block ends."""
-    live = open_live(registry, run)
+    live = open_live(registry, run, race, environment=environment)
     config = live_config(live, make_settings(registry=str(registry), port=0, **settings))
     with on_a_port(live, config) as page:
         yield page

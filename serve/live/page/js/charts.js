@@ -3,7 +3,8 @@
 import { colour } from "./paint.js";
 
 const MAX_POINTS = 1500, HEIGHT_PX = 196;
-const REWARD = [["episode/reward", "reward, mean of 100", "--accent"], ["evaluation/lap_rate", "lap rate, unseen tracks", "--good", "share"]];
+const REWARD = [["episode/reward", "reward, mean of 100", "--accent"], ["evaluation/lap_rate", "lap rate, unseen tracks", "--good", "share"],
+  ["evaluation/success_rate", "success, evaluation", "--good", "share"], ["evaluation/episode_reward", "reward, evaluation", "--real"]];
 const LOSSES = [["model/loss", "world model", "--dreamt"], ["critic/loss", "critic", "--warn"]];
 const thousands = (steps) => (steps >= 1000 ? `${Number((steps / 1000).toFixed(1))}k` : `${steps}`);
 
@@ -20,7 +21,7 @@ export class Charts {
 
   addRows(rows, isAnew) {
     this.rows = isAnew ? [...rows] : [...this.rows, ...rows];
-    if (this.rows.length > MAX_POINTS) this.rows = this.rows.filter((row, i) => i % 2 || "evaluation/lap_rate" in row);
+    if (this.rows.length > MAX_POINTS) this.rows = this.rows.filter((row, i) => i % 2 || "evaluation/lap_rate" in row || "evaluation/episode_reward" in row);
     this.isStale = true;
   }
 

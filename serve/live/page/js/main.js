@@ -8,9 +8,10 @@ import { Duels, ModelList } from "./models.js";
 import { Playback } from "./playback.js";
 import { Road } from "./road.js";
 import { Rollout } from "./rollout.js";
+import { Scene } from "./scene.js";
 import { Stream } from "./stream.js";
 import { TryIt } from "./try.js";
-import { DREAM, TICK } from "./wire.js";
+import { DREAM, PICTURE, TICK } from "./wire.js";
 
 const STEPS_PER_S = 30, CONTROL_EVERY_MS = 50, FLASH_MS = 2200;
 const byId = (id) => document.getElementById(id);
@@ -26,6 +27,8 @@ const tryIt = new TryIt(byId("sliders"), {
 });
 const rollout = new Rollout(byId("rollout"), () => isLost(), (text) => write("rollout-message", text));
 const live = { id: null, run: null, state: null, dream: null, latent: null, bestLap: null, saved: null, frame: null };
+
+const scene = new Scene(byId("scene"), (id, text) => write(id, text));
 
 function write(id, text) {
   const place = byId(id);
@@ -47,11 +50,20 @@ const handlers = {
     live.dream = null;
     write("track-seed", String(track.seed));
   },
+  scene(message) {
+    scene.show(message);
+    showState();
+  },
+  ending({ reward, steps, is_success: isSuccess, reason }) {
+    const end = reason ?? (isSuccess === null ? "Episode over" : isSuccess ? "Success" : "No success");
+    write("scene-last", reward.toFixed(2));
+    flash(`${end}: reward ${reward.toFixed(1)} in ${steps} steps`);
+  },
   state(state) {
     const wasPolicy = live.state?.policy;
     live.state = state;
     showState();
-    if (state.policy !== wasPolicy) { tryIt.ask(); models.refresh(live.run).catch(showError); }
+    if (state.policy !== wasPolicy) { if (!scene.isShown) tryIt.ask(); models.refresh(live.run).catch(showError); }
   },
   rows({ rows, is_anew: isAnew }) {
     charts.addRows(rows, isAnew);
@@ -78,6 +90,7 @@ const stream = new Stream({
   close() { live.id = null; showState(); },
   message(message) { handlers[message.type]?.(message); },
   frame(frame) {
+    if (frame.kind === PICTURE) { scene.draw(frame).catch(showError); return; }
     if (frame.kind === TICK) playback.push(frame, performance.now());
     else if (frame.kind === DREAM) live.dream = frame.steps;
     else live.latent = frame;
@@ -121,14 +134,15 @@ function showState() {
   write("control-button", isMine() ? "Release control" : "Take control");
   byId("control-button").hidden = !mayCommand();
   for (const id of ["start", "overlay-start", "reset", "manual", "next-track", "load", "ghost", "save", "versions", "ghosts"]) {
-    byId(id).disabled = !mayCommand();
+    byId(id).disabled = !mayCommand() || (id === "manual" && scene.isShown);
   }
   if (!state) return;
   write("start", state.is_running ? "Stop" : "Start");
   byId("start").classList.toggle("primary", !state.is_running);
   byId("overlay").hidden = state.is_running;
   write("overlay-text", state.is_manual ? "You drive by hand: arrow keys, touch or gamepad." : state.policy
-    ? "Watch the policy drive, or take control yourself." : "There is no policy yet: drive by hand meanwhile.");
+    ? scene.isShown ? "Watch the policy act." : "Watch the policy drive, or take control yourself."
+    : scene.isShown ? "There is no policy yet: the environment gets actions of zeros." : "There is no policy yet: drive by hand meanwhile.");
   write("manual", state.is_manual ? "Let the policy drive" : "Drive by hand");
   byId("manual").setAttribute("aria-pressed", String(state.is_manual));
   write("policy", state.is_manual ? "A person, by hand" : state.policy ?? "No policy yet");
@@ -148,7 +162,11 @@ function showStats(stats) {
   write("loss-mean", stats.loss_mean === null ? "–" : stats.loss_mean.toPrecision(3));
   write("exploration", shown(stats.exploration_rate));
   write("steps-per-s", stats.steps_per_s.toFixed(0));
-  const lapRate = charts.last("episode/lap_rate"), trained = charts.last("env_steps");
+  if (scene.isShown) {
+    const successes = stats.successes ?? null;
+    write("scene-successes", successes === null ? "–" : `${successes} of ${stats.episodes}`);
+  }
+  const lapRate = charts.last(scene.isShown ? "episode/success_rate" : "episode/lap_rate"), trained = charts.last("env_steps");
   write("lap-rate", lapRate === null ? "–" : `${Math.round(100 * lapRate)} %`);
   const isLearning = performance.now() - (live.rowsAtMs ?? -Infinity) < 15_000;
   byId("learning").hidden = trained === null;
@@ -167,13 +185,14 @@ function showNumbers({ car, steps, isBraking }) {
 
 function draw(nowMs) {
   requestAnimationFrame(draw);
+  charts.draw();
+  if (scene.isShown) { if (live.isDreamStale) drawDream(1); return; }
   const frame = playback.at(nowMs), chosen = Number(byId("ahead").value);
   if (frame && live.frame && frame.steps < live.frame.steps) { road.clearTrail(); live.dream = null; }
   live.frame = frame;
   road.draw(frame, live.state?.dreams ? live.dream : null, chosen);
   if (frame && (live.numbersAtMs ?? 0) < nowMs - 100) { live.numbersAtMs = nowMs; showNumbers(frame); }
   if (live.isDreamStale) drawDream(chosen);
-  charts.draw();
 }
 
 function drawDream(chosen) {
@@ -214,9 +233,9 @@ byId("try-now").addEventListener("click", () => {
 });
 
 manualInput.isOn = () => Boolean(live.state?.is_manual);
-const SHORTCUTS = { m: toggleManual, p: toggleRunning, r: reset, n: nextTrack };
+const SHORTCUTS = { m: toggleManual, p: toggleRunning, r: reset, n: nextTrack }, OF_RACE = "mn";
 addEventListener("keydown", (event) => {
-  const work = SHORTCUTS[event.key.toLowerCase()];
+  const key = event.key.toLowerCase(), work = scene.isShown && OF_RACE.includes(key) ? null : SHORTCUTS[key];
   if (!work || event.repeat || isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey || !mayCommand()) return;
   work();
 });
@@ -229,7 +248,8 @@ setInterval(() => {
 setInterval(() => {
   byId("road").dataset.framesPerS = String(road.frames);
   const watching = live.viewers === 1 ? "1 viewer" : `${live.viewers ?? 0} viewers`;
-  write("pace", `${road.frames} frames/s, ${watching}`);
+  write("pace", scene.isShown ? `${scene.frames} pictures/s, ${watching}` : `${road.frames} frames/s, ${watching}`);
+  scene.frames = 0;
   const { car } = live.frame ?? {};
   if (car) byId("road").setAttribute("aria-label", `The car at ${Math.round(100 * car.progress)} % of the lap, ${car.speed.toFixed(1)} pixels a step`);
   road.frames = 0;

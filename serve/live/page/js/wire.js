@@ -1,6 +1,6 @@
 // Decodes the stream's binary messages, which `serve/live/wire.py` encodes.
 
-export const TICK = 1, DREAM = 2, LATENT = 3;
+export const TICK = 1, DREAM = 2, LATENT = 3, PICTURE = 4;
 const HEAD_BYTES = 16, DREAM_COLUMNS = 16;
 
 const pose = (n, at) => ({ x: n[at], y: n[at + 1], heading: n[at + 2], speed: n[at + 3], progress: n[at + 4] });
@@ -11,6 +11,10 @@ export function decode(buffer) {
   const timeMs = head.getFloat64(8, true);
   if (kind === LATENT) {
     return { kind, groups: first, classes: second, values: new Uint8Array(buffer, HEAD_BYTES) };
+  }
+  if (kind === PICTURE) {
+    const steps = head.getFloat32(HEAD_BYTES, true), reward = head.getFloat32(HEAD_BYTES + 4, true);
+    return { kind, isRunning: (first & 1) > 0, isEnded: (first & 8) > 0, steps, reward, jpeg: new Uint8Array(buffer, HEAD_BYTES + 8) };
   }
   const n = new Float32Array(buffer, HEAD_BYTES);
   return kind === DREAM ? { kind, steps: dreamSteps(n, first) } : tick(kind, timeMs, first, second, n);
