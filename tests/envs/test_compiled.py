@@ -10,6 +10,7 @@ from rlcar.envs.schema import known_schema_of, schema_of
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.evaluation.environment import kind_of, require_source
 from rlcar.registry.architecture import check_arrays, policy_shapes
+from rlcar.types import Spec
 
 LANDER = "rlcar/Lander-v0"
 
@@ -47,12 +48,17 @@ def test_more_rays_make_a_longer_schema_and_other_shapes_of_arrays():
     )
     schema = known_schema_of(config)
     assert schema is not None
-    shapes = policy_shapes(config, *map(len, schema))
+    shapes = policy_shapes(config, Spec(*map(len, schema)))
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    check_arrays(config.model_dump(mode="json"), arrays, "it")
+    check_arrays(_metadata(config), arrays, "it")
     fewer = make_config(environment=LANDER, algorithm="sac")
     with pytest.raises(RegistryError, match="has shape"):
-        check_arrays(fewer.model_dump(mode="json"), arrays, "it")
+        check_arrays(_metadata(fewer), arrays, "it")
+
+
+def _metadata(config):
+    observation, action = known_schema_of(config)
+    return {"config": config.model_dump(mode="json"), "observation": observation, "action": action}
 
 
 def test_fused_training_needs_a_compiled_environment():
