@@ -13,10 +13,14 @@ from websockets.sync.client import connect
 
 from rlcar.registry import Registry
 from serve.client.client import DriveClient
+from serve.client.episodes import drive_episodes
 from serve.protocols.websocket import MAX_FRAGMENTS
 from tests.serve.open_loop import ask_open_loop, flips
 from tests.serve.ray_servers import ray_server
 from tests.serve.served import publish
+from tests.support.hand_made_versions import publish_constant
+from tests.support.target_environment import ID
+from tests.support.waiting import wait_until
 
 SWAPS, REDEPLOYS = 20, 3
 
@@ -113,3 +117,14 @@ def test_20_swaps_and_3_redeploys_under_load_cost_no_request(server, folder):
     assert {one.source for one in told} == {"model"}
     assert not flips(told)
     assert told[-1].version == later[-1]
+
+
+@pytest.mark.parametrize("websocket", [False, True])
+def test_a_version_of_another_environment_acts_in_it_to_the_end(folder, server, websocket):
+    """The last test of this module: the alias stays with that version."""
+    registry = Registry(folder)
+    registry.promote(publish_constant(folder, ID, 0.9))
+    with DriveClient(server.url, websocket=websocket, timeout_ms=1000) as client:
+        wait_until(lambda: len(client.check()["observation"]) == 3)
+        result = drive_episodes(client, episodes=3)
+    assert (result["ended"], result["success_rate"], result["fallbacks"]) == (3, 1.0, 0)

@@ -14,6 +14,8 @@ from serve.live.wire import RUNNING
 from serve.policy.policy import try_model
 from tests.serve.live.live_page import paged, save_run
 from tests.serve.served import publish
+from tests.support.hand_made_versions import publish_constant
+from tests.support.target_environment import ID, SIZE_PX
 from tests.support.waiting import wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -323,6 +325,36 @@ _OBSERVE = """(place) => {
   new MutationObserver(() => window.said.push(seen.textContent))
     .observe(seen, { childList: true, characterData: true });
 }"""
+
+
+def test_another_environment_is_shown_by_its_pictures(chromium, tmp_path):
+    publish_constant(tmp_path / "models", ID, 0.9)
+    Registry(tmp_path / "models").promote(1)
+    complaints = []
+    with paged(tmp_path / "models") as page:
+        tab = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        tab.on("console", lambda said: complaints.append(said.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.goto(f"http://{page.address}/")
+        until(tab, "document.querySelector('#environment').textContent.includes('Target-v0')")
+        assert tab.locator("#scene").is_visible()
+        for part in ("#road", "#touch", "#next-track", ".try", "#ghosts", "#keys-hint"):
+            assert not tab.locator(part).is_visible(), part
+        assert tab.locator("#manual").is_disabled()
+        assert "Only in the race" in tab.locator("#manual").get_attribute("title")
+        tab.locator("#overlay-start").click()
+        until(tab, "document.querySelector('#scene-successes').textContent.startsWith('1 of')")
+        until(tab, "Number(document.querySelector('#scene-reward').textContent) > 0.5")
+        # The point is yellow, on grey ground.
+        pixels = "[...document.querySelector('#scene').getContext('2d')"
+        row = f"{pixels}.getImageData(0, 45, 120, 1).data]"
+        until(tab, f"{row}.some((value) => value > 200 && value < 255)")
+        assert tab.evaluate("document.querySelector('#scene').width") == SIZE_PX[1]
+        tab.keyboard.press("n")
+        tab.keyboard.press("m")
+        _shot(tab, "scene-1280")
+        tab.context.close()
+    assert complaints == []
 
 
 def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
