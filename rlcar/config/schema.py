@@ -51,15 +51,16 @@ def dump_entries(entries: Iterable[Entry]) -> Schema:
     return [entry.model_dump(exclude_defaults=True) for entry in entries]
 
 
-def is_same_meaning(one: Iterable[Entry], other: Schema) -> bool:
+def is_same_schema(one: Schema, other: Schema) -> bool:
     """Returns whether two schemas have the same names, units and ranges.
 
-    Versions of an older rlcar do not say which action is safe.
+    Versions of an older rlcar do not say which action is safe, so that is not compared.
     """
-    names = Entry.model_fields
-    return [[getattr(entry, name) for name in names] for entry in one] == [
-        [entry[name] for name in names] for entry in other
-    ]
+
+    def meaning(schema: Schema) -> list[list[Any]]:
+        return [[entry[name] for name in Entry.model_fields] for entry in schema]
+
+    return meaning(one) == meaning(other)
 
 
 def has_discrete_actions(action: Schema) -> bool:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from rlcar.agents import AlgorithmName
 from rlcar.config import parse_config
-from rlcar.config.schema import ActionEntry, Entry, dump_entries, is_same_meaning
+from rlcar.config.schema import ActionEntry, Entry, dump_entries, is_same_schema
 from rlcar.envs.schema import known_schema_of
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.settings.explain import problems
@@ -101,14 +101,9 @@ def check_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise RegistryError(f"{name} has a config that this rlcar cannot read: {error}") from None
     if config.algorithm != checked.algorithm:
         raise RegistryError(f"{name} says {checked.algorithm}, its config {config.algorithm}")
-    if schema is not None:
-        observation, action = schema
-        if not is_same_meaning((*checked.observation, *checked.action), [*observation, *action]):
-            whose = "the race" if config.is_race else config.environment.id
-            raise RegistryError(
-                f"{name} describes other observations or actions than those of {whose}"
-            )
-    return checked.model_dump() | {
-        "observation": dump_entries(checked.observation),
-        "action": dump_entries(checked.action),
-    }
+    described = dump_entries(checked.observation), dump_entries(checked.action)
+    if schema is not None and not all(map(is_same_schema, described, schema)):
+        whose = "the race" if config.is_race else config.environment.id
+        raise RegistryError(f"{name} describes other observations or actions than those of {whose}")
+    observation, action = described
+    return checked.model_dump() | {"observation": observation, "action": action}

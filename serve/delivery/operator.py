@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from rlcar.config.schema import is_same_schema
 from rlcar.errors import (
     ConfigError,
     MissingAliasError,
@@ -357,7 +358,7 @@ class Operator:
     def _require_same_schema(self, stable: int, candidate: int) -> None:
         one, other = (self.registry.version(number).metadata for number in (stable, candidate))
         for kind in ("observation", "action"):
-            if one[kind] != other[kind]:
+            if not is_same_schema(one[kind], other[kind]):
                 raise RolloutError(
                     f"version {candidate} has another {kind} ({len(other[kind])} numbers) than "
                     f"version {stable} ({len(one[kind])} numbers): sessions cannot move between "

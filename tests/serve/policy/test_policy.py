@@ -11,7 +11,12 @@ import pytest
 from rlcar.agents import ALGORITHMS, make_agent
 from rlcar.agents.normaliser import Moments, normalise
 from rlcar.config import Config, make_config
-from rlcar.config.schema import SAFE_ACTION_OF_RACE, safe_action
+from rlcar.config.schema import (
+    SAFE_ACTION_OF_RACE,
+    is_same_schema,
+    safe_action,
+    schema_of_race,
+)
 from rlcar.envs.schema import schema_of
 from rlcar.errors import RegistryError
 from rlcar.registry import NORMALISER, Model, Registry, Version
@@ -191,6 +196,14 @@ def test_the_safe_action_is_what_a_version_says_or_else_zeros():
     assert safe_action(metadata | {"action": action[1:]}) == (0.0,)
     race = {"config": make_config().model_dump(), "action": action[1:] * 2}
     assert safe_action(race) == SAFE_ACTION == SAFE_ACTION_OF_RACE
+
+
+def test_versions_from_before_the_safe_action_have_the_same_schema_as_newer_ones():
+    _, action = schema_of_race(make_config())
+    older = [{key: entry[key] for key in ("name", "unit", "low", "high")} for entry in action]
+    assert [entry["safe"] for entry in action] == [0.0, -1.0]
+    assert is_same_schema(action, older)
+    assert not is_same_schema(action, [older[0], older[1] | {"high": 2.0}])
 
 
 def test_a_policy_that_sees_images_is_refused():
