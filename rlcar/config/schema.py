@@ -76,8 +76,8 @@ def safe_action(metadata: Mapping[str, Any]) -> tuple[float, ...]:
     action = metadata["action"]
     if any(entry.get("safe") is not None for entry in action):
         return tuple(float(entry.get("safe") or 0.0) for entry in action)
-    environment = metadata["config"].get("environment") or {}
-    is_race = not environment.get("id") and len(action) == len(SAFE_ACTION_OF_RACE)
+    section = metadata["config"].get("environment") or {}
+    is_race = not section.get("id") and len(action) == len(SAFE_ACTION_OF_RACE)
     return SAFE_ACTION_OF_RACE if is_race else (0.0,) * len(action)
 
 
