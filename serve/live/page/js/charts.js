@@ -40,7 +40,7 @@ export class Charts {
     this.isStale = false;
     const ofRun = this.rows.some((row) => "episode/reward" in row);
     if (ofRun) this.plot("reward", this.rows, REWARD, "env steps");
-    else this.plot("reward", this.episodes, [["reward", "this car", "--accent"]], "episodes on this page");
+    else this.plot("reward", this.episodes, [["reward", "on this page", "--accent"]], "episodes on this page");
     this.plot("loss", this.rows, LOSSES, "env steps", true);
   }
 

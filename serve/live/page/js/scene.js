@@ -21,7 +21,7 @@ export class Scene {
     const manual = document.getElementById("manual");
     manual.title = ONLY_RACE;
     manual.disabled = true;
-    this.write("environment", environment);
+    this.write("environment", environment.split(":").at(-1)); // without the module that registers it
     this.write("scene-problem", problem ? `There are no pictures of this environment: ${problem}` : "");
   }
 
