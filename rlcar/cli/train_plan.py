@@ -41,6 +41,12 @@ def make_plan(choice: Choice, runs: Path, name: str | None, resume: str | None) 
     """Resolves the settings, and makes or finds the run's folder."""
     from rlcar.runs.run import find_save
 
+    if choice.mode == "eval":
+        run = "RUN" if resume in (None, "auto") else str(resume)
+        raise UserError(
+            "--mode eval trains nothing; evaluate a run, on unseen tracks or episodes, with: "
+            f"{command('evaluate', run)}"
+        )
     save = None if resume is None else find_save(runs, resume, name)
     if save is None:
         return _new_run(choice, runs, name, may_restart=resume == "auto")

@@ -6,6 +6,7 @@ import pytest
 
 from rlcar.cli.next_commands import next_commands
 from rlcar.cli.train_options import Launch
+from rlcar.cli.train_plan import Choice, make_plan
 from rlcar.errors import UserError
 
 RUN = Path("runs/my run")
@@ -49,6 +50,19 @@ def commands_of(text):
 def test_the_end_of_a_training_names_the_commands_to_try(registry, version, is_race, expected):
     text = next_commands(RUN, registry, version, is_race=is_race)
     assert commands_of(text) == expected
+
+
+def test_an_environment_that_can_be_drawn_is_filmed():
+    text = next_commands(RUN, "models", 3, is_race=False, can_film=True)
+    assert commands_of(text)[1] == "rlcar render 'runs/my run' --out episode.gif"
+
+
+@pytest.mark.parametrize(("resume", "run"), [(None, "RUN"), ("runs/mine", "runs/mine")])
+def test_the_mode_eval_names_the_command_that_evaluates(resume, run):
+    nothing = [None] * 5
+    choice = Choice(*nothing, None, "models", "eval", None, [], None)
+    with pytest.raises(UserError, match=f"trains nothing.*: rlcar evaluate {run}$"):
+        make_plan(choice, Path("runs"), None, resume)
 
 
 def test_nothing_that_needs_an_environment_is_recommended_for_data_without_one():
