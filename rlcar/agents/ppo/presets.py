@@ -39,22 +39,22 @@ _FAST_LAPS: Tree = {
     },
 }
 
-# For the lander. With a discount of 0.998, delaying the end by flying away was worth as much as an
-# approach; with 0.99, what the approach pays at once decides.
+# For the lander. On its first stage the first landings came after 2.6 M env steps. A discount of
+# 0.9995 had learned to fly away by 1.5 M, which only delays the failure.
 _LANDER: Tree = {
     "algorithm": "ppo",
     "ppo": {
         "minibatch_size": 2048,
         "epochs": 5,
-        "learning_rate": 7e-4,
-        "discount": 0.99,
+        "learning_rate": 1e-3,
+        "discount": 0.998,
         "initial_log_deviation": -1.0,
     },
     "training": {
         "env_steps": 4_000_000,
         "cars": 256,
-        "block_length": 32,
-        "blocks_per_call": 8,
+        "block_length": 64,
+        "blocks_per_call": 4,
         "evaluate_every_env_steps": 262_144,
     },
 }
