@@ -221,6 +221,62 @@ def test_a_port_of_another_program_is_named(session):
     assert "choose another with --metrics-port" in done.stderr
 
 
+# In place of systemd's, which needs a login: it keeps a file for each service that is active.
+SYSTEMCTL = """#!/bin/sh
+folder=$(dirname "$0")
+for unit; do :; done
+echo "$*" >> "$folder/log"
+case "$*" in
+  *is-active*) test -e "$folder/$unit" ;;
+  *restart*) touch "$folder/$unit" "$RUNS/_campaign/process.json" ;;
+  *disable*) rm "$folder/$unit" ;;
+esac
+"""
+
+
+def test_services_of_the_user_are_valid_and_are_removed_by_a_stop(session):
+    programs = session.folder / "programs"
+    programs.mkdir()
+    (programs / "systemctl").write_text(SYSTEMCTL)
+    (programs / "systemctl").chmod(0o755)
+    home = session.folder / "a home with 100%"
+    variables = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home)}
+    variables |= {"RUNS": str(session.runs), "XDG_CONFIG_HOME": ""}
+
+    def launch(*options: object) -> str:
+        command = [str(word) for word in (LAUNCH, *session.options, "--systemd", *options)]
+        done = subprocess.run(
+            command,
+            cwd=session.folder,
+            env=ENVIRONMENT | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = launch("--", "--slots", "2")
+    units = home / ".config/systemd/user"
+    name = f"rlcar-{session.name}"
+    names = [f"{name}-{part}.service" for part in ("campaign", "monitor", "tensorboard")]
+    assert sorted(path.name for path in units.iterdir()) == names
+    assert "loginctl enable-linger" in first
+    campaign = (units / names[0]).read_text()
+    assert f"campaign run {session.file} --runs {session.runs} --slots 2" in campaign
+    assert f"enable --quiet {names[0]}" in (programs / "log").read_text()
+    if shutil.which("systemd-analyze"):
+        paths = [units / name for name in names]
+        verify = ("systemd-analyze", "verify", "--recursive-errors=yes", "--man=no")
+        checked = run(*verify, *paths, cwd=units)
+        assert (checked.returncode, checked.stderr) == (0, "")
+    assert "everything is as it should be: nothing changed\n" in launch()
+    assert launch("--stop").splitlines()[0] == "stop     campaign monitor tensorboard"
+    assert list(units.iterdir()) == []
+    assert launch("--stop") == f"nothing runs in the session {name}\n"
+
+
 def is_answering(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
