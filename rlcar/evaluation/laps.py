@@ -13,7 +13,6 @@ import numpy as np
 
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
-from rlcar.evaluation import pictures
 from rlcar.evaluation.driven_steps import DrivenSteps, no_steps, with_step
 from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
@@ -209,6 +208,10 @@ def write_report(
 
     `laps` are those of the driver under test; without metrics rows there is no learning curve.
     """
+    # Here and not above: the simulators use this module, and Matplotlib would be a quarter of the
+    # CPU time in which each of their processes starts.
+    from rlcar.evaluation import pictures
+
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{report['track_set']} tracks" if report["track_set"] else "tracks"
     title = f"{report['driver']}: {_percent(report['lap_rate'])} of {len(tracks)} {name} lapped"

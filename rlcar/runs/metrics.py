@@ -4,8 +4,6 @@ import json
 import logging
 import math
 import re
-import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,9 +12,6 @@ from typing import Any, NamedTuple, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
 
 from rlcar.runs.metrics_file import drop_rows_after
 from rlcar.system import heartbeat, logs
@@ -105,6 +100,8 @@ class MetricsWriter:
         resume_env_steps: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        from rlcar.runs.tensorboard_file import TensorBoardFile
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
@@ -112,10 +109,9 @@ class MetricsWriter:
         self._clock = clock
         self._started_s = clock() - last_s
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = _EventFile(folder / "tensorboard")
-        if resume_env_steps is not None:  # TensorBoard then hides later points of earlier files
-            start = SessionLog(status=SessionLog.START)
-            self._tensorboard.write(Event(step=resume_env_steps + 1, session_log=start))
+        self._tensorboard = TensorBoardFile(folder / "tensorboard")
+        if resume_env_steps is not None:
+            self._tensorboard.start_again(resume_env_steps + 1)
 
     def write(self, env_steps: int, metrics: Mapping[str, Any]) -> None:
         """Writes a row of scalars; a value that is not finite becomes null in the file."""
@@ -128,15 +124,15 @@ class MetricsWriter:
             raise ValueError(
                 f"a metric cannot be called {min(taken)!r}: every row has a column of that name"
             )
-        drawn = []
+        drawn: dict[str, float] = {}
         for name, value in metrics.items():
             scalar = float(value)
             row[name] = scalar if math.isfinite(scalar) else None
             if math.isfinite(scalar):
-                drawn.append(Summary.Value(tag=name, simple_value=scalar))
+                drawn[name] = scalar
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
-        self._tensorboard.write(Event(step=int(env_steps), summary=Summary(value=drawn)))
+        self._tensorboard.write(int(env_steps), drawn)
 
     def close(self) -> None:
         """Flushes and closes both files; may be called twice."""
@@ -150,36 +146,6 @@ class MetricsWriter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-class _EventFile:
-    """Writes TensorBoard's records (length, event, checksum of each) without buffering.
-
-    `tensorboardX.SummaryWriter` passes events to a thread. If a full disk ends that thread, the
-    training waits for it forever.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        # TensorBoard reads files in the order of their names, so names must differ within a second.
-        self._file = (
-            folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
-        ).open("xb")
-        self.write(Event(file_version="brain.Event:2"))
-
-    def write(self, event: Event) -> None:
-        event.wall_time = time.time()
-        data = event.SerializeToString()
-        length = struct.pack("<Q", len(data))
-        self._file.write(length + _checksum(length) + data + _checksum(data))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _checksum(data: bytes) -> bytes:
-    return struct.pack("<I", masked_crc32c(data))
 
 
 class ProgressLine:
