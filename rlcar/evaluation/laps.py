@@ -113,7 +113,7 @@ def make_evaluator(
         raise ConfigError("the track set is empty: there is nothing to drive")
     limit = min(race_config.time_limit_steps, TIME_LIMIT_STEPS)
     rules = race_config.model_copy(update={"laps": 1, "time_limit_steps": limit})
-    race = make_race(rules, make_pool(seeds, rules.track), track_choice="fixed")
+    race = _race(rules, seeds)
 
     @jax.jit
     def run(params: Params) -> Laps:
@@ -234,6 +234,12 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 # A report evaluates five drivers. A smaller cache would evict each before the next report.
+@functools.lru_cache(maxsize=4)
+def _race(rules: RaceConfig, seeds: tuple[int, ...]) -> Race:
+    """Makes a race once for all drivers of a report, whose programs then share its traced step."""
+    return make_race(rules, make_pool(seeds, rules.track), track_choice="fixed")
+
+
 @functools.lru_cache(maxsize=16)
 def _cached_evaluator(
     policy: Policy,
