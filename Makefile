@@ -9,11 +9,11 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := attack attack_report attacks bench_sim campaign campaign_kills campaign_simulated chaos delivery delivery_faults delivery_report delivery_rollouts delivery_simulated delivery_traffic drawn_model drift faulty_server fine_tuning fleet gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning pipeline results results_page rllib_loop serving processes recording soak swaps timed_start watched_server
+APART := attack attack_report attack_soak attacks bench_sim campaign campaign_kills campaign_simulated chaos delivery delivery_faults delivery_report delivery_rollouts delivery_simulated delivery_traffic drawn_model drift faulty_server fine_tuning fleet gpu_update header honest kernels load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning pipeline results results_page rllib_loop serving processes recording swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve bench-delivery bench-offline bench-pipeline attack soak golden clean
+.PHONY: help setup train serve test test-rest test-long test-hosts test-chaos test-monitoring test-kubernetes test-image image audit sbom check docs fmt results bench bench-sim bench-serve bench-delivery bench-offline bench-pipeline attack attack-soak soak golden clean
 
 help: ## shows this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -141,8 +141,11 @@ bench-pipeline: $(STAMP) ## a pipeline promotes a better candidate and stops two
 attack: $(STAMP) ## honest clients of a server under attack, in half an hour; ARGS="--lane realtime" for one lane
 	$(RUN)/python benchmarks/attack.py $(ARGS)
 
-soak: $(STAMP) ## half an hour of honest and hostile traffic: does the server lose memory or files?
-	$(RUN)/python benchmarks/soak.py $(ARGS)
+attack-soak: $(STAMP) ## half an hour of honest and hostile traffic: does the server lose memory or files?
+	$(RUN)/python benchmarks/attack_soak.py $(ARGS)
+
+soak: $(STAMP) ## training, server and live page together for an hour: what grows, what slows down?
+	$(RUN)/rlcar soak $(ARGS)
 
 golden: $(STAMP) ## rewrites tests/golden; review its diff like code
 	RLCAR_UPDATE_GOLDEN=1 $(RUN)/pytest -q -k "golden or recorded_races or the_same_tracks or the_rules_for_kubernetes"

@@ -3,7 +3,8 @@
     python benchmarks/attacks.py NAME --port PORT [--source 127.0.0.2] [--seconds 10]
 
 Runs one attack in a separate process and prints its counts as one line of JSON. `attack.py` and
-`soak.py` start this program beside honest clients, and so does `tests/serve/lanes/test_attacks.py`.
+`attack_soak.py` start this program beside honest clients, as `tests/serve/lanes/test_attacks.py`
+does.
 
 An attack is one function that describes what a single hostile connection does. The runner keeps a
 fixed number of such connections open for the whole time, and opens a new one some time after the

@@ -30,6 +30,7 @@ from rlcar.cli import (
     restore,
     rollout,
     serving,
+    soak,
     tokens,
     train,
     tune,
@@ -63,6 +64,7 @@ for verb in (
     doctor.doctor,
     monitor.monitor,
     chaos.chaos,
+    soak.soak,
     restore.restore,
 ):
     app.command()(verb)

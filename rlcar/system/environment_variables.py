@@ -234,4 +234,9 @@ VARIABLES = (
         "internal",
         "Folder in which processes of a training find the modules of your own environment.",
     ),
+    Variable(
+        "RLCAR_PROGRAM_MARK",
+        "internal",
+        "Marks all processes that a program of `rlcar soak` starts, so that none outlives it.",
+    ),
 )

@@ -1,10 +1,10 @@
-"""The verdicts of the attack suite and of the soak."""
+"""The verdicts of the attack suite and of half an hour of attacks."""
 
 import pytest
 
 from benchmarks.attack_report import BOUNDS, broken
-from benchmarks.soak import Sample, slope_per_min
-from benchmarks.soak import broken as broken_by_soak
+from benchmarks.attack_soak import Sample, slope_per_min
+from benchmarks.attack_soak import broken as broken_by_soak
 
 CALM = {
     "honest_p99_ms": 3.0,

@@ -154,6 +154,7 @@ def test_every_command_of_the_pages_that_needs_a_cluster_is_one_of_these():
         "offline",
         "pipeline",
         "host",
+        "soak",
     )
     elsewhere |= {line for line in found if line.split()[1] in with_tests_of_their_own}
     elsewhere |= {line for line in found if "--metrics-port" in line or "--record " in line}

@@ -1,6 +1,6 @@
 """Does the policy server lose memory or files in half an hour of honest and hostile traffic?
 
-    python benchmarks/soak.py [--minutes 30] [--lane realtime]
+    python benchmarks/attack_soak.py [--minutes 30] [--lane realtime]
 
 Honest clients (`honest.py`) ask all the time. Attacks (`attacks.py`) come one after the other in an
 order drawn from a seed, each from an address of its own and with the lowest priority, with a pause
@@ -10,8 +10,8 @@ what was noted after a warm-up of a sixth of the time, 5 minutes at most.
 
 Bounds: memory grows by less than 1 MB/min, the server has as few open files in the last third of
 the time as in the first (at its best moment of each), and no honest client is refused. The exit
-code is 1 when a bound is broken. Ctrl-C ends the soak and writes the results so far to
-benchmarks/results/soak.json and soak.png.
+code is 1 when a bound is broken. Ctrl-C ends it and writes the results so far to
+benchmarks/results/attack_soak.json and attack_soak.png.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from cluster.chaos.report import write_report
 from rlcar.system.durable import replacing
 from rlcar.system.interrupt import StopRequest
 
-RESULTS = Path(__file__).parent / "results" / "soak.json"
+RESULTS = Path(__file__).parent / "results" / "attack_soak.json"
 ATTACK_S, PAUSE_S = 10.0, 5.0
 FIRST_S, WARM_UP_S = 3.0, 300.0
 KILL_AT_MB = 4000.0
@@ -221,8 +221,8 @@ def main() -> int:
     write_picture(options.out.with_suffix(".png"), soak.samples, f"lane {options.lane}")
     for name, value in found.items():
         if name != "broken":
-            print(f"figure soak_{options.lane}_{name}={value}")
-    print(f"figure soak_{options.lane}_bounds_broken={len(found['broken'])}")
+            print(f"figure attack_soak_{options.lane}_{name}={value}")
+    print(f"figure attack_soak_{options.lane}_bounds_broken={len(found['broken'])}")
     return int(bool(found["broken"]))
 
 

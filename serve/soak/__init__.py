@@ -1,0 +1,1 @@
+"""A long test of training, server and live page together: what grows, and what slows down?"""

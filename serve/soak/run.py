@@ -1,0 +1,299 @@
+"""Runs a training, a server and the live page of the training together, with clients, and looks.
+
+out/
+  runs/training/   the run, with its checkpoints
+  models/          the registry; a new champion is published again and again
+  logs/            what each program prints
+  samples.jsonl    one line for each look, also after a crash
+  soak.json        numbers and verdict
+  soak.png
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from rlcar.errors import UserError
+from rlcar.runs.metrics_file import MetricsFollower
+from rlcar.storage import checkpoint
+from rlcar.system.process_usage import Usage, folder_bytes, measure
+from rlcar.system.programs import Program, ending_with_parent, free_port, program
+from serve.soak.traffic import Traffic
+from serve.soak.verdict import Sample
+
+RUN = "training"
+_RLCAR = (sys.executable, "-m", "rlcar.cli")
+_START_S = 600.0  # for the first checkpoint, and for each server, on a busy machine
+_STOP_S = 120.0  # a training saves a checkpoint before it ends
+_COMMAND_S = 300.0
+_MOST_RESTARTS = 5
+_KEPT_VERSIONS = 3  # newest of the registry
+_TAIL_BYTES = 65_536
+
+
+class Plan(NamedTuple):
+    """What a soak runs, and for how long."""
+
+    folder: Path
+    duration_s: float
+    train_arguments: Sequence[str]
+    lane: str = "realtime"
+    sample_s: float = 5.0
+    swap_s: float = 60.0  # between two publications
+    seed: int = 0
+
+
+class Service:
+    """A program that is started again, and counted, when it ends by itself."""
+
+    def __init__(self, name: str, arguments: Sequence[str], folder: Path):
+        self.name, self.restarts = name, 0
+        self.log = folder / "logs" / f"{name}.log"
+        self._command = ending_with_parent([*_RLCAR, *arguments])
+        self._stack = contextlib.ExitStack()
+        self._process: Program | None = None
+        # Unix sockets of Ray allow 107 bytes of path, so its files cannot lie in any folder.
+        self._ray = tempfile.mkdtemp(prefix="rl", dir="/tmp")
+        self._environment = os.environ | {"RAY_TMPDIR": self._ray}
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+        shutil.rmtree(self._ray, ignore_errors=True)
+
+    @property
+    def temporary_folder(self) -> Path:
+        """Folder of the program's Ray, empty for a program without Ray."""
+        return Path(self._ray)
+
+    def usage(self) -> Usage:
+        """Measures the program and everything that it started."""
+        return measure(self._process.pids() if self._process else ())
+
+    def is_running(self) -> bool:
+        """Says whether the program itself runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start_again_if_ended(self) -> None:
+        """Starts the program again if it has ended.
+
+        Raises UserError if that has happened too often.
+        """
+        if self.is_running():
+            return
+        if self.restarts >= _MOST_RESTARTS:
+            raise UserError(f"{self.name} ended {self.restarts + 1} times: see {self.log}")
+        self.restarts += 1
+        self._stack.close()
+        self._start()
+
+    def last_line(self) -> str:
+        """Returns the last line that the program printed."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it printed nothing"
+
+    def _start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        output = self._stack.enter_context(self.log.open("ab"))
+        self._process = self._stack.enter_context(
+            program(
+                self._command,
+                within_s=_STOP_S,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        )
+
+
+class Soak:
+    """Everything that runs, and the samples so far."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]):
+        self._plan, self._say = plan, say
+        self.samples: list[Sample] = []
+        self.last_error: str | None = None
+        self.versions_answering = 0
+        self._versions = 0
+        self._models = plan.folder / "models"
+        self._run = plan.folder / "runs" / RUN
+        self._metrics = MetricsFollower(self._run / "metrics.jsonl", _TAIL_BYTES)
+        self._row: dict[str, Any] = {}
+        self._services: list[Service] = []
+
+    def run(self, is_over: Callable[[], bool]) -> None:
+        """Runs until the time of the plan is over, or `is_over` says so.
+
+        Raises UserError if a part does not start, or ends again and again. Ends all processes.
+        """
+        plan = self._plan
+        with contextlib.ExitStack() as stack:
+            training = self._start(stack, "training", self._training())
+            self._await(
+                "the first checkpoint",
+                training,
+                lambda: checkpoint.latest(self._run / "checkpoints") is not None,
+                is_over,
+            )
+            self._publish()
+            server_port, page_port = free_port(), free_port()
+            server = self._start(stack, "server", self._serving(server_port))
+            page = self._start(stack, "page", self._watching(page_port))
+            for service, port in ((server, server_port), (page, page_port)):
+                self._await(service.name, service, lambda port=port: _is_ready(port), is_over)
+            traffic = Traffic(server_port, page_port, plan.seed)
+            stack.enter_context(traffic.running())
+            self._watch(traffic, is_over)
+
+    def _training(self) -> list[str]:
+        where = ["--name", RUN, "--runs", str(self._run.parent), "--resume", "auto"]
+        return ["train", *self._plan.train_arguments, *where]
+
+    def _serving(self, port: int) -> list[str]:
+        return ["serve", "--lane", self._plan.lane, "--port", str(port), *self._registry()]
+
+    def _watching(self, port: int) -> list[str]:
+        return ["watch", str(self._run), "--port", str(port), *self._registry()]
+
+    def _registry(self) -> list[str]:
+        return ["--registry", str(self._models)]
+
+    def _start(self, stack: contextlib.ExitStack, name: str, arguments: Sequence[str]) -> Service:
+        self._say(f"starting the {name}")
+        service = Service(name, arguments, self._plan.folder)
+        self._services.append(stack.enter_context(service))
+        return service
+
+    def _await(
+        self,
+        what: str,
+        service: Service,
+        is_there: Callable[[], bool],
+        is_over: Callable[[], bool],
+    ) -> None:
+        end_s = time.monotonic() + _START_S
+        while not is_there():
+            if is_over():
+                raise UserError(f"stopped before everything ran: {what} was not there yet")
+            if not service.is_running() or time.monotonic() > end_s:
+                why = f"{service.name} says: {service.last_line()}; see {service.log}"
+                raise UserError(f"{what} did not come within {_START_S:g} s, or failed: {why}")
+            time.sleep(0.2)
+
+    def _publish(self) -> None:
+        """Publishes the run's policy as the champion, and deletes versions that nobody needs."""
+        run, registry = str(self._run), self._registry()
+        self._command("models", "publish", run, "--alias", "champion", *registry)
+        newest = ["--newest", str(_KEPT_VERSIONS)]
+        self._command("models", "retain", "--days", "0", *newest, *registry)
+        self._versions += 1
+
+    def _command(self, *arguments: str) -> None:
+        command = ending_with_parent([*_RLCAR, *arguments])
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_S,
+                check=False,
+                start_new_session=True,  # Ctrl-C ends the soak alone, in order
+            )
+        except subprocess.TimeoutExpired as error:
+            words = " ".join(arguments)
+            raise UserError(f"rlcar {words} took longer than {_COMMAND_S:g} s") from error
+        if done.returncode != 0:
+            raise UserError(f"rlcar {' '.join(arguments)} failed: {done.stderr.strip()[-500:]}")
+
+    def _watch(self, traffic: Traffic, is_over: Callable[[], bool]) -> None:
+        plan, began_s = self._plan, time.monotonic()
+        traffic.take()
+        next_sample_s, next_swap_s = began_s + plan.sample_s, began_s + plan.swap_s
+        with (plan.folder / "samples.jsonl").open("a") as file:
+            while not is_over() and (now_s := time.monotonic()) - began_s < plan.duration_s:
+                if now_s >= next_swap_s:
+                    self._publish()
+                    next_swap_s = now_s + plan.swap_s
+                if now_s < next_sample_s:
+                    time.sleep(min(0.2, next_sample_s - now_s))
+                    continue
+                next_sample_s = now_s + plan.sample_s
+                for service in self._services:
+                    service.start_again_if_ended()
+                self.samples.append(self._sample(traffic, now_s - began_s))
+                file.write(json.dumps(_tree(self.samples[-1])) + "\n")
+                file.flush()
+                self.last_error = traffic.last_error
+                self.versions_answering = len(traffic.versions)
+                self._report()
+
+    def _sample(self, traffic: Traffic, second: float) -> Sample:
+        new = self._metrics.read()
+        for row in new.rows if new else ():
+            self._row |= row
+        groups = {service.name: service.usage() for service in self._services}
+        disk_mb = {
+            "run": folder_bytes(self._run) / 1e6,
+            "registry": folder_bytes(self._models) / 1e6,
+            "logs": folder_bytes(self._plan.folder / "logs") / 1e6,
+            "Ray": sum(folder_bytes(one.temporary_folder) for one in self._services) / 1e6,
+        }
+        of_actors = ("cluster/simulator_restarts", "cluster/learner_restarts")
+        restarts = sum(service.restarts for service in self._services)
+        restarts += sum(int(self._row.get(name) or 0) for name in of_actors)
+        return Sample(
+            round(second, 2),
+            {**groups, "soak itself": measure([os.getpid()])},
+            disk_mb,
+            self._row.get("rollout/env_steps_per_s"),
+            self._row.get("learner/train_steps_per_s"),
+            traffic.take(),
+            self._versions,
+            restarts,
+        )
+
+    def _report(self) -> None:
+        if len(self.samples) % 12 != 1:
+            return
+        sample = self.samples[-1]
+        left_min = max(0.0, self._plan.duration_s - sample.second) / 60.0
+        env_steps = (
+            "no rate yet"
+            if sample.env_steps_per_s is None
+            else (f"{sample.env_steps_per_s:.0f} env steps/s")
+        )
+        self._say(
+            f"{sample.second / 60:.1f} min: {sample.total('memory_mb'):.0f} MB, "
+            f"{sample.total('files'):.0f} files, {sample.total('threads'):.0f} threads, "
+            f"{env_steps}, {sample.heard.answers / sample.heard.seconds:.0f} answers/s, "
+            f"p99 {sample.heard.p99_ms} ms; {left_min:.1f} min left"
+        )
+
+
+def _is_ready(port: int) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    url = f"http://127.0.0.1:{port}/health/live"
+    with contextlib.suppress(OSError), opener.open(url, timeout=5.0) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def _tree(sample: Sample) -> dict[str, Any]:
+    groups = {
+        name: {**usage._asdict(), "zombies": len(usage.zombies)}
+        for name, usage in sample.groups.items()
+    }
+    return {**sample._asdict(), "groups": groups, "heard": sample.heard._asdict()}

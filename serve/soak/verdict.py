@@ -1,0 +1,207 @@
+"""The verdict of a soak: trends after the warm-up, and a bound for each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlcar.system.process_usage import Usage
+from serve.soak.traffic import Heard
+
+MOST_RSS_MB_PER_MIN = 1.0
+MOST_FILES_PER_MIN = MOST_THREADS_PER_MIN = 0.1  # six in an hour
+MOST_DISK_MB_PER_MIN = 1.0
+MOST_FALL_PERCENT = 20.0  # of a rate, over the time that is measured
+MOST_FAILED_SHARE = 0.001
+_WARM_UP_SHARE, _MOST_WARM_UP_S = 0.25, 900.0
+_FEWEST_SAMPLES = 8
+_MOST_POINTS = 500  # of a fit, whose cost grows with their square
+
+
+class Sample(NamedTuple):
+    """One look at everything that a soak runs."""
+
+    second: float  # since all of it runs
+    groups: Mapping[str, Usage]  # training, server, page, and the soak itself
+    disk_mb: Mapping[str, float]  # by folder
+    env_steps_per_s: float | None  # as the training reported it last
+    train_steps_per_s: float | None
+    heard: Heard
+    versions: int  # published so far
+    restarts: int  # so far, of any process
+
+    def total(self, name: str) -> float:
+        """Returns the sum of one number of `Usage` over all groups."""
+        return float(sum(getattr(usage, name) for usage in self.groups.values()))
+
+
+class Trend(NamedTuple):
+    """A line through samples, and the 95 % interval of its slope."""
+
+    per_min: float
+    low_per_min: float
+    high_per_min: float
+    at_start: float  # value of the line at the first sample
+    at_end: float
+
+
+class Check(NamedTuple):
+    """One bound, and whether the soak kept it; a value that is missing breaks its bound."""
+
+    name: str
+    value: float | None
+    bound: float
+    unit: str
+    is_kept: bool
+
+
+def warm_up_s(duration_s: float) -> float:
+    """Returns how long programs compile and fill their caches, which no trend counts."""
+    return min(_MOST_WARM_UP_S, _WARM_UP_SHARE * duration_s)
+
+
+def settled(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns the samples after the warm-up."""
+    if not samples:
+        return []
+    start_s = warm_up_s(samples[-1].second)
+    return [sample for sample in samples if sample.second >= start_s]
+
+
+def fit_trend(seconds: Sequence[float], values: Sequence[float]) -> Trend | None:
+    """Fits a line with the Theil-Sen estimator (Sen 1968); None for fewer than eight values.
+
+    Its slope is the median of those of all pairs of points. Short peaks, as of an evaluation or of
+    a publication, therefore do not move it.
+    """
+    from scipy import stats
+
+    if len(values) < _FEWEST_SAMPLES:
+        return None
+    parts = min(len(values), _MOST_POINTS)
+    minutes = _medians(np.asarray(seconds, float) / 60.0, parts)
+    points = _medians(np.asarray(values, float), parts)
+    slope, intercept, low, high = stats.theilslopes(points, minutes, 0.95)
+    ends = (float(intercept + slope * minutes[index]) for index in (0, -1))
+    return Trend(float(slope), float(low), float(high), *ends)
+
+
+def _medians(values: np.ndarray, parts: int) -> np.ndarray:
+    return np.array([np.median(part) for part in np.array_split(values, parts)])
+
+
+def trends(samples: Sequence[Sample]) -> dict[str, Trend | None]:
+    """Returns the trends after the warm-up of everything that has a bound."""
+    after = settled(samples)
+    wanted: dict[str, Callable[[Sample], float | None]] = {
+        "rss_mb": lambda sample: sample.total("memory_mb"),
+        "files": lambda sample: sample.total("files"),
+        "threads": lambda sample: sample.total("threads"),
+        "disk_mb": lambda sample: sum(sample.disk_mb.values()),
+        "env_steps_per_s": lambda sample: sample.env_steps_per_s,
+        "train_steps_per_s": lambda sample: sample.train_steps_per_s,
+        "requests_per_s": lambda sample: sample.heard.answers / sample.heard.seconds,
+    }
+    wanted |= {
+        f"rss_mb of {name}": lambda sample, name=name: sample.groups[name].memory_mb
+        for name in (after[0].groups if after else ())
+    }
+    return {name: _trend_of(after, value) for name, value in wanted.items()}
+
+
+def _trend_of(samples: Sequence[Sample], value: Callable[[Sample], float | None]) -> Trend | None:
+    points = [(sample.second, found) for sample in samples if (found := value(sample)) is not None]
+    return fit_trend([second for second, _ in points], [found for _, found in points])
+
+
+def lasting_zombies(samples: Sequence[Sample]) -> int:
+    """Counts processes that had ended in two samples in a row, and that nobody waited for."""
+    found: set[tuple[int, int]] = set()
+    for before, after in zip(samples, samples[1:], strict=False):
+        now = frozenset().union(*(usage.zombies for usage in after.groups.values()))
+        found |= now & frozenset().union(*(usage.zombies for usage in before.groups.values()))
+    return len(found)
+
+
+def judge(samples: Sequence[Sample]) -> tuple[list[Check], dict[str, Trend | None]]:
+    """Compares a soak with its bounds."""
+    found = trends(samples)
+
+    def at_most(name: str, trend: str, bound: float, unit: str) -> Check:
+        fitted = found[trend]
+        slope = None if fitted is None else fitted.per_min
+        return Check(name, slope, bound, unit, slope is not None and slope < bound)
+
+    def falls(name: str) -> Check:
+        fall = fall_percent(found[name])
+        is_kept = fall is not None and fall <= MOST_FALL_PERCENT
+        return Check(f"fall of {name}", fall, MOST_FALL_PERCENT, "%", is_kept)
+
+    failures = sum(sample.heard.failures for sample in samples)
+    requests = failures + sum(sample.heard.answers for sample in samples)
+    failed = failures / requests if requests else None
+    zombies = lasting_zombies(samples)
+    lost = sum(sample.heard.lost_pages for sample in samples)
+    restarts = samples[-1].restarts if samples else 0
+    return [
+        at_most("resident memory", "rss_mb", MOST_RSS_MB_PER_MIN, "MB/min"),
+        at_most("file descriptors", "files", MOST_FILES_PER_MIN, "1/min"),
+        at_most("threads", "threads", MOST_THREADS_PER_MIN, "1/min"),
+        at_most("disk", "disk_mb", MOST_DISK_MB_PER_MIN, "MB/min"),
+        *map(falls, ("env_steps_per_s", "train_steps_per_s", "requests_per_s")),
+        Check("zombies", zombies, 0, "", zombies == 0),
+        Check("restarts", restarts, 0, "", restarts == 0),
+        Check("times that the viewer lost the page", lost, 0, "", lost == 0),
+        Check(
+            "requests without the policy's action",
+            failed,
+            MOST_FAILED_SHARE,
+            "of all",
+            failed is not None and failed <= MOST_FAILED_SHARE,
+        ),
+    ], found
+
+
+def fall_percent(trend: Trend | None) -> float | None:
+    """Returns how far a rate fell over its samples; 0 if its slope may be that of a flat line."""
+    if trend is None or trend.at_start <= 0.0:
+        return None
+    if trend.high_per_min >= 0.0:
+        return 0.0
+    return 100.0 * (1.0 - trend.at_end / trend.at_start)
+
+
+def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Returns the numbers of `soak.json` without its origin."""
+    checks, found = judge(samples)
+    last = samples[-1] if samples else None
+
+    def slope(name: str) -> float | None:
+        fitted = found[name]
+        return None if fitted is None else round(fitted.per_min, 4)
+
+    return {
+        "hours": round(last.second / 3600.0, 4) if last else 0.0,
+        "warm_up_min": round(warm_up_s(last.second) / 60.0, 2) if last else 0.0,
+        "samples": len(samples),
+        "rss_slope_mb_per_min": slope("rss_mb"),
+        "fd_slope": slope("files"),
+        "thread_slope": slope("threads"),
+        "disk_slope_mb_per_min": slope("disk_mb"),
+        "zombies": lasting_zombies(samples),
+        "restarts": last.restarts if last else 0,
+        "versions_published": last.versions if last else 0,
+        "answers": sum(sample.heard.answers for sample in samples),
+        "failures": sum(sample.heard.failures for sample in samples),
+        "frames": sum(sample.heard.frames for sample in samples),
+        "worst_p99_ms": max(
+            (one.heard.p99_ms for one in settled(samples) if one.heard.p99_ms is not None),
+            default=None,
+        ),
+        "checks": [check._asdict() for check in checks],
+        "broken": [check.name for check in checks if not check.is_kept],
+        "trends": {
+            name: None if trend is None else {k: round(v, 4) for k, v in trend._asdict().items()}
+            for name, trend in found.items()
+        },
+    }

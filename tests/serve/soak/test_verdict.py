@@ -1,0 +1,150 @@
+"""The trends and the bounds of a soak, also with a process that really leaks."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rlcar.system.process_usage import Usage, measure
+from serve.soak.traffic import Heard
+from serve.soak.verdict import (
+    Sample,
+    fall_percent,
+    fit_trend,
+    judge,
+    lasting_zombies,
+    settled,
+    summarise,
+)
+
+HEARD = Heard(5.0, 200, 0, 2.0, 9.0, 100, 0)
+USAGE = Usage(3, 500.0, 40, 20, frozenset())
+LEAKY = """
+import sys, threading, time
+kept, files, is_leaky = [], [], sys.argv[1] == "leaky"
+print("ready", flush=True)
+while True:
+    time.sleep(0.02)
+    if is_leaky:
+        kept.append(bytearray(b"x" * 200_000))
+        files.append(open("/dev/null"))
+        if len(files) % 10 == 0:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+"""
+
+
+def make_sample(second, usage=USAGE, **changes):
+    made = Sample(second, {"training": usage}, {"run": 5.0}, 500.0, 60.0, HEARD, 3, 0)
+    return made._replace(**changes)
+
+
+def steady(count=120):
+    return [make_sample(5.0 * index) for index in range(count)]
+
+
+def broken(samples):
+    return {check.name for check in judge(samples)[0] if not check.is_kept}
+
+
+def test_a_steady_soak_keeps_every_bound():
+    assert broken(steady()) == set()
+    found = summarise(steady())
+    assert found["hours"] == pytest.approx(595.0 / 3600.0, abs=1e-3)
+    assert (found["rss_slope_mb_per_min"], found["fd_slope"], found["zombies"]) == (0.0, 0.0, 0)
+    assert found["broken"] == []
+
+
+def test_the_slope_is_that_of_the_line_whatever_single_peaks_do():
+    seconds = [5.0 * index for index in range(200)]
+    values = [700.0 + second / 60.0 * 0.4 + 300.0 * (index % 20 == 3) for index, second in
+              enumerate(seconds)]  # fmt: skip
+    trend = fit_trend(seconds, values)
+    assert trend.per_min == pytest.approx(0.4, rel=0.02)
+    assert trend.low_per_min <= trend.per_min <= trend.high_per_min
+    assert trend.at_end - trend.at_start == pytest.approx(0.4 * seconds[-1] / 60.0, rel=0.02)
+
+
+def test_a_fit_of_a_whole_day_takes_the_medians_of_its_parts():
+    seconds = [5.0 * index for index in range(17_280)]
+    trend = fit_trend(seconds, [2.0 * second / 60.0 for second in seconds])
+    assert trend.per_min == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda minute: {"usage": USAGE._replace(memory_mb=500 + 1.5 * minute)}, "resident memory"),
+        (lambda minute: {"usage": USAGE._replace(files=40 + round(minute))}, "file descriptors"),
+        (lambda minute: {"usage": USAGE._replace(threads=20 + round(minute))}, "threads"),
+        (lambda minute: {"disk_mb": {"run": 5.0 + 2.0 * minute}}, "disk"),
+        (lambda minute: {"env_steps_per_s": 500.0 - 20 * minute}, "fall of env_steps_per_s"),
+        (lambda minute: {"env_steps_per_s": None}, "fall of env_steps_per_s"),
+        (lambda minute: {"train_steps_per_s": 60.0 - 3 * minute}, "fall of train_steps_per_s"),
+        (
+            lambda minute: {"heard": HEARD._replace(answers=200 - round(10 * minute))},
+            "fall of requests_per_s",
+        ),
+        (lambda minute: {"restarts": int(minute > 8)}, "restarts"),
+        (
+            lambda minute: {"heard": HEARD._replace(failures=int(minute > 5))},
+            "requests without the policy's action",
+        ),
+        (
+            lambda minute: {"heard": HEARD._replace(lost_pages=int(minute == 5.0))},
+            "times that the viewer lost the page",
+        ),
+        (
+            lambda minute: {"usage": USAGE._replace(zombies=frozenset({(7, 1)}))},
+            "zombies",
+        ),
+    ],
+)
+def test_each_bound_is_broken_by_what_it_is_for_alone(change, name):
+    samples = [make_sample(5.0 * index, **change(index / 12.0)) for index in range(120)]
+    assert broken(samples) == {name}
+
+
+def test_a_measurement_that_is_missing_breaks_its_bound():
+    assert {"resident memory", "file descriptors", "threads", "disk"} < broken([])
+    assert "resident memory" in broken(steady(5))
+
+
+def test_the_warm_up_does_not_count():
+    growing = [make_sample(5.0 * index, USAGE._replace(memory_mb=20.0 * min(index, 25)))
+               for index in range(120)]  # fmt: skip
+    assert settled(growing)[0].second == pytest.approx(150.0, abs=5.0)
+    assert broken(growing) == set()
+
+
+def test_a_child_that_was_just_about_to_be_waited_for_is_no_zombie():
+    zombies = [frozenset({(index, 1)}) for index in range(20)]
+    samples = [make_sample(5.0 * index, USAGE._replace(zombies=now))
+               for index, now in enumerate(zombies)]  # fmt: skip
+    assert lasting_zombies(samples) == 0
+
+
+def test_noise_is_no_fall():
+    seconds = [5.0 * index for index in range(60)]
+    noisy = [500.0 + 100.0 * ((index * 7919) % 13 - 6) / 6.0 for index in range(60)]
+    assert fall_percent(fit_trend(seconds, noisy)) == 0.0
+    assert fall_percent(None) is None
+
+
+@pytest.mark.parametrize("kind", ["leaky", "steady"])
+def test_a_process_that_really_leaks_is_found(kind):
+    process = subprocess.Popen([sys.executable, "-c", LEAKY, kind], stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        began_s, samples = time.monotonic(), []
+        while len(samples) < 30:
+            usage = measure([process.pid, os.getpid()])
+            assert usage.processes == 2
+            samples.append(make_sample(time.monotonic() - began_s, usage))
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.communicate()
+    leaks = {"resident memory", "file descriptors", "threads"}
+    assert broken(samples) & leaks == (leaks if kind == "leaky" else set())
