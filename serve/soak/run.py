@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -38,6 +39,8 @@ _COMMAND_S = 300.0
 _MOST_RESTARTS = 5
 _KEPT_VERSIONS = 3  # newest of the registry
 _TAIL_BYTES = 65_536
+# The rates in the rows of a slow machine are averages over less than one block of env steps.
+_RATE_WINDOW_S = 60.0
 
 
 class Plan(NamedTuple):
@@ -119,6 +122,33 @@ class Service:
         )
 
 
+class TrainingRates:
+    """Rates of a training over the last minute, from the counters in its rows."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[float, float, float]] = deque()  # time, env steps, train steps
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row; those without both counters, such as of evaluations, are left out."""
+        if "learner/train_steps" not in row:
+            return
+        newest = (row["time_s"], row["env_steps"], row["learner/train_steps"])
+        if self._rows and newest[1] < self._rows[-1][1]:  # resumed from an earlier checkpoint
+            self._rows.clear()
+        self._rows.append(newest)
+        while len(self._rows) > 2 and newest[0] - self._rows[1][0] >= _RATE_WINDOW_S:
+            self._rows.popleft()
+
+    def per_s(self) -> tuple[float | None, float | None]:
+        """Returns env steps and train steps per second; None before the second row."""
+        if len(self._rows) < 2 or self._rows[-1][0] <= self._rows[0][0]:
+            return None, None
+        seconds, env_steps, train_steps = (
+            last - first for first, last in zip(self._rows[0], self._rows[-1], strict=True)
+        )
+        return env_steps / seconds, train_steps / seconds
+
+
 class Soak:
     """Everything that runs, and the samples so far."""
 
@@ -132,6 +162,7 @@ class Soak:
         self._run = plan.folder / "runs" / RUN
         self._metrics = MetricsFollower(self._run / "metrics.jsonl", _TAIL_BYTES)
         self._row: dict[str, Any] = {}
+        self._rates = TrainingRates()
         self._services: list[Service] = []
 
     def run(self, is_over: Callable[[], bool]) -> None:
@@ -244,6 +275,7 @@ class Soak:
         new = self._metrics.read()
         for row in new.rows if new else ():
             self._row |= row
+            self._rates.add(row)
         groups = {service.name: service.usage() for service in self._services}
         disk_mb = {
             "run": folder_bytes(self._run) / 1e6,
@@ -258,8 +290,7 @@ class Soak:
             round(second, 2),
             {**groups, "soak itself": measure([os.getpid()])},
             disk_mb,
-            self._row.get("rollout/env_steps_per_s"),
-            self._row.get("learner/train_steps_per_s"),
+            *self._rates.per_s(),
             traffic.take(),
             self._versions,
             restarts,

@@ -24,7 +24,7 @@ class Sample(NamedTuple):
     second: float  # since all of it runs
     groups: Mapping[str, Usage]  # training, server, page, and the soak itself
     disk_mb: Mapping[str, float]  # by folder
-    env_steps_per_s: float | None  # as the training reported it last
+    env_steps_per_s: float | None  # over the last minute
     train_steps_per_s: float | None
     heard: Heard
     versions: int  # published so far
