@@ -121,7 +121,7 @@ def _kill_all(process: Program) -> None:
     end_s = time.monotonic() + _GONE_WITHIN_S
     while left := started_by(process.mark):
         if time.monotonic() > end_s:
-            raise RuntimeError(f"processes {left} of {process.args} cannot be ended")
+            raise RuntimeError(f"processes {left} of {process.args!r} cannot be ended")
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

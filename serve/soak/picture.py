@@ -1,8 +1,11 @@
 """The picture of a soak: what it used and did over time."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rlcar.system.durable import replacing
 from serve.soak.verdict import Sample, settled, trends
@@ -21,17 +24,17 @@ def draw(path: Path, samples: Sequence[Sample], title: str) -> None:
     minutes = [sample.second / 60.0 for sample in samples]
 
     def line(axes: "Axes", label: str, value: Callable[[Sample], float | None]) -> None:
-        axes.plot(minutes, [value(sample) for sample in samples], linewidth=1.2, label=label)
+        values = [np.nan if (seen := value(sample)) is None else seen for sample in samples]
+        axes.plot(minutes, values, linewidth=1.2, label=label)
 
-    groups, folders = (samples[0].groups, samples[0].disk_mb) if samples else ((), ())
     line(memory, "all", lambda sample: sample.total("memory_mb"))
-    for name in groups:
-        line(memory, name, lambda sample, name=name: sample.groups[name].memory_mb)
+    for name in samples[0].groups if samples else ():
+        line(memory, name, partial(_memory_mb, name))
     line(files, "open files", lambda sample: sample.total("files"))
     line(files, "threads", lambda sample: sample.total("threads"))
     line(files, "processes", lambda sample: sample.total("processes"))
-    for name in folders:
-        line(disk, name, lambda sample, name=name: sample.disk_mb[name])
+    for name in samples[0].disk_mb if samples else ():
+        line(disk, name, partial(_disk_mb, name))
     line(rates, "env steps/s", lambda sample: sample.env_steps_per_s)
     line(rates, "train steps/s", lambda sample: sample.train_steps_per_s)
     line(requests, "answers/s", lambda sample: sample.heard.answers / sample.heard.seconds)
@@ -60,3 +63,11 @@ def draw(path: Path, samples: Sequence[Sample], title: str) -> None:
         axes.set_xlabel("minutes")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def _memory_mb(group: str, sample: Sample) -> float:
+    return sample.groups[group].memory_mb
+
+
+def _disk_mb(folder: str, sample: Sample) -> float:
+    return sample.disk_mb[folder]

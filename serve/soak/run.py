@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -184,7 +185,7 @@ class Soak:
             server = self._start(stack, "server", self._serving(server_port))
             page = self._start(stack, "page", self._watching(page_port))
             for service, port in ((server, server_port), (page, page_port)):
-                self._await(service.name, service, lambda port=port: _is_ready(port), is_over)
+                self._await(service.name, service, partial(_is_ready, port), is_over)
             traffic = Traffic(server_port, page_port, plan.seed)
             stack.enter_context(traffic.running())
             self._watch(traffic, is_over)

@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ class Traffic:
         self._since_s = time.monotonic()
 
     async def _run(self) -> None:
-        cars = [self._again(lambda index=index: self._drive(index)) for index in range(CARS)]
+        cars = [self._again(partial(self._drive, index)) for index in range(CARS)]
         tasks = [asyncio.create_task(client) for client in (*cars, self._again(self._watch))]
         while not self._over.is_set():
             await asyncio.sleep(0.1)

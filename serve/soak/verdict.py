@@ -1,6 +1,7 @@
 """The verdict of a soak: trends after the warm-up, and a bound for each."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,11 +103,13 @@ def trends(samples: Sequence[Sample]) -> dict[str, Trend | None]:
         "train_steps_per_s": lambda sample: sample.train_steps_per_s,
         "requests_per_s": lambda sample: sample.heard.answers / sample.heard.seconds,
     }
-    wanted |= {
-        f"rss_mb of {name}": lambda sample, name=name: sample.groups[name].memory_mb
-        for name in (after[0].groups if after else ())
-    }
+    for group in after[0].groups if after else ():
+        wanted[f"rss_mb of {group}"] = partial(_memory_mb, group)
     return {name: _trend_of(after, value) for name, value in wanted.items()}
+
+
+def _memory_mb(group: str, sample: Sample) -> float:
+    return sample.groups[group].memory_mb
 
 
 def _trend_of(samples: Sequence[Sample], value: Callable[[Sample], float | None]) -> Trend | None:
