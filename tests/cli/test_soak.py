@@ -29,6 +29,7 @@ def _still_running(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_soak_trains_serves_swaps_and_judges_and_ctrl_c_ends_it_with_the_results(tmp_path):
     out = tmp_path / "out"
