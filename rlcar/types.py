@@ -21,7 +21,7 @@ The data flow in a circle:
     replay buffer  ->  Batch [B, T, ...]  ->  Learner  ->  Weights  ->  Policy  ->  environment
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 # `Any`, because one source serves both libraries and no type checker knows their common part.
@@ -160,6 +160,9 @@ class Learner(NamedTuple):
     # Only for learners that normalise observations by the moments of recorded data:
     # `with_moments(state, mean [O], variance [O], count [])` -> state.
     with_moments: Callable[[Any, Array, Array, Array], Any] | None = None
+    # Only for learners that keep running statistics: `moments_of(state)` -> the statistics by name.
+    # Each has a mean, a variance and a count; `observation` are those of the observations.
+    moments_of: Callable[[Any], Mapping[str, Any]] | None = None
 
 
 class Outcomes(NamedTuple):

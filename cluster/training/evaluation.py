@@ -19,9 +19,10 @@ def evaluate_newest(
     evaluate: Callable[[Params], Evaluation | None],
     on_evaluated: EvaluationListener | None,
 ) -> bool:
-    """Evaluates the newest weights; returns False if it was asked to stop meanwhile.
+    """Evaluates the newest weights; returns False if the training has to end.
 
-    A listener hears of the evaluation after its checkpoint is complete.
+    That is so if it was asked to stop meanwhile, or if the listener says so, which hears of the
+    evaluation after its checkpoint is complete.
     """
     weights = learner.fetch_weights()
     evaluation = evaluate(weights.params)
@@ -30,5 +31,5 @@ def evaluate_newest(
     run.evaluated(learner.env_steps, weights, evaluation)
     if on_evaluated is not None:
         save(learner, run)
-        on_evaluated(run.figures(learner.env_steps))
+        return not on_evaluated(run.figures(learner.env_steps))
     return True

@@ -178,7 +178,7 @@ class _FleetTraining:
             if run.should_evaluate(learner.env_steps) and not evaluate_newest(
                 learner, run, self.evaluate, self.on_evaluated
             ):
-                return  # asked to stop
+                return  # asked to stop, by a signal or by the listener
             if run.should_save():
                 learner.begin_save(run.checkpoints.resolve(), run.meta())
 

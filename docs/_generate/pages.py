@@ -55,6 +55,15 @@ def campaign_settings() -> str:
     return text + settings.render(Job, "jobs[]", page="campaign")
 
 
+def curriculum_settings() -> str:
+    """The file of a curriculum."""
+    from rlcar.training.curriculum.settings import Base, Curriculum, Stage
+
+    text = settings.render(Curriculum, page="curriculum", without=("base",))
+    text += settings.render(Base, "base", page="curriculum")
+    return text + settings.render(Stage, "stages[]", page="curriculum")
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "training-settings": training_settings,
     "race-settings": race_settings,
@@ -62,6 +71,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "server-settings": server_settings,
     "sweep-settings": sweep_settings,
     "campaign-settings": campaign_settings,
+    "curriculum-settings": curriculum_settings,
     "presets": presets.render,
     "commands": commands.render,
     "environment-variables": variables.render,

@@ -186,16 +186,16 @@ def _with_alerts(look: _Look, reader: "AlertsReader", *, is_patient: bool) -> _L
 def _plain(snapshot: Snapshot) -> dict[str, Any]:
     """Returns NamedTuples as objects, also those inside others."""
     return {
-        part: [
-            {
-                name: [item._asdict() for item in value] if isinstance(value, list) else value
-                for name, value in row._asdict().items()
-            }
-            for row in rows
-        ]
+        part: [{name: _plain_value(value) for name, value in row._asdict().items()} for row in rows]
         for part, rows in snapshot._asdict().items()
         if isinstance(rows, list)
     }
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [item._asdict() for item in value]
+    return value._asdict() if hasattr(value, "_asdict") else value
 
 
 def picture(snapshot: Snapshot) -> RenderableType:
@@ -239,7 +239,8 @@ def _progress(run: "RunStatus") -> list[str]:
     if run.state in _ALIVE:
         lines += _lines(("ETA {}", run.eta_s, ""), ("silent for {}", run.silent_s, ""))
         lines += [escape(run.stage)] if run.stage not in (None, WORKING) else []
-    return lines + _lines(("saved {} ago", run.checkpoint_age_s, ""))
+    lines += _lines(("saved {} ago", run.checkpoint_age_s, ""))
+    return lines + ([] if run.curriculum is None else [escape(run.curriculum.sentence())])
 
 
 def _figures(run: "RunStatus") -> tuple[list[str], list[str], list[str]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlcar.cli import train_options as options
+from rlcar.cli.curriculum import Choice as CurriculumChoice
+from rlcar.cli.curriculum import train_curriculum
 from rlcar.cli.next_commands import next_commands
 from rlcar.cli.shared import (
     MODELS,
@@ -31,7 +33,7 @@ from rlcar.cli.train_plan import (
 )
 from rlcar.config import Config
 from rlcar.devices import compile_cache
-from rlcar.errors import command
+from rlcar.errors import UserError, command
 from rlcar.system import logs, terminal
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def train(
     env: options.Environment = None,
     data: options.Data = None,
     mode: options.Mode = "standard",
+    curriculum: options.Curriculum = None,
     config: options.ConfigFile = None,
     set_: Settings = None,
     seed: options.Seed = None,
@@ -79,6 +82,19 @@ def train(
     )  # fmt: skip
     launch.refuse_contradictions()
     _prepare_jax(local, debug_nans)
+    if mode == "curriculum":
+        train_curriculum(
+            CurriculumChoice(curriculum, list(set_ or []), seed, runs, name, resume),
+            launch,
+            {
+                "--preset": preset, "--algorithm": algorithm, "--world": world, "--env": env,
+                "--data": data, "--config": config, "--from": from_, "--storage": storage,
+                "--deterministic": deterministic, "--publish": publish, "--page": page,
+            },
+        )  # fmt: skip
+        return
+    if curriculum is not None:
+        raise UserError("--curriculum needs --mode curriculum")
     models = _open_registry(registry) if publish else None
     run_training = _training_loop(launch)
     overrides = list(set_ or [])

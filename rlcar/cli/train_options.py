@@ -37,7 +37,17 @@ Data = Annotated[
     ),
 ]
 Mode = Annotated[
-    str, typer.Option(help="Size of the training: standard, or test for a tiny trial.")
+    str,
+    typer.Option(
+        help="Kind of the training: standard, test for a tiny trial, or curriculum for stages."
+    ),
+]
+Curriculum = Annotated[
+    str | None,
+    typer.Option(
+        help="Curriculum of --mode curriculum: a YAML file, or the name of one that comes with "
+        "rlcar, such as grand-prix."
+    ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file of settings to start from.")]
 Seed = Annotated[

@@ -147,6 +147,7 @@ def _values(reading: Reading, now_s: float) -> Iterator[tuple[Exported, float]]:
     yield exported.TOTAL_ENV_STEPS, status.total_env_steps
     if status.checkpoint_age_s is not None:
         yield exported.LAST_CHECKPOINT, now_s - status.checkpoint_age_s
+    yield from exported.exported_of_note(status.curriculum)
     yield from dict(exported.exported_of(reading.row)).items()
 
 

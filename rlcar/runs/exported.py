@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rlcar.config import Config
+from rlcar.runs import stage_note
 from rlcar.runs.metric_table import METRICS
+from rlcar.runs.stage_note import StageNote
 from rlcar.system import heartbeat
 from rlcar.system.host_metrics import HOST, Exported, host_values
 
@@ -60,6 +62,20 @@ EXPORTED = {
     "actor/loss": Exported("rlcar_loss", _LOSS, "actor"),
     "critic/loss": Exported("rlcar_loss", _LOSS, "critic"),
 }
+CURRICULUM_STAGE = Exported("rlcar_curriculum_stage", "Stage of the curriculum, from 1.")
+CURRICULUM_ATTEMPT = Exported(
+    "rlcar_curriculum_attempt", "Attempt of the present visit of the stage, from 1."
+)
+CURRICULUM_SUCCESS = Exported(
+    "rlcar_curriculum_success_threshold", "Success rate that the stage demands."
+)
+CURRICULUM_REWARD = Exported(
+    "rlcar_curriculum_reward_threshold", "Mean reward that the stage demands."
+)
+CURRICULUM_REGRESSIONS = Exported(
+    "rlcar_curriculum_regressions",
+    "Returns to an earlier stage since the curriculum of the run began.",
+)
 ENV_STEPS = Exported("rlcar_env_steps", METRICS["env_steps"].meaning)
 TOTAL_ENV_STEPS = Exported("rlcar_planned_env_steps", "Env steps at which the training ends.")
 LAST_ROW = Exported("rlcar_last_row_timestamp_seconds", "Unix time of the newest row of metrics.")
@@ -102,6 +118,8 @@ EPISODE_LENGTH = Exported(
 OTHERS = (
     *(ENV_STEPS, TOTAL_ENV_STEPS, LAST_ROW, LAST_CHECKPOINT, CHECKPOINT_INTERVAL, STARTED, ACTIVE),
     *(HEARTBEAT, LAST_PROGRESS, PATIENCE, NON_FINITE),
+    *(CURRICULUM_STAGE, CURRICULUM_ATTEMPT, CURRICULUM_SUCCESS, CURRICULUM_REWARD),
+    CURRICULUM_REGRESSIONS,
     *HOST,
     *(EPISODE_REWARD, EPISODE_LENGTH),
 )
@@ -136,6 +154,8 @@ class ExportingWatcher:
         self._set(TOTAL_ENV_STEPS, config.training.env_steps)
         self._set(CHECKPOINT_INTERVAL, config.training.checkpoint_every_s)
         self._set(NON_FINITE, 0)
+        for metric, value in exported_of_note(stage_note.read(folder)):
+            self._set(metric, value)
 
     def __enter__(self) -> Self:
         self._set(ACTIVE, 1)
@@ -196,6 +216,19 @@ def exported_of(row: Mapping[str, object]) -> Iterator[tuple[Exported, float]]:
         metric = EXPORTED.get(name)
         if metric is not None and isinstance(value, int | float) and math.isfinite(value):
             yield metric, float(value)
+
+
+def exported_of_note(note: StageNote | None) -> Iterator[tuple[Exported, float]]:
+    """Yields the place of a run in its curriculum, and its thresholds; nothing without one."""
+    if note is None:
+        return
+    yield CURRICULUM_STAGE, note.stage
+    yield CURRICULUM_ATTEMPT, note.attempt
+    yield CURRICULUM_REGRESSIONS, note.regressions
+    if note.success_rate is not None:
+        yield CURRICULUM_SUCCESS, note.success_rate
+    if note.mean_reward is not None:
+        yield CURRICULUM_REWARD, note.mean_reward
 
 
 def signs_of_life() -> Iterator[tuple[Exported, float]]:

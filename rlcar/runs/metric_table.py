@@ -43,14 +43,9 @@ _EVALUATION = {
     "evaluation/charged_lap_steps": Metric(
         "env steps", "Mean lap time; a track without a lap counts with the time limit."
     ),
+    "evaluation/success_rate": Metric("", "Share of the evaluation's episodes that succeeded."),
     "evaluation/progress": Metric("laps", "Mean distance driven on the evaluation's tracks."),
-    "evaluation/success_rate": Metric(
-        "",
-        "Share of the evaluation's episodes that were a success, in an environment that says so.",
-    ),
-    "evaluation/episode_reward": Metric(
-        "", "Mean reward of the evaluation's episodes, in another environment than the race."
-    ),
+    "evaluation/episode_reward": Metric("", "Mean reward of the evaluation's episodes."),
     "evaluation/episode_steps": Metric(
         "env steps",
         "Mean length of the evaluation's episodes, in another environment than the race.",

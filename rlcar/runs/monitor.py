@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 from rlcar.config import load_config
 from rlcar.errors import UserError
+from rlcar.runs import stage_note
 from rlcar.runs.metrics import PlainProgress
 from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.runs.run import require_run
+from rlcar.runs.stage_note import StageNote
 from rlcar.storage import checkpoint
 from rlcar.system import heartbeat, process_state
 from rlcar.system.lease import RENEW_S
@@ -76,6 +78,7 @@ class RunStatus(NamedTuple):
     learner_restarts: float | None = None
     storage_failures: float | None = None
     rollbacks: float | None = None
+    curriculum: StageNote | None = None  # which attempt of which stage it is
 
 
 class Reading(NamedTuple):
@@ -139,6 +142,7 @@ class RunReader:
             checkpoint_age_s=self._checkpoint_age_s(now_s),
             error=info.get("error"),
             stage=reported.stage if reported is not None and is_active else None,
+            curriculum=stage_note.read(self.folder),
             **{shown: self._metric(names) for shown, names in _METRICS.items()},
         )
 

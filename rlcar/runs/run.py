@@ -32,7 +32,7 @@ from rlcar.system import durable, heartbeat
 from rlcar.system.lease import hold
 from rlcar.system.provenance import commit
 from rlcar.system.when import Every, EverySeconds
-from rlcar.types import Evaluation, Weights
+from rlcar.types import Evaluation, Outcomes, Weights
 
 __all__ = [
     "Run",
@@ -48,8 +48,9 @@ _LAG = "rollout/weights_lag_updates"  # only driving has it
 STAYS_ABOVE = 0.9  # lap rate of the figures `*_to_90`
 _DETERMINISTIC_ROWS = 1000  # at most, in a whole training
 
-# Called with the figures of a training after each evaluation, once its checkpoint is complete.
-EvaluationListener = Callable[[dict[str, float]], None]
+# Called with the figures of a training after each evaluation, once its checkpoint is complete. The
+# training ends if it returns True.
+EvaluationListener = Callable[[dict[str, float]], bool | None]
 
 
 class Watcher(Protocol):
@@ -102,6 +103,7 @@ class Run:
         best_cost = best.meta["metric"] if best else None
         self._best = float("inf") if best_cost is None else float(best_cost)
         self._cost: float | None = None  # of the latest evaluation
+        self._outcomes: Outcomes | None = None  # of the latest evaluation
         self._watchers = watchers
         self._reward, self._successes = RunningMean(100), RunningMean(100)
         self._episode_steps = RunningMean(100)
@@ -225,9 +227,10 @@ class Run:
         Without a cost the newest ones count as the best.
         """
         heartbeat.beat()
-        self._cost = evaluation.cost
-        self._latest |= evaluation.metrics
-        self._write_row(env_steps, evaluation.metrics)
+        self._cost, self._outcomes = evaluation.cost, evaluation.outcomes
+        row = _outcome_metrics(evaluation) | evaluation.metrics
+        self._latest |= row
+        self._write_row(env_steps, row)
         self._progress.update(env_steps, self._latest)
         if evaluation.cost is None or evaluation.cost < self._best:
             self._best = float("inf") if evaluation.cost is None else evaluation.cost
@@ -255,10 +258,16 @@ class Run:
             watcher.saved()
 
     def figures(self, env_steps: int) -> dict[str, float]:
-        """Returns the latest evaluation, the speed of the training and its time so far."""
+        """Returns the latest evaluation, the speed of the training and its time so far.
+
+        `outcomes/...` says how the episodes of the evaluation ended, if the environment tells.
+        """
         evaluation = {name: value for name, value in self._latest.items() if "evaluation/" in name}
+        outcomes = {} if self._outcomes is None else self._outcomes._asdict()
         return {
             **evaluation,
+            **{f"outcomes/{name}": n for name, n in outcomes.items() if n is not None},
+            "episode/count": self._episodes,
             "env_steps": env_steps,
             "rollout/env_steps_per_s": self._env_rate.per_s(),
             "learner/train_steps_per_s": self._train_rate.per_s(),
@@ -289,6 +298,17 @@ class Run:
         self._tracking.write(env_steps, written)
         for watcher in self._watchers:
             watcher.wrote(env_steps, row)
+
+
+def _outcome_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Returns what every environment reports of an evaluation, under the same names."""
+    outcomes = evaluation.outcomes
+    if outcomes is None:
+        return {}
+    metrics = {"evaluation/episode_reward": outcomes.mean_reward}
+    if outcomes.successes is not None:
+        metrics["evaluation/success_rate"] = outcomes.successes / outcomes.episodes
+    return metrics
 
 
 def _open_folder(folder: Path, config: Config, resumed: checkpoint.Save | None) -> MetricsWriter:

@@ -1,1 +1,1 @@
-"""The training loop in one process, with rollback and profiling."""
+"""The training loop in one process, with rollback, profiling and curricula."""

@@ -42,7 +42,7 @@ def train(
 
     The signals end the loop after the current train steps, with a checkpoint; while train steps
     are compiled ahead, at once. Raises NonFiniteError and CheckpointError; earlier checkpoints stay
-    as they were. An error of `on_evaluated` ends the loop.
+    as they were. `on_evaluated` ends the loop if it returns True, and an error of it does so too.
     """
     mirrored = Mirror(folder, config.training.storage)
     with (
@@ -118,14 +118,26 @@ def _train(
                 if evaluation is None:  # asked to stop
                     break
                 run.evaluated(trainer.env_steps, weights, evaluation)
-                if on_evaluated is not None:
-                    _save(trainer, rollout, run)
-                    on_evaluated(run.figures(trainer.env_steps))
+                if _ends_it(on_evaluated, trainer, rollout, run):
+                    break
             if run.should_save():
                 _save(trainer, rollout, run)
         run.log(trainer.env_steps, trainer.train_steps)
         _save(trainer, rollout, run)
         return TrainingOutcome(run.summary(trainer.env_steps), bool(stop))
+
+
+def _ends_it(
+    on_evaluated: EvaluationListener | None,
+    trainer: Trainer,
+    rollout: EnvironmentRollout,
+    run: Run,
+) -> bool:
+    """Tells a listener of an evaluation; returns whether the training ends with it."""
+    if on_evaluated is None:
+        return False
+    _save(trainer, rollout, run)
+    return bool(on_evaluated(run.figures(trainer.env_steps)))
 
 
 def _save(trainer: Trainer, rollout: EnvironmentRollout, run: Run) -> None:

@@ -44,6 +44,8 @@ def report_stats(drive: Drive | SceneDrive, follower: RunFollower | None) -> dic
         "steps": drive.steps,
         "manual_control": drive.is_manual,
         "running": drive.is_running,
+        # Stage, attempt and thresholds of the followed run, if it belongs to a curriculum.
+        "curriculum": None if follower is None else follower.curriculum,
     }
 
 

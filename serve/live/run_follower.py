@@ -4,6 +4,7 @@ import math
 import os
 from pathlib import Path
 
+from rlcar.runs import stage_note
 from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.storage import checkpoint
 
@@ -35,11 +36,15 @@ class RunFollower:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.rows: list[Row] = []
+        # Stage, attempt and thresholds of the run; None if it is in no curriculum.
+        self.curriculum: str | None = None
         self._metrics = MetricsFollower(self.folder / "metrics.jsonl")
         self._latest: dict[str, tuple[frozenset, checkpoint.Save | None]] = {}
 
     def read(self) -> tuple[bool, list[Row]]:
         """Returns whether the file was rewritten, as by a resumed run, and the new rows."""
+        note = stage_note.read(self.folder)
+        self.curriculum = None if note is None else note.sentence()
         found = self._metrics.read()
         if found is None:
             return False, []

@@ -16,6 +16,7 @@ from rlcar.campaigns.config import Campaign, Job
 from rlcar.config import Config
 from rlcar.runs.metric_table import METRICS
 from rlcar.system.environment_variables import VARIABLES
+from rlcar.training.curriculum.settings import Base, Curriculum, Stage
 from serve.guard.access import ROUTES
 from serve.settings import ServeSettings
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = (
     *(Config, ClusterConfig, ServeSettings, SweepConfig, Campaign, Job, Dimension),
     *(NoScheduler, AshaScheduler, PbtScheduler),
+    *(Curriculum, Base, Stage),
 )
 # Texts that look like the name of an environment variable, and are none.
 NO_VARIABLES = {

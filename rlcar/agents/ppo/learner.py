@@ -76,6 +76,7 @@ def make_learner(config: PpoConfig, spec: Spec) -> Learner:
         jax.jit(update, donate_argnums=0),
         lambda state: {"networks": state.params, "moments": state.moments},
         is_on_policy=True,
+        moments_of=lambda state: {"observation": state.moments, "return": state.returns},
     )
 
 

@@ -3,12 +3,14 @@
 A new kind is one module or folder with its `KIND`, and one line in the table below.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rlcar.config import Config
 from rlcar.errors import ConfigError
 from rlcar.evaluation.environment import compiled, gymnasium, race, recorded
 from rlcar.evaluation.environment.kind import (
+    FIRST_FRESH_SEED,
+    LAST_FRESH_SEED,
     EnvironmentKind,
     EnvironmentRollout,
     Evaluate,
@@ -22,11 +24,15 @@ from rlcar.evaluation.environment.recorded import (
 from rlcar.types import Policy, Spec
 
 __all__ = [
+    "FIRST_FRESH_SEED",
+    "LAST_FRESH_SEED",
     "KINDS",
     "EnvironmentKind",
     "EnvironmentRollout",
     "kind_of",
+    "infeasibility",
     "make_evaluation",
+    "make_fresh_evaluation",
     "make_recorded_rollout",
     "make_rollout",
     "open_data",
@@ -95,3 +101,22 @@ def make_evaluation(
     reports the share that is done to `on_share`.
     """
     return kind_of(config).make_evaluation(config, policy, should_stop, on_share)
+
+
+def make_fresh_evaluation(
+    config: Config,
+    policy: Policy,
+    seeds: Sequence[int],
+    should_stop: ShouldStop = lambda: False,
+) -> Evaluate:
+    """Makes a function that evaluates a policy's parameters in one episode for each seed.
+
+    With seeds from `FIRST_FRESH_SEED` on, no training and no other evaluation has driven these
+    episodes.
+    """
+    return kind_of(config).make_fresh_evaluation(config, policy, seeds, should_stop)
+
+
+def infeasibility(config: Config, success_rate: float) -> str:
+    """Says why no policy can succeed in that share of episodes; empty if one may be able to."""
+    return kind_of(config).infeasibility(config, success_rate)

@@ -1,9 +1,9 @@
 """Compiled environments: the same episodes, whose starts training never sees, evaluate a policy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rlcar.config import Config
-from rlcar.envs.compiled import COMPILED, make_compiled
+from rlcar.envs.compiled import COMPILED, compiled_settings, make_compiled
 from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
 from rlcar.evaluation.episodes import (
     EVALUATION_INDEX,
@@ -42,6 +42,25 @@ def _make_evaluation(
     return evaluate
 
 
+def _make_fresh_evaluation(
+    config: Config, policy: Policy, seeds: Sequence[int], should_stop: ShouldStop
+) -> Evaluate:
+    """Evaluates in the episodes from the index of the first seed on, as many as there are seeds."""
+    drive = make_episodes(make_compiled(config.environment), policy)
+
+    def evaluate(params: Params) -> Evaluation | None:
+        results = drive(params, len(seeds), seeds[0], should_stop=should_stop)
+        return None if results is None else score_episodes(results)
+
+    return evaluate
+
+
+def _infeasibility(config: Config, success_rate: float) -> str:
+    del success_rate  # the bound holds for every episode
+    descriptor = COMPILED[config.environment.id]
+    return descriptor.infeasibility(compiled_settings(config.environment)) or ""
+
+
 def score_episodes(results: EpisodeResults) -> Evaluation:
     """Returns the metrics of an evaluation during training.
 
@@ -66,6 +85,8 @@ KIND = EnvironmentKind(
     spec_of=_spec_of,
     make_rollout=_make_rollout,
     make_evaluation=_make_evaluation,
+    make_fresh_evaluation=_make_fresh_evaluation,
+    infeasibility=_infeasibility,
     must_close=False,
     is_compiled=True,
 )

@@ -38,10 +38,21 @@ def _make_evaluation(
     Episodes may take minutes: `evaluate` returns None as soon as `should_stop` returns True. After
     each step it calls `on_share` with the share of episodes that have ended.
     """
-    drive = make_episodes(config, policy, should_stop, on_share)
+    seeds = range(_SEED, _SEED + EPISODES)
+    return _evaluating(make_episodes(config, policy, should_stop, on_share), seeds)
 
+
+def _make_fresh_evaluation(
+    config: Config, policy: Policy, seeds: Sequence[int], should_stop: ShouldStop
+) -> Evaluate:
+    return _evaluating(make_episodes(config, policy, should_stop), seeds)
+
+
+def _evaluating(
+    drive: Callable[[Params, Sequence[int]], DrivenEpisodes | None], seeds: Sequence[int]
+) -> Evaluate:
     def evaluate(params: Params) -> Evaluation | None:
-        episodes = drive(params, range(_SEED, _SEED + EPISODES))
+        episodes = drive(params, seeds)
         if episodes is None:
             return None
         metrics = {
@@ -51,8 +62,8 @@ def _make_evaluation(
         reward, successes = float(episodes.reward.mean()), None
         if episodes.is_success is not None:
             successes = int(episodes.is_success.sum())
-            metrics["evaluation/success_rate"] = successes / EPISODES
-        return Evaluation(metrics, -reward, Outcomes(EPISODES, successes, reward))
+            metrics["evaluation/success_rate"] = successes / len(seeds)
+        return Evaluation(metrics, -reward, Outcomes(len(seeds), successes, reward))
 
     return evaluate
 
@@ -108,5 +119,7 @@ KIND = EnvironmentKind(
     spec_of=lambda config: environment_spec(config.environment),
     make_rollout=GymnasiumRollout,
     make_evaluation=_make_evaluation,
+    make_fresh_evaluation=_make_fresh_evaluation,
+    infeasibility=lambda config, success_rate: "",  # nothing is known about such environments
     must_close=True,
 )

@@ -1,6 +1,6 @@
 """The descriptor of a kind of environment: everything that training asks about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,10 @@ import numpy as np
 from rlcar.config import Config
 from rlcar.rollout.compiled import Episodes
 from rlcar.types import Evaluation, Params, Policy, Spec, Trajectory, Weights
+
+# Beyond the tracks, seeds and indices of trainings, evaluations and reports. A compiled environment
+# takes the first seed as an index and counts on from there.
+FIRST_FRESH_SEED, LAST_FRESH_SEED = 2**30 + 2**25, 2**31 - 2**17
 
 ShouldStop = Callable[[], bool]
 Evaluate = Callable[[Params], Evaluation | None]
@@ -43,6 +47,11 @@ class EnvironmentKind:
     make_rollout: Callable[[Config, Policy, int, int, ShouldStop], EnvironmentRollout]
     # (config, policy, should_stop, on_share): see `make_evaluation`.
     make_evaluation: Callable[[Config, Policy, ShouldStop, Callable[[float], None]], Evaluate]
+    # (config, policy, seeds, should_stop): evaluates in one episode for each seed. Seeds from
+    # `FIRST_FRESH_SEED` on are of episodes that no training and no other evaluation drives.
+    make_fresh_evaluation: Callable[[Config, Policy, Sequence[int], ShouldStop], Evaluate]
+    # (config, success rate) -> why no policy can reach it, with the numbers; empty if one may.
+    infeasibility: Callable[[Config, float], str]
     # Whether a simulator process must call `close` before it ends.
     must_close: bool
     # Whether its rollout is a `rlcar.rollout.compiled.Rollout`, so that driving and learning can be

@@ -1,15 +1,22 @@
 """The race: compiled, with tracks of its own and laps to evaluate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from rlcar.config import Config
 from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
-from rlcar.evaluation.laps import make_evaluator, score_laps
+from rlcar.evaluation.laps import TIME_LIMIT_STEPS, make_evaluator, score_laps, track_seeds
 from rlcar.rollout.compiled import Rollout
 from rlcar.sim import SPEC
 from rlcar.sim.compiled import make_compiled_race
-from rlcar.track import TRACK_SETS, make_pool
+from rlcar.track import TRACK_SETS, make_pool, make_tracks
+from rlcar.track.bound import lap_time_bound_steps
 from rlcar.types import Policy
+
+# A bound takes up to 0.2 s. If those of the first tracks are far below the limit, the others, which
+# are of the same size, are so too.
+_PROBED_TRACKS, _CLEARLY_POSSIBLE = 4, 0.7
 
 
 def _make_rollout(
@@ -28,12 +35,47 @@ def _make_evaluation(
     return lambda params: score_laps(drive(params))
 
 
+def _make_fresh_evaluation(
+    config: Config, policy: Policy, seeds: Sequence[int], should_stop: ShouldStop
+) -> Evaluate:
+    del should_stop
+    drive = make_evaluator(policy, config.race, seeds)
+    return lambda params: score_laps(drive(params))
+
+
+def _infeasibility(config: Config, success_rate: float) -> str:
+    """Compares the least time of a lap on each track of the evaluation with the time limit."""
+    limit_steps = min(config.race.time_limit_steps, TIME_LIMIT_STEPS)
+    seeds = track_seeds(config.training.evaluate_set)
+
+    def bounds_steps(seeds: Sequence[int]) -> np.ndarray:
+        tracks = make_tracks(seeds, config.race.track)
+        return lap_time_bound_steps(tracks, config.race.vehicle.top_speed_px_per_step)
+
+    bound_steps = bounds_steps(seeds[:_PROBED_TRACKS])
+    if bound_steps.max() <= _CLEARLY_POSSIBLE * limit_steps:
+        return ""
+    bound_steps = bounds_steps(seeds)
+    possible = float((bound_steps <= limit_steps).mean())
+    if possible >= success_rate:
+        return ""
+    return (
+        f"no car can lap more than {100 * possible:.0f} % of the tracks within the time limit of "
+        f"{limit_steps} steps: at its top speed of "
+        f"{config.race.vehicle.top_speed_px_per_step:g} px per step a lap takes at least "
+        f"{bound_steps.min()} to {bound_steps.max()} steps. Raise race.time_limit_steps, of which "
+        f"evaluations use at most {TIME_LIMIT_STEPS}"
+    )
+
+
 KIND = EnvironmentKind(
     name="race",
     is_chosen=lambda config: config.is_race,
     spec_of=lambda config: SPEC,
     make_rollout=_make_rollout,
     make_evaluation=_make_evaluation,
+    make_fresh_evaluation=_make_fresh_evaluation,
+    infeasibility=_infeasibility,
     must_close=False,
     is_compiled=True,
 )

@@ -1,6 +1,6 @@
 """Recorded episodes in place of an environment: checks, blocks, and evaluation without one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rlcar.agents import ALGORITHMS, algorithm_of
 from rlcar.config import Config
@@ -119,6 +119,13 @@ def _make_evaluation(
     return evaluate
 
 
+def _make_fresh_evaluation(
+    config: Config, policy: Policy, seeds: Sequence[int], should_stop: ShouldStop
+) -> Evaluate:
+    del seeds
+    return _make_evaluation(config, policy, should_stop, lambda share: None)
+
+
 def _spec_of(config: Config) -> Spec:
     data = config.data
     if data.action_size == 0:  # a run from before the sizes were part of the config
@@ -136,5 +143,7 @@ KIND = EnvironmentKind(
     spec_of=_spec_of,
     make_rollout=_make_rollout,
     make_evaluation=_make_evaluation,
+    make_fresh_evaluation=_make_fresh_evaluation,
+    infeasibility=lambda config, success_rate: "no policy is evaluated on recorded data alone",
     must_close=False,
 )

@@ -172,6 +172,8 @@ function showStats(stats) {
   byId("learning").hidden = trained === null;
   byId("learning").classList.toggle("on", isLearning);
   if (trained !== null) write("learning", `${isLearning ? "Learning" : "Trained"}: ${count.format(trained)} env steps`);
+  byId("curriculum").hidden = !stats.curriculum;
+  write("curriculum", stats.curriculum ?? "");
   live.viewers = stats.viewers;
 }
 

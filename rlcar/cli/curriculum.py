@@ -1,0 +1,189 @@
+"""`rlcar train --mode curriculum`: trains in stages, each with thresholds to pass."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rlcar.cli import train_options as options
+from rlcar.cli.shared import cluster_imports, say
+from rlcar.errors import UserError, command
+from rlcar.system import logs, terminal
+
+if TYPE_CHECKING:
+    from rlcar.config import Config
+    from rlcar.runs.run import EvaluationListener, Watcher
+    from rlcar.storage.checkpoint import Save
+    from rlcar.training.curriculum.record import Record
+    from rlcar.training.curriculum.runner import TrainRun
+    from rlcar.training.curriculum.settings import Curriculum
+    from rlcar.training.loop import TrainingOutcome
+
+
+class Choice(NamedTuple):
+    """The options that choose a curriculum."""
+
+    curriculum: str | None
+    overrides: list[str]
+    seed: int | None
+    runs: Path
+    name: str | None
+    resume: str | None
+
+
+def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str, object]) -> None:
+    """Begins or continues a curriculum; exits with 130 if it is asked to stop before its end.
+
+    `others` are options that only a single training has; any of them that is given is refused.
+    """
+    from rlcar.devices.selection import everything_on_cpu
+    from rlcar.system.lease import WAIT_S, hold
+    from rlcar.training.curriculum.machine import Phase
+    from rlcar.training.curriculum.runner import CurriculumRun
+
+    given = [option for option, value in others.items() if value]
+    if given:
+        raise UserError(
+            f"--mode curriculum takes the settings of its stages from its file: leave out "
+            f"{', '.join(given)}, or write them under base or set in the file"
+        )
+    folder, is_new, named = _find(choice)
+    logs.set_up("json" if launch.log_format == "json" else "text", folder.name)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hold(folder, WAIT_S if choice.resume == "auto" else 0.0)).begin()
+        stack.enter_context(terminal.outlived(folder / terminal.LOG))
+        record = _open(folder, is_new, named)
+        if record.state.phase in (Phase.DONE, Phase.FAIL):
+            _conclude(record, launch)
+            return
+        say(f"curriculum folder: {folder}{'' if is_new else ', continuing'}")
+        run = CurriculumRun(record, _training(launch, stack))
+        stack.enter_context(everything_on_cpu())
+        if not run.run():
+            say(f"stopped; continue with: {_resume_command(folder, launch)}")
+            sys.exit(130)
+    _conclude(record, launch)
+
+
+def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
+    """Returns the folder, whether the curriculum is new, and the curriculum that was named."""
+    from rlcar.runs.folders import require_plain_name
+    from rlcar.training.curriculum.record import STATE_FILE
+    from rlcar.training.curriculum.settings import load_curriculum, shipped
+
+    named = None
+    if choice.curriculum is not None:
+        named = load_curriculum(choice.curriculum, choice.overrides, choice.seed)
+    elif choice.overrides or choice.seed is not None:
+        raise UserError(
+            "--set and --seed change a curriculum: name it with --curriculum, as at its beginning"
+        )
+    name = choice.name or (named.name if named is not None else None)
+    if choice.resume not in (None, "auto"):
+        return Path(str(choice.resume)), False, named
+    if choice.resume == "auto" and name is None:
+        raise UserError("--resume auto continues a curriculum by its name: add --name, or name the "
+                        "curriculum with --curriculum")  # fmt: skip
+    if name is not None:
+        require_plain_name(name)
+        folder = choice.runs / name
+        has_begun = (folder / STATE_FILE).exists()
+        if has_begun and choice.resume is None:
+            raise UserError(
+                f"{folder} already holds a curriculum: continue it with: "
+                f"{command('train', '--mode', 'curriculum', '--resume', folder)}; or choose "
+                "another --name"
+            )
+        if has_begun or named is not None:
+            return folder, not has_begun, named
+    raise UserError(
+        "--mode curriculum needs --curriculum: a YAML file, or one of "
+        f"{', '.join(shipped())}; or --resume with the folder of one that has begun"
+    )
+
+
+def _open(folder: Path, is_new: bool, named: "Curriculum | None") -> "Record":
+    from rlcar.training.curriculum.checks import check_curriculum
+    from rlcar.training.curriculum.record import begin_record, open_record
+
+    if not is_new:
+        return open_record(folder, named)
+    assert named is not None
+    check_curriculum(named)
+    return begin_record(folder, named)
+
+
+def _training(launch: options.Launch, stack: contextlib.ExitStack) -> "TrainRun":
+    """Returns the loop for one attempt; on Ray the runtime is kept between attempts."""
+    if launch.local:
+        from rlcar.training.loop import train
+
+        def train_here(
+            config: "Config",
+            folder: Path,
+            resume: "Save | None",
+            on_evaluated: "EvaluationListener",
+        ) -> "TrainingOutcome":
+            with _exporting(config, folder, launch.metrics_port) as watchers:
+                return train(config, folder, resume, on_evaluated, watchers=watchers)
+
+        return train_here
+    from cluster.config import make_cluster_config, parse_cluster_settings
+
+    cluster = make_cluster_config(**parse_cluster_settings(launch.all_cluster_settings()))
+    with cluster_imports(", or train with --local"):
+        from cluster.runtime import ray_runtime
+        from cluster.training.loop import train as train_on_ray
+
+    stack.enter_context(ray_runtime(cluster))
+
+    def train_there(
+        config: "Config", folder: Path, resume: "Save | None", on_evaluated: "EvaluationListener"
+    ) -> "TrainingOutcome":
+        with _exporting(config, folder, launch.metrics_port) as watchers:
+            return train_on_ray(config, cluster, folder, resume, on_evaluated, watchers=watchers)
+
+    return train_there
+
+
+@contextlib.contextmanager
+def _exporting(config: "Config", folder: Path, port: int | None) -> "Iterator[Sequence[Watcher]]":
+    """Exports the metrics of an attempt at a port, if there is one."""
+    if port is None:
+        yield ()
+        return
+    from rlcar.runs.exporter import exporting
+
+    with exporting(config, folder, port) as watcher:
+        yield (watcher,)
+
+
+def _conclude(record: "Record", launch: options.Launch) -> None:
+    """Says how the curriculum ended; exits with 1 if a stage was not passed."""
+    from rlcar.training.curriculum.machine import Phase
+    from rlcar.training.curriculum.report import PICTURE, attempts_of
+    from rlcar.training.curriculum.runner import run_folder
+
+    state, stages = record.state, record.curriculum.stages
+    env_steps = sum(attempt.env_steps for attempt in attempts_of(record))
+    say(f"report: {record.folder / 'report.json'}, picture: {record.folder / PICTURE}")
+    if state.phase is Phase.FAIL:
+        say(
+            f"the curriculum failed in stage {stages[state.stage].name} after {env_steps:,} env "
+            f"steps, {sum(state.runs)} attempts and {state.regressions} regressions"
+        )
+        sys.exit(1)
+    say(
+        f"all {len(stages)} stages are passed, after {env_steps:,} env steps, {sum(state.runs)} "
+        f"attempts and {state.regressions} regressions"
+    )
+    last = run_folder(record.folder, state.run)
+    say(f"evaluate the policy with: {command('evaluate', last)}")
+    say(f"publish it with: {command('models', 'publish', last, '--registry', launch.registry)}")
+
+
+def _resume_command(folder: Path, launch: options.Launch) -> str:
+    """Returns the command line that continues a curriculum in the same way."""
+    again = launch.resume_command(folder)
+    return again.replace("rlcar train ", "rlcar train --mode curriculum ", 1)
