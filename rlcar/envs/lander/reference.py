@@ -38,8 +38,8 @@ class BasiliskLander:
             from Basilisk.utilities import SimulationBaseClass, simIncludeGravBody
         except ImportError as error:
             raise UserError(
-                "the package bsk (Basilisk), the reference for the lander's physics, is not "
-                "installed: install it with pip install 'rlcar[basilisk]'"
+                "the package bsk (Basilisk), the reference for the lander's physics, is not fully "
+                f"installed ({error}): install it with pip install 'rlcar[basilisk]'"
             ) from error
         self._simulation = SimulationBaseClass.SimBaseClass()
         process = self._simulation.CreateNewProcess("process")

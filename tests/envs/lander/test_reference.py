@@ -13,7 +13,9 @@ IS_INSTALLED = importlib.util.find_spec("Basilisk") is not None
 
 @pytest.mark.skipif(IS_INSTALLED, reason="Basilisk is installed")
 def test_without_basilisk_one_sentence_says_what_to_install():
-    with pytest.raises(UserError, match=r"bsk \(Basilisk\).*not installed.*rlcar\[basilisk\]"):
+    with pytest.raises(
+        UserError, match=r"bsk \(Basilisk\).*not fully installed \(No module.*rlcar\[basilisk\]"
+    ):
         BasiliskLander()
 
 
