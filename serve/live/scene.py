@@ -188,11 +188,15 @@ def encode(picture: np.ndarray) -> bytes:
 
 
 def _opened(config: EnvironmentConfig) -> tuple[SingleEnvironment, str | None]:
-    """Makes the environment and draws it once; returns why it cannot be drawn, if it cannot."""
+    """Makes the environment, which steps and is drawn once, so that what it compiles is compiled.
+
+    Also returns why it cannot be drawn, if it cannot.
+    """
     environment = None
     try:
         environment = SingleEnvironment(config, _SEED, draws=True)
         environment.reset()
+        environment.step(np.zeros(environment.spec.action_size, np.float32))
         environment.picture()
         return environment, None
     except UserError as error:

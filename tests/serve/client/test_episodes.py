@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from rlcar.cli.drive import drive as drive_command
-from rlcar.config import EnvironmentConfig
+from rlcar.config import EnvironmentConfig, make_config
 from rlcar.datasets import Dataset
 from rlcar.envs.single import SingleEnvironment
 from rlcar.errors import UserError
@@ -21,6 +21,7 @@ from serve.policy.policy import try_model
 from tests.serve import served
 from tests.support.hand_made_versions import publish_constant
 from tests.support.target_environment import ID
+from tests.support.untrained_run import write_run
 
 EPISODES = 5
 
@@ -67,6 +68,25 @@ def test_episodes_over_the_network_are_those_of_the_policy(url, websocket):
     np.testing.assert_allclose(result["mean_reward"], np.mean(rewards), rtol=1e-5)
     assert result["mean_steps"] == np.mean(steps)
     assert result["requests"] == 1 + max(steps)
+
+
+def test_an_untrained_lander_is_published_served_and_flown_to_the_end(tmp_path):
+    config = make_config("ppo", "test", environment="rlcar/Lander-v0")
+    registry = Registry(tmp_path / "models")
+    version = registry.publish(write_run(tmp_path / "run", config))
+    assert [entry["name"] for entry in version.metadata["action"]][:2] == ["throttle", "gimbal_x"]
+    with served.serving(tmp_path / "models") as server:
+        results = []
+        for websocket in (False, True):
+            url = f"http://127.0.0.1:{server.port}"
+            with DriveClient(url, websocket=websocket, timeout_ms=1000) as client:
+                results.append(drive_episodes(client, episodes=2))
+    for result in results:
+        assert (result["environment"], result["ended"]) == ("rlcar/Lander-v0", 2)
+        assert (result["fallbacks"], result["holds"]) == (0, 0)
+        assert sum(result["reasons"].values()) == 2
+        assert result["success_rate"] is not None
+    assert results[0]["mean_reward"] == results[1]["mean_reward"]
 
 
 def test_the_server_describes_the_version_that_acts(url):
