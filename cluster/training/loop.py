@@ -169,7 +169,7 @@ class _FleetTraining:
         if learner.env_steps == 0 and config.training.start_from:
             # The policy that it begins with may stay the best.
             evaluate_newest(learner, run, self.evaluate, self.on_evaluated)
-        while learner.env_steps < config.training.env_steps and not self.stop:
+        while not (self.stop or run.is_at_its_end(learner.env_steps)):
             if learner.free_places():
                 self._hand_over_blocks(learner, run)
             # A fleet has waited for blocks already.

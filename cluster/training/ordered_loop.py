@@ -86,7 +86,7 @@ class OrderedTraining:
 
     def _learn(self, config: Config, learner: LearnerHandle, fleet: OrderedFleet, run: Run) -> None:
         fleet.request_all(learner.weights)
-        while learner.env_steps < config.training.env_steps and not self.stop:
+        while not (self.stop or run.is_at_its_end(learner.env_steps)):
             block = fleet.take_block(_POLL_S)
             if block is None:
                 continue

@@ -72,6 +72,11 @@ class Algorithm(Generic[Settings]):
     fine_tuning: Tree = field(default_factory=dict)
     supports_discrete_actions: bool = False
     supports_images: bool = False
+    # The sides of the square images that its networks can process; empty means any.
+    image_sizes_px: tuple[int, ...] = ()
+    # Whether the policy with these settings remembers earlier observations. Without memory it sees
+    # several of the newest images at once.
+    has_memory: Callable[[Settings], bool] = lambda settings: False
     # The policy's arrays contain `moments.*`, with which it normalises observations.
     normalises_observations: bool = False
 
@@ -103,7 +108,10 @@ class Algorithm(Generic[Settings]):
     def supports(self, spec: Spec) -> bool:
         """Returns whether the algorithm can learn from such observations and actions."""
         has_actions = self.supports_discrete_actions or not spec.is_discrete
-        return has_actions and (self.supports_images or spec.image_shape is None)
+        return has_actions and (spec.image_shape is None or self._sees(spec.image_shape[0]))
+
+    def _sees(self, size_px: int) -> bool:
+        return self.supports_images and size_px in (self.image_sizes_px or (size_px,))
 
 
 def require_support(
@@ -115,6 +123,12 @@ def require_support(
     able = " or ".join(name for name, other in all_algorithms.items() if other.supports(spec))
     if spec.image_shape is not None and not algorithm.supports_images:
         problem = f"the environment's observations are images, which {algorithm.name} cannot use"
+    elif spec.image_shape is not None and spec.image_shape[0] not in algorithm.image_sizes_px:
+        sizes = ", ".join(map(str, algorithm.image_sizes_px))
+        raise ConfigError(
+            f"environment.image_size_px = {spec.image_shape[0]}: {algorithm.name} processes images "
+            f"of {sizes} pixels alone; choose one of these sizes"
+        )
     else:
         problem = f"{algorithm.name} cannot choose among discrete actions"
     raise ConfigError(f"{problem}: train with --algorithm {able}")

@@ -94,14 +94,16 @@ def nothing_to_continue(runs: Path, name: str | None, storage: str) -> str:
 
 def is_complete(plan: Plan, models: "Registry | None") -> bool:
     """Whether a run was trained to its end, reported and, with `--publish`, published."""
+    from rlcar.runs.completion import episodes_of, is_at_its_end
     from rlcar.system.regular_file import read_regular
 
-    if plan.save is None or plan.save.env_steps < plan.config.training.env_steps:
+    save, training = plan.save, plan.config.training
+    if save is None or not is_at_its_end(training, save.env_steps, episodes_of(save)):
         return False
     try:
         report = json.loads(read_regular(plan.folder / "report.json"))
         # `rlcar evaluate` alone writes a report without the figures of a complete training.
-        is_reported = report["env_steps"] >= plan.config.training.env_steps
+        is_reported = report["env_steps"] >= min(save.env_steps, training.env_steps)
         published = {
             "run": plan.folder.resolve().name,
             "checkpoint": report["checkpoint"],

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from rlcar.settings.numbers import EnvSteps, Integer, Seconds, Signed, Size, Times, Whole
+from rlcar.settings.numbers import (
+    EnvSteps,
+    Integer,
+    Probability,
+    Seconds,
+    Signed,
+    Size,
+    Times,
+    Whole,
+)
 from rlcar.settings.section import Section
 
 
@@ -32,6 +41,29 @@ _Name = Annotated[str, Field(max_length=100, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
 _Argument = bool | Integer | Signed | Annotated[str, Field(max_length=1000)] | None
 
 
+class AtariConfig(Section):
+    """Rules of Atari games, `ALE/NAME-v5`, which are the same in every back end."""
+
+    frame_skip: int = Field(4, ge=1, le=64)
+    """Number of frames for which each action is repeated. A time step shows the maximum of the
+    newest two of them."""
+    gray_scale: bool = True
+    """Whether images are gray: one channel in place of three."""
+    start_frames: int = Field(30, ge=1, le=10_000)
+    """A game begins with a random number of frames without action, less than this number."""
+    sticky_action_probability: Probability = 0.0
+    """Probability that a frame repeats the action of the frame before, whatever the policy
+    chose."""
+    full_action_space: bool = False
+    """Whether a policy chooses among all 18 actions in place of those that the game uses."""
+    reward_clipping: bool = True
+    """Whether a training learns from rewards that are clipped to [-1, 1]. Evaluations report the
+    rewards of the game."""
+    life_loss_ends_episode: bool = False
+    """Whether a lost life ends an episode of a training, while the game goes on. Evaluations play
+    whole games."""
+
+
 class EnvironmentConfig(Section):
     """An environment of Gymnasium in place of the race."""
 
@@ -41,9 +73,18 @@ class EnvironmentConfig(Section):
     settings: dict[_Name, _Argument] = Field({}, max_length=100)
     """Keyword arguments for the environment, by name, as `gymnasium.make` passes them on. A
     compiled environment checks them."""
-    image_size_px: Literal[16, 32, 64] | None = None
-    """Side of the square to which images are resized. null keeps images that are squares of such
-    a size, and resizes others to 64."""
+    backend: Literal["gymnasium", "ale", "envpool"] | None = None
+    """Library that steps the environments. `ale` (ale-py) and `envpool` step Atari games in
+    threads, `gymnasium` steps one environment after another. null means `ale` for Atari games and
+    `gymnasium` for all others."""
+    atari: AtariConfig = AtariConfig()
+    """Rules of Atari games, if `environment.settings` is empty."""
+    image_size_px: Literal[16, 32, 42, 64, 84] | None = None
+    """Side of the square to which images are resized. null keeps images that are squares of 16, 32
+    or 64 pixels, and resizes others to 64."""
+    frame_stack: int | None = Field(None, ge=1, le=16)
+    """Number of newest images in an observation, along the channels. null means 4 for an algorithm
+    without memory, and 1 for one that remembers."""
     time_limit_steps: EnvSteps | None = None
     """Number of env steps after which an episode is cut off; null means the environment's own
     limit."""
@@ -81,6 +122,9 @@ class TrainingConfig(Section):
 
     env_steps: EnvSteps = 60_000
     """Number of env steps after which the training ends, over all cars."""
+    episodes: EnvSteps | None = None
+    """Number of completed episodes after which the training ends too, if that comes first. null
+    means no such limit."""
     cars: Size = 16
     """Number of cars that each simulator drives at once (N)."""
     block_length: Size = 64

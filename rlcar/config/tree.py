@@ -23,6 +23,8 @@ from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import parse_yaml, read_json, read_yaml
 from rlcar.settings.section import Section
 
+_FRAMES_WITHOUT_MEMORY = 4  # as in Mnih et al. 2015: they show how objects move
+
 
 class _RunConfig(Section):
     # The sections of the algorithms and the rest of `Config` follow below, in the order of files.
@@ -77,6 +79,15 @@ class Config(_WithAlgorithms):
     def is_race(self) -> bool:
         """Whether the environment is the race, and not one of Gymnasium or an unknown one."""
         return not self.environment.id and self.data.has_environment
+
+    @property
+    def driven_environment(self) -> EnvironmentConfig:
+        """The section `environment`, with as many stacked images as the algorithm needs."""
+        if self.environment.frame_stack is not None:
+            return self.environment
+        remembers = ALGORITHMS[self.algorithm].has_memory(self.algorithm_settings)
+        frames = 1 if remembers else _FRAMES_WITHOUT_MEMORY
+        return self.environment.model_copy(update={"frame_stack": frames})
 
     @property
     def world_label(self) -> str:

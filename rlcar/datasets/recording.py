@@ -15,7 +15,7 @@ from rlcar.datasets.behaviour import Behaviour, make_act
 from rlcar.datasets.cutting import Block, Cutter
 from rlcar.datasets.episode import Episode
 from rlcar.datasets.writer import DatasetWriter
-from rlcar.envs.environments import Environments
+from rlcar.envs.vector import make_vector
 from rlcar.errors import DatasetError
 from rlcar.sim import SPEC, Race, make_race
 from rlcar.track import make_pool
@@ -186,7 +186,7 @@ class EnvironmentRecorder:
         self, config: EnvironmentConfig, spec: Spec, behaviour: Behaviour, cars: int, seed: int
     ):
         seeds = np.random.SeedSequence([seed]).generate_state(cars) >> 1
-        self._environments = Environments(config, seeds.tolist())
+        self._environments = make_vector(config, seeds.tolist())
         self._spec = spec
         self._act = jax.jit(make_act(behaviour, spec, cars))
         self._params = behaviour.params

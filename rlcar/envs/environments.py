@@ -1,4 +1,4 @@
-"""N Gymnasium environments that step together, with seeds, checks and reliable closing."""
+"""A list of Gymnasium environments that step together, with seeds, checks and reliable closing."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -10,20 +10,12 @@ import numpy as np
 from rlcar.config import EnvironmentConfig
 from rlcar.envs.adapter import make_adapter
 from rlcar.envs.faults import FaultError, checked_reset, checked_step, checked_success
+from rlcar.envs.frame_stack import FrameStack, stacked_spec
 from rlcar.envs.generators import GlobalGenerators
 from rlcar.envs.making import close_environment, first_line, make_environment
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.system import heartbeat
-from rlcar.types import Spec, TimeStep
-
-
-def environment_spec(config: EnvironmentConfig) -> Spec:
-    """Returns the spec of an environment; raises ConfigError if it is not usable."""
-    env = make_environment(config)
-    try:
-        return make_adapter(config, env).spec
-    finally:
-        close_environment(env, config.id)
+from rlcar.types import TimeStep
 
 
 @contextlib.contextmanager
@@ -61,6 +53,8 @@ class Environments:
         Raises UserError for a fault of an environment and closes all of them in that case.
         """
         self._name = config.id
+        self._frames = config.frame_stack or 1
+        self._stack = FrameStack(self._frames)
         self._envs: list[gymnasium.Env] = []
         self._generators = GlobalGenerators(seeds)
         # [N], whether the episodes that the latest step ended were successes; None where the
@@ -77,7 +71,7 @@ class Environments:
         for _ in seeds:
             self._envs.append(make_environment(config))
         self._adapter = make_adapter(config, self._envs[0])
-        self.action_size = self._adapter.spec.action_size
+        self.spec = stacked_spec(self._adapter.spec, self._frames)
         observations = []
         for env, seed in zip(self._envs, seeds, strict=True):
             with self._faults_as_user_errors():
@@ -155,5 +149,5 @@ class Environments:
             is_first,
             is_last,
             is_terminal,
-            np.stack(images) if has_image else None,
+            self._stack.push(np.stack(images), is_first) if has_image else None,
         )

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rlcar.config import Config
-from rlcar.envs.environments import Environments
+from rlcar.envs.vector import make_vector
 from rlcar.rollout.compiled import Episodes, driving_key, explore, restart_seed
 from rlcar.system import heartbeat
 from rlcar.types import Policy, Trajectory, Weights
@@ -38,14 +38,16 @@ class GymnasiumRollout:
         seed = restart_seed(config.seed, restart_id)
         # Hashed, because the environments of neighbouring seeds would otherwise share all but one.
         seeds = [np.random.SeedSequence([seed, first_car + i]) for i in range(cars)]
-        self._environments = Environments(
-            config.environment, [int(seed.generate_state(1)[0] >> 1) for seed in seeds]
+        self._environments = make_vector(
+            config.driven_environment,
+            [int(seed.generate_state(1)[0] >> 1) for seed in seeds],
+            is_training=True,
         )
         self._explore = jax.jit(functools.partial(explore, policy))
         self._key = driving_key(seed, first_car)
         self._carry = policy.initial(cars)
         self._records_carry = policy.carry_size > 0
-        self._action = np.zeros((cars, self._environments.action_size), np.float32)
+        self._action = np.zeros((cars, self._environments.spec.action_size), np.float32)
         self._reward, self._steps = np.zeros(cars), np.zeros(cars, np.int32)
         self._length = config.training.block_length
 

@@ -5,9 +5,20 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from rlcar.config import load_config
+from rlcar.config import TrainingConfig, load_config
 from rlcar.storage import checkpoint
 from rlcar.system.regular_file import read_regular
+
+
+def is_at_its_end(training: TrainingConfig, env_steps: int, episodes: int) -> bool:
+    """Whether a training with so many env steps and completed episodes has reached a limit."""
+    limit = training.episodes
+    return env_steps >= training.env_steps or (limit is not None and episodes >= limit)
+
+
+def episodes_of(save: checkpoint.Save) -> int:
+    """Returns the number of completed episodes before a checkpoint; older ones do not record it."""
+    return int(save.meta.get("episodes", 0))
 
 
 class Completion(NamedTuple):
@@ -34,4 +45,7 @@ def completion_of(folder: Path) -> Completion:
         env_steps = max(
             env_steps, int(json.loads(read_regular(folder / "report.json"))["env_steps"])
         )
-    return Completion(env_steps, load_config(folder / "config.json").training.env_steps)
+    training = load_config(folder / "config.json").training
+    if save is not None and is_at_its_end(training, env_steps, episodes_of(save)):
+        return Completion(env_steps, env_steps)
+    return Completion(env_steps, training.env_steps)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.runs import stage_note
+from rlcar.runs.completion import is_at_its_end
 from rlcar.runs.metrics import PlainProgress
 from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.runs.run import require_run
@@ -105,6 +106,7 @@ class RunReader:
         """`frozen_after_s` is how long a process may be silent; slow stages multiply it."""
         self.folder = require_run(folder)
         config = load_config(self.folder / "config.json")
+        self._training = config.training
         self._total = config.training.env_steps
         interval_s = _ROWLESS_INTERVALS * config.training.log_every_s
         self._rowless_s = max(_ROWLESS_AT_LEAST_S, interval_s)
@@ -163,7 +165,9 @@ class RunReader:
     def _state(self, info: dict[str, Any], env_steps: int, is_frozen: bool, has_rows: bool) -> str:
         noted = info.get("state")
         if noted == "ended":
-            return "finished" if env_steps >= self._total else "stopped"
+            episodes = int(self._latest.get("episode/count") or 0)
+            is_at_end = is_at_its_end(self._training, env_steps, episodes)
+            return "finished" if is_at_end else "stopped"
         if noted != "running":
             return "failed" if noted == "failed" else "unknown"
         if process_state.is_gone(info):

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from rlcar.config import Config, dump_config
 from rlcar.errors import UserError, reason_of
 from rlcar.rollout.compiled import Episodes
+from rlcar.runs.completion import is_at_its_end
 from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
 from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean
 from rlcar.runs.metrics_file import read_metrics
@@ -93,7 +94,8 @@ class Run:
                 self._tracking = self._held.enter_context(open_tracking(folder, config, commit()))
                 self._writer = _open_folder(folder, config, resumed)
             best = checkpoint.latest_sound(folder / "best")
-            self._episodes = _episodes_before(folder) if resumed else 0
+            before = _episodes_before(folder) if resumed else 0
+            self._episodes = int(resumed.meta.get("episodes", before)) if resumed else 0
         except BaseException:
             self._held.close()
             raise
@@ -166,7 +168,15 @@ class Run:
     def meta(self) -> dict[str, Any]:
         """Returns what each save records; raises HeldError if another process took the run over."""
         self._lease.check()
-        return {"train_seconds": self.train_seconds, "metric": self._cost}
+        return {
+            "train_seconds": self.train_seconds,
+            "metric": self._cost,
+            "episodes": self._episodes,
+        }
+
+    def is_at_its_end(self, env_steps: int) -> bool:
+        """Whether the training has reached its number of env steps or of episodes."""
+        return is_at_its_end(self.config.training, env_steps, self._episodes)
 
     def drove(self, episodes: Episodes) -> None:
         """Adds new env steps and the episodes that ended in them."""
@@ -211,7 +221,7 @@ class Run:
         if self._logged == (env_steps, train_steps):
             return  # nothing new: a long wait must not fill the disk
         self._logged = (env_steps, train_steps)
-        if env_steps >= self.config.training.env_steps:
+        if self.is_at_its_end(env_steps):
             self._tracking.finished()
         # Each evaluation has a row of its own, so it appears in the file only once.
         row = {name: self._latest[name] for name in self._latest if "evaluation/" not in name}

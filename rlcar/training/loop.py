@@ -100,7 +100,7 @@ def _train(
             evaluation = evaluate(weights.params)
             if evaluation is not None:
                 run.evaluated(0, weights, evaluation)
-        while trainer.env_steps < config.training.env_steps and not stop:
+        while not (stop or run.is_at_its_end(trainer.env_steps)):
             if blocks > 1:
                 assert isinstance(rollout, Rollout)  # guaranteed by the config
                 metrics, episodes = trainer.drive_and_train(rollout, blocks)

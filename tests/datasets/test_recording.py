@@ -22,7 +22,7 @@ from rlcar.datasets.behaviour import (
 )
 from rlcar.datasets.description import describe
 from rlcar.datasets.recording import EnvironmentRecorder, RaceRecorder, record
-from rlcar.envs.environments import environment_spec
+from rlcar.envs.vector import environment_spec
 from rlcar.errors import DatasetError
 from rlcar.evaluation.drivers import DRIVERS
 from rlcar.sim import SPEC

@@ -104,7 +104,7 @@ def test_pong_runs_from_end_to_end(tmp_path):
         environment="ale_py:ALE/Pong-v5",
         overrides=[*SETTINGS, "training.env_steps=256", "environment.time_limit_steps=20"],
     )
-    assert spec_of(config) == (0, 6, True, (32, 32, 3))
+    assert spec_of(config) == (0, 6, True, (32, 32, 1))
     outcome = train(config, tmp_path / "pong")
     assert outcome.summary["env_steps"] == 256
 
@@ -126,7 +126,7 @@ def test_vectors_of_other_sizes_are_learnt_from_too(tmp_path, algorithm, environ
 @pytest.mark.parametrize(
     ("algorithm", "environment", "words"),
     [
-        ("ppo", "rlcar/Catch-v0", "observations are images, which ppo cannot use"),
+        ("sac", "rlcar/Catch-v0", "observations are images, which sac cannot use"),
         ("sac", "CartPole-v1", "sac cannot choose among discrete actions"),
         ("td3", "CartPole-v1", "td3 cannot choose among discrete actions"),
         ("documented", "CartPole-v1", "documented cannot choose among discrete actions"),

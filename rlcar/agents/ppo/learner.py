@@ -62,7 +62,7 @@ def make_learner(config: PpoConfig, spec: Spec) -> Learner:
         metrics["critic/explained_variance"] = 1.0 - jnp.var(advantage) / (
             jnp.var(sequences.target) + 1e-8
         )
-        observation = block.observation.reshape(-1, spec.observation_size)
+        observation = block.observation.reshape(block.reward.size, spec.observation_size)
         moments = update_moments(state.moments, observation)
         steps = state.train_steps + 1
         return TrainState(params, optimizer_state, moments, returns, key, steps), metrics

@@ -19,7 +19,14 @@ def ppo_loss(
     sequences: Sequences,
 ) -> tuple[jax.Array, Metrics]:
     """Returns the loss of a minibatch and its parts (Schulman et al. 2017, Eq. 7 and 9)."""
-    output = unroll(networks, params, sequences.memory, sequences.observation, sequences.is_first)
+    output = unroll(
+        networks,
+        params,
+        sequences.memory,
+        sequences.observation,
+        sequences.is_first,
+        sequences.image,
+    )
     weight = sequences.weight / jnp.maximum(sequences.weight.sum(), 1.0)
     log_ratio = distribution.log_prob(output, sequences.action) - sequences.log_prob
     # An action that was almost impossible for the older policy must not give an infinity.

@@ -1,4 +1,7 @@
-"""Policy and value, each a small network, behind a shared GRU if the agent has a memory."""
+"""Policy and value, behind a shared encoder of images and a GRU if there are such.
+
+Without images each of the two is a small network of its own.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rlcar.agents.gaussian import HALF_LOG_TWO_PI, UNIT_ENTROPY
+from rlcar.agents.ppo.images import encode_image, orthogonal
 from rlcar.agents.ppo.settings import PpoConfig
 from rlcar.types import Params, Spec
 
@@ -25,28 +29,36 @@ class Networks(NamedTuple):
 
     init: Callable  # (key) -> params
     initial_memory: Callable  # (number) -> memory
-    step: Callable  # (params, memory, observation [N, O], is_first [N]) -> (memory, Output)
+    # (params, memory, observation [N, O], is_first [N], image or None) -> (memory, Output)
+    step: Callable
 
 
 def make_networks(config: PpoConfig, spec: Spec) -> Networks:
     """Builds the networks; their initial weights are orthogonal, as in Stable-Baselines3."""
     units, memory_units = config.hidden_units, config.recurrent_units
+    # The encoder of images is deep enough, and policy and value share it (Mnih et al. 2016).
+    hidden_layers = 2 if spec.image_shape is None else 0
 
     def tower(x: jax.Array, size: int, gain: float, name: str) -> jax.Array:
-        for layer in range(2):
-            linear = hk.Linear(units, w_init=_orthogonal(2**0.5), name=f"{name}_{layer}")
+        for layer in range(hidden_layers):
+            linear = hk.Linear(units, w_init=orthogonal(2**0.5), name=f"{name}_{layer}")
             x = jnp.tanh(linear(x))
-        return hk.Linear(size, w_init=_orthogonal(gain), name=f"{name}_out")(x)
+        return hk.Linear(size, w_init=orthogonal(gain), name=f"{name}_out")(x)
 
     def forward(
-        memory: jax.Array, observation: jax.Array, is_first: jax.Array
+        memory: jax.Array,
+        observation: jax.Array,
+        is_first: jax.Array,
+        image: jax.Array | None = None,
     ) -> tuple[jax.Array, Output]:
         x = observation
+        if image is not None:
+            x = jnp.concatenate([encode_image(image, config.image_units), x], axis=-1)
         if memory_units:
-            embedded = jnp.tanh(hk.Linear(units, w_init=_orthogonal(2**0.5), name="embed")(x))
+            embedded = jnp.tanh(hk.Linear(units, w_init=orthogonal(2**0.5), name="embed")(x))
             memory = jnp.where(is_first[:, None], 0.0, memory)
             remembered, memory = hk.GRU(memory_units, name="gru")(embedded, memory)
-            x = jnp.concatenate([remembered, observation], axis=-1)
+            x = jnp.concatenate([remembered, x], axis=-1)
         first = hk.initializers.Constant(config.initial_log_deviation)
         log_deviation = hk.get_parameter("log_deviation", [spec.action_size], init=first)
         head = tower(x, spec.action_size, 0.01, "policy")
@@ -59,7 +71,8 @@ def make_networks(config: PpoConfig, spec: Spec) -> Networks:
 
     def init(key: jax.Array) -> Params:
         observation = jnp.zeros((1, spec.observation_size))
-        return transformed.init(key, initial_memory(1), observation, jnp.zeros(1, bool))
+        image = None if spec.image_shape is None else jnp.zeros((1, *spec.image_shape), jnp.uint8)
+        return transformed.init(key, initial_memory(1), observation, jnp.zeros(1, bool), image)
 
     return Networks(init, initial_memory, transformed.apply)
 
@@ -99,8 +112,3 @@ def make_distribution(spec: Spec) -> Distribution:
         return jnp.sum(log_deviation_of(out) + UNIT_ENTROPY, axis=-1)
 
     return Distribution(sample, lambda out: out.head, log_prob, entropy)
-
-
-def _orthogonal(gain: float) -> Callable:
-    make = jax.nn.initializers.orthogonal(gain)
-    return lambda shape, dtype: make(hk.next_rng_key(), shape, dtype)

@@ -24,7 +24,7 @@ def make_policy(config: PpoConfig, spec: Spec) -> Policy:
     ) -> tuple[jax.Array, Array]:
         observation = normalise(params["moments"], time_step.observation)
         memory, output = networks.step(
-            params["networks"], carry[:, :-1], observation, time_step.is_first
+            params["networks"], carry[:, :-1], observation, time_step.is_first, time_step.image
         )
         action = distribution.sample(output, key) if explore else distribution.mode(output)
         log_prob = distribution.log_prob(output, action)

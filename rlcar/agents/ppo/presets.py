@@ -59,10 +59,51 @@ _LANDER: Tree = {
     },
 }
 
+# Atari with the values of Schulman et al. 2017, and of the implementations that reproduce them.
+_ATARI: Tree = {
+    "algorithm": "ppo",
+    "environment": {"image_size_px": 84, "frame_stack": 4},
+    "ppo": {
+        "learning_rate": 2.5e-4,
+        "epochs": 4,
+        "minibatch_size": 256,
+        "clip_ratio": 0.1,
+        "entropy_scale": 0.01,
+    },
+    "training": {
+        "env_steps": 10_000_000,
+        "cars": 8,
+        "block_length": 129,
+        "evaluate_every_env_steps": 500_000,
+    },
+}
+
+# For two cores: a tenth of the arithmetic for each image, and fewer passes over larger minibatches.
+_ATARI_SMALL: Tree = {
+    "algorithm": "ppo",
+    "environment": {"image_size_px": 32, "frame_stack": 4},
+    "ppo": {
+        "image_units": 256,
+        "learning_rate": 5e-4,
+        "epochs": 3,
+        "minibatch_size": 256,
+        "clip_ratio": 0.1,
+        "entropy_scale": 0.01,
+    },
+    "training": {
+        "env_steps": 1_000_000,
+        "cars": 16,
+        "block_length": 65,
+        "evaluate_every_env_steps": 100_000,
+    },
+}
+
 PRESETS: dict[str, Tree] = {
     "ppo": _PPO,
     "recurrent-ppo": {**_PPO, "ppo": {"recurrent_units": 64, "minibatch_size": 512}},
     "fused-ppo": _FUSED_PPO,
     "fast-laps": _FAST_LAPS,
     "lander-ppo": _LANDER,
+    "ppo-atari": _ATARI,
+    "ppo-atari-small": _ATARI_SMALL,
 }

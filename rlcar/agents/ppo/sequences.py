@@ -22,6 +22,7 @@ class Sequences(NamedTuple):
     advantage: jax.Array  # [S, L]
     target: jax.Array  # [S, L] of the value
     weight: jax.Array  # [S, L] 0 where the next step begins another episode, else 1
+    image: jax.Array | None = None  # [S, L, height, width, channels] uint8
 
 
 def unroll(
@@ -30,6 +31,7 @@ def unroll(
     memory: jax.Array,
     observation: jax.Array,
     is_first: jax.Array,
+    image: jax.Array | None,
 ) -> Output:
     """Returns the outputs for `[S, L, ...]`; the memory passes from step to step along L."""
 
@@ -37,7 +39,7 @@ def unroll(
         memory, output = networks.step(params, memory, *inputs)
         return memory, (output.head, output.value)
 
-    inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (observation, is_first))
+    inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (observation, is_first, image))
     _, (head, value) = jax.lax.scan(step, memory, inputs)
     log_deviation = params["~"]["log_deviation"]
     return Output(jnp.moveaxis(head, 0, 1), log_deviation, jnp.moveaxis(value, 0, 1))
@@ -57,7 +59,7 @@ def sequences_of(
     """
     observation = normalise(moments, block.observation)
     memory, log_prob = block.carry[:, 0, :-1], block.carry[:, 1:, -1]
-    output = unroll(networks, params, memory, observation, block.is_first)
+    output = unroll(networks, params, memory, observation, block.is_first, block.image)
     returns = update_moments(returns, discounted_returns(block, config.discount))
     reward = scale_reward(returns, block.reward)
     advantage = advantages(config, block, reward, output.value)
@@ -70,14 +72,18 @@ def sequences_of(
         advantage,
         advantage + output.value[:, :-1],
         1.0 - block.is_first[:, 1:].astype(jnp.float32),
+        None if block.image is None else block.image[:, :-1],
     )
     return sequences, returns
 
 
 def single_steps(networks: Networks, sequences: Sequences) -> Sequences:
     """Makes each env step a sequence of its own, for a policy without memory."""
-    sequences = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[2:]), sequences)
-    return sequences._replace(memory=networks.initial_memory(len(sequences.weight)))
+    number = sequences.weight.size
+    # The memory of a policy without one has no entries, and no steps to divide.
+    steps = sequences._replace(memory=jnp.zeros((*sequences.weight.shape, 0)))
+    steps = jax.tree.map(lambda x: x.reshape(number, 1, *x.shape[2:]), steps)
+    return steps._replace(memory=networks.initial_memory(number))
 
 
 def discounted_returns(block: Batch, discount: float) -> jax.Array:

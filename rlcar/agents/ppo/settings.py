@@ -13,6 +13,9 @@ class PpoConfig(Section):
     """Units of each of the two hidden layers of policy and value network."""
     recurrent_units: int = Field(0, ge=0, le=16_384)
     """Units of a GRU before both networks, for partially observed tasks; 0 leaves it out."""
+    image_units: Units = 512
+    """Units of the layer after the convolutions, for environments with images. Policy and value
+    are linear functions of them, without hidden layers of their own."""
     initial_log_deviation: float = Field(0.0, ge=-5.0, le=2.0)
     """Initial logarithm of the standard deviation of actions. A smaller value explores less and
     drives more smoothly."""

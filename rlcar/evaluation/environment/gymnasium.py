@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from rlcar.config import Config
-from rlcar.envs.environments import Environments, environment_spec
+from rlcar.envs.vector import VectorEnvironment, environment_spec, make_vector
 from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
 from rlcar.rollout.gymnasium import GymnasiumRollout
 from rlcar.system import heartbeat
@@ -81,11 +81,13 @@ def make_episodes(
     act = jax.jit(policy.act, static_argnums=4)
 
     def drive(params: Params, seeds: Sequence[int]) -> DrivenEpisodes | None:
-        environments = Environments(config.environment, seeds)
+        environments = make_vector(config.driven_environment, seeds)
         with contextlib.closing(environments), environments.driving():
             return drive_all(environments, params, len(seeds))
 
-    def drive_all(environments: Environments, params: Params, number: int) -> DrivenEpisodes | None:
+    def drive_all(
+        environments: VectorEnvironment, params: Params, number: int
+    ) -> DrivenEpisodes | None:
         carry: Any = policy.initial(number)
         key = jax.random.PRNGKey(0)
         reward, steps = np.zeros(number), np.zeros(number)
@@ -116,7 +118,7 @@ def make_episodes(
 KIND = EnvironmentKind(
     name="gymnasium",
     is_chosen=lambda config: not config.is_race,
-    spec_of=lambda config: environment_spec(config.environment),
+    spec_of=lambda config: environment_spec(config.driven_environment),
     make_rollout=GymnasiumRollout,
     make_evaluation=_make_evaluation,
     make_fresh_evaluation=_make_fresh_evaluation,
