@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,16 @@ RLCAR = Path(sys.executable).with_name("rlcar")
 TINY = "--mode test --set training.env_steps=256 --local"
 
 
-def _blocks(language: str) -> list[str]:
+def _blocks(language: str, pages: Sequence[Path] = PAGES) -> list[str]:
     pattern = re.compile(rf"```{language}\n(.*?)```", re.DOTALL)
-    return [block for page in PAGES for block in pattern.findall(page.read_text())]
+    return [block for page in pages for block in pattern.findall(page.read_text())]
 
 
-def _commands() -> list[str]:
+def _commands(pages: Sequence[Path] = PAGES) -> list[str]:
     lines = [
-        line.split("  #")[0].strip() for block in _blocks("bash") for line in block.split("\n")
+        line.split("  #")[0].strip()
+        for block in _blocks("bash", pages)
+        for line in block.split("\n")
     ]
     return [line for line in lines if line]
 
@@ -129,23 +131,31 @@ def test_the_options_of_these_tests_are_not_those_of_a_documented_command(monkey
     assert _as_rlcar("make train")[1:] == ["train"]
 
 
-@pytest.mark.ci
+@pytest.mark.parametrize(
+    "pages",
+    [
+        # A newcomer's first hour, which CI runs too.
+        pytest.param([ROOT / "README.md", ROOT / "docs" / "tutorial.md"], marks=pytest.mark.ci),
+        pytest.param(PAGES),
+    ],
+    ids=["first pages", "all pages"],
+)
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
+def test_every_command_runs_in_the_order_of_the_page(tmp_path, monkeypatch, pages):
     """`--resume auto` and `evaluate` need what the lines above them left."""
     monkeypatch.setenv("RLCAR_TOKENS", str(tmp_path / "tokens.json"))
     with contextlib.ExitStack() as stack:
-        _run_every_command(tmp_path, Served(stack))
+        _run_every_command(_commands(pages), tmp_path, Served(stack))
     files = list(tmp_path.glob("runs/*/metrics.jsonl"))
     assert files
     rows = [json.loads(row) for file in files for row in file.read_text().splitlines()]
     assert {name for row in rows for name in row} <= METRICS.keys()
 
 
-def _run_every_command(tmp_path, served):
-    commands = [command for command in _commands() if not command.startswith("make test")]
+def _run_every_command(commands, tmp_path, served):
+    commands = [command for command in commands if not command.startswith("make test")]
     assert len(commands) >= 10
     done: set[str] = set()
     serving: list[str] = []
