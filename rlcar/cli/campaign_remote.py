@@ -23,7 +23,7 @@ Host = Annotated[
     ),
 ]
 RemoteProgram = Annotated[
-    str, typer.Option(help="rlcar on that host, such as /opt/rlcar/current/bin/rlcar.")
+    str, typer.Option(help="Program rlcar on that host, such as /opt/rlcar/current/bin/rlcar.")
 ]
 
 

@@ -16,6 +16,7 @@ from rlcar.cli import doctor, jobs, models, monitor, tokens
 from rlcar.evaluation.table import print_table
 from rlcar.registry import Registry
 from rlcar.runs.monitor import Card, RunStatus
+from rlcar.runs.stage_note import StageNote
 from rlcar.training import profiler
 from serve.client.closed_loop import print_drive
 from serve.guard.tokens import TokenStore
@@ -74,15 +75,16 @@ def test_the_report_of_an_evaluation(screen):
 
 
 def test_the_monitor(screen):
-    figures = {name: 123_456.0 for name in RunStatus._fields if name not in _TEXTS}
-    run = RunStatus(NAME, "running", error=NAME, stage="compiling", **figures)
+    figures = {name: 123_456.0 for name in RunStatus._fields if name not in _NO_NUMBERS}
+    note = StageNote(NAME, 2, 5, NAME, 1, 5, 0, 0.5, 600.0)
+    run = RunStatus(NAME, "running", error=NAME, stage="compiling", curriculum=note, **figures)
     card = Card(0, NAME, 0.9, 40_960.0, 143_771.0)
     node = NodeStatus(NAME, "alive", 0.5, 0.5, [card])
     screen.print(monitor.picture(monitor.Snapshot([run], cards=[card], nodes=[node])))
-    printed(screen, names=6)
+    printed(screen, names=7)
 
 
-_TEXTS = ("name", "state", "error", "stage")
+_NO_NUMBERS = ("name", "state", "error", "stage", "curriculum")
 
 
 def test_the_versions_of_a_registry(screen, tmp_path):

@@ -55,8 +55,8 @@ ENVIRONMENT = "import gymnasium, rlcar.sim; gymnasium.make('rlcar/Race-v0')"
 VECTOR_ENVIRONMENT = "import gymnasium, rlcar.sim; gymnasium.make_vec('rlcar/Race-v0', num_envs=2)"
 PAGE = """
 from serve.live import session
-session.LiveSession = session.open_catalog = lambda *arguments: None
-session.open_live('models')
+session.LiveSession = session.open_catalog = lambda *arguments, **options: None
+session.open_live('models', race=session.RaceConfig())
 """
 
 

@@ -237,6 +237,6 @@ def test_too_few_episodes_to_choose_by_estimates_are_refused_at_once(tmp_path):
 def test_the_baseline_comes_first_and_unfit_algorithms_are_refused():
     assert candidates_for(SPEC)[0] == "bc"
     assert candidates_for(SPEC, ["iql", "bc"]) == ["bc", "iql"]
-    assert candidates_for(Spec(0, 2, image_shape=(8, 8, 3))) == ["dreamer"]
+    assert candidates_for(Spec(0, 2, image_shape=(16, 16, 3))) == ["dreamer"]
     with pytest.raises(UserError, match="ppo cannot learn from this data: choose among"):
         candidates_for(SPEC, ["ppo"])

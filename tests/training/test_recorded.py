@@ -103,7 +103,7 @@ def test_data_of_an_unknown_environment_is_learned_without_evaluation(tmp_path):
     assert spec_of(learned.config) == spec
     lineage = Registry(tmp_path / "models").version(1).metadata["lineage"]
     assert (lineage["cost"], lineage["data"]) == (None, config.data.fingerprint)
-    with pytest.raises(RegistryError, match="acts in an unknown environment: only policies of"):
+    with pytest.raises(RegistryError, match="acts in an unknown environment with 3 discrete"):
         load_policy(Registry(tmp_path / "models"), 1)
 
     with pytest.raises(UserError, match="learned from data whose environment cannot be made here"):

@@ -3,7 +3,6 @@
 from typing import Any
 
 from rlcar.envs.descriptor import CompiledDescriptor, Figure, SceneRenderer
-from rlcar.envs.lander.bounds import infeasibility
 from rlcar.envs.lander.settings import LanderSettings
 from rlcar.types import Array, CompiledEnvironment, Policy
 
@@ -18,6 +17,12 @@ def _entries(settings: LanderSettings) -> Any:
     from rlcar.envs.lander.observation import entries_of
 
     return entries_of(settings)
+
+
+def _infeasibility(settings: LanderSettings) -> str | None:
+    from rlcar.envs.lander.bounds import infeasibility
+
+    return infeasibility(settings)
 
 
 def _guidance(settings: LanderSettings) -> Policy:
@@ -44,7 +49,7 @@ LANDER = CompiledDescriptor(
     settings=LanderSettings,
     make=_make,
     entries=_entries,
-    infeasibility=infeasibility,
+    infeasibility=_infeasibility,
     figures={
         "is_soft": Figure("", "1 for a landing at less than 2 m/s, else 0."),
         "east_m": Figure("m", "position at the end along the x axis, from the pad's centre."),

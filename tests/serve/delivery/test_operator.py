@@ -326,7 +326,10 @@ def test_the_schema_of_another_model_is_refused(folder, operator, monkeypatch):
     def widened(registry, name):
         version = read(registry, name)
         if version.number == 2:
-            entries = [*version.metadata["observation"], {"name": "more", "low": 0, "high": 1}]
+            entries = [
+                *version.metadata["observation"],
+                {"name": "more", "unit": "", "low": 0, "high": 1},
+            ]
             return version._replace(metadata=version.metadata | {"observation": entries})
         return version
 
