@@ -7,6 +7,7 @@ moved is noticed. A line is synced to the disk before `append` returns. A proces
 within `append` leaves an incomplete last line, which the next reader drops.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -44,25 +45,48 @@ class Journal:
         self.lines, self._sound_bytes = _read(path)
 
     def append(self, content: Mapping[str, Any]) -> JournalLine:
-        """Writes one line and syncs it; raises UserError if it cannot be written."""
+        """Writes one line and syncs it; raises UserError if it cannot be written.
+
+        Raises DamagedJournalError if another process has appended since this one has read the file,
+        whose lines stay as they are.
+        """
         line = JournalLine(len(self.lines) + 1, round(time.time(), 3), dict(content), "")
         previous = self.lines[-1].sha256 if self.lines else _FIRST
         line = line._replace(sha256=_checksum(line, previous))
         text = json.dumps({**line._asdict(), "previous": previous}, allow_nan=False) + "\n"
         with durable.explaining_write_errors(self.path):
             is_new = not self.path.exists()
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
+                self._require_unchanged(descriptor)
                 os.ftruncate(descriptor, self._sound_bytes)  # drops an incomplete last line
                 os.lseek(descriptor, 0, os.SEEK_END)
-                self._sound_bytes += _write_all(descriptor, text.encode())
+                written_bytes = _write_all(descriptor, text.encode())
                 os.fsync(descriptor)
+            except OSError:  # a line that may not be on the disk must not stay in the file
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, self._sound_bytes)
+                raise
             finally:
                 os.close(descriptor)
             if is_new:
                 durable.sync_folder(self.path.parent)
+        self._sound_bytes += written_bytes
         self.lines.append(line)
         return line
+
+    def _require_unchanged(self, descriptor: int) -> None:
+        """Raises DamagedJournalError unless the file ends with what this process knows.
+
+        An incomplete line after that is of a process that was killed, a complete one is not.
+        """
+        size = os.fstat(descriptor).st_size
+        rest = os.pread(descriptor, max(0, size - self._sound_bytes), self._sound_bytes)
+        if size < self._sound_bytes or b"\n" in rest:
+            raise DamagedJournalError(
+                f"another process has changed the journal {self.path}: this one ends, and leaves "
+                "the journal as it is"
+            )
 
 
 def _write_all(descriptor: int, data: bytes) -> int:

@@ -1,9 +1,12 @@
 """The append-only journal: what it returns, and which damage it notices."""
 
+import errno
 import json
+import os
 
 import pytest
 
+from rlcar.errors import UserError
 from rlcar.system.journal import DamagedJournalError, Journal
 
 
@@ -60,3 +63,25 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     journal = Journal(tmp_path / "missing" / "journal.jsonl")
     with pytest.raises(Exception, match="cannot write .*journal.jsonl: No such file"):
         journal.append({})
+
+
+def test_a_process_that_is_no_longer_the_only_one_leaves_the_lines_of_the_other(path):
+    frozen = Journal(path)
+    Journal(path).append({"number": 3})
+    with pytest.raises(DamagedJournalError, match="another process has changed the journal"):
+        frozen.append({"number": 9})
+    assert [line.content["number"] for line in Journal(path).lines] == [0, 1, 2, 3]
+
+
+def test_a_line_that_could_not_be_synced_is_not_kept_and_can_be_written_again(path, monkeypatch):
+    journal = Journal(path)
+
+    def refuse(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        with pytest.raises(UserError, match="cannot write .*journal.jsonl"):
+            journal.append({"number": 3})
+    journal.append({"number": 4})
+    assert [line.content["number"] for line in Journal(path).lines] == [0, 1, 2, 4]
