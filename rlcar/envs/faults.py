@@ -3,6 +3,7 @@
 A FaultError contains the rest of a sentence that begins with "the environment <name>".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,18 @@ def checked_success(result: Any) -> bool | None:
     if not isinstance(info, dict) or "is_success" not in info:
         return None
     return _checked_flag('info["is_success"]', info["is_success"])
+
+
+def successes_of(said: Sequence[bool | None], has_ended: np.ndarray) -> np.ndarray | None:
+    """Returns which of N episodes were successes, `[N]` bool; None if their environment is silent.
+
+    `said` is what it said at the end of each episode. One that has not ended is no success, if the
+    others show that the environment says so at all.
+    """
+    at_their_end = [one for one, is_over in zip(said, has_ended, strict=True) if is_over]
+    if not at_their_end or None in at_their_end:
+        return None
+    return np.array([bool(one) for one in said])
 
 
 def part_of(observation: Any, path: tuple) -> Any:

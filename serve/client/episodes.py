@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from rlcar.config import EnvironmentConfig, parse_config
+from rlcar.envs.faults import successes_of
 from rlcar.envs.single import SingleEnvironment, SingleStep
 from rlcar.errors import UserError
 from rlcar.system.tables import make_table
@@ -163,13 +164,14 @@ class _Drive:
 
     def figures(self) -> dict[str, Any]:
         """Returns what became of the episodes."""
-        known = [last.is_success for last in self._last if last is not None]
-        successes = [one for one in known if one is not None]
+        has_ended = np.array([last is not None for last in self._last])
+        said = [None if last is None else last.is_success for last in self._last]
+        successes = successes_of(said, has_ended)
         reasons = Counter(last.reason for last in self._last if last is not None and last.reason)
         return {
             "episodes": len(self._environments),
-            "ended": len(known),
-            "success_rate": float(np.mean(successes)) if successes else None,
+            "ended": int(has_ended.sum()),
+            "success_rate": None if successes is None else float(successes.mean()),
             "mean_reward": float(self._reward.mean()),
             "mean_steps": float(self._steps.mean()),
             "reasons": dict(reasons.most_common()),

@@ -7,8 +7,15 @@ import pytest
 from rlcar.agents import make_agent
 from rlcar.config import EnvironmentConfig, make_config
 from rlcar.envs.environments import Environments
+from rlcar.envs.faults import successes_of
 from rlcar.errors import UserError
-from rlcar.evaluation.environment import make_evaluation, make_rollout, spec_of
+from rlcar.evaluation.environment import gymnasium as gymnasium_kind
+from rlcar.evaluation.environment import (
+    make_evaluation,
+    make_fresh_evaluation,
+    make_rollout,
+    spec_of,
+)
 from rlcar.types import Weights
 
 
@@ -73,3 +80,30 @@ def test_a_success_that_is_no_truth_value_is_the_environment_s_fault():
     with pytest.raises(UserError, match=r"gave info\[\"is_success\"\] = 'perhaps'"):
         environments.step(action)
     environments.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "has_ended", "successes"),
+    [
+        ([True, None], [True, False], [True, False]),  # an unfinished episode is no success
+        ([True, None], [True, True], None),
+        ([None, None], [False, False], None),
+    ],
+)
+def test_episodes_that_do_not_end_are_no_successes(said, has_ended, successes):
+    found = successes_of(said, np.array(has_ended))
+    assert (None if found is None else found.tolist()) == successes
+
+
+def test_many_fresh_episodes_are_driven_in_groups(monkeypatch):
+    config, policy, params = agent_of("even")
+    sizes = []
+
+    def counted(environment, seeds):
+        sizes.append(len(seeds))
+        return Environments(environment, seeds)
+
+    monkeypatch.setattr(gymnasium_kind, "make_vector", counted)
+    evaluation = make_fresh_evaluation(config, policy, range(70))(params)
+    assert sizes == [64, 6]
+    assert evaluation.outcomes == (70, 70, 3.0)

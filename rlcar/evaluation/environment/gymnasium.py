@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from rlcar.config import Config
+from rlcar.envs.atari import is_atari_game
+from rlcar.envs.faults import successes_of
 from rlcar.envs.vector import VectorEnvironment, environment_spec, make_vector
 from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
 from rlcar.rollout.gymnasium import GymnasiumRollout
@@ -16,6 +18,7 @@ from rlcar.types import Evaluation, Outcomes, Params, Policy
 
 EPISODES = 16  # of each evaluation
 _MOST_STEPS = 27_000  # half an hour of Atari; some environments never end
+_MOST_AT_ONCE = 64  # environments side by side, which take memory
 _SEED = 1_000_000  # far from the seeds of training
 
 
@@ -45,7 +48,27 @@ def _make_evaluation(
 def _make_fresh_evaluation(
     config: Config, policy: Policy, seeds: Sequence[int], should_stop: ShouldStop
 ) -> Evaluate:
-    return _evaluating(make_episodes(config, policy, should_stop), seeds)
+    drive = make_episodes(config, policy, should_stop)
+
+    def drive_in_groups(params: Params, seeds: Sequence[int]) -> DrivenEpisodes | None:
+        groups: list[DrivenEpisodes] = []
+        for at in range(0, len(seeds), _MOST_AT_ONCE):
+            group = drive(params, seeds[at : at + _MOST_AT_ONCE])
+            if group is None:
+                return None
+            groups.append(group)
+        return _joined(groups)
+
+    return _evaluating(drive_in_groups, seeds)
+
+
+def _joined(groups: Sequence[DrivenEpisodes]) -> DrivenEpisodes:
+    success = [group.is_success for group in groups if group.is_success is not None]
+    return DrivenEpisodes(
+        np.concatenate([group.reward for group in groups]),
+        np.concatenate([group.steps for group in groups]),
+        np.concatenate(success) if len(success) == len(groups) else None,
+    )
 
 
 def _evaluating(
@@ -110,9 +133,17 @@ def make_episodes(
                 success[index] = environments.success[index]
             is_done |= environments.now.is_last
             on_share(float(is_done.mean()))
-        return DrivenEpisodes(reward, steps, None if None in success else np.array(success, bool))
+        return DrivenEpisodes(reward, steps, successes_of(success, is_done))
 
     return drive
+
+
+def _reward_settings(config: Config) -> dict[str, object]:
+    environment = config.environment
+    settings: dict[str, object] = {"environment.id": environment.id}
+    if is_atari_game(environment):
+        settings["environment.atari.reward_clipping"] = environment.atari.reward_clipping
+    return settings
 
 
 KIND = EnvironmentKind(
@@ -123,5 +154,6 @@ KIND = EnvironmentKind(
     make_evaluation=_make_evaluation,
     make_fresh_evaluation=_make_fresh_evaluation,
     infeasibility=lambda config, success_rate: "",  # nothing is known about such environments
+    reward_settings=_reward_settings,
     must_close=True,
 )

@@ -1,6 +1,6 @@
 """The descriptor of a kind of environment: everything that training asks about it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,8 @@ class EnvironmentKind:
     make_fresh_evaluation: Callable[[Config, Policy, Sequence[int], ShouldStop], Evaluate]
     # (config, success rate) -> why no policy can reach it, with the numbers; empty if one may.
     infeasibility: Callable[[Config, float], str]
+    # Settings that change rewards, by dotted name: a learner notices when they change.
+    reward_settings: Callable[[Config], Mapping[str, object]] = lambda config: {}
     # Whether a simulator process must call `close` before it ends.
     must_close: bool
     # Whether its rollout is a `rlcar.rollout.compiled.Rollout`, so that driving and learning can be

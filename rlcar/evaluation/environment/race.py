@@ -76,6 +76,7 @@ KIND = EnvironmentKind(
     make_evaluation=_make_evaluation,
     make_fresh_evaluation=_make_fresh_evaluation,
     infeasibility=_infeasibility,
+    reward_settings=lambda config: {"race.reward": config.race.reward},
     must_close=False,
     is_compiled=True,
 )

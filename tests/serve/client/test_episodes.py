@@ -13,6 +13,7 @@ from rlcar.datasets import Dataset
 from rlcar.envs.single import SingleEnvironment
 from rlcar.errors import UserError
 from rlcar.registry import Registry
+from serve.client import episodes as episodes_module
 from serve.client.client import DriveClient, ServerError
 from serve.client.episodes import drive_episodes, print_episodes, require_fit
 from serve.delivery.operator import Operator
@@ -68,6 +69,14 @@ def test_episodes_over_the_network_are_those_of_the_policy(url, websocket):
     np.testing.assert_allclose(result["mean_reward"], np.mean(rewards), rtol=1e-5)
     assert result["mean_steps"] == np.mean(steps)
     assert result["requests"] == 1 + max(steps)
+
+
+def test_episodes_that_do_not_end_are_no_successes(url, monkeypatch):
+    monkeypatch.setattr(episodes_module, "_MOST_STEPS", 15)
+    with DriveClient(url, timeout_ms=1000) as client:
+        result = drive_episodes(client, episodes=EPISODES)
+    assert 0 < result["ended"] < EPISODES
+    assert result["success_rate"] == result["ended"] / EPISODES
 
 
 def test_an_untrained_lander_is_published_served_and_flown_to_the_end(tmp_path):
