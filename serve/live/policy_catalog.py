@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rlcar.errors import UserError
 from rlcar.registry import Model, Registry, Version
 from rlcar.registry.architecture import check_arrays
 from rlcar.registry.exchange import imported
@@ -30,6 +31,7 @@ class PolicyCatalog:
         self.registry, self.follower = Registry(location), follower
         self._preferred = preferred
         self._folder = None if "://" in str(location) else Path(location)
+        self._refused: Path | None = None  # the save that could not be loaded last
 
     def entries(self) -> list[dict[str, Any]]:
         """Describes every version, newest first."""
@@ -72,9 +74,19 @@ class PolicyCatalog:
         return self.load(str((preferred or [versions[0].number])[0]))
 
     def newest(self, than: int = -1) -> LoadedPolicy | None:
-        """Returns the run's newest policy, if it is newer than a number of env steps."""
+        """Returns the run's newest policy, if it is newer than a number of env steps.
+
+        Raises UserError if it cannot act here. It is tried only once, because that takes seconds
+        for a policy that sees images.
+        """
         save = self.follower.newest() if self.follower else None
-        return self._load_save(save) if save is not None and save.env_steps > than else None
+        if save is None or save.env_steps <= than or save.path == self._refused:
+            return None
+        try:
+            return self._load_save(save)
+        except UserError:
+            self._refused = save.path
+            raise
 
     def load(self, file: str) -> LoadedPolicy:
         """Loads a version by number or alias, a file of the folder, or a save of the run.

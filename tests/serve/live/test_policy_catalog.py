@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from rlcar.config import make_config
 from rlcar.errors import UserError
 from rlcar.registry.exchange import exported_bytes
 from rlcar.types import TimeStep
@@ -12,6 +13,7 @@ from serve.live.loaded_policy import StatefulPolicy, first_action
 from serve.live.policy_catalog import open_catalog
 from tests.serve.live.live_page import save_run
 from tests.serve.served import damage, publish
+from tests.support.untrained_run import write_run
 
 SEEN = [0.5, 0.6, 0.9, 0.5, 0.4, 0.2]
 
@@ -148,3 +150,11 @@ def test_a_change_of_policy_keeps_the_memory_of_one_that_remembers_alike(registr
 def test_an_observation_of_another_size_is_one_sentence(registry):
     with pytest.raises(UserError, match="3 numbers: version 1 needs 6"):
         first_action(open_catalog(registry, None).load("1"), [0.0, 0.0, 0.0])
+
+
+def test_a_policy_that_cannot_act_here_is_tried_only_once(tmp_path):
+    run = write_run(tmp_path / "run", make_config("ppo", "test", environment="CartPole-v1"))
+    catalog = open_catalog(tmp_path / "models", run)
+    with pytest.raises(UserError, match="with 2 discrete actions"):
+        catalog.newest()
+    assert catalog.newest() is None
