@@ -21,7 +21,7 @@ from header import origin, print_header  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from rlcar.agents import make_agent  # noqa: E402
-from rlcar.config import Config, load_config  # noqa: E402
+from rlcar.config import Config  # noqa: E402
 from rlcar.devices.compile_cache import prepare_jax  # noqa: E402
 from rlcar.evaluation.environment import make_fresh_evaluation, spec_of  # noqa: E402
 from rlcar.evaluation.statistics import wilson_interval  # noqa: E402
@@ -41,7 +41,10 @@ _Points = list[tuple[float, float]]  # env steps, success
 
 
 def score(curriculum: Curriculum, config: Config, folder: Path) -> dict[str, Any]:
-    """Drives fresh tracks of the last stage with the newest policy of a run."""
+    """Drives fresh tracks of the last stage with the newest policy of a run.
+
+    `config` are the settings of the last stage, also for a run of another one.
+    """
     agent = make_agent(config, spec_of(config))
     save = checkpoint.latest(folder / "checkpoints")
     assert save is not None
@@ -98,7 +101,7 @@ def compare(seed: int, options: argparse.Namespace, folder: Path) -> dict[str, A
         "env_steps": env_steps,
         "attempts": len(attempts),
         "regressions": run.record.state.regressions,
-        "with": score(curriculum, load_config(newest / "config.json"), newest),
+        "with": score(curriculum, config, newest),
         "without": score(curriculum, config, without),
         "minutes_with": with_s / 60,
         "minutes_without": (time.monotonic() - began_s) / 60,

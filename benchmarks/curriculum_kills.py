@@ -91,8 +91,7 @@ def kill_repeatedly(runs: Path, kills: int, seed: int, longest_s: float = 8.0) -
 def look(folder: Path) -> Seen | None:
     """Reads a curriculum as a resumed process would; None before its first event."""
     from rlcar.storage import checkpoint
-    from rlcar.training.curriculum.record import open_record
-    from rlcar.training.curriculum.runner import run_folder
+    from rlcar.training.curriculum.record import open_record, run_folder
 
     if not (folder / "curriculum.json").exists():
         return None
@@ -127,8 +126,7 @@ def check_end(folder: Path) -> list[str]:
     from rlcar.evaluation.environment import spec_of
     from rlcar.storage import checkpoint
     from rlcar.training.curriculum.carried import load_statistics
-    from rlcar.training.curriculum.record import open_record
-    from rlcar.training.curriculum.runner import run_folder
+    from rlcar.training.curriculum.record import open_record, run_folder
 
     state = open_record(folder).state
     problems = []

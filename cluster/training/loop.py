@@ -55,7 +55,7 @@ def train(
     NaN, the training returns to that checkpoint with a lower learning rate. Raises UserError for
     what the user can correct; earlier checkpoints stay as they were.
     """
-    _check_supported(config, cluster)
+    check_supported(config, cluster)
     restart_id = resume.env_steps if resume else 0  # differs from that of every earlier command
     with (
         hold(folder),
@@ -94,7 +94,7 @@ def make_fleet(config: Config, cluster: ClusterConfig, restart_id: int) -> Fleet
     return Fleet(config, cluster, restart_id)
 
 
-def _check_supported(config: Config, cluster: ClusterConfig) -> None:
+def check_supported(config: Config, cluster: ClusterConfig) -> None:
     """Raises UserError for settings that this loop cannot follow."""
     if config.training.blocks_per_call > 1:
         raise UserError(

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +12,7 @@ from rlcar.errors import UserError, command
 from rlcar.system import logs, terminal
 
 if TYPE_CHECKING:
+    from cluster.config import ClusterConfig
     from rlcar.config import Config
     from rlcar.runs.run import EvaluationListener, Watcher
     from rlcar.storage.checkpoint import Save
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from rlcar.training.curriculum.runner import TrainRun
     from rlcar.training.curriculum.settings import Curriculum
     from rlcar.training.loop import TrainingOutcome
+
+# Of a curriculum that ended without passing its stages. A supervisor must not start it again, as
+# nothing would change; 1 is the code of a crash, and 2 that of a user's mistake.
+FAILED_EXIT_CODE = 3
 
 
 class Choice(NamedTuple):
@@ -33,9 +38,10 @@ class Choice(NamedTuple):
 
 
 def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str, object]) -> None:
-    """Begins or continues a curriculum; exits with 130 if it is asked to stop before its end.
+    """Begins or continues a curriculum.
 
-    `others` are options that only a single training has; any of them that is given is refused.
+    Exits with 130 if it is asked to stop before its end, and with `FAILED_EXIT_CODE` if a stage is
+    not passed. `others` are options that only a single training has; any that is given is refused.
     """
     from rlcar.devices.selection import everything_on_cpu
     from rlcar.system.lease import WAIT_S, hold
@@ -50,10 +56,13 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
         )
     folder, is_new, named = _find(choice)
     logs.set_up("json" if launch.log_format == "json" else "text", folder.name)
+    if named is not None and is_new:
+        _check(named, launch)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(hold(folder, WAIT_S if choice.resume == "auto" else 0.0)).begin()
+        lease = stack.enter_context(hold(folder, WAIT_S if choice.resume == "auto" else 0.0))
+        lease.begin()
         stack.enter_context(terminal.outlived(folder / terminal.LOG))
-        record = _open(folder, is_new, named)
+        record = _open(folder, is_new, named, lease.check)
         if record.state.phase in (Phase.DONE, Phase.FAIL):
             _conclude(record, launch)
             return
@@ -68,7 +77,7 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
 
 def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
     """Returns the folder, whether the curriculum is new, and the curriculum that was named."""
-    from rlcar.runs.folders import require_plain_name
+    from rlcar.runs.folders import from_here, require_plain_name
     from rlcar.training.curriculum.record import STATE_FILE
     from rlcar.training.curriculum.settings import load_curriculum, shipped
 
@@ -81,7 +90,7 @@ def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
         )
     name = choice.name or (named.name if named is not None else None)
     if choice.resume not in (None, "auto"):
-        return Path(str(choice.resume)), False, named
+        return from_here(Path(str(choice.resume)).resolve()), False, named
     if choice.resume == "auto" and name is None:
         raise UserError("--resume auto continues a curriculum by its name: add --name, or name the "
                         "curriculum with --curriculum")  # fmt: skip
@@ -95,6 +104,8 @@ def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
                 f"{command('train', '--mode', 'curriculum', '--resume', folder)}; or choose "
                 "another --name"
             )
+        if not has_begun and (folder / "run.json").exists():
+            raise UserError(f"{folder} holds an ordinary run: choose another --name")
         if has_begun or named is not None:
             return folder, not has_begun, named
     raise UserError(
@@ -103,15 +114,38 @@ def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
     )
 
 
-def _open(folder: Path, is_new: bool, named: "Curriculum | None") -> "Record":
+def _check(curriculum: "Curriculum", launch: options.Launch) -> None:
+    """Raises UserError for a curriculum that cannot work, before its folder exists."""
     from rlcar.training.curriculum.checks import check_curriculum
+
+    check_curriculum(curriculum)
+    if launch.local:
+        return
+    with cluster_imports(", or train with --local"):
+        from cluster.training.loop import check_supported
+    cluster = _cluster_config(launch)
+    for index, stage in enumerate(curriculum.stages):
+        try:
+            check_supported(curriculum.config(index, 1), cluster)
+        except UserError as error:
+            raise UserError(f"stage {stage.name!r}: {error}") from error
+
+
+def _open(
+    folder: Path, is_new: bool, named: "Curriculum | None", require_lease: Callable[[], None]
+) -> "Record":
     from rlcar.training.curriculum.record import begin_record, open_record
 
     if not is_new:
-        return open_record(folder, named)
+        return open_record(folder, named, require_lease)
     assert named is not None
-    check_curriculum(named)
-    return begin_record(folder, named)
+    return begin_record(folder, named, require_lease)
+
+
+def _cluster_config(launch: options.Launch) -> "ClusterConfig":
+    from cluster.config import make_cluster_config, parse_cluster_settings
+
+    return make_cluster_config(**parse_cluster_settings(launch.all_cluster_settings()))
 
 
 def _training(launch: options.Launch, stack: contextlib.ExitStack) -> "TrainRun":
@@ -129,9 +163,7 @@ def _training(launch: options.Launch, stack: contextlib.ExitStack) -> "TrainRun"
                 return train(config, folder, resume, on_evaluated, watchers=watchers)
 
         return train_here
-    from cluster.config import make_cluster_config, parse_cluster_settings
-
-    cluster = make_cluster_config(**parse_cluster_settings(launch.all_cluster_settings()))
+    cluster = _cluster_config(launch)
     with cluster_imports(", or train with --local"):
         from cluster.runtime import ray_runtime
         from cluster.training.loop import train as train_on_ray
@@ -160,10 +192,10 @@ def _exporting(config: "Config", folder: Path, port: int | None) -> "Iterator[Se
 
 
 def _conclude(record: "Record", launch: options.Launch) -> None:
-    """Says how the curriculum ended; exits with 1 if a stage was not passed."""
+    """Says how the curriculum ended; exits with `FAILED_EXIT_CODE` if a stage was not passed."""
     from rlcar.training.curriculum.machine import Phase
+    from rlcar.training.curriculum.record import run_folder
     from rlcar.training.curriculum.report import PICTURE, attempts_of
-    from rlcar.training.curriculum.runner import run_folder
 
     state, stages = record.state, record.curriculum.stages
     env_steps = sum(attempt.env_steps for attempt in attempts_of(record))
@@ -173,7 +205,7 @@ def _conclude(record: "Record", launch: options.Launch) -> None:
             f"the curriculum failed in stage {stages[state.stage].name} after {env_steps:,} env "
             f"steps, {sum(state.runs)} attempts and {state.regressions} regressions"
         )
-        sys.exit(1)
+        sys.exit(FAILED_EXIT_CODE)
     say(
         f"all {len(stages)} stages are passed, after {env_steps:,} env steps, {sum(state.runs)} "
         f"attempts and {state.regressions} regressions"

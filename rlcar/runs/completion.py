@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rlcar.config import TrainingConfig, load_config
+from rlcar.runs import stage_note
 from rlcar.storage import checkpoint
 from rlcar.system.regular_file import read_regular
 
@@ -45,6 +46,9 @@ def completion_of(folder: Path) -> Completion:
         env_steps = max(
             env_steps, int(json.loads(read_regular(folder / "report.json"))["env_steps"])
         )
+    note = stage_note.read(folder)
+    if note is not None and note.is_passed:  # its curriculum has ended it early
+        return Completion(env_steps, env_steps)
     training = load_config(folder / "config.json").training
     if save is not None and is_at_its_end(training, env_steps, episodes_of(save)):
         return Completion(env_steps, env_steps)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlcar.config import Config
 from rlcar.errors import CheckpointError, UserError, command
+from rlcar.runs import stage_note
 from rlcar.storage import checkpoint
 from rlcar.system.durable import explaining_write_errors
 from rlcar.system.lease import HeldError, holder
@@ -35,6 +36,8 @@ def new_run_folder(
     why = holder(folder)
     if why:
         raise HeldError(f"{folder} already holds a run, and {why}; or choose another --name")
+    if (folder / stage_note.CURRICULUM_FILE).exists():
+        raise UserError(f"{folder} holds a curriculum: choose another --name")
     is_empty = checkpoint.latest(folder / "checkpoints") is None
     if (folder / "config.json").exists() and not (may_restart and is_empty):
         how = f"continue it with: {command('train', '--resume', folder)}"
@@ -146,7 +149,7 @@ def require_run(path: Path) -> Path:
     place = path.resolve()
     for folder in (place, place.parent.parent):
         if (folder / "config.json").exists() and (folder / "run.json").exists():
-            return folder if path.is_absolute() else _from_here(folder)
+            return folder if path.is_absolute() else from_here(folder)
     raise UserError(
         f"{path} is not a run or a checkpoint of one: config.json or run.json is missing"
     )
@@ -157,7 +160,7 @@ def is_same_folder(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
 
 
-def _from_here(folder: Path) -> Path:
-    """Makes a path below the current folder relative to it."""
+def from_here(folder: Path) -> Path:
+    """Makes an absolute path below the current folder relative to it."""
     here = Path.cwd()
     return folder.relative_to(here) if here in folder.parents else folder

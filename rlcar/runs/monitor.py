@@ -166,7 +166,9 @@ class RunReader:
         noted = info.get("state")
         if noted == "ended":
             episodes = int(self._latest.get("episode/count") or 0)
-            is_at_end = is_at_its_end(self._training, env_steps, episodes)
+            note = stage_note.read(self.folder)
+            is_passed = note is not None and note.is_passed
+            is_at_end = is_passed or is_at_its_end(self._training, env_steps, episodes)
             return "finished" if is_at_end else "stopped"
         if noted != "running":
             return "failed" if noted == "failed" else "unknown"

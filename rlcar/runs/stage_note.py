@@ -1,7 +1,7 @@
 """`stage.json` in a run's folder: which attempt of which stage of a curriculum the run is.
 
-The curriculum writes it when the run begins. Everything that shows runs reads it: the monitor, the
-exporter of metrics and the live page.
+The curriculum writes it when the run begins, and again when the stage is passed. Everything that
+shows runs reads it: the monitor, the exporter of metrics and the live page.
 """
 
 import json
@@ -13,6 +13,7 @@ from rlcar.system import durable
 from rlcar.system.regular_file import read_regular
 
 FILE = "stage.json"
+CURRICULUM_FILE = "curriculum.json"  # the state of a curriculum, in the curriculum's own folder
 
 
 class StageNote(NamedTuple):
@@ -27,6 +28,7 @@ class StageNote(NamedTuple):
     regressions: int  # of the whole curriculum so far
     success_rate: float | None  # threshold; None if success does not count
     mean_reward: float | None  # threshold; None if the reward does not count
+    is_passed: bool = False  # the policy of the run has passed the stage, which ended the run
 
     def sentence(self) -> str:
         """Returns the place and the thresholds in one line."""
@@ -35,9 +37,10 @@ class StageNote(NamedTuple):
             goals.append(f"success {100 * self.success_rate:.0f} %")
         if self.mean_reward is not None:
             goals.append(f"mean reward {self.mean_reward:g}")
+        passes = "passed" if self.is_passed else "passes"
         return (
             f"stage {self.stage} of {self.stages} ({self.stage_name}), attempt {self.attempt} of "
-            f"{self.attempts}; passes at {' and '.join(goals)}"
+            f"{self.attempts}; {passes} at {' and '.join(goals)}"
         )
 
 
@@ -62,6 +65,7 @@ def _is_sound(note: StageNote) -> bool:
     return (
         all(isinstance(count, int) and count > 0 for count in counts)
         and isinstance(note.regressions, int)
+        and isinstance(note.is_passed, bool)
         and all(isinstance(text, str) for text in (note.curriculum, note.stage_name))
         and all(
             goal is None or (isinstance(goal, int | float) and math.isfinite(goal))

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlcar.cli.curriculum import FAILED_EXIT_CODE
 from rlcar.runs.folders import require_run
-from rlcar.training.curriculum.record import begin_record
+from rlcar.training.curriculum.record import begin_record, run_folder
 from tests.support.tiny_curriculum import curriculum, stage
 
 TREE = curriculum(stage("a", max_env_steps=256), stage("b", max_env_steps=256)).model_dump(
@@ -77,3 +78,49 @@ def test_a_curriculum_is_trained_from_its_file_to_its_end(rlcar, file):
     code, _, err = _train(rlcar, "--resume", "runs/tour")
     assert code == 0
     assert "all 2 stages are passed" in " ".join(err.split())
+
+
+def test_a_curriculum_that_fails_has_an_exit_code_that_no_supervisor_starts_again(rlcar, file):
+    never = curriculum(stage("a", max_env_steps=256, attempts=1, mean_reward=100.0))
+    file.write_text(yaml.safe_dump(never.model_dump(mode="json")))
+    for words in (("--curriculum", file), ("--resume", "runs/reaching")):
+        code, _, err = _train(rlcar, *words)
+        assert code == FAILED_EXIT_CODE == 3
+        assert "the curriculum failed in stage a" in " ".join(err.split())
+
+
+def test_folders_of_runs_and_of_curricula_are_not_mixed(rlcar, file):
+    run = Path("runs/reaching")
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    code, _, err = _train(rlcar, "--curriculum", file)
+    assert code == 2
+    assert "runs/reaching holds an ordinary run: choose another --name" in " ".join(err.split())
+    assert [path.name for path in run.iterdir()] == ["run.json"]
+    folder = Path("runs/tour")
+    folder.mkdir()
+    begin_record(folder, curriculum(stage("a")))
+    code, _, err = rlcar("train", "--local", "--mode", "test", "--name", "tour")
+    assert code == 2
+    assert "runs/tour holds a curriculum: choose another --name" in " ".join(err.split())
+
+
+def test_a_curriculum_that_ray_cannot_train_is_refused_before_it_begins(rlcar):
+    code, _, err = rlcar("train", "--mode", "curriculum", "--curriculum", "grand-prix")
+    assert code == 2
+    said = " ".join(err.split())
+    assert "stage 'wide-road': training.blocks_per_call = " in said
+    assert "train with --local, or set it to 1" in said
+    assert not Path("runs").exists()
+
+
+def test_a_curriculum_continues_from_its_own_folder_and_through_a_link(rlcar, tmp_path):
+    folder = Path("runs/reaching")
+    folder.mkdir(parents=True)
+    record = begin_record(folder, curriculum(stage("a", max_env_steps=256)))
+    Path("link").symlink_to(folder.resolve())
+    for resume in ("link", "runs/reaching/."):
+        code, _, err = _train(rlcar, "--resume", resume)
+        assert code == 0, err
+    assert run_folder(record.folder, (0, 1)).is_dir()
+    assert not list(tmp_path.glob("*-s1-a1"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rlcar.cli.curriculum import FAILED_EXIT_CODE
 from tests.support.installed_host import ROOT, install
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -132,6 +133,12 @@ def test_stopping_signals_the_main_process_and_waits_for_its_checkpoint():
     # RAY_JOB_STOP_WAIT_TIME_S of our own jobs is shorter than this.
     assert _service("rlcar-train@")["TimeoutStopSec"] == "5min"
     assert _service("rlcar-pipeline@")["TimeoutStopSec"] == "5min"
+
+
+def test_a_curriculum_that_has_failed_is_not_started_again():
+    assert _service("rlcar-train@")["RestartPreventExitStatus"] == str(FAILED_EXIT_CODE)
+    supervisor = (UNITS.parent / "supervisor/rlcar-train.conf").read_text()
+    assert f"exitcodes=0,{FAILED_EXIT_CODE},130" in supervisor
 
 
 def test_no_service_can_write_outside_its_own_folders():

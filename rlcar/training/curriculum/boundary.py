@@ -10,7 +10,7 @@ import numpy as np
 
 from rlcar.agents import Agent
 from rlcar.config import Config
-from rlcar.errors import CheckpointError
+from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.environment import make_rollout
 from rlcar.storage import checkpoint
 from rlcar.system import logs
@@ -80,6 +80,11 @@ def _first_observations(config: Config, agent: Agent, save: checkpoint.Save) -> 
     with contextlib.closing(make_rollout(short, agent.policy)) as rollout:
         trajectory, _ = rollout.collect(Weights(1, policy_of(agent, save)))
     observation = np.asarray(trajectory.observation, np.float64)
+    if not np.isfinite(observation).all():
+        raise UserError(
+            f"an observation among the first {observation[..., 0].size} of {config.world_label} is "
+            "not finite: correct its code"
+        )
     return observation.reshape(-1, observation.shape[-1])
 
 

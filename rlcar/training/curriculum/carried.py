@@ -92,10 +92,10 @@ def problem_of(
         before = expected.get(name)
         if before is None:
             continue
-        if is_continued and statistics.observations < before["count"]:
+        if is_continued and statistics.observations <= before["count"]:
             return (
-                f"{number}, fewer than the {before['count']:,.0f} that the attempt began with: "
-                "they were lost or reset"
+                f"{number}, not more than the {before['count']:,.0f} that the attempt began with: "
+                "they were lost, reset or not updated"
             )
         if not is_continued and statistics.summary()["sha256"] != before["sha256"]:
             return (

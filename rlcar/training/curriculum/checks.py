@@ -1,13 +1,22 @@
 """Checks a whole curriculum before anything is trained: each stage can be trained and passed."""
 
+from typing import NamedTuple
+
 import jax
 
-from rlcar.agents import make_agent
+from rlcar.agents import Agent, make_agent
 from rlcar.config import Config
 from rlcar.errors import ConfigError
-from rlcar.evaluation.environment import infeasibility, require_source, spec_of
+from rlcar.evaluation.environment import infeasibility, kind_of, require_source, spec_of
 from rlcar.storage.arrays import first_difference, leaf_name
 from rlcar.training.curriculum.settings import Curriculum
+
+
+class _First(NamedTuple):
+    """The first stage: its settings, and the shapes of its learner's arrays by name."""
+
+    config: Config
+    learner: dict
 
 
 def check_curriculum(curriculum: Curriculum) -> None:
@@ -16,53 +25,83 @@ def check_curriculum(curriculum: Curriculum) -> None:
     Each stage needs valid settings, an environment that can be made, the learner of the first stage
     (so that it can be carried over), and thresholds that some policy can reach.
     """
-    first: tuple[Config, dict] | None = None
+    first: _First | None = None
     for index, stage in enumerate(curriculum.stages):
         where = f"stage {stage.name!r}"
         try:
             config = curriculum.config(index, 1)
             require_source(config)
-            learner = _arrays(config)
+            agent = make_agent(config, spec_of(config))
+            learner = _arrays(agent)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
         if config.data.folder:
             raise ConfigError(f"{where}: a curriculum trains by driving: leave data.folder out")
         if first is None:
-            first = config, learner
-        elif config.algorithm != first[0].algorithm:
-            raise ConfigError(
-                f"{where} trains {config.algorithm}, and the first stage {first[0].algorithm}: a "
-                "learner is carried from stage to stage, so set the algorithm in the base"
-            )
+            first = _First(config, learner)
         else:
-            difference = first_difference(learner, first[1])
-            if difference:
-                raise ConfigError(
-                    f"{where} needs another learner than the first stage, so nothing can be "
-                    f"carried over: {difference}. Its observations, actions and networks "
-                    "have to be equal"
-                )
+            _require_same_learner(where, first, config, learner)
+            if not agent.learner.is_on_policy:
+                _require_same_replay(where, first.config, config)
         reason = infeasibility(config, stage.success_rate or 0.0)
         if reason:
             raise ConfigError(f"{where} cannot be passed: {reason}")
 
 
-def _arrays(config: Config) -> dict:
+def _require_same_learner(where: str, first: _First, config: Config, learner: dict) -> None:
+    if config.algorithm != first.config.algorithm:
+        raise ConfigError(
+            f"{where} trains {config.algorithm}, and the first stage {first.config.algorithm}: a "
+            "learner is carried from stage to stage, so set the algorithm in the base"
+        )
+    difference = first_difference(learner, first.learner)
+    if difference:
+        raise ConfigError(
+            f"{where} needs another learner than the first stage, so nothing can be carried over: "
+            f"{difference}. Its observations, actions and networks have to be equal"
+        )
+
+
+def _require_same_replay(where: str, first: Config, config: Config) -> None:
+    """Refuses another layout of the replay buffer, whose newest steps are carried too."""
+    for name, one, other in (
+        ("training.block_length", first.training.block_length, config.training.block_length),
+        (
+            "replay.capacity_env_steps",
+            first.replay.capacity_env_steps,
+            config.replay.capacity_env_steps,
+        ),
+    ):
+        if one != other:
+            raise ConfigError(
+                f"{where} has {name} {other}, and the first stage {one}: the replay buffer is "
+                "carried from stage to stage, so set it in the base"
+            )
+
+
+def _arrays(agent: Agent) -> dict:
     """Returns the shapes of a learner's arrays by name, without computing them."""
-    agent = make_agent(config, spec_of(config))
     paths, _ = jax.tree_util.tree_flatten_with_path(jax.eval_shape(agent.learner.init, 0))
     return {leaf_name(path): leaf for path, leaf in paths}
 
 
 def changes_between(before: Config, after: Config) -> list[str]:
-    """Lists the settings of the learner that differ between two attempts, as `name: old -> new`.
+    """Lists the settings that differ between two attempts and concern rewards, `name: old -> new`.
 
-    The scale of rewards depends on them, such as a discount, so they never change silently.
+    They are those of the learner, such as a discount, on which the scale of rewards depends, and
+    those of the environment's rewards. Neither ever changes silently.
     """
-    one, other = (config.algorithm_settings.model_dump() for config in (before, after))
-    rewards = [
-        (f"{before.algorithm}.{name}", one[name], other[name])
-        for name in one
-        if one[name] != other[name]
+    one, other = _of_rewards(before), _of_rewards(after)
+    return [
+        f"{name}: {one.get(name)} -> {other.get(name)}"
+        for name in dict.fromkeys([*one, *other])
+        if one.get(name) != other.get(name)
     ]
-    return [f"{name}: {old} -> {new}" for name, old, new in rewards]
+
+
+def _of_rewards(config: Config) -> dict[str, object]:
+    learner = config.algorithm_settings.model_dump()
+    return {
+        **{f"{config.algorithm}.{name}": value for name, value in learner.items()},
+        **kind_of(config).reward_settings(config),
+    }

@@ -10,11 +10,12 @@ event old, which `open_record` repairs.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlcar.errors import UserError, command
+from rlcar.runs import stage_note
 from rlcar.settings.files import read_json
 from rlcar.system import durable
 from rlcar.system.journal import DamagedJournalError, Journal
@@ -23,7 +24,6 @@ from rlcar.training.curriculum.machine import (
     Evaluated,
     Event,
     ImpossibleEventError,
-    Phase,
     Rechecked,
     Regressed,
     State,
@@ -33,7 +33,7 @@ from rlcar.training.curriculum.machine import (
 )
 from rlcar.training.curriculum.settings import Curriculum, parse_curriculum
 
-JOURNAL, STATE_FILE = "journal.jsonl", "curriculum.json"
+JOURNAL, STATE_FILE = "journal.jsonl", stage_note.CURRICULUM_FILE
 _FORMAT_VERSION = 1
 _EVENTS = {
     kind.__name__.lower(): kind for kind in (Entered, Trained, Evaluated, Rechecked, Regressed)
@@ -53,15 +53,28 @@ class Entry(NamedTuple):
 class Record:
     """The journal of one curriculum and its present state."""
 
-    def __init__(self, folder: Path, curriculum: Curriculum):
-        """Reads the journal; raises UserError if it is damaged or of another curriculum."""
+    def __init__(
+        self, folder: Path, curriculum: Curriculum, require_lease: Callable[[], None] = lambda: None
+    ):
+        """Reads the journal; raises UserError if it is damaged or of another curriculum.
+
+        `require_lease` is called before each change on the disk, and raises HeldError if another
+        process has taken the folder over.
+        """
         self.folder, self.curriculum = folder, curriculum
+        self._require_lease = require_lease
         self._journal = Journal(folder / JOURNAL)
         self.state = initial_state(curriculum.rules)
         self.entries: list[Entry] = []
         if not self._journal.lines:
+            self._require_lease()
             self._journal.append(
-                {"event": "begun", "name": curriculum.name, "fingerprint": curriculum.fingerprint}
+                {
+                    "event": "begun",
+                    "name": curriculum.name,
+                    "fingerprint": curriculum.fingerprint,
+                    "folder": folder.name,
+                }
             )
         began, *lines = self._journal.lines
         if began.content.get("fingerprint") != curriculum.fingerprint:
@@ -69,6 +82,12 @@ class Record:
                 f"{folder / JOURNAL} is of another curriculum ({began.content.get('name')}) than "
                 f"the file, which is {curriculum.name} with other settings: give the curriculum "
                 "that it began with, or begin a new one under another --name"
+            )
+        began_as = began.content.get("folder", folder.name)
+        if began_as != folder.name:
+            raise UserError(
+                f"{folder} began as {began_as}, and the runs of its attempts are named after that: "
+                f"rename it back to {began_as}"
             )
         for line in lines:
             event = _event_of(line.content, folder)
@@ -85,6 +104,7 @@ class Record:
             "attempt": self.state.attempt,
             "details": dict(details),
         }
+        self._require_lease()
         line = self._journal.append(content)
         self._apply(event, dict(details), line.time_s)
         self.write_state()
@@ -136,18 +156,25 @@ class Record:
         self.state = after
 
 
-def begin_record(folder: Path, curriculum: Curriculum) -> Record:
-    """Begins the record of a new curriculum."""
-    record = Record(folder, curriculum)
+def begin_record(
+    folder: Path, curriculum: Curriculum, require_lease: Callable[[], None] = lambda: None
+) -> Record:
+    """Begins the record of a new curriculum; `require_lease` is as for `Record`."""
+    record = Record(folder, curriculum, require_lease)
     record.write_state()
     return record
 
 
-def open_record(folder: Path, given: Curriculum | None = None) -> Record:
+def open_record(
+    folder: Path,
+    given: Curriculum | None = None,
+    require_lease: Callable[[], None] = lambda: None,
+) -> Record:
     """Opens the record of a curriculum that has begun.
 
-    `given` is the curriculum that the user named again. Raises UserError for a state that was
-    edited by hand, is damaged, or is of another curriculum than `given`.
+    `given` is the curriculum that the user named again, and `require_lease` as for `Record`. Raises
+    UserError for a state that was edited by hand, is damaged, or is of another curriculum than
+    `given`.
     """
     path = folder / STATE_FILE
     if not path.exists():
@@ -173,7 +200,7 @@ def open_record(folder: Path, given: Curriculum | None = None) -> Record:
             f"is {given.name} with other settings: leave --curriculum, --set and --seed out to "
             "continue it, or begin a new one under another --name"
         )
-    record = Record(folder, parse_curriculum(tree["curriculum"], str(path)))
+    record = Record(folder, parse_curriculum(tree["curriculum"], str(path)), require_lease)
     record.check_state(tree)
     record.write_state()
     return record
@@ -187,6 +214,12 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     except (UserError, KeyError):
         return None
     return tree if stored == _checksum(tree) else None
+
+
+def run_folder(folder: Path, run: tuple[int, int]) -> Path:
+    """Returns the folder of a run of the curriculum in `folder`."""
+    stage, number = run
+    return folder.with_name(f"{folder.name}-s{stage + 1}-a{number}")
 
 
 def _event_of(content: Mapping[str, Any], folder: Path) -> Event:
@@ -205,8 +238,3 @@ def _event_of(content: Mapping[str, Any], folder: Path) -> Event:
 
 def _checksum(tree: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def phase_of(tree: Mapping[str, Any]) -> Phase:
-    """Returns the phase that a state file records."""
-    return Phase(tree["state"]["phase"])

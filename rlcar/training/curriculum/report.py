@@ -13,7 +13,7 @@ from rlcar.runs.metrics_file import read_metrics
 from rlcar.system import durable
 from rlcar.system.provenance import provenance
 from rlcar.training.curriculum.machine import Entered, Evaluated, Rechecked, Trained
-from rlcar.training.curriculum.record import Record
+from rlcar.training.curriculum.record import Record, run_folder
 from rlcar.training.curriculum.settings import Stage
 
 REPORT, PICTURE = "report.json", "curriculum.png"
@@ -43,8 +43,7 @@ def attempts_of(record: Record) -> list[Attempt]:
             for entry in record.entries
             if isinstance(entry.event, Evaluated) and entry.run == run
         ]
-        stage, number = run
-        folder = record.folder.with_name(f"{record.folder.name}-s{stage + 1}-a{number}")
+        folder = run_folder(record.folder, run)
         env_steps = int(trained.get("env_steps", 0))
         seconds = float(trained.get("train_seconds", 0.0))
         passed = any(one["passed"] for one in confirmations)

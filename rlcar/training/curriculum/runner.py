@@ -16,6 +16,7 @@ from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.environment import make_fresh_evaluation, spec_of
 from rlcar.runs import stage_note
+from rlcar.runs.completion import episodes_of, is_at_its_end
 from rlcar.runs.run import EvaluationListener
 from rlcar.runs.stage_note import StageNote
 from rlcar.storage import checkpoint
@@ -34,7 +35,7 @@ from rlcar.training.curriculum.machine import (
     Trained,
     may_end_early,
 )
-from rlcar.training.curriculum.record import Record
+from rlcar.training.curriculum.record import Record, run_folder
 from rlcar.training.curriculum.report import write_report
 from rlcar.training.curriculum.settings import Stage
 from rlcar.training.curriculum.thresholds import (
@@ -43,6 +44,7 @@ from rlcar.training.curriculum.thresholds import (
     fresh_seeds,
     judge,
     recheck,
+    score_of,
 )
 from rlcar.training.loop import TrainingOutcome
 from rlcar.types import Outcomes
@@ -131,7 +133,9 @@ class CurriculumRun:
         del stop
         state = self.record.state
         stage = self._curriculum.stages[state.stage]
-        config = self._curriculum.config(state.stage, state.runs[state.stage] + 1)
+        run = state.stage, state.runs[state.stage] + 1
+        self._require_unused(self.run_folder(run))
+        config = self._curriculum.config(*run)
         details: dict[str, Any] = {"changes": [], "statistics": {}}
         if state.source is not None:
             before, save = self._newest(state.source)
@@ -141,8 +145,8 @@ class CurriculumRun:
             details |= check_before(self._agent(config), config, save, stage.name, ended)
         for line in details["changes"]:
             logs.announce(
-                f"stage {stage.name} changes a setting of the learner, and perhaps the scale of "
-                f"rewards: {line}"
+                f"stage {stage.name} changes a setting of the learner or of the rewards, and "
+                f"perhaps the scale of rewards: {line}"
             )
         logs.announce(
             f"stage {state.stage + 1} of {len(self._curriculum.stages)} ({stage.name}), attempt "
@@ -170,8 +174,7 @@ class CurriculumRun:
         if save is not None:
             config = load_config(checkpoint.config_path(save))
         look = Look(stage, may_end_early(state))
-        outcome = None
-        if save is None or save.env_steps < config.training.env_steps:
+        if save is None or not _is_over(config, save):
             outcome = self._train_run(config, folder, save, look)
             if outcome.interrupted:
                 return False
@@ -185,7 +188,7 @@ class CurriculumRun:
             "statistics": statistics,
             "look": None if look.latest is None else look.latest.tree(),
         }
-        self.record.write(Trained(newest.env_steps >= config.training.env_steps), details)
+        self.record.write(Trained(_is_over(config, newest)), details)
         return True
 
     def _evaluate(self, stop: StopRequest) -> bool:
@@ -206,7 +209,7 @@ class CurriculumRun:
             "checkpoint": save.path.name,
             "env_steps": save.env_steps,
         }
-        self.record.write(Evaluated(verdict.passed, verdict.score), details)
+        self.record.write(Evaluated(verdict.passed, score_of(stage, verdict)), details)
         write_report(self.record)
         return True
 
@@ -214,6 +217,9 @@ class CurriculumRun:
         """Evaluates the stages before the present one again, with the policy that has passed it."""
         state = self.record.state
         _, save = self._newest(state.run)
+        folder = self.run_folder(state.run)
+        with explaining_write_errors(folder):
+            stage_note.write(folder, self._note()._replace(is_passed=True))
         rechecks = []
         for earlier in range(state.stage):
             config = self._curriculum.config(earlier, 1)
@@ -278,6 +284,14 @@ class CurriculumRun:
             and entry.before.stage == stage
         )
 
+    def _require_unused(self, folder: Path) -> None:
+        """Raises UserError if the folder of a run that has not begun exists already."""
+        if folder.exists():
+            raise UserError(
+                f"{folder} exists already and is not of this curriculum, perhaps of an earlier one "
+                f"called {self.folder.name}: move or delete it, or begin again under another --name"
+            )
+
     def _newest(self, run: tuple[int, int]) -> tuple[Config, checkpoint.Save]:
         """Returns the settings and the newest sound checkpoint of a run."""
         folder = self.run_folder(run)
@@ -312,10 +326,9 @@ class CurriculumRun:
         return self._agents[key]
 
 
-def run_folder(folder: Path, run: tuple[int, int]) -> Path:
-    """Returns the folder of a run of the curriculum in `folder`."""
-    stage, number = run
-    return folder.with_name(f"{folder.name}-s{stage + 1}-a{number}")
+def _is_over(config: Config, save: checkpoint.Save) -> bool:
+    """Whether an attempt has used all of its env steps or episodes."""
+    return is_at_its_end(config.training, save.env_steps, episodes_of(save))
 
 
 def _percent(rate: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,37 @@ from rlcar.settings.explain import explain, nearest
 from rlcar.settings.files import read_yaml
 from rlcar.settings.numbers import EnvSteps, Signed, Times, Whole
 from rlcar.settings.section import Section
-from rlcar.training.curriculum.machine import Rules, StageRules
+from rlcar.training.curriculum.machine import MOST_CONFIRMATIONS, Rules, StageRules
 
 _SHIPPED = Path(__file__).parent / "files"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _Name = Annotated[str, Field(pattern=_NAME, max_length=100)]
-_Values = Annotated[dict[str, bool | int | float | str | None], Field(max_length=1000)]
+
+
+# What has a name of its own in the file, and would otherwise be set twice.
+_OWN_NAMES = {"training.env_steps": "max_env_steps of a stage", "seed": "seed of the base"}
+# The k-th of infinitely many confirmations may err with (1 - confidence) 6 / (pi k)^2: together
+# that is 1 - confidence, as the sum of 1 / k^2 is pi^2 / 6.
+_SPENT = 6.0 / math.pi**2
+
+
+def _require_own_names(settings: dict[str, Any]) -> dict[str, Any]:
+    for name, own in _OWN_NAMES.items():
+        if name in settings:
+            raise ValueError(f"{name} has a place of its own in the file: give the {own}")
+    return settings
+
+
+def _require_one_environment(world: str | None, env: str | None) -> None:
+    if world is not None and env is not None:
+        raise ValueError(f"world {world!r} and env {env!r} exclude each other: leave one out")
+
+
+_Values = Annotated[
+    dict[str, bool | int | float | str | None],
+    Field(max_length=1000),
+    pydantic.AfterValidator(_require_own_names),
+]
 
 
 class Base(Section):
@@ -42,6 +68,11 @@ class Base(Section):
     """Seed of everything random; each attempt derives its own from it."""
     set: _Values = {}
     """Settings by dotted name, as of `rlcar train --set`."""
+
+    @pydantic.model_validator(mode="after")
+    def _names_one_environment(self) -> "Base":
+        _require_one_environment(self.world, self.env)
+        return self
 
 
 class Stage(Section):
@@ -83,7 +114,8 @@ class Stage(Section):
         return rate
 
     @pydantic.model_validator(mode="after")
-    def _has_a_threshold(self) -> "Stage":
+    def _can_be_tried_and_judged(self) -> "Stage":
+        _require_one_environment(self.world, self.env)
         if self.success_rate is None and self.mean_reward is None:
             raise ValueError(
                 f"stage {self.name!r} has no threshold, so it would never be passed: give it a "
@@ -116,13 +148,15 @@ class Curriculum(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two stages are called {name!r}")
-        best = lower_bound(self.confirmation_episodes, self.confirmation_episodes, self.level(1))
+        episodes = self.confirmation_episodes
         for stage in self.stages:
+            last = stage.attempts * (MOST_CONFIRMATIONS + 1)
+            best = lower_bound(episodes, episodes, self.level(last))
             if stage.success_rate is not None and stage.success_rate > best:
                 raise ValueError(
                     f"stage {stage.name!r} demands a success_rate of {stage.success_rate:g}, but "
-                    f"even {self.confirmation_episodes} successes in {self.confirmation_episodes} "
-                    f"episodes prove no more than {best:.3f}: lower it or raise "
+                    f"even {episodes} successes in {episodes} episodes prove no more than "
+                    f"{best:.3f} in the last of up to {last} confirmations: lower it or raise "
                     "confirmation_episodes"
                 )
         return self
@@ -142,10 +176,10 @@ class Curriculum(Section):
     def level(self, confirmation: int) -> float:
         """Returns the confidence that the k-th confirmation of a visit demands, from k = 1.
 
-        Its chance to pass a policy below the threshold is (1 - confidence) / 2^k. All together
-        therefore have at most the chance 1 - confidence, however often a stage is tried.
+        Its chance to pass a policy below the threshold is (1 - confidence) 6 / (pi k)^2. All
+        together therefore have at most the chance 1 - confidence, however often a stage is tried.
         """
-        return 1.0 - (1.0 - self.confidence) / 2.0 ** min(confirmation, 30)
+        return 1.0 - (1.0 - self.confidence) * _SPENT / confirmation**2
 
     def config(self, stage: int, run: int) -> Config:
         """Returns the settings of run number `run` (from 1) of a stage; raises ConfigError."""
@@ -224,6 +258,9 @@ def _with_defaults(defaults: dict[str, Any], stage: Any) -> Any:
     if not isinstance(stage, dict):
         return stage
     together = {**defaults, **stage}
+    for own, other in (("world", "env"), ("env", "world")):
+        if stage.get(own) is not None and stage.get(other) is None:
+            together[other] = None  # the stage's own choice wins
     first, second = defaults.get("set"), stage.get("set")
     if isinstance(first, dict) and isinstance(second, dict):
         together["set"] = {**first, **second}

@@ -6,6 +6,7 @@ show it above by chance, so a look only decides whether it is worth to stop and 
 *confirmation* drives more episodes, which nothing has seen before, and it alone passes a stage.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,11 +38,6 @@ class Verdict(NamedTuple):
         """Share of episodes that succeeded; None if the environment tells no success."""
         return None if self.successes is None else self.successes / self.episodes
 
-    @property
-    def score(self) -> Score:
-        """Orders policies: by their success rate, and by their reward where it is equal."""
-        return self.success_rate or 0.0, self.mean_reward
-
     def sentence(self) -> str:
         """Returns the figures in words."""
         reward = f"mean reward {self.mean_reward:.4g}"
@@ -62,8 +58,9 @@ def judge(stage: Stage, outcomes: Outcomes, level: float) -> Verdict:
 
     The lower Wilson bound of the success rate at the one-sided `level` has to reach `success_rate`,
     and the mean reward has to reach `mean_reward`. Raises UserError if the environment does not
-    tell what the thresholds need.
+    tell what the thresholds need, or if the mean reward is not a finite number.
     """
+    _require_finite(stage, outcomes)
     if outcomes.successes is None and stage.success_rate is not None:
         raise UserError(
             f"stage {stage.name!r} has a success_rate, but its environment does not report whether "
@@ -85,6 +82,12 @@ def judge(stage: Stage, outcomes: Outcomes, level: float) -> Verdict:
     )
 
 
+def score_of(stage: Stage, verdict: Verdict) -> Score:
+    """Orders policies by what a stage demands: success before reward, or the reward alone."""
+    rate = 0.0 if stage.success_rate is None else verdict.success_rate or 0.0
+    return rate, verdict.mean_reward
+
+
 class Recheck(NamedTuple):
     """An earlier stage, evaluated again with the policy of a later one."""
 
@@ -101,8 +104,9 @@ def recheck(stage: Stage, now: Outcomes, before: dict[str, Any]) -> Recheck:
     """Compares an earlier stage with its thresholds again; `before` is the verdict that passed it.
 
     It counts as forgotten if its success rate is below the threshold even at the upper end of the
-    interval, or if its mean reward is below the threshold.
+    interval, or if its mean reward is below the threshold. Raises UserError if that is not finite.
     """
+    _require_finite(stage, now)
     high = rate = None
     if now.successes is not None:
         high = wilson_interval(now.successes, now.episodes, _TWO_SIDED_95)[1]
@@ -118,6 +122,14 @@ def recheck(stage: Stage, now: Outcomes, before: dict[str, Any]) -> Recheck:
         before["mean_reward"],
         fails or pays_less,
     )
+
+
+def _require_finite(stage: Stage, outcomes: Outcomes) -> None:
+    if not math.isfinite(outcomes.mean_reward):
+        raise UserError(
+            f"the mean reward of {outcomes.episodes} episodes of stage {stage.name!r} is "
+            f"{outcomes.mean_reward}: correct the rewards of its environment"
+        )
 
 
 def fresh_seeds(curriculum: Curriculum, *purpose: int) -> list[int]:

@@ -54,8 +54,9 @@ def test_statistics_that_vanish_or_shrink_during_training_are_noticed():
     assert "it holds the statistics none" in problem_of(
         {}, EXPECTED, least_count=0, is_continued=True
     )
-    shrunk = SOUND._replace(observations=4999.0)
-    assert "fewer than the 5,000" in _problem(shrunk, is_continued=True)
+    for observations in (4999.0, 5000.0):
+        problem = _problem(SOUND._replace(observations=observations), is_continued=True)
+        assert "not more than the 5,000" in problem
 
 
 def test_near_observations_pass_and_far_ones_are_refused():

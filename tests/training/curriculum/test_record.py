@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rlcar.errors import UserError
+from rlcar.system.lease import HeldError
 from rlcar.training.curriculum import record as record_module
 from rlcar.training.curriculum.machine import Entered, Evaluated, Phase, Trained
 from rlcar.training.curriculum.record import begin_record, open_record, read_state
@@ -98,3 +99,23 @@ def test_a_state_of_a_later_version_is_refused(folder, monkeypatch):
     open_record_again = record_module.open_record
     with pytest.raises(UserError, match="has format version 1, and this rlcar reads 2"):
         open_record_again(folder)
+
+
+def test_a_process_that_has_lost_the_folder_writes_nothing(folder):
+    def refuse():
+        raise HeldError("taken over")
+
+    frozen = open_record(folder)
+    frozen._require_lease = refuse
+    before = (folder / "journal.jsonl").read_bytes()
+    with pytest.raises(HeldError):
+        frozen.write(Evaluated(True, (1.0, 2.0)), {})
+    assert (folder / "journal.jsonl").read_bytes() == before
+
+
+def test_a_folder_that_was_renamed_is_refused_because_its_runs_have_the_old_name(tmp_path):
+    (tmp_path / "old").mkdir()
+    begin_record(tmp_path / "old", MADE)
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(UserError, match="new began as old, .*: rename it back to old"):
+        open_record(tmp_path / "new")

@@ -3,15 +3,18 @@
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from rlcar.errors import CheckpointError, UserError
 from rlcar.runs import stage_note
+from rlcar.runs.completion import completion_of
 from rlcar.runs.metrics_file import read_metrics
+from rlcar.runs.monitor import RunReader
 from rlcar.storage import checkpoint
-from rlcar.training.curriculum import carried
+from rlcar.training.curriculum import boundary, carried
 from rlcar.training.curriculum.machine import Entered, Evaluated, Phase, Rechecked, Trained
 from rlcar.training.curriculum.record import Record, begin_record, open_record
 from rlcar.training.curriculum.runner import CurriculumRun
@@ -176,7 +179,7 @@ def test_a_learner_that_loses_its_statistics_in_training_is_noticed(tmp_path, mo
         return train(config.model_copy(update={"training": fresh}), folder, resume, on_evaluated)
 
     run._train_run = forgets_them
-    with pytest.raises(CheckpointError, match="fewer than the 512 that the attempt began with"):
+    with pytest.raises(CheckpointError, match="not more than the 512 that the attempt began with"):
         run.run()
 
 
@@ -242,4 +245,50 @@ def test_an_environment_without_success_cannot_have_a_success_rate(tmp_path):
     asks = stage("a", success_rate=0.1, set={"environment.settings.tells_success": False})
     run = run_of(folder_of(tmp_path / "tiny"), curriculum(asks))
     with pytest.raises(UserError, match="stage 'a' has a success_rate, but its environment does"):
+        run.run()
+
+
+def test_a_folder_of_an_earlier_curriculum_is_not_taken_for_an_attempt(tmp_path):
+    made = curriculum(stage("a", max_env_steps=256))
+    assert run_of(folder_of(tmp_path / "tiny"), made).run()
+    (tmp_path / "tiny").rename(tmp_path / "deleted")
+    with pytest.raises(UserError, match="tiny-s1-a1 exists already and is not of this curriculum"):
+        run_of(folder_of(tmp_path / "tiny"), made).run()
+
+
+def test_an_attempt_that_has_driven_all_of_its_episodes_is_over(tmp_path):
+    never = stage("a", mean_reward=100.0, attempts=1, set={"training.episodes": 40})
+    run = run_of(folder_of(tmp_path / "tiny"), curriculum(never))
+    assert run.run()
+    assert run.record.state.phase is Phase.FAIL
+    (evaluated,) = _events(run.record, Evaluated)
+    assert evaluated.before.is_over
+    assert run.record.details_of_run((0, 1), Trained)["env_steps"] < 1024
+
+
+def test_a_run_that_its_stage_has_ended_early_counts_as_complete(failed):
+    folder = failed.run_folder((0, 1))
+    assert completion_of(folder).is_complete
+    assert RunReader(folder).status().state == "finished"
+    assert "; passed at mean reward 2" in stage_note.read(folder).sentence()
+    assert not stage_note.read(failed.run_folder((2, 1))).is_passed
+
+
+def test_first_observations_that_are_not_finite_are_one_sentence(tmp_path, monkeypatch):
+    run = run_of(
+        folder_of(tmp_path / "tiny"), curriculum(stage("a", max_env_steps=256), stage("b"))
+    )
+    while run.record.state.stage == 0:
+        run.step(stop=False)
+
+    class Broken:
+        def collect(self, weights):
+            observation = np.full((4, 2, 3), np.nan, np.float32)
+            return SimpleNamespace(observation=observation), None
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(boundary, "make_rollout", lambda config, policy: Broken())
+    with pytest.raises(UserError, match="among the first 8 of .*Reaching-v0.* is not finite"):
         run.run()

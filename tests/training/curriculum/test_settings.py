@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from rlcar.config import make_config
 from rlcar.errors import ConfigError
 from rlcar.training.curriculum.checks import changes_between, check_curriculum
 from rlcar.training.curriculum.settings import load_curriculum, lower_bound, shipped
@@ -36,7 +37,12 @@ def test_every_curriculum_that_is_shipped_is_valid_and_can_be_passed(name):
     [
         (_tree(success_rate=1.2), r"success_rate = 1.2: .*a threshold over 100 %.*0.65 for 65 %"),
         (_tree(success_rate=-0.1), "a share of episodes is from 0 to 1"),
-        (_tree(success_rate=0.99), "even 100 successes in 100 episodes prove no more than 0.96"),
+        (_tree(success_rate=0.9), "even 100 successes in 100 episodes prove no more than 0.858"),
+        (_tree(success_rate=float("nan")), "success_rate = nan"),
+        (_tree(env="Pendulum-v1"), "world 'grand-prix-1' and env 'Pendulum-v1' exclude each other"),
+        ({**_tree(), "base": {"world": "classic", "env": "x"}}, "base: .*exclude each other"),
+        (_tree(set={"training.env_steps": 5}), "give the max_env_steps of a stage"),
+        ({**_tree(), "base": {"set": {"seed": 1}}}, "give the seed of the base"),
         (_tree(success_rate=None), "stage 'one' has no threshold"),
         (_tree(succes_rate=0.5), "unknown setting .*'success_rate'"),
         ({"name": "two", "stages": []}, "names no stages"),
@@ -91,6 +97,22 @@ def test_stages_inherit_defaults_and_the_base_and_overrides_win(load):
     assert (config.training.env_steps, config.seed) == (1000, 6)
 
 
+def test_the_environment_of_a_stage_wins_over_that_of_defaults_and_base(load):
+    tree = _tree(world=None, env="Pendulum-v1", success_rate=None, mean_reward=-500.0)
+    tree["base"], tree["defaults"] = {"world": "classic"}, {"world": "grand-prix-1"}
+    assert load(tree).config(0, 1).environment.id == "Pendulum-v1"
+    tree = _tree() | {"base": {"env": "Pendulum-v1"}, "defaults": {"env": "Pendulum-v1"}}
+    assert load(tree).config(0, 1).is_race
+
+
+def test_a_replay_buffer_that_cannot_be_carried_is_refused():
+    base = {"preset": "sac", "mode": "test", "env": "Pendulum-v1"}
+    other = stage("b", set={"training.block_length": 16})
+    made = curriculum(stage("a"), other, base=base)
+    with pytest.raises(ConfigError, match="stage 'b' has training.block_length 16, and the first"):
+        check_curriculum(made)
+
+
 def test_the_fingerprint_knows_every_setting_and_no_comment(load, tmp_path):
     same = load(_tree())
     assert same.fingerprint == load(_tree()).fingerprint
@@ -101,9 +123,9 @@ def test_the_fingerprint_knows_every_setting_and_no_comment(load, tmp_path):
 
 def test_all_confirmations_together_risk_no_more_than_the_confidence_allows():
     made = curriculum(stage("a"), confidence=0.9)
-    risks = [1 - made.level(number) for number in range(1, 40)]
-    assert risks[0] == pytest.approx(0.05)
-    assert sum(risks[:30]) <= 0.1 + 1e-12
+    risks = [1 - made.level(number) for number in range(1, 10_000)]
+    assert risks[:2] == pytest.approx([0.06079, 0.01520], abs=1e-5)
+    assert 0.0999 < sum(risks) < 0.1
     assert lower_bound(60, 100, 0.975) == pytest.approx(0.5020, abs=1e-4)  # 95 %, two-sided
 
 
@@ -111,3 +133,9 @@ def test_a_changed_setting_of_the_learner_is_listed_at_a_boundary():
     made = curriculum(stage("a"), stage("b", set={"ppo.discount": 0.5}))
     assert changes_between(made.config(0, 1), made.config(1, 1)) == ["ppo.discount: 0.99 -> 0.5"]
     assert changes_between(made.config(0, 1), made.config(0, 2)) == []
+
+
+def test_a_changed_reward_of_the_environment_is_listed_at_a_boundary():
+    before = make_config("ppo", "test", overrides=["race.reward=documented"])
+    after = make_config("ppo", "test")
+    assert changes_between(before, after) == ["race.reward: documented -> progress"]

@@ -4,7 +4,7 @@ import pytest
 
 from rlcar.errors import UserError
 from rlcar.training.curriculum.settings import Stage
-from rlcar.training.curriculum.thresholds import fresh_seeds, judge, recheck
+from rlcar.training.curriculum.thresholds import fresh_seeds, judge, recheck, score_of
 from rlcar.types import Outcomes
 from tests.support.tiny_curriculum import curriculum, stage
 
@@ -26,6 +26,21 @@ def test_success_that_is_not_reported_is_refused_only_where_it_counts():
         judge(STAGE, Outcomes(100, None, 9.0), 0.9)
     by_reward = STAGE.model_copy(update={"success_rate": None})
     assert judge(by_reward, Outcomes(100, None, 9.0), 0.9).passed
+
+
+def test_policies_are_ordered_by_what_a_stage_demands():
+    often = judge(STAGE, Outcomes(100, 50, 1.0), 0.9)
+    well = judge(STAGE, Outcomes(100, 40, 9.0), 0.9)
+    assert score_of(STAGE, often) > score_of(STAGE, well)
+    by_reward = STAGE.model_copy(update={"success_rate": None})
+    assert score_of(by_reward, well) > score_of(by_reward, often)
+
+
+def test_a_reward_that_is_not_finite_is_one_sentence():
+    with pytest.raises(UserError, match="mean reward of 9 episodes of stage 'far' is nan"):
+        judge(STAGE, Outcomes(9, 9, float("nan")), 0.9)
+    with pytest.raises(UserError, match="is inf"):
+        recheck(STAGE, Outcomes(9, 9, float("inf")), {"success_rate": 1.0, "mean_reward": 6.0})
 
 
 def test_a_stage_is_forgotten_only_if_the_drop_is_no_chance():
