@@ -46,6 +46,7 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
     from rlcar.devices.selection import everything_on_cpu
     from rlcar.system.lease import WAIT_S, hold
     from rlcar.training.curriculum.machine import Phase
+    from rlcar.training.curriculum.report import write_report
     from rlcar.training.curriculum.runner import CurriculumRun
 
     given = [option for option, value in others.items() if value]
@@ -64,6 +65,7 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
         stack.enter_context(terminal.outlived(folder / terminal.LOG))
         record = _open(folder, is_new, named, lease.check)
         if record.state.phase in (Phase.DONE, Phase.FAIL):
+            write_report(record)  # the process that ended it may have been killed before
             _conclude(record, launch)
             return
         say(f"curriculum folder: {folder}{'' if is_new else ', continuing'}")
@@ -78,7 +80,7 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
 def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
     """Returns the folder, whether the curriculum is new, and the curriculum that was named."""
     from rlcar.runs.folders import from_here, require_plain_name
-    from rlcar.training.curriculum.record import STATE_FILE
+    from rlcar.training.curriculum.record import STATE_FILE, require_begun
     from rlcar.training.curriculum.settings import load_curriculum, shipped
 
     named = None
@@ -90,7 +92,9 @@ def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
         )
     name = choice.name or (named.name if named is not None else None)
     if choice.resume not in (None, "auto"):
-        return from_here(Path(str(choice.resume)).resolve()), False, named
+        folder = from_here(Path(str(choice.resume)).resolve())
+        require_begun(folder)
+        return folder, False, named
     if choice.resume == "auto" and name is None:
         raise UserError("--resume auto continues a curriculum by its name: add --name, or name the "
                         "curriculum with --curriculum")  # fmt: skip
@@ -193,7 +197,7 @@ def _exporting(config: "Config", folder: Path, port: int | None) -> "Iterator[Se
 
 def _conclude(record: "Record", launch: options.Launch) -> None:
     """Says how the curriculum ended; exits with `FAILED_EXIT_CODE` if a stage was not passed."""
-    from rlcar.training.curriculum.machine import Phase
+    from rlcar.training.curriculum.machine import Evaluated, Phase
     from rlcar.training.curriculum.record import run_folder
     from rlcar.training.curriculum.report import PICTURE, attempts_of
 
@@ -210,9 +214,11 @@ def _conclude(record: "Record", launch: options.Launch) -> None:
         f"all {len(stages)} stages are passed, after {env_steps:,} env steps, {sum(state.runs)} "
         f"attempts and {state.regressions} regressions"
     )
-    last = run_folder(record.folder, state.run)
-    say(f"evaluate the policy with: {command('evaluate', last)}")
-    say(f"publish it with: {command('models', 'publish', last, '--registry', launch.registry)}")
+    confirmed = record.details_of_run(state.run, Evaluated) or {}
+    # The best policy of the run is another one: that of a training evaluation, in few episodes.
+    save = run_folder(record.folder, state.run) / "checkpoints" / confirmed["checkpoint"]
+    say(f"evaluate the policy that has passed with: {command('evaluate', save)}")
+    say(f"publish it with: {command('models', 'publish', save, '--registry', launch.registry)}")
 
 
 def _resume_command(folder: Path, launch: options.Launch) -> str:

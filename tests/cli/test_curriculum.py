@@ -47,6 +47,7 @@ def test_a_mistake_is_one_sentence(rlcar, file, words, sentence):
     assert code == 2
     assert sentence in " ".join(err.split())
     assert "Traceback" not in err
+    assert not Path("runs").exists()
 
 
 def test_a_curriculum_needs_its_mode(rlcar, file):
@@ -73,11 +74,17 @@ def test_a_curriculum_is_trained_from_its_file_to_its_end(rlcar, file):
     said = " ".join(err.split())
     assert "stage 2 of 2 (b), attempt 1 of 2" in said
     assert "all 2 stages are passed, after 512 env steps, 2 attempts and 0 regressions" in said
-    assert json.loads(Path("runs/tour/report.json").read_text())["phase"] == "done"
+    passed = "runs/tour-s2-a1/checkpoints/step-000000256"
+    assert Path(passed).is_dir()
+    assert f"publish it with: rlcar models publish {passed}" in said
+    report = Path("runs/tour/report.json")
+    assert json.loads(report.read_text())["phase"] == "done"
+    report.unlink()  # as if the process had been killed before it
     assert require_run(Path("runs/tour-s2-a1"))
     code, _, err = _train(rlcar, "--resume", "runs/tour")
     assert code == 0
     assert "all 2 stages are passed" in " ".join(err.split())
+    assert json.loads(report.read_text())["phase"] == "done"
 
 
 def test_a_curriculum_that_fails_has_an_exit_code_that_no_supervisor_starts_again(rlcar, file):

@@ -165,6 +165,15 @@ def begin_record(
     return record
 
 
+def require_begun(folder: Path) -> None:
+    """Raises UserError for a folder in which no curriculum has begun."""
+    if not (folder / STATE_FILE).exists():
+        raise UserError(
+            f"{folder} holds no curriculum to continue, as there is no {STATE_FILE}: begin one "
+            f"with {command('train', '--mode', 'curriculum', '--curriculum', 'FILE')}"
+        )
+
+
 def open_record(
     folder: Path,
     given: Curriculum | None = None,
@@ -176,12 +185,8 @@ def open_record(
     UserError for a state that was edited by hand, is damaged, or is of another curriculum than
     `given`.
     """
+    require_begun(folder)
     path = folder / STATE_FILE
-    if not path.exists():
-        raise UserError(
-            f"{folder} holds no curriculum to continue, as there is no {STATE_FILE}: begin one "
-            f"with {command('train', '--mode', 'curriculum', '--curriculum', 'FILE')}"
-        )
     tree = read_json(path)
     stored = tree.pop("sha256", None)
     if stored != _checksum(tree):
