@@ -101,7 +101,6 @@ def _run(plan: Any) -> dict[str, Any]:
     result = summarise(running.samples) | {
         "failure": failure,
         "ended_early": bool(stop),
-        "versions_answering": running.versions_answering,
         "last_client_error": running.last_error,
         "training": list(plan.train_arguments),
         "lane": plan.lane,

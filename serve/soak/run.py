@@ -157,7 +157,6 @@ class Soak:
         self._plan, self._say = plan, say
         self.samples: list[Sample] = []
         self.last_error: str | None = None
-        self.versions_answering = 0
         self._versions = 0
         self._models = plan.folder / "models"
         self._run = plan.folder / "runs" / RUN
@@ -269,7 +268,6 @@ class Soak:
                 file.write(json.dumps(_tree(self.samples[-1])) + "\n")
                 file.flush()
                 self.last_error = traffic.last_error
-                self.versions_answering = len(traffic.versions)
                 self._report()
 
     def _sample(self, traffic: Traffic, second: float) -> Sample:
@@ -295,6 +293,7 @@ class Soak:
             traffic.take(),
             self._versions,
             restarts,
+            len(traffic.versions),
         )
 
     def _report(self) -> None:

@@ -17,6 +17,9 @@ MOST_FAILED_SHARE = 0.001
 _WARM_UP_SHARE, _MOST_WARM_UP_S = 0.25, 900.0
 _FEWEST_SAMPLES = 8
 _MOST_POINTS = 500  # of a fit, whose cost grows with their square
+_FEWEST_OF_A_FALL = 24  # samples, below which a fall cannot be told from noise
+_WINDOW_SHARE = 12  # samples on each side of a fall, as a part of all
+_CLEAR_FALL = 6.0  # in median absolute deviations from the line
 
 
 class Sample(NamedTuple):
@@ -30,6 +33,7 @@ class Sample(NamedTuple):
     heard: Heard
     versions: int  # published so far
     restarts: int  # so far, of any process
+    versions_answering: int = 0  # so far, as the clients have noticed
 
     def total(self, name: str) -> float:
         """Returns the sum of one number of `Usage` over all groups."""
@@ -44,6 +48,12 @@ class Trend(NamedTuple):
     high_per_min: float
     at_start: float  # value of the line at the first sample
     at_end: float
+    beside_fall_per_min: float | None = None  # without the largest sudden fall, if there is one
+
+    @property
+    def growth_per_min(self) -> float:
+        """The slope, which a sudden fall must not hide: a leak may go on before and after it."""
+        return max(self.per_min, self.beside_fall_per_min or self.per_min)
 
 
 class Check(NamedTuple):
@@ -83,8 +93,39 @@ def fit_trend(seconds: Sequence[float], values: Sequence[float]) -> Trend | None
     minutes = _medians(np.asarray(seconds, float) / 60.0, parts)
     points = _medians(np.asarray(values, float), parts)
     slope, intercept, low, high = stats.theilslopes(points, minutes, 0.95)
-    ends = (float(intercept + slope * minutes[index]) for index in (0, -1))
-    return Trend(float(slope), float(low), float(high), *ends)
+    start, end = (float(intercept + slope * minutes[index]) for index in (0, -1))
+    beside = _slope_beside_fall(minutes, points)
+    return Trend(float(slope), float(low), float(high), start, end, beside)
+
+
+def _slope_beside_fall(minutes: np.ndarray, values: np.ndarray) -> float | None:
+    """Fits two parallel lines, before and after the largest sudden fall; returns their slope.
+
+    None without a fall that is clear beside the deviations from the lines. A series that falls
+    again and again, as a saw does, deviates too much for that: its slope is that of one line.
+    """
+    width = len(values) // _WINDOW_SHARE
+    if len(values) < _FEWEST_OF_A_FALL:
+        return None
+    places = np.arange(width, len(values) - width + 1)
+    falls = [np.median(values[at - width : at]) - np.median(values[at : at + width])
+             for at in places]  # fmt: skip
+    at = int(places[int(np.argmax(falls))])
+    parts = (slice(0, at), slice(at, None))
+    slope = float(np.median(np.concatenate([_slopes(minutes[p], values[p]) for p in parts])))
+    levels = values - slope * minutes
+    before, after = (float(np.median(levels[part])) for part in parts)
+    levels[parts[0]] -= before
+    levels[parts[1]] -= after
+    is_clear = before - after > _CLEAR_FALL * float(np.median(np.abs(levels)))
+    return slope if before > after and is_clear else None
+
+
+def _slopes(minutes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Returns the slopes of all pairs of points."""
+    first, second = np.triu_indices(len(values), 1)
+    lengths = minutes[second] - minutes[first]
+    return (values[second] - values[first])[lengths > 0] / lengths[lengths > 0]
 
 
 def _medians(values: np.ndarray, parts: int) -> np.ndarray:
@@ -130,9 +171,9 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Check], dict[str, Trend | Non
     """Compares a soak with its bounds."""
     found = trends(samples)
 
-    def at_most(name: str, trend: str, bound: float, unit: str) -> Check:
-        fitted = found[trend]
-        slope = None if fitted is None else fitted.per_min
+    def at_most(name: str, bound: float, unit: str, *trends_: str) -> Check:
+        slopes = [fit.growth_per_min for one in trends_ if (fit := found[one]) is not None]
+        slope = max(slopes) if len(slopes) == len(trends_) else None
         return Check(name, slope, bound, unit, slope is not None and slope < bound)
 
     def falls(name: str) -> Check:
@@ -147,10 +188,16 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Check], dict[str, Trend | Non
     lost = sum(sample.heard.lost_pages for sample in samples)
     restarts = samples[-1].restarts if samples else 0
     return [
-        at_most("resident memory", "rss_mb", MOST_RSS_MB_PER_MIN, "MB/min"),
-        at_most("file descriptors", "files", MOST_FILES_PER_MIN, "1/min"),
-        at_most("threads", "threads", MOST_THREADS_PER_MIN, "1/min"),
-        at_most("disk", "disk_mb", MOST_DISK_MB_PER_MIN, "MB/min"),
+        # Each program too: the memory that one gives back must not hide the leak of another.
+        at_most(
+            "resident memory",
+            MOST_RSS_MB_PER_MIN,
+            "MB/min",
+            *(name for name in found if name.startswith("rss_mb")),
+        ),
+        at_most("file descriptors", MOST_FILES_PER_MIN, "1/min", "files"),
+        at_most("threads", MOST_THREADS_PER_MIN, "1/min", "threads"),
+        at_most("disk", MOST_DISK_MB_PER_MIN, "MB/min", "disk_mb"),
         *map(falls, ("env_steps_per_s", "train_steps_per_s", "requests_per_s")),
         Check("zombies", zombies, 0, "", zombies == 0),
         Check("restarts", restarts, 0, "", restarts == 0),
@@ -194,6 +241,7 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
         "zombies": lasting_zombies(samples),
         "restarts": last.restarts if last else 0,
         "versions_published": last.versions if last else 0,
+        "versions_answering": last.versions_answering if last else 0,
         "answers": sum(sample.heard.answers for sample in samples),
         "failures": sum(sample.heard.failures for sample in samples),
         "frames": sum(sample.heard.frames for sample in samples),
@@ -204,7 +252,9 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
         "checks": [check._asdict() for check in checks],
         "broken": [check.name for check in checks if not check.is_kept],
         "trends": {
-            name: None if trend is None else {k: round(v, 4) for k, v in trend._asdict().items()}
+            name: None
+            if trend is None
+            else {k: None if v is None else round(v, 4) for k, v in trend._asdict().items()}
             for name, trend in found.items()
         },
     }

@@ -47,7 +47,7 @@ def test_a_soak_trains_serves_swaps_and_judges_and_ctrl_c_ends_it_with_the_resul
         assert process.poll() is None, process.communicate()
         path = out / "samples.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        return len(lines) >= SAMPLES and json.loads(lines[-1])["versions"] >= 2
+        return len(lines) >= SAMPLES and json.loads(lines[-1])["versions_answering"] >= 2
 
     try:
         wait_until(has_enough, 330.0)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from rlcar.system.process_usage import Usage, measure
@@ -109,6 +110,41 @@ def test_each_bound_is_broken_by_what_it_is_for_alone(change, name):
 def test_a_measurement_that_is_missing_breaks_its_bound():
     assert {"resident memory", "file descriptors", "threads", "disk"} < broken([])
     assert "resident memory" in broken(steady(5))
+
+
+MINUTES = [index / 12.0 for index in range(240)]
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "is_kept"),
+    [
+        (lambda minute: 900.0 + 1.5 * minute - 300.0 * (minute > 12.0), False),
+        (lambda minute: 900.0 + 1.5 * minute - 300.0 * (minute > 6.0), False),
+        (lambda minute: 900.0 + 2.0 * minute - 120.0 * max(0.0, min(1.0, minute - 12.0)), False),
+        (lambda minute: 900.0 + 0.2 * minute - 300.0 * (minute > 12.0), True),
+        (lambda minute: 900.0 - 300.0 * (minute > 12.0), True),
+        (lambda minute: 900.0 + 20.0 * (minute % 3.0), True),  # gives its memory back
+    ],
+)
+@pytest.mark.parametrize("noise_mb", [0.0, 4.0])
+def test_a_fall_does_not_hide_a_leak_before_and_after_it(memory_mb, is_kept, noise_mb):
+    noise = np.random.default_rng(0).normal(0.0, noise_mb, len(MINUTES))
+    values = [memory_mb(minute) + more for minute, more in zip(MINUTES, noise, strict=True)]
+    samples = [make_sample(60.0 * minute, USAGE._replace(memory_mb=value))
+               for minute, value in zip(MINUTES, values, strict=True)]  # fmt: skip
+    assert ("resident memory" not in broken(samples)) == is_kept
+
+
+def test_memory_that_one_program_gives_back_does_not_hide_the_leak_of_another():
+    samples = [
+        make_sample(60.0 * minute, groups={
+            "training": USAGE._replace(memory_mb=900.0 - 3.0 * minute),
+            "server": USAGE._replace(memory_mb=200.0 + 1.5 * minute),
+        })
+        for minute in MINUTES
+    ]  # fmt: skip
+    assert broken(samples) == {"resident memory"}
+    assert summarise(samples)["rss_slope_mb_per_min"] == pytest.approx(-1.5)
 
 
 def test_the_warm_up_does_not_count():
