@@ -1,4 +1,4 @@
-"""Errors that the user can correct: the CLI prints the message and exits with code 2."""
+"""Errors that the user can correct: the CLI prints the message and exits with their code."""
 
 import shlex
 
@@ -16,6 +16,14 @@ def reason_of(error: BaseException) -> str:
 
 class UserError(Exception):
     """An error whose message says what is wrong, with which value, and what to do."""
+
+    exit_code = 2
+
+
+class GivenUpError(UserError):
+    """Jobs were tried as often as they may be; whoever starts programs again should not."""
+
+    exit_code = 3
 
 
 class ConfigError(UserError):

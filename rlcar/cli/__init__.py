@@ -111,7 +111,7 @@ def main() -> None:
         app()
     except UserError as error:
         error_file.write(error)
-        _end_with(str(error))
+        _end_with(str(error), error.exit_code)
     except OSError as error:
         # A full disk, a name that is too long or a folder without permission is no bug of ours.
         sentence = _explain(error)
@@ -125,12 +125,12 @@ def main() -> None:
         raise
 
 
-def _end_with(sentence: str) -> NoReturn:
+def _end_with(sentence: str, code: int = UserError.exit_code) -> NoReturn:
     if logs.are_json():
         logging.getLogger("rlcar.cli").error(sentence)
     else:
         console.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _explain(error: OSError) -> str | None:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rlcar.cli import campaign_control, campaign_status
 from rlcar.cli.export import exporting_campaign
 from rlcar.cli.shared import RUNS, RayAddress, RunsFolder, number, say
-from rlcar.errors import UserError, command
+from rlcar.errors import GivenUpError, UserError, command
 from rlcar.system import terminal
 from rlcar.system.console import make_console
 from rlcar.system.when import EverySeconds
@@ -53,7 +53,8 @@ def run(
 ) -> None:
     """Trains many runs, the longest first; restarts what dies or freezes from its checkpoint.
 
-    The same command continues a campaign that was stopped or killed.
+    The same command continues a campaign that was stopped or killed. Exit code 3 if jobs were given
+    up.
     """
     from rlcar.campaigns.campaign import CampaignRun, holding, run_campaign
     from rlcar.campaigns.config import load_campaign
@@ -88,7 +89,7 @@ def run(
         sys.exit(130)
     lost = [f"{one.name} ({one.reason})" for one in queue.jobs if one.state == "failed"]
     if lost:
-        raise UserError(f"given up: {', '.join(lost)}; see {runs}/logs")
+        raise GivenUpError(f"given up: {', '.join(lost)}; see {runs}/logs")
 
 
 class _View:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from benchmarks.processes import free_port
+from rlcar.errors import GivenUpError
 from tests.support.installed_host import ROOT, VENV
 from tests.support.waiting import wait_until
 
@@ -265,6 +266,7 @@ def test_services_of_the_user_are_valid_and_are_removed_by_a_stop(session):
     assert "loginctl enable-linger" in first
     campaign = (units / names[0]).read_text()
     assert f"campaign run {session.file} --runs {session.runs} --slots 2" in campaign
+    assert f"RestartPreventExitStatus={GivenUpError.exit_code}\n" in campaign
     assert f"enable --quiet {names[0]}" in (programs / "log").read_text()
     if shutil.which("systemd-analyze"):
         paths = [units / name for name in names]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlcar.cli.curriculum import FAILED_EXIT_CODE
+from rlcar.errors import GivenUpError
 from tests.support.installed_host import ROOT, install
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -130,6 +131,7 @@ def test_stopping_signals_the_main_process_and_waits_for_its_checkpoint():
         assert service["Restart"] == "on-failure"
         # A training that was asked to stop has not failed.
         assert service["SuccessExitStatus"] == "130"
+    assert _service("rlcar-campaign@")["RestartPreventExitStatus"] == str(GivenUpError.exit_code)
     # RAY_JOB_STOP_WAIT_TIME_S of our own jobs is shorter than this.
     assert _service("rlcar-train@")["TimeoutStopSec"] == "5min"
     assert _service("rlcar-pipeline@")["TimeoutStopSec"] == "5min"
