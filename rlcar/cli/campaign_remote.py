@@ -10,10 +10,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from rlcar.errors import UserError
+from rlcar.system.ssh import connection
 
-_SSH_FAILED = 255  # exit code of ssh when ssh itself failed
 _COMMAND_NOT_FOUND = 127
-_CONNECT_WITHIN_S = 10
 
 Host = Annotated[
     str | None,
@@ -37,22 +36,16 @@ def on_host(host: str, program: str, words: Sequence[str], *, is_live: bool = Fa
         raise UserError(f"--host {host!r} is not the name of a host")
     ssh = shutil.which("ssh")
     if ssh is None:
-        raise UserError("--host needs the program ssh: install an OpenSSH client")
+        raise UserError(f"--host needs the program ssh: {connection.INSTALL}")
     # The shell of the host splits the last argument, so each word is quoted for it.
     remote = shlex.join([program, "campaign", *words])
-    options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_WITHIN_S}"]
-    options += ["-t"] if is_live and sys.stdout.isatty() else []
+    options = [*connection.OPTIONS, *(["-t"] if is_live and sys.stdout.isatty() else [])]
     sys.stdout.flush()
     done = subprocess.run(
         [ssh, *options, "--", host, remote], stderr=subprocess.PIPE, check=False, text=True
     )
-    said = done.stderr.strip()
-    if done.returncode == _SSH_FAILED:
-        reason = said.splitlines()[-1].rstrip(".") if said else "it gave no reason"
-        raise UserError(
-            f"ssh cannot reach {host} ({reason}): check that ssh {shlex.quote(host)} works without "
-            "a question"
-        )
+    if done.returncode == connection.SSH_FAILED:
+        raise UserError(connection.diagnose(host))
     if done.returncode == _COMMAND_NOT_FOUND:
         raise UserError(
             f"{host} has no program {program}: name it with --remote-program, such as "

@@ -10,6 +10,11 @@ from rlcar.system.ssh.hosts import checked_name
 
 CONNECT_WITHIN_S = 10.0
 _ANSWER_WITHIN_S = 20.0  # after the connection
+SSH_FAILED = 255  # exit code of ssh when ssh itself failed
+INSTALL = "apt-get install openssh-client"
+# BatchMode: where a person would be asked, for a password or about an unknown key, ssh fails and
+# says so.
+OPTIONS = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_WITHIN_S:.0f}")
 
 # What a production host needs; each line is `name=value`. `true` at the end: a host without a card
 # or without tmux is no failure.
@@ -53,13 +58,30 @@ def look_at(name: str) -> RemoteHost:
 
 def run_on(name: str, script: str) -> str:
     """Runs a shell script on a host; returns its output. Never asks and never accepts a new key."""
-    # BatchMode: where a person would be asked, for a password or about an unknown key, ssh fails
-    # and says so. Verbose: the reason of a failure is among what it says.
-    command = ["ssh", "-v", "-T", "-o", "BatchMode=yes"]
-    command += ["-o", f"ConnectTimeout={CONNECT_WITHIN_S:.0f}", "-o", "ClearAllForwardings=yes"]
-    command += ["--", checked_name(name), "sh", "-s"]
+    done = _run_verbosely(checked_name(name), script)
+    if done.returncode:
+        raise UserError(explain(name, done.stderr))
+    return done.stdout
+
+
+def diagnose(destination: str) -> str:
+    """Returns one sentence for why ssh has just failed, from a second, verbose attempt.
+
+    `destination` is what ssh takes: `HOST` or `USER@HOST`, without a leading hyphen. Raises
+    UserError as `run_on` does.
+    """
+    again = _run_verbosely(destination, "true")
+    if again.returncode == 0:
+        return f"the connection to {destination} was lost: repeat the command"
+    return explain(destination, again.stderr)
+
+
+def _run_verbosely(destination: str, script: str) -> "subprocess.CompletedProcess[str]":
+    # Verbose: the reason of a failure is among what ssh says.
+    command = ["ssh", "-v", "-T", *OPTIONS, "-o", "ClearAllForwardings=yes"]
+    command += ["--", destination, "sh", "-s"]
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             input=script,
             capture_output=True,
@@ -69,17 +91,12 @@ def run_on(name: str, script: str) -> str:
             timeout=CONNECT_WITHIN_S + _ANSWER_WITHIN_S,
         )
     except FileNotFoundError as error:
-        raise UserError(
-            "there is no program ssh on this machine: apt-get install openssh-client"
-        ) from error
+        raise UserError(f"there is no program ssh on this machine: {INSTALL}") from error
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"{name} is connected and does not answer within {_ANSWER_WITHIN_S:.0f} s: look at "
-            "its load, or at its shell's start-up files"
+            f"{destination} is connected and does not answer within {_ANSWER_WITHIN_S:.0f} s: look "
+            "at its load, or at its shell's start-up files"
         ) from error
-    if done.returncode:
-        raise UserError(explain(name, done.stderr))
-    return done.stdout
 
 
 def explain(name: str, said: str) -> str:
