@@ -2,8 +2,9 @@
 
 `simulate` drives `Scheduler`, `Predictor` and `predict_end` as `CampaignRun` does, with a clock of
 its own. Every job has a true rate, which the campaign can only measure: it changes four times while
-the job learns, and jobs of one kind differ. Processes take a minute to start and fail at random;
-then they repeat the work since their last checkpoint.
+the job learns, and jobs of one kind differ. All rates change together with the load of the machine.
+Processes take a minute to start, evaluate at the end, and fail at random; then they repeat the work
+since their last checkpoint.
 """
 
 import dataclasses
@@ -20,11 +21,14 @@ _FINE_S, _COARSE_S = 20.0, 180.0  # steps of the clock while rates are unknown, 
 _FINE_FOR_S = 240.0  # after each start
 _REPORT_EVERY_S = 1800.0
 _START_S = (30.0, 90.0)  # from the start of a process to its first progress
+_END_S = (20.0, 120.0)  # from the last progress of a job to its end
 _STOP_S = 5.0
 _CHECKPOINT_EVERY_S = 60.0
 _BACKOFF_S = 10.0
+_ACTIVE = ("running", "stopping")
 _PHASES = 4  # parts of a job with a rate of their own
-_PHASE_LOG_SIGMA, _SEED_LOG_SIGMA = 0.08, 0.1
+_PHASE_LOG_SIGMA, _SEED_LOG_SIGMA, _LOAD_LOG_SIGMA = 0.08, 0.1, 0.06
+_LOAD_LASTS_S = 7200.0
 
 
 @dataclasses.dataclass
@@ -35,23 +39,24 @@ class _TrueJob:
     rates: np.ndarray  # [_PHASES] work per second
     done: float = 0.0
     progress_from_s: float = 0.0  # when the present process makes its first progress
+    complete_at_s: float = np.inf  # the end of the final evaluation
+    load: float = 1.0  # factor of all rates
     fails_at_s: float = np.inf
     ends_at_s: float = np.inf  # of a process that was asked to stop
     occupied_s: float = 0.0  # time in slots, without what probes cost
 
     def rate(self) -> float:
         """Returns the present rate."""
-        return float(self.rates[min(_PHASES - 1, int(_PHASES * self.done / self.total))])
+        phase = min(_PHASES - 1, int(_PHASES * self.done / self.total))
+        return self.load * float(self.rates[phase])
 
     def left_s(self) -> float:
-        """Returns the time until its end without failures."""
-        left_s, done = 0.0, self.done
-        for phase in range(_PHASES):
-            until = self.total * (phase + 1) / _PHASES
-            if done < until:
-                left_s += (until - done) / float(self.rates[phase])
-                done = until
-        return left_s
+        """Returns the time until its work is complete at the present rate."""
+        return (self.total - self.done) / self.rate()
+
+    def is_worked(self) -> bool:
+        """Whether only the final evaluation is left."""
+        return self.done >= self.total * (1 - 1e-9)
 
     def advance(self, seconds: float) -> None:
         """Works for some time; phases that begin within it begin with the next call."""
@@ -108,6 +113,7 @@ class _Simulation:
         self._eta_generator = np.random.default_rng(0)
         self.now_s = 0.0
         self._last_start_s = 0.0
+        self._load_until_s = 0.0
 
     def run(self) -> Outcome:
         """Runs the campaign to its end."""
@@ -138,7 +144,7 @@ class _Simulation:
             if isinstance(action, Start):
                 start_s = float(self._generator.uniform(*_START_S))
                 true.progress_from_s = self.now_s + start_s
-                true.ends_at_s = np.inf
+                true.ends_at_s = true.complete_at_s = np.inf
                 self._draw_failure(true)
                 true.occupied_s += start_s if true.done == 0.0 else 0.0
                 self._apply("started", action.job, slot=action.slot)
@@ -156,16 +162,18 @@ class _Simulation:
 
     def _advance(self) -> None:
         """Moves the clock to the next moment at which something happens."""
-        active = {
-            name: self.true[name]
-            for name, job in self.scheduler.jobs.items()
-            if job.state in ("running", "stopping")
-        }
+        self._change_load()
+        jobs = self.scheduler.jobs
+        active = {n: one for n, one in self.true.items() if jobs[n].state in _ACTIVE}
         is_new = self.now_s - self._last_start_s < _FINE_FOR_S
-        next_s = self.now_s + (_FINE_S if is_new else _COARSE_S)
+        next_s = min(self.now_s + (_FINE_S if is_new else _COARSE_S), self._load_until_s)
         for one in active.values():
-            end_s = max(self.now_s, one.progress_from_s) + one.left_s()
-            next_s = min(next_s, end_s, one.fails_at_s, one.ends_at_s)
+            next_s = min(next_s, one.fails_at_s, one.ends_at_s, one.complete_at_s)
+            if not one.is_worked():
+                next_s = min(next_s, max(self.now_s, one.progress_from_s) + one.left_s())
+        for job in jobs.values():
+            if job.state == "pausing" and job.not_before_unix_s > self.now_s:
+                next_s = min(next_s, job.not_before_unix_s)
         step_s = max(next_s - self.now_s, 1e-3)
         for one in active.values():
             worked_s = self.now_s + step_s - max(self.now_s, one.progress_from_s)
@@ -176,9 +184,20 @@ class _Simulation:
         for name, one in active.items():
             self._notice(name, one)
 
+    def _change_load(self) -> None:
+        if self.now_s >= self._load_until_s:
+            self._load_until_s = self.now_s + _LOAD_LASTS_S
+            load = float(np.exp(self._generator.normal(0.0, _LOAD_LOG_SIGMA)))
+            for one in self.true.values():
+                one.load = load
+
     def _notice(self, name: str, one: _TrueJob) -> None:
-        self.predictor.meters[name].see(self.now_s, one.done)
-        if one.done >= one.total * (1 - 1e-9):
+        meter = self.predictor.meters[name]
+        meter.see(self.now_s, one.done)
+        if one.is_worked() and one.complete_at_s == np.inf:
+            one.complete_at_s = self.now_s + float(self._generator.uniform(*_END_S))
+        is_done = self.now_s >= one.complete_at_s
+        if is_done:
             self._apply("done", name)
         elif self.now_s >= one.ends_at_s:
             self._apply("stopped", name)
@@ -188,18 +207,18 @@ class _Simulation:
             # Its slot stands idle for the pause only if no other job waits; the start counts.
             one.occupied_s += _START_S[1]
             self._apply("failed", name, failure="killed", reason="drawn")
+        else:
+            return
+        meter.end(self.now_s, is_done=is_done)
 
     def _eta(self) -> Interval:
         predicted = self.predictor.predict(self._done())
         jobs = self.scheduler.jobs
-        running = [name for name in predicted if jobs[name].state in ("running", "stopping")]
+        running = [name for name in predicted if jobs[name].state in _ACTIVE]
         waiting = [name for name in predicted if name not in running]
-        running_s = sum(
-            (span.until_unix_s or self.now_s) - span.from_unix_s for span in self.scheduler.spans
-        )
-        start_s = self.predictor.start_s()
+        running_s = self.scheduler.occupied_s(self.now_s)
         failures = sum(job.failures for job in jobs.values())
-        past = Past(failures, running_s, _BACKOFF_S + start_s, start_s)
+        past = Past(failures, running_s, _BACKOFF_S + self.predictor.start_s())
         return predict_end(running, waiting, predicted, self.slots, past, self._eta_generator)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rlcar.campaigns import commands, processes, snapshot
+from rlcar.campaigns import commands, history, processes, snapshot
 from rlcar.campaigns.config import Campaign, Job
 from rlcar.campaigns.eta import Interval, Past, predict_end
 from rlcar.campaigns.failures import Ending, Failure, classify
@@ -27,7 +27,6 @@ from rlcar.campaigns.snapshot import FOLDER, Snapshot
 from rlcar.errors import UserError
 from rlcar.system import error_file, process_state
 from rlcar.system.interrupt import StopRequest
-from rlcar.system.journal import DamagedJournalError, Journal
 from rlcar.system.lease import HeldError, hold
 from rlcar.system.when import EverySeconds
 
@@ -54,7 +53,7 @@ class CampaignRun:
         self.folder = runs / FOLDER
         for folder in (runs / _LOGS, self.folder / _ERRORS):
             folder.mkdir(parents=True, exist_ok=True)
-        self._journal = _open_journal(self.folder / _JOURNAL, runs)
+        self._journal = history.open_journal(self.folder / _JOURNAL)
         names = [job.name for job in campaign.jobs]
         self.scheduler = Scheduler(names, campaign.slots, campaign.limits(), campaign.probe_s)
         self.jobs = [self._made(job) for job in campaign.jobs]
@@ -62,6 +61,7 @@ class CampaignRun:
         self._predictor = Predictor({one.name: one.work for one in self.jobs})
         self._generator = np.random.default_rng(0)
         self._looked_s = 0.0
+        self._acted_at_line = -1  # of the journal
         self._gpus_are_due = EverySeconds(_GPUS_EVERY_S)
         self._has_gpus = True  # until nvidia-smi has reported nothing
         self._state = "running"
@@ -92,7 +92,10 @@ class CampaignRun:
         for one in self.jobs:
             if one.process is not None:
                 self._watch(one, one.process, now_s, should_look)
-        self._act()
+        # Predictions for thousands of jobs take a while, and change only at a look or an event.
+        if should_look or len(self._journal.lines) != self._acted_at_line:
+            self._act()
+            self._acted_at_line = len(self._journal.lines)
         if should_look:
             self._look_at_gpus()
             self._write_status()
@@ -123,9 +126,7 @@ class CampaignRun:
         predicted = self.predictions()
         now_unix_s = time.time()
         left_s = sum(one.remaining_s for one in predicted.values())
-        spent_s = sum(
-            (span.until_unix_s or now_unix_s) - span.from_unix_s for span in self.scheduler.spans
-        )
+        spent_s = self.scheduler.occupied_s(now_unix_s)
         is_paused = self.scheduler.is_paused and self._state == "running"
         return Snapshot(
             self._file,
@@ -148,19 +149,13 @@ class CampaignRun:
     def eta(self, predicted: dict[str, Prediction] | None = None) -> Interval:
         """Returns when the campaign will end, in seconds from now."""
         predicted = self.predictions() if predicted is None else predicted
-        now_unix_s = time.time()
-        running_s = sum(
-            (span.until_unix_s or now_unix_s) - span.from_unix_s for span in self.scheduler.spans
-        )
-        start_s = self._predictor.start_s()
         past = Past(
             sum(one.failures for one in self.jobs),
-            running_s,
-            self._campaign.backoff_s + start_s,
-            start_s,
+            self.scheduler.occupied_s(time.time()),
+            self._campaign.backoff_s + self._predictor.start_s(),
         )
         running = [name for name in predicted if self._by_name[name].is_active]
-        waiting = [name for name in predicted if name not in set(running)]
+        waiting = [name for name in predicted if not self._by_name[name].is_active]
         return predict_end(running, waiting, predicted, self.slots, past, self._generator)
 
     def _made(self, job: Job) -> CampaignJob:
@@ -174,12 +169,10 @@ class CampaignRun:
         )
 
     def _replay(self) -> None:
-        """Repeats the journal."""
-        for line in self._journal.lines:
-            event = Event.from_tree(line.content)
-            self.scheduler.apply(event)
-            if event.kind == "measured" and event.job in self._by_name and event.figures:
-                self._predictor.meters[event.job].note(**event.figures)
+        """Repeats the journal, and ends processes of jobs that the file has no longer."""
+        for identity in history.replay(self._journal, self.scheduler, self._predictor):
+            if process := JobProcess.adopt(identity):
+                process.terminate()
 
     def _resolve(self) -> None:
         """Finds out what has become of the jobs since the journal's last entry."""
@@ -192,7 +185,7 @@ class CampaignRun:
                 if one.process is None:
                     self._ended_unseen(one, int(identity["pid"]))
                 elif one.state == "stopping":
-                    one.process.terminate()  # perhaps the earlier campaign did not get that far
+                    one.ask_to_stop()  # perhaps the earlier campaign did not get that far
                 else:
                     self._predictor.meters[one.name].begin(time.monotonic(), one.done)
             elif one.is_complete() and one.state != "done":
@@ -221,7 +214,7 @@ class CampaignRun:
             return
         one.look()
         if one.state == "stopping":
-            if time.time() - one.entry.stopping_unix_s > self._campaign.stop_within_s:
+            if now_s - one.stopping_s > self._campaign.stop_within_s:
                 self._has_stopped(one, process)
             return
         self._predictor.meters[one.name].see(now_s, one.done)
@@ -236,7 +229,7 @@ class CampaignRun:
         one.look()
         code = process.exit_code
         if code == 0 or (code is None and one.is_complete()):
-            self._release(one)
+            self._release(one, is_done=True)
             self._note("done", one)
         elif one.state == "stopping":
             self._has_stopped(one, process)
@@ -256,15 +249,12 @@ class CampaignRun:
         self._release(one)
         self._note("done" if is_done or one.is_complete() else "stopped", one)
 
-    def _release(self, one: CampaignJob) -> None:
+    def _release(self, one: CampaignJob, *, is_done: bool = False) -> None:
         """Notes what was measured while a process ran, and forgets the process."""
         one.process, one.gpus = None, []
         meter = self._predictor.meters[one.name]
-        measured = meter.measurement()
-        if measured is not None:
-            figures = {"work": measured.work, "seconds": measured.seconds}
-            if meter.start_s is not None:
-                figures["start_s"] = meter.start_s
+        meter.end(time.monotonic(), is_done=is_done)
+        if figures := meter.figures():
             self._note("measured", one, figures=figures)
 
     def _act(self) -> None:
@@ -275,7 +265,7 @@ class CampaignRun:
                 self._start(one, action.slot)
             elif one.process is not None:
                 self._note("stopping", one, reason=action.why)
-                one.process.terminate()
+                one.ask_to_stop()
 
     def _start(self, one: CampaignJob, slot: int) -> None:
         command = [sys.executable, "-m", "rlcar.cli", "train", *one.job.options()]
@@ -377,13 +367,3 @@ def run_campaign(run: CampaignRun, show: Callable[[list[CampaignJob]], None]) ->
             run.stop()
             show(run.jobs)
         return bool(stop)
-
-
-def _open_journal(path: Path, runs: Path) -> Journal:
-    try:
-        return Journal(path)
-    except DamagedJournalError as error:
-        raise UserError(
-            f"{error}; or move {path.parent} elsewhere: the runs in {runs} continue from their "
-            "checkpoints, and only the counts of failures and the measured rates are lost"
-        ) from error

@@ -18,6 +18,7 @@ from rlcar.system.process_state import parse
 
 Verb = Literal["pause", "resume", "slots", "retry"]
 _FOLDER = "commands"
+MOST_SLOTS = 65_536
 
 
 class Command(NamedTuple):
@@ -67,6 +68,6 @@ def _command(tree: dict[str, Any], name: str) -> Command | None:
     verb, slots = str(tree.get("verb")), tree.get("slots")
     if verb not in get_args(Verb):
         return None
-    if verb == "slots" and not (isinstance(slots, int) and slots >= 1):
+    if verb == "slots" and not (isinstance(slots, int) and 1 <= slots <= MOST_SLOTS):
         return None
     return Command(cast(Verb, verb), str(tree.get("job", "")), slots, name)

@@ -1,6 +1,7 @@
 """The file of a campaign: many trainings, a few at a time."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ from rlcar.settings.section import Section
 from rlcar.system.heartbeat import FROZEN_AFTER_S
 
 _SECONDS_PER_MINUTE = 60.0
-# Settings of a training that do not change its rate.
 _MOST_SEEDS = 10_000
+_LONGEST_NAME = 200  # file systems allow 255 bytes, with what is added to the name
+_LOGS = "logs"
+# Settings of a training that do not change its rate.
 _NOT_OF_THE_RATE = ("env_steps", "episodes", "storage", "start_from")
 
 
 class Job(Section):
     """One training: the options of `rlcar train`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=_LONGEST_NAME)
     """Name of the run and of its folder."""
     preset: str | None = None
     """Preset, as of `rlcar train --preset`."""
@@ -146,10 +149,11 @@ class Campaign(Section):
 
     @pydantic.model_validator(mode="after")
     def _names_differ(self) -> "Campaign":
-        names = [job.name for job in self.jobs]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(job.name for job in self.jobs).items():
+            if count > 1:
                 raise ValueError(f"two jobs are called {name!r}")
+            if name == _LOGS:
+                raise ValueError(f"no job can be called {name!r}: runs/{name} holds the logs")
         return self
 
     @property

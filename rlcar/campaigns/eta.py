@@ -9,6 +9,7 @@ from rlcar.campaigns.prediction import Prediction
 
 _SAMPLES = 400
 LOW, HIGH = 0.05, 0.95  # quantiles of the interval
+AT_MOST_S = 3e9  # a century: later dates need no accuracy, and calendars end
 # Before a failure was seen: half a failure in ten hours of all jobs together.
 _PRIOR_FAILURES, _PRIOR_S = 0.5, 36_000.0
 # All jobs share the machine, so their rates change together.
@@ -29,7 +30,6 @@ class Past(NamedTuple):
     failures: int
     running_s: float  # of all jobs together
     cost_s: float  # of one failure: pause, start and repeated work
-    start_s: float  # from the start of a process to its first progress
 
 
 def predict_end(
@@ -55,7 +55,8 @@ def predict_end(
         seconds = one.remaining_s * np.exp(logarithm)
         return seconds + past.cost_s * generator.poisson(failures_per_s * seconds)
 
-    free_s = np.zeros((_SAMPLES, max(slots, len(running))))
+    used = min(slots, len(running) + len(waiting))
+    free_s = np.zeros((_SAMPLES, max(used, len(running))))
     for slot, name in enumerate(running):
         free_s[:, slot] = duration_s(name)
     end_s = free_s.max(axis=1)
@@ -64,7 +65,7 @@ def predict_end(
     rows = np.arange(_SAMPLES)
     for name in sorted(waiting, key=lambda name: -predicted[name].remaining_s):
         slot_of = free_s.argmin(axis=1)
-        free_s[rows, slot_of] += past.start_s + duration_s(name)
+        free_s[rows, slot_of] += duration_s(name)
         end_s = np.maximum(end_s, free_s[rows, slot_of])
-    low_s, likely_s, high_s = np.quantile(end_s, (LOW, 0.5, HIGH))
+    low_s, likely_s, high_s = np.minimum(np.quantile(end_s, (LOW, 0.5, HIGH)), AT_MOST_S)
     return Interval(float(low_s), float(likely_s), float(high_s))

@@ -38,17 +38,19 @@ def uses_by_group() -> dict[int, list[GpuUse]] | None:
 def read_uses(
     devices_csv: str, processes_csv: str, groups: Mapping[int, int]
 ) -> dict[int, list[GpuUse]]:
-    """Parses what nvidia-smi prints; `groups` has the process group of each process."""
+    """Parses what nvidia-smi prints; `groups` has the process group of each process.
+
+    Other lines, such as messages about a GPU that does not answer, are left out.
+    """
     devices = {}
-    for line in devices_csv.splitlines():
-        uuid, index, *figures = (part.strip() for part in line.split(","))
+    for uuid, index, *figures in _rows(devices_csv, _GPU_FIELDS):
         share, _, total_mb, temperature_c = (_number(text) for text in figures)
-        devices[uuid] = GpuUse(
-            int(index), None if share is None else share / 100, None, total_mb, temperature_c
-        )
+        if index.isdigit():
+            devices[uuid] = GpuUse(
+                int(index), None if share is None else share / 100, None, total_mb, temperature_c
+            )
     found: dict[int, dict[str, GpuUse]] = {}
-    for line in processes_csv.splitlines():
-        pid, uuid, used = (part.strip() for part in line.split(","))
+    for pid, uuid, used in _rows(processes_csv, _PROCESS_FIELDS):
         group = groups.get(int(pid)) if pid.isdigit() else None
         if group is None or uuid not in devices:
             continue
@@ -57,6 +59,12 @@ def read_uses(
         known = [mb for mb in (before.memory_mb, _number(used)) if mb is not None]
         of_group[uuid] = before._replace(memory_mb=sum(known) if known else None)
     return {group: list(uses.values()) for group, uses in found.items()}
+
+
+def _rows(text: str, fields: str) -> list[list[str]]:
+    """Returns the lines that have as many fields as were asked for."""
+    rows = [[part.strip() for part in line.split(",")] for line in text.splitlines()]
+    return [row for row in rows if len(row) == len(fields.split(","))]
 
 
 def _ask(query: str) -> str | None:

@@ -40,6 +40,7 @@ class CampaignJob:
     reader: RunReader | None = None
     run: RunStatus | None = None  # as it was at the last look
     started_s: float = 0.0  # monotonic time of the last start
+    stopping_s: float = 0.0  # monotonic time at which its process was asked to stop
     oom_kills: int = 0  # of the machine at that time
     gpus: list[GpuUse] = dataclasses.field(default_factory=list)
 
@@ -103,6 +104,12 @@ class CampaignJob:
     def error_path(self) -> Path:
         """Where its process writes the error that ends it."""
         return self.runs / FOLDER / "errors" / f"{self.name}.json"
+
+    def ask_to_stop(self) -> None:
+        """Asks its process to save and end."""
+        self.stopping_s = time.monotonic()
+        if self.process is not None:
+            self.process.terminate()
 
     def look(self) -> None:
         """Reads what its run has written."""

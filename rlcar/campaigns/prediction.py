@@ -71,12 +71,21 @@ class Meter:
         self._samples: list[tuple[float, float]] = []  # (time, work done) of the present process
         self._began_s = 0.0
         self._work_at_start: float | None = None
+        self._has_progress = False  # of a process that runs
         self.start_s: float | None = None  # from a process's start to its first progress
+        self.end_s: float | None = None  # from the last progress to the end: the final evaluation
 
     def begin(self, now_s: float, done: float | None = None) -> None:
         """A process of the job has started, which continues at `done`."""
         self._earlier = self._both()
         self._samples, self._began_s, self._work_at_start = [], now_s, done
+        self._has_progress = False
+
+    def end(self, now_s: float, *, is_done: bool) -> None:
+        """The process has ended, with the job if `is_done`."""
+        if is_done and self._has_progress:
+            self.end_s = now_s - self._samples[-1][0]
+        self._has_progress = False
 
     def see(self, now_s: float, done: float) -> None:
         """The job has completed `done` of its work by now."""
@@ -85,8 +94,9 @@ class Meter:
         if not self._samples and done <= self._work_at_start:
             self._work_at_start = min(done, self._work_at_start)
             return
-        if not self._samples:
+        if not self._has_progress:
             self.start_s = now_s - self._began_s
+            self._has_progress = True
         if self._samples and done < self._samples[-1][1]:
             self._samples = []  # an older checkpoint: what follows is a measurement of its own
         if self._samples and done == self._samples[-1][1] and len(self._samples) > 1:
@@ -95,10 +105,28 @@ class Meter:
         while now_s - self._samples[0][0] > _WINDOW_S and len(self._samples) > 2:
             del self._samples[0]
 
-    def note(self, work: float, seconds: float, start_s: float | None) -> None:
-        """Takes over a measurement from the journal."""
-        self._earlier = Measurement(work, seconds)
-        self.start_s = start_s if self.start_s is None else self.start_s
+    def note(
+        self,
+        work: float = 0.0,
+        seconds: float = 0.0,
+        start_s: float | None = None,
+        end_s: float | None = None,
+    ) -> None:
+        """Takes over the figures of a measurement from the journal."""
+        self._earlier = Measurement(work, seconds) if work > 0 < seconds else self._earlier
+        self.start_s = self.start_s if start_s is None else start_s
+        self.end_s = self.end_s if end_s is None else end_s
+
+    def figures(self) -> dict[str, float]:
+        """Returns what `note` takes over, for the journal; empty if nothing was measured."""
+        measured = self.measurement()
+        found = {} if measured is None else dict(measured._asdict())
+        ends = {"start_s": self.start_s, "end_s": self.end_s}
+        return found | {name: value for name, value in ends.items() if value is not None}
+
+    def unproductive_s(self, start_s: float, end_s: float) -> float:
+        """Returns the time that its job still needs besides work, from those of all jobs."""
+        return end_s if self._has_progress else start_s + end_s
 
     def measurement(self) -> Measurement | None:
         """Returns what was measured; None while it is too short."""
@@ -127,8 +155,11 @@ class Predictor:
 
     def start_s(self) -> float:
         """Returns the mean time from the start of a process to its first progress."""
-        known = [meter.start_s for meter in self.meters.values() if meter.start_s is not None]
-        return sum(known) / len(known) if known else 0.0
+        return _mean(meter.start_s for meter in self.meters.values())
+
+    def end_s(self) -> float:
+        """Returns the mean time from the last progress of a job to its end."""
+        return _mean(meter.end_s for meter in self.meters.values())
 
     def predict(self, done: Mapping[str, float]) -> dict[str, Prediction]:
         """Returns a prediction for each job of `done`, which says how much each has completed."""
@@ -140,6 +171,7 @@ class Predictor:
         by_settings = _mean_rates(measured, {name: w.settings for name, w in self.works.items()})
         by_kind = _mean_rates(measured, {name: w.kind for name, w in self.works.items()})
         everything = _mean_rates(measured, dict.fromkeys(self.works, ""))
+        start_s, end_s = self.start_s(), self.end_s()
         found = {}
         for name, completed in done.items():
             work = self.works[name]
@@ -158,8 +190,12 @@ class Predictor:
                 source = "guess"
                 rate = everything.get("", Measurement(_GUESSED_PER_S, 1.0))
             seconds = 0.0 if source in ("hours", "guess") else rate.seconds
+            # The file's hours are those of the whole job.
+            besides_s = (
+                0.0 if source == "hours" else self.meters[name].unproductive_s(start_s, end_s)
+            )
             found[name] = Prediction(
-                max(_MIN_REMAINING_S, left / rate.per_s),
+                max(_MIN_REMAINING_S, left / rate.per_s + besides_s),
                 source,
                 _log_sigma(source, seconds),
                 work.kind,
@@ -167,6 +203,11 @@ class Predictor:
                 rate.per_s if seconds else None,
             )
         return found
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else 0.0
 
 
 def _log_sigma(source: Source, seconds: float) -> float:

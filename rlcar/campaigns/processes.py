@@ -108,21 +108,24 @@ class JobProcess:
 
     def kill(self) -> None:
         """Kills all processes of its group, also those that outlive it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        # The kernel gives the number away only when nobody is left in the group.
+        if not process_state.is_reused(self.identity):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
         self.wait(_KILLED_WITHIN_S)
 
 
+# Variables with which a user shares the memory of a device out.
+_OF_MEMORY = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 _KILLED_WITHIN_S = 30.0  # a process that writes to a disk which does not answer cannot be killed
 
 
 def environment_of(slot: int, slots: int, devices: Sequence[int]) -> dict[str, str]:
-    """Returns the variables that give a slot its device."""
-    if not devices:
-        return {}
-    found = {"CUDA_VISIBLE_DEVICES": str(devices[slot % len(devices)])}
-    if slots > len(devices) and "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ:
-        # By default, the first process on a device takes three quarters of its memory.
+    """Returns the variables that give a slot its device, or its part of a shared one."""
+    found = {"CUDA_VISIBLE_DEVICES": str(devices[slot % len(devices)])} if devices else {}
+    # By default, the first process on a device takes three quarters of its memory. Without a choice
+    # of devices, all jobs use the same ones.
+    if slots > max(1, len(devices)) and not any(name in os.environ for name in _OF_MEMORY):
         found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     return found
 

@@ -24,6 +24,9 @@ _PROBES_LEFT = 10.0
 _CLEARLY_LONGER = 1.25
 _BEGUN_SHARE = 0.1
 
+# A job that failed keeps its slot through a pause that is short beside what it still needs. If
+# another job took the slot, the longest job might wait for hours until the next one is free.
+_KEPT_SHARE = 0.05
 
 # Of the campaign; of a job's process; what a user asked for; the rate of a job. A campaign that
 # begins after one that was over forgets earlier failures.
@@ -70,6 +73,11 @@ class Span(NamedTuple):
     until_unix_s: float | None  # None while it lasts
     how: str = ""  # done, failed or stopped
 
+    def seconds(self, now_unix_s: float) -> float:
+        """Returns its length so far; 0 if the clock was set back meanwhile."""
+        until_s = now_unix_s if self.until_unix_s is None else self.until_unix_s
+        return max(0.0, until_s - self.from_unix_s)
+
 
 @dataclasses.dataclass
 class JobState:
@@ -85,7 +93,6 @@ class JobState:
     reason: str = ""  # of the last failure
     not_before_unix_s: float = 0.0  # time of the next start
     started_unix_s: float = 0.0  # time of the last start
-    stopping_unix_s: float = 0.0
     probes: int = 0  # times that it was stopped in favour of a job that needs longer
     process: dict[str, Any] | None = None
 
@@ -163,7 +170,7 @@ class Scheduler:
             job.started_unix_s = event.at_unix_s
             self.spans.append(Span(job.name, event.slot, event.at_unix_s, None))
         elif event.kind == "stopping":
-            job.state, job.stopping_unix_s = "stopping", event.at_unix_s
+            job.state = "stopping"
             job.probes += event.reason == "probe"
         elif event.kind in ("stopped", "done", "failed"):
             self._end_span(job, event)
@@ -196,6 +203,10 @@ class Scheduler:
                 self.spans[index] = ended
                 return
 
+    def occupied_s(self, now_unix_s: float) -> float:
+        """Returns how long jobs have stayed in slots so far, all of them together."""
+        return sum(span.seconds(now_unix_s) for span in self.spans)
+
     def decide(self, now_unix_s: float, predicted: Mapping[str, Prediction]) -> list[Start | Stop]:
         """Returns what should begin and end now.
 
@@ -213,22 +224,39 @@ class Scheduler:
         free = [slot for slot in range(self.slots) if slot not in taken]
         free = free[: max(0, self.slots - len(taken))]
         queue = self._queue(now_unix_s, predicted)
-        starts = [Start(job.name, slot) for job, slot in zip(queue, free, strict=False)]
-        if starts or not queue or any(job.state == "stopping" for job in self.jobs.values()):
+        starts = [
+            Start(job.name, slot)
+            for job, slot in zip(queue, free, strict=False)
+            if self._is_ready(job, now_unix_s)
+        ]
+        ready = [job for job in queue if self._is_ready(job, now_unix_s)]
+        if free or not ready or any(job.state == "stopping" for job in self.jobs.values()):
             return [*starts]
-        return [*self._probed(now_unix_s, predicted, shortest_first, queue)]
+        return [*self._probed(now_unix_s, predicted, shortest_first, ready)]
+
+    def _is_ready(self, job: JobState, now_unix_s: float) -> bool:
+        return job.state == "waiting" or self._pause_s(job, now_unix_s) <= 0.0
+
+    def _pause_s(self, job: JobState, now_unix_s: float) -> float:
+        """Returns how long a job that failed still waits."""
+        left_s = job.not_before_unix_s - now_unix_s
+        # No pause is longer than that: the clock was set back.
+        return left_s if left_s <= BACKOFF_AT_MOST_S + 1.0 else 0.0
 
     def _queue(self, now_unix_s: float, predicted: Mapping[str, Prediction]) -> list[JobState]:
         """Returns the jobs that may begin, in the order in which they should.
 
         First comes one job of each kind whose rate is unknown, so that it gets measured; then the
-        longest.
+        longest. A job in a short pause is among them, so that a slot waits for it.
         """
         ready = [
             job
             for job in self.jobs.values()
             if job.state == "waiting"
-            or (job.state == "pausing" and now_unix_s >= job.not_before_unix_s)
+            or (
+                job.state == "pausing"
+                and self._pause_s(job, now_unix_s) <= _KEPT_SHARE * predicted[job.name].remaining_s
+            )
         ]
         ready.sort(key=lambda job: predicted[job.name].remaining_s, reverse=True)
         if self.probe_s <= 0:
@@ -236,13 +264,13 @@ class Scheduler:
         measuring = {
             predicted[job.name].kind for job in self.jobs.values() if job.state == "running"
         }
-        first: list[JobState] = []
+        first: dict[str, JobState] = {}
         for job in ready:
             one = predicted[job.name]
             if one.is_guess and one.kind not in measuring:
                 measuring.add(one.kind)
-                first.append(job)
-        return first + [job for job in ready if job not in first]
+                first[job.name] = job
+        return [*first.values(), *(job for job in ready if job.name not in first)]
 
     def _probed(
         self,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 _JOB_WITHIN_S = 900.0  # a first compilation on a slow host takes minutes
+_LOOK_WITHIN_S = 300.0
 _LONGEST_REASON = 300  # characters
 
 
@@ -88,7 +89,17 @@ def _run(job: SmallJob, folder: Path, name: str) -> Result:
 
 def _default_backend(environment: dict[str, str]) -> str:
     command = [sys.executable, "-W", "ignore", "-c", "import jax; print(jax.default_backend())"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            timeout=_LOOK_WITHIN_S,
+        )
+    except subprocess.TimeoutExpired:  # a driver that does not answer
+        return ""
     return done.stdout.strip()
 
 

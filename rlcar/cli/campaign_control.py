@@ -14,7 +14,6 @@ from rlcar.settings.explain import nearest
 if TYPE_CHECKING:
     from rlcar.campaigns.commands import Command
 
-_MOST_SLOTS = 65_536
 _ANSWER_WITHIN_S = 10.0
 _POLL_S = 0.1
 
@@ -48,17 +47,17 @@ def slots(
     remote_program: RemoteProgram = "rlcar",
 ) -> None:
     """Changes how many jobs of a campaign run at once; surplus jobs save and wait."""
+    from rlcar.campaigns.commands import MOST_SLOTS, Command
+
     if not (count.isascii() and count.isdigit() and len(count) <= 5) or not (
-        1 <= int(count) <= _MOST_SLOTS
+        1 <= int(count) <= MOST_SLOTS
     ):
         raise UserError(
-            f"slots {count[:24]}: give a number from 1 to {_MOST_SLOTS:,}; to stop all jobs for a "
+            f"slots {count[:24]}: give a number from 1 to {MOST_SLOTS:,}; to stop all jobs for a "
             f"while, use {command('campaign', 'pause')}"
         )
     if host is not None:
         on_host(host, remote_program, ["slots", count, "--runs", str(runs)])
-    from rlcar.campaigns.commands import Command
-
     _give(runs, Command("slots", slots=int(count)), f"up to {int(count)} jobs run at once")
 
 

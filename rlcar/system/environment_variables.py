@@ -153,6 +153,12 @@ VARIABLES = (
         "`false` in trials, and in jobs of a campaign whose slots share a GPU.",
     ),
     Variable(
+        "XLA_PYTHON_CLIENT_MEM_FRACTION",
+        "library",
+        "Share of a GPU's memory for each process. A campaign then leaves "
+        "`XLA_PYTHON_CLIENT_PREALLOCATE` alone.",
+    ),
+    Variable(
         "CUDA_VISIBLE_DEVICES",
         "library",
         "GPUs that a job of a campaign uses, if the campaign's file has `devices`.",

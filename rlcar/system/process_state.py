@@ -73,6 +73,13 @@ def is_gone(info: dict[str, Any]) -> bool:
     return _start_ticks(info["pid"]) != info.get("start_ticks")  # its number was reused
 
 
+def is_reused(info: dict[str, Any]) -> bool:
+    """Whether another process of this machine has its number now."""
+    if not was_here(info):
+        return False
+    return _start_ticks(info["pid"]) not in (None, info.get("start_ticks"))
+
+
 def was_here(info: dict[str, Any]) -> bool:
     """Whether the process ran on this machine, in the same boot and process namespace.
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from benchmarks.campaign_kills import run_round
+from rlcar.campaigns import snapshot
 from rlcar.campaigns.campaign import CampaignRun
 from rlcar.campaigns.config import load_campaign
 from rlcar.config import make_config
@@ -22,6 +23,7 @@ from rlcar.runs.monitor import RunReader
 from rlcar.runs.run import Run
 from rlcar.storage import checkpoint
 from rlcar.system import lease, process_state
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "rlcar campaign run night.yaml"
@@ -63,6 +65,8 @@ def write(tmp_path):
         ),
         ({"jobs": [{"name": "a"}, {"name": "a"}]}, "two jobs are called 'a'"),
         ({"jobs": [{"name": "../a"}]}, "jobs.0.name = '../a'"),
+        ({"jobs": [{"name": "a" * 201}]}, "String should have at most 200 characters"),
+        ({"jobs": [{"name": "logs"}]}, "no job can be called 'logs': runs/logs holds the logs"),
         (
             {"jobs": [{"name": "a", "presets": "nano"}]},
             "unknown setting 'jobs.0.presets'; did you mean 'preset'?",
@@ -221,6 +225,78 @@ def test_a_frozen_job_is_killed_and_goes_on_from_its_checkpoint(start, tmp_path)
     run_until(campaign, lambda: checkpoint.latest(checkpoints).env_steps > reached)
     campaign.stop()
     assert RunReader(tmp_path / "runs/cold").status().state == "stopped"
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_running_campaign_is_steered_from_other_terminals(write, tmp_path, rlcar):
+    """Pause, resume, slots, watch and retry, while two jobs train and one cannot work."""
+    runs = tmp_path / "runs"
+    jobs = [{"name": "a", "set": LONG}, {"name": "b", "set": LONG}]
+    file = write(slots=2, backoff_s=0.1, jobs=[*jobs, {"name": "bad", "env": "rlcar/NoSuch-v0"}])
+    command = [sys.executable, "-m", "rlcar.cli", "campaign", "run", str(file)]
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--runs", str(runs)], stdout=output, stderr=subprocess.STDOUT
+        )
+
+    def told(*words):
+        code, text, error = rlcar("campaign", *words, "--runs", str(runs))
+        assert code == 0, error
+        return text + error
+
+    def await_states(**expected):
+        end_s = time.monotonic() + PATIENCE_S
+        while True:
+            if (runs / "_campaign/status.json").exists():
+                seen = {job.name: job.state for job in snapshot.read(runs).jobs}
+                if seen.items() >= expected.items():
+                    return
+            assert time.monotonic() < end_s, (expected, said.read_text())
+            assert process.poll() is None, said.read_text()
+            time.sleep(0.1)
+
+    def has_saved():
+        return all(checkpoint.latest(runs / name / "checkpoints") for name in "ab")
+
+    try:
+        await_states(bad="failed")
+        wait_until(has_saved, PATIENCE_S)
+        assert "done: " in told("pause")
+        await_states(a="waiting", b="waiting")
+        assert "paused" in told("status")
+        reached = {name: checkpoint.latest(runs / name / "checkpoints").env_steps for name in "ab"}
+        for name in "ab":
+            assert RunReader(runs / name).status().state == "stopped"
+        assert "done: up to 1 jobs run at once" in told("slots", "1")
+        told("resume")
+        end_s = time.monotonic() + PATIENCE_S
+        while sum(job.state == "running" for job in snapshot.read(runs).jobs) != 1:
+            assert time.monotonic() < end_s
+            time.sleep(0.1)
+        (running,) = (job.name for job in snapshot.read(runs).jobs if job.state == "running")
+        wait_until(
+            lambda: checkpoint.latest(runs / running / "checkpoints").env_steps > reached[running],
+            PATIENCE_S,
+        )
+        assert "done: job bad waits for a slot" in told("retry", "bad")
+        told("slots", "2")
+        await_states(a="running", b="running")
+        watching = subprocess.Popen(
+            [*command[:4], "watch", "--runs", str(runs), "--every", "0.3"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130, said.read_text()
+        shown, _ = watching.communicate(timeout=PATIENCE_S)
+        assert watching.returncode == 0
+        assert "the campaign was stopped" in " ".join(shown.split())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE_S)
 
 
 SLOW = {

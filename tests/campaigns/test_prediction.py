@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks.campaign_simulated import longest_first_s, simulate
-from rlcar.campaigns.eta import Past, predict_end
+from rlcar.campaigns.eta import AT_MOST_S, Past, predict_end
 from rlcar.campaigns.gpus import GpuUse, read_uses
 from rlcar.campaigns.prediction import Meter, Prediction, Predictor, Work
 from rlcar.campaigns.processes import environment_of
 
-NO_PAST = Past(0, 0.0, 0.0, 0.0)
+NO_PAST = Past(0, 0.0, 0.0)
 
 
 def test_a_rate_begins_with_the_first_progress_and_leaves_pauses_out():
@@ -25,6 +25,31 @@ def test_a_rate_begins_with_the_first_progress_and_leaves_pauses_out():
     assert meter.measurement() == (600.0, 40.0)
 
 
+def test_the_start_and_the_final_evaluation_count_too_also_after_a_restart_of_the_campaign():
+    works = {name: Work(1000.0, "env steps", "s", "k") for name in "ab"}
+    predictor = Predictor(works)
+    meter = predictor.meters["a"]
+    meter.begin(0.0, 0.0)
+    for now_s, done in ((30.0, 100.0), (60.0, 400.0), (120.0, 1000.0), (130.0, 1000.0)):
+        meter.see(now_s, done)
+    assert predictor.predict({"a": 900.0})["a"].remaining_s == pytest.approx(10.0)
+    meter.end(160.0, is_done=True)
+    assert (meter.start_s, meter.end_s) == (30.0, 40.0)
+    later = Predictor(works)
+    later.meters["a"].note(**meter.figures())
+    for one in (predictor, later):
+        assert one.predict({"b": 0.0})["b"].remaining_s == pytest.approx(30.0 + 100.0 + 40.0)
+    later.meters["b"].begin(0.0, 0.0)
+    later.meters["b"].see(20.0, 10.0)  # it works: no other start is to come
+    assert later.predict({"b": 0.0})["b"].remaining_s == pytest.approx(140.0)
+
+
+def test_an_end_that_no_calendar_reaches_and_slots_that_no_job_needs_are_no_error():
+    predicted = {"a": Prediction(1e15, "guess", 1.0, "k")}
+    interval = predict_end([], ["a"], predicted, 65_536, NO_PAST, np.random.default_rng(0))
+    assert interval == (AT_MOST_S, AT_MOST_S, AT_MOST_S)
+
+
 def test_a_job_is_predicted_from_itself_then_its_like_then_the_file():
     works = {
         "a": Work(1000.0, "env steps", "s1", "k1"),
@@ -37,11 +62,11 @@ def test_a_job_is_predicted_from_itself_then_its_like_then_the_file():
     predictor.meters["a"].note(500.0, 50.0, 20.0)
     found = predictor.predict({**dict.fromkeys(works, 0.0), "a": 500.0})
     assert {name: (one.source, one.remaining_s) for name, one in found.items()} == {
-        "a": ("own", 50.0),
-        "a2": ("settings", 400.0),
-        "b": ("kind", 100.0),
+        "a": ("own", 50.0 + 20.0),  # to its start again
+        "a2": ("settings", 400.0 + 20.0),
+        "b": ("kind", 100.0 + 20.0),
         "c": ("hours", 7200.0),
-        "d": ("guess", 100.0),
+        "d": ("guess", 100.0 + 20.0),
     }
     sigmas = [found[name].log_sigma for name in ("a", "a2", "b", "c", "d")]
     assert sigmas == sorted(sigmas)
@@ -70,7 +95,8 @@ def test_simulated_campaigns_come_close_to_the_bound_and_end_within_their_interv
 
 def test_what_nvidia_smi_prints_is_assigned_to_the_job_that_has_the_process():
     devices = "GPU-1, 0, 83, 20000, 143771, 61\nGPU-2, 1, [N/A], 0, 143771, [N/A]\n"
-    processes = "100, GPU-1, 1200\n101, GPU-1, 300\n200, GPU-2, [N/A]\n999, GPU-1, 5\n"
+    devices += "Unable to determine the device handle for GPU2: 0000:3D:00.0: Unknown Error\n"
+    processes = "No devices\n100, GPU-1, 1200\n101, GPU-1, 300\n200, GPU-2, [N/A]\n999, GPU-1, 5\n"
     found = read_uses(devices, processes, {100: 100, 101: 100, 200: 200})
     assert found == {
         100: [GpuUse(0, 0.83, 1500.0, 143771.0, 61.0)],
@@ -79,10 +105,14 @@ def test_what_nvidia_smi_prints_is_assigned_to_the_job_that_has_the_process():
 
 
 def test_slots_take_the_devices_in_turn_and_share_their_memory(monkeypatch):
-    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
-    assert environment_of(0, 2, []) == {}
+    for name in ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    assert environment_of(0, 1, []) == {}
+    assert environment_of(0, 2, []) == {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     assert environment_of(1, 2, [4, 5]) == {"CUDA_VISIBLE_DEVICES": "5"}
     assert environment_of(2, 3, [4, 5]) == {
         "CUDA_VISIBLE_DEVICES": "4",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.3")
+    assert environment_of(2, 3, [4, 5]) == {"CUDA_VISIBLE_DEVICES": "4"}

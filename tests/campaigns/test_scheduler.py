@@ -77,6 +77,27 @@ def test_the_pause_never_exceeds_ten_minutes():
     assert scheduler.jobs["a"].not_before_unix_s == BACKOFF_AT_MOST_S
 
 
+def test_a_long_job_keeps_its_slot_through_a_short_pause_and_a_shorter_one_does_not():
+    scheduler = Scheduler(LENGTHS_S, 1, LIMITS)
+    assert started(scheduler) == ["long"]
+    scheduler.apply(Event("failed", 10.0, "long", failure="killed"))
+    assert started(scheduler, 15.0) == [], "the slot waits for the long job"
+    assert started(scheduler, 20.0) == ["long"]
+    scheduler.apply(Event("failed", 30.0, "long", failure="device"))
+    left = predictions({**LENGTHS_S, "long": 500.0})
+    assert started(scheduler, 31.0, left) == ["middle"], "30 s are more than 5 % of 500 s"
+
+
+def test_a_clock_that_is_set_back_neither_prolongs_a_pause_nor_makes_negative_times():
+    scheduler = Scheduler(["a"], 1, LIMITS)
+    scheduler.apply(Event("started", 1e6, "a", slot=0))
+    scheduler.apply(Event("failed", 1e6 + 5.0, "a", failure="killed"))
+    assert started(scheduler, 1e6 + 5.0, predictions({"a": 100.0})) == []
+    assert scheduler.occupied_s(5.0) == 5.0
+    assert started(scheduler, 5.0, predictions({"a": 100.0})) == ["a"]
+    assert scheduler.occupied_s(0.0) == 5.0
+
+
 def test_fewer_slots_stop_the_shortest_and_a_pause_stops_all(scheduler):
     scheduler.apply(Event("slots", 0.0, slots=3))
     started(scheduler)

@@ -1,7 +1,9 @@
 """`rlcar campaign status|pause|resume|slots|retry`: a campaign as other terminals see it."""
 
+import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,10 @@ import yaml
 from rlcar.campaigns import commands
 from rlcar.campaigns.campaign import CampaignRun
 from rlcar.campaigns.config import Campaign
+from rlcar.campaigns.pictures import draw_campaign
+from rlcar.campaigns.scheduler import Span
+from rlcar.system.journal import Journal
+from rlcar.system.process_state import identity
 
 ROOT = Path(__file__).parents[2]
 RUNS = Path("runs")
@@ -119,6 +125,36 @@ def test_an_edited_journal_is_refused_with_what_to_do(rlcar, campaign):
     assert "or move runs/_campaign elsewhere: the runs in runs continue from" in said
 
 
+def test_a_journal_of_another_version_is_refused_with_what_to_do(rlcar, campaign):
+    Journal(RUNS / "_campaign/journal.jsonl").append({"kind": "began", "at_unix_s": 1.0, "x": 2})
+    Path("night.yaml").write_text(yaml.safe_dump({"jobs": JOBS}))
+    said = sentence(rlcar, "run", "night.yaml")
+    assert "was written by another version of rlcar: continue with that version" in said
+    assert "or move runs/_campaign elsewhere" in said
+
+
+def test_the_process_of_a_job_that_the_file_has_no_longer_is_asked_to_stop(campaign):
+    with subprocess.Popen(["sleep", "600"]) as process:
+        campaign._note("started", campaign.jobs[0], slot=0, process=identity(process.pid))
+        CampaignRun(Campaign.model_validate({"jobs": JOBS[1:]}), RUNS)
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_a_number_of_slots_that_no_machine_has_is_not_taken_over(campaign):
+    commands.give(campaign.folder, commands.Command("slots", slots=10**9))
+    assert commands.waiting(campaign.folder) == []
+
+
+def test_a_report_can_be_drawn_whatever_the_number_of_jobs_and_slots(tmp_path):
+    jobs = [{"name": f"job-{index}", "mode": "test", "local": True} for index in range(70)]
+    run = CampaignRun(Campaign.model_validate({"slots": 65_536, "jobs": jobs}), tmp_path)
+    now = run.snapshot()
+    spans = [Span(f"job-{index}", index, now.at_unix_s - 9.0, None) for index in range(70)]
+    views = [dataclasses.replace(now.jobs[0], name=f"job-{index}") for index in range(5000)]
+    draw_campaign(tmp_path / "many.png", dataclasses.replace(now, jobs=views, spans=spans))
+    assert (tmp_path / "many.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.fixture
 def ssh(tmp_path, monkeypatch):
     """A program ssh that ends like the real one; it notes its arguments."""
@@ -152,8 +188,16 @@ def test_a_host_runs_the_command_and_no_word_of_it_is_read_by_its_shell(rlcar, s
     [
         (
             "echo 'ssh: connect to host box port 22: Connection refused' >&2; exit 255",
-            "ssh cannot reach box (ssh: connect to host box port 22: Connection refused): check "
-            "that ssh box works without a question",
+            "box refuses SSH: start its SSH server (systemctl start ssh)",
+        ),
+        (
+            "echo 'me@box: Permission denied (publickey).' >&2; exit 255",
+            "box accepts none of this machine's keys: add the public key to the host (ssh-copy-id "
+            "box)",
+        ),
+        (
+            "for last; do :; done; case $last in -s) exit 0 ;; *) exit 255 ;; esac",
+            "the connection to box was lost: repeat the command",
         ),
         ("exit 127", "box has no program rlcar: name it with --remote-program"),
     ],
