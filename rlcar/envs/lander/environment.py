@@ -11,7 +11,15 @@ import jax
 import jax.numpy
 import numpy as np
 
-from rlcar.envs.lander.dynamics import ACTION_SIZE, STEP_S, TANK_KG, Motion, command_of, fly
+from rlcar.envs.lander.dynamics import (
+    ACTION_SIZE,
+    STEP_S,
+    TANK_KG,
+    Motion,
+    command_of,
+    fly,
+    throttle_of,
+)
 from rlcar.envs.lander.ending import (
     LANDED,
     LEG_M,
@@ -198,10 +206,7 @@ def advance(world: World, state: LanderState, action: Array) -> tuple[LanderStat
     is_late = steps >= world.mission.time_limit_steps
     ending = judge(xp, Ground(world.terrain, state.field), motion, is_late, world.bounds)
     distance = _distance_m(xp, motion)
-    position = motion.position_m
-    quality = approach_quality(
-        xp, position, motion.velocity_m_s, position.z - LEG_M, up_axis(motion.attitude)
-    )
+    quality = approach_quality(xp, motion, motion.position_m.z - LEG_M)
     reward = approach_reward(xp, state.closest_m - distance, state.start_distance_m, quality)
     landed = SUCCESS + (FUEL_BONUS / TANK_KG) * motion.fuel_kg
     final = xp.where(ending.reason == LANDED, landed, FAILURE)
@@ -277,6 +282,6 @@ def view_of(state: LanderState) -> dict[str, Array]:
         "vertical_speed_m_s": velocity.z,
         "horizontal_speed_m_s": xp.hypot(velocity.x, velocity.y),
         "tilt_deg": xp.degrees(xp.arccos(up)),
-        "throttle_percent": 50.0 * (state.action[:, 0] + 1.0),
+        "throttle_percent": 100.0 * throttle_of(xp, state.action[:, 0]),
         "fuel_kg": motion.fuel_kg,
     }

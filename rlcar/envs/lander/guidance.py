@@ -19,6 +19,7 @@ from rlcar.envs.lander.dynamics import (
     MAX_THRUST_N,
     MAX_TORQUE_N_M,
     Motion,
+    throttle_action,
 )
 from rlcar.envs.lander.ending import LEG_M
 from rlcar.envs.lander.guidance_field import target_velocity
@@ -79,7 +80,7 @@ def guidance_action(xp: ModuleType, motion: Motion) -> Array:
     left_y = torque_y - xp.clip(torque_y, -MAX_TORQUE_N_M[1], MAX_TORQUE_N_M[1])
     lever = ENGINE_ARM_M * xp.maximum(throttle, 0.05) * (MAX_THRUST_N * MAX_GIMBAL_RAD)
     entries = [
-        2.0 * throttle - 1.0,
+        throttle_action(xp, throttle),
         -left_y / lever,
         left_x / lever,
         *(

@@ -53,12 +53,15 @@ class LanderEnv(gymnasium.Env):
 
     Action: `Box(-1, 1, (6,), float32)`. Values out of range are clipped; a NaN is a ValueError.
 
-    | Index  | Meaning                                   | Effect of 1       | Effect of -1       |
-    | ------ | ----------------------------------------- | ----------------- | ------------------ |
-    | 0      | throttle                                  | 4,500 N           | off                |
-    | 1      | gimbal: turns the thrust in the x-z plane | 0.1 rad towards x | 0.1 rad towards -x |
-    | 2      | gimbal: turns the thrust in the y-z plane | 0.1 rad towards y | 0.1 rad towards -y |
-    | 3 to 5 | torque about the body's x, y, z axes      | 150, 150, 100 N m | the same, negative |
+    | Index  | Meaning                                   | Effect of 1    | Effect of -1       |
+    | ------ | ----------------------------------------- | -------------- | ------------------ |
+    | 0      | throttle; 0 carries the weight with half  | 4,500 N        | off                |
+    |        | a tank (1,541 N)                          |                |                    |
+    | 1      | gimbal: thrust turns by 0.025 rad in the  | towards x      | towards -x         |
+    |        | x-z plane                                 |                |                    |
+    | 2      | gimbal: thrust turns by 0.025 rad in the  | towards y      | towards -y         |
+    |        | y-z plane                                 |                |                    |
+    | 3 to 5 | torque about the body's x, y, z axes      | 40, 40, 25 N m | the same, negative |
 
     Reward:
 
@@ -69,8 +72,8 @@ class LanderEnv(gymnasium.Env):
     | each metre that is closer to the pad than | its share of 500 times the quality of flight, at |
     | ever before in the episode                | most 5 for each step                             |
 
-    The quality, 0 to 1, compares the velocity with a target velocity, and is less for a tilted
-    lander (see `rlcar.envs.lander.rewards`).
+    The quality, 0 to 1, compares the velocity with a target velocity, and is less for a lander
+    that is tilted, twisted or turning (see `rlcar.envs.lander.rewards`).
 
     End of an episode: always `terminated`, because the time left is part of the observation.
     `info["reason"]` of the last step says which it was:

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlcar.config.schema import Entry
-from rlcar.envs.lander.dynamics import MAX_TORQUE_N_M, TANK_KG, Motion
+from rlcar.envs.lander.dynamics import MAX_GIMBAL_RAD, MAX_TORQUE_N_M, TANK_KG, Motion
 from rlcar.envs.lander.lidar import RANGE_M, ranges
 from rlcar.envs.lander.settings import LanderSettings
 from rlcar.envs.lander.terrain import Ground, height_m
@@ -79,8 +79,8 @@ def entries_of(settings: LanderSettings) -> tuple[list[Entry], list[Entry]]:
         ),
     ]
     action = [
-        _entry("throttle", "full; -1 is off", 1.0),
-        *(_entry(f"gimbal_{axis}", "0.1 rad", 1.0) for axis in "xy"),
+        _entry("throttle", "full; -1 is off, 0 hovers", 1.0),
+        *(_entry(f"gimbal_{axis}", f"{MAX_GIMBAL_RAD:g} rad", 1.0) for axis in "xy"),
         *(
             _entry(f"torque_{axis}", f"{limit:g} N m", 1.0)
             for axis, limit in zip("xyz", MAX_TORQUE_N_M, strict=True)

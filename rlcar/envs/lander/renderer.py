@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pygame
 
-from rlcar.envs.lander.dynamics import MAX_GIMBAL_RAD
+from rlcar.envs.lander.dynamics import MAX_GIMBAL_RAD, throttle_of
 from rlcar.envs.lander.ending import LEG_M
 from rlcar.envs.lander.environment import LanderState, make_world
 from rlcar.envs.lander.settings import LanderSettings
@@ -76,7 +76,7 @@ class LanderRenderer:
                 position[2] + float(np.asarray(arm.z).reshape(-1)[0]),
             )
 
-        throttle = 0.5 * (float(np.clip(action[0], -1.0, 1.0)) + 1.0)
+        throttle = _throttle(action)
         if throttle > 0.02 and float(np.asarray(motion.fuel_kg)[0]) > 0.0:
             swing = -math.sin(MAX_GIMBAL_RAD * float(np.clip(action[1], -1.0, 1.0)))
             length = 1.0 + 4.0 * throttle
@@ -111,10 +111,14 @@ class LanderRenderer:
             f"offset {math.hypot(x, y):7.1f} m",
             f"vertical {velocity[2]:6.1f} m/s",
             f"horizontal {math.hypot(velocity[0], velocity[1]):5.1f} m/s",
-            f"throttle {50.0 * (float(np.clip(action[0], -1.0, 1.0)) + 1.0):4.0f} %",
+            f"throttle {100.0 * _throttle(action):4.0f} %",
             f"fuel {float(np.asarray(motion.fuel_kg)[0]):5.1f} kg",
             f"time {0.1 * int(np.asarray(state.steps)[0]):5.1f} s",
         )
         for row, text in enumerate(lines):
             picture = self._font.render(text, True, _TEXT)
             self.surface.blit(picture, (_MARGIN_PX, _MARGIN_PX + 18 * row))
+
+
+def _throttle(action: np.ndarray) -> float:
+    return float(throttle_of(np, np.clip(action[0], -1.0, 1.0)))

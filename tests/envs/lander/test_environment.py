@@ -1,22 +1,24 @@
 """Episodes of the lander: determinism, rewards, ends, and that NumPy and JAX agree."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
 
 from rlcar.envs.lander import LanderSettings
 from rlcar.envs.lander.bounds import infeasibility
-from rlcar.envs.lander.dynamics import Motion
+from rlcar.envs.lander.dynamics import Motion, throttle_action
 from rlcar.envs.lander.ending import REASONS, bounds_of, judge
 from rlcar.envs.lander.environment import make_lander, make_world
 from rlcar.envs.lander.guidance import guidance_action
 from rlcar.envs.lander.observation import entries_of, motion_of
-from rlcar.envs.lander.rewards import approach_reward
+from rlcar.envs.lander.rewards import approach_quality, approach_reward
 from rlcar.envs.lander.settings import SCENARIOS
 from rlcar.envs.lander.terrain import Ground
 from rlcar.envs.lander.vectors import Quaternion, Vector
 
-HOVER = 2 * 1_000.0 * 1.62254 / 4_500.0 - 1.0
+HOVER = float(throttle_action(np, np.float64(1_000.0 * 1.62254 / 4_500.0)))
 
 
 def _guided(state, observation):
@@ -32,7 +34,7 @@ def _constant(*action):
 def test_the_guidance_law_lands_from_the_observation_alone(fly_with, scenario):
     reward, reasons, figures = fly_with(_guided, scenario=scenario)
     assert (reasons == "landed").all()
-    assert (reward > 1_300).all()
+    assert (reward > 1_200).all()
     assert (figures["is_soft"] == (figures["touchdown_speed_m_s"] < 2.0)).all()
     assert (figures["distance_m"] < 20.0).all()
     assert (figures["fuel_fraction"] > 0.7).all()
@@ -77,6 +79,29 @@ def test_a_metre_is_paid_once_and_at_most_five_for_a_step():
     assert approach_reward(np, gain, np.float64(100.0), np.float64(0.5)) == pytest.approx(
         [0.0, 0.0, 2.5, 5.0]
     )
+
+
+def _quality(velocity, quaternion=(1.0, 0.0, 0.0, 0.0), rates=(0.0, 0.0, 0.0)):
+    one = [np.array([number]) for number in (0.0, 100.0, *velocity, *quaternion, *rates)]
+    position = Vector(one[0], one[0], one[1])
+    motion = Motion(position, Vector(*one[2:5]), Quaternion(*one[5:9]), Vector(*one[9:12]), one[0])
+    return float(approach_quality(np, motion, np.array([100.0]))[0])
+
+
+def test_the_quality_falls_with_each_deviation():
+    # The target of the descent is sqrt(1 + 2 * 0.8 * 100) = 12.7 m/s, and halves at 1 + 3.2 m/s.
+    target = (0.0, 0.0, -math.sqrt(161.0))
+    half = 1.0 + 0.25 * math.sqrt(161.0)
+    assert _quality(target) == pytest.approx(1.0, abs=1e-3)
+    assert _quality((half, 0.0, target[2])) == pytest.approx(0.5, abs=1e-3)
+    assert _quality((0.0, 0.0, target[2] - half)) == pytest.approx(0.5, abs=1e-3)
+    for axis in range(3):
+        turn = [math.cos(0.175), 0.0, 0.0, 0.0]
+        turn[1 + axis] = math.sin(0.175)
+        assert _quality(target, turn) == pytest.approx(0.5, abs=1e-3)
+        rates = [0.0, 0.0, 0.0]
+        rates[axis] = -0.15
+        assert _quality(target, rates=rates) == pytest.approx(0.5, abs=1e-3)
 
 
 def _judged(x_m=0.0, z_m=1.5, speed=1.0, tilt_deg=0.0, rate=0.0, is_late=False):
