@@ -36,9 +36,25 @@ class Result(NamedTuple):
 
 
 _SHORT = ("--mode", "test", "--set", "training.env_steps=1024")
+
+
+def _atari_game(back_end: str) -> tuple[str, ...]:
+    settings = (
+        f"environment.backend={back_end}",
+        "environment.time_limit_steps=50",
+        "training.cars=4",
+        "training.env_steps=1040",
+        "training.evaluate_every_env_steps=1040",
+    )
+    options = ("--local", "--preset", "ppo-atari-small", "--env", "ALE/Pong-v5")
+    return (*options, *(option for setting in settings for option in ("--set", setting)))
+
+
 JOBS = (
     SmallJob("race in one process", ("--local", *_SHORT)),
     SmallJob("race on Ray", (*_SHORT, "--simulators", "1"), needs="ray"),
+    SmallJob("Atari with ale-py", _atari_game("ale"), needs="ale_py"),
+    SmallJob("Atari with EnvPool", _atari_game("envpool"), needs="envpool"),
 )
 ON_A_CARD = SmallJob("race on a card", ("--local", *_SHORT), platforms="cuda,cpu")
 

@@ -114,6 +114,17 @@ def choose_world(
     return parse_config(tree)
 
 
+def with_frames(config: Config, spec: Spec) -> Config:
+    """Names the number of stacked images in the settings if the policy sees several.
+
+    A data set of such observations must not depend on what learns from it later.
+    """
+    environment = config.driven_environment
+    if config.is_race or spec.image_shape is None or environment.frame_stack == 1:
+        return config
+    return config.model_copy(update={"environment": environment})
+
+
 def make_behaviours(
     asked: Sequence[Asked],
     learned: Sequence[Learned | None],

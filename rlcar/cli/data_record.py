@@ -85,6 +85,7 @@ def record(
     learned = [named.load_learned(one.name, registry) for one in asked]
     config = named.choose_world(learned, world, env, settings or [])
     spec = spec_of(config)
+    config = named.with_frames(config, spec)
     seeds = track_seeds(tracks)[:track_count] if config.is_race else ()
     behaviours = named.make_behaviours(asked, learned, config, spec, seeds)
     require_shares(behaviours)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,24 @@ def is_at_its_end(training: TrainingConfig, env_steps: int, episodes: int) -> bo
     """Whether a training with so many env steps and completed episodes has reached a limit."""
     limit = training.episodes
     return env_steps >= training.env_steps or (limit is not None and episodes >= limit)
+
+
+def expected_env_steps(
+    training: TrainingConfig, env_steps: int, episodes: int, episode_env_steps: float | None
+) -> int | None:
+    """Returns the env steps at which a training will probably end.
+
+    If its number of episodes comes before `training.env_steps`, each missing episode is expected to
+    last `episode_env_steps`, as the latest ones did. Returns None while no episode has ended, which
+    says nothing about the others.
+    """
+    if training.episodes is None:
+        return training.env_steps
+    if episode_env_steps is None or not math.isfinite(episode_env_steps):
+        return None
+    # An episode begins with a time step of its own.
+    left = max(0, training.episodes - episodes) * (episode_env_steps + 1.0)
+    return min(training.env_steps, env_steps + math.ceil(left))
 
 
 def episodes_of(save: checkpoint.Save) -> int:

@@ -160,7 +160,7 @@ class ProgressLine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console or make_console()
-        self._total = total_env_steps
+        self._total, self._is_end_known = total_env_steps, True
         self._env_steps: int | None = (
             None  # None until the first update, as a resumed run does not start at 0
         )
@@ -184,6 +184,14 @@ class ProgressLine:
     def _is_live(self) -> bool:
         # Checked each time, because the terminal may close during the training.
         return self._console.is_terminal and not logs.are_json()
+
+    def expect(self, total_env_steps: int | None) -> None:
+        """Changes the number of env steps at the end; None says that it is not known yet."""
+        self._is_end_known = total_env_steps is not None
+        self._total = total_env_steps or self._total
+        # Not through `Progress.update`, which would forget the rate with each change.
+        (task,) = self._progress.tasks
+        task.total = total_env_steps
 
     def update(self, env_steps: int, fields: Mapping[str, Any]) -> None:
         """Shows the newest values of the metrics in `_FIELDS`; missing ones keep their values."""
@@ -241,7 +249,7 @@ class ProgressLine:
 
     def _eta(self, env_steps_left: int) -> str:
         per_s = self._rate.per_s()
-        if per_s <= 0.0:
+        if per_s <= 0.0 or not self._is_end_known:
             return "-:--:--"
         minutes, seconds = divmod(round(max(0, env_steps_left) / per_s), 60)
         return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

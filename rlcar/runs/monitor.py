@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.runs import stage_note
-from rlcar.runs.completion import is_at_its_end
+from rlcar.runs.completion import expected_env_steps, is_at_its_end
 from rlcar.runs.metrics import PlainProgress
 from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.runs.run import require_run
@@ -107,7 +107,6 @@ class RunReader:
         self.folder = require_run(folder)
         config = load_config(self.folder / "config.json")
         self._training = config.training
-        self._total = config.training.env_steps
         interval_s = _ROWLESS_INTERVALS * config.training.log_every_s
         self._rowless_s = max(_ROWLESS_AT_LEAST_S, interval_s)
         self._frozen_after_s = frozen_after_s
@@ -132,14 +131,15 @@ class RunReader:
             is_frozen = silent_s is not None and silent_s > limit_s
         state = self._state(info, env_steps, is_frozen, written_s is not None)
         per_s = self._env_steps_per_s()
-        left = max(0, self._total - env_steps)
+        end = self._expected_end(env_steps)
+        left = None if end is None else max(0, end - env_steps)
         is_active = state in ("running", "frozen")
         return RunStatus(
             self.folder.name,
             state,
             env_steps,
-            self._total,
-            eta_s=left / per_s if per_s and is_active else None,
+            self._training.env_steps if end is None else end,
+            eta_s=left / per_s if left is not None and per_s and is_active else None,
             silent_s=silent_s,
             checkpoint_age_s=self._checkpoint_age_s(now_s),
             error=info.get("error"),
@@ -177,6 +177,14 @@ class RunReader:
         if is_frozen:
             return "frozen"
         return "running" if has_rows else "starting"
+
+    def _expected_end(self, env_steps: int) -> int | None:
+        return expected_env_steps(
+            self._training,
+            env_steps,
+            int(self._latest.get("episode/count") or 0),
+            self._latest.get("episode/length_env_steps"),
+        )
 
     def _is_frozen(self, reported: heartbeat.SignOfLife, now_s: float) -> bool:
         """Whether its work makes no progress, or its process no longer renews the lease."""

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from rlcar.config import Config, dump_config
 from rlcar.errors import UserError, reason_of
 from rlcar.rollout.compiled import Episodes
-from rlcar.runs.completion import is_at_its_end
+from rlcar.runs.completion import expected_env_steps, is_at_its_end
 from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
 from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean
 from rlcar.runs.metrics_file import read_metrics
@@ -217,6 +217,11 @@ class Run:
             **self._mirror.metrics(),
         }
         self._forget_unknown()
+        self._progress.expect(
+            expected_env_steps(
+                self.config.training, env_steps, self._episodes, self._episode_steps.mean()
+            )
+        )
         self._progress.update(env_steps, self._latest)
         if self._logged == (env_steps, train_steps):
             return  # nothing new: a long wait must not fill the disk

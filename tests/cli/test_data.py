@@ -10,7 +10,10 @@ import time
 import numpy as np
 import pytest
 
+from rlcar.config import make_config
 from rlcar.datasets import Dataset
+from rlcar.evaluation.environment import open_data
+from rlcar.offline.data_settings import settings_of_data
 from rlcar.registry import Registry
 from rlcar.types import Spec
 from tests.datasets.recorded import make_episode, write
@@ -63,6 +66,31 @@ def test_the_policy_of_a_run_and_a_published_version_are_recorded(rlcar, tmp_pat
     code, _, said = rlcar("data", "record", "exploring", "runs/mine@explore", *small)
     assert code == 0, said
     assert next(Dataset.open("exploring").episodes_iter()).action_logp is None
+
+
+def test_a_policy_that_sees_several_frames_is_recorded_with_all_of_them(rlcar, tmp_path):
+    config = make_config(
+        mode="test",
+        algorithm="ppo",
+        environment="rlcar/Catch-v0",
+        overrides=["environment.image_size_px=16", "ppo.image_units=8"],
+    )
+    write_run(tmp_path / "runs" / "catch", config)
+    code, _, said = rlcar(
+        "data", "record", "frames", "runs/catch@0.5", "--transitions", 60, "--cars", 2
+    )
+    assert code == 0, said
+    data = Dataset.open("frames")
+    assert data.spec == Spec(0, 3, True, (16, 16, 4))
+    assert data.world.environment.frame_stack == 4
+    for episode in data.episodes_iter():
+        frames = episode.observation
+        assert (frames[0] == frames[0][..., -1:]).all()  # an episode begins with copies
+        np.testing.assert_array_equal(frames[1:, ..., :-1], frames[:-1, ..., 1:])
+        assert (frames[1:, ..., -1] != frames[:-1, ..., -1]).any(axis=(1, 2)).all()
+    # An algorithm with memory, which would see single frames, learns from these data too.
+    _, settings = settings_of_data(tmp_path / "frames", None, None)
+    assert open_data(make_config(overrides=settings)).spec == data.spec
 
 
 def test_faults_are_printed_and_the_exit_code_is_1(rlcar, tmp_path):

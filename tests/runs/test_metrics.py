@@ -228,6 +228,29 @@ def test_without_a_terminal_plain_lines_come_every_ten_seconds_and_at_the_end():
     assert last.startswith("700/1000 env steps (70%), ETA 0:00:16  env/s 1234  reward 3.00")
 
 
+def test_the_expected_end_may_change_and_may_be_unknown():
+    clock, out = Clock(), io.StringIO()
+    console = Console(file=out, force_terminal=False)
+    with ProgressLine(10**9, console=console, clock=clock, plain_every_s=1.0) as line:
+        for expected in (None, 500, 400):
+            line.expect(expected)
+            line.update(int(100 * (clock.now_s - 50.0)), {})
+            clock.now_s += 1.0
+    *_, before_last, last = out.getvalue().splitlines()
+    assert before_last == "100/500 env steps (20%), ETA 0:00:04"
+    assert last == "200/400 env steps (50%), ETA 0:00:02"
+
+
+def test_a_bar_keeps_its_rate_when_the_expected_end_changes():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=160, color_system=None)
+    with ProgressLine(10**9, console=console) as line:
+        line.update(0, {})
+        line.expect(1000)
+        line.update(250, {})
+    assert "25%" in out.getvalue()
+
+
 def test_a_plain_line_can_be_read_back_and_others_are_none():
     screen = io.StringIO()
     numbers = {"episode/reward": -0.5, "episode/lap_rate": 0.42, "model/loss": 1.5e-7}

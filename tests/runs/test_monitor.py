@@ -82,6 +82,21 @@ def test_a_run_begins_goes_on_and_freezes(young):
     assert frozen.silent_s > _ROWLESS_AT_LEAST_S
 
 
+def test_the_end_of_a_training_by_episodes_follows_from_their_length(young):
+    settings = json.loads((young / "config.json").read_text())
+    settings["training"]["episodes"] = 30
+    settings["training"]["env_steps"] = 1_000_000
+    (young / "config.json").write_text(json.dumps(settings))
+    reader = RunReader(young)
+    written(young, 100, 1.0, **{"episode/count": 0})
+    assert reader.status().eta_s is None  # no episode has ended yet
+    written(young, 200, 1.0, **{"episode/count": 10, "episode/length_env_steps": 19.0})
+    status = reader.status()
+    # 20 episodes are missing, each of 19 steps and the time step with which it begins.
+    assert status.total_env_steps == 200 + 20 * 20
+    assert status.eta_s == pytest.approx(400 / 100)
+
+
 def test_a_long_log_interval_is_no_frost(young):
     settings = json.loads((young / "config.json").read_text())
     settings["training"]["log_every_s"] = 10.0

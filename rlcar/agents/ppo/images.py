@@ -1,8 +1,9 @@
 """The convolutional encoder of images, as matrix products.
 
-XLA's convolutions are 24 times slower inside a loop on a CPU, and PPO's passes over minibatches are
-loops. A convolution whose stride divides its kernel is a product of a few shifted slices of the
-image with one matrix, which is as fast inside a loop as outside.
+On a CPU, XLA's convolutions are much slower inside a loop than outside, and PPO's passes over
+minibatches are loops (`benchmarks/image_convolutions.py`). A convolution whose stride divides its
+kernel is a product of a few shifted slices of the image with one matrix, which loops do not slow
+down.
 """
 
 from collections.abc import Callable
@@ -40,6 +41,9 @@ def layers_for(size_px: int) -> tuple[Convolution, ...]:
 def encode_image(image: jax.Array, units: int) -> jax.Array:
     """Maps `[N, size, size, C]` uint8 to `[N, units]`; call it inside a Haiku transform."""
     x = image.astype(jnp.float32) / 255.0
+    # Centred, because the inputs of a unit would otherwise all be positive and nearly alike on a
+    # bright screen: a change of all its weights then switches the unit off everywhere, for good.
+    x -= x.mean(axis=(1, 2, 3), keepdims=True)
     for index, layer in enumerate(layers_for(image.shape[1])):
         linear = hk.Linear(layer.channels, w_init=orthogonal(_GAIN), name=f"convolution_{index}")
         x = jax.nn.relu(linear(patches(x, layer.kernel_px, layer.stride_px)))
