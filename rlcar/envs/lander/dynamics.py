@@ -36,8 +36,8 @@ MAX_THRUST_N = 4_500.0
 SPECIFIC_IMPULSE_S = 300.0
 EXHAUST_M_S = SPECIFIC_IMPULSE_S * STANDARD_GRAVITY_M_S2
 MAX_FLOW_KG_S = MAX_THRUST_N / EXHAUST_M_S
-# Gimbal and torques are weak, yet strong enough for every stage. With four times as much, an error
-# of 0.02 in an action tips the lander over in 20 s, and PPO lost what an untrained policy can do.
+# Gimbal and torques are weak, so that small errors and the noise of exploration tip the lander over
+# slowly. The guidance law still lands.
 MAX_GIMBAL_RAD = 0.025
 ENGINE_ARM_M = 0.8
 MAX_TORQUE_N_M = (40.0, 40.0, 25.0)
