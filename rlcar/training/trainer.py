@@ -60,7 +60,7 @@ class Trainer:
             ratio, first = 1.0, 0
         else:
             self._steps_per_update = replay.batch_size * replay.batch_length
-            # XLA's convolutions are 20 times slower inside a loop on a CPU; a single train step
+            # XLA's convolutions are 8 times slower inside a loop on a CPU; a single train step
             # needs no loop.
             self.updates_per_call = 1 if spec.image_shape else UPDATES_PER_CALL
             ratio, first = replay.samples_per_insert, replay.min_env_steps
