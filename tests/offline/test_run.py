@@ -144,6 +144,8 @@ def test_discrete_actions_are_compared_by_the_episodes_of_their_environment(tmp_
     assert costs[result["chosen"]] == min(costs.values()) < 0.0
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_the_same_command_continues_after_a_kill_and_after_ctrl_c(tmp_path):
     record(tmp_path / "data")
     words = ["offline", str(tmp_path / "data"), "--out", str(tmp_path / "out"), *TINY]

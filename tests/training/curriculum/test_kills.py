@@ -23,7 +23,6 @@ def test_every_loss_is_a_problem(now, is_fine):
     assert (compare(BEFORE, now, "x") == []) is is_fine
 
 
-@pytest.mark.ci
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_curriculum_is_killed_three_times(tmp_path):
