@@ -15,6 +15,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CLUSTER = ClusterConfig(simulators=1)
 
 
+# Starting Ray forks this process, in which earlier tests may have used JAX.
+@pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_the_stages_of_a_curriculum_share_one_ray_and_carry_the_learner(tmp_path):
     sessions = []
 
