@@ -11,7 +11,7 @@ from rlcar.training.curriculum.record import begin_record
 from rlcar.training.curriculum.runner import CurriculumRun
 from tests.support.tiny_curriculum import curriculum, stage
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 CLUSTER = ClusterConfig(simulators=1)
 
 
