@@ -31,7 +31,7 @@ def config(env_steps: int, **settings):
             "training.cars=16",
             "training.block_length=32",
             "training.blocks_per_call=2",
-            "environment.settings.time_limit_steps=150",
+            "environment.settings.time_limit_steps=250",
         ],
         **settings,
     )
