@@ -32,10 +32,17 @@ def print_header(*packages: str) -> None:
     )
 
 
+def _script() -> str:
+    """Returns the running script, within the project, as `python -m` names it by a full path."""
+    path = Path(sys.argv[0]).resolve()
+    root = Path(__file__).resolve().parents[1]
+    return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+
 def origin(load_before: float) -> dict[str, Any]:
     """Returns the origin of a result file; `load_before` is the load average at the start."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", _script(), *sys.argv[1:]]),
         "machine": machine(),
         "load_average": {"before": load_before, "after": os.getloadavg()[0]},
         "date": str(datetime.date.today()),
