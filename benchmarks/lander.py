@@ -26,7 +26,7 @@ from rlcar.config import load_config  # noqa: E402
 from rlcar.devices.compile_cache import prepare_jax  # noqa: E402
 from rlcar.evaluation.environment import spec_of  # noqa: E402
 from rlcar.evaluation.episode_report import report_episodes  # noqa: E402
-from rlcar.evaluation.laps import write_json  # noqa: E402
+from rlcar.evaluation.json_file import write_json  # noqa: E402
 from rlcar.runs.metrics_file import read_metrics  # noqa: E402
 from rlcar.storage import checkpoint  # noqa: E402
 from rlcar.training.curriculum.checks import check_curriculum  # noqa: E402

@@ -43,7 +43,7 @@ from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.datasets import Dataset, DatasetWriter
 from rlcar.devices import compile_cache
 from rlcar.errors import DatasetError
-from rlcar.evaluation.laps import write_json
+from rlcar.evaluation.json_file import write_json
 from rlcar.evaluation.pictures import save_figure
 from rlcar.offline.candidates import train_candidates
 from rlcar.offline.data_settings import candidate_configs

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cluster.pipeline.journal import Entry, Run
-from rlcar.evaluation.laps import write_json
+from rlcar.evaluation.json_file import write_json
 from rlcar.evaluation.pictures import save_figure
 from rlcar.system import durable
 

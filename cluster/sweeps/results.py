@@ -14,7 +14,7 @@ from cluster.sweeps.config import SweepConfig
 from cluster.sweeps.history import TrialResult
 from cluster.sweeps.pages import curves_page, format_value, index_page, parallel_page
 from rlcar.config import Config
-from rlcar.evaluation.laps import write_json
+from rlcar.evaluation.json_file import write_json
 from rlcar.system.durable import explaining_write_errors, replace_text
 from rlcar.system.tables import make_table
 

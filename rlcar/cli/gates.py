@@ -77,7 +77,7 @@ def gate(
     opened = Registry(registry)
     results, folder = run_shown(opened.open(candidate), opened.open(stable), gates, out)
     if as_json:
-        from rlcar.evaluation.laps import finite_tree
+        from rlcar.evaluation.json_file import finite_tree
 
         tree = {name: finite_tree(one._asdict()) for name, one in results.items()}
         typer.echo(json.dumps(tree, indent=2, allow_nan=False))

@@ -1,8 +1,6 @@
 """Drives a policy once over named tracks, scores it against the lower bound, and reports."""
 
 import functools
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +12,10 @@ import numpy as np
 from rlcar.config.race import RaceConfig
 from rlcar.errors import ConfigError
 from rlcar.evaluation.driven_steps import DrivenSteps, no_steps, with_step
+from rlcar.evaluation.json_file import write_json
 from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
-from rlcar.system import durable, heartbeat
+from rlcar.system import heartbeat
 from rlcar.track import TRACK_SETS, Track, make_pool
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.track.racing_line import racing_lines
@@ -228,11 +227,6 @@ def write_report(
     return path
 
 
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Writes a tree, completely or not at all; a number that is not finite becomes null."""
-    durable.replace_text(path, json.dumps(finite_tree(tree), indent=2, allow_nan=False) + "\n")
-
-
 # A report evaluates five drivers. A smaller cache would evict each before the next report.
 @functools.lru_cache(maxsize=4)
 def _race(rules: RaceConfig, seeds: tuple[int, ...]) -> Race:
@@ -397,14 +391,3 @@ def _interval(values: np.ndarray, resample: np.ndarray) -> list[float]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def finite_tree(tree: Any) -> Any:
-    """Returns the tree with None for every NaN and infinity, which JSON does not have."""
-    if isinstance(tree, Mapping):
-        return {str(name): finite_tree(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [finite_tree(value) for value in tree]
-    if isinstance(tree, float) and not math.isfinite(tree):
-        return None
-    return tree

@@ -17,8 +17,9 @@ from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import make_evaluation, spec_of
 from rlcar.evaluation.episode_report import EPISODES, draw_report, figures_of, report_episodes
 from rlcar.evaluation.episode_report import print_table as print_episode_table
+from rlcar.evaluation.json_file import write_json
 from rlcar.evaluation.lap_reference import REFERENCE_FILE, make_lap_reference, reference_tree
-from rlcar.evaluation.laps import Laps, drive, report, track_seeds, write_json, write_report
+from rlcar.evaluation.laps import Laps, drive, report, track_seeds, write_report
 from rlcar.evaluation.pictures import draw_learning_curve
 from rlcar.evaluation.table import print_table
 from rlcar.runs.metrics_file import read_metrics

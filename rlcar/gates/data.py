@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcar.datasets import Dataset
-from rlcar.evaluation.laps import write_json
+from rlcar.evaluation.json_file import write_json
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.logged import require_numbers
 from rlcar.evaluation.off_policy.policies import NamedPolicy, learned_policy

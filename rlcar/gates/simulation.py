@@ -10,7 +10,8 @@ from rlcar.config import Config, make_race_config
 from rlcar.config.race import RaceConfig
 from rlcar.errors import UserError
 from rlcar.evaluation.environment.gymnasium import EPISODES, make_episodes
-from rlcar.evaluation.laps import charged_steps, drive, write_json
+from rlcar.evaluation.json_file import write_json
+from rlcar.evaluation.laps import charged_steps, drive
 from rlcar.gates.paired import GateResult, PairedCosts, decide
 from rlcar.gates.pictures import draw_simulation
 from rlcar.gates.settings import FIRST_TRACK_SEED, SimulationGate

@@ -12,7 +12,8 @@ from rlcar.config import Config, load_config
 from rlcar.datasets import Dataset
 from rlcar.errors import NonFiniteError, UserError
 from rlcar.evaluation.environment import make_evaluation, spec_of
-from rlcar.evaluation.laps import Laps, charged_steps, drive, write_json
+from rlcar.evaluation.json_file import write_json
+from rlcar.evaluation.laps import Laps, charged_steps, drive
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.policies import NamedPolicy
 from rlcar.evaluation.off_policy.run import estimate, shown_progress, write_report

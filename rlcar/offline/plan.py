@@ -16,7 +16,7 @@ from rlcar.agents import ALGORITHMS
 from rlcar.config import Config
 from rlcar.datasets import Dataset
 from rlcar.errors import UserError
-from rlcar.evaluation.laps import write_json
+from rlcar.evaluation.json_file import write_json
 from rlcar.offline.held_out import SEED, SHARE
 from rlcar.system import durable
 from rlcar.system.regular_file import read_regular

@@ -13,7 +13,8 @@ from rlcar.agents import Agent, algorithm_of, make_agent
 from rlcar.agents.dreams import Dream, Dreamer, DreamSupport
 from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError, UserError
-from rlcar.evaluation.laps import track_seeds, write_json
+from rlcar.evaluation.json_file import write_json
+from rlcar.evaluation.laps import track_seeds
 from rlcar.runs.run import is_same_folder, require_race, require_run, writing
 from rlcar.sim import SPEC, make_race
 from rlcar.sim.sensors import RAYS

@@ -11,7 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from rlcar.datasets import Dataset
 from rlcar.errors import UserError
-from rlcar.evaluation.laps import write_json
+from rlcar.evaluation.json_file import write_json
 from rlcar.evaluation.off_policy.fitted_q import FittedQSettings
 from rlcar.evaluation.off_policy.logged import read_logged
 from rlcar.evaluation.off_policy.pictures import draw_report
