@@ -15,7 +15,7 @@ from rlcar.system.console import make_console
 
 _DEFAULT_HOURS = 1.0
 # The buffer is full within minutes, so that memory does not grow for hours by what it collects.
-_REPLAY_ENV_STEPS = 20_000
+_REPLAY_ENV_STEPS = 5_000
 
 Hours = Annotated[
     float | None, number(0.005, 1_000, help="Length of the test in hours (default: 1).")
@@ -90,14 +90,17 @@ def _run(plan: Any) -> dict[str, Any]:
 
     plan.folder.mkdir(parents=True, exist_ok=True)
     load_before = os.getloadavg()[0]
-    running, failure = Soak(plan, say), None
+    failure = None
     with StopRequest("ending the test with the results so far") as stop:
+        running = Soak(plan, say, lambda: bool(stop))
         try:
-            running.run(lambda: bool(stop))
+            running.run()
         except UserError as error:
             if not running.samples:
                 raise
             failure = str(error)
+    if not running.samples:
+        raise UserError("stopped before the first measurement, so there is nothing to report")
     result = summarise(running.samples) | {
         "failure": failure,
         "ended_early": bool(stop),

@@ -1,4 +1,4 @@
-"""What groups of processes use, read from /proc: memory, open files, threads and zombies."""
+"""What processes use, read from /proc: memory, open files, threads, zombies and CPU time."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(NamedTuple):
@@ -17,16 +18,18 @@ class Usage(NamedTuple):
     files: int  # open file descriptors
     threads: int
     zombies: frozenset[tuple[int, int]]  # ended, not yet waited for: process id, start in ticks
+    cpu_s: float = 0.0  # user and system time so far, also of children that were waited for
 
 
 def measure(pids: Iterable[int]) -> Usage:
     """Measures processes; those that have ended in the meantime are left out."""
-    processes = pages = files = threads = 0
+    processes = pages = files = threads = ticks = 0
     zombies = set()
     for pid in pids:
         # A process may end between two reads, and the files of another user cannot be listed.
         with contextlib.suppress(OSError):
             state, *fields = _fields(pid)
+            ticks += sum(map(int, fields[10:14]))
             if state == "Z":
                 zombies.add((pid, int(fields[18])))
                 continue
@@ -34,7 +37,16 @@ def measure(pids: Iterable[int]) -> Usage:
             own_files = len(os.listdir(f"/proc/{pid}/fd"))
             processes, pages, files = processes + 1, pages + own_pages, files + own_files
             threads += int(fields[16])
-    return Usage(processes, pages * _PAGE_BYTES / 1e6, files, threads, frozenset(zombies))
+    memory_mb = pages * _PAGE_BYTES / 1e6
+    return Usage(processes, memory_mb, files, threads, frozenset(zombies), ticks / _TICKS_PER_S)
+
+
+def idle_cpu_s() -> float:
+    """Returns the CPU time that no program has used since the machine started, of all CPUs."""
+    name, *ticks = Path("/proc/stat").read_text().partition("\n")[0].split()
+    assert name == "cpu", name
+    idle, waiting_for_disk = ticks[3:5]
+    return (int(idle) + int(waiting_for_disk)) / _TICKS_PER_S
 
 
 def folder_bytes(folder: Path) -> int:

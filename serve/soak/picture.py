@@ -1,6 +1,6 @@
 """The picture of a soak: what it used and did over time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlcar.system.durable import replacing
-from serve.soak.verdict import Sample, settled, trends
+from serve.soak.sample import Sample
+from serve.soak.verdict import RATES, settled, trends
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +21,15 @@ def draw(path: Path, samples: Sequence[Sample], title: str) -> None:
 
     figure = Figure(figsize=(11, 8), dpi=120, layout="constrained", facecolor="white")
     figure.suptitle(title, x=0.02, ha="left", weight="bold")
-    memory, files, disk, rates, requests, latency = figure.subplots(3, 2, sharex=True).flat
+    memory, files, disk, training, requests, latency = figure.subplots(3, 2, sharex=True).flat
     minutes = [sample.second / 60.0 for sample in samples]
 
     def line(axes: "Axes", label: str, value: Callable[[Sample], float | None]) -> None:
-        values = [np.nan if (seen := value(sample)) is None else seen for sample in samples]
-        axes.plot(minutes, values, linewidth=1.2, label=label)
+        plot(axes, label, map(value, samples))
+
+    def plot(axes: "Axes", label: str, values: Iterable[float | None]) -> None:
+        numbers = [np.nan if value is None else value for value in values]
+        axes.plot(minutes, numbers, linewidth=1.2, label=label)
 
     line(memory, "all", lambda sample: sample.total("memory_mb"))
     for name in samples[0].groups if samples else ():
@@ -35,34 +39,39 @@ def draw(path: Path, samples: Sequence[Sample], title: str) -> None:
     line(files, "processes", lambda sample: sample.total("processes"))
     for name in samples[0].disk_mb if samples else ():
         line(disk, name, partial(_disk_mb, name))
-    line(rates, "env steps/s", lambda sample: sample.env_steps_per_s)
-    line(rates, "train steps/s", lambda sample: sample.train_steps_per_s)
-    line(requests, "answers/s", lambda sample: sample.heard.answers / sample.heard.seconds)
-    line(
-        requests, "frames of the page/s", lambda sample: sample.heard.frames / sample.heard.seconds
-    )
+    for name, rates_of in RATES.items():
+        axes, label = (requests if name == "answers" else training), name.replace("_", " ")
+        found = rates_of(samples)
+        plot(axes, f"{label}/s", (rate and rate.per_s for rate in found))
+        plot(axes, f"{label}/CPU-second", (rate and rate.per_cpu_s for rate in found))
+    line(requests, "frames/s", lambda sample: sample.heard.frames / sample.heard.seconds)
     line(latency, "p50", lambda sample: sample.heard.p50_ms)
     line(latency, "p99", lambda sample: sample.heard.p99_ms)
     names = ("memory [MB]", "number", "disk [MB]", "training", "serving", "latency [ms]")
-    for axes, name in zip((memory, files, disk, rates, requests, latency), names, strict=True):
+    for axes, name in zip((memory, files, disk, training, requests, latency), names, strict=True):
         axes.set(ylabel=name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, loc="best")
-    for axes in (rates, latency):
+    for axes in (training, latency):
         axes.set_yscale("log")
     for axes in (memory, files, disk, requests):
         axes.set_ylim(bottom=0)
-    after = settled(samples)
-    if after:
-        for axes in figure.axes:
-            axes.axvspan(0.0, after[0].second / 60.0, color="#eeeeee", zorder=0)
-        if (fitted := trends(samples)["rss_mb"]) is not None:
-            ends = [after[0].second / 60.0, after[-1].second / 60.0]
-            memory.plot(ends, [fitted.at_start, fitted.at_end], "k--", linewidth=1.0)
+    _mark_warm_up(figure.axes, memory, samples)
     for axes in (requests, latency):
         axes.set_xlabel("minutes")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
+
+
+def _mark_warm_up(panels: Sequence["Axes"], memory: "Axes", samples: Sequence[Sample]) -> None:
+    """Shades the warm-up in every panel, and draws the memory's line after it."""
+    if not (after := settled(samples)):
+        return
+    start, end = after[0].second / 60.0, after[-1].second / 60.0
+    for axes in panels:
+        axes.axvspan(0.0, start, color="#eeeeee", zorder=0)
+    if (fitted := trends(samples)["rss_mb"]) is not None:
+        memory.plot([start, end], [fitted.at_start, fitted.at_end], "k--", linewidth=1.0)
 
 
 def _memory_mb(group: str, sample: Sample) -> float:

@@ -18,19 +18,20 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from rlcar.errors import UserError
+from rlcar.registry import Registry
 from rlcar.runs.metrics_file import MetricsFollower
 from rlcar.storage import checkpoint
-from rlcar.system.process_usage import Usage, folder_bytes, measure
+from rlcar.system.process_usage import Usage, folder_bytes, idle_cpu_s, measure
 from rlcar.system.programs import Program, ending_with_parent, free_port, program
+from serve.soak.rates import env_step_rates
+from serve.soak.sample import Sample
 from serve.soak.traffic import Traffic
-from serve.soak.verdict import Sample
 
 RUN = "training"
 _RLCAR = (sys.executable, "-m", "rlcar.cli")
@@ -40,8 +41,6 @@ _COMMAND_S = 300.0
 _MOST_RESTARTS = 5
 _KEPT_VERSIONS = 3  # newest of the registry
 _TAIL_BYTES = 65_536
-# The rates in the rows of a slow machine are averages over less than one block of env steps.
-_RATE_WINDOW_S = 60.0
 
 
 class Plan(NamedTuple):
@@ -65,9 +64,10 @@ class Service:
         self._command = ending_with_parent([*_RLCAR, *arguments])
         self._stack = contextlib.ExitStack()
         self._process: Program | None = None
-        # Unix sockets of Ray allow 107 bytes of path, so its files cannot lie in any folder.
-        self._ray = tempfile.mkdtemp(prefix="rl", dir="/tmp")
-        self._environment = os.environ | {"RAY_TMPDIR": self._ray}
+        # Folder of the program's Ray, empty for a program without Ray. The Unix sockets of Ray
+        # allow 107 bytes of path, so its files cannot lie in any folder.
+        self.temporary_folder = Path(tempfile.mkdtemp(prefix="rl", dir="/tmp"))
+        self._environment = os.environ | {"RAY_TMPDIR": str(self.temporary_folder)}
 
     def __enter__(self) -> Self:
         self._start()
@@ -75,12 +75,7 @@ class Service:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
-        shutil.rmtree(self._ray, ignore_errors=True)
-
-    @property
-    def temporary_folder(self) -> Path:
-        """Folder of the program's Ray, empty for a program without Ray."""
-        return Path(self._ray)
+        shutil.rmtree(self.temporary_folder, ignore_errors=True)
 
     def usage(self) -> Usage:
         """Measures the program and everything that it started."""
@@ -123,38 +118,12 @@ class Service:
         )
 
 
-class TrainingRates:
-    """Rates of a training over the last minute, from the counters in its rows."""
-
-    def __init__(self) -> None:
-        self._rows: deque[tuple[float, float, float]] = deque()  # time, env steps, train steps
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Adds a row; those without both counters, such as of evaluations, are left out."""
-        if "learner/train_steps" not in row:
-            return
-        newest = (row["time_s"], row["env_steps"], row["learner/train_steps"])
-        if self._rows and newest[1] < self._rows[-1][1]:  # resumed from an earlier checkpoint
-            self._rows.clear()
-        self._rows.append(newest)
-        while len(self._rows) > 2 and newest[0] - self._rows[1][0] >= _RATE_WINDOW_S:
-            self._rows.popleft()
-
-    def per_s(self) -> tuple[float | None, float | None]:
-        """Returns env steps and train steps per second; None before the second row."""
-        if len(self._rows) < 2 or self._rows[-1][0] <= self._rows[0][0]:
-            return None, None
-        seconds, env_steps, train_steps = (
-            last - first for first, last in zip(self._rows[0], self._rows[-1], strict=True)
-        )
-        return env_steps / seconds, train_steps / seconds
-
-
 class Soak:
     """Everything that runs, and the samples so far."""
 
-    def __init__(self, plan: Plan, say: Callable[[str], None]):
-        self._plan, self._say = plan, say
+    def __init__(self, plan: Plan, say: Callable[[str], None], is_over: Callable[[], bool]):
+        """`say` prints a line of progress; `is_over` tells whether the user wants to end it."""
+        self._plan, self._say, self._is_over = plan, say, is_over
         self.samples: list[Sample] = []
         self.last_error: str | None = None
         self._versions = 0
@@ -162,11 +131,10 @@ class Soak:
         self._run = plan.folder / "runs" / RUN
         self._metrics = MetricsFollower(self._run / "metrics.jsonl", _TAIL_BYTES)
         self._row: dict[str, Any] = {}
-        self._rates = TrainingRates()
         self._services: list[Service] = []
 
-    def run(self, is_over: Callable[[], bool]) -> None:
-        """Runs until the time of the plan is over, or `is_over` says so.
+    def run(self) -> None:
+        """Runs until the time of the plan is over, or the user ends it.
 
         Raises UserError if a part does not start, or ends again and again. Ends all processes.
         """
@@ -177,17 +145,18 @@ class Soak:
                 "the first checkpoint",
                 training,
                 lambda: checkpoint.latest(self._run / "checkpoints") is not None,
-                is_over,
             )
             self._publish()
             server_port, page_port = free_port(), free_port()
             server = self._start(stack, "server", self._serving(server_port))
             page = self._start(stack, "page", self._watching(page_port))
             for service, port in ((server, server_port), (page, page_port)):
-                self._await(service.name, service, partial(_is_ready, port), is_over)
-            traffic = Traffic(server_port, page_port, plan.seed)
+                self._await(service.name, service, partial(_is_ready, port))
+            published = Registry(self._models).version("champion")
+            observation_size = len(published.metadata["observation"])
+            traffic = Traffic(server_port, page_port, observation_size, plan.seed)
             stack.enter_context(traffic.running())
-            self._watch(traffic, is_over)
+            self._watch(traffic)
 
     def _training(self) -> list[str]:
         where = ["--name", RUN, "--runs", str(self._run.parent), "--resume", "auto"]
@@ -208,16 +177,10 @@ class Soak:
         self._services.append(stack.enter_context(service))
         return service
 
-    def _await(
-        self,
-        what: str,
-        service: Service,
-        is_there: Callable[[], bool],
-        is_over: Callable[[], bool],
-    ) -> None:
+    def _await(self, what: str, service: Service, is_there: Callable[[], bool]) -> None:
         end_s = time.monotonic() + _START_S
         while not is_there():
-            if is_over():
+            if self._is_over():
                 raise UserError(f"stopped before everything ran: {what} was not there yet")
             if not service.is_running() or time.monotonic() > end_s:
                 why = f"{service.name} says: {service.last_line()}; see {service.log}"
@@ -226,35 +189,42 @@ class Soak:
 
     def _publish(self) -> None:
         """Publishes the run's policy as the champion, and deletes versions that nobody needs."""
-        run, registry = str(self._run), self._registry()
-        self._command("models", "publish", run, "--alias", "champion", *registry)
-        newest = ["--newest", str(_KEPT_VERSIONS)]
-        self._command("models", "retain", "--days", "0", *newest, *registry)
+        if not self._command("models", "publish", str(self._run), "--alias", "champion"):
+            return
         self._versions += 1
+        if self._versions > _KEPT_VERSIONS:
+            self._command("models", "retain", "--days", "0", "--newest", str(_KEPT_VERSIONS))
 
-    def _command(self, *arguments: str) -> None:
-        command = ending_with_parent([*_RLCAR, *arguments])
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=_COMMAND_S,
-                check=False,
-                start_new_session=True,  # Ctrl-C ends the soak alone, in order
-            )
-        except subprocess.TimeoutExpired as error:
-            words = " ".join(arguments)
-            raise UserError(f"rlcar {words} took longer than {_COMMAND_S:g} s") from error
-        if done.returncode != 0:
-            raise UserError(f"rlcar {' '.join(arguments)} failed: {done.stderr.strip()[-500:]}")
+    def _command(self, *words: str) -> bool:
+        """Runs a command on the registry; False if the user ended the soak before its end."""
+        command, end_s = [*_RLCAR, *words, *self._registry()], time.monotonic() + _COMMAND_S
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            program(
+                ending_with_parent(command),
+                within_s=_STOP_S,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            ) as process,
+        ):
+            while (code := process.poll()) is None:
+                if self._is_over():
+                    return False
+                if time.monotonic() > end_s:
+                    raise UserError(f"rlcar {' '.join(words)} took longer than {_COMMAND_S:g} s")
+                time.sleep(0.05)
+            errors.seek(0)
+            if code != 0:
+                raise UserError(f"rlcar {' '.join(words)} failed: {errors.read().strip()[-500:]}")
+        return True
 
-    def _watch(self, traffic: Traffic, is_over: Callable[[], bool]) -> None:
+    def _watch(self, traffic: Traffic) -> None:
         plan, began_s = self._plan, time.monotonic()
         traffic.take()
         next_sample_s, next_swap_s = began_s + plan.sample_s, began_s + plan.swap_s
         with (plan.folder / "samples.jsonl").open("a") as file:
-            while not is_over() and (now_s := time.monotonic()) - began_s < plan.duration_s:
+            while not self._is_over() and (now_s := time.monotonic()) - began_s < plan.duration_s:
                 if now_s >= next_swap_s:
                     self._publish()
                     next_swap_s = now_s + plan.swap_s
@@ -274,7 +244,6 @@ class Soak:
         new = self._metrics.read()
         for row in new.rows if new else ():
             self._row |= row
-            self._rates.add(row)
         groups = {service.name: service.usage() for service in self._services}
         disk_mb = {
             "run": folder_bytes(self._run) / 1e6,
@@ -289,7 +258,9 @@ class Soak:
             round(second, 2),
             {**groups, "soak itself": measure([os.getpid()])},
             disk_mb,
-            *self._rates.per_s(),
+            idle_cpu_s(),
+            self._row.get("env_steps"),
+            self._row.get("learner/train_steps"),
             traffic.take(),
             self._versions,
             restarts,
@@ -301,11 +272,8 @@ class Soak:
             return
         sample = self.samples[-1]
         left_min = max(0.0, self._plan.duration_s - sample.second) / 60.0
-        env_steps = (
-            "no rate yet"
-            if sample.env_steps_per_s is None
-            else (f"{sample.env_steps_per_s:.0f} env steps/s")
-        )
+        rate = env_step_rates(self.samples)[-1]
+        env_steps = "no rate yet" if rate is None else f"{rate.per_s:.0f} env steps/s"
         self._say(
             f"{sample.second / 60:.1f} min: {sample.total('memory_mb'):.0f} MB, "
             f"{sample.total('files'):.0f} files, {sample.total('threads'):.0f} threads, "

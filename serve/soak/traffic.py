@@ -19,7 +19,6 @@ PATIENCE_MS = 5000.0  # an answer that takes longer counts as failed
 _SESSION_S = 30.0  # then a car begins a new session, so that a server that keeps old ones grows
 _AGAIN_S = 1.0  # between two attempts of the viewer to connect
 _FRAME_LIMIT_S = 30.0  # a page without any news for so long has failed its viewer
-_OBSERVATION_SIZE = 6
 
 
 class Heard(NamedTuple):
@@ -37,9 +36,11 @@ class Heard(NamedTuple):
 class Traffic:
     """Runs the clients in a thread with an event loop of its own."""
 
-    def __init__(self, server_port: int, page_port: int, seed: int):
+    def __init__(self, server_port: int, page_port: int, observation_size: int, seed: int):
+        """The cars observe random numbers from 0 to 1, as many as the served policy expects."""
         self._server = f"http://127.0.0.1:{server_port}"
         self._page = f"ws://127.0.0.1:{page_port}/live"
+        self._observation_size = observation_size
         self._rng = np.random.default_rng(seed)
         self._lock = threading.Lock()
         self._clear()
@@ -96,7 +97,7 @@ class Traffic:
         client = AsyncDriveClient(self._server, websocket=index % 2 == 1, timeout_ms=PATIENCE_MS)
         async with client:
             while not self._over.is_set() and time.monotonic() < end_s:
-                observation = self._rng.random(_OBSERVATION_SIZE, np.float32)
+                observation = self._rng.random(self._observation_size, np.float32)
                 reply = await client.act(observation, is_first=is_first)
                 is_first = False
                 with self._lock:

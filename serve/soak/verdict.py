@@ -1,43 +1,29 @@
 """The verdict of a soak: trends after the warm-up, and a bound for each."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlcar.system.process_usage import Usage
-from serve.soak.traffic import Heard
+from serve.soak.rates import Rate, answer_rates, env_step_rates, train_step_rates
+from serve.soak.sample import Sample
 
 MOST_RSS_MB_PER_MIN = 1.0
 MOST_FILES_PER_MIN = MOST_THREADS_PER_MIN = 0.1  # six in an hour
 MOST_DISK_MB_PER_MIN = 1.0
 MOST_FALL_PERCENT = 20.0  # of a rate, over the time that is measured
 MOST_FAILED_SHARE = 0.001
+RATES: dict[str, Callable[[Sequence[Sample]], list[Rate | None]]] = {
+    "env_steps": env_step_rates,
+    "train_steps": train_step_rates,
+    "answers": answer_rates,
+}
 _WARM_UP_SHARE, _MOST_WARM_UP_S = 0.25, 900.0
 _FEWEST_SAMPLES = 8
 _MOST_POINTS = 500  # of a fit, whose cost grows with their square
 _FEWEST_OF_A_FALL = 24  # samples, below which a fall cannot be told from noise
 _WINDOW_SHARE = 12  # samples on each side of a fall, as a part of all
 _CLEAR_FALL = 6.0  # in median absolute deviations from the line
-
-
-class Sample(NamedTuple):
-    """One look at everything that a soak runs."""
-
-    second: float  # since all of it runs
-    groups: Mapping[str, Usage]  # training, server, page, and the soak itself
-    disk_mb: Mapping[str, float]  # by folder
-    env_steps_per_s: float | None  # over the last minute
-    train_steps_per_s: float | None
-    heard: Heard
-    versions: int  # published so far
-    restarts: int  # so far, of any process
-    versions_answering: int = 0  # so far, as the clients have noticed
-
-    def total(self, name: str) -> float:
-        """Returns the sum of one number of `Usage` over all groups."""
-        return float(sum(getattr(usage, name) for usage in self.groups.values()))
 
 
 class Trend(NamedTuple):
@@ -134,28 +120,29 @@ def _medians(values: np.ndarray, parts: int) -> np.ndarray:
 
 def trends(samples: Sequence[Sample]) -> dict[str, Trend | None]:
     """Returns the trends after the warm-up of everything that has a bound."""
-    after = settled(samples)
-    wanted: dict[str, Callable[[Sample], float | None]] = {
-        "rss_mb": lambda sample: sample.total("memory_mb"),
-        "files": lambda sample: sample.total("files"),
-        "threads": lambda sample: sample.total("threads"),
-        "disk_mb": lambda sample: sum(sample.disk_mb.values()),
-        "env_steps_per_s": lambda sample: sample.env_steps_per_s,
-        "train_steps_per_s": lambda sample: sample.train_steps_per_s,
-        "requests_per_s": lambda sample: sample.heard.answers / sample.heard.seconds,
+    series: dict[str, list[float | None]] = {
+        "rss_mb": [sample.total("memory_mb") for sample in samples],
+        "files": [sample.total("files") for sample in samples],
+        "threads": [sample.total("threads") for sample in samples],
+        "disk_mb": [sum(sample.disk_mb.values()) for sample in samples],
     }
-    for group in after[0].groups if after else ():
-        wanted[f"rss_mb of {group}"] = partial(_memory_mb, group)
-    return {name: _trend_of(after, value) for name, value in wanted.items()}
+    for group in samples[0].groups if samples else ():
+        series[f"rss_mb of {group}"] = [sample.groups[group].memory_mb for sample in samples]
+    for name, rates_of in RATES.items():
+        rates = rates_of(samples)
+        for unit in Rate._fields:
+            series[f"{name}_{unit}"] = [rate and getattr(rate, unit) for rate in rates]
+    after = settled(samples)
+    return {
+        name: _trend_of(after, values[len(samples) - len(after) :])
+        for name, values in series.items()
+    }
 
 
-def _memory_mb(group: str, sample: Sample) -> float:
-    return sample.groups[group].memory_mb
-
-
-def _trend_of(samples: Sequence[Sample], value: Callable[[Sample], float | None]) -> Trend | None:
-    points = [(sample.second, found) for sample in samples if (found := value(sample)) is not None]
-    return fit_trend([second for second, _ in points], [found for _, found in points])
+def _trend_of(samples: Sequence[Sample], values: Sequence[float | None]) -> Trend | None:
+    pairs = zip(samples, values, strict=True)
+    points = [(sample.second, value) for sample, value in pairs if value is not None]
+    return fit_trend([second for second, _ in points], [value for _, value in points])
 
 
 def lasting_zombies(samples: Sequence[Sample]) -> int:
@@ -176,10 +163,11 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Check], dict[str, Trend | Non
         slope = max(slopes) if len(slopes) == len(trends_) else None
         return Check(name, slope, bound, unit, slope is not None and slope < bound)
 
-    def falls(name: str) -> Check:
-        fall = fall_percent(found[name])
+    def falls(*names: str) -> Check:
+        falls = [fall for name in names if (fall := fall_percent(found[name])) is not None]
+        fall = min(falls) if len(falls) == len(names) else None
         is_kept = fall is not None and fall <= MOST_FALL_PERCENT
-        return Check(f"fall of {name}", fall, MOST_FALL_PERCENT, "%", is_kept)
+        return Check(f"fall of {names[0]}", fall, MOST_FALL_PERCENT, "%", is_kept)
 
     failures = sum(sample.heard.failures for sample in samples)
     requests = failures + sum(sample.heard.answers for sample in samples)
@@ -198,7 +186,9 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Check], dict[str, Trend | Non
         at_most("file descriptors", MOST_FILES_PER_MIN, "1/min", "files"),
         at_most("threads", MOST_THREADS_PER_MIN, "1/min", "threads"),
         at_most("disk", MOST_DISK_MB_PER_MIN, "MB/min", "disk_mb"),
-        *map(falls, ("env_steps_per_s", "train_steps_per_s", "requests_per_s")),
+        *(falls(f"{name}_per_cpu_s") for name in RATES),
+        # Load from outside lowers a rate per second, and its end one per available CPU-second.
+        *(falls(f"{name}_per_s", f"{name}_per_available_cpu_s") for name in RATES),
         Check("zombies", zombies, 0, "", zombies == 0),
         Check("restarts", restarts, 0, "", restarts == 0),
         Check("times that the viewer lost the page", lost, 0, "", lost == 0),
@@ -213,8 +203,15 @@ def judge(samples: Sequence[Sample]) -> tuple[list[Check], dict[str, Trend | Non
 
 
 def fall_percent(trend: Trend | None) -> float | None:
-    """Returns how far a rate fell over its samples; 0 if its slope may be that of a flat line."""
-    if trend is None or trend.at_start <= 0.0:
+    """Returns how far a rate fell over its samples; 0 if its slope may be that of a flat line.
+
+    None without a trend, and for a rate of zero.
+    """
+    if trend is None:
+        return None
+    if trend.low_per_min > 0.0:  # A line through a steep rise may even begin below zero.
+        return 0.0
+    if trend.at_start <= 0.0:
         return None
     if trend.high_per_min >= 0.0:
         return 0.0

@@ -27,7 +27,7 @@ def test_a_child_that_nobody_waits_for_is_a_zombie_and_nothing_else():
     assert [pid for pid, _ in usage.zombies] == [child.pid]
     assert (usage.processes, usage.memory_mb) == (0, 0.0)
     child.wait()
-    assert measure([child.pid]) == (0, 0.0, 0, 0, frozenset())
+    assert measure([child.pid]) == (0, 0.0, 0, 0, frozenset(), 0.0)
 
 
 def test_a_folder_is_as_large_as_its_files(tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rlcar.system.process_usage import Usage, measure
+from serve.soak.sample import Sample
 from serve.soak.traffic import Heard
 from serve.soak.verdict import (
-    Sample,
     fall_percent,
     fit_trend,
     judge,
@@ -37,7 +37,14 @@ while True:
 
 
 def make_sample(second, usage=USAGE, **changes):
-    made = Sample(second, {"training": usage}, {"run": 5.0}, 500.0, 60.0, HEARD, 3, 0)
+    """Makes a sample of a training with 1.5 CPUs and a server with 0.1 of two CPUs."""
+    groups = {
+        "training": usage._replace(cpu_s=1.5 * second),
+        "server": usage._replace(cpu_s=0.1 * second),
+    }
+    work = {"env_steps": 500.0 * second, "train_steps": 60.0 * second}
+    made = Sample(second, groups, {"run": 5.0}, 0.4 * second, **work, heard=HEARD, versions=3,
+                  restarts=0)  # fmt: skip
     return made._replace(**changes)
 
 
@@ -80,13 +87,6 @@ def test_a_fit_of_a_whole_day_takes_the_medians_of_its_parts():
         (lambda minute: {"usage": USAGE._replace(files=40 + round(minute))}, "file descriptors"),
         (lambda minute: {"usage": USAGE._replace(threads=20 + round(minute))}, "threads"),
         (lambda minute: {"disk_mb": {"run": 5.0 + 2.0 * minute}}, "disk"),
-        (lambda minute: {"env_steps_per_s": 500.0 - 20 * minute}, "fall of env_steps_per_s"),
-        (lambda minute: {"env_steps_per_s": None}, "fall of env_steps_per_s"),
-        (lambda minute: {"train_steps_per_s": 60.0 - 3 * minute}, "fall of train_steps_per_s"),
-        (
-            lambda minute: {"heard": HEARD._replace(answers=200 - round(10 * minute))},
-            "fall of requests_per_s",
-        ),
         (lambda minute: {"restarts": int(minute > 8)}, "restarts"),
         (
             lambda minute: {"heard": HEARD._replace(failures=int(minute > 5))},
@@ -135,11 +135,91 @@ def test_a_fall_does_not_hide_a_leak_before_and_after_it(memory_mb, is_kept, noi
     assert ("resident memory" not in broken(samples)) == is_kept
 
 
+def machine(*, outside=lambda minute: 0.0, training=lambda minute: 1.0,
+            answer=lambda minute: 1.0, is_waiting=lambda minute: False):  # fmt: skip
+    """Makes samples of ten minutes on two CPUs.
+
+    `outside` are the CPUs that other programs use. `training` and `answer` are the CPU time of an
+    env step and of an answer, relative to the first. A training that waits does a quarter of it.
+    """
+    samples, cpu_s, answer_cpu_s, idle_s, env_steps = [], 0.0, 0.0, 0.0, 0.0
+    for index in range(120):
+        minute, heard = index / 12.0, HEARD._replace(answers=200)
+        free_cpus = 2.0 - outside(minute) - 0.1 * answer(minute)
+        cpus = min(1.5, free_cpus) * (0.25 if is_waiting(minute) else 1.0)
+        if index:
+            cpu_s += 5.0 * cpus
+            answer_cpu_s += 5.0 * 0.1 * answer(minute)
+            idle_s += 5.0 * (free_cpus - cpus)
+            env_steps += 5.0 * cpus * 300.0 / training(minute)
+        groups = {
+            "training": USAGE._replace(cpu_s=cpu_s),
+            "server": USAGE._replace(cpu_s=answer_cpu_s),
+        }
+        samples.append(make_sample(5.0 * index, groups=groups, idle_cpu_s=idle_s, heard=heard,
+                                   env_steps=env_steps, train_steps=env_steps / 8))  # fmt: skip
+    return samples
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        lambda minute: 0.15 * minute,  # grows
+        lambda minute: 1.5 - 0.15 * minute,  # falls
+        lambda minute: 1.2 * (minute > 6.0),  # begins
+        lambda minute: 1.2 * (minute < 6.0),  # ends
+    ],
+)
+def test_load_from_outside_is_no_slowdown_though_the_wall_rates_fall(outside):
+    samples = machine(outside=outside)
+    assert broken(samples) == set()
+    wall = summarise(samples)["trends"]["env_steps_per_s"]
+    assert abs(wall["at_end"] / wall["at_start"] - 1.0) > 0.25
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        # The work of a step grows: also where load from outside ends meanwhile, which hides it
+        # from the rate per second.
+        (
+            {"training": lambda minute: 1.0 + 0.1 * minute},
+            {
+                f"fall of {one}_steps_per_{unit}"
+                for one in ("env", "train")
+                for unit in ("s", "cpu_s")
+            },
+        ),
+        (
+            {
+                "training": lambda minute: 1 + 0.1 * minute,
+                "outside": lambda minute: 1.4 - 0.14 * minute,
+            },
+            {"fall of env_steps_per_cpu_s", "fall of train_steps_per_cpu_s"},
+        ),
+        # The server keeps up with its clients, and needs more for each answer.
+        ({"answer": lambda minute: 1.0 + 0.1 * minute}, {"fall of answers_per_cpu_s"}),
+        # The training waits, and uses no CPU time meanwhile.
+        (
+            {"is_waiting": lambda minute: minute > 5.0},
+            {"fall of env_steps_per_s", "fall of train_steps_per_s"},
+        ),
+    ],
+)
+def test_a_real_slowdown_is_found(change, names):
+    assert broken(machine(**change)) == names
+
+
+def test_a_training_without_any_row_breaks_its_bounds():
+    samples = [sample._replace(env_steps=None) for sample in steady()]
+    assert broken(samples) == {"fall of env_steps_per_s", "fall of env_steps_per_cpu_s"}
+
+
 def test_memory_that_one_program_gives_back_does_not_hide_the_leak_of_another():
     samples = [
         make_sample(60.0 * minute, groups={
-            "training": USAGE._replace(memory_mb=900.0 - 3.0 * minute),
-            "server": USAGE._replace(memory_mb=200.0 + 1.5 * minute),
+            "training": USAGE._replace(memory_mb=900.0 - 3.0 * minute, cpu_s=90.0 * minute),
+            "server": USAGE._replace(memory_mb=200.0 + 1.5 * minute, cpu_s=6.0 * minute),
         })
         for minute in MINUTES
     ]  # fmt: skip
