@@ -23,6 +23,7 @@ from rlcar.runs.monitor import RunReader
 from rlcar.storage import checkpoint
 from rlcar.system import process_state
 from rlcar.system.journal import Journal
+from rlcar.system.process_usage import process_files
 
 JOBS, SLOTS = 4, 2
 _ENV_STEPS = 400_000
@@ -183,7 +184,7 @@ def _judge(runs: Path, before: _Seen, victims: list[str]) -> tuple[int, list[str
 def _processes(runs: Path) -> dict[str, int]:
     """Returns how many processes train each job."""
     found: dict[str, int] = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in process_files("cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_bytes().decode(errors="replace").split("\0")
             # A shell is a gate that has not opened yet.

@@ -27,6 +27,8 @@ from load import Load, closed_loop, open_loop, post, sockets_at
 from processes import free_port, program
 from watched_server import LANES
 
+from rlcar.system.process_usage import process_files
+
 ROUNDS, DURATION_S = 3, 2.0
 ROOT = Path(__file__).parent.parent
 RLCAR = Path(sys.executable).with_name("rlcar")
@@ -167,7 +169,7 @@ def _cpu_s(pid: int) -> float:
     """Returns the CPU time of a process and its descendants."""
     below: dict[int, list[int]] = {}
     times_s: dict[int, float] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for stat in process_files("stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(") ")[2].split()
             one = int(stat.parent.name)

@@ -95,7 +95,7 @@ def _run(plan: Any) -> dict[str, Any]:
         running = Soak(plan, say, lambda: bool(stop))
         try:
             running.run()
-        except UserError as error:
+        except (UserError, OSError) as error:
             if not running.samples:
                 raise
             failure = str(error)

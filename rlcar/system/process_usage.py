@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,16 @@ class Usage(NamedTuple):
     threads: int
     zombies: frozenset[tuple[int, int]]  # ended, not yet waited for: process id, start in ticks
     cpu_s: float = 0.0  # user and system time so far, also of children that were waited for
+
+
+def process_files(name: str) -> Iterator[Path]:
+    """Returns the path of a file of /proc, such as /proc/PID/stat for `stat`, for every process.
+
+    `Path("/proc").glob` fails if a process ends meanwhile: it looks for the file, and Linux then
+    answers ESRCH, which pathlib does not expect.
+    """
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        yield Path("/proc", pid, name)
 
 
 def measure(pids: Iterable[int]) -> Usage:

@@ -10,8 +10,9 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from rlcar.system.process_usage import process_files
 
 # Every process that a program starts inherits its environment, even in a separate session, as Ray's
 # processes and LitServe's workers have. A mark in the environment therefore identifies all of them.
@@ -71,7 +72,7 @@ class Program(subprocess.Popen[Any]):
         HAProxy and Ray's processes do not always stay below the process that started them.
         """
         parents: dict[int, int] = {}
-        for path in Path("/proc").glob("[0-9]*/stat"):
+        for path in process_files("stat"):
             with contextlib.suppress(OSError):
                 parent = path.read_text().rpartition(")")[2].split()[1]
                 parents[int(path.parent.name)] = int(parent)
@@ -110,7 +111,7 @@ def program(
 def started_by(mark: str) -> list[int]:
     """Returns the processes whose initial environment contains the mark."""
     found, wanted = [], f"{_MARK}={mark}".encode()
-    for path in Path("/proc").glob("[0-9]*/environ"):
+    for path in process_files("environ"):
         with contextlib.suppress(OSError):
             if wanted in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))

@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from rlcar.registry import Registry
+from rlcar.system.process_usage import process_files
 from tests.support.waiting import wait_until
 
 KEYS = {"hours", "rss_slope_mb_per_min", "fd_slope", "zombies", "restarts", "checks", "provenance"}
@@ -19,7 +19,7 @@ SERVICES = {"training", "server", "page"}
 def _still_running(folder):
     """Returns the command lines of processes that name the folder."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in process_files("cmdline"):
         try:
             command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:

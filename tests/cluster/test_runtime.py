@@ -10,6 +10,7 @@ import pytest
 
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.storage import checkpoint
+from rlcar.system.process_usage import process_files
 from rlcar.training.trainer import load_replay
 
 pytestmark = pytest.mark.ray
@@ -35,7 +36,7 @@ def wait_for(question, limit_s):
 def processes_of(session):
     """Names of the living processes in a session (in the kernel's sense), agents left out."""
     names = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for stat in process_files("stat"):
         with contextlib.suppress(OSError):
             name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
             state, _, _, of = rest.split()[:4]

@@ -19,6 +19,7 @@ import pytest
 
 from benchmarks.processes import free_port
 from rlcar.storage import checkpoint
+from rlcar.system.process_usage import process_files
 
 pytestmark = pytest.mark.ray
 
@@ -49,7 +50,7 @@ QUICK = ("--set", "training.env_steps=256", "--simulators", "1")
 def kill_all_of(ray_folder):
     """Ends whatever was started with this folder for Ray's files."""
     wanted = f"RAY_TMPDIR={ray_folder}".encode()
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+    for environment in process_files("environ"):
         with contextlib.suppress(OSError):
             if wanted in environment.read_bytes().split(b"\0"):
                 os.kill(int(environment.parent.name), signal.SIGKILL)

@@ -4,11 +4,11 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rlcar.system.process_usage import process_files
 from serve.api.schema import CheckedRequest, ObservationBatch
 from serve.recording import process
 from serve.recording.folder import NOT_WRITTEN, Options
@@ -29,7 +29,7 @@ def _request(step=None, is_first=False):
 def _processes_of(folder):
     """Returns the processes that record into a folder."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in process_files("cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_bytes()
             if b"serve.recording.process" in words and str(folder).encode() in words:

@@ -14,6 +14,7 @@ from rlcar.cli.serving import serve
 from rlcar.datasets import Dataset
 from rlcar.datasets.validation import validate
 from rlcar.errors import UserError
+from rlcar.system.process_usage import process_files
 from serve.client import DriveClient
 from tests.serve.served import program, serving
 from tests.support.waiting import wait_until
@@ -167,7 +168,7 @@ def test_a_process_that_was_killed_stops_no_server(models, tmp_path):
 def _processes(folder):
     """Returns the ids of the processes that record below a folder."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in process_files("cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_bytes()
             if b"serve.recording.process" in words and str(folder).encode() in words:
