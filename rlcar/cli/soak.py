@@ -112,10 +112,10 @@ def _run(plan: Any) -> dict[str, Any]:
     }
     if failure is not None:
         result["broken"].append("everything keeps running")
-    title = f"{60 * result['hours']:.1f} min, {'kept' if not result['broken'] else 'BROKEN'}"
-    picture.draw(plan.folder / "soak.png", running.samples, title)
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     replace_text(plan.folder / "soak.json", text)
+    title = f"{60 * result['hours']:.1f} min, {'kept' if not result['broken'] else 'BROKEN'}"
+    picture.draw(plan.folder / "soak.png", running.samples, title)
     return result
 
 

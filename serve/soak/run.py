@@ -12,33 +12,29 @@ out/
 import contextlib
 import json
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from rlcar.errors import UserError
 from rlcar.registry import Registry
 from rlcar.runs.metrics_file import MetricsFollower
 from rlcar.storage import checkpoint
-from rlcar.system.process_usage import Usage, folder_bytes, idle_cpu_s, measure
-from rlcar.system.programs import Program, ending_with_parent, free_port, program
+from rlcar.system.process_usage import folder_bytes, idle_cpu_s, measure
+from rlcar.system.programs import free_port, program
 from serve.soak.rates import env_step_rates
 from serve.soak.sample import Sample
+from serve.soak.service import STOP_S, Service, rlcar_command
 from serve.soak.traffic import Traffic
 
 RUN = "training"
-_RLCAR = (sys.executable, "-m", "rlcar.cli")
 _START_S = 600.0  # for the first checkpoint, and for each server, on a busy machine
-_STOP_S = 120.0  # a training saves a checkpoint before it ends
 _COMMAND_S = 300.0
-_MOST_RESTARTS = 5
 _KEPT_VERSIONS = 3  # newest of the registry
 _TAIL_BYTES = 65_536
 
@@ -55,69 +51,6 @@ class Plan(NamedTuple):
     seed: int = 0
 
 
-class Service:
-    """A program that is started again, and counted, when it ends by itself."""
-
-    def __init__(self, name: str, arguments: Sequence[str], folder: Path):
-        self.name, self.restarts = name, 0
-        self.log = folder / "logs" / f"{name}.log"
-        self._command = ending_with_parent([*_RLCAR, *arguments])
-        self._stack = contextlib.ExitStack()
-        self._process: Program | None = None
-        # Folder of the program's Ray, empty for a program without Ray. The Unix sockets of Ray
-        # allow 107 bytes of path, so its files cannot lie in any folder.
-        self.temporary_folder = Path(tempfile.mkdtemp(prefix="rl", dir="/tmp"))
-        self._environment = os.environ | {"RAY_TMPDIR": str(self.temporary_folder)}
-
-    def __enter__(self) -> Self:
-        self._start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
-        shutil.rmtree(self.temporary_folder, ignore_errors=True)
-
-    def usage(self) -> Usage:
-        """Measures the program and everything that it started."""
-        return measure(self._process.pids() if self._process else ())
-
-    def is_running(self) -> bool:
-        """Says whether the program itself runs."""
-        return self._process is not None and self._process.poll() is None
-
-    def start_again_if_ended(self) -> None:
-        """Starts the program again if it has ended.
-
-        Raises UserError if that has happened too often.
-        """
-        if self.is_running():
-            return
-        if self.restarts >= _MOST_RESTARTS:
-            raise UserError(f"{self.name} ended {self.restarts + 1} times: see {self.log}")
-        self.restarts += 1
-        self._stack.close()
-        self._start()
-
-    def last_line(self) -> str:
-        """Returns the last line that the program printed."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it printed nothing"
-
-    def _start(self) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        output = self._stack.enter_context(self.log.open("ab"))
-        self._process = self._stack.enter_context(
-            program(
-                self._command,
-                within_s=_STOP_S,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        )
-
-
 class Soak:
     """Everything that runs, and the samples so far."""
 
@@ -132,6 +65,8 @@ class Soak:
         self._metrics = MetricsFollower(self._run / "metrics.jsonl", _TAIL_BYTES)
         self._row: dict[str, Any] = {}
         self._services: list[Service] = []
+        self._traffic: Traffic | None = None  # since when all runs
+        self._began_s = self._next_sample_s = 0.0
 
     def run(self) -> None:
         """Runs until the time of the plan is over, or the user ends it.
@@ -197,12 +132,12 @@ class Soak:
 
     def _command(self, *words: str) -> bool:
         """Runs a command on the registry; False if the user ended the soak before its end."""
-        command, end_s = [*_RLCAR, *words, *self._registry()], time.monotonic() + _COMMAND_S
+        command, end_s = rlcar_command(*words, *self._registry()), time.monotonic() + _COMMAND_S
         with (
             tempfile.TemporaryFile("w+") as errors,
             program(
-                ending_with_parent(command),
-                within_s=_STOP_S,
+                command,
+                within_s=STOP_S,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -211,6 +146,7 @@ class Soak:
             while (code := process.poll()) is None:
                 if self._is_over():
                     return False
+                self._sample_if_due()
                 if time.monotonic() > end_s:
                     raise UserError(f"rlcar {' '.join(words)} took longer than {_COMMAND_S:g} s")
                 time.sleep(0.05)
@@ -220,25 +156,30 @@ class Soak:
         return True
 
     def _watch(self, traffic: Traffic) -> None:
-        plan, began_s = self._plan, time.monotonic()
         traffic.take()
-        next_sample_s, next_swap_s = began_s + plan.sample_s, began_s + plan.swap_s
-        with (plan.folder / "samples.jsonl").open("a") as file:
-            while not self._is_over() and (now_s := time.monotonic()) - began_s < plan.duration_s:
-                if now_s >= next_swap_s:
-                    self._publish()
-                    next_swap_s = now_s + plan.swap_s
-                if now_s < next_sample_s:
-                    time.sleep(min(0.2, next_sample_s - now_s))
-                    continue
-                next_sample_s = now_s + plan.sample_s
-                for service in self._services:
-                    service.start_again_if_ended()
-                self.samples.append(self._sample(traffic, now_s - began_s))
-                file.write(json.dumps(_tree(self.samples[-1])) + "\n")
-                file.flush()
-                self.last_error = traffic.last_error
-                self._report()
+        self._traffic, self._began_s = traffic, time.monotonic()
+        self._next_sample_s = self._began_s + self._plan.sample_s
+        next_swap_s = self._began_s + self._plan.swap_s
+        while not self._is_over() and time.monotonic() - self._began_s < self._plan.duration_s:
+            if time.monotonic() >= next_swap_s:
+                next_swap_s = time.monotonic() + self._plan.swap_s
+                self._publish()
+            self._sample_if_due()
+            time.sleep(0.05)
+
+    def _sample_if_due(self) -> None:
+        """Takes a sample, also while a new champion is published, but not before all runs."""
+        now_s, traffic = time.monotonic(), self._traffic
+        if traffic is None or now_s < self._next_sample_s:
+            return
+        self._next_sample_s = now_s + self._plan.sample_s
+        for service in self._services:
+            service.start_again_if_ended()
+        self.samples.append(self._sample(traffic, now_s - self._began_s))
+        with (self._plan.folder / "samples.jsonl").open("a") as file:
+            file.write(json.dumps(_tree(self.samples[-1])) + "\n")
+        self.last_error = traffic.last_error
+        self._report()
 
     def _sample(self, traffic: Traffic, second: float) -> Sample:
         new = self._metrics.read()

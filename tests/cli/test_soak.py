@@ -40,9 +40,9 @@ def _soak_until(has_enough, out, *options):
 
     Returns its report, its exit code and what it printed.
     """
-    command = ["soak", "--hours", "1", "--local", "--mode", "test", "--out", str(out), *options]
+    command = ["soak", "--hours", "1", "--local", "--out", str(out), "--sample-every-s", "0.5"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "rlcar.cli", *command],
+        [sys.executable, "-m", "rlcar.cli", *command, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -87,8 +87,8 @@ def _assert_report(found, out, stdout):
 @pytest.mark.timeout(400)
 def test_ctrl_c_leaves_a_report_of_what_was_measured_and_no_process(tmp_path):
     out = tmp_path / "out"
-    options = ("--sample-every-s", "0.5")
-    found, stdout = _soak_until(lambda samples: len(samples) >= 12, out, *options)
+    # PPO compiles in a few seconds.
+    found, stdout = _soak_until(lambda samples: len(samples) >= 12, out, "--preset", "ppo")
     _assert_report(found, out, stdout)
     assert found["rss_slope_mb_per_min"] is not None
     assert _samples(out)[-1]["groups"].keys() >= SERVICES
@@ -99,11 +99,11 @@ def test_ctrl_c_leaves_a_report_of_what_was_measured_and_no_process(tmp_path):
 @pytest.mark.timeout(400)
 def test_the_clients_of_a_soak_notice_new_champions(tmp_path):
     out = tmp_path / "out"
-    options = ("--sample-every-s", "0.5", "--swap-every-s", "5")
 
     def has_enough(samples):
         return len(samples) >= 40 and samples[-1]["versions_answering"] >= 5
 
+    options = ("--mode", "test", "--swap-every-s", "5")
     found, stdout = _soak_until(has_enough, out, *options)
     _assert_report(found, out, stdout)
     assert found["versions_published"] >= found["versions_answering"] >= 5
