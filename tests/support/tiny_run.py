@@ -12,10 +12,13 @@ from unittest import mock
 from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, make_config
 from rlcar.evaluation import run_report as evaluate_run_module
+from rlcar.offline import candidates as candidates_module
 from rlcar.settings.section import Section
 from rlcar.sim import SPEC
 from rlcar.training import loop as train_module
+from rlcar.training.curriculum import runner as curriculum_module
 from rlcar.training.loop import TrainingOutcome, train
+from rlcar.types import Spec
 
 BLOCK = 128  # env steps
 SETTINGS = (
@@ -35,21 +38,23 @@ def make_tiny_config(*overrides: str) -> Config:
 
 
 @functools.cache
-def _agent(algorithm: str, settings: Section) -> Agent:
+def _agent(algorithm: str, settings: Section, spec: Spec) -> Agent:
     return make_agent(
-        make_config().model_copy(update={"algorithm": algorithm, algorithm: settings}), SPEC
+        make_config().model_copy(update={"algorithm": algorithm, algorithm: settings}), spec
     )
 
 
-def tiny_agent(config: Config, spec: object = SPEC) -> Agent:
+def tiny_agent(config: Config, spec: Spec = SPEC) -> Agent:
     """Returns one agent, with its compiled code, for all configs with the same agent settings."""
-    return _agent(config.algorithm, getattr(config, config.algorithm))
+    return _agent(config.algorithm, getattr(config, config.algorithm), spec)
 
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-    """Makes training and evaluation share compiled code inside the block."""
+    """Makes trainings and evaluations, and what is made of them, share compiled code inside."""
     with (
+        mock.patch.object(candidates_module, "make_agent", tiny_agent),
+        mock.patch.object(curriculum_module, "make_agent", tiny_agent),
         mock.patch.object(train_module, "make_agent", tiny_agent),
         mock.patch.object(evaluate_run_module, "make_agent", tiny_agent),
     ):
