@@ -32,6 +32,12 @@ SETTINGS = (
     "replay.min_env_steps=256",
 )
 
+# A training in a process of its own, for tests of the process: what it compiles is cached for the
+# next one.
+SHORT_TRAINING = ["train", "--local", "--preset", "ppo", "--mode", "test"]
+for _setting in ("training.env_steps=2048", "training.block_length=32", "ppo.epochs=1"):
+    SHORT_TRAINING += ["--set", _setting]
+
 
 def make_tiny_config(*overrides: str) -> Config:
     return make_config(mode="test", overrides=[*SETTINGS, *overrides])
