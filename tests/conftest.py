@@ -1,6 +1,7 @@
 """Settings of all tests: JAX on the CPU with strict ranks, and fixtures that many tests share."""
 
 import atexit
+import functools
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import jax
 import pytest
+import typer.main
 
 from rlcar import cli
 from rlcar.config import Config, make_config
@@ -39,6 +41,10 @@ from rlcar.devices.compile_cache import prepare_jax
 
 prepare_jax()  # The processes of pytest-xdist share the cache.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Typer makes all commands anew for each command line, which takes 40 ms of the processor; the tests
+# run thousands of command lines in one process.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def compiled_settings(environment: EnvironmentConfig) -> Section:
     descriptor = COMPILED[environment.id]
     given = dict(environment.settings)
     limit = environment.time_limit_steps
-    if limit is not None and "time_limit_steps" in descriptor.settings.model_fields:
+    if limit is not None and has_own_time_limit(environment.id):
         given.setdefault("time_limit_steps", limit)
     try:
         return descriptor.settings.model_validate(given)
@@ -37,6 +37,12 @@ def compiled_settings(environment: EnvironmentConfig) -> Section:
         raise ConfigError(
             explain(error, descriptor.settings, prefix="environment.settings.")
         ) from error
+
+
+def has_own_time_limit(environment_id: str) -> bool:
+    """Returns whether the environment ends its episodes itself, and says so as their reason."""
+    descriptor = COMPILED.get(environment_id)
+    return descriptor is not None and "time_limit_steps" in descriptor.settings.model_fields
 
 
 def make_compiled(environment: EnvironmentConfig) -> CompiledEnvironment:

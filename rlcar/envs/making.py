@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from rlcar.config import EnvironmentConfig
+from rlcar.envs.compiled import has_own_time_limit
 from rlcar.errors import ConfigError
 
 # The folder in which the training was started. Other processes with the same files also search it
@@ -28,7 +29,11 @@ def make_environment(config: EnvironmentConfig, render_mode: str | None = None) 
     """
     arguments: dict[str, Any] = dict(config.settings)
     if config.time_limit_steps is not None:
-        arguments["max_episode_steps"] = config.time_limit_steps
+        # Gymnasium's own limit would end an episode without a reason.
+        if has_own_time_limit(config.id):
+            arguments.setdefault("time_limit_steps", config.time_limit_steps)
+        else:
+            arguments["max_episode_steps"] = config.time_limit_steps
     if render_mode is not None:
         arguments["render_mode"] = render_mode
     if ":" in config.id:

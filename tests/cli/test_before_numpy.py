@@ -39,9 +39,10 @@ def _seen(tmp_path, *arguments, **environment):
     return done.stdout.splitlines()[:1]
 
 
-@pytest.mark.parametrize("entry", ["rlcar", "rlcar.cli"])
 @pytest.mark.parametrize(
-    "verb", [("serve", "--lane", "realtime"), ("watch", "nowhere")], ids=["serve", "watch"]
+    ("entry", "verb"),
+    [("rlcar", ("serve", "--lane", "realtime")), ("rlcar.cli", ("watch", "nowhere"))],
+    ids=["serve", "watch"],
 )
 def test_a_server_gives_each_matrix_one_thread(tmp_path, entry, verb):
     assert _seen(tmp_path, entry, *verb) == ["NumPy sees 1"]

@@ -297,8 +297,8 @@ def test_a_full_disk_stops_training_with_the_last_good_checkpoint_named(rlcar, t
 
 @pytest.mark.parametrize(
     "arguments",
-    [["train", "--preset", "nanno"], ["train", "--local", "--resume", "."], ["evaluate", "."]],
-    ids=["preset", "resume", "evaluate"],
+    [["train", "--local", "--resume", "."], ["evaluate", "."]],
+    ids=["resume", "evaluate"],
 )
 def test_the_real_program_says_one_sentence_and_no_traceback(tmp_path, arguments):
     command = [sys.executable, "-W", "error::DeprecationWarning:rlcar", "-m", "rlcar.cli"]

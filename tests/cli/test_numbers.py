@@ -9,7 +9,7 @@ import typer
 
 from rlcar import cli
 
-IMPOSSIBLE = ("nan", "NaN", "inf", "-inf", "1e308", "-1e308", "-1", str(10**40), "9" * 5000)
+IMPOSSIBLE = ("nan", "-inf", "1e308", "-1", str(10**40), "9" * 5000)
 
 
 def commands(app, before=()):

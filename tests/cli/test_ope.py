@@ -20,7 +20,7 @@ def data(tmp_path_factory) -> str:
 def test_runs_versions_and_drivers_are_evaluated(tmp_path, data):
     run = untrained("sac")
     Registry(tmp_path / "models").publish(run)
-    words = ["ope", str(run), "1", "careful", "--data", data, "--updates", "400"]
+    words = ["ope", str(run), "1", "careful", "--data", data, "--updates", "100"]
     places = ["--registry", str(tmp_path / "models"), "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, [*words, *places], catch_exceptions=False)
     assert result.exit_code == 0, result.output

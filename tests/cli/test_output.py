@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlcar.registry import Registry
-from tests.support.tiny_run import SETTINGS
+from tests.support.tiny_run import SHORT_TRAINING
 from tests.support.untrained_run import untrained
 
 RLCAR = Path(sys.executable).with_name("rlcar")
@@ -30,7 +30,7 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(params=ENVIRONMENTS)
+@pytest.fixture
 def variables(request):
     own = ENVIRONMENTS[request.param]
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "NO_COLOR")}
@@ -56,7 +56,7 @@ def printed(words, folder, variables):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return done.stdout, done.returncode
@@ -68,7 +68,14 @@ def assert_is_readable(text):
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "rlcar")
+def cases():
+    """Every command in a CI log, where colours are forced, and a table in the others."""
+    for name in ENVIRONMENTS:
+        for words in COMMANDS if name == "CI" else (["train", "--help"], ["models", "list"]):
+            yield pytest.param(name, words, id=f"{name}-{' '.join(words) or 'rlcar'}")
+
+
+@pytest.mark.parametrize(("variables", "words"), [*cases()], indirect=["variables"])
 def test_output_through_a_pipe_has_no_control_characters(words, folder, variables):
     text, code = printed(words, folder, variables)
     assert_is_readable(text)
@@ -78,9 +85,7 @@ def test_output_through_a_pipe_has_no_control_characters(words, folder, variable
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", ["CI"], indirect=True)
 def test_a_training_in_a_ci_log_prints_lines_and_few_of_them(tmp_path, variables):
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    words = ["train", "--local", "--mode", "test", "--name", "a b", *settings]
-    text, code = printed(words, tmp_path, variables)
+    text, code = printed([*SHORT_TRAINING, "--name", "a b"], tmp_path, variables)
     assert code == 0, text
     assert_is_readable(text)
     assert len(text.splitlines()) < 50

@@ -9,6 +9,7 @@ import pytest
 
 from rlcar.errors import UserError
 from rlcar.system.user_folders import cache_folder, expanded, folder_for_sockets
+from tests.support.tiny_run import SHORT_TRAINING
 
 ROOT = Path(__file__).parents[2]
 AS_NOBODY = ["unshare", "-U", "--map-user=12345"]
@@ -62,21 +63,28 @@ def as_nobody(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("home", HOMES)
+# What uses the home folder, what other commands do, and help, which reads no folder.
+AT_HOME = [
+    ("doctor", 0),
+    ("serve --lane realtime", 2),  # there is no model yet
+    ("tokens create a", 2),
+]
+ELSEWHERE = [
+    ("tokens create a --tokens t.json", 0),
+    ("models list", 0),
+    ("monitor", 2),
+    ("watch latest", 2),
+    ("submit --address 127.0.0.1:9 -- train --mode test", 2),
+]
+HELP = [("--help", 0), ("serve --help", 0), ("tune --help", 0)]
+
+
 @pytest.mark.parametrize(
-    ("command", "code"),
+    ("command", "code", "home"),
     [
-        ("--help", 0),
-        ("serve --help", 0),
-        ("tune --help", 0),
-        ("tokens create a --tokens t.json", 0),
-        ("models list", 0),
-        ("doctor", 0),
-        ("monitor", 2),
-        ("watch latest", 2),
-        ("serve --lane realtime", 2),  # there is no model yet
-        ("submit --address 127.0.0.1:9 -- train --mode test", 2),
-        ("tokens create a", 2),
+        *((*command, home) for command in AT_HOME for home in HOMES),
+        *((*command, home) for command in ELSEWHERE for home in ("unset", "read-only")),
+        *((*command, "unset") for command in HELP),
     ],
 )
 def test_a_command_works_or_says_why_not(as_nobody, home, command, code):
@@ -97,8 +105,7 @@ def test_what_needs_a_home_folder_says_what_to_do(as_nobody):
     "home", [HOMES[0], *(pytest.param(one, marks=pytest.mark.long) for one in HOMES[1:])]
 )
 def test_a_training_in_one_process_works(as_nobody, home):
-    few = ["--set", "training.env_steps=512", "--set", "training.evaluate_every_env_steps=512"]
-    code, out, _ = as_nobody(home, "train", "--local", "--mode", "test", "--name", "a", *few)
+    code, out, _ = as_nobody(home, *SHORT_TRAINING, "--name", "a")
     assert code == 0
     assert "\nfigure env_steps=" in out
     assert as_nobody(home, "monitor", "runs/a")[0] == 0
@@ -116,6 +123,7 @@ def test_a_training_on_ray_works_with_a_long_temporary_folder_too(as_nobody, tmp
     long.mkdir()
     few = ["--set", "training.env_steps=512", "--set", "training.evaluate_every_env_steps=512"]
     words = ["train", "--mode", "test", "--name", "a", "--simulators", "1", *few]
+    words += ["--algorithm", "ppo"]  # the quickest to compile
     code, out, _ = as_nobody(home, *words, timeout_s=240, TMPDIR=str(long))
     assert code == 0
     assert "\nfigure env_steps=" in out

@@ -33,7 +33,7 @@ def everything_in(root: Path) -> dict[str, tuple[int, int, bytes]]:
 @pytest.mark.parametrize("init", ["systemd", "supervisor"])
 def test_a_second_run_changes_nothing(tmp_path, init):
     options = ["--init", init, "--training", "first", "--training", "second", "--spot", "--gpu"]
-    first = install(tmp_path, *options)
+    first = install(tmp_path, *options, python=None)
     assert first.returncode == 0, first.stderr
     before = everything_in(tmp_path)
     second = install(tmp_path, *options)

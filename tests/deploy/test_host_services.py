@@ -32,14 +32,17 @@ def service(host: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("value", ["{}/my backup", '"{}/my backup"', "'{}/my backup'  \r"])
-def test_a_backup_goes_to_a_folder_with_a_blank_in_its_name(host, value):
+def test_a_backup_goes_to_a_folder_with_a_blank_in_its_name(host):
     settings = host / "etc/rlcar/backup.env"
-    settings.write_text(f"# target\n\n  RLCAR_BACKUP_TARGET={value.format(host)}\n")
-    for words in (["backup"], ["backup-verify"], ["backup-prune"]):
-        done = service(host, *words)
+    for number, value in enumerate(["{}", '"{}"', "'{}'  \r"]):
+        target = host / f"my backup {number}"
+        settings.write_text(f"# target\n\n  RLCAR_BACKUP_TARGET={value.format(target)}\n")
+        done = service(host, "backup")
         assert done.returncode == 0, done.stderr
-    assert (host / "my backup" / "rlcar-backup.json").exists()
+        assert (target / "rlcar-backup.json").exists()
+    for command in ("backup-verify", "backup-prune"):
+        done = service(host, command)
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_value_is_never_evaluated(host):
@@ -67,20 +70,17 @@ def test_a_command_by_hand_has_the_folders_and_settings_of_the_services(host, mo
     assert Registry(models).numbers() == [1]
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
+def test_a_wrong_line_of_a_settings_file_is_one_sentence(host):
+    for line, message in (
         ("secret", "line 2 of {}/etc/rlcar/rlcar.env is not of the form NAME=VALUE"),
         ("export A=1", "line 2 of {}/etc/rlcar/rlcar.env: 'export A' is not a name; write NAME="),
         ("A =1", "line 2 of {}/etc/rlcar/rlcar.env: 'A ' is not a name; write NAME=VALUE"),
-    ],
-)
-def test_a_wrong_line_of_a_settings_file_is_one_sentence(host, line, message):
-    (host / "etc/rlcar/rlcar.env").write_text(f"# first\n{line}\n")
-    done = service(host, "serve")
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"rlcar-service: {message.format(host)}")
-    assert done.stderr.count("\n") == 1
+    ):
+        (host / "etc/rlcar/rlcar.env").write_text(f"# first\n{line}\n")
+        done = service(host, "serve")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"rlcar-service: {message.format(host)}")
+        assert done.stderr.count("\n") == 1
 
 
 def test_nothing_is_deleted_without_a_complete_and_recent_backup(host):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import free_port
-from tests.support.installed_host import ROOT, running
+from tests.support.installed_host import PYTHON, ROOT, running
 
 INSTALL = "deploy/host/install"
 PAGES = ("docs/how-to/servers.md", "docs/how-to/clouds.md")
@@ -60,8 +60,11 @@ class Site:
 
     def install(self, checkout: Path, *options: object) -> subprocess.CompletedProcess[str]:
         """Runs the install script of a checkout, with `programs` first in the path."""
-        words = ["--root", self.root, "--serve-port", free_port(), *options]
-        return self.run([checkout / INSTALL, *words])
+        return self.run([checkout / INSTALL, "--root", self.root, *self.given(), *options])
+
+    def given(self) -> list[object]:
+        """Returns the options of all runs."""
+        return ["--serve-port", free_port(), "--python", PYTHON]
 
     def run(self, command: list[object]) -> subprocess.CompletedProcess[str]:
         path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
@@ -178,32 +181,45 @@ def test_an_interrupted_rollback_is_forgotten_after_another_upgrade(site):
 
 
 @pytest.mark.parametrize(
-    ("init", "name", "is_restarted"),
+    ("init", "affects"),
     [
-        ("systemd", "docs/how-to/servers.md", False),
-        ("systemd", "deploy/host/sysctl.conf", False),
-        ("systemd", "deploy/systemd/rlcar-backup.timer", False),
-        ("systemd", "deploy/systemd/rlcar-backup.service", False),
-        ("systemd", "deploy/systemd/rlcar-serve.service", True),
-        ("systemd", "deploy/systemd/rlcar-.service.d/10-hardening.conf", True),
-        ("supervisor", "docs/how-to/clouds.md", False),
-        ("supervisor", "deploy/supervisor/rlcar.cron", False),
-        ("supervisor", "deploy/logrotate/rlcar", False),
-        ("supervisor", "deploy/supervisor/rlcar-train.conf", True),
-        ("supervisor", "deploy/supervisor/rlcar-service", True),
-        ("supervisor", "uv.lock", True),
+        (
+            "systemd",
+            {
+                "docs/how-to/servers.md": False,
+                "deploy/host/sysctl.conf": False,
+                "deploy/systemd/rlcar-backup.timer": False,
+                "deploy/systemd/rlcar-backup.service": False,
+                "deploy/systemd/rlcar-serve.service": True,
+                "deploy/systemd/rlcar-.service.d/10-hardening.conf": True,
+            },
+        ),
+        (
+            "supervisor",
+            {
+                "docs/how-to/clouds.md": False,
+                "deploy/supervisor/rlcar.cron": False,
+                "deploy/logrotate/rlcar": False,
+                "deploy/supervisor/rlcar-train.conf": True,
+                "deploy/supervisor/rlcar-service": True,
+                "uv.lock": True,
+            },
+        ),
     ],
+    ids=["systemd", "supervisor"],
 )
-def test_only_what_affects_the_services_restarts_them(site, init, name, is_restarted):
+def test_only_what_affects_the_services_restarts_them(site, init, affects):
     options = ("--init", init, "--training", "first")
     site.install(site.new, *options)
     mark = site.opt / ".restart"
     mark.unlink()
-    with (site.new / name).open("a") as file:
-        file.write("# changed\n")
-    done = site.install(site.new, *options)
-    assert "changes made" in done.stdout
-    assert mark.exists() == is_restarted
+    for name, is_restarted in affects.items():
+        with (site.new / name).open("a") as file:
+            file.write("# changed\n")
+        done = site.install(site.new, *options)
+        assert "changes made" in done.stdout, name
+        assert mark.exists() == is_restarted, name
+        mark.unlink(missing_ok=True)
 
 
 def test_a_dry_run_of_uninstalling_is_possible_while_the_services_run(site):
@@ -261,7 +277,7 @@ exec "$@"
         return self.run([*layers, *command])
 
     def install(self, checkout: Path, *options: object) -> subprocess.CompletedProcess[str]:
-        return self.inside(checkout / INSTALL, "--serve-port", free_port(), *options)
+        return self.inside(checkout / INSTALL, *self.given(), *options)
 
     def record(self, program: str, script: str = "") -> None:
         """Lets a program write its command lines down, in place of the real one."""

@@ -1,5 +1,7 @@
 """The table of metrics holds what each algorithm's learner returns, and nothing that none does."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from rlcar.types import Batch
 IMAGES = SPEC._replace(image_shape=(16, 16, 3))
 
 
+@functools.cache
 def metrics_of(algorithm, spec):
     """Traces one update, which compiles nothing, for the names of its metrics.
 

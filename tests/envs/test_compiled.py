@@ -7,6 +7,7 @@ from rlcar.agents import ALGORITHMS
 from rlcar.config import make_config
 from rlcar.envs.compiled import COMPILED, compiled_settings, make_compiled
 from rlcar.envs.schema import known_schema_of, schema_of
+from rlcar.envs.single import SingleEnvironment
 from rlcar.errors import ConfigError, RegistryError
 from rlcar.evaluation.environment import kind_of, require_source
 from rlcar.registry.architecture import check_arrays, policy_shapes
@@ -67,3 +68,13 @@ def test_fused_training_needs_a_compiled_environment():
     require_source(make_config(algorithm=fused, environment=LANDER, overrides=overrides))
     with pytest.raises(ConfigError, match="which Pendulum-v1 cannot be a part of: set it to 1"):
         require_source(make_config(algorithm=fused, environment="Pendulum-v1", overrides=overrides))
+
+
+def test_gymnasium_too_says_that_the_time_limit_ended_an_episode():
+    config = make_config(overrides=["environment.time_limit_steps=7"], environment=LANDER)
+    environment = SingleEnvironment(config.environment, seed=0)
+    environment.reset()
+    steps = [environment.step(np.zeros(6, np.float32)) for _ in range(7)]
+    environment.close()
+    assert [step.is_last for step in steps] == [False] * 6 + [True]
+    assert (steps[-1].reason, steps[-1].is_success) == ("time_limit", False)

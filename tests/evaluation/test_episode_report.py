@@ -1,6 +1,7 @@
 """The report of a compiled environment: a tiny training of the lander, evaluated and filmed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ def config(env_steps: int, **settings):
             "training.cars=16",
             "training.block_length=32",
             "training.blocks_per_call=2",
+            "training.checkpoint_every_s=1e-9",
+            "training.checkpoints_kept=9",
             "environment.settings.time_limit_steps=250",
         ],
         **settings,
@@ -45,8 +48,13 @@ def run_folder(tmp_path_factory):
 
 
 def test_a_fused_training_of_the_lander_resumes_bit_for_bit(run_folder, tmp_path):
-    train(config(1024), tmp_path / "legs")
-    train(config(2048), tmp_path / "legs", checkpoint.latest(tmp_path / "legs" / "checkpoints"))
+    shutil.copytree(run_folder, tmp_path / "legs")
+    for save in checkpoint.saves(tmp_path / "legs" / "checkpoints"):
+        if save.env_steps > 1024:
+            shutil.rmtree(save.path)
+    half = checkpoint.latest(tmp_path / "legs" / "checkpoints")
+    assert half.env_steps == 1024
+    train(config(2048), tmp_path / "legs", half)
     ends = [
         read_arrays(checkpoint.latest(folder / "checkpoints").path / "state.safetensors")
         for folder in (run_folder, tmp_path / "legs")

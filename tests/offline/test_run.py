@@ -35,6 +35,12 @@ TINY = (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once():
+    with compiled_once():
+        yield
+
+
 @pytest.fixture(scope="module")
 def selected(tmp_path_factory):
     """Selects among two tiny trainings, twice; returns the folder and the first result."""
@@ -191,12 +197,11 @@ def test_a_candidate_continues_with_the_settings_of_its_checkpoint(tmp_path):
     _, of_data = settings_of_data(tmp_path / "data", None, None)
     config = make_config(mode="test", algorithm="bc", overrides=[*of_data, *SETTINGS])
     checkpoints = run_folder(tmp_path / "out", "bc") / "checkpoints"
-    with compiled_once():
-        train(with_lower_learning_rate(config), checkpoints.parent)
-        for save in checkpoint.saves(checkpoints):
-            if save.env_steps > 512:
-                shutil.rmtree(save.path)
-        train_candidates(tmp_path / "out", {"bc": config}, lambda text: None)
+    train(with_lower_learning_rate(config), checkpoints.parent)
+    for save in checkpoint.saves(checkpoints):
+        if save.env_steps > 512:
+            shutil.rmtree(save.path)
+    train_candidates(tmp_path / "out", {"bc": config}, lambda text: None)
     newest = checkpoint.latest(checkpoints)
     assert newest.env_steps == 768
     kept = load_config(checkpoint.config_path(newest))

@@ -118,6 +118,8 @@ def main() -> None:
         import_if_it_is_a_module(name)
     before = state()
     for module in modules:
+        if module in sys.modules:
+            continue  # a module before it has imported it, and is named for what it changed
         importlib.import_module(module)
         after = state()
         for name in before.keys() | after.keys():

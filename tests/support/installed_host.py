@@ -20,12 +20,20 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 INSTALL = ROOT / "deploy" / "host" / "install"
 VENV = Path(sys.executable).parents[1]
+# Given to the script, because the shims of pyenv take it a second for each version that it tries.
+PYTHON = Path(sys.base_exec_prefix) / "bin/python3"
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 
-def install(root: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    """Runs the install script below `root` with the environment of the tests, and a free port."""
-    command = [INSTALL, "--root", root, "--venv", VENV, "--serve-port", free_port(), *options]
+def install(
+    root: Path, *options: object, python: Path | None = PYTHON
+) -> subprocess.CompletedProcess[str]:
+    """Runs the install script below `root` with the environment of the tests, and a free port.
+
+    Without `python` the script looks for one in the path.
+    """
+    command = [INSTALL, "--root", root, "--venv", VENV, "--serve-port", free_port()]
+    command += [*([] if python is None else ["--python", python]), *options]
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, check=False, timeout=120
     )

@@ -153,7 +153,10 @@ TRAINS = {
 IMAGES = {
     "channels-first": {"observation": _image(3, 64, 64)},
     "grey": {"observation": _image(20, 30)},
-    "camera": {"observation": Dict({"eye": _image(24, 32, 3), "speed": Box(0, 9, (1,))})},
+    "camera": {
+        "observation": Dict({"eye": _image(24, 32, 3), "speed": Box(-1e12, 1e12, (1,))}),
+        "reward": 1e12,
+    },
 }
 # name -> (arguments of Odd, pattern of the error message)
 REFUSED = {

@@ -12,10 +12,13 @@ from unittest import mock
 from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, make_config
 from rlcar.evaluation import run_report as evaluate_run_module
+from rlcar.offline import candidates as candidates_module
 from rlcar.settings.section import Section
 from rlcar.sim import SPEC
 from rlcar.training import loop as train_module
+from rlcar.training.curriculum import runner as curriculum_module
 from rlcar.training.loop import TrainingOutcome, train
+from rlcar.types import Spec
 
 BLOCK = 128  # env steps
 SETTINGS = (
@@ -29,27 +32,35 @@ SETTINGS = (
     "replay.min_env_steps=256",
 )
 
+# A training in a process of its own, for tests of the process: what it compiles is cached for the
+# next one.
+SHORT_TRAINING = ["train", "--local", "--preset", "ppo", "--mode", "test"]
+for _setting in ("training.env_steps=2048", "training.block_length=32", "ppo.epochs=1"):
+    SHORT_TRAINING += ["--set", _setting]
+
 
 def make_tiny_config(*overrides: str) -> Config:
     return make_config(mode="test", overrides=[*SETTINGS, *overrides])
 
 
 @functools.cache
-def _agent(algorithm: str, settings: Section) -> Agent:
+def _agent(algorithm: str, settings: Section, spec: Spec) -> Agent:
     return make_agent(
-        make_config().model_copy(update={"algorithm": algorithm, algorithm: settings}), SPEC
+        make_config().model_copy(update={"algorithm": algorithm, algorithm: settings}), spec
     )
 
 
-def tiny_agent(config: Config, spec: object = SPEC) -> Agent:
+def tiny_agent(config: Config, spec: Spec = SPEC) -> Agent:
     """Returns one agent, with its compiled code, for all configs with the same agent settings."""
-    return _agent(config.algorithm, getattr(config, config.algorithm))
+    return _agent(config.algorithm, getattr(config, config.algorithm), spec)
 
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-    """Makes training and evaluation share compiled code inside the block."""
+    """Makes trainings and evaluations, and what is made of them, share compiled code inside."""
     with (
+        mock.patch.object(candidates_module, "make_agent", tiny_agent),
+        mock.patch.object(curriculum_module, "make_agent", tiny_agent),
         mock.patch.object(train_module, "make_agent", tiny_agent),
         mock.patch.object(evaluate_run_module, "make_agent", tiny_agent),
     ):

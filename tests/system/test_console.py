@@ -22,8 +22,19 @@ NARROW = [
     pytest.param({**ASCII, "PYTHONIOENCODING": "latin-1"}, id="latin-1"),
     pytest.param({"PYTHONIOENCODING": "ascii:strict"}, id="ascii"),
 ]
-COMMANDS = [["train", "--help"], ["models", "list"], ["doctor"], ["monitor"], ["--ünknown"]]
-COMMANDS += [["models", "promote", "no…model"]]
+# What others have written is shown in each encoding, and what is ours alone in the narrowest.
+FOREIGN = [["models", "list"], ["--ünknown"], ["models", "promote", "no…model"]]
+OURS = [["train", "--help"], ["doctor"], ["monitor"]]
+
+
+def cases(foreign, ours):
+    """Command lines, each with variables that narrow its output."""
+    pairs = [(words, variables) for words in foreign for variables in NARROW]
+    pairs += [(words, NARROW[2]) for words in ours]
+    return [
+        pytest.param(words, *variables.values, id=f"{' '.join(words)}-{variables.id}")
+        for words, variables in pairs
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +75,7 @@ def on_a_terminal(folder, words, variables):
         os.close(theirs)
 
 
-@pytest.mark.parametrize("variables", NARROW)
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(("words", "variables"), cases(FOREIGN, OURS))
 def test_no_encoding_of_a_stream_ends_in_a_traceback(folder, words, variables):
     done = run(folder, words, variables, capture_output=True)
     assert done.returncode in (0, 2)
@@ -74,8 +84,9 @@ def test_no_encoding_of_a_stream_ends_in_a_traceback(folder, words, variables):
     done.stderr.decode("latin-1")
 
 
-@pytest.mark.parametrize("variables", NARROW)
-@pytest.mark.parametrize("words", [["models", "list"], ["monitor"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    ("words", "variables"), cases([["models", "list"]], [["monitor"], ["train", "--help"]])
+)
 def test_no_encoding_of_a_terminal_ends_in_a_traceback(folder, words, variables):
     code, said = on_a_terminal(folder, words, variables)
     assert code == 0, said

@@ -19,7 +19,7 @@ from rlcar.runs.run import Run, new_run_folder
 from rlcar.storage import checkpoint
 from rlcar.system import lease, process_state
 from rlcar.system.lease import HeldError, hold
-from tests.support.tiny_run import make_tiny_config
+from tests.support.tiny_run import SHORT_TRAINING, make_tiny_config
 from tests.support.waiting import wait_until
 
 CONFIG = make_tiny_config()
@@ -230,13 +230,14 @@ def test_a_named_folder_that_is_held_is_refused_before_it_is_a_run(tmp_path):
         new_run_folder(tmp_path, "mine", CONFIG)
 
 
+# The tests above try the lease itself among processes and hosts.
 @needs_unshare
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_trainings_of_one_name_on_two_hosts_are_one(tmp_path):
     """Both used to write into one folder and to end well; the first one's checkpoints were lost."""
-    options = ["--local", "--preset", "ppo", "--mode", "test", "--name", "shared"]
-    options += ["--set", "training.env_steps=2048", "--set", "training.checkpoint_every_s=0.01"]
-    train = [sys.executable, "-m", "rlcar.cli", "train", *options]
+    options = ["--name", "shared", "--set", "training.checkpoint_every_s=0.01"]
+    train = [sys.executable, "-m", "rlcar.cli", *SHORT_TRAINING, *options]
     script = 'hostname "$0" && exec "$@"'
     processes = [
         subprocess.Popen(

@@ -15,11 +15,10 @@ from rlcar.runs.monitor import RunReader
 from rlcar.storage import checkpoint
 from rlcar.system import terminal
 from rlcar.system.console import make_console
+from tests.support.tiny_run import SHORT_TRAINING
 from tests.support.waiting import wait_until
 
-TRAIN = ["train", "--local", "--preset", "ppo", "--mode", "test", "--name", "p"]
-for setting in ("training.env_steps=2048", "training.block_length=32", "ppo.epochs=1"):
-    TRAIN += ["--set", setting]
+TRAIN = [*SHORT_TRAINING, "--name", "p"]
 FAST = ["--set", "training.log_every_s=0.001", "--set", "training.checkpoint_every_s=0.05"]
 RLCAR = [sys.executable, "-m", "rlcar.cli"]
 PATIENCE_S = 240.0

@@ -177,8 +177,10 @@ def test_a_training_stopped_in_the_middle_of_its_train_steps_goes_on_there_bit_f
 
 @pytest.mark.slow
 def test_sigterm_ends_a_training_with_a_checkpoint_and_auto_continues_it(tmp_path):
+    # An algorithm and an environment that are quickly compiled and evaluated.
     command = [sys.executable, "-m", "rlcar.cli", "train", "--local", "--mode", "test"]
-    command += ["--runs", str(tmp_path), "--set"]
+    command += ["--preset", "ppo", "--env", "CartPole-v1", "--runs", str(tmp_path)]
+    command += ["--set", "training.cars=4", "--set", "training.block_length=32", "--set"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     first = subprocess.Popen(
         [*command, "training.env_steps=1000000"], env=environment, stderr=subprocess.PIPE, text=True

@@ -37,7 +37,7 @@ def names_in(profile):
 
 
 def test_driving_alone_trains_nothing(tmp_path):
-    profile = profile_sim(make_tiny_config(), tmp_path, blocks=3)
+    profile = profile_sim(make_tiny_config("algorithm=ppo"), tmp_path, blocks=3)
     assert (profile.env_steps, profile.train_steps) == (384, 0)
     assert set(profile.stages_s) == {"drive"}
     assert "drive" in names_in(profile)

@@ -202,11 +202,12 @@ def test_poisoned_parameters_stop_training_with_the_metric_s_name_and_earlier_sa
     make_trainer().restore(good)
 
 
-@pytest.mark.slow  # another learning rate is another jit
+# Another learning rate is another jit, so an algorithm that compiles in seconds.
+OUT_OF_THIS_WORLD = ("algorithm=documented", "documented.learning_rate=1e38")
+
+
 def test_a_learning_rate_out_of_this_world_is_noticed():
-    config = make_tiny_config(
-        "dreamer.optimizer.learning_rate=1e30", "dreamer.optimizer.warmup_updates=0"
-    )
+    config = make_tiny_config(*OUT_OF_THIS_WORLD)
     trainer = Trainer(config, SPEC, tiny_agent(config))
     with pytest.raises(NonFiniteError, match=r"^[a-z_]+/[a-z_]+ is (nan|inf) after \d+ train"):
         learn(trainer, range(4))
@@ -228,7 +229,7 @@ def test_a_save_of_another_architecture_is_refused_and_names_the_array(uninterru
 
 
 def test_with_debug_nans_the_operation_that_makes_one_is_named():
-    config = make_tiny_config("algorithm=documented", "documented.learning_rate=1e38")
+    config = make_tiny_config(*OUT_OF_THIS_WORLD)
     trainer = Trainer(config, SPEC, make_agent(config, SPEC))
     for seed in range(4):
         trainer.insert(make_block(seed))

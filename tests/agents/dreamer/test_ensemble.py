@@ -10,7 +10,7 @@ import pytest
 from rlcar.agents import make_agent
 from rlcar.agents.dreamer.ensemble import disagreement
 from rlcar.config import make_config
-from tests.agents.dreamer.tiny import SPEC, largest, quick_learner, random_batch
+from tests.agents.dreamer.tiny import LEARNS_AT_ONCE, SPEC, largest, quick_learner, random_batch
 
 
 def test_heads_that_agree_have_no_uncertainty_and_opposite_ones_have_a_known_one():
@@ -29,35 +29,42 @@ def test_uncertainty_adds_up_over_the_groups():
 
 
 def _learner(*overrides):
-    config = make_config(mode="test", overrides=["dreamer.uncertainty.heads=3", *overrides])
+    config = make_config(mode="test", overrides=[*LEARNS_AT_ONCE, *overrides])
     return quick_learner(make_agent(config, SPEC).learner)
 
 
-def _imagined_reward(*overrides):
-    learner = _learner(*overrides)
+def _with_heads(penalty):
+    return _learner("dreamer.uncertainty.heads=3", f"dreamer.uncertainty.penalty={penalty}")
+
+
+@pytest.fixture(scope="module")
+def free():
+    """A learner whose uncertainty costs nothing."""
+    return _with_heads(0.0)
+
+
+def _imagined_reward(learner):
     state, metrics = learner.update(learner.init(0), random_batch(1, 4, 12))
     assert np.isfinite(largest(jax.device_get(state)))
     return {name: float(value) for name, value in metrics.items()}
 
 
-def test_the_penalty_lowers_imagined_rewards_by_the_uncertainty():
-    free = _imagined_reward("dreamer.uncertainty.penalty=0.0")
-    charged = _imagined_reward("dreamer.uncertainty.penalty=2.0")
-    uncertainty = free["model/uncertainty_nats"]
+def test_the_penalty_lowers_imagined_rewards_by_the_uncertainty(free):
+    without, charged = _imagined_reward(free), _imagined_reward(_with_heads(2.0))
+    uncertainty = without["model/uncertainty_nats"]
     assert uncertainty > 0.0
     assert charged["model/uncertainty_nats"] == pytest.approx(uncertainty)
-    lower = free["model/imagined_reward"] - charged["model/imagined_reward"]
+    lower = without["model/imagined_reward"] - charged["model/imagined_reward"]
     assert lower == pytest.approx(2.0 * uncertainty, rel=1e-4)
 
 
-def test_heads_learn_to_predict_and_do_not_change_what_the_model_learns():
-    learner = _learner("dreamer.uncertainty.penalty=0.0")
-    without = quick_learner(make_agent(make_config(mode="test"), SPEC).learner)
+def test_heads_learn_to_predict_and_do_not_change_what_the_model_learns(free):
+    without = _learner()  # compiled for tests/agents/dreamer/test_learner.py too
     batches = random_batch(1, 4, 12)
-    state, other = learner.init(0), without.init(0)
+    state, other = free.init(0), without.init(0)
     losses = []
     for _ in range(30):
-        state, metrics = learner.update(state, batches)
+        state, metrics = free.update(state, batches)
         other, _ = without.update(other, batches)
         losses.append(float(metrics["model/ensemble_loss"]))
     assert losses[-1] < losses[0]

@@ -10,6 +10,13 @@ from rlcar.types import Batch, Learner, Spec
 
 SPEC = Spec(observation_size=6, action_size=2)
 DISCRETE = Spec(observation_size=6, action_size=3, is_discrete=True)
+# These learn at once, so that a wrong optimiser step shows, whatever the presets are tuned to.
+LEARNS_AT_ONCE = (
+    "dreamer.optimizer.warmup_updates=0",
+    "dreamer.optimizer.learning_rate=1e-3",
+    "dreamer.world_model.observation_scale=1.0",
+    "dreamer.world_model.reconstruction_scale=1.0",
+)
 
 
 def quick_jit(function: Callable, use_fusion_emitters: bool = False, **settings: Any) -> Callable:
@@ -61,11 +68,6 @@ def one_episode(size: int, length: int, seed: int = 0) -> Batch:
     batch = random_batch(size, length, seed=seed)
     never = np.zeros((size, length), bool)
     return batch._replace(is_first=never, is_last=never, is_terminal=never)
-
-
-def stacked(*batches: Batch) -> Batch:
-    """Batches `[B, T, ...]` as one `[updates, B, T, ...]`."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
 
 def assert_trees_close(actual: Any, expected: Any, rtol: float, atol: float = 0.0) -> None:

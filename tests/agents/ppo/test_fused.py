@@ -47,6 +47,7 @@ def test_two_blocks_in_one_call_are_two_blocks_one_after_the_other():
 def test_a_fused_training_resumes_bit_for_bit(tmp_path):
     def config(env_steps):
         overrides = [*SETTINGS, "training.blocks_per_call=2", f"training.env_steps={env_steps}"]
+        overrides.append("training.evaluate_every_env_steps=1024")  # what evaluates does not train
         return make_config("ppo", "test", overrides=overrides)
 
     train(config(512), tmp_path / "whole")

@@ -23,10 +23,9 @@ PAGES = sorted(set(RUNBOOKS.glob("*.md")) - {RUNBOOKS / "index.md"})
 # Programs of the image: Debian's essential packages, and what the Containerfile installs.
 IN_THE_IMAGE = {"cat", "df", "find", "id", "ls", "python3", "rlcar", "sh", "tail", "wget"}
 FUNCTIONS = ("rlcar", "inside", "training_logs", "server_logs", "server_get", "restart_server")
-STUB = f"""#!{sys.executable}
-import json, os, sys
-with open(os.environ["CALLS"], "a") as file:
-    file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
+# Appends its name and its arguments to the file CALLS, separated by zero bytes, and a byte one.
+STUB = """#!/bin/sh
+printf '%s\\000' "${0##*/}" "$@" "$(printf '\\001')" >> "$CALLS"
 """
 
 
@@ -88,7 +87,8 @@ def calls_of(preparation: str, folder: Path) -> list[list[str]]:
     subprocess.run(
         ["bash"], input=script, text=True, env=environment, capture_output=True, cwd=folder
     )
-    return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+    calls = (folder / "calls").read_text().split("\0\1\0")
+    return [call.split("\0") for call in calls[:-1]]
 
 
 def check_inside(words: list[str]) -> None:

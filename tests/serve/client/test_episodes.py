@@ -1,6 +1,7 @@
 """A served policy acts in episodes of another environment than the race, over the network."""
 
 import io
+import shutil
 
 import httpx
 import numpy as np
@@ -153,6 +154,8 @@ def test_an_environment_that_does_not_fit_is_one_sentence(url):
 
 
 def test_episodes_are_recorded_and_count_for_a_rollout(registry, tmp_path):
+    # A copy, because the server of the other tests follows the rollouts of its registry.
+    registry = shutil.copytree(registry, tmp_path / "models")
     steps = [{"setWeight": 100.0}, {"pause": {}}]
     specification = parse_specification({"strategy": {"canary": {"steps": steps}}})
     operator = Operator(Registry(registry), "champion", "me")

@@ -5,6 +5,7 @@ import threading
 import time
 
 import httpx
+import pytest
 
 from benchmarks.processes import free_port
 from rlcar.registry import Registry
@@ -121,6 +122,8 @@ def wait_for_rest(operator, rest):
     wait_until(is_there)
 
 
+# A restart at one step is in `test_rollouts.py`.
+@pytest.mark.long
 def test_a_server_that_is_killed_at_every_step_goes_on_where_the_journal_ends(tmp_path):
     folder = tmp_path / "models"
     publish(folder, seed=1)

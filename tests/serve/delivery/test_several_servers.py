@@ -20,7 +20,10 @@ from tests.serve.served import program, publish
 from tests.support.installed_host import NGINX, ROOT, running
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is missing: apt install nginx-light")
+pytestmark = [
+    pytest.mark.skipif(NGINX is None, reason="nginx is missing: apt install nginx-light"),
+    pytest.mark.long,
+]
 CARS, PER_S = 10, 50.0
 OPTIONS = ("--set", "trusted_proxies=127.0.0.1", "--set", "poll_s=0.2", "--set", "deadline_ms=1000")
 STEPS = [{"setWeight": 50}, {"pause": {}}, {"setWeight": 100}, {"pause": {"duration": "1s"}}]

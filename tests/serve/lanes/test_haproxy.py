@@ -312,10 +312,9 @@ def test_a_port_in_use_is_one_sentence(rlcar, models):
     assert stderr.splitlines()[-1].startswith(f"error: cannot listen at 127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("name", ["a b # 'c", "d" * 120])
-def test_any_temporary_folder_will_do(models, tmp_path, monkeypatch, name):
-    place = tmp_path / name
-    place.mkdir()
+def test_any_temporary_folder_will_do(models, tmp_path, monkeypatch):
+    place = tmp_path / "a b # 'c" / ("d" * 120)
+    place.mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(place))
     with program(models) as server:
         answer = httpx.post(f"{server.url}/v1/act", json={"observation": SEEN})

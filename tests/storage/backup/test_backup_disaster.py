@@ -13,6 +13,7 @@ from rlcar.registry import Registry
 from rlcar.storage import checkpoint
 from serve.policy.policy import load_policy
 from tests.storage.backup.conftest import contents
+from tests.support.tiny_run import compiled_once
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -46,9 +47,15 @@ def actions(folder) -> bytes:
     "target", ["folder", pytest.param("bucket", marks=pytest.mark.long)], indirect=True
 )
 def test_a_lost_installation_trains_and_serves_on_as_if_nothing_had_happened(
-    target, tmp_path, monkeypatch
+    target, tmp_path, monkeypatch, rlcar
 ):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    def run_rlcar(folder, *words):
+        monkeypatch.chdir(folder)
+        with compiled_once():
+            code, stdout, stderr = rlcar(*words)
+        assert code == 0, (words, stderr[-3000:])
+        return stdout + stderr
+
     folder = tmp_path / "site"
     folder.mkdir()
     run_rlcar(folder, "train", *TRAIN, "--set", "training.env_steps=512")

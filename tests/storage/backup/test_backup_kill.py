@@ -1,4 +1,4 @@
-"""`kill -9` at twenty random moments: nothing is half written or lost, and a repetition ends.
+"""`kill -9` at random moments: nothing is half written or lost, and a repetition ends.
 
 The work runs in forks of one process, so that a moment is one of the work and not of the imports.
 """
@@ -20,11 +20,16 @@ from rlcar.storage.backup.verify import explain, verify
 from tests.storage.backup.conftest import contents
 
 ROOT = Path(__file__).parents[3]
-MOMENTS = 20
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.parametrize(
-        "target", ["folder", pytest.param("bucket", marks=pytest.mark.long)], indirect=True
+        ("target", "moments"),
+        [
+            ("folder", 7),
+            pytest.param("folder", 20, marks=pytest.mark.long),
+            pytest.param("bucket", 20, marks=pytest.mark.long),
+        ],
+        indirect=["target"],
     ),
 ]
 # Reads lines "verb delay_s"; forks, kills the fork after the delay, and prints its exit status.
@@ -97,10 +102,10 @@ def killer(site, target):
     killer.end()
 
 
-def random_moments(duration_s: float):
+def random_moments(duration_s: float, moments: int):
     """Yields moments of the work, some of them in its last tenth, where it publishes."""
     rng = random.Random(7)
-    for number in range(MOMENTS):
+    for number in range(moments):
         low = 0.9 if number % 3 == 0 else 0.0
         yield rng.uniform(low, 1.1) * duration_s
 
@@ -112,11 +117,11 @@ def add_files(site, number: int, files: int = 20) -> None:
         (folder / f"{name}.bin").write_bytes(os.urandom(20_000))
 
 
-def test_a_backup_that_is_killed_leaves_only_whole_snapshots(site, target, killer):
+def test_a_backup_that_is_killed_leaves_only_whole_snapshots(site, target, killer, moments):
     add_files(site, 0)
     duration_s = killer.duration_s("backup")
     store = open_store(target)
-    for number, moment_s in enumerate(random_moments(duration_s), 1):
+    for number, moment_s in enumerate(random_moments(duration_s, moments), 1):
         add_files(site, number)
         killer.run("backup", moment_s)
         assert explain(verify(store), store) == ""
@@ -128,13 +133,15 @@ def test_a_backup_that_is_killed_leaves_only_whole_snapshots(site, target, kille
     assert contents(site.root) == before
 
 
-def test_a_restoration_that_is_killed_leaves_each_item_whole_or_as_it_was(site, target, killer):
+def test_a_restoration_that_is_killed_leaves_each_item_whole_or_as_it_was(
+    site, target, killer, moments
+):
     for number in range(4):
         add_files(site, number, files=6)
     killer.duration_s("backup")
     wanted = contents(site.root)
     duration_s = killer.duration_s("restore")
-    for moment_s in random_moments(duration_s):
+    for moment_s in random_moments(duration_s, moments):
         (site.root / "data" / "part-1" / "1.bin").write_bytes(b"changed")
         changed = contents(site.root / "data" / "part-1")
         shutil.rmtree(site.root / "data" / "part-2", ignore_errors=True)
@@ -156,11 +163,13 @@ def inside(found, folder: str):
     }
 
 
-def test_a_removal_that_is_killed_loses_nothing_that_is_kept(site, target, killer, monkeypatch):
+def test_a_removal_that_is_killed_loses_nothing_that_is_kept(
+    site, target, killer, moments, monkeypatch
+):
     monkeypatch.setattr(prune_module, "UNUSED_STAYS_S", -1.0)
     store = open_store(target)
     duration_s = 0.0
-    for number, moment_s in enumerate([None, *random_moments(1.0)]):
+    for number, moment_s in enumerate([None, *random_moments(1.0, moments)]):
         add_files(site, number)
         site.back_up(target)
         shutil.rmtree(site.root / "data" / f"part-{number}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from rlcar.training.curriculum.record import Record, begin_record, open_record
 from rlcar.training.curriculum.runner import CurriculumRun
 from rlcar.training.loop import train
 from tests.support.tiny_curriculum import curriculum, stage
+from tests.support.tiny_run import compiled_once
 
 THREE = (
     stage("near", mean_reward=2.0, min_episodes=50),
@@ -34,6 +36,12 @@ def train_here(config, folder, resume, on_evaluated):
 
 def run_of(folder, made):
     return CurriculumRun(begin_record(folder, made), train_here)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once():
+    with compiled_once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +151,16 @@ def _with_broken_learner(save, name, value):
     )
 
 
+@pytest.fixture(scope="module")
+def between_stages(tmp_path_factory):
+    """The folder that holds a curriculum of which only the first of two stages is over."""
+    root = tmp_path_factory.mktemp("between")
+    run = run_of(folder_of(root / "tiny"), curriculum(stage("a", max_env_steps=256), stage("b")))
+    while run.record.state.stage == 0:
+        run.step(stop=False)
+    return root
+
+
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
@@ -154,13 +172,10 @@ def _with_broken_learner(save, name, value):
     ],
 )
 def test_statistics_that_are_lost_between_two_stages_stop_the_curriculum(
-    tmp_path, name, value, sentence
+    between_stages, tmp_path, name, value, sentence
 ):
-    run = run_of(
-        folder_of(tmp_path / "tiny"), curriculum(stage("a", max_env_steps=256), stage("b"))
-    )
-    while run.record.state.stage == 0:
-        run.step(stop=False)
+    shutil.copytree(between_stages, tmp_path / "runs")
+    run = CurriculumRun(open_record(tmp_path / "runs" / "tiny"), train_here)
     _with_broken_learner(checkpoint.latest(run.run_folder((0, 1)) / "checkpoints"), name, value)
     with pytest.raises(CheckpointError, match=f"cannot begin stage b: .*{sentence}"):
         run.run()
@@ -274,12 +289,11 @@ def test_a_run_that_its_stage_has_ended_early_counts_as_complete(failed):
     assert not stage_note.read(failed.run_folder((2, 1))).is_passed
 
 
-def test_first_observations_that_are_not_finite_are_one_sentence(tmp_path, monkeypatch):
-    run = run_of(
-        folder_of(tmp_path / "tiny"), curriculum(stage("a", max_env_steps=256), stage("b"))
-    )
-    while run.record.state.stage == 0:
-        run.step(stop=False)
+def test_first_observations_that_are_not_finite_are_one_sentence(
+    between_stages, tmp_path, monkeypatch
+):
+    shutil.copytree(between_stages, tmp_path / "runs")
+    run = CurriculumRun(open_record(tmp_path / "runs" / "tiny"), train_here)
 
     class Broken:
         def collect(self, weights):
