@@ -127,7 +127,7 @@ def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(name, cars):
     _assert_same(_drive_jax(race, np.arange(cars, dtype=np.int32)), reference)
 
 
-@pytest.mark.parametrize("name", ["classic", "grand-prix"])
+@pytest.mark.parametrize("name", ["grand-prix"])  # the race with most arithmetic
 def test_four_thousand_cars_drive_the_same_race(name):
     car_id = np.arange(4096, dtype=np.int32)
     by_jax = _drive_jax(make_race(CONFIGS[name], _pool(name)), car_id, steps=40)
