@@ -48,12 +48,13 @@ serve: $(STAMP) ## serves the champion, or the newest run, at http://127.0.0.1:8
 # CI adds some of `test-rest`, beside the others: make test ALSO="or ci".
 ALSO ?=
 # Three processes for two cores: two leave a third of them idle, in waits for programs of their own.
-# Ray comes last and alone: beside other work it can miss its own start-up deadline. Only files with
-# such tests are collected, as the imports of all files take half a minute.
+# Ray comes last, in two processes with a Ray each: beside more work it can miss its own start-up
+# deadline of 30 s, which no setting changes. Only files with such tests are collected, as the imports
+# of all files take half a minute.
 WITH_RAY = $$(grep -rl --include='test_*.py' 'mark[.]ray' tests)
 test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
 	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 400 -m "not (ray or chaos or kubernetes or long or image) $(ALSO)" $(ARGS)
-	$(RUN)/pytest -m "ray and not long" --timeout 300 $(WITH_RAY) $(ARGS)
+	$(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 300 -m "ray and not long" $(WITH_RAY) $(ARGS)
 
 test-rest: $(STAMP) $(CUDA) ## what takes longest without Ray: every command of the README and the docs, Pong, campaigns
 	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200 -m "long and not ray" $(ARGS)

@@ -1,5 +1,6 @@
 """Three hosts with a Ray cluster on them, and a training that runs there."""
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,22 @@ from tests.chaos.hosts import RAY_FOLDER
 START_S = 180.0
 BACK_S = 120.0
 
+# Waits until three nodes are alive: arguments are the address and the port of the control service.
+# At a closed port Ray itself would retry for long, and before the raylet of this host is there, it
+# fails.
+JOINED = """
+import socket, sys, time
+import ray
+host, port = sys.argv[1:]
+while not ray.is_initialized():
+    try:
+        socket.create_connection((host, int(port)), 1.0).close()
+        ray.init(f"{host}:{port}", log_to_driver=False)
+    except Exception:
+        time.sleep(0.2)
+while sum(node["Alive"] for node in ray.nodes()) < 3:
+    time.sleep(0.2)
+"""
 RAY = str(Path(sys.executable).with_name("ray"))
 PORT = 6379
 TRAINING = [
@@ -59,14 +76,11 @@ class Cluster:
         self.driver = self.hosts.popen(name, command, self.folder / "driver.log")
 
     def is_joined(self):
-        code = (
-            f"import ray; ray.init('{self.addresses['head']}:{PORT}', log_to_driver=False);"
-            "print(sum(node['Alive'] for node in ray.nodes()))"
-        )
         try:
-            return self.hosts.run("one", sys.executable, "-c", code).strip() == "3"
-        except Exception:
-            return False
+            self.hosts.run("one", sys.executable, "-c", JOINED, self.addresses["head"], str(PORT))
+        except (subprocess.SubprocessError, RuntimeError):
+            return False  # not within the time limit of a command
+        return True
 
     def wait(self, question, limit_s):
         """Waits until `question` is true, and follows the run meanwhile; returns the seconds."""

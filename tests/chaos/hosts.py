@@ -1,9 +1,11 @@
 """Several hosts on one machine: network, process and mount namespaces on a virtual switch."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 # Each host has its own copy of this folder, for Ray's sockets and files, and of /dev/shm.
 RAY_FOLDER = "/tmp/rlcar-host"
+_LETTERS = itertools.cycle(string.ascii_lowercase)
 # Restarts a service that has died, as a service manager would.
 _SERVICE = 'while :; do "$@" >> "$LOG" 2>&1; sleep 1; done'
 _INIT = f"""
@@ -49,7 +52,8 @@ class Hosts:
 
     def __init__(self, logs: Path):
         self._logs = logs
-        self._prefix = f"rl{os.getpid() % 100_000}"
+        # Unlike that of other hosts of this process; an interface's name has 15 characters at most.
+        self._prefix = f"rl{os.getpid() % 10_000}{next(_LETTERS)}"
         self._switch = f"{self._prefix}-switch"
         self._names: list[str] = []
         self._running: dict[str, subprocess.Popen[bytes]] = {}

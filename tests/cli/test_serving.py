@@ -164,10 +164,10 @@ def run(tmp_path_factory):
     return save_run(tmp_path_factory.mktemp("runs") / "mine")
 
 
-@pytest.mark.parametrize("lane", ["realtime", pytest.param("ray", marks=pytest.mark.ray)])
-def test_a_server_that_waits_serves_the_first_version_and_publishes_no_run(tmp_path, run, lane):
+# tests/serve/lanes/test_ray_stop.py has a server on Ray wait.
+def test_a_server_that_waits_serves_the_first_version_and_publishes_no_run(tmp_path, run):
     shutil.copytree(run, tmp_path / "runs" / "mine")
-    options = ("--lane", lane, "--wait-for-model")
+    options = ("--lane", "realtime", "--wait-for-model")
     with _running(tmp_path, *options, until=("ready", 503)) as url:
         answer = httpx.post(f"{url}/v1/act", json={"observation": [0.5] * 6}).json()
         assert (answer["source"], answer["model_version"]) == ("fallback", None)

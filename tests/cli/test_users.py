@@ -123,6 +123,7 @@ def test_a_training_on_ray_works_with_a_long_temporary_folder_too(as_nobody, tmp
     long.mkdir()
     few = ["--set", "training.env_steps=512", "--set", "training.evaluate_every_env_steps=512"]
     words = ["train", "--mode", "test", "--name", "a", "--simulators", "1", *few]
+    words += ["--algorithm", "ppo"]  # the quickest to compile
     code, out, _ = as_nobody(home, *words, timeout_s=240, TMPDIR=str(long))
     assert code == 0
     assert "\nfigure env_steps=" in out

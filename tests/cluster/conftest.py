@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import warnings
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from tests.support import odd_environments
 from tests.support.kubernetes.fixtures import (
     authority,
     fake,
@@ -24,6 +24,7 @@ from tests.support.kubernetes.fixtures import (
     link,
     server_certificate,
 )
+from tests.support.ray_start import in_turn
 
 __all__ = [
     "authority",
@@ -43,6 +44,9 @@ RAY_WARNINGS = (
     "ignore:.*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO:FutureWarning",
     # Ray never waits for the processes that it has ended.
     "ignore:subprocess [0-9]+ is still running:ResourceWarning",
+    # JAX warns of forks beside its threads, which earlier tests of this process may have started.
+    # Ray forks when it starts, and its children exec at once.
+    r"ignore:os\.fork\(\) was called:RuntimeWarning",
 )
 
 
@@ -58,6 +62,8 @@ def ray_environment(tmp_path_factory):
             "HOME": str(tmp_path_factory.mktemp("home")),
             "RAY_TMPDIR": folder,
             "JAX_PLATFORMS": "cpu",
+            # Processes of a Ray that is running already get no other variables from a test.
+            odd_environments.LEDGER: str(tmp_path_factory.mktemp("ledger")),
         }
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -107,9 +113,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def embedded_ray(ray_environment):
-    with warnings.catch_warnings():
-        # JAX warns of forks beside its threads; Ray's children exec at once.
-        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+    with in_turn():
         ray.init(
             address="local",
             include_dashboard=False,
@@ -128,7 +132,8 @@ def start_cluster(ray_environment):
 
     def start(**head_node_args):
         head_node_args["include_dashboard"] = False
-        clusters.append(Cluster(initialize_head=True, head_node_args=head_node_args))
+        with in_turn():
+            clusters.append(Cluster(initialize_head=True, head_node_args=head_node_args))
         ray.init(address=clusters[0].address, log_to_driver=False)
         return clusters[0]
 

@@ -47,7 +47,6 @@ def test_roles_are_asked_for_only_where_the_cluster_has_them():
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_simulators_come_with_a_node_and_go_with_it_without_an_error(start_cluster):
     # Two cores, one of them for the learner.
     small_cluster = start_cluster(num_cpus=2, labels={"role": "sim"})

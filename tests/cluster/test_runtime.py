@@ -15,8 +15,9 @@ from rlcar.training.trainer import load_replay
 
 pytestmark = pytest.mark.ray
 
+# With a replay buffer, and quicker to compile than a world model.
 ENDLESS = [
-    *("--mode", "test", "--simulators", "1", "--name", "run"),
+    *("--mode", "test", "--algorithm", "sac", "--simulators", "1", "--name", "run"),
     *("--set", "training.env_steps=10000000", "--set", "training.checkpoint_every_s=0.5"),
     *("--set", "training.evaluate_every_env_steps=10000000"),
 ]

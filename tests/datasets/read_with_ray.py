@@ -57,7 +57,9 @@ def train_with_rllib(folder: str) -> int:
 def main() -> None:
     """Runs the reader that the command line names."""
     reader, folder = sys.argv[1:]
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    # Each worker imports Ray Data for seconds, and one reads 67 rows. RLlib needs more.
+    cores = {"data": 1, "rllib": 3}[reader]
+    ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
     rows = {"data": read_with_ray_data, "rllib": train_with_rllib}[reader](folder)
     print(f"read {rows} transitions")  # noqa: T201  the test reads it
     ray.shutdown()

@@ -20,8 +20,9 @@ from rlcar.runs.run import find_save, new_run_folder, require_run
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
 from rlcar.storage.runs import Storage
+from rlcar.training.loop import train
 from tests.runs.test_run import make_run, save_at
-from tests.support.tiny_run import compiled_once, make_tiny_config, trained
+from tests.support.tiny_run import compiled_once, make_tiny_config
 from tests.support.waiting import wait_until
 
 CONFIG = make_tiny_config()
@@ -79,19 +80,30 @@ def test_a_checkpoint_that_is_named_from_inside_its_folder_is_found(tmp_path, mo
         find_save(tmp_path, ".", None)
 
 
-def test_the_best_policy_of_the_run_that_one_is_in_is_evaluated(tmp_path, monkeypatch):
-    shutil.copytree(trained()[0], tmp_path / "tiny")
-    monkeypatch.chdir(tmp_path / "tiny")
-    (tmp_path / "tiny/report.json").unlink(missing_ok=True)
+@pytest.fixture(scope="module")
+def cart_pole_run(tmp_path_factory):
+    """The folder of a complete run of an environment that is quickly compiled and evaluated."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    settings = ["environment.id=CartPole-v1", "algorithm=ppo"]
     with compiled_once():
-        evaluate_run(Path(), "validation")
+        train(make_tiny_config(*settings), folder)
+    return folder
+
+
+def test_the_best_policy_of_the_run_that_one_is_in_is_evaluated(
+    cart_pole_run, tmp_path, monkeypatch
+):
+    shutil.copytree(cart_pole_run, tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path / "tiny")
+    with compiled_once():
+        evaluate_run(Path())
     assert (tmp_path / "tiny/report.json").exists()
 
 
 def test_a_training_resumed_from_inside_its_folder_goes_on_on_a_fresh_machine(
-    rlcar, tmp_path, monkeypatch
+    cart_pole_run, rlcar, tmp_path, monkeypatch
 ):
-    shutil.copytree(trained()[0], tmp_path / "runs/tiny")
+    shutil.copytree(cart_pole_run, tmp_path / "runs/tiny")
     stored = tmp_path / "stored"
     monkeypatch.chdir(tmp_path / "runs/tiny")
     with compiled_once():
@@ -125,7 +137,8 @@ def test_an_address_that_is_itself_a_run_is_refused_with_what_to_do(tmp_path):
 def test_auto_says_when_it_found_nothing_to_continue_and_what_the_storage_holds(rlcar, tmp_path):
     make_run(tmp_path / "one", 256)
     Storage(str(tmp_path / "stored")).push(tmp_path / "one")
-    options = ["--local", "--mode", "test", "--preset", "ppo", "--set", "training.env_steps=256"]
+    options = ["--local", "--mode", "test", "--preset", "ppo", "--env", "CartPole-v1"]
+    options += ["--set", "training.env_steps=256"]
     options += ["--name", "new", "--storage", f"file://{tmp_path}/stored"]
     code, _, said = rlcar("train", *options, "--resume", "auto")
     assert code == 0, said
@@ -179,7 +192,7 @@ def test_commands_in_refusals_are_read_by_a_shell_and_by_us(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_stopped_training_and_a_stopped_campaign_go_on_with_the_printed_command(tmp_path):
+def test_a_stopped_training_goes_on_with_the_printed_command(tmp_path):
     settings = ["training.env_steps=10000000", "training.checkpoint_every_s=0.05", "ppo.epochs=1"]
     words = ["--preset", "ppo", "--mode", "test"]
     words += [word for setting in settings for word in ("--set", setting)]
@@ -188,6 +201,10 @@ def test_a_stopped_training_and_a_stopped_campaign_go_on_with_the_printed_comman
     stopped_after(again, tmp_path, env_steps)
     assert RunReader(tmp_path / "my runs/a run").status().state == "stopped"
 
+
+@pytest.mark.long  # tests/campaigns/test_campaign.py stops one too and finds the same command
+@pytest.mark.slow
+def test_a_stopped_campaign_goes_on_with_the_printed_command(tmp_path):
     (tmp_path / "my night.yaml").write_text(
         "jobs: [{name: c, preset: ppo, mode: test, set: "
         "{training.env_steps: 10000000, training.checkpoint_every_s: 0.05}}]\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.processes import free_port
 from serve.lanes.ray_serve import ENVIRONMENT
+from tests.support.ray_start import in_turn
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +69,8 @@ def ray_server(folder: Path, home: Path, replicas: int = 1) -> Iterator[RayServe
                 "RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"
             ].replace("10s", "1s"),
         }
-        server = RayServer(folder, free_port(), replicas, environment)
+        with in_turn():
+            server = RayServer(folder, free_port(), replicas, environment)
         try:
             yield server
         finally:

@@ -119,7 +119,7 @@ def test_the_recorded_races_hold_crashes_time_outs_laps_and_resets(name):
     assert (time_step.is_last & ~time_step.is_terminal).sum() > 100 or name != "classic"
 
 
-@pytest.mark.parametrize("cars", [1, 7, 64, CARS])
+@pytest.mark.parametrize("cars", [1, 7, CARS])  # a scalar, less than a vector, and many of them
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(name, cars):
     race = make_race(CONFIGS[name], _pool(name))
@@ -127,7 +127,7 @@ def test_a_jax_scan_repeats_the_numpy_race_at_any_batch_size(name, cars):
     _assert_same(_drive_jax(race, np.arange(cars, dtype=np.int32)), reference)
 
 
-@pytest.mark.parametrize("name", ["classic", "grand-prix"])
+@pytest.mark.parametrize("name", ["grand-prix"])  # the race with most arithmetic
 def test_four_thousand_cars_drive_the_same_race(name):
     car_id = np.arange(4096, dtype=np.int32)
     by_jax = _drive_jax(make_race(CONFIGS[name], _pool(name)), car_id, steps=40)
@@ -165,7 +165,9 @@ def test_on_a_cpu_a_step_is_one_kernel():
 def test_no_intermediate_overflows_int32_because_int64_gives_the_same_race(name):
     backend = make_backend(np)._replace(integer=np.int64)
     race = race_of(make_world(CONFIGS[name], _pool(name), backend))
-    wide = _drive_numpy(race, np.arange(CARS))
+    cars = CARS // 4
+    wide = _drive_numpy(race, np.arange(cars))
     assert jax.tree.leaves(wide)[0].dtype == np.int64
-    for leaf, other in zip(jax.tree.leaves(wide), jax.tree.leaves(_reference(name)), strict=True):
+    reference = jax.tree.map(lambda leaf: leaf[:, :cars], _reference(name))
+    for leaf, other in zip(jax.tree.leaves(wide), jax.tree.leaves(reference), strict=True):
         np.testing.assert_array_equal(leaf, other)

@@ -21,16 +21,18 @@ def _centred(observation):
 
 
 def test_it_is_made_by_name_with_both_modes_declared():
-    for name in (rlcar.sim.ENVIRONMENT_ID, rlcar.sim.GRAND_PRIX_ID):
-        for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-            env = gymnasium.make_vec(name, num_envs=3, autoreset_mode=mode, track_set="test")
-            assert env.metadata["autoreset_mode"] == mode
-            observation, _ = env.reset(seed=1)
-            assert env.observation_space.contains(observation)
-            observation, reward, *_ = env.step(env.action_space.sample())
-            assert env.observation_space.contains(observation)
-            assert reward.shape == (3,)
-            env.close()
+    for name, mode in (
+        (rlcar.sim.ENVIRONMENT_ID, AutoresetMode.SAME_STEP),
+        (rlcar.sim.GRAND_PRIX_ID, AutoresetMode.NEXT_STEP),
+    ):
+        env = gymnasium.make_vec(name, num_envs=3, autoreset_mode=mode, track_set="test")
+        assert env.metadata["autoreset_mode"] == mode
+        observation, _ = env.reset(seed=1)
+        assert env.observation_space.contains(observation)
+        observation, reward, *_ = env.step(env.action_space.sample())
+        assert env.observation_space.contains(observation)
+        assert reward.shape == (3,)
+        env.close()
 
 
 def test_it_drives_the_very_race():

@@ -36,11 +36,12 @@ MAX_THRUST_N = 4_500.0
 SPECIFIC_IMPULSE_S = 300.0
 EXHAUST_M_S = SPECIFIC_IMPULSE_S * STANDARD_GRAVITY_M_S2
 MAX_FLOW_KG_S = MAX_THRUST_N / EXHAUST_M_S
-# Gimbal and torques are weak, so that small errors and the noise of exploration tip the lander over
-# slowly. The guidance law still lands.
+# The torques are a compromise. With 40 N m the noise of exploration hardly moved the attitude, so
+# that PPO did not learn to control it (`docs/how-to/lander.md`); with much more it would tip the
+# lander over before anything is learned.
 MAX_GIMBAL_RAD = 0.025
 ENGINE_ARM_M = 0.8
-MAX_TORQUE_N_M = (40.0, 40.0, 25.0)
+MAX_TORQUE_N_M = (150.0, 150.0, 75.0)
 INERTIA_KG_M2 = (2_000.0, 2_000.0, 1_500.0)
 ACTION_SIZE = 6
 # The throttle of action 0, which carries the weight with half a tank: a policy that has not learned

@@ -44,6 +44,7 @@ class Ending(NamedTuple):
 
     is_ended: Array  # [N] bool
     reason: Array  # [N] int32, index into `REASONS`; LANDED for those that go on
+    is_contact: Array  # [N] bool, whether a foot touches the ground
     altitude_m: Array  # [N] of the centre of mass above the terrain
 
 
@@ -71,7 +72,7 @@ def judge(
     verdict = xp.where(is_missed, MISSED_PAD, verdict)
     reason = xp.where(is_contact, verdict, reason)
     is_ended = is_contact | is_outside | is_late
-    return Ending(is_ended, reason.astype(np.int32), altitude)
+    return Ending(is_ended, reason.astype(np.int32), is_contact, altitude)
 
 
 def foot_height_m(xp: ModuleType, ground: Ground, motion: Motion) -> Array:

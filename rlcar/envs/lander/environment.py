@@ -33,10 +33,10 @@ from rlcar.envs.lander.ending import (
 from rlcar.envs.lander.observation import FIXED_ENTRIES, observation_of
 from rlcar.envs.lander.rewards import (
     FAILURE,
-    FUEL_BONUS,
-    SUCCESS,
     approach_quality,
     approach_reward,
+    contact_reward,
+    landing_reward,
 )
 from rlcar.envs.lander.settings import LanderSettings, Mission, mission_of
 from rlcar.envs.lander.terrain import Ground, Terrain, height_m, make_heights
@@ -208,8 +208,11 @@ def advance(world: World, state: LanderState, action: Array) -> tuple[LanderStat
     distance = _distance_m(xp, motion)
     quality = approach_quality(xp, motion, motion.position_m.z - LEG_M)
     reward = approach_reward(xp, state.closest_m - distance, state.start_distance_m, quality)
-    landed = SUCCESS + (FUEL_BONUS / TANK_KG) * motion.fuel_kg
-    final = xp.where(ending.reason == LANDED, landed, FAILURE)
+    speed = xp.sqrt(dot(motion.velocity_m_s, motion.velocity_m_s))
+    landed = landing_reward(xp, speed, motion.fuel_kg)
+    offset = xp.sqrt(motion.position_m.x**2 + motion.position_m.y**2)
+    failed = xp.where(ending.is_contact, contact_reward(xp, speed, offset), FAILURE)
+    final = xp.where(ending.reason == LANDED, landed, failed)
     reward = reward + xp.where(ending.is_ended, final, 0.0)
     change = action - state.action
     # The first action of an episode has no predecessor.

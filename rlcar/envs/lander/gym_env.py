@@ -34,7 +34,7 @@ class LanderEnv(gymnasium.Env):
     degrees of freedom (see `rlcar.envs.lander.dynamics`): 900 kg plus up to 100 kg of fuel, one
     engine with up to 4,500 N and a specific impulse of 300 s, and three reaction torques.
 
-    Observation: `Box(float32)` with 16 entries and one for each ray of the lidar, 8 by default.
+    Observation: `Box(float32)` with 19 entries and one for each ray of the lidar, 8 by default.
     log(x) stands for the logarithm log(1 + |x| / 10 m) / 5 with the sign of x, and log(v) for
     log(1 + |v| / 1 m/s) / 4 with the sign of v.
 
@@ -48,7 +48,9 @@ class LanderEnv(gymnasium.Env):
     | 11 to 13 | rotation rates about the body's x, y, z axes             | 0.5 rad/s   | -4 to 4 |
     | 14       | fuel                                                     | 100 kg      | 0 to 1  |
     | 15       | time until the time limit                                | 150 s       | -4 to 4 |
-    | 16 to 23 | lidar: distance to the terrain, 45 degrees below the     | 200 m       | 0 to 1  |
+    | 16 to 18 | log(velocity error x, y, z): velocity minus the target   | 53.6 m/s    | -4 to 4 |
+    |          | velocity of `rlcar.envs.lander.guidance_field`           |             |         |
+    | 19 to 26 | lidar: distance to the terrain, 45 degrees below the     | 200 m       | 0 to 1  |
     |          | horizon, at azimuths 0, 45, ..., 315 degrees from x      |             |         |
 
     Action: `Box(-1, 1, (6,), float32)`. Values out of range are clipped; a NaN is a ValueError.
@@ -61,19 +63,24 @@ class LanderEnv(gymnasium.Env):
     |        | x-z plane                                 |                |                    |
     | 2      | gimbal: thrust turns by 0.025 rad in the  | towards y      | towards -y         |
     |        | y-z plane                                 |                |                    |
-    | 3 to 5 | torque about the body's x, y, z axes      | 40, 40, 25 N m | the same, negative |
+    | 3 to 5 | torque about the body's x, y, z axes      | 150, 150, and  | the same, negative |
+    |        |                                           | 75 N m         |                    |
 
     Reward:
 
     | Event                                     | Reward                                           |
     | ----------------------------------------- | ------------------------------------------------ |
-    | landing                                   | 1,000, and 200 times the fuel left, of 100 kg    |
-    | every other end of an episode             | -1,000                                           |
+    | landing                                   | 1,000 at 1 m/s or slower, falling to 0 at 3 m/s, |
+    |                                           | and 200 times the share of the fuel that is left |
+    | every other contact with the ground       | -1,000 x / (1 + x), where x is the speed over    |
+    |                                           | 3 m/s plus the distance from the pad over 20 m   |
+    | out of bounds, or out of time             | -1,000                                           |
     | each metre that is closer to the pad than | its share of 500 times the quality of flight, at |
     | ever before in the episode                | most 5 for each step                             |
 
-    The quality, 0 to 1, compares the velocity with a target velocity, and is less for a lander
-    that is tilted, twisted or turning (see `rlcar.envs.lander.rewards`).
+    The quality, 0 to 1, compares the velocity with a target velocity and the direction of the
+    thrust with the one that leads to it, and is less for a lander that is twisted or turning (see
+    `rlcar.envs.lander.rewards`).
 
     End of an episode: always `terminated`, because the time left is part of the observation.
     `info["reason"]` of the last step says which it was:

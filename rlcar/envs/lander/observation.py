@@ -7,13 +7,15 @@ from gymnasium import spaces
 
 from rlcar.config.schema import Entry
 from rlcar.envs.lander.dynamics import MAX_GIMBAL_RAD, MAX_TORQUE_N_M, TANK_KG, Motion
+from rlcar.envs.lander.ending import LEG_M
+from rlcar.envs.lander.guidance_field import target_velocity
 from rlcar.envs.lander.lidar import RANGE_M, ranges
 from rlcar.envs.lander.settings import LanderSettings
 from rlcar.envs.lander.terrain import Ground, height_m
-from rlcar.envs.lander.vectors import Quaternion, Vector
+from rlcar.envs.lander.vectors import Quaternion, Vector, minus
 from rlcar.types import Array
 
-FIXED_ENTRIES = 16  # before those of the lidar
+FIXED_ENTRIES = 19  # before those of the lidar
 LARGEST = 4.0  # entries are clipped here; only a lander that spins gets this far
 _LENGTH_UNIT_M, _SPEED_UNIT_M_S = 10.0, 1.0
 _LENGTH_SCALE, _SPEED_SCALE = 5.0, 4.0  # 1.0 means 1,474 m and 53.6 m/s
@@ -31,6 +33,7 @@ def observation_of(
     altitude = position.z - height_m(xp, ground, position.x, position.y)
     q = motion.attitude
     sign = xp.where(q.w < 0.0, -1.0, 1.0).astype(np.float32)  # q and -q are the same attitude
+    error = minus(motion.velocity_m_s, target_velocity(xp, position, position.z - LEG_M))
     entries = [
         *(_compressed(xp, x, _LENGTH_UNIT_M, _LENGTH_SCALE) for x in (*position, altitude)),
         *(_compressed(xp, v, _SPEED_UNIT_M_S, _SPEED_SCALE) for v in motion.velocity_m_s),
@@ -39,6 +42,7 @@ def observation_of(
         *(rate * (1.0 / _RATE_UNIT_RAD_S) for rate in motion.rates_rad_s),
         motion.fuel_kg * (1.0 / TANK_KG),
         left_s * (1.0 / _TIME_UNIT_S),
+        *(_compressed(xp, v, _SPEED_UNIT_M_S, _SPEED_SCALE) for v in error),
         *ranges(xp, ground, position, altitude, rays),
     ]
     return xp.clip(xp.stack(entries, axis=1), -LARGEST, LARGEST).astype(np.float32)
@@ -73,6 +77,7 @@ def entries_of(settings: LanderSettings) -> tuple[list[Entry], list[Entry]]:
         *(_entry(f"rate_{axis}", f"{_RATE_UNIT_RAD_S:g} rad/s", LARGEST) for axis in "xyz"),
         _entry("fuel", f"{TANK_KG:g} kg", 1.0, 0.0),
         _entry("time_left", f"{_TIME_UNIT_S:g} s", LARGEST, 0.0),
+        *(_entry(f"velocity_error_{axis}", speed, LARGEST) for axis in "xyz"),
         *(
             _entry(f"lidar_{360.0 * ray / settings.lidar_rays:g}_deg", f"{RANGE_M:g} m", 1.0, 0.0)
             for ray in range(settings.lidar_rays)

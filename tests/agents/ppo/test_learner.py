@@ -1,5 +1,7 @@
 """PPO's parts against sums written out by hand, and the whole on a task it must solve."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,6 +129,13 @@ def test_what_another_policy_drove_is_weighed_as_that():
 
 
 def _driven(recurrent_units):
+    """An agent, a copy of its state, which an update consumes, and the blocks that it drove."""
+    agent, state, blocks = _driven_once(recurrent_units)
+    return agent, jax.tree.map(jnp.copy, state), blocks
+
+
+@functools.cache
+def _driven_once(recurrent_units):
     """An agent, its state, and two blocks that it drove one after the other.
 
     Its weights are far from those at the start, whose policy is the same whatever it remembers.

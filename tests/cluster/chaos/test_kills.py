@@ -98,7 +98,7 @@ def test_a_run_is_only_attacked_in_a_cluster_that_is_named(ray_environment, tmp_
 @pytest.mark.slow
 def test_somebody_elses_training_loses_a_simulator_and_keeps_its_driver(embedded_ray, tmp_path):
     address = ray.get_runtime_context().gcs_address
-    words = f"train --mode test --simulators 1 --name run --address {address}"
+    words = f"train --mode test --algorithm sac --simulators 1 --name run --address {address}"
     endless = ["training.env_steps=100000000", "training.evaluate_every_env_steps=100000000"]
     settings = [word for one in [*endless, "training.log_every_s=0.1"] for word in ("--set", one)]
     training, output = start([*words.split(), *settings], {}, tmp_path)

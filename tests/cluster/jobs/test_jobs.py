@@ -20,6 +20,7 @@ import pytest
 from benchmarks.processes import free_port
 from rlcar.storage import checkpoint
 from rlcar.system.process_usage import process_files
+from tests.support.ray_start import in_turn
 
 pytestmark = pytest.mark.ray
 
@@ -44,7 +45,7 @@ PLAIN = (
 TOKEN = "a-token-that-no-log-may-show-0123456789"
 START_S = 120.0
 # So short that the training only drives; what it learns is tested elsewhere.
-QUICK = ("--set", "training.env_steps=256", "--simulators", "1")
+QUICK = ("--set", "training.env_steps=256", "--simulators", "1", "--algorithm", "ppo")
 
 
 def kill_all_of(ray_folder):
@@ -61,7 +62,10 @@ def head(tmp_path_factory):
     """A head of its own, with its own home; returns the dashboard's address and the home."""
     home = tmp_path_factory.mktemp("head")
     gcs, dashboard, agent, metrics, client = (free_port() for _ in range(5))
-    with tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        in_turn() as turn,
+    ):
         environment = os.environ | {
             "HOME": str(home),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -75,6 +79,8 @@ def head(tmp_path_factory):
         command += [f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=3"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
         command += [f"--ray-client-server-port={client}", "--disable-usage-stats"]
+        # Free ports: in its usual range two heads would give workers the same ones.
+        command += ["--min-worker-port=0", "--max-worker-port=0"]
         with (home / "output").open("w") as output:
             process = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -85,6 +91,7 @@ def head(tmp_path_factory):
                 assert process.poll() is None, (home / "output").read_text()
                 assert time.monotonic() < end_s
                 time.sleep(0.2)
+            turn.end()
             yield f"127.0.0.1:{dashboard}", home
         finally:
             process.terminate()

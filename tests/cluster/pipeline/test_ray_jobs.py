@@ -19,6 +19,7 @@ from cluster.pipeline.settings import parse_settings, read_settings
 from rlcar.errors import UserError
 from rlcar.registry import Registry
 from tests.support.hand_made_versions import publish_follower
+from tests.support.ray_start import in_turn
 from tests.support.recordings import record
 
 START_S = 120.0
@@ -43,6 +44,7 @@ def dashboard(tmp_path):
     with (
         tempfile.TemporaryDirectory(prefix="rl", dir="/tmp", ignore_cleanup_errors=True) as folder,
         output.open("w") as file,
+        in_turn() as turn,
     ):
         clean = {name: one for name, one in os.environ.items() if not name.startswith("RAY_")}
         environment = clean | {
@@ -57,12 +59,15 @@ def dashboard(tmp_path):
         command += [f"--port={gcs}", f"--dashboard-port={port}", "--num-cpus=2"]
         command += [f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"]
         command += [f"--ray-client-server-port={client}", "--disable-usage-stats"]
+        # Free ports: in its usual range two heads would give workers the same ones.
+        command += ["--min-worker-port=0", "--max-worker-port=0"]
         with program(command, env=environment, stdout=file, stderr=subprocess.STDOUT) as process:
             end_s = time.monotonic() + START_S
             while "Ray runtime started" not in output.read_text():
                 assert process.poll() is None, output.read_text()
                 assert time.monotonic() < end_s
                 time.sleep(0.2)
+            turn.end()
             yield f"127.0.0.1:{port}"
 
 

@@ -4,19 +4,21 @@ import pytest
 import ray
 
 from cluster.config import ClusterConfig
-from cluster.runtime import ray_runtime
 from cluster.training.loop import train
 from rlcar.training.curriculum.machine import Phase, Trained
 from rlcar.training.curriculum.record import begin_record
 from rlcar.training.curriculum.runner import CurriculumRun
 from tests.support.tiny_curriculum import curriculum, stage
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.usefixtures("embedded_ray"),
+]
 CLUSTER = ClusterConfig(simulators=1)
 
 
-# Starting Ray forks this process, in which earlier tests may have used JAX.
-@pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_the_stages_of_a_curriculum_share_one_ray_and_carry_the_learner(tmp_path):
     sessions = []
 
@@ -28,8 +30,7 @@ def test_the_stages_of_a_curriculum_share_one_ray_and_carry_the_learner(tmp_path
     folder.mkdir()
     made = curriculum(stage("a", min_episodes=1), stage("b", max_env_steps=512))
     run = CurriculumRun(begin_record(folder, made), train_on_ray)
-    with ray_runtime(CLUSTER):
-        assert run.run()
+    assert run.run()
     assert run.record.state.phase is Phase.DONE
     assert len(set(sessions)) == 1
     first, second = (run.record.details_of_run((n, 1), Trained) for n in (0, 1))

@@ -31,7 +31,7 @@ FLEET_LOGGER = "cluster.training.fleet"
 
 @pytest.fixture(scope="module")
 def config():
-    return make_config(mode="test")
+    return make_config(mode="test", algorithm="ppo")  # the quickest to compile
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ SLOW_CLUSTER = ClusterConfig(
 @pytest.mark.slow
 def test_a_simulator_of_a_slow_environment_is_not_taken_for_silent(make_fleet, slow, slow_weights):
     fleet = make_fleet(slow, SLOW_CLUSTER)
-    blocks_until(fleet, slow_weights, lambda found: len(found) >= 4)
+    blocks_until(fleet, slow_weights, lambda found: len(found) >= 3)
     assert (fleet.restarts, fleet.lost) == (0, 0)
 
 
@@ -182,7 +182,7 @@ def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_oft
     make_fleet, config, weights, caplog
 ):
     fleet = make_fleet(
-        config, ClusterConfig(simulators=1, most_restarts_in_a_row=2, restart_pause_s=0.1)
+        config, ClusterConfig(simulators=1, most_restarts_in_a_row=1, restart_pause_s=0.1)
     )
 
     def kill_it_and_wait():
@@ -195,13 +195,12 @@ def test_a_simulator_that_is_killed_each_time_ends_the_training_and_says_how_oft
         blocks_until(fleet, weights, lambda _: fleet.restarts > before)
         assert fleet.restarts == before + 1
 
-    for _ in range(2):
+    kill_it_and_wait()
+    with pytest.raises(UserError, match=r"simulator 0 failed 2 times .* ActorDiedError"):
         kill_it_and_wait()
-    with pytest.raises(UserError, match=r"simulator 0 failed 3 times .* ActorDiedError"):
-        kill_it_and_wait()
-    assert fleet.restarts == 3
+    assert fleet.restarts == 2
     messages = [record.message for record in caplog.records if record.name == FLEET_LOGGER]
-    assert len(messages) == 3
+    assert len(messages) == 2
     node = f"{socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:12]})"
     for failures, message in enumerate(messages, start=1):
         assert message.startswith(f"simulator 0 on {node} is replaced: ActorDiedError")

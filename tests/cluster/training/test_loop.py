@@ -34,7 +34,9 @@ BLOCK = 256  # env steps
 
 def tiny(*overrides):
     shared = ("training.env_steps=2048", "training.evaluate_every_env_steps=1024")
-    return make_config(mode="test", overrides=[*shared, "training.log_every_s=0.01", *overrides])
+    settings = [*shared, "training.log_every_s=0.01", *overrides]
+    # With a replay buffer, and quicker to compile than a world model.
+    return make_config(mode="test", algorithm="sac", overrides=settings)
 
 
 def rows_with(folder, name):
@@ -261,7 +263,7 @@ def test_training_goes_on_when_a_block_is_lost_on_its_way_to_the_learner(
 def test_a_nan_returns_to_the_checkpoint_with_a_lower_rate_and_then_stops(done, tmp_path, caplog):
     folder = shutil.copytree(done[0], tmp_path / "run")
     before = checkpoint.latest(folder / "checkpoints")
-    absurd = "dreamer.optimizer.learning_rate=1e30"
+    absurd = "sac.learning_rate=1e30"
     wild = tiny(absurd, "training.env_steps=9000", "training.rollbacks=1")
     with pytest.raises(NonFiniteError, match=r"stopped after 2 returns to the last") as caught:
         train(wild, ONE, folder, before)
@@ -286,7 +288,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_anything_is_chan
     folder, _, _ = done
     save = checkpoint.latest(folder / "checkpoints")
     before = (folder / "metrics.jsonl").read_bytes()
-    other = tiny("dreamer.world_model.units=48", "training.env_steps=9000")
+    other = tiny("sac.hidden_units=48", "training.env_steps=9000")
     with pytest.raises(CheckpointError, match="another architecture") as caught:
         train(other, ONE, folder, save)
     assert type(caught.value) is CheckpointError

@@ -20,7 +20,6 @@ STORE_BYTES = 80_000_000
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_training_loses_nothing_while_others_fill_the_object_store(start_cluster, tmp_path):
     a_full_disk = {"local_fs_capacity_threshold": 1e-4}
     start_cluster(num_cpus=3, object_store_memory=STORE_BYTES, _system_config=a_full_disk)

@@ -34,7 +34,9 @@ TWO = ClusterConfig(simulators=1, replay_shards=2)
 
 def tiny(*overrides):
     shared = ("training.env_steps=2048", "training.evaluate_every_env_steps=1024")
-    return make_config(mode="test", overrides=[*shared, "training.log_every_s=0.01", *overrides])
+    settings = [*shared, "training.log_every_s=0.01", *overrides]
+    # With a replay buffer, and quicker to compile than a world model.
+    return make_config(mode="test", algorithm="sac", overrides=settings)
 
 
 def test_shards_elsewhere_give_the_batches_of_a_replay_here():

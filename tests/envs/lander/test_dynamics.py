@@ -76,7 +76,7 @@ def test_a_gimbal_pushes_sideways_and_turns_the_lander(entry, axis, rate, sign):
 
 
 @pytest.mark.parametrize(
-    ("entry", "axis", "wanted"), [(3, "x", 0.002), (4, "y", 0.002), (5, "z", 25 / 15_000)]
+    ("entry", "axis", "wanted"), [(3, "x", 0.0075), (4, "y", 0.0075), (5, "z", 0.005)]
 )
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_a_torque_turns_about_its_own_axis_alone(entry, axis, wanted, sign):
@@ -91,7 +91,7 @@ def test_a_lander_that_turns_about_x_tilts_towards_minus_y():
     action = list(OFF)
     action[3] = 1.0
     up = up_axis(_flown(_at_rest(), action, 20).attitude)
-    assert up.y[0] == pytest.approx(-math.sin(0.5 * 0.02 * 2.0**2), rel=1e-4)
+    assert up.y[0] == pytest.approx(-math.sin(0.5 * 0.075 * 2.0**2), rel=1e-4)
     assert up.x[0] == 0.0
 
 
@@ -106,7 +106,7 @@ def test_a_nan_counts_as_zero_and_large_numbers_are_clipped():
     command = command_of(np, np.array([[np.nan, np.inf, -np.inf, 5.0, -5.0, np.nan]], np.float32))
     assert command.throttle[0] == np.float32(dynamics.HOVER_THROTTLE)
     assert (command.gimbal_x_rad[0], command.gimbal_y_rad[0]) == pytest.approx((0.025, -0.025))
-    assert [float(part[0]) for part in command.torque_n_m] == [40.0, -40.0, 0.0]
+    assert [float(part[0]) for part in command.torque_n_m] == [150.0, -150.0, 0.0]
 
 
 def test_the_throttle_is_off_hovers_and_is_full_at_minus_one_zero_and_one():

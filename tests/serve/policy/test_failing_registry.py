@@ -5,7 +5,6 @@ import shutil
 import time
 
 import httpx
-import pytest
 
 from rlcar.registry import Registry
 from tests.registry.hanging_store import ENVIRONMENT, hanging_store
@@ -26,23 +25,26 @@ def _act(web: httpx.Client, **more: object) -> dict:
     return web.post("/v1/act", json={"observation": [0.5] * 6, **more}).json()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "unreadable"])
-def test_a_champion_that_is_no_regular_file_is_not_followed_and_the_next_one_is(tmp_path, kind):
+def test_a_champion_that_is_no_regular_file_is_not_followed_and_the_next_one_is(tmp_path):
     folder = tmp_path / "models"
-    publish(folder)
+    good = publish(folder)
     with serving(folder, poll_s=0.05) as server, httpx.Client() as web:
         web.base_url = f"http://127.0.0.1:{server.port}"
-        bad = publish(folder, seed=1, alias=None)
-        # Promotion refuses a damaged version, so the alias is moved in a copy.
-        copy = shutil.copytree(folder, tmp_path / "copy")
-        Registry(copy).promote(bad)
-        replace_with(kind, folder / "versions" / f"{bad:08d}" / "policy.safetensors")
-        shutil.copytree(copy / "aliases", folder / "aliases", dirs_exist_ok=True)
-        assert Registry(folder).resolve("champion") == bad
-        wait_until(lambda: _metric(web, "rlcar_model_load_failures_total") >= 1)
-        assert (_act(web)["source"], _act(web)["model_version"]) == ("model", 1)
-        publish(folder, seed=2)
-        wait_until(lambda: _act(web)["model_version"] == 3)
+        for number, kind in enumerate(kind for kind in KINDS if kind != "unreadable"):
+            failures = _metric(web, "rlcar_model_load_failures_total")
+            bad = publish(folder, seed=1, alias=None)
+            # Promotion refuses a damaged version, so the alias is moved in a copy.
+            copy = shutil.copytree(folder, tmp_path / f"copy-{number}")
+            Registry(copy).promote(bad)
+            version = folder / "versions" / f"{bad:08d}"
+            replace_with(kind, version / "policy.safetensors")
+            shutil.copytree(copy / "aliases", folder / "aliases", dirs_exist_ok=True)
+            assert Registry(folder).resolve("champion") == bad
+            wait_until(lambda: _metric(web, "rlcar_model_load_failures_total") > failures)  # noqa: B023
+            assert (_act(web)["source"], _act(web)["model_version"]) == ("model", good), kind
+            good = publish(folder, seed=2)
+            wait_until(lambda: _act(web)["model_version"] == good)  # noqa: B023
+            shutil.rmtree(version)  # cannot be copied
 
 
 def test_an_alias_that_cannot_be_listed_is_followed_again_later(tmp_path):

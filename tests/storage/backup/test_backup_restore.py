@@ -270,7 +270,14 @@ def test_an_older_snapshot_that_is_whole_is_named(site, backup):
     assert state.read_text() == '{"env_steps": 1}\n'
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "longer", "flipped"])
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        *(("folder", kind) for kind in ("missing", "truncated", "longer", "flipped")),
+        *(("bucket", kind) for kind in ("missing", "flipped")),
+    ],
+    indirect=["target"],
+)
 def test_verify_finds_every_damage_and_the_next_backup_repairs_it(site, target, kind):
     site.back_up(target)
     store = open_store(target)
