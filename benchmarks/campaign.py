@@ -81,12 +81,14 @@ def killed(kills: int) -> dict[str, Any]:
             done += run_round(Path(folder) / str(rounds), kills - len(done), generator)
             right = sum(not kill.problems for kill in done)
             print(f"round {rounds}: {len(done)} of {kills} kills, {right} resumed", flush=True)
+    resumed_s = [kill.resumed_after_s for kill in done if kill.resumed_after_s > 0.0]
     return {
         "kills": len(done),
+        "kills_while_it_started": len(done) - len(resumed_s),
         "kills_resumed": sum(not kill.problems for kill in done),
         "campaigns_run_to_their_end": rounds,
         "processes_adopted": sum(kill.adopted for kill in done),
-        "resumed_after_s_median": float(np.median([kill.resumed_after_s for kill in done])),
+        "resumed_after_s_median": float(np.median(resumed_s)),
         "problems": [problem for kill in done for problem in kill.problems],
     }
 
