@@ -8,6 +8,7 @@ has two processes, no count of failures is lost, and no job falls behind its new
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -72,8 +73,13 @@ def write_campaign(folder: Path, jobs: int = JOBS, env_steps: int = _ENV_STEPS) 
     return path
 
 
-def run_round(folder: Path, kills: int, generator: random.Random) -> list[Kill]:
-    """Runs a campaign to its end while it is killed at most `kills` times; returns the kills."""
+def run_round(
+    folder: Path, kills: int, generator: random.Random, until_s: float = math.inf
+) -> list[Kill]:
+    """Runs a campaign to its end while it is killed at most `kills` times; returns the kills.
+
+    From the time `until_s` of `time.monotonic` on it is killed no more.
+    """
     folder.mkdir(parents=True)
     file, runs = write_campaign(folder), folder / "runs"
     done: list[Kill] = []
@@ -82,7 +88,7 @@ def run_round(folder: Path, kills: int, generator: random.Random) -> list[Kill]:
     try:
         _await_status(process, runs, 0.0)
         resumed_s = time.monotonic() - began_s
-        while len(done) < kills:
+        while len(done) < kills and time.monotonic() < until_s:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(generator.uniform(0.0, _LONGEST_LIFE_S))
             if process.poll() is not None:
