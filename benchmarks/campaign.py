@@ -1,13 +1,13 @@
 """How close do campaigns come to the longest-first bound, does their ETA hold, and do they survive?
 
     python benchmarks/campaign.py simulated [--campaigns 200]
-    python benchmarks/campaign.py kills [--kills 50]
+    python benchmarks/campaign.py kills [--kills 50] [--minutes 20]
     python benchmarks/campaign.py small FILE
 
 `simulated` drives the real scheduler with synthetic durations and failures. `kills` kills real
-campaigns of small trainings with SIGKILL at random moments. `small` runs the campaign of a file to
-its end; meanwhile it kills one job twice and freezes another (SIGSTOP), and a job that cannot work
-is added. Results go into `benchmarks/results/campaign.json`.
+campaigns of small trainings with SIGKILL at random moments, at most for some minutes. `small` runs
+the campaign of a file to its end; meanwhile it kills one job twice and freezes another (SIGSTOP),
+and a job that cannot work is added. Results go into `benchmarks/results/campaign.json`.
 """
 
 import argparse
@@ -70,23 +70,25 @@ def _holds(outcome: Outcome) -> list[bool]:
     ]
 
 
-def killed(kills: int) -> dict[str, Any]:
-    """Kills campaigns until there were enough kills."""
+def killed(kills: int, minutes: float) -> dict[str, Any]:
+    """Kills campaigns until there were enough kills, or the time is over."""
     generator = random.Random(0)
     done = []
     with tempfile.TemporaryDirectory(prefix="rlcar-kills-") as folder:
-        rounds = 0
-        while len(done) < kills:
+        rounds, until_s = 0, time.monotonic() + 60.0 * minutes
+        while len(done) < kills and time.monotonic() < until_s:
             rounds += 1
-            done += run_round(Path(folder) / str(rounds), kills - len(done), generator)
+            done += run_round(Path(folder) / str(rounds), kills - len(done), generator, until_s)
             right = sum(not kill.problems for kill in done)
             print(f"round {rounds}: {len(done)} of {kills} kills, {right} resumed", flush=True)
+    resumed_s = [kill.resumed_after_s for kill in done if kill.resumed_after_s > 0.0]
     return {
         "kills": len(done),
+        "kills_while_it_started": len(done) - len(resumed_s),
         "kills_resumed": sum(not kill.problems for kill in done),
         "campaigns_run_to_their_end": rounds,
         "processes_adopted": sum(kill.adopted for kill in done),
-        "resumed_after_s_median": float(np.median([kill.resumed_after_s for kill in done])),
+        "resumed_after_s_median": float(np.median(resumed_s)),
         "problems": [problem for kill in done for problem in kill.problems],
     }
 
@@ -154,7 +156,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("simulated").add_argument("--campaigns", type=int, default=200)
-    parts.add_parser("kills").add_argument("--kills", type=int, default=50)
+    kills = parts.add_parser("kills")
+    kills.add_argument("--kills", type=int, default=50)
+    kills.add_argument("--minutes", type=float, default=1e6)
     parts.add_parser("small").add_argument("file", type=Path)
     arguments = parser.parse_args()
     print_header("numpy")
@@ -162,7 +166,7 @@ def main() -> None:
     if arguments.part == "simulated":
         figures = simulated(arguments.campaigns)
     elif arguments.part == "kills":
-        figures = killed(arguments.kills)
+        figures = killed(arguments.kills, arguments.minutes)
     else:
         figures = small(arguments.file)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

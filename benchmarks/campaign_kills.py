@@ -1,12 +1,14 @@
 """Kills the process of a campaign with SIGKILL at random moments, and checks how it continues.
 
 Half of the kills hit the campaign alone, so its jobs go on without it; the others hit jobs as well.
+A third of the processes that continue are killed too, while they start and take over the jobs.
 After each kill the same command must continue: it adopts the processes that still run, no job ever
 has two processes, no count of failures is lost, and no job falls behind its newest checkpoint.
 """
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -27,9 +29,10 @@ from rlcar.system.process_usage import process_files
 
 JOBS, SLOTS = 4, 2
 _ENV_STEPS = 400_000
-_RESUMES_WITHIN_S = 120.0
-_ENDS_WITHIN_S = 600.0
-_LONGEST_LIFE_S = 8.0  # of a campaign before it is killed
+_RESUMES_WITHIN_S = 900.0  # a busy machine needs minutes for what takes seconds otherwise
+_ENDS_WITHIN_S = 1800.0
+_LONGEST_LIFE_S = 5.0  # of a campaign before it is killed
+_KILLED_AT_START = 1 / 3  # probability that the process which continues is killed too
 _POLL_S = 0.05
 
 
@@ -70,15 +73,22 @@ def write_campaign(folder: Path, jobs: int = JOBS, env_steps: int = _ENV_STEPS) 
     return path
 
 
-def run_round(folder: Path, kills: int, generator: random.Random) -> list[Kill]:
-    """Runs a campaign to its end while it is killed at most `kills` times; returns the kills."""
+def run_round(
+    folder: Path, kills: int, generator: random.Random, until_s: float = math.inf
+) -> list[Kill]:
+    """Runs a campaign to its end while it is killed at most `kills` times; returns the kills.
+
+    From the time `until_s` of `time.monotonic` on it is killed no more.
+    """
     folder.mkdir(parents=True)
     file, runs = write_campaign(folder), folder / "runs"
     done: list[Kill] = []
+    began_s = time.monotonic()
     process = _start(file, runs)
     try:
         _await_status(process, runs, 0.0)
-        while len(done) < kills:
+        resumed_s = time.monotonic() - began_s
+        while len(done) < kills and time.monotonic() < until_s:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(generator.uniform(0.0, _LONGEST_LIFE_S))
             if process.poll() is not None:
@@ -87,6 +97,10 @@ def run_round(folder: Path, kills: int, generator: random.Random) -> list[Kill]:
             victims = _kill(process, before, generator)
             began_s, began_unix_s = time.monotonic(), time.time()
             process = _start(file, runs)
+            if len(done) + 1 < kills and generator.random() < _KILLED_AT_START:
+                process = _kill_at_start(process, resumed_s, generator, file, runs)
+                done.append(Kill(["campaign while it starts"], 0, 0.0, []))
+                began_s, began_unix_s = time.monotonic(), time.time()
             problems = _await_status(process, runs, began_unix_s)
             resumed_s = time.monotonic() - began_s
             adopted, wrong = _judge(runs, before, victims)
@@ -119,6 +133,21 @@ def _kill(process: "subprocess.Popen[bytes]", before: _Seen, generator: random.R
             os.kill(before.pids[name], signal.SIGKILL)
     process.wait()
     return ["campaign", *chosen]
+
+
+def _kill_at_start(
+    process: "subprocess.Popen[bytes]",
+    within_s: float,
+    generator: random.Random,
+    file: Path,
+    runs: Path,
+) -> "subprocess.Popen[bytes]":
+    """Kills a campaign within the time that the last one needed to start; starts it again."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(generator.uniform(0.0, within_s))
+    process.kill()
+    process.wait()
+    return _start(file, runs)
 
 
 def _await_status(process: "subprocess.Popen[bytes]", runs: Path, after_unix_s: float) -> list[str]:
