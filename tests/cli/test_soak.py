@@ -84,7 +84,6 @@ def _assert_report(found, out, stdout):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.timeout(700)
 def test_ctrl_c_leaves_a_report_of_what_was_measured_and_no_process(tmp_path):
     out = tmp_path / "out"
