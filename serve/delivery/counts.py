@@ -41,13 +41,16 @@ class ArmCounts(msgspec.Struct):
 
 
 class ShadowCounts(msgspec.Struct):
-    """Pairs of actions for the same observation: the one that was sent, and the candidate's."""
+    """Pairs of actions for the same observation: the one that was sent, and the candidate's.
+
+    `serve.delivery.action_differences` defines what is counted, from all numbers of an action.
+    """
 
     pairs: int = 0
-    differing: int = 0  # steering differs by more than 0.1
-    sign_flips: int = 0  # to the other side, both by more than 0.05
-    saturated: int = 0  # the candidate steers with more than 0.99
-    jerk_stable: float = 0.0  # sums of changes of steering
+    differing: int = 0  # a number differs by more than 0.1
+    sign_flips: int = 0  # a number is on the other side of 0, both by more than 0.05
+    saturated: int = 0  # a number of the candidate is at a limit where the sent one is not
+    jerk_stable: float = 0.0  # sums of the largest change of a number between two actions
     jerk_candidate: float = 0.0
     latency_s: float = 0.0  # sum, of the candidate
     errors: int = 0
@@ -120,7 +123,7 @@ class RolloutCounts(msgspec.Struct, dict=True):
             mean_s = _ratio(self.candidate.latency_s, self.candidate.timed)
             stable_s = _ratio(self.stable.latency_s, self.stable.timed)
             return None if mean_s is None or stable_s is None else _ratio(mean_s, stable_s)
-        if name == "steeringDifferenceShare":
+        if name == "actionDifferenceShare":
             return _ratio(shadow.differing, shadow.pairs)
         if name == "signFlipShare":
             return _ratio(shadow.sign_flips, shadow.pairs)

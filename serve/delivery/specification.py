@@ -26,13 +26,14 @@ Value = Literal[
     "lateShare",
     "fallbackShare",
     "latencyRatio",
-    "steeringDifferenceShare",
+    "actionDifferenceShare",
     "signFlipShare",
     "saturationShare",
     "jerkRatio",
     "rewardDifference",
     "successDifference",
 ]
+_OLDER_NAMES = {"steeringDifferenceShare": "actionDifferenceShare"}  # of journals and files
 Kpi = Literal["reward", "success"]
 
 
@@ -44,6 +45,11 @@ def _seconds(value: Any) -> Any:
             raise ValueError("a duration is a number with a unit: 500ms, 30s, 10m, 2h or 1d")
         return float(match[1]) * _UNITS_S[match[2]]
     return value
+
+
+def _present_name(value: Any) -> Any:
+    """Returns the present name of a value that an older rlcar knew by another one."""
+    return _OLDER_NAMES.get(value, value) if isinstance(value, str) else value
 
 
 class Condition(NamedTuple):
@@ -118,7 +124,7 @@ class AnalysisMetric(RolloutSection):
 
     name: str = Field(min_length=1, max_length=60)
     """Name of the metric in the journal."""
-    value: Value | None = None
+    value: Annotated[Value, BeforeValidator(_present_name)] | None = None
     """Quantity to measure, over everything since the rollout began."""
     query: Query | None = None
     """Query to Prometheus in place of `value`; `{{candidate}}` and `{{stable}}` in it stand for the

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from serve.delivery.action_differences import add_differences, change_of
 from serve.delivery.assignment import is_canary, is_shadowed
 from serve.delivery.counts import TESTED_FAULTS, Fault, RolloutCounts
 from serve.delivery.lateness import Lateness
@@ -20,7 +21,6 @@ from serve.recording.recorder import Arm
 # Latencies are compared within this time, so that both versions meet the same load.
 _LATENCY_WINDOW_S, _LATENCIES, _FEWEST_LATENCIES = 15.0, 100, 60
 _SLOW_FOR_S = 4.0  # a burst of load that meets one version's cars ends sooner
-_DIFFERING, _SIGN_FLIP, _SATURATED = 0.1, 0.05, 0.99  # in steering, from -1 to 1
 _TRY_AGAIN_S = 0.5  # between two attempts of a session to go to the candidate
 # In one rollout, so that one session has at most 1,000 of the 2,500 laps of a version that a server
 # keeps. Where the others report few, it may still decide.
@@ -256,7 +256,7 @@ class RolloutArms:
     def shadow(
         self, session: Session, observation: np.ndarray, is_first: np.ndarray, sent: np.ndarray
     ) -> None:
-        """Lets the candidate act on an observation too, and compares the steering with `sent`."""
+        """Lets the candidate act on an observation too, and compares its action with `sent`."""
         active = self.active
         if active is None:
             return
@@ -277,17 +277,12 @@ class RolloutArms:
             self.raise_alarm(f"the candidate's shadow failed: {type(error).__name__}", {})
             return
         counts.latency_s += time.perf_counter() - began_s
-        ours, theirs = action[:, 0], sent[:, 0]
-        counts.pairs += session.cars
-        counts.differing += int((np.abs(ours - theirs) > _DIFFERING).sum())
-        is_other_side = (ours * theirs < 0) & (np.minimum(abs(ours), abs(theirs)) > _SIGN_FLIP)
-        counts.sign_flips += int(is_other_side.sum())
-        counts.saturated += int((np.abs(ours) > _SATURATED).sum())
-        if memory.steering is not None:
-            last_ours, last_theirs = memory.steering
-            counts.jerk_candidate += float(np.abs(ours - last_ours)[~is_first].sum())
-            counts.jerk_stable += float(np.abs(theirs - last_theirs)[~is_first].sum())
-        memory.steering = (ours, theirs)
+        add_differences(counts, action, sent)
+        if memory.actions is not None:
+            last_action, last_sent = memory.actions
+            counts.jerk_candidate += change_of(action, last_action, is_first)
+            counts.jerk_stable += change_of(sent, last_sent, is_first)
+        memory.actions = (action, sent)
 
 
 def make_cusum(rollback: AutomaticRollback) -> Cusum:

@@ -28,7 +28,7 @@ class ShadowMemory:
 
     def __init__(self, rollout: str, state: State):
         self.rollout, self.state = rollout, state
-        self.steering: tuple[np.ndarray, np.ndarray] | None = None  # the last: its own and the sent
+        self.actions: tuple[np.ndarray, np.ndarray] | None = None  # the last: its own and the sent
 
 
 class Session:

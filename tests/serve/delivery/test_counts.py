@@ -99,6 +99,6 @@ def test_values_of_metrics():
         ShadowCounts(10, differing=3, jerk_stable=2.0, jerk_candidate=3.0),
     )
     values = {"errorShare": 0.05, "fallbackShare": 0.1, "latencyRatio": 2.0, "jerkRatio": 1.5,
-              "steeringDifferenceShare": 0.3, "rewardDifference": None}  # fmt: skip
+              "actionDifferenceShare": 0.3, "rewardDifference": None}  # fmt: skip
     assert {name: counts.value(name) for name in values} == pytest.approx(values)
     assert RolloutCounts().value("errorShare") is None

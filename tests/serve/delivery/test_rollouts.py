@@ -244,7 +244,7 @@ def test_a_server_that_cannot_read_the_journal_stays_as_it_is(folder, operator, 
 
 def test_a_shadow_acts_unseen_and_is_compared(folder, operator):
     with serving(folder, poll_s=0.05) as server, driving(server) as told:
-        metric = {"name": "pairs", "value": "steeringDifferenceShare", "interval": "100ms",
+        metric = {"name": "pairs", "value": "actionDifferenceShare", "interval": "100ms",
                   "successCondition": "<= 1"}  # fmt: skip
         start(
             operator,

@@ -60,6 +60,12 @@ def _kinds(strategy):
     return [next(iter(step.model_dump(exclude_none=True))) for step in steps]
 
 
+def test_the_name_of_a_value_in_older_files_and_journals_is_read():
+    metric = {"name": "acts", "value": "steeringDifferenceShare", "failureCondition": "> 0.5"}
+    steps = parse_specification(canary({"analysis": {"metrics": [metric]}})).steps()
+    assert steps[0].analysis.metrics[0].value == "actionDifferenceShare"
+
+
 @pytest.mark.parametrize(
     ("strategy", "kinds"),
     [
