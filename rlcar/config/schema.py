@@ -15,6 +15,7 @@ from rlcar.types import Spec
 Schema = list[dict[str, Any]]
 
 SAFE_ACTION_OF_RACE = (0.0, -1.0)  # steering straight ahead, full brake
+DEFAULT_SAFE = 0.0  # of a number of an action that names no other value
 
 
 class Entry(Section):
@@ -30,7 +31,7 @@ class ActionEntry(Entry):
     """One number of an action.
 
     `safe` is its value in the safe action, which a server sends where the policy gives no action in
-    time. Without it that is 0: for a continuous action the middle of its range.
+    time. Without it that is `DEFAULT_SAFE`: for a continuous action the middle of its range.
     """
 
     safe: Float32 | None = None
@@ -75,10 +76,10 @@ def safe_action(metadata: Mapping[str, Any]) -> tuple[float, ...]:
     """
     action = metadata["action"]
     if any(entry.get("safe") is not None for entry in action):
-        return tuple(float(entry.get("safe") or 0.0) for entry in action)
+        return tuple(float(entry.get("safe") or DEFAULT_SAFE) for entry in action)
     section = metadata["config"].get("environment") or {}
     is_race = not section.get("id") and len(action) == len(SAFE_ACTION_OF_RACE)
-    return SAFE_ACTION_OF_RACE if is_race else (0.0,) * len(action)
+    return SAFE_ACTION_OF_RACE if is_race else (DEFAULT_SAFE,) * len(action)
 
 
 def entries_of_spec(spec: Spec) -> tuple[list[Entry], list[Entry]]:

@@ -44,7 +44,8 @@ class CompiledDescriptor(Generic[Settings]):
     settings: type[Settings]
     make: Callable[[Settings], CompiledEnvironment]
     # Names, units and ranges of the observation `[O]` and the action `[A]`, for the schema that is
-    # published with a policy.
+    # published with a policy. An `ActionEntry` of the action may name its value in the safe action,
+    # which a server sends where the policy gives none in time; for any other entry that is 0.
     entries: Callable[[Settings], tuple[list[Entry], list[Entry]]]
     # A sentence with numbers if no policy could succeed with these settings, otherwise None.
     infeasibility: Callable[[Settings], str | None]

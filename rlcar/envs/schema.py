@@ -2,6 +2,7 @@
 
 from rlcar.config import Config
 from rlcar.config.schema import (
+    DEFAULT_SAFE,
     Entry,
     Schema,
     dump_entries,
@@ -27,7 +28,9 @@ def known_schema_of(config: Config) -> tuple[Schema, Schema] | None:
     descriptor = COMPILED.get(config.environment.id)
     if descriptor is None:
         return None
-    return _dumped(*descriptor.entries(compiled_settings(config.environment)))
+    observation, action = _dumped(*descriptor.entries(compiled_settings(config.environment)))
+    # A version says what its servers send without the policy, and does not leave it to their rlcar.
+    return observation, [{**entry, "safe": entry.get("safe", DEFAULT_SAFE)} for entry in action]
 
 
 def _dumped(observation: list[Entry], action: list[Entry]) -> tuple[Schema, Schema]:

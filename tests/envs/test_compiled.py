@@ -1,11 +1,15 @@
 """Compiled environments: their settings, their schema, and the checks of published versions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from rlcar.agents import ALGORITHMS
 from rlcar.config import make_config
+from rlcar.config.schema import ActionEntry, Entry, is_same_schema, safe_action
 from rlcar.envs.compiled import COMPILED, compiled_settings, make_compiled
+from rlcar.envs.lander.dynamics import HOVER_THROTTLE, throttle_of
 from rlcar.envs.schema import known_schema_of, schema_of
 from rlcar.envs.single import SingleEnvironment
 from rlcar.errors import ConfigError, RegistryError
@@ -60,6 +64,23 @@ def test_more_rays_make_a_longer_schema_and_other_shapes_of_arrays():
 def _metadata(config):
     observation, action = known_schema_of(config)
     return {"config": config.model_dump(mode="json"), "observation": observation, "action": action}
+
+
+def test_a_version_of_a_compiled_environment_names_its_safe_action():
+    metadata = _metadata(make_config(environment=LANDER))
+    assert [entry["safe"] for entry in metadata["action"]] == [0.0] * 6  # which hovers
+    assert throttle_of(np, np.float32(safe_action(metadata)[0])) == np.float32(HOVER_THROTTLE)
+    older = [{name: entry[name] for name in Entry.model_fields} for entry in metadata["action"]]
+    assert is_same_schema(older, metadata["action"])
+    assert safe_action(metadata | {"action": older}) == (0.0,) * 6
+
+
+def test_a_descriptor_may_name_another_safe_action(monkeypatch):
+    entries = ([Entry(name="height", unit="m", low=0.0, high=1.0)],
+               [ActionEntry(name="brake", unit="full", low=-1.0, high=1.0, safe=1.0)])  # fmt: skip
+    braking = dataclasses.replace(COMPILED[LANDER], entries=lambda settings: entries)
+    monkeypatch.setitem(COMPILED, LANDER, braking)
+    assert safe_action(_metadata(make_config(environment=LANDER))) == (1.0,)
 
 
 def test_fused_training_needs_a_compiled_environment():
