@@ -95,6 +95,7 @@ def train(
         return
     if curriculum is not None:
         raise UserError("--curriculum needs --mode curriculum")
+    _refuse_attempt(runs, resume, name)
     models = _open_registry(registry) if publish else None
     run_training = _training_loop(launch)
     overrides = list(set_ or [])
@@ -126,6 +127,12 @@ def _prepare_jax(local: bool, debug_nans: bool) -> None:
         # accelerator to it.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     compile_cache.prepare_jax()
+
+
+def _refuse_attempt(runs: Path, resume: str | None, name: str | None) -> None:
+    from rlcar.runs.folders import refuse_attempt
+
+    refuse_attempt(runs, resume, name)
 
 
 def _open_registry(location: str) -> "Registry":

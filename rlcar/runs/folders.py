@@ -89,13 +89,15 @@ def _again(root: Path, name: str) -> str:
 def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
     """Returns the checkpoint that `--resume` means; None if `auto` finds nothing to continue.
 
-    Raises UserError for a folder that is not a run, and CheckpointError for one without a
-    complete checkpoint.
+    Without a name `auto` never means an attempt of a curriculum. Raises UserError for a folder that
+    is not a run, and CheckpointError for one without a complete checkpoint.
     """
     if resume == "auto":
         if name is not None:
             require_plain_name(name)
         for folder in newest_first(root, name):
+            if name is None and stage_note.is_attempt(folder):
+                continue  # its curriculum decides how it goes on
             save = checkpoint.latest(folder / "checkpoints")
             if save is not None:
                 # An unattended restart cannot ask what to do about a damaged checkpoint, so it
@@ -117,6 +119,33 @@ def find_save(root: Path, resume: str, name: str | None) -> checkpoint.Save | No
             )
         return save
     return checkpoint.open_save(Path(resume))
+
+
+def refuse_attempt(root: Path, resume: str | None, name: str | None) -> None:
+    """Raises UserError if `--resume` or `--name` means a run that belongs to a curriculum.
+
+    A training beside the curriculum would change the policy and the statistics on which its state
+    is based, perhaps while the curriculum trains in the same folder.
+    """
+    if resume not in (None, "auto"):
+        place = Path(str(resume)).resolve()
+        folders = [place, place.parent.parent]  # a run, or a checkpoint of one
+    elif name is not None:
+        require_plain_name(name)
+        folders = [root / name]
+    else:
+        return
+    found = [(folder, stage_note.curriculum_of(folder)) for folder in folders]
+    folder, curriculum = next((pair for pair in found if pair[1]), (root, None))
+    if curriculum is None:
+        return
+    again = command("train", "--mode", "curriculum", "--resume", from_here(curriculum))
+    anew = command("train", "--from", from_here(folder))
+    raise UserError(
+        f"{from_here(folder)} is an attempt of the curriculum {curriculum.name}, which decides how "
+        f"it goes on: continue the curriculum with: {again}; or train on from its policy in a new "
+        f"run with: {anew}"
+    )
 
 
 def newest_first(root: Path, name: str | None = None) -> list[Path]:
@@ -150,6 +179,11 @@ def require_run(path: Path) -> Path:
     for folder in (place, place.parent.parent):
         if (folder / "config.json").exists() and (folder / "run.json").exists():
             return folder if path.is_absolute() else from_here(folder)
+    if (place / stage_note.CURRICULUM_FILE).exists():
+        raise UserError(
+            f"{path} is a curriculum and not a run: name one of its attempts, which lie beside it, "
+            f"such as {place.name}-s1-a1; the curriculum itself is continued with --mode curriculum"
+        )
     raise UserError(
         f"{path} is not a run or a checkpoint of one: config.json or run.json is missing"
     )

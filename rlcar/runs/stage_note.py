@@ -59,6 +59,24 @@ def read(folder: Path) -> StageNote | None:
     return note if _is_sound(note) else None
 
 
+def is_attempt(folder: Path) -> bool:
+    """Whether a run was made by a curriculum, even if its note is damaged."""
+    return (folder / FILE).exists()
+
+
+def curriculum_of(folder: Path) -> Path | None:
+    """Returns the folder of the curriculum that a run is an attempt of, if it lies beside it.
+
+    That curriculum decides how the run goes on. A run whose curriculum was deleted, or that was
+    copied elsewhere, belongs to none.
+    """
+    note = read(folder)
+    if note is None or Path(note.curriculum).name != note.curriculum:
+        return None
+    curriculum = folder.resolve().with_name(note.curriculum)
+    return curriculum if (curriculum / CURRICULUM_FILE).exists() else None
+
+
 def _is_sound(note: StageNote) -> bool:
     counts: tuple[Any, ...] = (note.stage, note.stages, note.attempt, note.attempts)
     goals = (note.success_rate, note.mean_reward)

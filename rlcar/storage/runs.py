@@ -1,6 +1,6 @@
 """Copies of runs in an object store or on another disk.
 
-<storage>/<run>/config.json, run.json
+<storage>/<run>/config.json, run.json, stage.json (of an attempt of a curriculum)
           <run>/metrics/00000.jsonl       parts of metrics.jsonl, so that a push sends only its end
           <run>/checkpoints/step-…/       as in the run's folder; DONE is sent last
           <run>/best/step-…/
@@ -29,6 +29,7 @@ from rlcar.system.lease import hold
 from rlcar.system.regular_file import MAX_TEXT_BYTES, open_regular, read_regular
 
 _PART_BYTES = 4 * 2**20
+_NOTE = "stage.json"  # which attempt of which curriculum a run is: `rlcar.runs.stage_note`
 _FETCHING = ".saving-"  # the prefix of an unfinished save, which the next save removes
 
 
@@ -68,7 +69,7 @@ class Storage:
             if not self._is_ours:
                 self._refuse_other_run(folder, name)
             self._files.create_dir(target, recursive=True)
-            for name in ("config.json", "run.json"):
+            for name in ("config.json", "run.json", _NOTE):
                 if (folder / name).exists():
                     with open_regular(folder / name) as file:
                         self._put(file, f"{target}/{name}")
@@ -96,7 +97,7 @@ class Storage:
         """
         source, folder = f"{self._base}/{name}", root / name
         with hold(folder), self._reaching():
-            for file in ("config.json", "run.json"):
+            for file in ("config.json", "run.json", *([_NOTE] if self._has_note(name) else [])):
                 self._get([f"{source}/{file}"], folder / file)
             parts = sorted(entry.path for entry in self._list(f"{source}/metrics"))
             self._get(parts, folder / "metrics.jsonl")
@@ -113,14 +114,19 @@ class Storage:
     def fetch_newer(self, root: Path, resume: str, name: str | None) -> checkpoint.Save | None:
         """Downloads the run that `--resume` means, if it is newer in the storage than in `root`.
 
-        `auto` means the run that was written last in either place; otherwise `resume` is the folder
-        of a run. Raises StorageError, also if the address is that of a single run.
+        `auto` means the run that was written last in either place, and without a name no attempt of
+        a curriculum; otherwise `resume` is the folder of a run. Raises StorageError, also if the
+        address is that of a single run.
         """
         if resume == "auto":
             self._refuse_run_as_base()
-            stored = max(self.runs(name), key=lambda run: run.written, default=None)
+            stored = max(self._meant_by_auto(name), key=lambda run: run.written, default=None)
             pattern = "*" if name is None else glob.escape(name)
-            newest = [checkpoint.latest(folder) for folder in root.glob(f"{pattern}/checkpoints")]
+            newest = [
+                checkpoint.latest(folder)
+                for folder in root.glob(f"{pattern}/checkpoints")
+                if name is not None or not (folder.parent / _NOTE).exists()
+            ]
             local_saves = [save for save in newest if save is not None]
             if stored and any(_is_later(save, stored, root) for save in local_saves):
                 return None
@@ -132,6 +138,16 @@ class Storage:
             if stored and newest_there and newest_there.env_steps >= stored.env_steps:
                 return None
         return self.fetch(stored.name, root) if stored else None
+
+    def _meant_by_auto(self, name: str | None) -> list[StoredRun]:
+        runs = self.runs(name)
+        with self._reaching():
+            return [run for run in runs if name is not None or not self._has_note(run.name)]
+
+    def _has_note(self, name: str) -> bool:
+        """Whether a stored run is an attempt of a curriculum."""
+        info = self._files.get_file_info(f"{self._base}/{name}/{_NOTE}")
+        return bool(info.type == fs.FileType.File)
 
     def _refuse_run_as_base(self) -> None:
         """Raises StorageError for the address of a single run, which seems to hold no runs."""

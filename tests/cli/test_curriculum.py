@@ -131,3 +131,7 @@ def test_a_curriculum_continues_from_its_own_folder_and_through_a_link(rlcar, tm
         assert code == 0, err
     assert run_folder(record.folder, (0, 1)).is_dir()
     assert not list(tmp_path.glob("*-s1-a1"))
+    for words in (("auto", "--name", "reaching-s1-a1"), ("runs/reaching-s1-a1",)):
+        code, _, err = rlcar("train", "--local", "--resume", *words)
+        assert code == 2
+        assert "runs/reaching-s1-a1 is an attempt of the curriculum" in " ".join(err.split())

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from rlcar.errors import StorageError
+from rlcar.runs import stage_note
 from rlcar.runs.metrics_file import read_metrics
 from rlcar.runs.run import Run
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
-from rlcar.storage.runs import Storage, parse_storage
+from rlcar.storage.runs import _NOTE, Storage, parse_storage
 from rlcar.training.loop import train
 from tests.support.object_store import make_bucket, object_store, requiring_signatures
 from tests.support.tiny_run import compiled_once, make_tiny_config
@@ -146,6 +147,23 @@ def test_what_is_newer_here_is_not_fetched(url, tmp_path):
     shutil.rmtree(folder)
     assert storage.fetch_newer(tmp_path, str(folder), None).env_steps == 100
     assert storage.fetch_newer(tmp_path, "auto", "nosuch") is None
+
+
+def test_auto_fetches_no_attempt_of_a_curriculum(tmp_path):
+    url = str(tmp_path / "storage")
+    assert _NOTE == stage_note.FILE
+    note = stage_note.StageNote("tour", 1, 2, "a", 1, 1, 0, None, 1.0)
+    for name in ("alone", "tour-s1-a1"):
+        folder = make_run(tmp_path / "here" / name, 100)
+        if name != "alone":
+            stage_note.write(folder, note)
+        Storage(url).push(folder)
+    fresh, storage = tmp_path / "fresh", Storage(url)
+    assert storage.fetch_newer(fresh, "auto", None).path.parent.parent.name == "alone"
+    assert storage.fetch_newer(fresh, "auto", "tour-s1-a1").env_steps == 100
+    assert stage_note.read(fresh / "tour-s1-a1") == note
+    shutil.rmtree(fresh / "alone")  # the attempt here is newer, and is not what is meant
+    assert storage.fetch_newer(fresh, "auto", None).path.parent.parent.name == "alone"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from rlcar.errors import UserError, command
 from rlcar.runs import stage_note
+from rlcar.runs.folders import from_here
 from rlcar.settings.files import read_json
 from rlcar.system import durable
 from rlcar.system.journal import DamagedJournalError, Journal
@@ -168,6 +169,13 @@ def begin_record(
 def require_begun(folder: Path) -> None:
     """Raises UserError for a folder in which no curriculum has begun."""
     if not (folder / STATE_FILE).exists():
+        curriculum = stage_note.curriculum_of(folder)
+        if curriculum is not None:
+            again = command("train", "--mode", "curriculum", "--resume", from_here(curriculum))
+            raise UserError(
+                f"{folder} is an attempt of the curriculum {curriculum.name}: continue the "
+                f"curriculum with: {again}"
+            )
         raise UserError(
             f"{folder} holds no curriculum to continue, as there is no {STATE_FILE}: begin one "
             f"with {command('train', '--mode', 'curriculum', '--curriculum', 'FILE')}"
