@@ -2,19 +2,22 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rlcar.cli import train_options as options
 from rlcar.cli.shared import cluster_imports, say
+from rlcar.cli.train_plan import open_registry, published_version
+from rlcar.cli.train_watching import watched
 from rlcar.errors import UserError, command
 from rlcar.system import logs, terminal
 
 if TYPE_CHECKING:
     from cluster.config import ClusterConfig
     from rlcar.config import Config
-    from rlcar.runs.run import EvaluationListener, Watcher
+    from rlcar.registry import Registry
+    from rlcar.runs.run import EvaluationListener
     from rlcar.storage.checkpoint import Save
     from rlcar.training.curriculum.record import Record
     from rlcar.training.curriculum.runner import TrainRun
@@ -49,6 +52,12 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
     from rlcar.training.curriculum.report import write_report
     from rlcar.training.curriculum.runner import CurriculumRun
 
+    if others.get("--storage"):
+        raise UserError(
+            "--storage mirrors a single run, and a curriculum could not be continued from there "
+            "without its journal: leave --storage out, unset RLCAR_STORAGE, and keep --runs on a "
+            "disk that outlives this host"
+        )
     given = [option for option, value in others.items() if value]
     if given:
         raise UserError(
@@ -56,6 +65,7 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
             f"{', '.join(given)}, or write them under base or set in the file"
         )
     folder, is_new, named = _find(choice)
+    models = open_registry(launch.registry) if launch.publish else None
     logs.set_up("json" if launch.log_format == "json" else "text", folder.name)
     if named is not None and is_new:
         _check(named, launch)
@@ -66,7 +76,7 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
         record = _open(folder, is_new, named, lease.check)
         if record.state.phase in (Phase.DONE, Phase.FAIL):
             write_report(record)  # the process that ended it may have been killed before
-            _conclude(record, launch)
+            _conclude(record, launch, models)
             return
         say(f"curriculum folder: {folder}{'' if is_new else ', continuing'}")
         run = CurriculumRun(record, _training(launch, stack))
@@ -74,7 +84,7 @@ def train_curriculum(choice: Choice, launch: options.Launch, others: Mapping[str
         if not run.run():
             say(f"stopped; continue with: {_resume_command(folder, launch)}")
             sys.exit(130)
-    _conclude(record, launch)
+        _conclude(record, launch, models)
 
 
 def _find(choice: Choice) -> "tuple[Path, bool, Curriculum | None]":
@@ -163,7 +173,7 @@ def _training(launch: options.Launch, stack: contextlib.ExitStack) -> "TrainRun"
             resume: "Save | None",
             on_evaluated: "EvaluationListener",
         ) -> "TrainingOutcome":
-            with _exporting(config, folder, launch.metrics_port) as watchers:
+            with watched(config, folder, launch) as watchers:
                 return train(config, folder, resume, on_evaluated, watchers=watchers)
 
         return train_here
@@ -177,26 +187,17 @@ def _training(launch: options.Launch, stack: contextlib.ExitStack) -> "TrainRun"
     def train_there(
         config: "Config", folder: Path, resume: "Save | None", on_evaluated: "EvaluationListener"
     ) -> "TrainingOutcome":
-        with _exporting(config, folder, launch.metrics_port) as watchers:
+        with watched(config, folder, launch) as watchers:
             return train_on_ray(config, cluster, folder, resume, on_evaluated, watchers=watchers)
 
     return train_there
 
 
-@contextlib.contextmanager
-def _exporting(config: "Config", folder: Path, port: int | None) -> "Iterator[Sequence[Watcher]]":
-    """Exports the metrics of an attempt at a port, if there is one."""
-    if port is None:
-        yield ()
-        return
-    from rlcar.runs.exporter import exporting
+def _conclude(record: "Record", launch: options.Launch, models: "Registry | None") -> None:
+    """Says how the curriculum ended, and publishes the policy that has passed.
 
-    with exporting(config, folder, port) as watcher:
-        yield (watcher,)
-
-
-def _conclude(record: "Record", launch: options.Launch) -> None:
-    """Says how the curriculum ended; exits with `FAILED_EXIT_CODE` if a stage was not passed."""
+    Exits with `FAILED_EXIT_CODE` if a stage was not passed.
+    """
     from rlcar.training.curriculum.machine import Evaluated, Phase
     from rlcar.training.curriculum.record import run_folder
     from rlcar.training.curriculum.report import PICTURE, attempts_of
@@ -208,6 +209,7 @@ def _conclude(record: "Record", launch: options.Launch) -> None:
         say(
             f"the curriculum failed in stage {stages[state.stage].name} after {env_steps:,} env "
             f"steps, {sum(state.runs)} attempts and {state.regressions} regressions"
+            f"{'; nothing is published' if models is not None else ''}"
         )
         sys.exit(FAILED_EXIT_CODE)
     say(
@@ -217,8 +219,33 @@ def _conclude(record: "Record", launch: options.Launch) -> None:
     confirmed = record.details_of_run(state.run, Evaluated) or {}
     # The best policy of the run is another one: that of a training evaluation, in few episodes.
     save = run_folder(record.folder, state.run) / "checkpoints" / confirmed["checkpoint"]
+    if models is not None:
+        _publish(save, confirmed["env_steps"], models, launch.registry)
+        return
     say(f"evaluate the policy that has passed with: {command('evaluate', save)}")
     say(f"publish it with: {command('models', 'publish', save, '--registry', launch.registry)}")
+
+
+def _publish(save: Path, env_steps: int, models: "Registry", location: str) -> None:
+    """Evaluates and publishes the checkpoint that has passed, unless a version is of it already.
+
+    A supervisor may start a curriculum again that has ended, or was killed before it published.
+    """
+    from rlcar.devices.selection import everything_on_cpu
+    from rlcar.evaluation.run_report import evaluate_run
+    from rlcar.system import heartbeat
+
+    number = published_version(models, save.parent.parent, save.name, env_steps)
+    if number is None:
+        try:
+            with everything_on_cpu(), heartbeat.stage("reporting"):
+                evaluate_run(save)  # a version carries the figures of its policy
+        except KeyboardInterrupt:
+            again = command("models", "publish", save, "--registry", location)
+            say(f"the curriculum is complete; its policy is published by: {again}")
+            sys.exit(130)
+        number = models.publish(save).number
+    say(f"published: version {number} of {models.place}, the policy of {save}")
 
 
 def _resume_command(folder: Path, launch: options.Launch) -> str:

@@ -1,11 +1,10 @@
 """`rlcar train`: trains in one process or on Ray, then reports."""
 
-import contextlib
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,9 @@ from rlcar.cli.train_plan import (
     look_into_storage,
     make_plan,
     nothing_to_continue,
+    open_registry,
 )
+from rlcar.cli.train_watching import watched
 from rlcar.config import Config
 from rlcar.devices import compile_cache
 from rlcar.errors import UserError, command
@@ -89,14 +90,14 @@ def train(
             {
                 "--preset": preset, "--algorithm": algorithm, "--world": world, "--env": env,
                 "--data": data, "--config": config, "--from": from_, "--storage": storage,
-                "--deterministic": deterministic, "--publish": publish, "--page": page,
+                "--deterministic": deterministic,
             },
         )  # fmt: skip
         return
     if curriculum is not None:
         raise UserError("--curriculum needs --mode curriculum")
     _refuse_attempt(runs, resume, name)
-    models = _open_registry(registry) if publish else None
+    models = open_registry(registry) if publish else None
     run_training = _training_loop(launch)
     overrides = list(set_ or [])
     if storage is not None:
@@ -135,13 +136,6 @@ def _refuse_attempt(runs: Path, resume: str | None, name: str | None) -> None:
     refuse_attempt(runs, resume, name)
 
 
-def _open_registry(location: str) -> "Registry":
-    """Opens the registry before the training, so that a wrong address is noticed in time."""
-    from rlcar.registry import Registry
-
-    return Registry(location)
-
-
 def _training_loop(launch: options.Launch) -> "Train":
     """Returns the loop in one process or on Ray; refuses wrong settings of the latter."""
     if launch.local:
@@ -177,12 +171,8 @@ def _run(
     with (
         hold(folder, WAIT_S if may_wait else 0.0) as lease,
         terminal.outlived(folder / terminal.LOG),
-        _exporting(plan, launch.metrics_port) as watchers,
+        watched(plan.config, folder, launch) as watchers,
     ):
-        if launch.page:
-            from rlcar.cli.watch import start_page
-
-            start_page(folder, launch.page_port, launch.registry)
         continuing = "" if plan.save is None else f", continuing {plan.save.path.name}"
         say(f"run folder: {folder}{continuing}")
         outcome = run_training(plan.config, folder, plan.save, watchers)
@@ -219,18 +209,6 @@ def _how_to_continue(folder: Path, launch: options.Launch) -> str:
         )
         return f"stopped before the first train step: begin again with this command and {again}"
     return f"stopped; continue with: {launch.resume_command(folder)}"
-
-
-@contextlib.contextmanager
-def _exporting(plan: Plan, port: int | None) -> "Iterator[Sequence[Watcher]]":
-    """Exports the run's metrics at a port, if there is one."""
-    if port is None:
-        yield ()
-        return
-    from rlcar.runs.exporter import exporting
-
-    with exporting(plan.config, plan.folder, port) as watcher:
-        yield (watcher,)
 
 
 def _report(

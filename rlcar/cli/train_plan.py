@@ -104,17 +104,29 @@ def is_complete(plan: Plan, models: "Registry | None") -> bool:
         report = json.loads(read_regular(plan.folder / "report.json"))
         # `rlcar evaluate` alone writes a report without the figures of a complete training.
         is_reported = report["env_steps"] >= min(save.env_steps, training.env_steps)
-        published = {
-            "run": plan.folder.resolve().name,
-            "checkpoint": report["checkpoint"],
-            "env_steps": report["checkpoint_env_steps"],
-        }
+        name, env_steps = report["checkpoint"], report["checkpoint_env_steps"]
     except (OSError, ValueError, KeyError, TypeError):
         return False  # never reported, or damaged: report again
     if not is_reported or models is None:
         return is_reported
-    lineages = (version.metadata["lineage"] for version in models.versions())
-    return any(published.items() <= lineage.items() for lineage in lineages)
+    return published_version(models, plan.folder, name, env_steps) is not None
+
+
+def open_registry(location: str) -> "Registry":
+    """Opens the registry before the training, so that a wrong address is noticed in time."""
+    from rlcar.registry import Registry
+
+    return Registry(location)
+
+
+def published_version(
+    models: "Registry", folder: Path, checkpoint: str, env_steps: int
+) -> int | None:
+    """Returns the number of the version that a checkpoint of a run was published as, if any."""
+    origin = {"run": folder.resolve().name, "checkpoint": checkpoint, "env_steps": env_steps}
+    lineages = {version.number: version.metadata["lineage"] for version in models.versions()}
+    found = (number for number, one in lineages.items() if origin.items() <= one.items())
+    return next(found, None)
 
 
 def _new_run(choice: Choice, runs: Path, name: str | None, *, may_restart: bool) -> Plan:

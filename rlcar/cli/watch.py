@@ -1,12 +1,12 @@
 """`rlcar watch`: the live page of a run, while it learns or afterwards."""
 
-import atexit
 import contextlib
 import logging
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -78,23 +78,23 @@ def watch(
     run_live(live, settings, print_page, is_direct=direct)
 
 
-def start_page(folder: Path, port: int, registry: str) -> None:
-    """Runs `rlcar watch` in a process of its own, which ends with this one."""
+@contextlib.contextmanager
+def showing_page(folder: Path, port: int, registry: str) -> Iterator[None]:
+    """Runs `rlcar watch` in a process of its own, which ends with the context."""
     command = [sys.executable, "-m", "rlcar.cli", "watch", str(folder)]
     command += ["--port", str(port), "--registry", registry, "--wait-s", str(_WAIT_FOR_RUN_S)]
     # A session of its own keeps Ctrl-C for the training. The page ends when the training does.
     process = subprocess.Popen(
         command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, start_new_session=True
     )
-
-    def stop() -> None:
+    try:
+        yield
+    finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
         process.kill()
         process.wait()
-
-    atexit.register(stop)
 
 
 def _await_run(run: str, runs: Path, wait_s: float) -> Path:

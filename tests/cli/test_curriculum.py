@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from rlcar.cli.curriculum import FAILED_EXIT_CODE
+from rlcar.registry import Registry
 from rlcar.runs.folders import require_run
 from rlcar.training.curriculum.record import begin_record, run_folder
 from tests.support.tiny_curriculum import curriculum, stage
@@ -34,7 +35,11 @@ def _train(rlcar, *words):
         ((), "--mode curriculum needs --curriculum: a YAML file, or one of grand-prix"),
         (("--curriculum", "grand-pri"), "there is no curriculum 'grand-pri'"),
         (("--curriculum", "FILE", "--preset", "nano"), "leave out --preset"),
-        (("--curriculum", "FILE", "--world", "classic", "--publish"), "--world, --publish"),
+        (("--curriculum", "FILE", "--world", "classic", "--deterministic"), "--world, --determ"),
+        (
+            ("--curriculum", "FILE", "--storage", "/away"),
+            "leave --storage out, unset RLCAR_STORAGE",
+        ),
         (("--set", "ppo.epochs=2"), "name it with --curriculum"),
         (("--resume", "auto"), "--resume auto continues a curriculum by its name"),
         (("--resume", "runs/nothing"), "holds no curriculum to continue"),
@@ -65,25 +70,37 @@ def test_a_name_that_is_taken_and_another_file_are_refused(rlcar, file):
     assert "already holds a curriculum: continue it with" in " ".join(err.split())
     code, _, err = _train(rlcar, "--curriculum", file, "--resume", folder)
     assert code == 2
-    assert "is the state of another curriculum (reaching)" in " ".join(err.split())
+    assert (
+        "is the state of another curriculum than the one given (both are called reaching"
+        in " ".join(err.split())
+    )
 
 
 def test_a_curriculum_is_trained_from_its_file_to_its_end(rlcar, file):
-    code, _, err = _train(rlcar, "--curriculum", file, "--name", "tour", "--resume", "auto")
+    shown = ("--publish", "--registry", "models", "--page", "--page-port", "0")
+    code, _, err = _train(rlcar, "--curriculum", file, "--name", "tour", "--resume", "auto", *shown)
     assert code == 0, err
     said = " ".join(err.split())
     assert "stage 2 of 2 (b), attempt 1 of 2" in said
     assert "all 2 stages are passed, after 512 env steps, 2 attempts and 0 regressions" in said
     passed = "runs/tour-s2-a1/checkpoints/step-000000256"
     assert Path(passed).is_dir()
-    assert f"publish it with: rlcar models publish {passed}" in said
+    assert f"published: version 1 of models, the policy of {passed}" in said
+    (version,) = Registry("models").versions()
+    assert version.metadata["lineage"]["checkpoint"] == "step-000000256"
     report = Path("runs/tour/report.json")
     assert json.loads(report.read_text())["phase"] == "done"
     report.unlink()  # as if the process had been killed before it
     assert require_run(Path("runs/tour-s2-a1"))
     code, _, err = _train(rlcar, "--resume", "runs/tour")
     assert code == 0
-    assert "all 2 stages are passed" in " ".join(err.split())
+    said = " ".join(err.split())
+    assert "all 2 stages are passed" in said
+    assert f"publish it with: rlcar models publish {passed}" in said
+    code, _, err = _train(rlcar, "--resume", "runs/tour", *shown)
+    assert code == 0
+    assert f"published: version 1 of models, the policy of {passed}" in " ".join(err.split())
+    assert len(Registry("models").versions()) == 1  # a supervisor may start it once more
     assert json.loads(report.read_text())["phase"] == "done"
 
 
@@ -91,9 +108,11 @@ def test_a_curriculum_that_fails_has_an_exit_code_that_no_supervisor_starts_agai
     never = curriculum(stage("a", max_env_steps=256, attempts=1, mean_reward=100.0))
     file.write_text(yaml.safe_dump(never.model_dump(mode="json")))
     for words in (("--curriculum", file), ("--resume", "runs/reaching")):
-        code, _, err = _train(rlcar, *words)
+        code, _, err = _train(rlcar, *words, "--publish", "--registry", "models")
         assert code == FAILED_EXIT_CODE == 3
-        assert "the curriculum failed in stage a" in " ".join(err.split())
+        said = " ".join(err.split())
+        assert "the curriculum failed in stage a" in said
+        assert "1 attempts and 0 regressions; nothing is published" in said
 
 
 def test_folders_of_runs_and_of_curricula_are_not_mixed(rlcar, file):
