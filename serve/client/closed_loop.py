@@ -1,6 +1,5 @@
 """Evaluates a served policy over the network: it drives the simulator in closed loop."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,11 +16,10 @@ from rlcar.errors import UserError
 from rlcar.evaluation.laps import Laps, drive, track_seeds
 from rlcar.sim import SPEC
 from rlcar.sim.rewards import CRASH_REWARD
-from rlcar.system.tables import make_table
 from rlcar.types import Array, Params, Policy, TimeStep
 from serve.api.schema import MAX_CARS
-from serve.client.address import ServerError
 from serve.client.client import DriveClient
+from serve.client.evaluation import Reports, connection_figures, print_figures, print_table
 from serve.client.laps import Lap
 from serve.client.outcome import OutcomeOptions
 
@@ -51,43 +49,27 @@ def drive_served(
     reports = _LapReports(client, len(seeds))
     policy = _remote_policy(client, noise, reports)
     laps = drive(policy, None, race, seeds, seed=seed, shows_ends=True)
-    counts = client.counts
     return {
         "model_version": model["version"],
         "tracks": len(seeds),
         "track_set": track_set if isinstance(track_set, str) else "given",
         **_lap_figures(laps),
-        "requests": sum(counts.sources.values()),
-        "latency_p50_ms": counts.latency_ms(50.0),
-        "latency_p99_ms": counts.latency_ms(99.0),
-        "holds": counts.sources["hold"],
-        "fallbacks": counts.sources["fallback"],
-        "timeouts": counts.timeouts,
-        "reconnects": max(0, counts.connects - 1),
-        "laps_counted": reports.statuses["counted"],
-        "laps_not_reported": reports.statuses["not reported"],
+        **connection_figures(client),
+        **reports.figures(),
     }
 
 
 def print_drive(result: dict[str, Any], console: Console) -> None:
     """Prints the result as a table, and then its figures one per line."""
-    columns = ("laps", "lap time", "crashes", "p50", "p99", "holds", "fallbacks")
-    title = f"version {result['model_version']} on the {result['track_set']} tracks"
-    table = make_table(*columns, right=columns, title=title)
     time_steps = result["lap_time_steps"]
-    table.add_row(
-        f"{100 * result['lap_rate']:.1f} % of {result['tracks']}",
-        "none" if time_steps is None else f"{time_steps:.1f} steps",
-        f"{100 * result['crash_rate']:.1f} %",
-        f"{result['latency_p50_ms']:.2f} ms",
-        f"{result['latency_p99_ms']:.2f} ms",
-        str(result["holds"]),
-        str(result["fallbacks"]),
-    )
-    console.print(table)
-    for name, value in result.items():
-        if isinstance(value, int | float):
-            console.print(f"figure {name}={value:.6g}", highlight=False)
+    columns = {
+        "laps": f"{100 * result['lap_rate']:.1f} % of {result['tracks']}",
+        "lap time": "none" if time_steps is None else f"{time_steps:.1f} steps",
+        "crashes": f"{100 * result['crash_rate']:.1f} %",
+    }
+    title = f"version {result['model_version']} on the {result['track_set']} tracks"
+    print_table(title, columns, result, console)
+    print_figures(result, console)
 
 
 class _Carry(NamedTuple):
@@ -98,33 +80,29 @@ class _Carry(NamedTuple):
 
 
 class _LapReports:
-    """Reports the first episode of each car once it has ended, as `drive` counts it.
-
-    A server that cannot be reached, or has no rollouts, does not stop the drive.
-    """
+    """Reports the first episode of each car once it has ended, as `drive` counts it."""
 
     def __init__(self, client: DriveClient, cars: int):
-        self._client = client
+        self._reports = Reports(client)
         self._reward, self._is_done = np.zeros(cars), np.zeros(cars, bool)
-        self.statuses: Counter[str] = Counter()
 
     def add(self, step: TimeStep) -> None:
         """Takes a step of all cars, after the request with its observations."""
         self._reward += np.where(self._is_done, 0.0, step.reward)
         has_ended = step.is_last & ~self._is_done
         self._is_done |= has_ended
-        if not has_ended.any():
-            return
         # Both rewards of the race charge much more for a crash than a step can earn.
         is_lap = step.is_terminal & (step.reward > CRASH_REWARD / 5)
-        laps = [
-            Lap(float(self._reward[car]), bool(is_lap[car]), car=int(car))
-            for car in np.flatnonzero(has_ended)
-        ]
-        try:
-            self.statuses.update(result.status for result in self._client.report_laps(laps))
-        except ServerError:
-            self.statuses["not reported"] += len(laps)
+        self._reports.add(
+            [
+                Lap(float(self._reward[car]), bool(is_lap[car]), car=int(car))
+                for car in np.flatnonzero(has_ended)
+            ]
+        )
+
+    def figures(self) -> dict[str, int]:
+        """Returns what became of the reports."""
+        return self._reports.figures("laps")
 
 
 def _remote_policy(client: DriveClient, noise: Noise | None, reports: _LapReports) -> Policy:

@@ -12,11 +12,10 @@ from rlcar.config import EnvironmentConfig, parse_config
 from rlcar.envs.faults import successes_of
 from rlcar.envs.single import SingleEnvironment, SingleStep
 from rlcar.errors import UserError
-from rlcar.system.tables import make_table
 from rlcar.types import Spec
 from serve.api.schema import MAX_CARS
-from serve.client.address import ServerError
 from serve.client.client import DriveClient
+from serve.client.evaluation import Reports, connection_figures, print_figures, print_table
 from serve.client.laps import Lap
 
 DEFAULT_EPISODES = 16
@@ -55,18 +54,11 @@ def drive_episodes(
             environments.append(one)
         drive = _Drive(client, environments)
         drive.run(on_share)
-    counts = client.counts
     return {
         "model_version": model["version"],
         "environment": environment.id,
         **drive.figures(),
-        "requests": sum(counts.sources.values()),
-        "latency_p50_ms": counts.latency_ms(50.0),
-        "latency_p99_ms": counts.latency_ms(99.0),
-        "holds": counts.sources["hold"],
-        "fallbacks": counts.sources["fallback"],
-        "timeouts": counts.timeouts,
-        "reconnects": max(0, counts.connects - 1),
+        **connection_figures(client),
     }
 
 
@@ -96,28 +88,20 @@ def require_fit(model: Mapping[str, Any], spec: Spec, name: str) -> None:
 
 def print_episodes(result: Mapping[str, Any], console: Console) -> None:
     """Prints the result as a table, and then its figures one per line."""
-    columns = ("success", "reward", "steps", "p50", "p99", "holds", "fallbacks")
-    title = f"version {result['model_version']} in {result['environment']}"
-    table = make_table(*columns, right=columns, title=title)
-    rate = result["success_rate"]
-    table.add_row(
-        f"not known of {result['episodes']}"
+    rate, episodes = result["success_rate"], result["episodes"]
+    columns = {
+        "success": f"not known of {episodes}"
         if rate is None
-        else f"{100 * rate:.1f} % of {result['episodes']}",
-        f"{result['mean_reward']:.2f}",
-        f"{result['mean_steps']:.1f}",
-        f"{result['latency_p50_ms']:.2f} ms",
-        f"{result['latency_p99_ms']:.2f} ms",
-        str(result["holds"]),
-        str(result["fallbacks"]),
-    )
-    console.print(table)
+        else f"{100 * rate:.1f} % of {episodes}",
+        "reward": f"{result['mean_reward']:.2f}",
+        "steps": f"{result['mean_steps']:.1f}",
+    }
+    title = f"version {result['model_version']} in {result['environment']}"
+    print_table(title, columns, result, console)
     if result["reasons"]:
         ends = ", ".join(f"{reason} {count}" for reason, count in result["reasons"].items())
         console.print(f"ends of episodes: {ends}", highlight=False)
-    for name, value in result.items():
-        if isinstance(value, int | float):
-            console.print(f"figure {name}={value:.6g}", highlight=False)
+    print_figures(result, console)
 
 
 class _Drive:
@@ -125,10 +109,10 @@ class _Drive:
 
     def __init__(self, client: DriveClient, environments: Sequence[SingleEnvironment]):
         self._client, self._environments = client, environments
+        self._reports = Reports(client)
         number = len(environments)
         self._reward, self._steps = np.zeros(number), np.zeros(number, np.int64)
         self._last: list[SingleStep | None] = [None] * number  # of each episode that has ended
-        self._statuses: Counter[str] = Counter()
 
     def run(self, on_share: Callable[[float], None]) -> None:
         """Acts until every episode has ended; the server learns of each end."""
@@ -175,8 +159,7 @@ class _Drive:
             "mean_reward": float(self._reward.mean()),
             "mean_steps": float(self._steps.mean()),
             "reasons": dict(reasons.most_common()),
-            "episodes_counted": self._statuses["counted"],
-            "episodes_not_reported": self._statuses["not reported"],
+            **self._reports.figures("episodes"),
         }
 
     def _report(self, has_ended: np.ndarray) -> None:
@@ -186,9 +169,4 @@ class _Drive:
             last = self._last[index]
             is_success = None if last is None else last.is_success
             laps.append(Lap(float(self._reward[index]), is_success, car=index))
-        if not laps:
-            return
-        try:
-            self._statuses.update(result.status for result in self._client.report_laps(laps))
-        except ServerError:  # a server without rollouts does not stop the episodes
-            self._statuses["not reported"] += len(laps)
+        self._reports.add(laps)
