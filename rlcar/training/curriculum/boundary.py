@@ -43,7 +43,7 @@ def check_before(
     if "observation" in found:
         observations = _first_observations(config, agent, save)
         far = carried.distance(found["observation"], observations)
-        warning = carried.require_near(far, str(save.path), stage)
+        warning = carried.warning_of(far, str(save.path), stage)
         if warning:
             logs.announce(f"warning: {warning}")
         details["distance"] = far._asdict()

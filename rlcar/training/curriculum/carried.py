@@ -44,7 +44,7 @@ class Distance(NamedTuple):
 
     median_nats: float
     greatest_nats: float
-    number: int  # index of the observation that is farthest
+    number: int  # index, in an observation, of the number that is farthest
 
 
 def statistics_of(learner: Learner, state: Any) -> dict[str, Statistics]:
@@ -78,10 +78,7 @@ def problem_of(
     further training, in which the counts must have grown.
     """
     if expected and set(found) != set(expected):
-        return (
-            f"it holds the statistics {_names(found)}, and the attempt before ended with "
-            f"{_names(expected)}"
-        )
+        return f"it holds {_names(found)}, and the attempt before ended with {_names(expected)}"
     for name, statistics in found.items():
         problem = _impossible(statistics)
         if problem:
@@ -120,8 +117,11 @@ def distance(carried: Statistics, observations: np.ndarray) -> Distance:
     return Distance(median, float(nats[number]), number)
 
 
-def require_near(found: Distance, source: str, stage: str) -> str:
-    """Returns a warning, or nothing; raises CheckpointError if the distance is too great."""
+def warning_of(found: Distance, source: str, stage: str) -> str:
+    """Returns a warning about a great distance, empty if there is nothing to warn of.
+
+    `source` names the carried statistics. Raises CheckpointError if the distance is too great.
+    """
     figures = (
         f"median {found.median_nats:.2f} nats over the numbers of an observation, greatest "
         f"{found.greatest_nats:.1f} at number {found.number}"
@@ -157,4 +157,4 @@ def _impossible(statistics: Statistics) -> str:
 
 
 def _names(statistics: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(statistics)) or "none"
+    return f"the statistics {', '.join(sorted(statistics))}" if statistics else "no statistics"

@@ -80,9 +80,9 @@ class Record:
         began, *lines = self._journal.lines
         if began.content.get("fingerprint") != curriculum.fingerprint:
             raise UserError(
-                f"{folder / JOURNAL} is of another curriculum ({began.content.get('name')}) than "
-                f"the file, which is {curriculum.name} with other settings: give the curriculum "
-                "that it began with, or begin a new one under another --name"
+                f"{folder / JOURNAL} is of another curriculum than the present one"
+                f"{_difference(began.content.get('name'), curriculum)}: give the curriculum that "
+                "it began with, or begin a new one under another --name"
             )
         began_as = began.content.get("folder", folder.name)
         if began_as != folder.name:
@@ -209,8 +209,8 @@ def open_record(
         )
     if given is not None and given.fingerprint != tree["fingerprint"]:
         raise UserError(
-            f"{path} is the state of another curriculum ({tree['name']}) than the one given, which "
-            f"is {given.name} with other settings: leave --curriculum, --set and --seed out to "
+            f"{path} is the state of another curriculum than the one given"
+            f"{_difference(tree['name'], given)}: leave --curriculum, --set and --seed out to "
             "continue it, or begin a new one under another --name"
         )
     record = Record(folder, parse_curriculum(tree["curriculum"], str(path)), require_lease)
@@ -233,6 +233,12 @@ def run_folder(folder: Path, run: tuple[int, int]) -> Path:
     """Returns the folder of a run of the curriculum in `folder`."""
     stage, number = run
     return folder.with_name(f"{folder.name}-s{stage + 1}-a{number}")
+
+
+def _difference(began_as: object, given: Curriculum) -> str:
+    if began_as == given.name:
+        return f" (both are called {given.name}, and their settings differ)"
+    return f" ({began_as}, and not {given.name})"
 
 
 def _event_of(content: Mapping[str, Any], folder: Path) -> Event:

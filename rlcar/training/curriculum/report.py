@@ -36,7 +36,8 @@ def attempts_of(record: Record) -> list[Attempt]:
     """Returns the attempts that the journal knows; the present one with what it has done so far."""
     found: list[Attempt] = []
     total = 0
-    for run in dict.fromkeys(entry.run for entry in record.entries if _begins(entry.event)):
+    begun = [entry.run for entry in record.entries if isinstance(entry.event, Entered)]
+    for run in begun:
         trained = record.details_of_run(run, Trained) or {}
         confirmations = [
             {**entry.details, "passed": entry.event.passed}
@@ -76,10 +77,6 @@ def write_report(record: Record) -> Path:
         _draw(record, attempts)
         durable.replace_text(path, json.dumps(tree, indent=2, allow_nan=False) + "\n")
     return path
-
-
-def _begins(event: object) -> bool:
-    return isinstance(event, Entered)
 
 
 def _stage_tree(stage: Stage, index: int, attempts: list[Attempt]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class TrainRun(Protocol):
 
 
 class Look:
-    """Hears the evaluations of a training, and ends it when one looks good enough."""
+    """Receives the evaluations of a training, and ends it when one looks good enough."""
 
     def __init__(self, stage: Stage, may_end: bool):
         self._stage, self._may_end = stage, may_end

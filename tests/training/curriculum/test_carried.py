@@ -11,8 +11,8 @@ from rlcar.training.curriculum.carried import (
     Statistics,
     distance,
     problem_of,
-    require_near,
     statistics_of,
+    warning_of,
 )
 from rlcar.types import Spec
 from tests.support.tiny_curriculum import curriculum, stage
@@ -51,8 +51,8 @@ def test_broken_statistics_are_refused_with_their_numbers(broken, sentence):
 
 
 def test_statistics_that_vanish_or_shrink_during_training_are_noticed():
-    assert "it holds the statistics none" in problem_of(
-        {}, EXPECTED, least_count=0, is_continued=True
+    assert problem_of({}, EXPECTED, least_count=0, is_continued=True) == (
+        "it holds no statistics, and the attempt before ended with the statistics observation"
     )
     for observations in (4999.0, 5000.0):
         problem = _problem(SOUND._replace(observations=observations), is_continued=True)
@@ -63,12 +63,12 @@ def test_near_observations_pass_and_far_ones_are_refused():
     rng = np.random.default_rng(0)
     near = MEAN + np.sqrt(VARIANCE) * rng.standard_normal((1000, 2))
     assert distance(SOUND, near).greatest_nats < 0.01
-    assert require_near(distance(SOUND, near), "save", "far") == ""
+    assert warning_of(distance(SOUND, near), "save", "far") == ""
     one_moved = near + np.array([4.0, 0.0])  # 20 deviations: 200 nats in one number
-    assert "differ much" in require_near(distance(SOUND, one_moved), "save", "far")
+    assert "differ much" in warning_of(distance(SOUND, one_moved), "save", "far")
     reset = Statistics(np.zeros(2), np.full(2, 1e-4), 5000.0)
     with pytest.raises(CheckpointError, match="do not describe stage far at all"):
-        require_near(distance(reset, near), "save", "far")
+        warning_of(distance(reset, near), "save", "far")
 
 
 def test_the_divergence_of_a_mean_that_moved_by_one_deviation_is_a_half():

@@ -69,8 +69,11 @@ def test_a_journal_that_was_edited_by_hand_is_refused(folder):
 
 def test_the_state_of_another_curriculum_is_refused(folder):
     other = curriculum(stage("a"), stage("b", attempts=3))
-    with pytest.raises(UserError, match="is the state of another curriculum .reaching. than the"):
+    said = "is the state of another curriculum than the one given .both are called reaching, and"
+    with pytest.raises(UserError, match=said):
         open_record(folder, other)
+    with pytest.raises(UserError, match="than the one given .reaching, and not flying."):
+        open_record(folder, curriculum(stage("a"), stage("b"), name="flying"))
     assert open_record(folder, MADE).state.phase is Phase.EVALUATE
 
 
