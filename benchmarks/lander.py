@@ -5,7 +5,8 @@
 Trains the curriculum `lander` with each algorithm and seed, and flies 1,000 unseen episodes of the
 stage that it reached with the newest policy, the hand-written guidance law and random actions. A
 training that was interrupted goes on, and one that has ended is only evaluated. The minutes count
-from the first event of the curriculum's journal to the last, so they include every evaluation.
+from the first event of the curriculum's journal to the last, so they include every evaluation. The
+CPU minutes are those of the process, and unknown for a training that another process began.
 Writes benchmarks/results/lander.json and lander.png. The twin's error and the rate of the
 simulator are those of `lander_physics.py`.
 """
@@ -13,6 +14,7 @@ simulator are those of `lander_physics.py`.
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,15 @@ from rlcar.training.loop import train  # noqa: E402
 RESULTS = Path(__file__).parent / "results"
 PHYSICS = RESULTS / "lander_physics.json"
 EPISODES = 1_000
+_FIGURES = (
+    "success",
+    "mean_reward",
+    "precision_m",
+    "fuel_left",
+    "soft_share",
+    "minutes",
+    "cpu_minutes",
+)
 _BEST = "ppo"  # has a preset of its own for the lander; the others train with their defaults
 
 
@@ -57,9 +68,13 @@ def curriculum_of(algorithm: str, seed: int, env_steps: int | None) -> Curriculu
     return curriculum.model_copy(update={"base": base})
 
 
-def train_one(folder: Path, curriculum: Curriculum) -> Record:
-    """Trains to the end of the curriculum, or goes on with it; raises KeyboardInterrupt."""
-    if (folder / STATE_FILE).exists():
+def train_one(folder: Path, curriculum: Curriculum) -> tuple[Record, float | None]:
+    """Trains to the end of the curriculum, or goes on with it; raises KeyboardInterrupt.
+
+    Also returns the CPU minutes, or None if another process has begun the training.
+    """
+    began_s, is_new = time.process_time(), not (folder / STATE_FILE).exists()
+    if not is_new:
         record = open_record(folder, curriculum)
     else:
         check_curriculum(curriculum)
@@ -67,10 +82,10 @@ def train_one(folder: Path, curriculum: Curriculum) -> Record:
         record = begin_record(folder, curriculum)
     if not CurriculumRun(record, lambda *given: train(*given)).run():
         raise KeyboardInterrupt
-    return record
+    return record, (time.process_time() - began_s) / 60.0 if is_new else None
 
 
-def measure(algorithm: str, seed: int, record: Record) -> dict[str, Any]:
+def measure(algorithm: str, seed: int, record: Record, cpu_minutes: float | None) -> dict[str, Any]:
     """Returns the figures of one training, and those of the baselines in the same episodes."""
     attempts = attempts_of(record)
     newest = attempts[-1]
@@ -98,6 +113,7 @@ def measure(algorithm: str, seed: int, record: Record) -> dict[str, Any]:
         "fuel_left": learned["fuel_fraction"],
         "soft_share": learned["is_soft"],
         "minutes": (times_s[-1] - times_s[0]) / 60.0,
+        "cpu_minutes": cpu_minutes,
         "env_steps": sum(attempt.env_steps for attempt in attempts),
         "attempts": len(attempts),
         "regressions": record.state.regressions,
@@ -107,6 +123,15 @@ def measure(algorithm: str, seed: int, record: Record) -> dict[str, Any]:
             for attempt in attempts
             for row in read_metrics(attempt.folder / "metrics.jsonl")
             if row.get("evaluation/success_rate") is not None
+        ],
+        "stages": [
+            {
+                "name": record.curriculum.stages[attempt.run[0]].name,
+                "env_steps": attempt.env_steps,
+                "train_minutes": attempt.train_seconds / 60.0,
+                "passed": attempt.passed,
+            }
+            for attempt in attempts
         ],
         "passed_at_env_steps": [
             attempt.env_steps_before + attempt.env_steps for attempt in attempts if attempt.passed
@@ -161,8 +186,8 @@ def main() -> None:
     for algorithm in options.algorithms:
         for seed in range(options.seeds):
             curriculum = curriculum_of(algorithm, seed, options.max_env_steps)
-            record = train_one(options.runs / f"{algorithm}-{seed}", curriculum)
-            results.append(measure(algorithm, seed, record))
+            record, cpu_minutes = train_one(options.runs / f"{algorithm}-{seed}", curriculum)
+            results.append(measure(algorithm, seed, record, cpu_minutes))
             print_policies(results[-1])
             tree = {
                 "twin_error_m_s": physics["twin_error_m_s"],
@@ -175,7 +200,7 @@ def main() -> None:
             draw(options.out / "lander.png", results)
     for algorithm in options.algorithms:
         own = [result for result in results if result["algorithm"] == algorithm]
-        for name in ("success", "mean_reward", "precision_m", "fuel_left", "soft_share", "minutes"):
+        for name in _FIGURES:
             values = [one[name] for one in own if one[name] is not None]
             if values:
                 print(f"figure {algorithm}_{name}={sum(values) / len(values):.4g}")
