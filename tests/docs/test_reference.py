@@ -28,7 +28,7 @@ MODELS = (
 )
 # Texts that look like the name of an environment variable, and are none.
 NO_VARIABLES = {
-    *("SC_PAGE_SIZE", "SC_PHYS_PAGES"),  # of os.sysconf
+    *("SC_CLK_TCK", "SC_PAGE_SIZE", "SC_PHYS_PAGES"),  # of os.sysconf
     *("RESOURCE_EXHAUSTED", "ACCESS_DENIED", "INVALID_ACCESS", "NO_SUCH_BUCKET"),  # errors
     "RESOURCE_DOES_NOT_EXIST",  # of MLflow
     *("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"),  # errors of TLS

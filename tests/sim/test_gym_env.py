@@ -18,7 +18,7 @@ def _centred(observation):
     return np.array([np.clip(steering, -1, 1), 1.0], np.float32)
 
 
-@pytest.mark.parametrize("world", ["classic", "grand-prix"])
+@pytest.mark.parametrize("world", ["classic", pytest.param("grand-prix", marks=pytest.mark.long)])
 def test_gymnasiums_own_checker_finds_nothing(world):
     check_env(RaceEnv(world), skip_render_check=True)
 

@@ -136,7 +136,7 @@ def test_a_training_outlives_the_terminal_that_it_was_started_in(tmp_path):
     assert "\x1b" not in text, "no bars in a log"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_without_any_standard_descriptor_writes_into_no_other_file(tmp_path):
     command = [*RLCAR, *TRAIN, *FAST]
     script = 'exec "$@" <&- >&- 2>&-'

@@ -49,6 +49,7 @@ def _imagined_reward(learner):
     return {name: float(value) for name, value in metrics.items()}
 
 
+@pytest.mark.long
 def test_the_penalty_lowers_imagined_rewards_by_the_uncertainty(free):
     without, charged = _imagined_reward(free), _imagined_reward(_with_heads(2.0))
     uncertainty = without["model/uncertainty_nats"]

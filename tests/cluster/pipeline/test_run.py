@@ -206,6 +206,7 @@ def test_a_candidate_that_is_worse_stops_at_the_gate(place):
     assert tree[0]["outcome"] == "stopped at a gate"
 
 
+@pytest.mark.long
 def test_the_champion_s_own_training_can_go_on_instead(tmp_path, monkeypatch):
     folder, _ = tiny_run.trained()
     shutil.copytree(folder, tmp_path / "runs" / "tiny")

@@ -57,7 +57,7 @@ def run_of(tmp_path_factory):
 
 @pytest.mark.slow
 # One learns from its newest blocks, the others from a replay buffer.
-@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=LONG), "dreamer"])
+@pytest.mark.parametrize("algorithm", ["ppo", "sac", pytest.param("dreamer", marks=LONG)])
 def test_two_runs_with_two_simulators_are_equal_bit_for_bit(algorithm, run_of, tmp_path):
     # When checkpoints are written is no matter.
     config = config_of(algorithm, "training.checkpoint_every_s=0.01")

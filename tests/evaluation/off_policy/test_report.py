@@ -114,6 +114,7 @@ def test_an_unknown_baseline_makes_every_verdict_unknown():
     assert result["difference"] is None
 
 
+@pytest.mark.long
 def test_what_an_estimate_adds_after_truncated_ends_does_not_hide_its_error():
     logged = recorded(steps=10)
     logged = logged._replace(reward=logged.reward + 1.0)

@@ -24,6 +24,7 @@ from tests.serve import served
 from tests.support.hand_made_versions import publish_constant
 from tests.support.target_environment import ID
 from tests.support.untrained_run import write_run
+from tests.support.waiting import wait_until
 
 EPISODES = 5
 
@@ -166,14 +167,15 @@ def test_episodes_are_recorded_and_count_for_a_rollout(registry, tmp_path):
             with DriveClient(url, timeout_ms=1000) as client:
                 result = drive_episodes(client, episodes=EPISODES)
                 counts = server.config.app.app.action_service.arms.counts
-                drift = httpx.get(f"{url}/v1/drift").text
+            # The drift is computed in a thread of its own.
+            message = "drift is watched only for policies of the race"
+            wait_until(lambda: message in httpx.get(f"{url}/v1/drift").text)
     finally:
         operator.abort("the test is over")
     assert (result["success_rate"], result["episodes_counted"]) == (0.0, EPISODES)
     assert {(one.is_canary, one.value) for one in counts.successes} == {(True, 0.0)}
     rewards = sorted(one.value for one in counts.rewards)
     np.testing.assert_allclose(rewards, -4.5, rtol=1e-5)
-    assert "drift is watched only for policies of the race" in drift
     (folder,) = (tmp_path / "recorded").glob("server-*")
     episodes = list(Dataset.open(folder).episodes_iter())
     assert len(episodes) == EPISODES

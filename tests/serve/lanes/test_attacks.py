@@ -27,7 +27,7 @@ PATIENT = ("--set", "deadline_ms=1000")
 # HAProxy passes on what follows the upgrade to a WebSocket as it is, so that the lanes `realtime`
 # and `direct` give the same bytes to the same application.
 PASSED_ON = ("websocket_fragments", "websocket_pings", "websocket_burst", "page_takes",
-             "page_slow_live", "page_fragments", "page_pings")  # fmt: skip
+             "page_slow_live", "page_slow_video", "page_fragments", "page_pings")  # fmt: skip
 
 pytestmark = pytest.mark.slow
 

@@ -357,6 +357,7 @@ def test_another_environment_is_shown_by_its_pictures(chromium, tmp_path):
     assert complaints == []
 
 
+@pytest.mark.long
 def test_behind_a_login_the_page_drives_too(chromium, tmp_path):
     store = TokenStore(tmp_path / "tokens.json")
     driver, watcher = store.create("ann", ["admin"]), store.create("bob", ["read"])
