@@ -52,7 +52,7 @@ ALSO ?=
 # deadline of 30 s, which no setting changes. Only files with such tests are collected, as the imports
 # of all files take half a minute.
 WITH_RAY = $$(grep -rl --include='test_*.py' 'mark[.]ray' tests)
-test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about fifteen minutes
+test: $(STAMP) $(CUDA) ## the tests, with Ray and end to end, in about half an hour on two cores
 	$(RUN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --timeout 400 -m "not (ray or chaos or kubernetes or long or image) $(ALSO)" $(ARGS)
 	$(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --timeout 300 -m "ray and not long" $(WITH_RAY) $(ARGS)
 
