@@ -43,20 +43,14 @@ def ray_runtime(config: ClusterConfig) -> Iterator[None]:
         simulators = config.simulators if isinstance(config.simulators, int) else 1
         needed_cpus = config.learner_cpus + config.simulator_cpus * simulators
         with own_ray() as arguments:
-            # With None instead of "local", Ray would join a cluster recorded in /tmp, even a dead
-            # one.
-            ray.init(
-                address="local",
+            start_ray(
                 num_cpus=max(cores, int(needed_cpus + _ROUND_UP)),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
                 runtime_env=_environment(),
                 **arguments,
             )
             yield from _shut_down_at_the_end()
     else:
-        _join(config)
+        join_ray(config.address, config.connect_timeout_s, runtime_env=_environment())
         yield from _shut_down_at_the_end()
 
 
@@ -92,20 +86,41 @@ def own_ray() -> Iterator[dict[str, Any]]:
         yield {"_temp_dir": short}
 
 
-def _join(config: ClusterConfig) -> None:
-    host, colon, port = str(config.address).rpartition(":")
+def start_ray(**arguments: Any) -> None:
+    """Starts a Ray of this process; raises UserError if it does not come up.
+
+    `arguments` are passed on to `ray.init`.
+    """
+    try:
+        # With None instead of "local", Ray would join a cluster recorded in /tmp, even a dead one.
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **arguments,
+        )
+    except Exception as error:  # Ray raises Exception itself when it misses its deadline of 30 s.
+        ray.shutdown()
+        raise UserError(
+            f"Ray did not start on this machine: {_reason(error)}. On a busy machine Ray can miss "
+            "its own deadline of 30 s: try again when there is less to do"
+        ) from error
+
+
+def join_ray(address: str, timeout_s: float, **arguments: Any) -> None:
+    """Joins the cluster at an address; raises UserError if it cannot be reached.
+
+    `arguments` are passed on to `ray.init`.
+    """
+    host, colon, port = address.rpartition(":")
     try:
         if colon and port.isdecimal() and "/" not in host:
             # At a closed port Ray itself retries for a quarter of an hour and prints each failure.
-            socket.create_connection((host, int(port)), config.connect_timeout_s).close()
-        ray.init(
-            address=config.address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=_environment(),
-        )
+            socket.create_connection((host, int(port)), timeout_s).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **arguments)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        raise UserError(_unreachable(str(config.address), error)) from error
+        raise UserError(_unreachable(address, error)) from error
 
 
 def _environment() -> dict[str, dict[str, str]]:
@@ -115,8 +130,7 @@ def _environment() -> dict[str, dict[str, str]]:
 
 
 def _unreachable(address: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    message = f"cannot join the Ray cluster at {address}: {reason}"
+    message = f"cannot join the Ray cluster at {address}: {_reason(error)}"
     if os.environ.get("RAY_AUTH_MODE") == "token":
         message += ". If that cluster is running, its token may differ from RAY_AUTH_TOKEN here"
     else:
@@ -125,3 +139,8 @@ def _unreachable(address: str, error: Exception) -> str:
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) as on its head node"
         )
     return message
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -7,7 +7,6 @@ import random
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from rlcar.errors import UserError
 from rlcar.system.interrupt import StopRequest, exiting_at_sigterm
@@ -19,6 +18,7 @@ from serve.settings import ServeSettings
 APPLICATION = "rlcar"
 _LOGGER = logging.getLogger(__name__)
 _PROXY_PORTS = range(20_000, 32_000)
+_CONNECT_TIMEOUT_S = 20.0
 _STOPPING = "stopping: open requests are answered first"
 _STILL_STOPPING = "still stopping; Ctrl-C again ends at once"
 _LONGEST_NAME = len("metrics.sock.4194304.tmp")  # of a socket that HAProxy binds
@@ -67,26 +67,21 @@ def ray_serve(settings: ServeSettings, address: str | None = None) -> Iterator[S
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with contextlib.ExitStack() as stack:
-        own: dict[str, Any] = {}
         if address is None:
             folder = stack.enter_context(folder_for_sockets("rlcar-haproxy-", _LONGEST_NAME))
             os.environ.update(_private_proxy(folder))
-            from cluster.runtime import own_ray  # imports Ray, which reads the environment above
-
-            own = stack.enter_context(own_ray())
+        # These import Ray, which reads the environment above.
         import ray
         from ray import serve
 
+        from cluster.runtime import join_ray, own_ray, start_ray
         from serve.app import build
 
-        ray.init(
-            address=address or "local",
-            num_cpus=None if address else max(os.cpu_count() or 1, settings.max_replicas + 1),
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **own,
-        )
+        if address is None:
+            own = stack.enter_context(own_ray())
+            start_ray(num_cpus=max(os.cpu_count() or 1, settings.max_replicas + 1), **own)
+        else:
+            join_ray(address, _CONNECT_TIMEOUT_S)
         # Ray has installed its own handlers now; ours replace them until everything has stopped.
         with exiting_at_sigterm(0), contextlib.ExitStack() as stopping:
             try:

@@ -73,6 +73,23 @@ def test_an_address_where_nobody_listens_is_one_sentence_and_exit_code_2(start_r
     assert "RAY_AUTH_MODE=token" in lines[1]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("train", *ENDLESS), ("serve", "--lane", "ray", "--wait-for-model", "--registry", "models")],
+    ids=["train", "serve"],
+)
+def test_a_ray_that_does_not_start_is_one_sentence_and_exit_code_2(
+    start_rlcar, monkeypatch, command
+):
+    monkeypatch.setenv("RAY_GCS_SERVER_PORT", "none")  # Ray's own variable
+    process, output = start_rlcar(*command)
+    assert process.wait(timeout=START_S) == 2
+    said = " ".join(output.read_text().split())
+    assert "error: Ray did not start on this machine: invalid literal for int()" in said
+    assert "try again when there is less to do" in said
+    assert "Traceback" not in said
+
+
 def test_minus_one_simulators_is_refused_by_name_and_value(start_rlcar):
     process, output = start_rlcar("train", "--mode", "test", "--simulators", "-1")
     process.wait(timeout=60)
