@@ -32,6 +32,7 @@ from rlcar.cli import (
     serving,
     soak,
     tokens,
+    tracks,
     train,
     tune,
     viewing,
@@ -73,6 +74,7 @@ app.add_typer(campaign.app, name="campaign")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(backup.app, name="backup")
 app.add_typer(data.app, name="data")
+app.add_typer(tracks.app, name="tracks")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(host.app, name="host")
 app.add_typer(jobs.jobs, name="jobs")

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlcar.cli.shared import MODELS, Settings, Where, console, number, prepare_jax_on_cpu
+from rlcar.cli.shared import (
+    MODELS,
+    RoadWidth,
+    Settings,
+    TrackScale,
+    TracksOption,
+    Where,
+    chosen_tracks,
+    console,
+    number,
+    prepare_jax_on_cpu,
+)
 from rlcar.system import terminal
 
 if TYPE_CHECKING:
@@ -43,9 +54,7 @@ def record(
         ),
     ] = None,
     settings: Settings = None,
-    tracks: Annotated[
-        str, typer.Option(help="Set of tracks to drive: train, validation, test or circuits.")
-    ] = "train",
+    tracks: TracksOption = None,
     track_count: Annotated[
         int | None, number(1, 65_536, help="Number of tracks of the set to use (default: all).")
     ] = None,
@@ -58,6 +67,8 @@ def record(
     resume: Annotated[
         bool, typer.Option("--resume", help="Adds to the data set in the folder.")
     ] = False,
+    track_scale: TrackScale = None,
+    road_width: RoadWidth = None,
 ) -> None:
     """Records episodes of drivers in the race or in a Gymnasium environment.
 
@@ -80,13 +91,16 @@ def record(
     from rlcar.evaluation.environment import spec_of
     from rlcar.evaluation.laps import track_seeds
     from rlcar.system.interrupt import StopRequest
+    from rlcar.track import set_name
 
     asked = [named.parse_driver(text) for text in drivers]
     learned = [named.load_learned(one.name, registry) for one in asked]
     config = named.choose_world(learned, world, env, settings or [])
+    race, track_set = chosen_tracks(tracks, track_scale, road_width).apply(config.race, "train")
+    config = config.model_copy(update={"race": race})
     spec = spec_of(config)
     config = named.with_frames(config, spec)
-    seeds = track_seeds(tracks)[:track_count] if config.is_race else ()
+    seeds = track_seeds(track_set, race.track)[:track_count] if config.is_race else ()
     behaviours = named.make_behaviours(asked, learned, config, spec, seeds)
     require_shares(behaviours)
     together = cars_for(transitions, cars, config.is_race)
@@ -96,7 +110,7 @@ def record(
             return RaceRecorder(config.race, seeds, behaviour, count, lane_seed)
         return EnvironmentRecorder(config.environment, spec, behaviour, count, lane_seed)
 
-    source = _source(drivers, config, tracks, len(seeds), seed)
+    source = _source(drivers, config, set_name(track_set, race.track), len(seeds), seed)
     with (
         terminal.outlived(),
         StopRequest(_STOPS) as stop,

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlcar.cli.shared import TracksOption, number, prepare_jax_on_cpu
+from rlcar.cli.shared import (
+    RoadWidth,
+    TrackScale,
+    TracksOption,
+    chosen_tracks,
+    number,
+    prepare_jax_on_cpu,
+)
 from rlcar.errors import UserError
 from rlcar.system.console import make_console
 
@@ -19,7 +26,7 @@ _EPISODES = 16
 
 def drive(
     url: Annotated[str, typer.Argument(help="Address of the server, e.g. http://127.0.0.1:8000.")],
-    tracks: TracksOption = "test",
+    tracks: TracksOption = None,
     world: Annotated[
         str | None, typer.Option(help="World to drive in (default: that of the served policy).")
     ] = None,
@@ -73,6 +80,8 @@ def drive(
     seed: Annotated[
         int, number(0, 2**31 - 1, help="Seed of noise, of drawn tracks and of episodes.")
     ] = 0,
+    track_scale: TrackScale = None,
+    road_width: RoadWidth = None,
 ) -> None:
     """Lets a served policy drive unseen tracks, or act in an environment, over the network.
 
@@ -81,19 +90,24 @@ def drive(
     prepare_jax_on_cpu()
     from rlcar.config import make_race_config
     from rlcar.datasets.behaviour import parse_noise
-    from rlcar.evaluation.laps import track_seeds
+    from rlcar.track import set_name, set_seeds
     from serve.client.client import DriveClient
-    from serve.client.closed_loop import drive_served, print_drive
+    from serve.client.closed_loop import drive_served, print_drive, trained_race
     from serve.client.episodes import trained_environment
 
     if set_ and env is None:
         raise UserError(f"--set {set_[0]}: it changes the environment that --env names; add --env")
-    of_race = {"--world": world, "--noise": noise, "--track-count": track_count}
+    of_race = {
+        "--world": world,
+        "--noise": noise,
+        "--track-count": track_count,
+        "--tracks": tracks,
+    }
+    chosen = chosen_tracks(tracks, track_scale, road_width)
     race = None if world is None else make_race_config(world)
     drawn = None if noise is None else parse_noise(noise, "--noise")
     if drawn is not None and drawn.is_own:
         raise UserError("--noise explore: a served policy does not explore, so give a number")
-    chosen = drawn_tracks(track_seeds(tracks), track_count, seed)
     with DriveClient(url, websocket=websocket, token=token, timeout_ms=timeout_ms) as client:
         environment = _environment(env, set_ or []) or trained_environment(client.check())
         if environment.id:
@@ -110,8 +124,10 @@ def drive(
                 f"--episodes {episodes} is for another environment than the race, in which each "
                 "car drives one lap: use --track-count"
             )
-        result = drive_served(client, chosen, race, noise=drawn, seed=seed)
-        print_drive(result | {"track_set": tracks}, make_console())
+        race, track_set = chosen.apply(race or trained_race(client.check()), "test")
+        seeds = drawn_tracks(set_seeds(track_set, race.track), track_count, seed)
+        result = drive_served(client, seeds, race, noise=drawn, seed=seed)
+        print_drive(result | {"track_set": set_name(track_set, race.track)}, make_console())
 
 
 def drawn_tracks(seeds: Sequence[int], count: int | None, seed: int) -> Sequence[int]:

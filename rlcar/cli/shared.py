@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from rlcar.errors import UserError
 from rlcar.system import logs
 from rlcar.system.console import make_console
 from serve.settings import DEFAULT_TOKENS
+
+if TYPE_CHECKING:
+    from rlcar.evaluation.chosen_tracks import ChosenTracks
 
 RUNS = Path("runs")
 MODELS = "models"
@@ -77,7 +80,30 @@ RunOrCheckpoint = Annotated[
 ]
 
 TracksOption = Annotated[
-    str, typer.Option(help="Set of tracks to drive: train, validation, test or circuits.")
+    str | None,
+    typer.Option(
+        help="Tracks to drive: a set (train, validation, test or circuits), or a CSV file or a "
+        "folder of CSV files with tracks of your own (default: the run's own tracks, or a set)."
+    ),
+]
+TrackScale = Annotated[
+    float | None,
+    number(
+        0.001,
+        1000,
+        "--track-scale",
+        help="Number of px that one unit of the CSV files of --tracks becomes (default: lines in "
+        "m fill the world, lines in px keep their size).",
+    ),
+]
+RoadWidth = Annotated[
+    float | None,
+    number(
+        20,
+        120,
+        "--road-width",
+        help="Width in px of all roads of the CSV files of --tracks, in place of the widths there.",
+    ),
 ]
 
 RayAddress = Annotated[
@@ -118,6 +144,17 @@ Direct = Annotated[
         help="Serves this machine alone, without HAProxy in front, at the lowest latency.",
     ),
 ]
+
+
+def chosen_tracks(
+    tracks: str | None, track_scale: float | None, road_width: float | None
+) -> "ChosenTracks":
+    """Returns the options that choose tracks, for the code behind a command."""
+    from rlcar.evaluation.chosen_tracks import ChosenTracks
+    from rlcar.track.own.fitting import Scale
+
+    return ChosenTracks(tracks, Scale(track_scale, road_width))
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON for other programs.")]
 

@@ -16,9 +16,12 @@ from rlcar.cli.shared import (
     MODELS,
     RUNS,
     RayAddress,
+    RoadWidth,
     RunsFolder,
     Settings,
+    TrackScale,
     Where,
+    chosen_tracks,
     cluster_imports,
     say,
 )
@@ -51,6 +54,9 @@ def train(
     preset: options.Preset = None,
     algorithm: options.Algorithm = None,
     world: options.World = None,
+    tracks: options.Tracks = None,
+    track_scale: TrackScale = None,
+    road_width: RoadWidth = None,
     env: options.Environment = None,
     data: options.Data = None,
     mode: options.Mode = "standard",
@@ -90,7 +96,7 @@ def train(
             {
                 "--preset": preset, "--algorithm": algorithm, "--world": world, "--env": env,
                 "--data": data, "--config": config, "--from": from_, "--storage": storage,
-                "--deterministic": deterministic,
+                "--deterministic": deterministic, "--tracks": tracks,
             },
         )  # fmt: skip
         return
@@ -106,8 +112,9 @@ def train(
     if deterministic:
         overrides.append("training.deterministic=true")
     choice = Choice(
-        preset, algorithm, world, env, data, from_, registry, mode, config, overrides, seed
-    )
+        preset, algorithm, world, env, data, from_, registry, mode, config, overrides, seed,
+        chosen_tracks(tracks, track_scale, road_width),
+    )  # fmt: skip
     plan = make_plan(choice, runs, name, resume)
     logs.set_up("json" if log_format == "json" else "text", plan.folder.name)
     if resume == "auto" and is_complete(plan, models):

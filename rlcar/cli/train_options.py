@@ -49,6 +49,13 @@ Curriculum = Annotated[
         "rlcar, such as grand-prix."
     ),
 ]
+Tracks = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV file, or folder of CSV files, with tracks of your own to train on, in place of "
+        "drawn ones."
+    ),
+]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file of settings to start from.")]
 Seed = Annotated[
     int | None,

@@ -9,6 +9,7 @@ from rlcar.config import Config
 from rlcar.errors import StorageError, UserError, command
 
 if TYPE_CHECKING:
+    from rlcar.evaluation.chosen_tracks import ChosenTracks
     from rlcar.registry import Registry
     from rlcar.storage.checkpoint import Save
 
@@ -27,6 +28,7 @@ class Choice(NamedTuple):
     config: Path | None
     overrides: list[str]  # each `section.name=value`
     seed: int | None
+    tracks: "ChosenTracks | None" = None  # of files
 
 
 class Plan(NamedTuple):
@@ -138,6 +140,7 @@ def _new_run(choice: Choice, runs: Path, name: str | None, *, may_restart: bool)
         config = _continued_config(choice, source_of(choice.source, runs, choice.registry))
     else:
         config = _new_config(choice)
+    config = _with_tracks(config, choice)
     _require_support(config)  # before a folder is made
     return Plan(config, new_run_folder(runs, name, config, may_restart=may_restart), None)
 
@@ -184,6 +187,23 @@ def _new_config(choice: Choice) -> Config:
     )
 
 
+def _with_tracks(config: Config, choice: Choice) -> Config:
+    """Returns the settings with the tracks of `--tracks`, which replace those of the settings."""
+    if choice.tracks is None:
+        return config
+    choice.tracks.refuse_without_files()
+    tracks = choice.tracks.tracks
+    if tracks is None:
+        return config
+    if choice.data is not None or not config.is_race:
+        where = choice.data if choice.data is not None else config.world_label
+        raise UserError(
+            f"--tracks {tracks} is for a training that drives in the race, and {where} gives the "
+            "environment: leave it out"
+        )
+    return config.model_copy(update={"race": choice.tracks.with_files(config.race)})
+
+
 def _resumed_run(choice: Choice, save: "Save", name: str | None, resume: str | None) -> Plan:
     from rlcar.config import load_config
     from rlcar.runs.run import require_run
@@ -204,6 +224,7 @@ def _resumed_run(choice: Choice, save: "Save", name: str | None, resume: str | N
         "--from": choice.source,
         "--config": choice.config,
         "--seed": choice.seed,
+        "--tracks": None if choice.tracks is None else choice.tracks.tracks,
         "--name": name if resume != "auto" else None,
         "--mode": choice.mode if choice.mode != "standard" else None,
     }

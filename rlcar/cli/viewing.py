@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlcar.cli.shared import RunOrCheckpoint, TracksOption, console, number, prepare_jax_on_cpu
+from rlcar.cli.shared import (
+    RoadWidth,
+    RunOrCheckpoint,
+    TrackScale,
+    TracksOption,
+    chosen_tracks,
+    console,
+    number,
+    prepare_jax_on_cpu,
+)
 from rlcar.config.race import RaceConfig
 from rlcar.errors import UserError
 
@@ -19,15 +28,18 @@ _SHEET_COLUMNS, _FEW_TRACKS, _FEW_COLUMNS = 8, 16, 4
 
 def dream(
     run: RunOrCheckpoint,
-    tracks: TracksOption = "validation",
+    tracks: TracksOption = None,
     horizon: Annotated[int, number(1, 200, help="Number of steps to imagine.")] = 30,
+    track_scale: TrackScale = None,
+    road_width: RoadWidth = None,
 ) -> None:
     """Compares what a run's world model imagines with what happens: dream.json, .png and .gif."""
     prepare_jax_on_cpu()
     from rlcar.runs.run import require_run
     from rlcar.viewing.dream import dream_run, print_dream
 
-    print_dream(dream_run(run, tracks, horizon))
+    chosen = chosen_tracks(tracks, track_scale, road_width)
+    print_dream(dream_run(run, chosen, horizon))
     console.print(f"written: {require_run(run)}/dream.json, dream.png, dream.gif", highlight=False)
 
 
@@ -43,17 +55,27 @@ def play(
         ),
     ] = None,
     track: Annotated[
-        int | None, number(0, 2**31 - 1, help="Seed of the track (default: the test tracks).")
+        int | None,
+        number(
+            0,
+            2**31 - 1,
+            help="Seed of the track, or number of the own track, from 0 on (default: all tracks of "
+            "--tracks, else the test tracks).",
+        ),
     ] = None,
+    tracks: TracksOption = None,
+    track_scale: TrackScale = None,
+    road_width: RoadWidth = None,
 ) -> None:
     """Opens a window to drive by hand: arrows, R restarts, N next track, space: policy, Q quits."""
     prepare_jax_on_cpu()
-    from rlcar.track import TRACK_SETS
+    from rlcar.track import set_seeds
     from rlcar.viewing.play import play as play_window
 
     race, policies = _load([] if run is None else [run], world)
-    tracks = list(TRACK_SETS["test"]) if track is None else [track]
-    played = play_window(race, tracks, policies[0] if policies else None)
+    race, track_set = chosen_tracks(tracks, track_scale, road_width).apply(race, "test")
+    seeds = list(set_seeds(track_set, race.track)) if track is None else [track]
+    played = play_window(race, seeds, policies[0] if policies else None)
     best = "" if played.best_lap_steps is None else f", the best in {played.best_lap_steps} steps"
     console.print(f"laps: {played.laps}{best}; crashes: {played.crashes}", highlight=False)
 
@@ -76,18 +98,23 @@ def render(
         number(
             0,
             2**31 - 1,
-            help="Seed of the track to drive. In a compiled environment such as the lander, the "
-            "number of the unseen episode, at most 1,000,000.",
+            help="Seed of the track to drive, or number of the own track, from 0 on. In a compiled "
+            "environment such as the lander, the number of the unseen episode, at most 1,000,000.",
         ),
     ] = 20_000,
     sheet: Annotated[
         str | None,
-        typer.Option(help="Draws the tracks of this set in place of a lap, e.g. circuits."),
+        typer.Option(
+            help="Draws the tracks of this set, file or folder in place of a lap, e.g. circuits."
+        ),
     ] = None,
+    tracks: TracksOption = None,
+    track_scale: TrackScale = None,
+    road_width: RoadWidth = None,
 ) -> None:
     """Films a lap or an episode, or draws a sheet of tracks."""
     prepare_jax_on_cpu()
-    from rlcar.evaluation.laps import track_seeds
+    from rlcar.track import set_seeds
     from rlcar.viewing.render import render_lap, render_tracks, require_format
 
     require_format(out)
@@ -99,9 +126,12 @@ def render(
         console.print(film_episode(out, runs[0], track), highlight=False)
         console.print(f"written: {out}", highlight=False)
         return
+    if sheet is not None and tracks is not None:
+        raise UserError(f"--sheet {sheet} and --tracks {tracks} both name tracks: leave out one")
     race, policies = _load(runs or [], world)
+    race, track_set = chosen_tracks(sheet or tracks, track_scale, road_width).apply(race, "test")
     if sheet is not None:
-        seeds = track_seeds(sheet)[:_SHEET_TRACKS]
+        seeds = set_seeds(track_set, race.track)[:_SHEET_TRACKS]
         columns = _FEW_COLUMNS if len(seeds) <= _FEW_TRACKS else _SHEET_COLUMNS
         render_tracks(out, race, seeds, columns=columns)
     else:

@@ -5,6 +5,13 @@ from typing import Literal
 import pydantic
 from pydantic import Field
 
+from rlcar.config.own_track import (
+    MOST_OWN_TRACKS,
+    MOST_POINTS,
+    NARROWEST_HALF_WIDTH_PX,
+    WIDEST_HALF_WIDTH_PX,
+    OwnTrack,
+)
 from rlcar.settings.numbers import NonNegative, Pixels
 from rlcar.settings.section import Section
 
@@ -39,7 +46,7 @@ class Range(Section):
 class TrackConfig(Section):
     """Shape of the closed road; the defaults are those of the `classic` world."""
 
-    points: int = Field(100, ge=16, le=400)
+    points: int = Field(100, ge=16, le=MOST_POINTS)
     """Number of points of the centre line."""
     base_radius_px: Pixels = 210.0
     """Mean radius of the closed road."""
@@ -47,9 +54,11 @@ class TrackConfig(Section):
     """Strength of the random changes of the radius, relative to it; 0 gives a circle."""
     noise_harmonics: int = Field(4, ge=1, le=16)
     """Number of harmonics of the random radius; more make sharper bends."""
-    half_width_px: float = Field(40.0, ge=10.0, le=60.0)
+    half_width_px: float = Field(40.0, ge=NARROWEST_HALF_WIDTH_PX, le=WIDEST_HALF_WIDTH_PX)
     """Half the width of the road."""
-    half_width_low_px: float | None = Field(None, ge=10.0, le=60.0)
+    half_width_low_px: float | None = Field(
+        None, ge=NARROWEST_HALF_WIDTH_PX, le=WIDEST_HALF_WIDTH_PX
+    )
     """Lower end of the half-width, if each track draws its own between it and `half_width_px`.
     null gives all tracks the same width."""
     obstacles: int = Field(5, ge=0, le=16)
@@ -61,6 +70,28 @@ class TrackConfig(Section):
     meet them."""
     obstacle_gap_px: Pixels = 30.0
     """Width of road that every obstacle on it leaves free on one side."""
+    own: tuple[OwnTrack, ...] = Field((), max_length=MOST_OWN_TRACKS, strict=False)
+    """Tracks of your own, which `--tracks` reads from files, in place of drawn ones. Empty means
+    that tracks are drawn from their seeds."""
+
+    @pydantic.field_validator("own", mode="after")
+    @classmethod
+    def _names_differ(cls, own: tuple[OwnTrack, ...]) -> tuple[OwnTrack, ...]:
+        names = [track.name for track in own]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"there are two tracks with the name {twice!r}: rename one of them")
+        return own
+
+    @pydantic.model_validator(mode="after")
+    def _own_tracks_have_all_points(self) -> "TrackConfig":
+        for track in self.own:
+            if track.points != self.points:
+                raise ValueError(
+                    f"the own track {track.name!r} has {track.points} points, and points is "
+                    f"{self.points}: read it again with --tracks"
+                )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _widths_fit(self) -> "TrackConfig":

@@ -77,8 +77,17 @@ class World(Section):
             ours, theirs = _flat(first.model_dump(), kind), _flat(second.model_dump(), kind)
             for name in {**ours, **theirs}:
                 if ours.get(name) != theirs.get(name):
-                    return Difference(name, ours.get(name), theirs.get(name))
+                    return Difference(
+                        name, _shortened(ours.get(name)), _shortened(theirs.get(name))
+                    )
         return None
+
+
+def _shortened(value: Any) -> Any:
+    """Returns a value for a message; own tracks are only named there."""
+    if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        return ", ".join(str(part.get("name")) for part in value)
+    return value
 
 
 # In float64: squares of float32 numbers reach 1e77, times the number of observations.

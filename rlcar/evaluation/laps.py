@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlcar.config.race import RaceConfig
+from rlcar.config.race import RaceConfig, TrackConfig
 from rlcar.errors import ConfigError
 from rlcar.evaluation.driven_steps import DrivenSteps, no_steps, with_step
 from rlcar.evaluation.json_file import write_json
-from rlcar.settings.explain import nearest
 from rlcar.sim import CarView, Race, make_race
 from rlcar.system import heartbeat
-from rlcar.track import TRACK_SETS, Track, make_pool
+from rlcar.track import Track, make_pool, set_seeds
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.track.racing_line import racing_lines
 from rlcar.types import Array, Evaluation, Outcomes, Params, Policy, TimeStep
@@ -64,13 +63,11 @@ class _Drive(NamedTuple):
     laps: Any  # Laps of JAX arrays: smoothness is a sum, lines have a row for each possible step
 
 
-def track_seeds(track_set: str | Sequence[int]) -> tuple[int, ...]:
-    """Returns the seeds of a named set, or the given seeds."""
+def track_seeds(track_set: str | Sequence[int], config: TrackConfig) -> tuple[int, ...]:
+    """Returns the seeds of a named set, as `rlcar.track.set_seeds`, or the given seeds."""
     if not isinstance(track_set, str):
         return tuple(int(seed) for seed in track_set)
-    if track_set not in TRACK_SETS:
-        raise ConfigError(f"unknown track set {track_set!r}{nearest(track_set, list(TRACK_SETS))}")
-    return tuple(TRACK_SETS[track_set])
+    return tuple(set_seeds(track_set, config))
 
 
 def drive(
@@ -88,7 +85,7 @@ def drive(
     With `shows_ends` the policy is also called with the last observation of the slowest car. With
     `keeps_steps` the result holds every observation, action and reward.
     """
-    seeds = track_seeds(track_set)
+    seeds = track_seeds(track_set, race_config.track)
     return _cached_evaluator(policy, race_config, seeds, seed, shows_ends, keeps_steps)(params)
 
 
@@ -107,7 +104,7 @@ def make_evaluator(
     compare; the loop stops when the last car is done, or with `shows_ends` one step later. Blocks
     until the result is on the host.
     """
-    seeds = track_seeds(track_set)
+    seeds = track_seeds(track_set, race_config.track)
     if not seeds:
         raise ConfigError("the track set is empty: there is nothing to drive")
     limit = min(race_config.time_limit_steps, TIME_LIMIT_STEPS)

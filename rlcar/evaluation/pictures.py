@@ -146,7 +146,7 @@ def _draw_sheet(
 ) -> None:
     """Draws all tracks into one axes object, a cell each; an axes object each would be slow."""
     rows = max(1, math.ceil(len(tracks) / columns))
-    size_px = 1.08 * max(float(np.ptp(track.outer_px, axis=0).max()) for track in tracks)
+    size_px = 1.08 * max(float(np.ptp(track.borders_px[1], axis=0).max()) for track in tracks)
     cell_px = np.array([size_px, size_px * (1.0 + _HEADING_SHARE)])
     sheet_inches = cell_inches * np.array([columns, rows * (1.0 + _HEADING_SHARE)])
     head_inches, foot_inches, side_inches = 0.5, 0.7, 0.15
@@ -195,8 +195,11 @@ def _draw_roads(
     axes: Axes, tracks: Sequence[Track], shifts_px: Sequence[np.ndarray], scale: float
 ) -> None:
     """Draws road, centre line, start line and obstacles of every cell."""
-    outer = [track.outer_px + shift for track, shift in zip(tracks, shifts_px, strict=True)]
-    inner = [track.inner_px + shift for track, shift in zip(tracks, shifts_px, strict=True)]
+    borders = [track.borders_px for track in tracks]
+    inner, outer = (
+        [border[side] + shift for border, shift in zip(borders, shifts_px, strict=True)]
+        for side in range(2)
+    )
     centre = [track.centre_px + shift for track, shift in zip(tracks, shifts_px, strict=True)]
     edge: Any = {"edgecolors": _ROAD_EDGE, "linewidths": 2.0 * scale + 0.2}
     axes.add_collection(PolyCollection(outer, facecolors=_ROAD, zorder=1, **edge))
@@ -265,7 +268,7 @@ def _draw_lines(
 
 def _result(track: Track, laps: DrivenLaps, index: int) -> tuple[str, str, str]:
     """Returns a cell's name, result and the result's colour."""
-    name = f"{track.seed}"
+    name = track.name or f"{track.seed}"
     if laps.lap_time_steps[index] > 0:
         return name, f"{laps.lap_time_steps[index]} steps", _INK
     mark = "×" if laps.is_crash[index] else "○"
@@ -291,7 +294,8 @@ def _draw_heading(
 
 
 def _middle_px(track: Track) -> np.ndarray:
-    return (track.outer_px.min(axis=0) + track.outer_px.max(axis=0)) / 2
+    outer_px = track.borders_px[1]
+    return (outer_px.min(axis=0) + outer_px.max(axis=0)) / 2
 
 
 def _is_timeout(laps: DrivenLaps) -> np.ndarray:

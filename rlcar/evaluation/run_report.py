@@ -11,8 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 
 from rlcar.agents import Agent, make_agent
 from rlcar.config import Config, load_config
+from rlcar.config.race import RaceConfig
 from rlcar.envs.compiled import COMPILED
 from rlcar.errors import CheckpointError, ConfigError, UserError
+from rlcar.evaluation.chosen_tracks import ChosenTracks
 from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
 from rlcar.evaluation.environment import make_evaluation, spec_of
 from rlcar.evaluation.episode_report import EPISODES, draw_report, figures_of, report_episodes
@@ -28,7 +30,7 @@ from rlcar.sim import SPEC
 from rlcar.storage import checkpoint
 from rlcar.system.console import make_console
 from rlcar.system.regular_file import read_regular
-from rlcar.track import make_tracks
+from rlcar.track import make_tracks, set_name
 from rlcar.types import Params
 
 # Neither training nor the choice of the best policy sees these tracks.
@@ -45,12 +47,14 @@ FIGURES = (
 
 def evaluate_run(
     path: Path,
-    track_set: str = REPORT_SET,
+    tracks: ChosenTracks | str | None = None,
     summary: Mapping[str, float | None] | None = None,
     *,
     episodes: int | None = None,
 ) -> Path:
     """Drives a run's best policy, or the checkpoint that `path` names; returns the report's path.
+
+    `tracks` chooses other tracks of the race than the run's own ones or the test tracks.
 
     `episodes` is the number of episodes in a compiled environment; the race has a lap for each
     track, and other environments have a fixed number of episodes.
@@ -68,19 +72,32 @@ def evaluate_run(
         )
     if not config.is_race:
         return _evaluate_environment(folder, path, config, summary)
-    seeds = track_seeds(track_set)
+    race, track_set = ChosenTracks.of(tracks).apply(config.race, REPORT_SET)
+    return _evaluate_race(folder, path, config, race, track_set, summary)
+
+
+def _evaluate_race(
+    folder: Path,
+    path: Path,
+    config: Config,
+    race: RaceConfig,
+    track_set: str,
+    summary: Mapping[str, float | None] | None,
+) -> Path:
+    seeds = track_seeds(track_set, race.track)
     agent = make_agent(config, SPEC)
     save, params = load_policy(folder, path, agent, config.seed)
-    tracks = make_tracks(seeds, config.race.track)
-    drivers = {**DRIVERS, REFERENCE: make_reference(seeds, config.race)}
+    tracks = make_tracks(seeds, race.track)
+    drivers = {**DRIVERS, REFERENCE: make_reference(seeds, race)}
     with _showing_progress("drivers") as progress:
         task = progress.add_task("", total=1 + len(drivers))
-        own = drive(agent.policy, params, config.race, seeds, keeps_steps=True)
+        own = drive(agent.policy, params, race, seeds, keeps_steps=True)
         laps = {config.preset: own}
         for name, policy in drivers.items():
             progress.advance(task)
-            laps[name] = drive(policy, None, config.race, seeds)
-    result = report(laps, tracks, config.race, track_set=track_set)
+            laps[name] = drive(policy, None, race, seeds)
+    name = set_name(track_set, race.track)
+    result = report(laps, tracks, race, track_set=name)
     result |= _earlier_summary(folder) if summary is None else summary
     result |= {"checkpoint": save.path.name, "checkpoint_env_steps": save.env_steps}
     result |= {"provenance": checkpoint.provenance(config.seed)}
@@ -90,7 +107,7 @@ def evaluate_run(
         written = write_report(folder, result, own, tracks, rows)
     console = make_console()
     print_table(result, console)
-    where = f" ({len(tracks)} {track_set} tracks)"
+    where = f" ({len(tracks)} {name} tracks)"
     _print_figures(console, folder, result, FIGURES, where)
     return written
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import pydantic
 from pydantic.fields import FieldInfo
 
+_LONGEST_VALUE = 300  # characters of a value in a message
+
 
 class Problem(NamedTuple):
     """One setting that was refused."""
@@ -23,8 +25,12 @@ class Problem(NamedTuple):
             last = self.name.rpartition(".")[2]
             return f"unknown setting {self.name!r}{nearest(last, self.known_names)}"
         # A section is too long to repeat.
-        value = "" if isinstance(self.value, Mapping) else f" = {self.value!r}"
+        value = "" if isinstance(self.value, Mapping) else f" = {_shortened(repr(self.value))}"
         return f"{self.name}{value}: {self.reason}" if self.name else self.reason
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def explain(

@@ -12,7 +12,7 @@ from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import ConfigError
 from rlcar.sim.packed import PackedRace, pack_race
 from rlcar.sim.race import SPEC, make_race
-from rlcar.track import TRACK_SETS, grid, make_pool, make_track
+from rlcar.track import TRACK_SETS, grid, make_pool, make_track, set_seeds
 from rlcar.types import Array
 
 if TYPE_CHECKING:
@@ -119,12 +119,10 @@ class RaceEnv(gymnasium.Env):
         self._window: pygame.Surface | None = None
         # Of the last call, in the order of `PackedRace.output`.
         self._output = np.zeros(0, np.float32)
-        if track_set not in TRACK_SETS:
-            raise ConfigError(f"unknown track set {track_set!r}: choose one of {list(TRACK_SETS)}")
         self.config = make_race_config(world) if config is None else config
+        self._seeds = set_seeds(track_set, self.config.track)
         self.observation_space = gymnasium.spaces.Box(0, 1, (SPEC.observation_size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (SPEC.action_size,), np.float32)
-        self._track_set = track_set
         self._track_seed = -1
         self._course: _Course | None = None
         self._state: Array = None  # the packed state of the race, before the first reset None
@@ -135,8 +133,7 @@ class RaceEnv(gymnasium.Env):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Puts the car at the start of the next track."""
         super().reset(seed=seed)
-        seeds = TRACK_SETS[self._track_set]
-        drawn = seeds[int(self.np_random.integers(len(seeds)))]
+        drawn = self._seeds[int(self.np_random.integers(len(self._seeds)))]
         self._track_seed = int((options or {}).get("track_seed", drawn))
         self._course = _course_of(self.config, self._track_seed)
         # The hidden conditions of the episode, such as the grip, follow from this seed.
@@ -242,7 +239,7 @@ class _Course(NamedTuple):
 
 def _course_of(config: RaceConfig, track_seed: int) -> _Course:
     """Returns the race over the track set that contains a track, or over this track alone."""
-    for seeds in TRACK_SETS.values():
+    for seeds in (set_seeds(track_set, config.track) for track_set in TRACK_SETS):
         if track_seed in seeds:
             return _compile(config, seeds)
     return _compile(config, range(track_seed, track_seed + 1))

@@ -104,7 +104,9 @@ def contact_sheet(tracks: Sequence[Track], columns: int, width_px: int = 1600) -
     rows = -(-len(tracks) // columns)
     sheet = pygame.Surface((cell[0] * columns, cell[1] * rows), depth=32)
     for index, track in enumerate(tracks):
-        picture = Renderer(track).draw(Scene(_at_start(track), mode=f"track {track.seed}"))
+        picture = Renderer(track).draw(
+            Scene(_at_start(track), mode=track.name or f"track {track.seed}")
+        )
         place = (index % columns * cell[0], index // columns * cell[1])
         sheet.blit(pygame.transform.smoothscale(picture, cell), place)
     pixels = np.frombuffer(sheet.get_buffer().raw, np.uint8)
@@ -119,7 +121,7 @@ def _at_start(track: Track) -> Car:
 
 def _draw_road(surface: pygame.Surface, track: Track) -> None:
     surface.fill(_GRASS)
-    inner, outer = list(track.inner_px), list(track.outer_px)
+    inner, outer = map(list, track.borders_px)
     pygame.draw.polygon(surface, _ROAD, outer)
     pygame.draw.polygon(surface, _GRASS, inner)
     pygame.draw.aalines(surface, _EDGE, True, outer)

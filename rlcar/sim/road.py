@@ -29,12 +29,13 @@ class Tables(NamedTuple):
     edges: Array
     cell_start: Array  # [M * (P + 1)] position of each gate, 2^-20 of a lap
     cell_reach: Array  # [M * P] half-width times length of each cell
-    half_width: Array  # [M] 2^-8 px
+    half_width: Array  # [M * widths] 2^-8 px
     start_heading: Array  # [M] 2^-22 of a turn
     obstacles: Array  # [number of obstacles, M] packed centres
     points: int  # P, gates of a track
     padding: int  # repeated gates at each end of a row of `edges`
     row: int  # P + 2 padding
+    widths: int  # of a track: 1, or P if the width of a road changes along the lap
 
 
 class Place(NamedTuple):
@@ -62,6 +63,7 @@ def make_tables(backend: Backend, pool: TrackPool) -> Tables:
         points=pool.points,
         padding=pool.padding,
         row=pool.edges.shape[1],
+        widths=1 if pool.half_width.ndim == 1 else pool.points,
     )
 
 
@@ -178,7 +180,8 @@ def _is_on_road(
     dot = along_x * to_x + along_y * to_y
     dot_end = (along_x * along_x + along_y * along_y) * _VERTEX_TO_SENSE
     is_beside = (dot >= 0) & (dot <= dot_end) & (across <= reach)
-    half_width = backend.take(tables.half_width, track)
+    width = track if tables.widths == 1 else track * tables.points + cell
+    half_width = backend.take(tables.half_width, width)
     limit = half_width * half_width
     is_at_start = _length_squared(xp, to_x, to_y) <= limit
     end_x, end_y = to_x - along_x * _VERTEX_TO_SENSE, to_y - along_y * _VERTEX_TO_SENSE

@@ -14,7 +14,7 @@ from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import ConfigError
 from rlcar.sim.packed import pack_race
 from rlcar.sim.race import SPEC, TrackChoice, make_race
-from rlcar.track import TRACK_SETS, make_pool
+from rlcar.track import make_pool, set_seeds
 from rlcar.types import Array
 
 
@@ -47,16 +47,15 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ):
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ConfigError(f"num_envs = {num_envs!r}: give a positive whole number")
-        if track_set not in TRACK_SETS:
-            raise ConfigError(f"unknown track set {track_set!r}: choose one of {list(TRACK_SETS)}")
-        tracks = len(TRACK_SETS[track_set])
+        self.config = make_race_config(world) if config is None else config
+        seeds = set_seeds(track_set, self.config.track)
+        tracks = len(seeds)
         if track_choice == "fixed" and num_envs > tracks:
             raise ConfigError(
                 f"{num_envs} cars cannot have a track each, because the set {track_set!r} has "
                 f'{tracks}: use fewer cars or track_choice="random"'
             )
         disable_async_dispatch()
-        self.config = make_race_config(world) if config is None else config
         self.num_envs = num_envs
         self._track_choice = track_choice
         self.single_observation_space = gymnasium.spaces.Box(
@@ -72,7 +71,7 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "NextStep or SameStep"
             )
         self.metadata = {**self.metadata, "autoreset_mode": mode}
-        pool = make_pool(TRACK_SETS[track_set], self.config.track)
+        pool = make_pool(seeds, self.config.track)
         race = make_race(self.config, pool, track_choice=track_choice)
         self._is_same_step = mode == AutoresetMode.SAME_STEP
         self._race = pack_race(race, num_envs, self._is_same_step)

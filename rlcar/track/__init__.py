@@ -1,16 +1,12 @@
-"""Closed roads made from seeds: integer tables for the simulator, floats for people."""
+"""Closed roads, drawn from seeds or read from files.
+
+They are integer tables for the simulator, and floats for people.
+"""
 
 from rlcar.track.circuits import CIRCUIT_SEEDS
 from rlcar.track.pool import TrackPool, make_pool
+from rlcar.track.sets import TRACK_SETS, set_name, set_seeds
 from rlcar.track.track import Track, make_track, make_tracks
-
-# Seeds of the tracks. Training never uses the test tracks and the circuits.
-TRACK_SETS = {
-    "train": range(0, 10_000),
-    "validation": range(10_000, 10_064),
-    "test": range(20_000, 20_064),
-    "circuits": range(min(CIRCUIT_SEEDS.values()), max(CIRCUIT_SEEDS.values()) + 1),
-}
 
 __all__ = [
     "CIRCUIT_SEEDS",
@@ -20,4 +16,6 @@ __all__ = [
     "make_pool",
     "make_track",
     "make_tracks",
+    "set_name",
+    "set_seeds",
 ]

@@ -9,6 +9,7 @@ from rlcar.config.race import TrackConfig
 from rlcar.errors import ConfigError
 from rlcar.track import grid
 from rlcar.track.obstacles import place_obstacles
+from rlcar.track.own.roads import own_shapes, own_window
 from rlcar.track.shape import Shape, gate_window, make_shapes
 
 MAX_TRACKS = 1 << 16  # a reset draws its track with 16 bits of a hash
@@ -27,7 +28,8 @@ class TrackPool(NamedTuple):
     edges: np.ndarray  # [M, padding + P + padding, 2] packed vertices (inner, outer)
     cell_start: np.ndarray  # [M, P + 1] position of each gate, 2^-20 of a lap; the last is 2^20
     cell_reach: np.ndarray  # [M, P] half-width x length of each centre segment, 1/256 x 1/32 px^2
-    half_width: np.ndarray  # [M] 1/256 px
+    # 1/256 px, [M], or of each cell, [M, P], where the width of a road changes along the lap
+    half_width: np.ndarray
     start_heading: np.ndarray  # [M] 2^-22 of a turn
     obstacles: np.ndarray  # [M, obstacles] packed centres
     length: np.ndarray  # [M] length of the centre line, 1/32 px, rounded
@@ -44,7 +46,10 @@ class TrackPool(NamedTuple):
 
 
 def make_pool(seeds: Sequence[int], config: TrackConfig) -> TrackPool:
-    """Makes the tracks of `seeds`, with the same bits on every machine."""
+    """Makes the tracks of `seeds`, with the same bits on every machine.
+
+    With own tracks in the config, each seed stands for one of them, in turn, and for its obstacles.
+    """
     if not 0 < len(seeds) <= MAX_TRACKS:
         raise ConfigError(
             f"a track pool of {len(seeds)} tracks is not possible: give 1 to {MAX_TRACKS} seeds"
@@ -62,20 +67,25 @@ def make_pool(seeds: Sequence[int], config: TrackConfig) -> TrackPool:
 
 
 def _make_chunk(seeds: np.ndarray, config: TrackConfig) -> TrackPool:
-    shape = make_shapes(seeds, config)
+    shape = own_shapes(seeds, config) if config.own else make_shapes(seeds, config)
+    window = own_window(config) if config.own else gate_window(config)
     step = np.roll(shape.centre, -1, axis=1) - shape.centre
     length = np.sqrt(step[..., 0] * step[..., 0] + step[..., 1] * step[..., 1])
     total = np.cumsum(length, axis=1)
     cell_start = np.zeros((len(seeds), config.points + 1), np.int32)
     cell_start[:, 1:] = np.rint(total / total[:, -1:] * grid.LAP_UNITS)
     half_width = np.floor(shape.half_width_px * grid.REACH_UNITS_PER_PX)
+    if half_width.ndim == 2:
+        # A cell is as wide as the narrower of its two gates, so that every car on the road is
+        # within the edges that the sensors measure.
+        half_width = np.minimum(half_width, np.roll(half_width, -1, axis=1))
     turn = np.arctan2(step[:, 0, 1], step[:, 0, 0]) / (2 * np.pi)
     heading = np.rint(turn * grid.HEADING_UNITS).astype(np.int32) % grid.HEADING_UNITS
     return TrackPool(
         seeds=seeds,
-        edges=_pad_edges(shape, gate_window(config) + 2),
+        edges=_pad_edges(shape, window + 2),
         cell_start=cell_start,
-        cell_reach=np.floor(half_width[:, None] * length).astype(np.int32),
+        cell_reach=np.floor(half_width.reshape(len(seeds), -1) * length).astype(np.int32),
         half_width=half_width.astype(np.int32),
         start_heading=heading,
         obstacles=place_obstacles(seeds, shape, config),
@@ -87,4 +97,5 @@ def _pad_edges(shape: Shape, padding: int) -> np.ndarray:
     inner = shape.centre + shape.mitre
     outer = shape.centre - shape.mitre
     edges = np.stack([grid.pack(e[..., 0], e[..., 1]) for e in (inner, outer)], axis=-1)
-    return np.concatenate([edges[:, -padding:], edges, edges[:, :padding]], axis=1)
+    points = edges.shape[1]
+    return edges[:, np.arange(-padding, points + padding) % points]

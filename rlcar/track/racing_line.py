@@ -30,6 +30,9 @@ _NEWTON_STEPS = 3  # for each weight of the barrier
 _FIRST_BARRIER, _LAST_BARRIER, _BARRIER_FACTOR = 10.0, 1e-4, 0.2  # weights of the barrier
 
 
+_Key = tuple[bytes, bytes, bytes, bytes]
+
+
 class RacingLine(NamedTuple):
     """Points and speeds of one lap. The start line lies before point 0."""
 
@@ -53,15 +56,19 @@ def racing_lines(
     return [_make_line(_key(track), config, grip) for track in tracks]
 
 
-def _key(track: Track) -> tuple[bytes, bytes, bytes, float]:
-    lines = (track.centre_px, track.outer_px - track.centre_px, track.obstacles_px)
-    arrays = [np.ascontiguousarray(line, np.float64).tobytes() for line in lines]
-    return arrays[0], arrays[1], arrays[2], track.half_width_px
+def _key(track: Track) -> _Key:
+    """Returns the lines of a track and half its width, of one gate or of all, for a cache."""
+    half_width_px = track.half_width_px if track.half_widths_px is None else track.half_widths_px
+    lines = (track.centre_px, track.outer_px - track.centre_px, track.obstacles_px, half_width_px)
+    centre, mitre, obstacles, half_width = (
+        np.ascontiguousarray(line, np.float64).tobytes() for line in lines
+    )
+    return centre, mitre, obstacles, half_width
 
 
 @functools.lru_cache(maxsize=4096)
 def _make_line(
-    key: tuple[bytes, bytes, bytes, float],
+    key: _Key,
     config: RaceConfig,
     grip_px_per_step2: float,
 ) -> RacingLine:
@@ -72,11 +79,13 @@ def _make_line(
 
 
 @functools.lru_cache(maxsize=4096)
-def _least_bent_line(key: tuple[bytes, bytes, bytes, float], config: RaceConfig) -> np.ndarray:
+def _least_bent_line(key: _Key, config: RaceConfig) -> np.ndarray:
     """Returns the points of the line, which do not depend on the grip."""
     centre_px, mitre_px, obstacles_px = (np.frombuffer(line).reshape(-1, 2) for line in key[:3])
-    half_width_px = key[3]
-    across = mitre_px / half_width_px  # one px to the outside, measured along the road's normal
+    half_width_px = np.frombuffer(key[3])  # [1] or [P]
+    across = (
+        mitre_px / half_width_px[:, None]
+    )  # one px to the outside, measured along the road's normal
     low_px, high_px = _borders(centre_px, across, obstacles_px, half_width_px, config)
     offset_px = _least_bent(centre_px, across, low_px, high_px)
     return centre_px + offset_px[:, None] * across
@@ -86,11 +95,11 @@ def _borders(
     centre_px: np.ndarray,
     across: np.ndarray,
     obstacles_px: np.ndarray,
-    half_width_px: float,
+    half_width_px: np.ndarray,
     config: RaceConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the lowest and highest offset at each gate that keep clear of edges and circles."""
-    limit_px = max(half_width_px - MARGIN_PX, _SMALLEST_SHARE * half_width_px)
+    limit_px = np.maximum(half_width_px - MARGIN_PX, _SMALLEST_SHARE * half_width_px)
     low_px, high_px = np.full((2, len(centre_px)), limit_px)
     low_px = -low_px
     if config.track.obstacle_placement == "road":

@@ -23,7 +23,7 @@ SHRINK = 0.9  # factor of the noise of a track that is not sound
 MAX_ROUNDS = 80  # 0.9^80 = 2e-4, which is a circle
 # The gate window allows cells this much shorter than the mean spacing; `is_sound` checks them.
 _SHORTER_CELLS = 1.7
-_FARTHEST = 32_000  # vertices are packed in int16
+FARTHEST = 32_000  # vertices are packed in int16
 
 
 class Shape(NamedTuple):
@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 
     centre: np.ndarray
     mitre: np.ndarray  # from the centre to the inner edge; its negative leads to the outer edge
-    half_width_px: np.ndarray  # [M]
+    half_width_px: np.ndarray  # [M], or [M, P] where the width changes along the lap
 
 
 def gate_window(config: TrackConfig) -> int:
@@ -93,21 +93,29 @@ def is_sound(shape: Shape, config: TrackConfig) -> np.ndarray:
     inner = shape.centre + shape.mitre
     outer = shape.centre - shape.mitre
     middle = np.array([grid.CENTRE_X_PX, grid.CENTRE_Y_PX]) * float(grid.UNITS_PER_PX)
-    cell_px = np.minimum(_ahead_px(inner, outer), _ahead_px(outer, inner, reverse=True))
+    cell_px = cell_lengths_px(inner, outer)
     is_star = np.ones(len(shape.centre), bool)
     for edge in (inner, outer):
         spoke = edge - middle
         is_star &= (_cross(spoke, _next(spoke)) > 0).all(axis=1)
     limit = np.array([grid.WORLD_WIDTH_PX, grid.WORLD_HEIGHT_PX]) * grid.UNITS_PER_PX
     is_inside = ((shape.centre >= 0) & (shape.centre <= limit)).all(axis=(1, 2))
-    is_inside &= (np.abs(inner) < _FARTHEST).all(axis=(1, 2))
-    is_inside &= (np.abs(outer) < _FARTHEST).all(axis=(1, 2))
+    is_inside &= (np.abs(inner) < FARTHEST).all(axis=(1, 2))
+    is_inside &= (np.abs(outer) < FARTHEST).all(axis=(1, 2))
     # A ray that has crossed W gates has passed W - 1 whole cells.
     window = gate_window(config) - 1
     wrapped = np.concatenate([cell_px, cell_px[:, :window]], axis=1)
     total = np.concatenate([np.zeros((len(wrapped), 1)), np.cumsum(wrapped, axis=1)], axis=1)
     shortest_px = (total[:, window:] - total[:, :-window]).min(axis=1)
     return is_star & is_inside & (cell_px.min(axis=1) >= MIN_CELL_PX) & (shortest_px >= RANGE_PX)
+
+
+def cell_lengths_px(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
+    """Returns the least distance between the gates of each cell, `[M, P]`; negative in a fold.
+
+    `inner` and `outer` are the edges `[M, P, 2]` in grid units.
+    """
+    return np.minimum(_ahead_px(inner, outer), _ahead_px(outer, inner, reverse=True))
 
 
 def _half_widths(seeds: np.ndarray, config: TrackConfig) -> np.ndarray:
@@ -140,17 +148,26 @@ def _build(
     centre = np.empty((*radius.shape, 2))
     centre[..., 0] = np.rint(grid.CENTRE_X_PX * grid.UNITS_PER_PX + radius * cosine[None])
     centre[..., 1] = np.rint(grid.CENTRE_Y_PX * grid.UNITS_PER_PX + radius * sine[None])
+    return Shape(centre, mitres(centre, half_width_px[:, None]), half_width_px)
+
+
+def mitres(centre: np.ndarray, half_width_px: np.ndarray) -> np.ndarray:
+    """Returns the vectors from the points of closed lines to the left edges of their roads.
+
+    `centre` is `[M, P, 2]` in grid units, and so is the result, rounded; `half_width_px` is
+    `[M, 1]` or `[M, P]`.
+    """
     step = _next(centre) - centre
     unit = step / np.sqrt(_dot(step, step))[..., None]
     before = np.roll(unit, 1, axis=1)
     # The sum of the left normals of both segments points along the bisector. A mitre of the length
     # half_width / cos(turn / 2) keeps the edge half_width away from both segments.
     bisector = before + unit
-    scale = 2 * half_width_px[:, None] * grid.UNITS_PER_PX / _dot(bisector, bisector)
+    scale = 2 * half_width_px * grid.UNITS_PER_PX / _dot(bisector, bisector)
     mitre = np.empty_like(centre)
     mitre[..., 0] = np.rint(-bisector[..., 1] * scale)
     mitre[..., 1] = np.rint(bisector[..., 0] * scale)
-    return Shape(centre, mitre, half_width_px)
+    return mitre
 
 
 def _ahead_px(left: np.ndarray, right: np.ndarray, reverse: bool = False) -> np.ndarray:

@@ -11,8 +11,10 @@ from rich.progress import track as progress_bar
 
 from rlcar.agents import Agent, algorithm_of, make_agent
 from rlcar.agents.dreams import Dream, Dreamer, DreamSupport
-from rlcar.config import Config, load_config
+from rlcar.config import load_config
+from rlcar.config.race import RaceConfig
 from rlcar.errors import CheckpointError, UserError
+from rlcar.evaluation.chosen_tracks import ChosenTracks
 from rlcar.evaluation.json_file import write_json
 from rlcar.evaluation.laps import track_seeds
 from rlcar.runs.run import is_same_folder, require_race, require_run, writing
@@ -20,10 +22,11 @@ from rlcar.sim import SPEC, make_race
 from rlcar.sim.sensors import RAYS
 from rlcar.storage import checkpoint
 from rlcar.system.console import make_console
-from rlcar.track import make_pool
+from rlcar.track import make_pool, set_name
 from rlcar.types import Array, Params
 from rlcar.viewing import dream_pictures
 
+_DEFAULT_SET = "validation"
 _PREFIX_STEPS = 15  # observed before the first dream
 _EVERY_STEPS = 10  # between the starts of two dreams
 _DRIVE_STEPS = 320  # more than a lap of a good policy
@@ -42,12 +45,12 @@ class Driven(NamedTuple):
     belief: Any  # a tree with leaves [T, N, ...]
 
 
-def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
+def dream_run(path: Path, tracks: ChosenTracks | str | None, horizon: int) -> dict[str, Any]:
     """Writes dream.json, dream.png and dream.gif into a run's folder; returns the report.
 
-    The policy drives the tracks of the set. Every few steps the model predicts the next `horizon`
-    steps from its belief and the actions that were really taken. Raises UserError for a run whose
-    algorithm has no world model.
+    The policy drives the chosen tracks, by default its own ones or those of validation. Every few
+    steps the model predicts the next `horizon` steps from its belief and the actions that were
+    really taken. Raises UserError for a run whose algorithm has no world model.
     """
     if not 1 <= horizon <= 200:
         raise UserError(f"--horizon {horizon}: a dream has 1 to 200 steps")
@@ -59,8 +62,9 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
         raise UserError(f"{folder} trained {config.algorithm}, which has no world model to dream")
     support, agent = load_dream_support(), make_agent(config, SPEC)
     save, params = _load_params(folder, path, support, agent, config.seed)
-    seeds = track_seeds(track_set)
-    driven = jax.tree.map(np.asarray, _drive(config, support, agent, params, seeds))
+    race, track_set = ChosenTracks.of(tracks).apply(config.race, _DEFAULT_SET)
+    seeds = track_seeds(track_set, race.track)
+    driven = jax.tree.map(np.asarray, _drive(race, support, agent, params, seeds))
     starts = np.arange(_PREFIX_STEPS, driven.reward.shape[0] - horizon, _EVERY_STEPS)
     dreamer = support.make_dreamer(config.algorithm_settings, SPEC)
     bar = progress_bar(starts, "dreaming", console=make_console(stderr=True), transient=True)
@@ -68,7 +72,7 @@ def dream_run(path: Path, track_set: str, horizon: int) -> dict[str, Any]:
     report = {
         **_errors(driven, dreams, starts, horizon),
         "horizon_steps": horizon,
-        "track_set": track_set,
+        "track_set": set_name(track_set, race.track),
         "tracks": len(seeds),
         "prefix_steps": _PREFIX_STEPS,
         "draws": _DRAWS,
@@ -128,11 +132,11 @@ def _load_params(
 
 
 def _drive(
-    config: Config, support: DreamSupport, agent: Agent, params: Params, seeds: tuple
+    race_config: RaceConfig, support: DreamSupport, agent: Agent, params: Params, seeds: tuple
 ) -> Driven:
     """Drives every track; a car that crashes or finishes starts again."""
     policy_params = support.policy_params_of(params)
-    race = make_race(config.race, make_pool(seeds, config.race.track), track_choice="fixed")
+    race = make_race(race_config, make_pool(seeds, race_config.track), track_choice="fixed")
     number = len(seeds)
 
     def step(carry: tuple, key: jax.Array) -> tuple[tuple, Driven]:

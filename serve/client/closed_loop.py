@@ -1,6 +1,6 @@
 """Evaluates a served policy over the network: it drives the simulator in closed loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from rlcar.errors import UserError
 from rlcar.evaluation.laps import Laps, drive, track_seeds
 from rlcar.sim import SPEC
 from rlcar.sim.rewards import CRASH_REWARD
+from rlcar.track import set_name
 from rlcar.types import Array, Params, Policy, TimeStep
 from serve.api.schema import MAX_CARS
 from serve.client.client import DriveClient
@@ -39,8 +40,8 @@ def drive_served(
     they drew, for a server that records, and the lap of each car for a rollout.
     """
     model = client.check()
-    race = race or parse_config(model["config"]).race
-    seeds = track_seeds(track_set)
+    race = race or trained_race(model)
+    seeds = track_seeds(track_set, race.track)
     if len(seeds) > MAX_CARS:
         raise UserError(
             f"a request holds up to {MAX_CARS} cars, not {len(seeds)}: drive fewer tracks, with "
@@ -52,11 +53,16 @@ def drive_served(
     return {
         "model_version": model["version"],
         "tracks": len(seeds),
-        "track_set": track_set if isinstance(track_set, str) else "given",
+        "track_set": set_name(track_set if isinstance(track_set, str) else "given", race.track),
         **_lap_figures(laps),
         **connection_figures(client),
         **reports.figures(),
     }
+
+
+def trained_race(model: Mapping[str, Any]) -> RaceConfig:
+    """Returns the race that a served model, as `DriveClient.check` describes it, drove in."""
+    return parse_config(model["config"]).race
 
 
 def print_drive(result: dict[str, Any], console: Console) -> None:

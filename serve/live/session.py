@@ -15,8 +15,8 @@ from rlcar.config import EnvironmentConfig
 from rlcar.config.race import RaceConfig
 from rlcar.devices.selection import disable_async_dispatch
 from rlcar.errors import UserError
-from rlcar.track import TRACK_SETS
-from serve.live.car import Car, open_course
+from rlcar.track import set_seeds
+from serve.live.car import Car, Course, open_course
 from serve.live.dream import RunDreams, open_dreamer
 from serve.live.drive import FRAMES_PER_S, Drive
 from serve.live.loaded_policy import LoadedPolicy, StatefulPolicy
@@ -52,9 +52,9 @@ class LiveSession:
     ):
         """Shows `scene`, if it is given, in place of the race."""
         self.catalog, self.viewers, self.manual_control = catalog, Viewers(), ManualControl()
-        self._seeds = TRACK_SETS[track_set]
+        self._track_set = track_set
         self.drive: Drive | SceneDrive = scene or Drive(
-            open_course(race, self._seeds), self.manual_control
+            self._open_course(race), self.manual_control
         )
         self.follows = catalog.follower is not None
         self._dreams = RunDreams(catalog.follower) if catalog.follower else None
@@ -139,10 +139,9 @@ class LiveSession:
     def go_to_track(self, seed: int | None) -> int:
         """Begins on a track, or on the next one; raises UserError if there is no such track."""
         drive = self.race_drive("a choice of tracks")
-        if seed is not None and seed not in self._seeds:
-            raise UserError(
-                f"there is no track {seed} here: choose {self._seeds[0]} to {self._seeds[-1]}"
-            )
+        seeds = drive.car.course.seeds
+        if seed is not None and seed not in seeds:
+            raise UserError(f"there is no track {seed} here: choose {seeds[0]} to {seeds[-1]}")
         if seed is None:
             drive.next_track()
         else:
@@ -330,6 +329,10 @@ class LiveSession:
                 self.drive.dreamer = await asyncio.to_thread(open_dreamer, config, params, car)
             self.broadcast_state()
 
+    def _open_course(self, race: RaceConfig) -> Course:
+        """Returns the race on the page's tracks, or on those of its own; blocks for seconds."""
+        return open_course(race, set_seeds(self._track_set, race.track))
+
     async def _set_policy(self, loaded: LoadedPolicy | None) -> None:
         """Lets a policy drive, in the race in which it was trained."""
         if loaded is None:
@@ -344,7 +347,7 @@ class LiveSession:
                 "the page of its run"
             )
         if loaded.race != self.drive.car.course.config:
-            course = await asyncio.to_thread(open_course, loaded.race, self._seeds)
+            course = await asyncio.to_thread(self._open_course, loaded.race)
             self.drive.set_course(course)
             self._broadcast_place()
         self.drive.set_policy(loaded)

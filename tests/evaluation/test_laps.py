@@ -219,4 +219,4 @@ def test_the_table_names_every_driver_and_the_bound(laps, tracks):
 
 def test_an_unknown_track_set_is_refused_with_the_nearest_name():
     with pytest.raises(ConfigError, match="did you mean 'validation'"):
-        track_seeds("validaton")
+        track_seeds("validaton", RaceConfig().track)

@@ -10,7 +10,7 @@ from rlcar.evaluation.laps import TIME_LIMIT_STEPS, make_evaluator, score_laps, 
 from rlcar.rollout.compiled import Rollout
 from rlcar.sim import SPEC
 from rlcar.sim.compiled import make_compiled_race
-from rlcar.track import TRACK_SETS, make_pool, make_tracks
+from rlcar.track import make_pool, make_tracks, set_seeds
 from rlcar.track.bound import lap_time_bound_steps
 from rlcar.types import Policy
 
@@ -23,7 +23,8 @@ def _make_rollout(
     config: Config, policy: Policy, first_car: int, restart_id: int, should_stop: ShouldStop
 ) -> Rollout:
     del should_stop  # a block of the race is short
-    race = make_compiled_race(config.race, make_pool(TRACK_SETS["train"], config.race.track))
+    pool = make_pool(set_seeds("train", config.race.track), config.race.track)
+    race = make_compiled_race(config.race, pool)
     return Rollout(race, config, policy, first_car, restart_id)
 
 
@@ -46,7 +47,7 @@ def _make_fresh_evaluation(
 def _infeasibility(config: Config, success_rate: float) -> str:
     """Compares the least time of a lap on each track of the evaluation with the time limit."""
     limit_steps = min(config.race.time_limit_steps, TIME_LIMIT_STEPS)
-    seeds = track_seeds(config.training.evaluate_set)
+    seeds = track_seeds(config.training.evaluate_set, config.race.track)
 
     def bounds_steps(seeds: Sequence[int]) -> np.ndarray:
         tracks = make_tracks(seeds, config.race.track)
