@@ -26,6 +26,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+# Otherwise onnxruntime reports its use to its makers.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 # Background jobs of a shell ignore Ctrl-C, and their children inherit that. Tests send Ctrl-C to
 # programs that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -168,13 +168,31 @@ def retain(
 @app.command()
 def export(
     name: Name,
-    path: Annotated[Path, typer.Argument(help="File to write, ending in .safetensors.")],
+    path: Annotated[
+        Path, typer.Argument(help="File to write; it ends in .safetensors, .onnx or .c.")
+    ],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="Format: safetensors, which import reads, or onnx or c, which other programs run.",
+        ),
+    ] = "safetensors",
     registry: Where = MODELS,
 ) -> None:
-    """Writes a version as one file."""
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path} does not end in .safetensors, by which import knows it")
-    _open(registry).export(name, path)
+    """Writes a version as one file: the whole version, or its policy for other programs."""
+    from rlcar.registry.portable.export import FORMATS, export_policy
+
+    if format_ not in ("safetensors", *FORMATS):
+        known = ", ".join(("safetensors", *FORMATS))
+        raise UserError(f"--format {format_!r}: give one of {known}")
+    if path.suffix != f".{format_}":
+        why = ", by which import knows it" if format_ == "safetensors" else ""
+        raise UserError(f"{path} does not end in .{format_}{why}")
+    if format_ == "safetensors":
+        _open(registry).export(name, path)
+    else:
+        export_policy(_open(registry), name, path, format_)
     console.print(f"written: {path}", markup=False, highlight=False)
 
 

@@ -52,6 +52,22 @@ def check_arrays(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray], 
         raise RegistryError(f"{name} has an array {surplus[:60]!r}, which its config does not have")
 
 
+def what_is_not_numeric(
+    metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray], config: Config
+) -> str | None:
+    """Returns what keeps a version from having a policy in NumPy: images or discrete actions.
+
+    None means that its observations are numbers and its actions continuous.
+    """
+    observation, action = metadata["observation"], metadata["action"]
+    if has_discrete_actions(action):
+        return f"with {len(action)} discrete actions"
+    wanted = policy_shapes(config, Spec(len(observation), len(action)))
+    if not observation or {name: array.shape for name, array in arrays.items()} != wanted:
+        return "with images"
+    return None
+
+
 def policy_shapes(config: Config, spec: Spec) -> Shapes:
     """Returns the shape of every array of a policy for numeric observations and actions."""
     algorithm = algorithm_of(config)

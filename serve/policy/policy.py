@@ -5,11 +5,10 @@ import numpy as np
 from rlcar.agents import algorithm_of
 from rlcar.agents.numpy_network import Arrays, State
 from rlcar.config import Config, parse_config
-from rlcar.config.schema import has_discrete_actions, safe_action
+from rlcar.config.schema import safe_action
 from rlcar.errors import RegistryError
 from rlcar.registry import Model, Registry, Version
-from rlcar.registry.architecture import policy_shapes
-from rlcar.types import Spec
+from rlcar.registry.architecture import what_is_not_numeric
 
 _TRIAL_STEPS, _TRIAL_CARS = 8, 4
 BATCH_SIZES = (1, 64, 256)  # in cars; the last is the maximum of one request
@@ -79,7 +78,7 @@ def make_policy(model: Model) -> NumpyPolicy:
     """
     number = model.version.number
     config = parse_config(model.version.metadata["config"])
-    reason = _why_not_served(model, config)
+    reason = what_is_not_numeric(model.version.metadata, model.arrays, config)
     if reason is not None:
         raise RegistryError(
             f"version {number} acts in {config.world_label} {reason}: only policies with numeric "
@@ -96,17 +95,6 @@ def make_policy(model: Model) -> NumpyPolicy:
     except FloatingPointError as error:
         raise RegistryError(f"{error}: it cannot be served") from None
     return policy
-
-
-def _why_not_served(model: Model, config: Config) -> str | None:
-    """Returns what about the observations or actions of a version cannot be served, if anything."""
-    observation, action = model.version.metadata["observation"], model.version.metadata["action"]
-    if has_discrete_actions(action):
-        return f"with {len(action)} discrete actions"
-    wanted = policy_shapes(config, Spec(len(observation), len(action)))
-    if not observation or {name: array.shape for name, array in model.arrays.items()} != wanted:
-        return "with images"
-    return None
 
 
 def try_model(model: Model) -> None:

@@ -3,11 +3,13 @@
 import json
 import sys
 
+import onnx
 import pytest
 
 from rlcar import cli
+from rlcar.config import make_config
 from rlcar.registry import Registry
-from tests.support.untrained_run import untrained
+from tests.support.untrained_run import untrained, write_run
 
 
 @pytest.fixture
@@ -89,6 +91,13 @@ def test_a_damaged_version_is_named_in_the_list(models, run, tmp_path):
         (("rollback",), "alias 'champion' has no earlier version"),
         (("delete", "../../x"), "there is no alias '../../x'"),
         (("export", "1", "model.pkl"), "does not end in .safetensors"),
+        (("export", "1", "model.onnx"), "does not end in .safetensors"),
+        (("export", "1", "model.c", "--format", "onnx"), "model.c does not end in .onnx"),
+        (("export", "1", "model.onnx", "--format", "onnx"), "there is no version 1 in models"),
+        (
+            ("export", "1", "model.tflite", "--format", "tflite"),
+            "--format 'tflite': give one of safetensors, onnx, c",
+        ),
         (("import", "absent.pkl"), "cannot read absent.pkl"),
         (("import", "absent.safetensors"), "cannot read absent.safetensors"),
         (("retain", "--newest", "0"), "--newest 0: give a number from 1 to 1,000,000"),
@@ -102,6 +111,47 @@ def test_a_mistake_is_one_sentence(models, arguments, message, tmp_path):
     assert len(err.splitlines()) == 1
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_is_exported_for_other_programs(models, run, tmp_path):
+    models("publish", run, "--description", 'for "you" */ and \\ me??/')
+    (tmp_path / "one.onnx").write_text("an older export")
+    assert models("export", 1, "one.onnx", "--format", "onnx")[2] == "written: one.onnx\n"
+    assert models("export", 1, "one.c", "--format", "c")[0] == 0
+    version = Registry(tmp_path / "models").version(1)
+    about = {entry.key: entry.value for entry in onnx.load("one.onnx").metadata_props}
+    assert json.loads(about["observation"]) == version.metadata["observation"]
+    assert json.loads(about["action"]) == version.metadata["action"]
+    assert about["sha256"] == version.files["policy.safetensors"]["sha256"]
+    assert (about["version"], about["algorithm"]) == ("1", "documented")
+    assert about["commit"] == version.metadata["lineage"]["commit"]
+    comments = [line for line in (tmp_path / "one.c").read_text().splitlines() if "//" in line]
+    assert f'// sha256: "{about["sha256"]}"' in comments
+    assert f"//     {json.dumps(version.metadata['action'][0])}" in comments
+    described = next(line for line in comments if line.startswith("// description: "))
+    assert json.loads(described.partition(": ")[2]) == version.metadata["description"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["models", "one.c", "one.onnx"]
+
+
+@pytest.mark.parametrize("format_", ["onnx", "c"])
+def test_a_policy_without_numpy_is_not_exported_for_other_programs(models, tmp_path, format_):
+    config = make_config("ppo", "test", environment="CartPole-v1")
+    models("publish", write_run(tmp_path / "pole", config))
+    code, _, err = models("export", 1, f"one.{format_}", "--format", format_)
+    assert code == 2
+    assert err.startswith("error: version 1 acts in CartPole-v1 with 2 discrete actions: only")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / f"one.{format_}").exists()
+
+
+def test_without_the_library_of_a_format_an_export_says_what_to_install(models, run, monkeypatch):
+    models("publish", run)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    code, _, err = models("export", 1, "one.onnx", "--format", "onnx")
+    assert code == 2
+    assert err == (
+        "error: ONNX is not installed: pip install 'rlcar[onnx]', or export with --format c\n"
+    )
 
 
 def test_a_training_that_could_not_publish_does_not_begin(monkeypatch, capsys, tmp_path):

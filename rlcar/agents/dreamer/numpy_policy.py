@@ -21,14 +21,14 @@ def make_numpy_network(config: DreamerConfig, arrays: Arrays) -> NumpyNetwork:
     actor = _stack(arrays, "actor.actor", config.actor_critic.layers)
     action_out = linear(arrays, "actor.action_out")
     action_size = arrays["actor.action_out.b"].shape[0] // 2
-    scale, one_hot = np.float32(model.observation_scale), np.eye(classes, dtype=np.float32)
+    scale, indices = np.float32(model.observation_scale), np.arange(classes)
+    nothing = np.zeros(units, np.float32)
 
     def step(
         state: State, observation: np.ndarray, is_first: np.ndarray
     ) -> tuple[np.ndarray, State]:
-        number = len(observation)
         if not model.has_memory:  # the belief is inferred from the present observation alone
-            recurrent = np.zeros((number, units), np.float32)
+            recurrent = observation[:, :1] * nothing
         else:
             if is_first.any():
                 keep = 1.0 - is_first.astype(np.float32)[:, None]
@@ -38,8 +38,8 @@ def make_numpy_network(config: DreamerConfig, arrays: Arrays) -> NumpyNetwork:
         embedding = encoder(np.sign(scaled) * np.log1p(np.abs(scaled)))
         logits = posterior_out(posterior_in(np.concatenate([recurrent, embedding], axis=-1)))
         # The uniform mix keeps the order of probabilities, so the mode is that of the logits.
-        best = np.argmax(logits.reshape(number, groups, classes), axis=-1)
-        latent = one_hot.take(best, axis=0).reshape(number, groups * classes)
+        best = np.argmax(logits.reshape(-1, groups, classes), axis=-1)
+        latent = (best[..., None] == indices).astype(np.float32).reshape(-1, groups * classes)
         head = action_out(actor(np.concatenate([recurrent, latent], axis=-1)))
         action = np.tanh(head[:, :action_size])
         return action, (recurrent, latent, action)
@@ -53,9 +53,9 @@ def _advance(
     """Builds the input layers and the GRU of `rlcar.agents.dreamer.layers.BlockGru`."""
     model, name = config.world_model, "world_model.rssm/~advance"
     blocks, units = model.recurrent_blocks, model.recurrent_units
-    size = units // blocks
+    size, hidden_units = units // blocks, model.hidden_units
     names = [f"{name}/{part}_in" for part in ("recurrent", "latent", "action")]
-    weights = [arrays[f"{part}.w"] for part in names]
+    recurrent_w, latent_w, action_w = (arrays[f"{part}.w"] for part in names)
     norm_inputs = _Norm(np.stack([arrays[f"{part}.scale"] for part in names]))
     shared_w, norm = arrays[f"{name}/gru.shared_w"], _Norm(arrays[f"{name}/gru.scale"])
     block_w, gates_w, gates_b = (
@@ -63,16 +63,16 @@ def _advance(
     )
 
     def grouped(x: np.ndarray) -> np.ndarray:
-        return x.reshape(len(x), blocks, -1).swapaxes(0, 1)
+        return x.reshape(-1, blocks, size).swapaxes(0, 1)
 
     def ungrouped(x: np.ndarray) -> np.ndarray:
         return x.swapaxes(0, 1).reshape(-1, units)
 
     def advance(recurrent: np.ndarray, latent: np.ndarray, action: np.ndarray) -> np.ndarray:
-        products = np.empty((len(recurrent), 3, model.hidden_units), np.float32)
-        for index, x in enumerate((recurrent, latent, action)):
-            np.matmul(x, weights[index], out=products[:, index])
-        shared = norm_inputs(products).reshape(len(recurrent), -1)
+        products = np.concatenate(
+            (recurrent @ recurrent_w, latent @ latent_w, action @ action_w), axis=-1
+        ).reshape(-1, 3, hidden_units)
+        shared = norm_inputs(products).reshape(-1, 3 * hidden_units)
         old = grouped(recurrent)
         hidden = norm(shared @ shared_w + ungrouped(old @ block_w))
         gates = grouped(hidden) @ gates_w + gates_b

@@ -22,7 +22,10 @@ def make_numpy_network(config: PpoConfig, arrays: Arrays) -> NumpyNetwork:
     ) -> tuple[np.ndarray, State]:
         x = normalise(observation)
         if remember is not None:
-            memory = remember(np.where(is_first[:, None], np.float32(0.0), state[0]), x)
+            memory = state[0]
+            if is_first.any():
+                memory = np.where(is_first[:, None], np.float32(0.0), memory)
+            memory = remember(memory, x)
             state, x = (memory,), np.concatenate([memory, x], axis=-1)
         action = layers[2](np.tanh(layers[1](np.tanh(layers[0](x)))))
         return np.minimum(np.maximum(action, -1.0), 1.0), state

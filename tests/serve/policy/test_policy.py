@@ -17,16 +17,16 @@ from rlcar.config.schema import (
     safe_action,
     schema_of_race,
 )
-from rlcar.envs.schema import schema_of
 from rlcar.errors import RegistryError
-from rlcar.registry import NORMALISER, Model, Registry, Version
+from rlcar.registry import NORMALISER, Registry
 from rlcar.registry.architecture import policy_shapes
 from rlcar.sim import SPEC, make_race
-from rlcar.storage.arrays import flatten, leaf_name
+from rlcar.storage.arrays import flatten
 from rlcar.track import make_pool
 from rlcar.types import Spec, TimeStep
 from serve.api.schema import SAFE_ACTION
 from serve.policy.policy import load_policy, make_policy
+from tests.support.trained_like import model_of, trained_like
 from tests.support.untrained_run import write_run
 
 CARS, STEPS = 4, 400
@@ -40,28 +40,6 @@ CONFIGS = {
     **{preset: make_config(preset) for preset in PRESETS},
     "no-memory": make_config("nano", overrides=[_WITHOUT_MEMORY]),
 }
-
-
-def _trained_like(config: Config, seed: int = 0, spec: Spec = SPEC) -> Any:
-    """Parameters as large as trained ones: no layer is near zero, no normaliser the identity."""
-    agent = make_agent(config, spec)
-    like = jax.eval_shape(lambda: agent.learner.policy_params(agent.learner.init(0)))
-    rng = np.random.default_rng(seed)
-
-    def draw(path: Any, leaf: Any) -> np.ndarray:
-        if leaf_name(path).endswith(".b"):
-            return (0.3 * rng.normal(size=leaf.shape)).astype(np.float32)
-        if len(leaf.shape) < 2:
-            return (0.5 + rng.random(leaf.shape)).astype(np.float32)
-        return (rng.normal(size=leaf.shape) * 1.5 / leaf.shape[-2] ** 0.5).astype(np.float32)
-
-    return jax.tree_util.tree_map_with_path(draw, like)
-
-
-def _model(config: Config, params: Any, spec: Spec = SPEC) -> Model:
-    observation, action = schema_of(config, spec)
-    metadata = {"config": config.model_dump(), "observation": observation, "action": action}
-    return Model(Version(1, "", metadata, {}), flatten(params))
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +67,8 @@ def _races(race: Any, config: Config, params: Any) -> Iterator[tuple[Any, np.nda
 @pytest.mark.parametrize("name", CONFIGS)
 def test_numpy_acts_like_jax_over_whole_races(name, race):
     config = CONFIGS[name]
-    params = _trained_like(config)
-    policy = make_policy(_model(config, params))
+    params = trained_like(config)
+    policy = make_policy(model_of(config, params))
     state, starts, actions = policy.initial_state(CARS), 0, []
     for time_step, wanted, belief in _races(race, config, params):
         is_first = np.asarray(time_step.is_first)
@@ -108,7 +86,7 @@ def test_numpy_acts_like_jax_over_whole_races(name, race):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_arrays_of_a_policy_are_those_that_its_config_implies(name):
     config = CONFIGS[name]
-    shapes = {key: array.shape for key, array in flatten(_trained_like(config)).items()}
+    shapes = {key: array.shape for key, array in flatten(trained_like(config)).items()}
     assert shapes == policy_shapes(config, SPEC)
 
 
@@ -120,7 +98,7 @@ def test_the_normaliser_is_that_of_training():
 
 
 def test_cars_act_together_as_they_do_apart():
-    policy = make_policy(_model(CONFIGS["nano"], _trained_like(CONFIGS["nano"])))
+    policy = make_policy(model_of(CONFIGS["nano"], trained_like(CONFIGS["nano"])))
     rng, apart = np.random.default_rng(0), [policy.initial_state(1) for _ in range(3)]
     for step in range(20):
         seen, is_first = rng.random((3, 6), np.float32), np.array([step == 0, step == 7, False])
@@ -136,7 +114,7 @@ def test_cars_act_together_as_they_do_apart():
 def test_actions_stay_in_range_whatever_is_seen():
     rng = np.random.default_rng(1)
     for config in CONFIGS.values():
-        policy = make_policy(_model(config, _trained_like(config)))
+        policy = make_policy(model_of(config, trained_like(config)))
         state = policy.initial_state(64)
         for scale in (0.0, 1e-30, 1.0, 1e3, 1e6):
             seen = (rng.normal(size=(64, 6)) * scale).astype(np.float32)
@@ -148,10 +126,10 @@ def test_actions_stay_in_range_whatever_is_seen():
 
 
 def test_a_model_that_overflows_is_refused_before_it_drives():
-    params = _trained_like(CONFIGS["td3"])
+    params = trained_like(CONFIGS["td3"])
     huge = jax.tree.map(lambda leaf: leaf * np.float32(1e37), params)
     with pytest.raises(RegistryError, match="cannot be served"):
-        make_policy(_model(CONFIGS["td3"], huge))
+        make_policy(model_of(CONFIGS["td3"], huge))
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -161,8 +139,8 @@ def test_a_policy_of_another_environment_acts_as_in_training(name):
     preset = algorithm.gymnasium_preset or algorithm.default_preset
     config = make_config(preset, "test", environment="Pendulum-v1")
     spec = Spec(observation_size=3, action_size=1)
-    params = _trained_like(config, spec=spec)
-    policy = make_policy(_model(config, params, spec))
+    params = trained_like(config, spec=spec)
+    policy = make_policy(model_of(config, params, spec))
     assert (policy.observation_size, policy.safe_action) == (3, (0.0,))
     jax_policy, rng = make_agent(config, spec).policy, np.random.default_rng(2)
     memory, state = jax_policy.initial(CARS), policy.initial_state(CARS)
@@ -211,7 +189,7 @@ def test_a_policy_that_sees_images_is_refused():
     with pytest.raises(
         RegistryError, match=r"acts in rlcar/Catch-v0 .*: only policies with numeric"
     ):
-        make_policy(_model(config, {}))
+        make_policy(model_of(config, {}))
 
 
 def test_a_version_that_is_not_there_is_refused(tmp_path):
