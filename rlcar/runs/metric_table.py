@@ -6,6 +6,7 @@ The documentation prints this table, and a test compares it with what trainings 
 from typing import NamedTuple
 
 from rlcar.envs.compiled import COMPILED
+from rlcar.runs.completion import UNIMPROVED
 
 
 class Metric(NamedTuple):
@@ -46,6 +47,10 @@ _EVALUATION = {
     "evaluation/success_rate": Metric("", "Share of the evaluation's episodes that succeeded."),
     "evaluation/progress": Metric("laps", "Mean distance driven on the evaluation's tracks."),
     "evaluation/episode_reward": Metric("", "Mean reward of the evaluation's episodes."),
+    UNIMPROVED: Metric(
+        "evaluations",
+        "Evaluations since the last improvement, if `training.patience_evaluations` limits them.",
+    ),
     "evaluation/episode_steps": Metric(
         "env steps",
         "Mean length of the evaluation's episodes, in another environment than the race.",
