@@ -100,15 +100,15 @@ def make_evaluator(
 ) -> Evaluator:
     """Makes `evaluate(params) -> Laps`, which compiles at its first call only.
 
-    An evaluation is one lap in at most `TIME_LIMIT_STEPS`, so that runs with other race settings
-    compare; the loop stops when the last car is done, or with `shows_ends` one step later. Blocks
-    until the result is on the host.
+    An evaluation is one lap of a car alone in at most `TIME_LIMIT_STEPS`, so that runs with other
+    race settings compare; the loop stops when the last car is done, or with `shows_ends` one step
+    later. Blocks until the result is on the host.
     """
     seeds = track_seeds(track_set, race_config.track)
     if not seeds:
         raise ConfigError("the track set is empty: there is nothing to drive")
     limit = min(race_config.time_limit_steps, TIME_LIMIT_STEPS)
-    rules = race_config.model_copy(update={"laps": 1, "time_limit_steps": limit})
+    rules = race_config.alone.model_copy(update={"laps": 1, "time_limit_steps": limit})
     race = _race(rules, seeds)
 
     @jax.jit
