@@ -44,6 +44,9 @@ _EVALUATION = {
     "evaluation/charged_lap_steps": Metric(
         "env steps", "Mean lap time; a track without a lap counts with the time limit."
     ),
+    "evaluation/over_bound_pct": Metric(
+        "%", "Mean lap time over its lower bound; a track without a lap counts as above."
+    ),
     "evaluation/success_rate": Metric("", "Share of the evaluation's episodes that succeeded."),
     "evaluation/progress": Metric("laps", "Mean distance driven on the evaluation's tracks."),
     "evaluation/episode_reward": Metric("", "Mean reward of the evaluation's episodes."),

@@ -29,7 +29,8 @@ def _load_numpy_policy() -> NumpyPolicyParts[Td3Config]:
 ALGORITHM = Algorithm(
     name="td3",
     settings=Td3Config,
-    presets=q_learning_presets("td3"),
+    # With a small noise on target actions: landing needs precise ones.
+    presets=q_learning_presets("td3", learning_rate=3e-4, policy_delay=1, target_noise=0.05),
     default_preset="td3",
     environment_presets={"rlcar/Lander-v0": "lander-td3"},
     test_mode={"hidden_units": 32},
