@@ -1,6 +1,6 @@
 """Does a curriculum reach the grand prix sooner than training in it from the beginning?
 
-    python benchmarks/curriculum.py [--seeds 3] [--preset fused-ppo] [--max-env-steps 2000000]
+    python benchmarks/curriculum.py [--seeds 3] [--preset fused-ppo] [--max-env-steps N]
 
 Trains the curriculum `grand-prix` to its end, and then a single run in its last stage alone with as
 many env steps. Both policies drive the same 200 tracks of the last stage, which no training has
@@ -73,7 +73,8 @@ def success_of(folder: Path, before: int) -> _Points:
 
 def compare(seed: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Trains one seed with and without the curriculum."""
-    overrides = [f"training.env_steps={options.max_env_steps}"]
+    limit = options.max_env_steps
+    overrides = [] if limit is None else [f"training.env_steps={limit}"]
     curriculum = load_curriculum("grand-prix", overrides, seed)
     base = curriculum.base.model_copy(update={"preset": options.preset})
     curriculum = curriculum.model_copy(update={"base": base})
@@ -129,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="fused-ppo")
-    parser.add_argument("--max-env-steps", type=int, default=2_000_000)
+    parser.add_argument("--max-env-steps", type=int, help="limit of each attempt")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     load = os.getloadavg()[0]

@@ -108,8 +108,17 @@ def _packages() -> Iterator[Finding]:
 
 _OF_CLUSTER = ("ray", "kubernetes", "optuna", "plotly")
 _IMPORTED = (
-    *("chex", "dm-haiku", "gymnasium", "jax", "matplotlib", "numpy", "optax", "pillow"),
-    *("prometheus-client", "pyarrow", "pydantic", "pygame-ce", "pyyaml", "rich", "safetensors"),
+    *("chex", "dm-haiku", "gymnasium", "jax", "matplotlib", "numpy", "openskill", "optax"),
+    *(
+        "pillow",
+        "prometheus-client",
+        "pyarrow",
+        "pydantic",
+        "pygame-ce",
+        "pyyaml",
+        "rich",
+        "safetensors",
+    ),
     *("scipy", "tensorboardx", "typer", "zstandard", *_OF_CLUSTER),
 )
 

@@ -96,11 +96,11 @@ def nothing_to_continue(runs: Path, name: str | None, storage: str) -> str:
 
 def is_complete(plan: Plan, models: "Registry | None") -> bool:
     """Whether a run was trained to its end, reported and, with `--publish`, published."""
-    from rlcar.runs.completion import episodes_of, is_at_its_end
+    from rlcar.runs.completion import is_saved_at_its_end
     from rlcar.system.regular_file import read_regular
 
     save, training = plan.save, plan.config.training
-    if save is None or not is_at_its_end(training, save.env_steps, episodes_of(save)):
+    if save is None or not is_saved_at_its_end(training, save):
         return False
     try:
         report = json.loads(read_regular(plan.folder / "report.json"))

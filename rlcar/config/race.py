@@ -181,6 +181,14 @@ class RaceConfig(Section):
     """Errors of the ray sensors."""
     rival: RivalConfig | None = None
     """A second car on the road; null means none."""
+    cars_per_track: int = Field(1, ge=1, le=8)
+    """Number of cars that race on each track, see each other with their rays and can collide. An
+    evaluation of laps always drives one car alone."""
+    car_radius_px: float = Field(10.0, ge=1.0, le=11.0)
+    """With several cars on a track, another car is a circle of this radius: rays end at it, and a
+    car whose centre is in it has run into it."""
+    place_reward: float = Field(0.0, ge=0.0, le=30.0)
+    """Reward for overtaking another car. The car that is overtaken is charged the same."""
     reward: Literal["progress", "documented"] = "progress"
     """Reward function: `progress` pays 1,000 for a lap, charges 0.1 for each env step and 10 for
     a crash; `documented` is that of the first product, which pays speed, 0.1 on the road and a
@@ -189,3 +197,17 @@ class RaceConfig(Section):
     """Number of laps after which a car has finished."""
     time_limit_steps: int = Field(1000, ge=1, le=1_000_000)
     """Number of env steps after which an episode is cut off."""
+
+    @property
+    def alone(self) -> "RaceConfig":
+        """The same race with a single car on each track."""
+        return self if self.cars_per_track == 1 else self.model_copy(update={"cars_per_track": 1})
+
+    @pydantic.model_validator(mode="after")
+    def _others_are_the_rivals(self) -> "RaceConfig":
+        if self.cars_per_track > 1 and self.rival is not None:
+            raise ValueError(
+                f"with cars_per_track {self.cars_per_track} the other cars are the rivals: set "
+                "race.rival=null"
+            )
+        return self

@@ -125,6 +125,10 @@ class TrainingConfig(Section):
     episodes: EnvSteps | None = None
     """Number of completed episodes after which the training ends too, if that comes first. null
     means no such limit."""
+    patience_evaluations: Times = 0
+    """Number of evaluations in a row that bring no improvement of at least 1 % after which the
+    training ends too. Evaluations in which no episode succeeds do not count. 0 means no such
+    limit."""
     cars: Size = 16
     """Number of cars that each simulator drives at once (N)."""
     block_length: Size = 64

@@ -117,6 +117,11 @@ class Config(_WithAlgorithms):
                 "Set it to 1"
             )
         _check_devices(self, is_on_policy)
+        if self.is_race and self.training.cars % self.race.cars_per_track:
+            raise ValueError(
+                f"training.cars {self.training.cars} is not a multiple of race.cars_per_track "
+                f"{self.race.cars_per_track}, so they cannot be divided among tracks"
+            )
         return self
 
 

@@ -138,10 +138,10 @@ class RaceRecorder:
         seed: int,
     ):
         pool = make_pool(track_seeds, race_config.track)
-        race = make_race(race_config, pool)
+        race = make_race(race_config.alone, pool)
         # NumPy gives the same bits as JAX and saves seconds of compiling a program with all tracks.
         car_id = np.arange(cars, dtype=np.int32)
-        start = make_race(race_config, pool, np).reset(car_id, seed)
+        start = make_race(race_config.alone, pool, np).reset(car_id, seed)
         self._params = behaviour.params
         self._state = (
             *jax.tree.map(jnp.asarray, start),

@@ -100,15 +100,15 @@ def make_evaluator(
 ) -> Evaluator:
     """Makes `evaluate(params) -> Laps`, which compiles at its first call only.
 
-    An evaluation is one lap in at most `TIME_LIMIT_STEPS`, so that runs with other race settings
-    compare; the loop stops when the last car is done, or with `shows_ends` one step later. Blocks
-    until the result is on the host.
+    An evaluation is one lap of a car alone in at most `TIME_LIMIT_STEPS`, so that runs with other
+    race settings compare; the loop stops when the last car is done, or with `shows_ends` one step
+    later. Blocks until the result is on the host.
     """
     seeds = track_seeds(track_set, race_config.track)
     if not seeds:
         raise ConfigError("the track set is empty: there is nothing to drive")
     limit = min(race_config.time_limit_steps, TIME_LIMIT_STEPS)
-    rules = race_config.model_copy(update={"laps": 1, "time_limit_steps": limit})
+    rules = race_config.alone.model_copy(update={"laps": 1, "time_limit_steps": limit})
     race = _race(rules, seeds)
 
     @jax.jit
@@ -171,10 +171,11 @@ def report(
     }
 
 
-def score_laps(laps: Laps) -> Evaluation:
+def score_laps(laps: Laps, bound_steps: np.ndarray | None = None) -> Evaluation:
     """Returns the metrics of an evaluation during training.
 
-    A track that was not lapped counts as `TIME_LIMIT_STEPS`.
+    A track that was not lapped counts as `TIME_LIMIT_STEPS`. `bound_steps` are the lower bounds of
+    the lap times `[N]`, to which these are compared too.
     """
     is_lap = laps.lap_time_steps > 0
     charged = float(charged_steps(laps).mean())
@@ -183,6 +184,9 @@ def score_laps(laps: Laps) -> Evaluation:
         "evaluation/charged_lap_steps": charged,
         "evaluation/progress": float(laps.progress.mean()),
     }
+    if bound_steps is not None:
+        over_bound_pct = 100.0 * (charged_steps(laps) / bound_steps - 1.0)
+        metrics["evaluation/over_bound_pct"] = float(over_bound_pct.mean())
     outcomes = Outcomes(len(is_lap), int(is_lap.sum()), float(laps.reward.mean()))
     return Evaluation(metrics, charged, outcomes)
 

@@ -74,9 +74,12 @@ def draw_best(path: Path, tracks: Sequence[Track], laps: DrivenLaps, title: str)
 
 
 def draw_learning_curve(path: Path, metrics_rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draws lap rate and episode reward over env steps; rows without a value are left out."""
-    figure = Figure(figsize=(8.0, 5.6), dpi=150, layout="constrained", facecolor="white")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1.25, 1.0])
+    """Draws lap rate, lap time and episode reward over env steps.
+
+    Rows without a value are left out.
+    """
+    figure = Figure(figsize=(8.0, 7.4), dpi=150, layout="constrained", facecolor="white")
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[1.25, 1.0, 1.0])
     figure.suptitle("Learning to lap unseen tracks", x=0.02, ha="left", color=_INK, weight="bold")
     # Rows of training repeat the last evaluation. Where evaluations have rows of their own, only
     # these were measured at the env steps of the row.
@@ -95,11 +98,14 @@ def draw_learning_curve(path: Path, metrics_rows: Sequence[Mapping[str, Any]]) -
     )  # fmt: skip
     top.plot(env_steps, 100.0 * lap_rate, color=_BLUE, linewidth=1.8, marker="o", markersize=3.5)
     top.set(ylabel="tracks lapped [%]", ylim=(-4.0, 104.0), yticks=range(0, 101, 25))
+    over_steps, over_bound = _series(alone, "evaluation/over_bound_pct")
+    middle.plot(over_steps, over_bound, color=_BLUE, linewidth=1.8, marker="o", markersize=3.5)
+    middle.set(ylabel="lap time over\nits bound [%]", ylim=(0.0, None))
     env_steps, reward = _series(metrics_rows, "episode/reward")
     bottom.plot(env_steps, reward, color=_GREEN, linewidth=1.2)
     bottom.set(ylabel="reward of an episode", xlabel="env steps")
     bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    for axes, values in ((top, lap_rate), (bottom, reward)):
+    for axes, values in ((top, lap_rate), (middle, over_bound), (bottom, reward)):
         _plain(axes)
         if not len(values):
             axes.text(

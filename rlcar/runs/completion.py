@@ -11,11 +11,33 @@ from rlcar.runs import stage_note
 from rlcar.storage import checkpoint
 from rlcar.system.regular_file import read_regular
 
+UNIMPROVED = "evaluation/unimproved"  # the metric that counts evaluations
 
-def is_at_its_end(training: TrainingConfig, env_steps: int, episodes: int) -> bool:
-    """Whether a training with so many env steps and completed episodes has reached a limit."""
-    limit = training.episodes
-    return env_steps >= training.env_steps or (limit is not None and episodes >= limit)
+
+def is_at_its_end(training: TrainingConfig, env_steps: int, episodes: int, unimproved: int) -> bool:
+    """Whether a training has reached a limit.
+
+    It is given its env steps, its completed episodes and its evaluations since the last
+    improvement.
+    """
+    limit, patience = training.episodes, training.patience_evaluations
+    return (
+        env_steps >= training.env_steps
+        or (limit is not None and episodes >= limit)
+        or 0 < patience <= unimproved
+    )
+
+
+def is_saved_at_its_end(
+    training: TrainingConfig, save: checkpoint.Save, env_steps: int | None = None
+) -> bool:
+    """Whether a training had reached a limit when it wrote a checkpoint.
+
+    `env_steps` replaces those of the checkpoint, if the training is known to have come further.
+    """
+    reached = save.env_steps if env_steps is None else env_steps
+    unimproved = int(save.meta.get("unimproved", 0))  # older checkpoints do not record it
+    return is_at_its_end(training, reached, episodes_of(save), unimproved)
 
 
 def expected_env_steps(
@@ -69,6 +91,6 @@ def completion_of(folder: Path) -> Completion:
     if note is not None and note.is_passed:  # its curriculum has ended it early
         return Completion(env_steps, env_steps)
     training = load_config(folder / "config.json").training
-    if save is not None and is_at_its_end(training, env_steps, episodes_of(save)):
+    if save is not None and is_saved_at_its_end(training, save, env_steps):
         return Completion(env_steps, env_steps)
     return Completion(env_steps, training.env_steps)

@@ -6,6 +6,7 @@ The documentation prints this table, and a test compares it with what trainings 
 from typing import NamedTuple
 
 from rlcar.envs.compiled import COMPILED
+from rlcar.runs.completion import UNIMPROVED
 
 
 class Metric(NamedTuple):
@@ -43,9 +44,16 @@ _EVALUATION = {
     "evaluation/charged_lap_steps": Metric(
         "env steps", "Mean lap time; a track without a lap counts with the time limit."
     ),
+    "evaluation/over_bound_pct": Metric(
+        "%", "Mean lap time over its lower bound; a track without a lap counts as above."
+    ),
     "evaluation/success_rate": Metric("", "Share of the evaluation's episodes that succeeded."),
     "evaluation/progress": Metric("laps", "Mean distance driven on the evaluation's tracks."),
     "evaluation/episode_reward": Metric("", "Mean reward of the evaluation's episodes."),
+    UNIMPROVED: Metric(
+        "evaluations",
+        "Evaluations since the last improvement, if `training.patience_evaluations` limits them.",
+    ),
     "evaluation/episode_steps": Metric(
         "env steps",
         "Mean length of the evaluation's episodes, in another environment than the race.",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rlcar.config import load_config
 from rlcar.errors import UserError
 from rlcar.runs import stage_note
-from rlcar.runs.completion import expected_env_steps, is_at_its_end
+from rlcar.runs.completion import UNIMPROVED, expected_env_steps, is_at_its_end
 from rlcar.runs.metrics import PlainProgress
 from rlcar.runs.metrics_file import MetricsFollower, Row
 from rlcar.runs.run import require_run
@@ -168,7 +168,9 @@ class RunReader:
             episodes = int(self._latest.get("episode/count") or 0)
             note = stage_note.read(self.folder)
             is_passed = note is not None and note.is_passed
-            is_at_end = is_passed or is_at_its_end(self._training, env_steps, episodes)
+            is_at_end = is_passed or is_at_its_end(
+                self._training, env_steps, episodes, int(self._latest.get(UNIMPROVED) or 0)
+            )
             return "finished" if is_at_end else "stopped"
         if noted != "running":
             return "failed" if noted == "failed" else "unknown"

@@ -22,10 +22,11 @@ from typing import Any, Protocol
 from rlcar.config import Config, dump_config
 from rlcar.errors import UserError, reason_of
 from rlcar.rollout.compiled import Episodes
-from rlcar.runs.completion import expected_env_steps, is_at_its_end
+from rlcar.runs.completion import UNIMPROVED, expected_env_steps, is_at_its_end
 from rlcar.runs.folders import find_save, is_same_folder, new_run_folder, require_run
 from rlcar.runs.metrics import MetricsWriter, ProgressLine, Rate, RunningMean
 from rlcar.runs.metrics_file import read_metrics
+from rlcar.runs.patience import Patience
 from rlcar.runs.tracking.open import open_tracking
 from rlcar.storage import checkpoint
 from rlcar.storage.mirror import Mirror
@@ -105,6 +106,7 @@ class Run:
         best_cost = best.meta["metric"] if best else None
         self._best = float("inf") if best_cost is None else float(best_cost)
         self._cost: float | None = None  # of the latest evaluation
+        self._patience = Patience.saved_in(resumed)
         self._outcomes: Outcomes | None = None  # of the latest evaluation
         self._watchers = watchers
         self._reward, self._successes = RunningMean(100), RunningMean(100)
@@ -172,11 +174,13 @@ class Run:
             "train_seconds": self.train_seconds,
             "metric": self._cost,
             "episodes": self._episodes,
+            **self._patience.meta(),
         }
 
     def is_at_its_end(self, env_steps: int) -> bool:
         """Whether the training has reached its number of env steps or of episodes."""
-        return is_at_its_end(self.config.training, env_steps, self._episodes)
+        unimproved = self._patience.unimproved
+        return is_at_its_end(self.config.training, env_steps, self._episodes, unimproved)
 
     def drove(self, episodes: Episodes) -> None:
         """Adds new env steps and the episodes that ended in them."""
@@ -244,6 +248,9 @@ class Run:
         heartbeat.beat()
         self._cost, self._outcomes = evaluation.cost, evaluation.outcomes
         row = _outcome_metrics(evaluation) | evaluation.metrics
+        if self.config.training.patience_evaluations:
+            self._patience.evaluated(evaluation)
+            row[UNIMPROVED] = self._patience.unimproved
         self._latest |= row
         self._write_row(env_steps, row)
         self._progress.update(env_steps, self._latest)

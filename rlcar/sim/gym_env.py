@@ -120,6 +120,11 @@ class RaceEnv(gymnasium.Env):
         # Of the last call, in the order of `PackedRace.output`.
         self._output = np.zeros(0, np.float32)
         self.config = make_race_config(world) if config is None else config
+        if self.config.cars_per_track > 1:
+            raise ConfigError(
+                f"this environment drives one car, but race.cars_per_track is "
+                f"{self.config.cars_per_track}: use gymnasium.make_vec or rlcar.sim.make_race"
+            )
         self._seeds = set_seeds(track_set, self.config.track)
         self.observation_space = gymnasium.spaces.Box(0, 1, (SPEC.observation_size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (SPEC.action_size,), np.float32)

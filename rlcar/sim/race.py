@@ -1,19 +1,16 @@
 """The race: N cars, each on its own track, as pure functions of their state."""
 
-import math
 from collections.abc import Callable
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy
 import numpy as np
 
 from rlcar.config.race import RaceConfig, SensorConfig
-from rlcar.errors import ConfigError
-from rlcar.sim.backend import Backend, make_backend, one_kernel
+from rlcar.sim.backend import make_backend, one_kernel
 from rlcar.sim.fixed import (
-    COSINE,
     HEADING_BITS,
     LAP_BITS,
     POSITION_BITS,
@@ -32,14 +29,17 @@ from rlcar.sim.hidden import (
 from rlcar.sim.motion import (
     Controls,
     Pose,
-    curvature_table,
     drive_classic,
     drive_single_track,
     top_speed,
 )
-from rlcar.sim.rewards import checkpoint_index, documented_reward, progress_reward
-from rlcar.sim.rival import pack_lines, scripted_lines
-from rlcar.sim.road import Tables, locate, make_tables, start_position
+from rlcar.sim.rewards import (
+    checkpoint_index,
+    documented_reward,
+    place_reward,
+    progress_reward,
+)
+from rlcar.sim.road import locate, start_position
 from rlcar.sim.sensors import (
     RANGE,
     RAYS,
@@ -49,18 +49,29 @@ from rlcar.sim.sensors import (
     sense_circle,
     sense_edges,
 )
-from rlcar.sim.state import CarView, Events, Outcome, RaceState
+from rlcar.sim.state import CarView, Encounters, Events, Outcome, RaceState
+from rlcar.sim.traffic import (
+    Traffic,
+    first_races,
+    is_race_over,
+    meet,
+    next_races,
+    others_in_race,
+    starting_places,
+)
+from rlcar.sim.world import TrackChoice, World, make_world
 from rlcar.track import TrackPool, grid
 from rlcar.track.hashing import hash_words
-from rlcar.track.shape import MIN_CELL_PX
 from rlcar.types import Array, Spec, TimeStep
 
 SPEC = Spec(observation_size=RAYS + 1, action_size=2)
-TrackChoice = Literal["random", "fixed"]
 
 
 class Race(NamedTuple):
     """Pure functions of N cars, with the same bits at any batch size and in NumPy and JAX.
+
+    With several cars on a track, N is a multiple of `RaceConfig.cars_per_track`, and the ids of a
+    group are consecutive and begin with a multiple of it; see `rlcar.sim.traffic`.
 
     `reset(car_id [N] int32, seed [] or [N])` -> (state, time step).
 
@@ -76,21 +87,6 @@ class Race(NamedTuple):
     view: Callable[[RaceState], CarView]
 
 
-class World(NamedTuple):
-    """Everything that stays the same during a race."""
-
-    backend: Backend
-    config: RaceConfig
-    tables: Tables
-    cosine: Array  # `fixed.COSINE`
-    curvature: Array  # `motion.curvature_table`
-    rival_line: Array  # packed positions of the rival on all tracks, one track after the other
-    rival_start: Array  # [M + 1] index in `rival_line` at which each track begins
-    gates_a_step: int  # largest number of gates that a car may pass in one step
-    tracks: int  # M
-    track_choice: TrackChoice
-
-
 def make_race(
     config: RaceConfig,
     pool: TrackPool,
@@ -101,51 +97,11 @@ def make_race(
     """Makes a race over the tracks of a pool; `xp` is the module `numpy` or `jax.numpy`.
 
     The track choice "random" draws the track of each episode from (seed, car_id, episode). "fixed"
-    gives car i always track i modulo the size of the pool. `rival_lines` (see `rlcar.sim.rival`)
+    gives car i (or group i, with several cars on a track) always track i modulo the size of the
+    pool. `rival_lines` (see `rlcar.sim.rival`)
     are the laps of the second car, one for each track; by default it drives a scripted lap.
     """
     return race_of(make_world(config, pool, make_backend(xp), track_choice, rival_lines))
-
-
-def make_world(
-    config: RaceConfig,
-    pool: TrackPool,
-    backend: Backend,
-    track_choice: TrackChoice = "random",
-    rival_lines: list[np.ndarray] | None = None,
-) -> World:
-    """Prepares the tables of a race; raises ConfigError if the pool has other settings."""
-    made = (pool.points, pool.obstacles.shape[1])
-    wanted = (config.track.points, config.track.obstacles)
-    if made != wanted:
-        raise ConfigError(
-            f"the track pool was made with (points, obstacles) = {made}, but the race has "
-            f"{wanted}: pass the same TrackConfig to make_pool and make_race"
-        )
-    if rival_lines is None and config.rival is not None:
-        rival_lines = scripted_lines(pool, config.rival.pace_px_per_step)
-    if rival_lines is not None and (config.rival is None or len(rival_lines) != len(pool.seeds)):
-        raise ConfigError(
-            f"there are {len(rival_lines)} lines of a rival for {len(pool.seeds)} tracks and "
-            f"race.rival = {config.rival}: set race.rival and give one line for each track"
-        )
-    line, start = pack_lines(rival_lines) if rival_lines else (np.zeros(1), np.zeros(2))
-
-    def table(array: np.ndarray) -> Array:
-        return backend.xp.asarray(array.astype(backend.integer))
-
-    return World(
-        backend=backend,
-        config=config,
-        tables=make_tables(backend, pool),
-        cosine=table(COSINE),
-        curvature=table(curvature_table()),
-        rival_line=table(line),
-        rival_start=table(start),
-        gates_a_step=math.ceil(config.vehicle.top_speed_px_per_step / MIN_CELL_PX),
-        tracks=len(pool.seeds),
-        track_choice=track_choice,
-    )
 
 
 def race_of(world: World) -> Race:
@@ -155,7 +111,10 @@ def race_of(world: World) -> Race:
         xp, integer = world.backend.xp, world.backend.integer
         car_id = xp.asarray(car_id).astype(integer)
         seeds = xp.zeros_like(car_id) + xp.asarray(seed).astype(integer).reshape(-1)
-        state = begin_episode(world, car_id, seeds, xp.zeros_like(car_id))
+        traffic = None
+        if world.grid is not None:
+            traffic = first_races(world.backend, world.config.cars_per_track, car_id)
+        state = begin_episode(world, car_id, seeds, xp.zeros_like(car_id), traffic)
         is_first = xp.ones(car_id.shape, bool)
         return state, TimeStep(
             observation=observe(world, state, is_first),
@@ -174,12 +133,24 @@ def race_of(world: World) -> Race:
     return Race(reset, step if world.backend.xp is np else one_kernel(step), view)
 
 
-def begin_episode(world: World, car_id: Array, seed: Array, episode: Array) -> RaceState:
+def begin_episode(
+    world: World, car_id: Array, seed: Array, episode: Array, traffic: Traffic | None = None
+) -> RaceState:
     """Returns the state of cars at the start of an episode."""
     xp = world.backend.xp
-    track = _choose_track(world, car_id, seed, episode)
-    x, y = start_position(world.backend, world.tables, track)
     zero = xp.zeros_like(car_id)
+    if world.grid is None or traffic is None:
+        track = _choose_track(world, car_id, seed, episode)
+        x, y = start_position(world.backend, world.tables, track)
+        heading = world.backend.take(world.tables.start_heading, track)
+        cell = lap = position = zero
+    else:
+        cars = world.config.cars_per_track
+        track = _choose_track(world, car_id // cars, seed, traffic.race)
+        place = starting_places(cars, car_id, track, traffic, xp)
+        x, y, heading, cell, lap, position = (
+            world.backend.take(table, place) for table in world.grid
+        )
     hidden = None
     if not has_nothing_hidden(world.config):
         hidden = draw_hidden(world.backend, world.config, seed, car_id, episode)
@@ -191,10 +162,10 @@ def begin_episode(world: World, car_id: Array, seed: Array, episode: Array) -> R
         x=x,
         y=y,
         speed=zero,
-        heading=world.backend.take(world.tables.start_heading, track),
-        cell=zero,
-        lap=zero,
-        position=zero,
+        heading=heading,
+        cell=cell,
+        lap=lap,
+        position=position,
         laps_done=zero,
         lap_start_step=zero,
         checkpoint=zero,
@@ -202,6 +173,7 @@ def begin_episode(world: World, car_id: Array, seed: Array, episode: Array) -> R
         episode_steps=zero,
         is_ended=xp.zeros(car_id.shape, bool),
         hidden=hidden,
+        traffic=traffic,
     )
 
 
@@ -216,6 +188,12 @@ def advance(world: World, state: RaceState, action: Array) -> tuple[RaceState, O
     is_crash = ~place.is_on_road
     for circle in _circles(world, state.track, steps, hidden):
         is_crash = is_crash | is_touching(backend, circle, x, y)
+    meeting = None
+    if state.traffic is not None and world.grid is not None:
+        placed = state._replace(x=x, y=y, lap=place.lap, position=place.position)
+        meeting = meet(backend, config, state, placed)
+        is_crash = is_crash | meeting.is_at_fault
+        speed = xp.where(meeting.is_hit, speed >> 1, speed)  # a car that is hit loses half of it
 
     is_lap = (place.lap > state.laps_done) & ~is_crash
     laps_done = xp.where(is_lap, place.lap, state.laps_done)
@@ -231,6 +209,15 @@ def advance(world: World, state: RaceState, action: Array) -> tuple[RaceState, O
     else:
         checkpoint_steps = steps - state.checkpoint_step
         reward = documented_reward(backend, speed, is_crash, is_checkpoint, checkpoint_steps)
+    is_ended = is_crash | is_finish | is_timeout
+    traffic, encounters = state.traffic, None
+    if meeting is not None and traffic is not None:
+        reward = reward + place_reward(config.place_reward, meeting.places_gained)
+        # Cars that practise stop with the race. Nothing follows from how they stood.
+        is_timeout = is_timeout | (is_race_over(config.cars_per_track, state, is_ended) & ~is_ended)
+        is_ended = is_ended | is_timeout
+        encounters = Encounters(meeting.is_at_fault, meeting.overtakes, traffic.is_racing)
+        traffic = traffic._replace(is_ahead=meeting.is_ahead)
 
     moved = state._replace(
         x=x,
@@ -245,8 +232,9 @@ def advance(world: World, state: RaceState, action: Array) -> tuple[RaceState, O
         checkpoint=xp.where(is_checkpoint, checkpoint, state.checkpoint),
         checkpoint_step=xp.where(is_checkpoint, steps, state.checkpoint_step),
         episode_steps=steps,
-        is_ended=is_crash | is_finish | is_timeout,
+        is_ended=is_ended,
         hidden=hidden,
+        traffic=traffic,
     )
     return moved, Outcome(
         reward=reward,
@@ -255,6 +243,7 @@ def advance(world: World, state: RaceState, action: Array) -> tuple[RaceState, O
         is_finish=is_finish,
         is_timeout=is_timeout,
         lap_time_steps=xp.where(is_lap, steps - state.lap_start_step, 0),
+        encounters=encounters,
     )
 
 
@@ -265,7 +254,10 @@ def step_or_reset(
     xp = world.backend.xp
     is_first = state.is_ended
     moved, outcome = advance(world, state, action)
-    fresh = begin_episode(world, state.car_id, state.seed, state.episode + 1)
+    traffic = None
+    if state.traffic is not None:
+        traffic = next_races(world.backend, world.config.cars_per_track, state.car_id, state)
+    fresh = begin_episode(world, state.car_id, state.seed, state.episode + 1, traffic)
     next_state = jax.tree.map(lambda new, old: xp.where(is_first, new, old), fresh, moved)
     reward = xp.where(is_first, 0, outcome.reward).astype(np.float32)
     is_crash, is_finish = outcome.is_crash & ~is_first, outcome.is_finish & ~is_first
@@ -277,7 +269,14 @@ def step_or_reset(
         is_terminal=is_crash | is_finish,
     )
     lap_time_steps = xp.where(is_first, 0, outcome.lap_time_steps)
-    return next_state, time_step, Events(lap_time_steps, is_crash, is_finish)
+    encounters = outcome.encounters
+    if encounters is not None:
+        encounters = Encounters(
+            encounters.is_at_fault & ~is_first,
+            xp.where(is_first, 0, encounters.overtakes),
+            encounters.is_racing & ~is_first,
+        )
+    return next_state, time_step, Events(lap_time_steps, is_crash, is_finish, encounters)
 
 
 def observe(world: World, state: RaceState, is_on_road: Array) -> Array:
@@ -287,6 +286,9 @@ def observe(world: World, state: RaceState, is_on_road: Array) -> Array:
     reading = sense_edges(backend, world.tables, frame, state.track, state.cell, is_on_road)
     for circle in _circles(world, state.track, state.episode_steps, state.hidden):
         reading = sense_circle(backend, frame, circle, reading)
+    if world.grid is not None:
+        for other in others_in_race(backend, world.config, state):
+            reading = sense_circle(backend, frame, other, reading)
     if world.config.sensors != SensorConfig():
         moment = (state.episode, state.episode_steps)
         reading = corrupt_readings(
@@ -320,6 +322,7 @@ def view_cars(world: World, state: RaceState) -> CarView:
         track_index=state.track,
         rival_px=_rival_px(world, state),
         delay_steps=xp.zeros_like(state.x) if state.hidden is None else state.hidden.delay,
+        is_racing=state.x == state.x if state.traffic is None else state.traffic.is_racing,
     )
 
 

@@ -39,6 +39,7 @@ class Scene(NamedTuple):
     car: Car
     rays: Sequence[float] = ()  # distances / range, from right to left
     rival: tuple[float, float, float] | None = None  # x, y, radius in px
+    others: Sequence[Car] = ()  # the other cars of the race
     ghosts: Sequence[Car] = ()  # other cars, which do not take part in the race
     progress: float = 0.0
     exploration: float | None = None
@@ -66,8 +67,8 @@ class Renderer:
         if scene.rival is not None and np.isfinite(scene.rival).all():
             x_px, y_px, radius_px = scene.rival
             pygame.draw.circle(surface, _RIVAL, (x_px, y_px), radius_px)
-        for index, ghost in enumerate(scene.ghosts):
-            _draw_car(surface, ghost, _GHOSTS[index % len(_GHOSTS)])
+        for index, other in enumerate((*scene.others, *scene.ghosts)):
+            _draw_car(surface, other, _GHOSTS[index % len(_GHOSTS)])
         _draw_car(surface, scene.car, _CAR)
         self._draw_words(scene)
         if scene.latent is not None:
@@ -170,11 +171,23 @@ def _draw_latent(surface: pygame.Surface, latent: np.ndarray) -> None:
 
 
 def scene_of(observation: Array, view: CarView, config: RaceConfig, **extra: Any) -> Scene:
-    """Returns the scene of the first car of a race; `extra` are other fields of `Scene`."""
+    """Returns the scene of the first car of a race; `extra` are other fields of `Scene`.
+
+    It shows the other cars of the same track while they are in the race.
+    """
 
     def first(values: Array) -> float:
         return float(np.asarray(values)[0])
 
+    others: tuple[Car, ...] = ()
+    if config.cars_per_track > 1:
+        is_racing = np.asarray(view.is_racing)
+        poses = [np.asarray(array) for array in (view.x_px, view.y_px, view.heading_deg)]
+        others = tuple(
+            Car(*(float(values[row]) for values in poses))
+            for row in range(1, config.cars_per_track)
+            if is_racing[0] and is_racing[row]
+        )
     rival = None
     if config.rival is not None:
         x_px, y_px = np.asarray(view.rival_px)[0]
@@ -186,4 +199,5 @@ def scene_of(observation: Array, view: CarView, config: RaceConfig, **extra: Any
         first(view.speed_px_per_step),
     )
     rays = [float(ray) for ray in np.asarray(observation)[0, : len(RAY_ANGLES_DEG)]]
-    return Scene(car, rays=rays, rival=rival, progress=first(view.progress), **extra)
+    progress = first(view.progress)
+    return Scene(car, rays=rays, rival=rival, others=others, progress=progress, **extra)

@@ -50,6 +50,11 @@ def documented_reward(
     return xp.where(is_crash, _CRASH, driving)
 
 
+def place_reward(reward: float, places_gained: Array) -> Array:
+    """Returns `reward` for each place that a car gained among others, `[N]`, in 2^-18."""
+    return places_gained * round(reward * _ONE)
+
+
 def checkpoint_index(lap: Array, position: Array) -> Array:
     """Returns how many tenths of a lap a car has completed since the start, signed."""
     return lap * CHECKPOINTS_PER_LAP + (position * CHECKPOINTS_PER_LAP >> LAP_BITS)

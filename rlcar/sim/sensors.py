@@ -83,6 +83,18 @@ class Circle(NamedTuple):
         )
 
 
+class MovingCircle(NamedTuple):
+    """A circle for each car that may be anywhere: another car."""
+
+    x: Array  # [N] 2^-8 px, below 2^23
+    y: Array
+    radius: int  # 2^-8 px, below 2^14
+
+    def offset_from(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Returns the differences to the centre from points in 2^-8 px."""
+        return self.x - x, self.y - y
+
+
 def make_frame(backend: Backend, cosine_table: Array, x: Array, y: Array, heading: Array) -> Frame:
     """Returns the frames of cars at x, y (2^-12 px) with a heading (2^-22 of a turn)."""
     return Frame(to_sense(x), to_sense(y), *cosine_sine(backend, cosine_table, heading))
@@ -118,7 +130,9 @@ def sense_edges(  # `frame` is the car's pose; `track` and `cell` are its place
     return xp.clip(xp.where(distance < 0, without_edge, distance), 0, RANGE)
 
 
-def sense_circle(backend: Backend, frame: Frame, circle: Circle, reading: Array) -> Array:
+def sense_circle(
+    backend: Backend, frame: Frame, circle: Circle | MovingCircle, reading: Array
+) -> Array:
     """Shortens readings `[R, N]` in 2^-8 px where a ray hits the car's circle."""
     xp, radius = backend.xp, circle.radius
     cosine, sine = _RAY_COSINE[:, None], _RAY_SINE[:, None]
@@ -132,7 +146,7 @@ def sense_circle(backend: Backend, frame: Frame, circle: Circle, reading: Array)
     return xp.minimum(reading, xp.where(is_hit, xp.maximum(along - depth, 0), RANGE))
 
 
-def is_touching(backend: Backend, circle: Circle, x: Array, y: Array) -> Array:
+def is_touching(backend: Backend, circle: Circle | MovingCircle, x: Array, y: Array) -> Array:
     """Returns which cars `[N]` at x, y (2^-12 px) have their centre within their circle."""
     xp = backend.xp
     limit = (1 << 15) - 1  # 128 px: the sum of the squares stays below 2^31

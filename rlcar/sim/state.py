@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from rlcar.sim.hidden import Hidden
+from rlcar.sim.traffic import Traffic
 from rlcar.types import Array
 
 
@@ -27,6 +28,15 @@ class RaceState(NamedTuple):
     episode_steps: Array  # env steps since the start of the episode
     is_ended: Array  # bool: the next step ignores its action and starts the next episode
     hidden: Hidden | None = None  # None in a race without hidden conditions
+    traffic: Traffic | None = None  # None with a single car on each track
+
+
+class Encounters(NamedTuple):
+    """What happened between the cars of a track in a step; each field `[N]`."""
+
+    is_at_fault: Array  # bool, the car ran into one ahead of it, which is also a crash
+    overtakes: Array  # int32, number of cars that it overtook
+    is_racing: Array  # bool, False for a step of practice
 
 
 class Events(NamedTuple):
@@ -35,6 +45,7 @@ class Events(NamedTuple):
     lap_time_steps: Array  # int32, duration of the lap that ended in this step, else 0
     is_crash: Array  # bool
     is_finish: Array  # bool
+    encounters: Encounters | None = None  # None with a single car on each track
 
 
 class CarView(NamedTuple):
@@ -49,6 +60,7 @@ class CarView(NamedTuple):
     track_index: Array  # int32, index into the track pool
     rival_px: Array  # [N, 2] x, y of the second car; NaN without one
     delay_steps: Array  # int32, env steps from an action to its effect
+    is_racing: Array  # bool; False for a car that practises alone after its race
 
 
 class Outcome(NamedTuple):
@@ -60,3 +72,4 @@ class Outcome(NamedTuple):
     is_finish: Array  # bool
     is_timeout: Array  # bool
     lap_time_steps: Array  # int32, duration of the lap that ended in this step, else 0
+    encounters: Encounters | None  # None with a single car on each track

@@ -21,6 +21,9 @@ from rlcar.types import Array
 class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """N cars, each on its own track, with the spaces and rewards of `RaceEnv`.
 
+    With `race.cars_per_track` above 1, so many consecutive cars share a track and race each other
+    (`rlcar.sim.traffic`).
+
     With `autoreset_mode` NEXT_STEP (the default) the step after the end of an episode ignores the
     action and starts the next episode, with reward 0. With SAME_STEP the step that ends an episode
     returns the first observation of the next episode, and `infos["final_obs"]` contains the last.
@@ -48,8 +51,13 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ConfigError(f"num_envs = {num_envs!r}: give a positive whole number")
         self.config = make_race_config(world) if config is None else config
+        if num_envs % self.config.cars_per_track:
+            raise ConfigError(
+                f"{num_envs} cars cannot be divided into groups of race.cars_per_track = "
+                f"{self.config.cars_per_track}: use a multiple of it"
+            )
         seeds = set_seeds(track_set, self.config.track)
-        tracks = len(seeds)
+        tracks = len(seeds) * self.config.cars_per_track
         if track_choice == "fixed" and num_envs > tracks:
             raise ConfigError(
                 f"{num_envs} cars cannot have a track each, because the set {track_set!r} has "
@@ -94,7 +102,9 @@ class RaceVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         words = np.array([drawn if number is None else number for number in seeds], np.int64)
         cars = np.arange(self.num_envs, dtype=np.int32)
         if isinstance(seed, Sequence) and self._track_choice == "random":
-            cars = np.zeros_like(cars)  # Then the races of a car depend on its own seed alone.
+            # Then the races of a car depend on its own seed alone; a group has that of its first.
+            cars = cars % self.config.cars_per_track
+            words = words[np.arange(self.num_envs) - cars]
         self._state = self._race.reset(cars, (words & 0x7FFFFFFF).astype(np.int32))
         return self._observation(self._race.output(self._state).copy()), {}
 

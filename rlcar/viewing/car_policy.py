@@ -77,7 +77,7 @@ def _latent_of(config: Config) -> Callable[[Any], Array] | None:
 def drive_episode(policy: CarPolicy, race_config: RaceConfig, track_seed: int) -> Iterator[Moment]:
     """Yields each moment of one episode on one track, from the start."""
     pool = make_pool([track_seed], race_config.track)
-    race = make_race(race_config, pool, xp=np, track_choice="fixed")
+    race = make_race(race_config.alone, pool, xp=np, track_choice="fixed")
     state, time_step = race.reset(np.zeros(1, np.int32), 0)
     yield Moment(time_step, race.view(state), False, 0, policy.latent)
     while not time_step.is_last[0]:

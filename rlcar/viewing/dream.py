@@ -136,7 +136,7 @@ def _drive(
 ) -> Driven:
     """Drives every track; a car that crashes or finishes starts again."""
     policy_params = support.policy_params_of(params)
-    race = make_race(race_config, make_pool(seeds, race_config.track), track_choice="fixed")
+    race = make_race(race_config.alone, make_pool(seeds, race_config.track), track_choice="fixed")
     number = len(seeds)
 
     def step(carry: tuple, key: jax.Array) -> tuple[tuple, Driven]:

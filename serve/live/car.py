@@ -28,7 +28,7 @@ class Course(NamedTuple):
 @functools.lru_cache(maxsize=4)
 def open_course(config: RaceConfig, seeds: range) -> Course:
     """Compiles a race and runs it once; equal arguments share it. Blocks for seconds."""
-    race = make_race(config, make_pool(seeds, config.track), track_choice="fixed")
+    race = make_race(config.alone, make_pool(seeds, config.track), track_choice="fixed")
     packed = pack_race(race, 1)
     course = Course(config, seeds, packed, jax.jit(lambda state: packed.view(state).rival_px))
     car = Car(course)

@@ -17,6 +17,7 @@ from rlcar.evaluation.laps import (
     drive,
     make_evaluator,
     report,
+    score_laps,
     track_seeds,
     write_report,
 )
@@ -52,6 +53,13 @@ def hand_made_laps(lap_time_steps: list[int], is_crash: list[bool]) -> Laps:
         y_px=line,
         speed_px_per_step=line * 0,
     )
+
+
+def test_an_evaluation_compares_lap_times_with_their_bounds():
+    laps = hand_made_laps([300, -1], [False, True])
+    metrics = score_laps(laps, np.array([200, 250])).metrics
+    assert metrics["evaluation/over_bound_pct"] == pytest.approx((50.0 + 300.0) / 2)
+    assert "evaluation/over_bound_pct" not in score_laps(laps).metrics
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from rlcar.config import make_race_config
+from rlcar.config.race import RaceConfig, TrackConfig
+from rlcar.sim import make_race
 from rlcar.sim.gym_env import RaceEnv
-from rlcar.sim.renderer import Car, Renderer, Scene, contact_sheet
-from rlcar.track import CIRCUIT_SEEDS, make_tracks
+from rlcar.sim.renderer import Car, Renderer, Scene, contact_sheet, scene_of
+from rlcar.track import CIRCUIT_SEEDS, make_pool, make_tracks
 
 ROAD, YELLOW, RED, BLUE = (74, 78, 86), (240, 196, 48), (224, 49, 49), (66, 135, 245)
 
@@ -103,3 +105,23 @@ def test_the_human_window_shows_the_same_frames(monkeypatch):
     assert window.get_buffer().raw != before
     env.close()
     assert pygame.display.get_surface() is None
+
+
+def test_all_cars_of_a_race_are_drawn_and_those_that_left_it_are_not():
+    config = RaceConfig(cars_per_track=3, track=TrackConfig(obstacles=0))
+    race = make_race(config, make_pool([5, 6], config.track), np, track_choice="fixed")
+    state, time_step = race.reset(np.arange(6, dtype=np.int32), 0)
+    for _ in range(15):  # the second car stays, so that the others leave it behind
+        throttle = np.array([1.0, -1.0, 1.0] * 2, np.float32)
+        state, time_step, _ = race.step(state, np.stack([0 * throttle, throttle], axis=1))
+    view = race.view(state)
+    scene = scene_of(time_step.observation, view, config)
+    assert [(car.x_px, car.y_px) for car in scene.others] == [
+        (view.x_px[1], view.y_px[1]), (view.x_px[2], view.y_px[2])
+    ]  # fmt: skip
+    frame = Renderer(make_tracks([5], config.track)[0]).rgb_array(scene)
+    assert _colour(frame, (view.x_px[1], view.y_px[1])) != ROAD
+    gone = view._replace(is_racing=np.array([True, False, True] * 2))
+    assert len(scene_of(time_step.observation, gone, config).others) == 1
+    practising = view._replace(is_racing=np.array([False, True, True] * 2))
+    assert scene_of(time_step.observation, practising, config).others == ()

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from rlcar.settings.numbers import Positive, Probability, Units
+from rlcar.settings.numbers import Positive, Probability, Size, Units
 from rlcar.settings.section import Section
 
 
@@ -15,6 +15,9 @@ class QLearningConfig(Section):
     """Learning rate of the optimizers."""
     discount: float = Field(0.99, gt=0.0, lt=1.0)
     """Discount of rewards for each env step."""
+    return_steps: Size = 1
+    """Most rewards that a target adds before the critics' value. More than one spreads late rewards
+    sooner; it needs windows (replay.batch_length) that are longer by one."""
     slow_rate: Probability = 0.005
     """Share of each critic that its slow copy takes over in each train step."""
     reward_scale: Positive = 1.0

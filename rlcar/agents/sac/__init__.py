@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlcar.agents.algorithm import AgentParts, Algorithm
-from rlcar.agents.q_learning.presets import Q_LEARNING
+from rlcar.agents.q_learning.presets import q_learning_presets
 from rlcar.agents.sac.settings import SacConfig
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ def _load_numpy_policy() -> NumpyPolicyParts[SacConfig]:
 ALGORITHM = Algorithm(
     name="sac",
     settings=SacConfig,
-    presets={"sac": {"algorithm": "sac", **Q_LEARNING}},
+    presets=q_learning_presets("sac", initial_temperature=0.01),
     default_preset="sac",
+    environment_presets={"rlcar/Lander-v0": "lander-sac"},
     test_mode={"hidden_units": 32},
     load_agent=_load_agent,
     load_numpy_policy=_load_numpy_policy,

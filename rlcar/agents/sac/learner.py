@@ -77,7 +77,7 @@ def _loss(
     """Returns the sum of the losses of critics, actor and temperature; the key is consumed."""
     frozen = jax.lax.stop_gradient(params)
     now_key, next_key = jax.random.split(key)
-    transitions = transitions_of(batch)
+    transitions = transitions_of(batch, config.discount, config.return_steps)
     temperature = jnp.exp(frozen["log_temperature"])
 
     # Critics (Eq. 5 to 7); the target uses the lower value of the two slow critics.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rlcar.agents.algorithm import AgentParts, Algorithm
-from rlcar.agents.q_learning.presets import Q_LEARNING
+from rlcar.agents.q_learning.presets import q_learning_presets
 from rlcar.agents.td3.settings import Td3Config
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ def _load_numpy_policy() -> NumpyPolicyParts[Td3Config]:
 ALGORITHM = Algorithm(
     name="td3",
     settings=Td3Config,
-    presets={"td3": {"algorithm": "td3", **Q_LEARNING}},
+    # With a small noise on target actions: landing needs precise ones.
+    presets=q_learning_presets("td3", learning_rate=3e-4, policy_delay=1, target_noise=0.05),
     default_preset="td3",
+    environment_presets={"rlcar/Lander-v0": "lander-td3"},
     test_mode={"hidden_units": 32},
     load_agent=_load_agent,
     load_numpy_policy=_load_numpy_policy,

@@ -50,7 +50,7 @@ def make_learner(config: Td3Config, spec: Spec) -> Learner:
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key, noise_key = jax.random.split(state.key)
-        transitions = transitions_of(batch)
+        transitions = transitions_of(batch, config.discount, config.return_steps)
         (error, value), gradients = jax.value_and_grad(critics_loss, has_aux=True)(
             state.critics, state, transitions, noise_key
         )

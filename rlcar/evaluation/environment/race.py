@@ -32,8 +32,15 @@ def _make_evaluation(
     config: Config, policy: Policy, should_stop: ShouldStop, on_share: Callable[[float], None]
 ) -> Evaluate:
     del should_stop, on_share  # so is its evaluation
-    drive = make_evaluator(policy, config.race, config.training.evaluate_set)
-    return lambda params: score_laps(drive(params))
+    track_set = config.training.evaluate_set
+    drive = make_evaluator(policy, config.race, track_set)
+    bounds_steps = _bounds_steps(config, track_seeds(track_set, config.race.track))
+    return lambda params: score_laps(drive(params), bounds_steps)
+
+
+def _bounds_steps(config: Config, seeds: Sequence[int]) -> np.ndarray:
+    tracks = make_tracks(seeds, config.race.track)
+    return lap_time_bound_steps(tracks, config.race.vehicle.top_speed_px_per_step)
 
 
 def _make_fresh_evaluation(
@@ -48,15 +55,10 @@ def _infeasibility(config: Config, success_rate: float) -> str:
     """Compares the least time of a lap on each track of the evaluation with the time limit."""
     limit_steps = min(config.race.time_limit_steps, TIME_LIMIT_STEPS)
     seeds = track_seeds(config.training.evaluate_set, config.race.track)
-
-    def bounds_steps(seeds: Sequence[int]) -> np.ndarray:
-        tracks = make_tracks(seeds, config.race.track)
-        return lap_time_bound_steps(tracks, config.race.vehicle.top_speed_px_per_step)
-
-    bound_steps = bounds_steps(seeds[:_PROBED_TRACKS])
+    bound_steps = _bounds_steps(config, seeds[:_PROBED_TRACKS])
     if bound_steps.max() <= _CLEARLY_POSSIBLE * limit_steps:
         return ""
-    bound_steps = bounds_steps(seeds)
+    bound_steps = _bounds_steps(config, seeds)
     possible = float((bound_steps <= limit_steps).mean())
     if possible >= success_rate:
         return ""

@@ -16,7 +16,7 @@ from rlcar.config import Config, load_config
 from rlcar.errors import CheckpointError, UserError
 from rlcar.evaluation.environment import make_fresh_evaluation, spec_of
 from rlcar.runs import stage_note
-from rlcar.runs.completion import episodes_of, is_at_its_end
+from rlcar.runs.completion import is_saved_at_its_end
 from rlcar.runs.run import EvaluationListener
 from rlcar.runs.stage_note import StageNote
 from rlcar.storage import checkpoint
@@ -174,7 +174,7 @@ class CurriculumRun:
         if save is not None:
             config = load_config(checkpoint.config_path(save))
         look = Look(stage, may_end_early(state))
-        if save is None or not _is_over(config, save):
+        if save is None or not is_saved_at_its_end(config.training, save):
             outcome = self._train_run(config, folder, save, look)
             if outcome.interrupted:
                 return False
@@ -188,7 +188,7 @@ class CurriculumRun:
             "statistics": statistics,
             "look": None if look.latest is None else look.latest.tree(),
         }
-        self.record.write(Trained(_is_over(config, newest)), details)
+        self.record.write(Trained(is_saved_at_its_end(config.training, newest)), details)
         return True
 
     def _evaluate(self, stop: StopRequest) -> bool:
@@ -324,11 +324,6 @@ class CurriculumRun:
         if key not in self._agents:
             self._agents[key] = make_agent(config, spec_of(config))
         return self._agents[key]
-
-
-def _is_over(config: Config, save: checkpoint.Save) -> bool:
-    """Whether an attempt has used all of its env steps or episodes."""
-    return is_at_its_end(config.training, save.env_steps, episodes_of(save))
 
 
 def _percent(rate: float | None) -> str:

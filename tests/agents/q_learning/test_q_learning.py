@@ -38,6 +38,32 @@ def test_only_a_true_end_ends_the_future():
     assert (batch.is_last & ~batch.is_terminal).any()
 
 
+def test_returns_of_several_steps_stop_where_the_episode_or_the_window_ends():
+    batch, discount, steps = random_batch(8, 12), 0.9, 4
+    transitions = transitions_of(batch, discount, steps)
+    counted = 0
+    for window in range(8):
+        for start in range(11):
+            if batch.is_first[window, start + 1]:
+                continue
+            last = start + 1
+            while not batch.is_terminal[window, last] and last < min(11, start + steps):
+                if batch.is_first[window, last + 1]:
+                    break
+                last += 1
+            rewards = batch.reward[window, start + 1 : last + 1]
+            expected = sum(discount**i * reward for i, reward in enumerate(rewards))
+            row = window * 11 + start
+            assert transitions.reward[row] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+            np.testing.assert_array_equal(
+                transitions.next_observation[row], batch.observation[window, last]
+            )
+            future = 0.0 if batch.is_terminal[window, last] else discount ** (len(rewards) - 1)
+            assert transitions.continues[row] == pytest.approx(future, rel=1e-6)
+            counted += len(rewards) == steps
+    assert counted > 10  # otherwise nothing was shown
+
+
 def test_two_critics_differ_and_see_the_same():
     critics = make_critics(16, SPEC)
     params = critics.init(jax.random.PRNGKey(0))
