@@ -118,3 +118,16 @@ def test_an_obstacle_that_closes_an_own_road_is_refused(files):
     narrow = with_own_tracks(race, files, Scale(road_width_px=22.0))
     with pytest.raises(ConfigError, match=r"leaves no gap of 16.0 px on an own track that is 22.0"):
         make_pool(range(5), narrow)
+
+
+def test_eight_cars_start_on_the_road_of_every_own_track(files):
+    track = with_own_tracks(TrackConfig(), files, Scale())
+    race_config = RaceConfig(track=track, cars_per_track=8)
+    race = make_race(race_config, make_pool(range(5), track), np, track_choice="fixed")
+    state, moment = race.reset(np.arange(40, dtype=np.int32), 0)
+    assert moment.observation[:, :5].min() > 0  # no ray begins behind an edge
+    ahead = np.tile(np.array([0.0, 1.0], np.float32), (40, 1))
+    for _ in range(20):
+        state, _, events = race.step(state, ahead)
+        assert not events.is_crash.any()
+    assert (race.view(state).speed_px_per_step > 2).all()
