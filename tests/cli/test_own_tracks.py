@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rlcar.cli.train_plan import Choice, make_plan
+from rlcar.config import make_config
 from rlcar.errors import UserError
 from rlcar.evaluation.chosen_tracks import ChosenTracks
 from rlcar.registry import Registry
@@ -67,6 +68,15 @@ def test_a_set_means_drawn_tracks_and_nothing_means_those_of_the_run(tmp_path):
     assert (drawn.track.own, track_set) == ((), "circuits")
     with pytest.raises(UserError, match="unknown track set 'tset'; did you mean 'test'"):
         ChosenTracks("tset").apply(race, "test")
+
+
+def test_tracks_become_settings_for_other_commands(rlcar, tmp_path):
+    write(tmp_path / "files", ["oval", "ell"])
+    options = ("--world", "grand-prix-1", "--settings", "own.yaml")
+    assert rlcar("tracks", "check", "files", *options)[0] == 0
+    config = make_config(file=tmp_path / "own.yaml", world="grand-prix-1")
+    assert config.race == _plan(tmp_path, "files", world="grand-prix-1").config.race
+    assert [track.name for track in config.race.track.own] == ["ell", "oval"]
 
 
 def test_files_are_checked_and_exported(rlcar, tmp_path):
