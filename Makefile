@@ -9,7 +9,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 # Apart: those that need an argument, a card, an environment of their own or an hour, and what others import.
-APART := atari attack attack_report attack_soak attacks bench_sim campaign campaign_kills campaign_simulated chaos curriculum curriculum_kills delivery delivery_faults delivery_report delivery_rollouts delivery_simulated delivery_traffic drawn_model drift faulty_server fine_tuning fleet gpu_update header honest kernels lander load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation peers_learning pipeline results results_page rllib_loop serving processes recording swaps timed_start watched_server
+APART := atari attack attack_report attack_soak attacks bench_sim campaign campaign_kills campaign_simulated chaos curriculum curriculum_kills delivery delivery_faults delivery_report delivery_rollouts delivery_simulated delivery_traffic drawn_model drift faulty_server fine_tuning fleet gpu_update header honest kernels lander load offline_choice offline_data offline_evaluation offline_learner offline_memory offline_page offline_parts offline_quality offline_speed operation own_tracks peers_learning pipeline results results_page rllib_loop self_play serving processes recording swaps timed_start watched_server
 BENCHMARKS := $(filter-out $(APART:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help

@@ -72,6 +72,9 @@ def show(name: Name, registry: Where = MODELS, as_json: AsJson = False) -> None:
         return
     config = tree["metadata"]["config"]
     tree["metadata"]["config"] = {name: config[name] for name in ("preset", "world", "seed")}
+    own_tracks = config["race"]["track"].get("own", ())  # versions of before have no such setting
+    if own_tracks:
+        tree["metadata"]["config"]["own_tracks"] = [track["name"] for track in own_tracks]
     if tree["metadata"]["laps"]:
         del tree["metadata"]["laps"]["per_track"]
     tree["numbers"] = sum(array.size for array in model.arrays.values())
@@ -130,8 +133,15 @@ def diff(one: Name, other: Name, registry: Where = MODELS, as_json: AsJson = Fal
     table = make_table("metadata", one, other)
     for name, pair in difference.items():
         if name != "laps.per_track":
-            table.add_row(*(escape(str(cell)) for cell in (name, *pair)))
+            table.add_row(escape(name), *(escape(_shown(value)) for value in pair))
     make_console().print(table)
+
+
+def _shown(value: object) -> str:
+    """Returns the text of a value of the metadata; own tracks are only named."""
+    if isinstance(value, list) and value and isinstance(value[0], dict) and "line" in value[0]:
+        return ", ".join(str(track["name"]) for track in value)
+    return str(value)
 
 
 app.command()(gate)

@@ -1,5 +1,6 @@
 """`rlcar tracks`: checks tracks of CSV files, and writes tracks as such files."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,13 @@ def check(
     out: Annotated[
         Path | None, typer.Option(help="PNG file in which the tracks are drawn.")
     ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write with the tracks as settings, for --config of other commands and "
+            "for jobs of campaigns."
+        ),
+    ] = None,
 ) -> None:
     """Reads tracks as `rlcar train --tracks` does, and shows what they become.
 
@@ -53,6 +61,9 @@ def check(
     chosen = chosen_tracks(str(files), track_scale, road_width)
     tracks, race = _tracks(chosen, world, points)
     _print(tracks, race)
+    if settings is not None:
+        _write_settings(settings, race)
+        console.print(f"written: {settings}", highlight=False)
     if out is not None:
         from rlcar.viewing.render import render_tracks
 
@@ -103,6 +114,16 @@ def _tracks(
     changes = {} if points is None else {"track": {"points": points}}
     race, track_set = chosen.apply(make_race_config(world, **changes), "test")
     return make_tracks(set_seeds(track_set, race.track)[:count], race.track), race
+
+
+def _write_settings(path: Path, race: "RaceConfig") -> None:
+    """Writes the tracks as a config file; JSON is YAML too."""
+    from rlcar.system.durable import explaining_write_errors, replace_text
+
+    track = race.track.model_dump(include={"points", "own"}, mode="json")
+    with explaining_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps({"race": {"track": track}}, indent=1) + "\n")
 
 
 def _print(tracks: "Sequence[Track]", race: "RaceConfig") -> None:

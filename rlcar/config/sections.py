@@ -137,6 +137,15 @@ class TrainingConfig(Section):
     """Number of blocks that an on-policy learner drives and learns from in one compiled call, if
     more than 1. This needs an on-policy algorithm, one process, and the race or another compiled
     environment."""
+    past_opponents_share: Probability = 0.25
+    """With several cars on a track: share of the cars whose opponents are earlier versions of the
+    policy. The opponents of the others are the present policy, so all cars of their tracks
+    learn."""
+    past_opponents_every_env_steps: EnvSteps = 20_000
+    """Number of env steps of a simulator after which the policy becomes one of the earlier
+    versions."""
+    past_opponents_kept: int = Field(8, ge=1, le=64)
+    """Number of newest earlier versions from which opponents are drawn, block by block."""
     learner_devices: Size = 1
     """Number of devices of the learner's host that share each batch."""
     evaluate_every_env_steps: EnvSteps = 2048

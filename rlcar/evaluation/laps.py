@@ -161,6 +161,8 @@ def report(
         "driver": name,
         "track_set": track_set,
         "tracks": len(tracks),
+        # Of own tracks, in the order of `per_track`; drawn ones have none.
+        "track_names": [track.name for track in tracks if track.name],
         "time_limit_steps": TIME_LIMIT_STEPS,
         "bound_steps": float(bound_steps.mean()),
         "racing_line_estimate_steps": float(np.mean(estimate_steps)),

@@ -47,3 +47,22 @@ def print_table(report: Mapping[str, Any], console: Console) -> None:
     table.add_row("lower bound", "", f"{report['bound_steps']:.1f}", style="dim")
     table.add_row("racing line", "", f"{report['racing_line_estimate_steps']:.1f}", style="dim")
     console.print(table)
+    if report.get("track_names"):
+        _print_own_tracks(report, console)
+
+
+def _print_own_tracks(report: Mapping[str, Any], console: Console) -> None:
+    """Prints the lap of the driver under test on each own track, beside the lower bound."""
+    columns = ("lap\n[steps]", "lower bound\n[steps]", "over\nbound [%]", "progress\n[%]")
+    table = make_table("track", *columns, right=columns, title=report["driver"])
+    laps = report["drivers"][report["driver"]]["per_track"]
+    for name, lap in zip(report["track_names"], laps, strict=True):
+        time = lap["lap_time_steps"]
+        table.add_row(
+            name,
+            "-" if time is None else str(time),
+            str(lap["bound_steps"]),
+            f"{lap['over_bound_pct']:.1f}",
+            f"{100 * lap['progress']:.0f}",
+        )
+    console.print(table)

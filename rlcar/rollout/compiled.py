@@ -108,8 +108,12 @@ class Rollout:
         # into a larger program.
         self.collect_block = _make_collect(environment, policy, config.training.block_length)
 
+    def prepare(self, weights: Weights) -> None:
+        """Does nothing here; it is called before each compiled call, with the newest weights."""
+
     def collect(self, weights: Weights) -> tuple[Trajectory, Episodes]:
         """Drives one block `[T, N]` and waits for the result."""
+        self.prepare(weights)
         with heartbeat.stage("driving"):
             self.state, trajectory, ended = self.collect_block(
                 weights.params, self.state, weights.version

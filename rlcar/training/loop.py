@@ -103,6 +103,7 @@ def _train(
         while not (stop or run.is_at_its_end(trainer.env_steps)):
             if blocks > 1:
                 assert isinstance(rollout, Rollout)  # guaranteed by the config
+                rollout.prepare(weights)
                 metrics, episodes = trainer.drive_and_train(rollout, blocks)
                 run.drove(episodes)
                 run.trained(blocks, metrics)

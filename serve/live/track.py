@@ -15,6 +15,7 @@ def report_track(car: Car, seeds: range) -> dict[str, object]:
 
     return {
         "seed": track.seed,
+        "name": track.name or str(track.seed),
         "first_seed": seeds[0],
         "last_seed": seeds[-1],
         "inner_px": line(track.inner_px),

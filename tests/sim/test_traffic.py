@@ -134,6 +134,8 @@ def test_a_jax_scan_repeats_the_numpy_race_of_several_cars_at_any_number_of_grou
     _assert_same(recorded, jax.tree.map(lambda leaf: leaf[:, :cars], _reference(name)))
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_intermediate_overflows_int32_because_int64_gives_the_same_race(name):
     backend = make_backend(np)._replace(integer=np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.drawn_model import untrained_metadata
 from rlcar.agents import make_agent
 from rlcar.config import Config, make_config
+from rlcar.config.race import TrackConfig
 from rlcar.envs.schema import schema_of
 from rlcar.evaluation.environment import spec_of
 from rlcar.registry import Registry
@@ -29,14 +30,19 @@ def publish_follower(
     *,
     gain: float = _GAIN,
     world: str = "classic",
+    track: TrackConfig | None = None,
     alias: str | None = None,
 ) -> int:
     """Adds a version that steers to the side with more room, always with one throttle.
 
     A throttle of 0.15 drives at 3 px/step and one of 0.2 at 4 px/step, where the drag balances it.
-    Without any `gain` it drives straight on, and crashes.
+    Without any `gain` it drives straight on, and crashes. It says that it was trained in `world`,
+    on the tracks of `track` if that is given.
     """
     config = hand_made_config(world)
+    if track is not None:
+        race = config.race.model_copy(update={"track": track})
+        config = config.model_copy(update={"race": race})
     arrays = {
         name: np.zeros(shape, np.float32) for name, shape in policy_shapes(config, SPEC).items()
     }

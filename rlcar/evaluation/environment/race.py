@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
+from rlcar.agents import make_agent
 from rlcar.config import Config
 from rlcar.evaluation.environment.kind import EnvironmentKind, Evaluate, ShouldStop
 from rlcar.evaluation.laps import TIME_LIMIT_STEPS, make_evaluator, score_laps, track_seeds
 from rlcar.rollout.compiled import Rollout
+from rlcar.rollout.self_play import SelfPlayRollout, past_cars
 from rlcar.sim import SPEC
 from rlcar.sim.compiled import make_compiled_race
 from rlcar.track import make_pool, make_tracks, set_seeds
@@ -25,7 +28,11 @@ def _make_rollout(
     del should_stop  # a block of the race is short
     pool = make_pool(set_seeds("train", config.race.track), config.race.track)
     race = make_compiled_race(config.race, pool)
-    return Rollout(race, config, policy, first_car, restart_id)
+    if not past_cars(config):
+        return Rollout(race, config, policy, first_car, restart_id)
+    learner = make_agent(config, SPEC).learner
+    untrained = jax.device_get(learner.policy_params(learner.init(config.seed)))
+    return SelfPlayRollout(race, config, policy, untrained, first_car, restart_id)
 
 
 def _make_evaluation(

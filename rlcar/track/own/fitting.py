@@ -12,7 +12,7 @@ from rlcar.errors import ConfigError
 from rlcar.track import grid
 from rlcar.track.own.crossing import first_crossing
 from rlcar.track.own.csv_file import CentreLine
-from rlcar.track.own.soundness import find_problem, make_road
+from rlcar.track.own.soundness import Problem, make_road
 
 _BORDER_PX = 8.0  # between the road and the border of the world, after scaling
 _LONGEST_GAP = 2.0  # from the last point to the first, in the longest gap between other neighbours
@@ -46,15 +46,15 @@ def fit_line(line: CentreLine, config: TrackConfig, scale: Scale) -> OwnTrack:
     point, half_width = _in_px(line, scale)
     if line.unit == "px" and scale.px_per_unit is None and len(point) == config.points:
         kept = np.rint(point * grid.UNITS_PER_PX), _rounded(half_width)
-        if find_problem(make_road(*kept)) is None:
+        if not isinstance(make_road(*kept), Problem):
             return _own_track(line, *kept)
     place = _even_places(point, config.points)
     centre = np.rint(place.at(point) * grid.UNITS_PER_PX)
     half_width = _rounded(place.between(half_width))
-    problem = find_problem(make_road(centre, half_width))
-    if problem is not None:
-        nearest = [int(place.nearest[gate]) for gate in problem.gates]
-        raise ConfigError(f"{line.at(*nearest)}: {problem.reason}")
+    road = make_road(centre, half_width)
+    if isinstance(road, Problem):
+        nearest = [int(place.nearest[gate]) for gate in road.gates]
+        raise ConfigError(f"{line.at(*nearest)}: {road.reason}")
     return _own_track(line, centre, half_width)
 
 

@@ -10,7 +10,7 @@ from rlcar.config.race import TrackConfig
 from rlcar.errors import ConfigError
 from rlcar.track import grid
 from rlcar.track.hashing import uniform
-from rlcar.track.own.soundness import Road, find_problem, make_road
+from rlcar.track.own.soundness import Problem, Road, make_road
 from rlcar.track.shape import Shape
 
 _CANDIDATES = 4096  # places that are tried for the obstacles beside a road
@@ -51,9 +51,8 @@ def own_road(track: OwnTrack) -> Road:
     """Returns the road of an own track; raises ConfigError if it cannot be driven."""
     numbers = np.array([point.split(",") for point in track.line.split(";")], np.float64)
     road = make_road(numbers[:, :2], numbers[:, 2] / grid.REACH_UNITS_PER_PX)
-    problem = find_problem(road)
-    if problem is not None:
-        raise ConfigError(f"the own track {track.name!r} cannot be driven: {problem.reason}")
+    if isinstance(road, Problem):
+        raise ConfigError(f"the own track {track.name!r} cannot be driven: {road.reason}")
     return road
 
 

@@ -11,11 +11,12 @@ from rlcar.config.own_track import NARROWEST_HALF_WIDTH_PX, WIDEST_HALF_WIDTH_PX
 from rlcar.config.race import RANGE_PX
 from rlcar.track import grid
 from rlcar.track.own.crossing import first_crossing
-from rlcar.track.shape import FARTHEST, MAX_GATE_WINDOW, MIN_CELL_PX, cell_lengths_px, mitres
+from rlcar.track.shape import MAX_GATE_WINDOW, MIN_CELL_PX, cell_lengths_px, mitres
 
 # The products of the simulator fit into int32 up to these lengths.
-_LONGEST_CELL_PX, _LONGEST_EDGE_PX = 100.0, 250.0
+_LONGEST_CELL_PX, _LONGEST_EDGE_PX, _LONGEST_GATE_PX = 100.0, 250.0, 250.0
 _SHORTEST_WINDOW = 2
+_SHARPEST = -0.8  # cosine of the sharpest turn at one point, where a mitre is 3 times as long
 _LONGEST_SHARE = 0.25  # of the lap, for one cell
 _WIDTHS = f"{2 * NARROWEST_HALF_WIDTH_PX:g} to {2 * WIDEST_HALF_WIDTH_PX:g} px"
 
@@ -36,20 +37,22 @@ class Road(NamedTuple):
     window: int  # a ray that has crossed so many gates is out of range; 0 if there is none
 
 
-def make_road(centre: np.ndarray, half_width_px: np.ndarray) -> Road:
-    """Makes the edges of a road; `centre` is `[P, 2]` in grid units, `half_width_px` is `[P]`."""
+def make_road(centre: np.ndarray, half_width_px: np.ndarray) -> Road | Problem:
+    """Makes the edges of a road, or returns the first reason why it cannot be driven.
+
+    `centre` is `[P, 2]` in grid units, and `half_width_px` is `[P]`.
+    """
+    problem = _misplaced(centre, half_width_px) or _too_sharp(centre)
+    if problem is not None:
+        return problem
     mitre = mitres(centre[None], half_width_px[None])[0]
     cells_px = cell_lengths_px(*(edge[None] for edge in (centre + mitre, centre - mitre)))[0]
-    return Road(centre, mitre, half_width_px, _window(cells_px))
+    road = Road(centre, mitre, half_width_px, _window(cells_px))
+    return _folded(road) or _overlapping(road) or road
 
 
-def find_problem(road: Road) -> Problem | None:
-    """Returns the first reason why a road cannot be driven, or None."""
-    return _misplaced(road) or _folded(road) or _overlapping(road)
-
-
-def _misplaced(road: Road) -> Problem | None:
-    width_px = 2 * road.half_width_px
+def _misplaced(centre: np.ndarray, half_width_px: np.ndarray) -> Problem | None:
+    width_px = 2 * half_width_px
     for gate in (int(width_px.argmin()), int(width_px.argmax())):
         if not NARROWEST_HALF_WIDTH_PX <= width_px[gate] / 2 <= WIDEST_HALF_WIDTH_PX:
             what = (
@@ -63,12 +66,10 @@ def _misplaced(road: Road) -> Problem | None:
                 (gate,),
             )
     limit = np.array([grid.WORLD_WIDTH_PX, grid.WORLD_HEIGHT_PX]) * grid.UNITS_PER_PX
-    is_outside = ((road.centre < 0) | (road.centre > limit)).any(axis=1)
-    for edge in (road.centre + road.mitre, road.centre - road.mitre):
-        is_outside |= (np.abs(edge) >= FARTHEST).any(axis=1)
+    is_outside = ((centre < 0) | (centre > limit)).any(axis=1)
     if is_outside.any():
         gate = int(is_outside.argmax())
-        x_px, y_px = road.centre[gate] / grid.UNITS_PER_PX
+        x_px, y_px = centre[gate] / grid.UNITS_PER_PX
         return Problem(
             f"the road leaves the world of {grid.WORLD_WIDTH_PX} x {grid.WORLD_HEIGHT_PX} px at "
             f"({x_px:.0f}, {y_px:.0f}): give a smaller --track-scale, which also moves the track "
@@ -78,13 +79,41 @@ def _misplaced(road: Road) -> Problem | None:
     return None
 
 
+def _too_sharp(centre: np.ndarray) -> Problem | None:
+    """Returns a problem where a bend has no bisector, or points lie on one another."""
+    hops_px = _hops_px(centre)
+    if hops_px.min() < MIN_CELL_PX:
+        return _too_short(hops_px, int(hops_px.argmin()))
+    ahead = (np.roll(centre, -1, axis=0) - centre) / (hops_px * grid.UNITS_PER_PX)[:, None]
+    straightness = (ahead * np.roll(ahead, 1, axis=0)).sum(axis=1)
+    if straightness.min() < _SHARPEST:
+        return Problem(
+            "the line turns back on itself: sort its points in driving order, or make the bend "
+            "wider",
+            (int(straightness.argmin()),),
+        )
+    return None
+
+
+def _too_short(hops_px: np.ndarray, gate: int) -> Problem:
+    return Problem(
+        f"a lap of {hops_px.sum():.0f} px is too short for {len(hops_px)} points: give fewer with "
+        "--set race.track.points, or a larger --track-scale",
+        (gate,),
+    )
+
+
 def _folded(road: Road) -> Problem | None:
     inner, outer = road.centre + road.mitre, road.centre - road.mitre
     points = len(road.centre)
     hops_px = _hops_px(road.centre)
     cells_px = cell_lengths_px(inner[None], outer[None])[0]
     gate = int(cells_px.argmin())
-    if hops_px.min() >= 2 * MIN_CELL_PX and cells_px[gate] < MIN_CELL_PX:
+    gates_px = 2 * np.sqrt((road.mitre * road.mitre).sum(axis=1)) / grid.UNITS_PER_PX
+    if gates_px.max() > _LONGEST_GATE_PX:  # the mitre of a bend that is nearly a fold
+        gate = int(gates_px.argmax())
+    is_dense = hops_px.min() >= 2 * MIN_CELL_PX
+    if gates_px.max() > _LONGEST_GATE_PX or (is_dense and cells_px[gate] < MIN_CELL_PX):
         return Problem(
             "the road folds over itself, because a bend is tighter than half the width of "
             f"{2 * road.half_width_px[gate]:.1f} px: make the bend wider, or the road narrower "
@@ -92,15 +121,15 @@ def _folded(road: Road) -> Problem | None:
             (gate,),
         )
     if cells_px[gate] < MIN_CELL_PX or not road.window:
-        return Problem(
-            f"a lap of {hops_px.sum():.0f} px is too short for {points} points: give fewer with "
-            "--set race.track.points, or a larger --track-scale",
-            (gate,),
-        )
+        return _too_short(hops_px, gate)
     longest = int(hops_px.argmax())
     edges_px = max(_hops_px(inner).max(), _hops_px(outer).max())
     share = hops_px[longest] / hops_px.sum()
-    if hops_px[longest] > _LONGEST_CELL_PX or edges_px > _LONGEST_EDGE_PX or share > _LONGEST_SHARE:
+    if (
+        hops_px[longest] > _LONGEST_CELL_PX
+        or edges_px > _LONGEST_EDGE_PX
+        or share >= _LONGEST_SHARE
+    ):
         return Problem(
             f"two of its {points} points are {hops_px[longest]:.0f} px apart, which is too far: "
             "give more points with --set race.track.points",

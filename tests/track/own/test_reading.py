@@ -287,7 +287,14 @@ def test_own_tracks_of_settings_are_checked_again(tmp_path):
     folded = TrackConfig.model_validate(
         tree | {"own": [{"name": "oval", "line": ";".join(points)}]}
     )
-    with pytest.raises(ConfigError, match="the own track 'oval' cannot be driven: the road"):
+    with pytest.raises(ConfigError, match="the own track 'oval' cannot be driven: the line"):
         make_pool([0], folded)
+    for line in (
+        ";".join([points[0]] * 100),
+        ";".join([*points[:51], *points[49:0:-1]]),
+    ):
+        broken = TrackConfig.model_validate(tree | {"own": [{"name": "oval", "line": line}]})
+        with pytest.raises(ConfigError, match="too short for 100 points|turns back on itself"):
+            make_pool([0], broken)
     with pytest.raises(ValueError, match="should match pattern"):
         TrackConfig.model_validate(tree | {"own": [{"name": "oval", "line": "1,2,x"}]})

@@ -48,7 +48,7 @@ const handlers = {
   track(track) {
     road.track = track;
     live.dream = null;
-    write("track-seed", String(track.seed));
+    write("track-seed", track.name);
   },
   scene(message) {
     scene.show(message);

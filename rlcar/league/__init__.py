@@ -1,0 +1,1 @@
+"""Races of published versions and runs against each other, and their ratings."""
