@@ -84,6 +84,7 @@ def test_output_through_a_pipe_has_no_control_characters(words, folder, variable
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variables", ["CI"], indirect=True)
+@pytest.mark.long
 def test_a_training_in_a_ci_log_prints_lines_and_few_of_them(tmp_path, variables):
     text, code = printed([*SHORT_TRAINING, "--name", "a b"], tmp_path, variables)
     assert code == 0, text

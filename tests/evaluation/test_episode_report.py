@@ -47,6 +47,7 @@ def run_folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_a_fused_training_of_the_lander_resumes_bit_for_bit(run_folder, tmp_path):
     shutil.copytree(run_folder, tmp_path / "legs")
     for save in checkpoint.saves(tmp_path / "legs" / "checkpoints"):

@@ -101,6 +101,7 @@ def test_the_progress_reward_pays_no_cheat_as_much_as_a_slow_lap(world, cheat):
     assert (cheated < 250).all()
 
 
+@pytest.mark.long
 def test_the_documented_reward_pays_for_circling_as_its_contract_says():
     """It pays for speed in any direction, which is why it is not the default."""
     honest, lapped = _returns("classic", _slow_lap, "documented")

@@ -99,6 +99,7 @@ def test_a_closed_stream_is_survived_and_a_mistake_of_ours_is_not_hidden(monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_training_whose_output_ends_at_head_goes_on_to_its_report(tmp_path):
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen(

@@ -36,6 +36,7 @@ def names_in(profile):
     return {event["name"] for event in trace["traceEvents"] if "name" in event}
 
 
+@pytest.mark.long
 def test_driving_alone_trains_nothing(tmp_path):
     profile = profile_sim(make_tiny_config("algorithm=ppo"), tmp_path, blocks=3)
     assert (profile.env_steps, profile.train_steps) == (384, 0)
