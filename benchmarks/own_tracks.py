@@ -20,23 +20,24 @@ from typing import Any
 import numpy as np
 from header import origin, print_header
 
+from rlcar.agents import make_agent
+from rlcar.config import Config, make_config
+from rlcar.config.race import RaceConfig
+from rlcar.devices import compile_cache
+from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference
+from rlcar.evaluation.laps import drive, report
+from rlcar.evaluation.pictures import draw_laps
+from rlcar.evaluation.run_report import load_policy
+from rlcar.runs.metrics_file import read_metrics
+from rlcar.sim import SPEC
+from rlcar.storage import checkpoint
+from rlcar.system.durable import replace_text
+from rlcar.track import make_tracks, set_seeds
+from rlcar.track.own.fitting import Scale
+from rlcar.track.own.reading import with_own_tracks
+from rlcar.training.loop import train
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from rlcar.agents import make_agent  # noqa: E402
-from rlcar.config import Config, make_config  # noqa: E402
-from rlcar.config.race import RaceConfig  # noqa: E402
-from rlcar.devices import compile_cache  # noqa: E402
-from rlcar.evaluation.drivers import DRIVERS, REFERENCE, make_reference  # noqa: E402
-from rlcar.evaluation.laps import drive, report  # noqa: E402
-from rlcar.evaluation.pictures import draw_laps  # noqa: E402
-from rlcar.evaluation.run_report import load_policy  # noqa: E402
-from rlcar.runs.metrics_file import read_metrics  # noqa: E402
-from rlcar.sim import SPEC  # noqa: E402
-from rlcar.storage import checkpoint  # noqa: E402
-from rlcar.system.durable import replace_text  # noqa: E402
-from rlcar.track import make_tracks, set_seeds  # noqa: E402
-from rlcar.track.own.fitting import Scale  # noqa: E402
-from rlcar.track.own.reading import with_own_tracks  # noqa: E402
-from rlcar.training.loop import train  # noqa: E402
 from tests.track.own.shapes import write  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

@@ -247,7 +247,7 @@ class _Writer:
         row_stride, stride = a.strides()[-2:]
         b_stride, adjacent = b.strides()[-2:]
         if adjacent != 1 and columns > 1:
-            raise NotImplementedError("a product with a transposed matrix cannot be written in C")
+            raise UserError("a product with a transposed matrix cannot be written in C")
         self._declare(target, " = {0}")
         self._body.append(
             f"{loops}rlcar_add_product(&{a.at(axes)}, {row_stride}, {stride}, &{b.at(axes)}, "

@@ -14,7 +14,7 @@ from rlcar.errors import RegistryError
 from rlcar.registry.architecture import what_is_not_numeric
 from rlcar.registry.portable.c_file import c_bytes
 from rlcar.registry.portable.onnx_file import onnx_bytes
-from rlcar.registry.portable.recording import Graph, record
+from rlcar.registry.portable.recording import Graph, NotPortableError, record
 from rlcar.registry.store import LocalStore
 from rlcar.registry.version import POLICY, Model, Version
 
@@ -56,7 +56,7 @@ def recorded(model: Model) -> Graph:
         network = algorithm_of(config).make_numpy_network(config.algorithm_settings, model.arrays)
     try:
         return record(network, len(version.metadata["observation"]), model.arrays)
-    except NotImplementedError as error:
+    except NotPortableError as error:
         raise RegistryError(
             f"the policy of version {number} ({config.algorithm}) cannot be written in this "
             f"format: {error}; export it with --format safetensors"

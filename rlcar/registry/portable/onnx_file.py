@@ -162,7 +162,7 @@ class _Writer:
             if part is None:
                 continue
             if not isinstance(part, slice) or part.step not in (None, 1):
-                raise NotImplementedError(f"an array's part {part} cannot be written")
+                raise UserError(f"an array's part {part} cannot be written")
             if part != slice(None):
                 size = value.operands[0].example.shape[axis]
                 cuts.append((axis, *part.indices(size)[:2]))

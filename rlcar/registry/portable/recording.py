@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from rlcar.agents.numpy_network import Arrays, NumpyNetwork
+from rlcar.errors import RegistryError
 
 INPUT, CONSTANT = "input", "constant"
 ELEMENTWISE = (
@@ -34,6 +35,10 @@ CALLS: dict[str, Callable[..., np.ndarray]] = {
 }
 _USES_NUMBER = "a recorded policy must not use the number of observations"
 _CHECKED_BATCH, _CHECKED_STEPS, _TOLERANCE = 3, 4, 1e-5
+
+
+class NotPortableError(RegistryError):
+    """A policy does something that cannot be recorded, or that a format cannot express."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,7 @@ class Graph(NamedTuple):
 def record(network: NumpyNetwork, observation_size: int, arrays: Arrays) -> Graph:
     """Returns the graph of a policy's step; constants get the names of `arrays`.
 
-    Raises NotImplementedError if the policy does something that cannot be recorded, also if the
+    Raises NotPortableError if the policy does something that cannot be recorded, also if the
     graph then differs from the policy on random observations.
     """
     names = {id(array): name for name, array in arrays.items()}
@@ -105,7 +110,7 @@ def _input(name: str, width: int) -> Value:
 
 def _value_of(array: Any) -> Value:
     if not isinstance(array, RecordedArray):
-        raise NotImplementedError("a result of the policy depends on none of its inputs")
+        raise NotPortableError("a result of the policy depends on none of its inputs")
     return array.value
 
 
@@ -136,7 +141,7 @@ def _ordered(wanted: Iterable[Value]) -> list[Value]:
 
 
 def _check(graph: Graph, network: NumpyNetwork, needed: Sequence[int]) -> None:
-    """Raises NotImplementedError unless the graph acts like the policy, for several cars at once.
+    """Raises NotPortableError unless the graph acts like the policy, for several cars at once.
 
     Products may round otherwise in other places of the memory, so the bits need not be equal.
     """
@@ -151,10 +156,10 @@ def _check(graph: Graph, network: NumpyNetwork, needed: Sequence[int]) -> None:
             try:
                 action, own = graph.run(observation, own)
             except ValueError:  # a size that was recorded fits one observation alone
-                raise NotImplementedError(_USES_NUMBER) from None
+                raise NotPortableError(_USES_NUMBER) from None
         pairs = [(action, wanted), *zip(own, (state[i] for i in needed), strict=True)]
         if not all(np.allclose(*pair, rtol=0.0, atol=_TOLERANCE, equal_nan=True) for pair in pairs):
-            raise NotImplementedError("its recorded operations answer otherwise than the policy")
+            raise NotPortableError("its recorded operations answer otherwise than the policy")
 
 
 class RecordedArray(NDArrayOperatorsMixin):
@@ -174,13 +179,13 @@ class RecordedArray(NDArrayOperatorsMixin):
         return self.value.example.dtype
 
     def __len__(self) -> int:
-        raise NotImplementedError(_USES_NUMBER)
+        raise NotPortableError(_USES_NUMBER)
 
     def __bool__(self) -> bool:
-        raise NotImplementedError("a recorded policy must not branch on its inputs")
+        raise NotPortableError("a recorded policy must not branch on its inputs")
 
     def __array__(self, *arguments: Any, **options: Any) -> np.ndarray:
-        raise NotImplementedError("a recorded policy used an array in a way that NumPy hides")
+        raise NotPortableError("a recorded policy used an array in a way that NumPy hides")
 
     def __getitem__(self, index: Any) -> "RecordedArray":
         return self._made("getitem", [self], index=index)
@@ -202,14 +207,14 @@ class RecordedArray(NDArrayOperatorsMixin):
     ) -> "RecordedArray":
         name = ufunc.__name__
         if method != "__call__" or name not in (*ELEMENTWISE, *PRODUCTS) or options:
-            raise NotImplementedError(f"np.{name} cannot be recorded in this way")
+            raise NotPortableError(f"np.{name} cannot be recorded in this way")
         result = self._made(name, inputs)
         if out is None:
             return result
         # The name that the policy knows the array by now means its new content.
         (target,) = out
         if not isinstance(target, RecordedArray) or target.value.operation in (*VIEWS, INPUT):
-            raise NotImplementedError(f"np.{name} cannot be recorded into a part of an array")
+            raise NotPortableError(f"np.{name} cannot be recorded into a part of an array")
         target.value = result.value
         return target
 
@@ -227,7 +232,7 @@ class RecordedArray(NDArrayOperatorsMixin):
             return self._made("where", inputs)
         if function is np.argmax and options in ({"axis": -1}, {"axis": len(self.shape) - 1}):
             return self._made("argmax", inputs)
-        raise NotImplementedError(f"np.{function.__name__} cannot be recorded in this way")
+        raise NotPortableError(f"np.{function.__name__} cannot be recorded in this way")
 
     def _made(self, operation: str, inputs: Sequence[Any], **options: Any) -> "RecordedArray":
         arrays = [x.value.example if isinstance(x, RecordedArray) else x for x in inputs]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlcar.agents.numpy_network import NumpyNetwork, without_memory
-from rlcar.registry.portable.recording import CONSTANT, record
+from rlcar.registry.portable.recording import CONSTANT, NotPortableError, record
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -59,7 +59,7 @@ def test_memory_that_no_action_depends_on_is_left_out():
     ],
 )
 def test_what_cannot_be_recorded_is_said(apply, message):
-    with pytest.raises(NotImplementedError, match=message):
+    with pytest.raises(NotPortableError, match=message):
         _recorded(apply)
 
 
@@ -70,5 +70,5 @@ def test_a_graph_that_differs_from_the_policy_is_noticed():
         y += 1.0
         return np.concatenate([part, y], axis=1)
 
-    with pytest.raises(NotImplementedError, match="answer otherwise than the policy"):
+    with pytest.raises(NotPortableError, match="answer otherwise than the policy"):
         _recorded(apply)
